@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from fleetseg.errors import CheckpointError
+from fleetseg.files import write_atomic
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_bytes_and_text(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "a", b"\x00\xff")
+    write_atomic(tmp_path / "b", "käfer\n")
+    assert (tmp_path / "a").read_bytes() == b"\x00\xff"
+    assert (tmp_path / "b").read_bytes() == "käfer\n".encode()
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_atomic(path, "a long old text")
+    write_atomic(path, "new")
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_leaves_the_old_file_and_names_path_and_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int
+) -> None:
+    path = tmp_path / "state.bin"
+    write_atomic(path, b"old")
+
+    def fail(*args: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(CheckpointError) as caught:
+        write_atomic(path, b"x" * 12345)
+    monkeypatch.undo()
+    assert str(caught.value).startswith(f"{path}: no space left on the disk for 12,345 bytes")
+    assert "--resume" in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["state.bin"]
+
+
+def test_a_really_full_device() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full on this system")
+    with pytest.raises(OSError, match="No space left"), full.open("wb", buffering=0) as file:
+        file.write(b"x")
+
+
+def test_other_trouble_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_atomic(tmp_path / "no" / "folder", b"x")
+
+    def fail(*args: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    path = tmp_path / "a"
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        write_atomic(path, b"x")
+    assert names(tmp_path) == []
+
+
+def test_a_kill_at_any_step_leaves_the_old_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop that no handler sees, at each system call in turn."""
+
+    class Killed(BaseException):
+        pass
+
+    path = tmp_path / "a"
+    for step, expected in (("fsync", b"old"), ("replace", b"old"), ("open", b"new")):
+        write_atomic(path, b"old")
+
+        def kill(*args: object) -> None:
+            raise Killed
+
+        monkeypatch.setattr(os, step, kill)
+        with pytest.raises(Killed):
+            write_atomic(path, b"new")
+        monkeypatch.undo()
+        assert path.read_bytes() == expected
+
+
+def test_content_is_on_the_disk_before_the_rename_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def spy_fsync(handle: int) -> None:
+        steps.append("sync folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "sync file")
+        fsync(handle)
+
+    def spy_replace(source: Path, target: Path) -> None:
+        steps.append("rename")
+        replace(source, target)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs /proc")
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(os, "replace", spy_replace)
+    write_atomic(tmp_path / "a", b"x")
+    assert steps == ["sync file", "rename", "sync folder"]
