@@ -1,0 +1,1 @@
+"""What a vehicle sees: label spaces, sources, cache, partitions, augmentation."""

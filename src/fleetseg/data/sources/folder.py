@@ -1,0 +1,195 @@
+"""Your own pictures: images/ and masks/ with equal stems, and classes.toml.
+
+classes.toml is either `space = "camvid11"` (a built-in label space) or
+
+    classes = ["road", "person"]                 # train id = position
+    colours = [[128, 64, 128], [220, 20, 60]]    # optional; also decodes colour-coded masks
+    critical = ["person"]                        # optional
+    ignore = [254]                               # optional: ids that mean void, beside 255
+    name = "depot"                               # optional: name of the data set
+
+Folders below images/ are domains. Splits are <split>/images/ with <split>/masks/, or, for the
+usual names of splits, images/<split>/ with masks/<split>/; without either, images/ serves under
+any split's name.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import partial
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from fleetseg.config import SourceConfig
+from fleetseg.data.labels import IGNORE, LABEL_SPACES, Colour, LabelSpace, label_space
+from fleetseg.data.sample import Sample, Source
+from fleetseg.data.sources.coding import train_id_code
+from fleetseg.data.sources.indexing import (
+    check_not_empty,
+    check_split,
+    existing_root,
+    last_number,
+    ordered,
+    pair,
+    stems,
+    subfolders,
+)
+from fleetseg.data.sources.reading import digest, read_sample
+from fleetseg.errors import DataError
+
+LOOKED_FOR = (
+    "images/ with masks/ and classes.toml",
+    "<split>/images/ with <split>/masks/ and classes.toml",
+    "images/<split>/ with masks/<split>/ and classes.toml",
+)
+_SPLIT_NAMES = {"train", "val", "test", "training", "validation"}
+
+
+class _Classes(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = ""
+    space: str = ""
+    classes: list[str] = []
+    colours: list[list[int]] = []
+    critical: list[str] = []
+    ignore: list[int] = []
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> _Classes:
+        if bool(self.space) == bool(self.classes):
+            raise ValueError("give either `classes` or `space`, one of the two")
+        if self.space and (self.colours or self.critical):
+            raise ValueError("`space` brings its own colours and critical classes: remove yours")
+        if self.space and self.space not in LABEL_SPACES:
+            raise ValueError(f"unknown space '{self.space}'; known: {', '.join(LABEL_SPACES)}")
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) > IGNORE:
+            raise ValueError("`classes` must be distinct names, at most 255")
+        if self.colours and len(self.colours) != len(self.classes):
+            raise ValueError(f"{len(self.colours)} colours for {len(self.classes)} classes")
+        if not all(len(c) == 3 and all(0 <= v <= 255 for v in c) for c in self.colours):
+            raise ValueError("a colour is [red, green, blue], each 0-255")
+        if len({tuple(c) for c in self.colours}) != len(self.colours):
+            raise ValueError("two classes share a colour")
+        if not set(self.critical) <= set(self.classes):
+            raise ValueError("`critical` names a class that is not in `classes`")
+        if not all(0 <= i <= IGNORE for i in self.ignore):
+            raise ValueError("`ignore` ids are 0-255")
+        return self
+
+
+def splits(root: Path) -> tuple[str, ...]:
+    """Return the splits found below root ("train" for a lone images/); () if there are none."""
+    if (root / "images").is_dir():
+        return _inner_splits(root) or ("train",)
+    # Without classes.toml here, a folder of any other name is a data set of its own, not a split.
+    any_name = (root / "classes.toml").is_file()
+    names = tuple(name for name in subfolders(root) if any_name or name in _SPLIT_NAMES)
+    return tuple(name for name in names if (root / name / "images").is_dir())
+
+
+def open_folder(config: SourceConfig) -> Source:
+    """Open the pictures of one split.
+
+    Raises:
+        ConfigError: no root given.
+        DataError: no images/, no such split, no pictures, or classes.toml missing or wrong.
+    """
+    root = existing_root(config)
+    images, masks = _image_and_mask_folders(config, root)
+    classes = _read_classes(root, images.parent)
+    dataset = classes.name or root.resolve().name
+    space = _space(classes, dataset)
+    pairs = pair(
+        stems(images),
+        stems(masks) if masks.is_dir() else None,
+        image_at=lambda stem: images / f"{stem}.png",
+        label_at=lambda stem: masks / f"{stem}.png",
+    )
+    samples = ordered(_sample(dataset, config.split, *each) for each in pairs)
+    check_not_empty(samples, images)
+    colours = space.colours if classes.space or classes.colours else ()
+    code = train_id_code(space, ignore=tuple(classes.ignore), colours=colours)
+    return Source(dataset, space, samples, partial(read_sample, space=space, code=code), digest)
+
+
+def _inner_splits(root: Path) -> tuple[str, ...]:
+    # Only where every folder below images/ bears a split's name: otherwise they are domains.
+    names = subfolders(root / "images")
+    return names if names and set(names) <= _SPLIT_NAMES else ()
+
+
+def _image_and_mask_folders(config: SourceConfig, root: Path) -> tuple[Path, Path]:
+    images, masks, split = root / "images", root / "masks", config.split
+    inner = _inner_splits(root)
+    if images.is_dir() and not inner:
+        return images, masks
+    check_split(config, root, splits(root), LOOKED_FOR)
+    if inner:
+        return images / split, masks / split
+    return root / split / "images", root / split / "masks"
+
+
+def _read_classes(root: Path, beside: Path) -> _Classes:
+    path = beside / "classes.toml"
+    if not path.is_file():
+        path = root / "classes.toml"
+    try:
+        return _Classes.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(
+            "classes.toml is missing",
+            where=root,
+            cure='Write one: classes = ["road", ...] in the order of the ids, '
+            f"or space = one of {', '.join(LABEL_SPACES)}",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"not valid TOML ({error})", where=path) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        what = first["msg"].removeprefix("Value error, ")
+        raise DataError(
+            f"{key}: {what}" if key else what,
+            where=path,
+            expected="keys: " + ", ".join(_Classes.model_fields),
+        ) from None
+
+
+def _space(classes: _Classes, dataset: str) -> LabelSpace:
+    if classes.space:
+        return label_space(classes.space)
+    colours = tuple((c[0], c[1], c[2]) for c in classes.colours)
+    return LabelSpace(
+        name=dataset,
+        classes=tuple(classes.classes),
+        colours=colours or tuple(map(_colour, range(len(classes.classes)))),
+        critical=tuple(classes.critical),
+    )
+
+
+def _colour(index: int) -> Colour:
+    """Return a colour of the PASCAL VOC colour map (devkit, VOClabelcolormap), without black."""
+    red = green = blue = 0
+    bits = index + 1
+    for shift in range(7, -1, -1):
+        red |= (bits & 1) << shift
+        green |= (bits >> 1 & 1) << shift
+        blue |= (bits >> 2 & 1) << shift
+        bits >>= 3
+    return red, green, blue
+
+
+def _sample(dataset: str, split: str, stem: str, image: str, label: str | None) -> Sample:
+    folder, _, name = stem.rpartition("/")
+    return Sample(
+        id=f"{dataset}/{split}/{stem}",
+        dataset=dataset,
+        split=split,
+        image=image,
+        label=label,
+        domain=folder.partition("/")[0] or dataset,
+        sequence=folder or dataset,
+        frame=last_number(name),
+    )
