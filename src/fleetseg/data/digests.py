@@ -1,0 +1,82 @@
+"""SHA-256 of samples, remembered by what `stat` says of their files, as git's index does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fleetseg.data.sample import Sample, Source
+from fleetseg.errors import BadSample
+from fleetseg.files import write_atomic
+
+RACY_NS = 2_000_000_000
+"""A file changed this shortly before it was hashed may change again within one clock tick of the
+file system (2 s on FAT) without showing; its digest is not remembered (git's "racily clean")."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def sample_digests(source: Source, memo_path: Path) -> tuple[tuple[str, str], ...]:
+    """Digest (image, label) of every sample of a source, reading only files not seen before.
+
+    A sample whose files cannot be read has ("", ""); reading it will tell what is wrong.
+    """
+    memo = _read(memo_path)
+    fresh: dict[str, str] = {}
+    digests = tuple(_digest(source, sample, memo, fresh) for sample in source.samples)
+    if fresh:
+        # Another process may have added its own since; the last one to write wins for the rest.
+        write_atomic(memo_path, json.dumps({**_read(memo_path), **fresh}))
+    return digests
+
+
+def _digest(
+    source: Source, sample: Sample, memo: dict[str, str], fresh: dict[str, str]
+) -> tuple[str, str]:
+    now_ns = time.time_ns()  # before the file is read: what comes after may go unseen
+    found = _keys(sample)
+    try:
+        if found is None:  # a recipe, or a file that is not there: cheap, or the source's to judge
+            return source.digest(sample)
+        keys, changed_ns = found
+        if all(key in memo for key in keys):
+            return memo[keys[0]], memo[keys[1]] if len(keys) > 1 else ""
+        digest = source.digest(sample)
+    except (BadSample, FileNotFoundError):
+        return "", ""
+    if now_ns - changed_ns > RACY_NS:
+        fresh.update(zip(keys, digest, strict=False))
+    return digest
+
+
+def _keys(sample: Sample) -> tuple[Sequence[str], int] | None:
+    """Return the memo's keys of image and label, and when the younger of them last changed.
+
+    The sample's id is part of a key, since a source may keep many samples in one file. So is the
+    time of the last status change: unlike the modification time, copying tools cannot set it.
+    """
+    paths = [sample.image] if sample.label is None else [sample.image, sample.label]
+    keys, changed_ns = [], 0
+    for path in paths:
+        try:
+            facts = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        seen = (os.path.abspath(path), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        keys.append("|".join(map(str, (sample.id, *seen))))
+        changed_ns = max(changed_ns, facts.st_mtime_ns, facts.st_ctime_ns)
+    return keys, changed_ns
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        memo = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(memo, dict):
+        return {}
+    return {k: v for k, v in memo.items() if isinstance(v, str) and _SHA256.fullmatch(v)}

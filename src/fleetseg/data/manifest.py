@@ -1,0 +1,190 @@
+"""Which client held which sample, written down with hashes, and the search for leaks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fleetseg.data.sample import Sample
+from fleetseg.errors import DataError, LeakError
+from fleetseg.files import write_atomic
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """One sample: its id and the SHA-256 of its image and label ("" for no label)."""
+
+    id: str
+    image_sha256: str
+    label_sha256: str
+
+
+Side = Mapping[str, tuple[Entry, ...]]
+_Owner = tuple[str, str]  # name of the side, name of the owner
+_SIDES = {"clients": "client", "held_out": "the held-out set of", "evaluation": "evaluation set"}
+_SHA256 = re.compile(r"[0-9a-f]{64}|")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Training samples and held-out samples per client, and the server's evaluation sets."""
+
+    clients: Side
+    held_out: Side = field(default_factory=dict)
+    evaluation: Side = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, the same for equal manifests."""
+        return hashlib.sha256(self._content().encode()).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write the manifest as JSON that can be read and compared line by line."""
+        body = self._content()
+        write_atomic(path, f'{{"version": {FORMAT_VERSION}, "sha256": "{self.digest}",\n{body[1:]}')
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            DataError: it is missing, malformed, or its digest does not fit its content.
+        """
+        try:
+            fields: Any = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError("manifest not found", where=path) from None
+        except ValueError as error:
+            raise DataError(f"not a manifest: not JSON ({error})", where=path) from None
+        if not isinstance(fields, dict) or set(fields) != {"version", "sha256", *_SIDES}:
+            got = sorted(fields) if isinstance(fields, dict) else type(fields).__name__
+            expected = ", ".join(("version", "sha256", *_SIDES))
+            raise DataError("not a manifest: other keys", where=path, got=got, expected=expected)
+        if fields["version"] != FORMAT_VERSION:
+            raise DataError(
+                "a manifest of another version",
+                where=path,
+                got=repr(fields["version"]),
+                expected=FORMAT_VERSION,
+                cure="Read it with the fleetseg that wrote it, or start the run again",
+            )
+        manifest = cls(**{name: _side(fields[name], f"{path}: {name}") for name in _SIDES})
+        if manifest.digest != fields["sha256"]:
+            raise DataError(
+                "the manifest was changed after it was written: its digest differs",
+                where=path,
+                got=manifest.digest,
+                expected=fields["sha256"],
+                cure="Put the original back, or start the run again",
+            )
+        return manifest
+
+    def _content(self) -> str:
+        sides = {"clients": self.clients, "held_out": self.held_out, "evaluation": self.evaluation}
+        blocks = [f'"{name}": {_lines(side)}' for name, side in sides.items()]
+        return "{" + ",\n".join(blocks) + "}\n"
+
+
+def _lines(side: Side) -> str:
+    owners = []
+    for owner in sorted(side):
+        rows = ",\n  ".join(json.dumps(astuple(entry)) for entry in side[owner])
+        owners.append(f" {json.dumps(owner)}: [\n  {rows}]")
+    return "{\n" + ",\n".join(owners) + "}"
+
+
+def _side(fields: Any, where: str) -> Side:
+    if not isinstance(fields, dict):
+        raise DataError("not a table of owners", where=where, got=type(fields).__name__)
+    return {owner: _entries(rows, f"{where}.{owner}") for owner, rows in fields.items()}
+
+
+def _entries(rows: Any, where: str) -> tuple[Entry, ...]:
+    if not isinstance(rows, list):
+        raise DataError("not a list of samples", where=where, got=type(rows).__name__)
+    for row in rows:
+        strings = isinstance(row, list) and len(row) == 3 and all(isinstance(v, str) for v in row)
+        if not strings or not all(_SHA256.fullmatch(v) for v in row[1:]):
+            raise DataError(
+                "not a sample",
+                where=where,
+                got=json.dumps(row)[:200],
+                expected='["id", "SHA-256 of the image", "SHA-256 of the label or nothing"]',
+            )
+    return tuple(Entry(*row) for row in rows)
+
+
+def find_leaks(manifest: Manifest) -> list[str]:
+    """List every sample that stands on two sides, by its id or by the content of its image.
+
+    Two clients may share none, and no client may train on what anybody is scored on. An evaluation
+    set may overlap other sets that only score.
+    """
+    holders_of: dict[str, dict[_Owner, str]] = {}  # id or image -> its owners, and its id there
+    leaks: list[str] = []
+    for owner, entry in _owned(manifest):
+        keys = {"id": entry.id, "image": entry.image_sha256}
+        found: str | None = None
+        for kind, key in keys.items():
+            if not key:  # a file that could not be read has no digest
+                continue
+            holders = holders_of.setdefault(f"{kind} {key}", {})
+            for other, other_id in holders.items():
+                if found is None and _clash(owner, other):
+                    where = f"in {_SIDES[other[0]]} {other[1]} and {_SIDES[owner[0]]} {owner[1]}"
+                    twin = "" if kind == "id" else f", where the same image is {other_id}"
+                    found = f"{entry.id} is {where}{twin}"
+            holders.setdefault(owner, entry.id)
+        if found is not None:
+            leaks.append(found)
+    return leaks
+
+
+def _clash(owner: _Owner, other: _Owner) -> bool:
+    sides = {owner[0], other[0]}
+    return owner != other and ("clients" in sides or sides == {"held_out"})
+
+
+def require_no_leaks(manifest: Manifest) -> None:
+    """Refuse a manifest in which a sample stands on two sides.
+
+    Raises:
+        LeakError: with the number of leaks and the first ten.
+    """
+    leaks = find_leaks(manifest)
+    if leaks:
+        raise LeakError(
+            f"{len(leaks)} samples stand on two sides of the split:\n  " + "\n  ".join(leaks[:10]),
+            cure="Take the doubles out of data.sources or data.evaluation",
+        )
+
+
+def shared_drives(train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:
+    """Warn of drives on both sides: legal, but scores on their frames are optimistic."""
+    trained = {_drive(sample) for sample in train}
+    both = Counter(_drive(sample) for sample in test if sample.sequence)
+    return [
+        f"drive {sequence} of {dataset} is in training and in evaluation ({count} frames): "
+        "scores on it are optimistic"
+        for (dataset, city, sequence), count in sorted(both.items())
+        if (dataset, city, sequence) in trained
+    ]
+
+
+def _drive(sample: Sample) -> tuple[str, str, str]:
+    return sample.dataset, sample.city, sample.sequence
+
+
+def _owned(manifest: Manifest) -> Iterator[tuple[_Owner, Entry]]:
+    for name in _SIDES:
+        side: Side = getattr(manifest, name)
+        for owner in sorted(side):
+            yield from (((name, owner), entry) for entry in side[owner])
