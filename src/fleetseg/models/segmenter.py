@@ -1,0 +1,147 @@
+"""The one shape in which every network is trained, scored, saved and sent.
+
+Suffixes: N images, C classes, H and W pixels; h and w the resolution of a network's own output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fleetseg.data.labels import LabelSpace
+from fleetseg.errors import ModelError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Channel means of ImageNet's RGB in [0, 1]: the custom of torchvision and its descendants."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Channel standard deviations that go with IMAGENET_MEAN."""
+
+
+class Segmenter(nn.Module):
+    """Any network (N, 3, H, W) -> (N, C, h, w), with the input normalisation it wants.
+
+    Logits come at the network's own resolution: full, or e.g. an eighth. They always cover exactly
+    the input's field of view, so the caller gets them to label size with
+    `interpolate(logits, size, mode="bilinear", align_corners=False)`, whatever the network.
+
+    Args:
+        net: returns logits, or a sequence (logits, *auxiliary logits), or a mapping with "out" and
+            optionally "aux" as torchvision's networks do.
+        name: what `build_model` knows the network by, or a name of the user's.
+        num_classes: C.
+        mean: per RGB channel, of images in [0, 1].
+        std: per RGB channel, of images in [0, 1].
+        stride: images are padded at the bottom and the right to a multiple of it.
+        head_prefixes: state-dict prefixes that get the head learning-rate factor.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        name: str,
+        num_classes: int,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        stride: int = 1,
+        head_prefixes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.name = name
+        self.num_classes = num_classes
+        self.stride = stride
+        self.head_prefixes = head_prefixes
+        self.space: LabelSpace | None = None  # set by load_model
+        self.size_hw: tuple[int, int] | None = None  # working size of training, by load_model
+        # Constants of the network, not state: they must not cross the wire or be averaged.
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images_NCHW: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return logits in eval mode, and the tuple (logits, *auxiliary logits) in training mode.
+
+        Args:
+            images_NCHW: RGB, floating point in [0, 1].
+
+        Raises:
+            ModelError: the input is no such batch, or the network returns another shape.
+        """
+        if (
+            images_NCHW.ndim != 4
+            or images_NCHW.shape[1] != 3
+            or not images_NCHW.is_floating_point()
+        ):
+            raise ModelError(
+                f"{self.name}: unusable input",
+                got=f"{images_NCHW.dtype} {tuple(images_NCHW.shape)}",
+                expected="floating point (N, 3, H, W), RGB in [0, 1]",
+            )
+        size_hw = (images_NCHW.shape[2], images_NCHW.shape[3])
+        padded_NCHW = self._pad((images_NCHW - self.mean) / self.std)
+        padded_hw = (padded_NCHW.shape[2], padded_NCHW.shape[3])
+        outputs = self._unwrap(self.net(padded_NCHW), len(images_NCHW))
+        outputs = outputs if self.training else outputs[:1]
+        cropped = tuple(crop_back(logits_NChw, padded_hw, size_hw) for logits_NChw in outputs)
+        return cropped if self.training else cropped[0]
+
+    def _pad(self, images_NCHW: Tensor) -> Tensor:
+        bottom = -images_NCHW.shape[2] % self.stride
+        right = -images_NCHW.shape[3] % self.stride
+        if bottom == 0 and right == 0:
+            return images_NCHW
+        return functional.pad(images_NCHW, (0, right, 0, bottom), mode="replicate")
+
+    def _unwrap(self, outputs: object, num_images: int) -> tuple[Tensor, ...]:
+        if isinstance(outputs, Mapping) and "out" in outputs:
+            outputs = tuple(outputs[key] for key in ("out", "aux") if key in outputs)
+        found = tuple(outputs) if isinstance(outputs, list | tuple) else (outputs,)
+        for logits in found:
+            if (
+                not isinstance(logits, Tensor)
+                or logits.ndim != 4
+                or logits.shape[:2] != (num_images, self.num_classes)
+            ):
+                raise self._wrong_output(logits, num_images)
+        if not found:
+            raise ModelError(
+                f"network '{self.name}' returns nothing", expected="logits (N, C, H, W)"
+            )
+        return found
+
+    def _wrong_output(self, got: object, num_images: int) -> ModelError:
+        shape = f"shape {tuple(got.shape)}" if isinstance(got, Tensor) else type(got).__name__
+        return ModelError(
+            f"network '{self.name}' returns the wrong shape",
+            got=shape,
+            expected=f"logits of shape ({num_images}, {self.num_classes}, H, W) "
+            f"for images of shape ({num_images}, 3, H, W) and {self.num_classes} classes",
+            cure="Give the last layer one output channel per class and no argmax",
+        )
+
+
+def crop_back(logits_NChw: Tensor, padded_hw: tuple[int, int], size_hw: tuple[int, int]) -> Tensor:
+    """Cut logits of a padded image to the field of view of the image.
+
+    Where a whole number of logits covers the image, they are cut as they are; otherwise they are
+    first interpolated to the padded size.
+
+    Args:
+        logits_NChw: at any resolution.
+        padded_hw: size of what the network saw.
+        size_hw: size of the image, at most `padded_hw`.
+    """
+    if padded_hw == size_hw:
+        return logits_NChw
+    rows = size_hw[0] * logits_NChw.shape[2] / padded_hw[0]
+    columns = size_hw[1] * logits_NChw.shape[3] / padded_hw[1]
+    if rows.is_integer() and columns.is_integer():
+        return logits_NChw[:, :, : int(rows), : int(columns)]
+    full_NCHW = functional.interpolate(logits_NChw, padded_hw, mode="bilinear", align_corners=False)
+    return full_NCHW[:, :, : size_hw[0], : size_hw[1]]
