@@ -1,0 +1,1 @@
+"""What a client does: losses, parameter groups, schedules, local training."""

@@ -1,0 +1,167 @@
+"""Local training: what happens to a model inside one vehicle during one round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fleetseg import rng
+from fleetseg.config import TrainingConfig
+from fleetseg.data.augment import Augment
+from fleetseg.data.labels import IGNORE
+from fleetseg.data.sample import Pairs
+from fleetseg.learning.hardware import Hardware
+from fleetseg.learning.losses import build_loss, segmentation_loss
+from fleetseg.learning.parameters import build_optimiser
+from fleetseg.learning.schedules import lr_factor
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in a run a piece of local training stands: all that its randomness depends on."""
+
+    seed: int
+    round: int  # 1-based
+    total_rounds: int
+    client_id: str
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What local training cost and how it went; the model is changed in place."""
+
+    num_steps: int
+    images_seen: int
+    loss: float  # mean over steps
+    optimiser_state: Mapping[str, Tensor]  # moments per parameter, for clients that keep them
+
+
+def num_steps(num_images: int, training: TrainingConfig) -> int:
+    """Number of optimiser steps that one round takes on so many images."""
+    if training.local_steps:
+        return training.local_steps
+    return training.local_epochs * math.ceil(num_images / training.batch_size)
+
+
+def train_locally(
+    model: nn.Module,
+    pairs: Pairs,
+    training: TrainingConfig,
+    *,
+    moment: Moment,
+    size_hw: tuple[int, int],
+    hardware: Hardware,
+    class_weights_C: Tensor | None = None,
+    optimiser_state: Mapping[str, Tensor] | None = None,
+) -> LocalResult:
+    """Train `model` in place on `pairs` for one round.
+
+    The optimiser starts afresh each round unless `optimiser_state` brings its moments back; the
+    learning rate follows the schedule over global rounds. A batch without a labelled pixel takes
+    no step. Dropout and augmentation draw from generators derived from `moment`, so the result is
+    a pure function of the arguments (and of the number of threads).
+    """
+    optimiser = build_optimiser(model, training)
+    restore_moments(optimiser, optimiser_state or {})
+    scaler = hardware.grad_scaler()
+    weights = None if class_weights_C is None else class_weights_C.to(hardware.device)
+    loss_of = build_loss(training, weights)
+    augment = Augment.from_config(training, size_hw)
+    steps = num_steps(len(pairs), training)
+    losses: list[float] = []
+    images_seen = 0
+    model.train()
+    with rng.torch_default(moment.seed, moment.round, moment.client_id, "dropout"):
+        for step, indices in zip(range(steps), batches(len(pairs), training, moment), strict=False):
+            _set_lr(optimiser, training, moment, step / steps)
+            draws = rng.generator(moment.seed, moment.round, moment.client_id, f"augment-{step}")
+            images_NCHW, labels_NHW = augment.batch([pairs[int(i)] for i in indices], draws)
+            images_seen += len(indices)
+            if not bool((labels_NHW != IGNORE).any()):
+                continue
+            with hardware.autocast():
+                outputs = model(_on(images_NCHW, hardware))
+            labels_NHW = labels_NHW.to(hardware.device)
+            loss = segmentation_loss(outputs, labels_NHW, loss_of, training.aux_weight)
+            _step(model, loss, optimiser, scaler, training.clip_grad_norm)
+            losses.append(float(loss.detach()))
+    moments = {} if optimiser_state is None else read_moments(optimiser)
+    return LocalResult(len(losses), images_seen, float(np.mean(losses or [0.0])), moments)
+
+
+def batches(
+    num_images: int, training: TrainingConfig, moment: Moment
+) -> Iterator[np.ndarray[tuple[int], np.dtype[np.intp]]]:
+    """Yield index batches, epoch after epoch without end, shuffled anew in every epoch and round.
+
+    No image is dropped: an epoch of n images is cut into ceil(n / batch_size) batches whose sizes
+    differ by at most one, so that a batch of one image (which BatchNorm cannot train on when the
+    feature map is 1x1) occurs only for a client with one image; that one is then taken twice.
+    """
+    epoch = 0
+    while True:
+        draws = rng.generator(moment.seed, moment.round, moment.client_id, f"shuffle-{epoch}")
+        order = draws.permutation(num_images)
+        count = math.ceil(num_images / training.batch_size)
+        for part in np.array_split(order, count):
+            yield np.repeat(part, 2) if num_images == 1 else part
+        epoch += 1
+
+
+def _set_lr(
+    optimiser: torch.optim.Optimizer, training: TrainingConfig, moment: Moment, progress: float
+) -> None:
+    factor = lr_factor(
+        training.schedule, moment.round, progress, moment.total_rounds, training.warmup_rounds
+    )
+    for group in optimiser.param_groups:
+        group["lr"] = training.lr * factor * group["lr_factor"]
+
+
+def _on(images_NCHW: Tensor, hardware: Hardware) -> Tensor:
+    images = images_NCHW.to(hardware.device, memory_format=torch.channels_last)
+    return images if images.is_floating_point() else images.float().div_(255)
+
+
+def _step(
+    model: nn.Module,
+    loss: Tensor,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    clip_norm: float,
+) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    if clip_norm > 0:
+        scaler.unscale_(optimiser)
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    scaler.step(optimiser)
+    scaler.update()
+
+
+def read_moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Name an optimiser's tensors "<parameter number>/<moment>", in the order of its groups."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    return {
+        f"{number}/{name}": value.detach().cpu().contiguous()
+        for number, parameter in enumerate(parameters)
+        for name, value in optimiser.state[parameter].items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_moments(optimiser: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+    """Give an optimiser back what `read_moments` took from its like."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    for key, value in moments.items():
+        number, _, name = key.partition("/")
+        parameter = parameters[int(number)]
+        moment = value.to(parameter.device) if value.dim() else value.clone()
+        if value.shape == parameter.shape:
+            moment = torch.empty_like(parameter).copy_(value)  # in the parameter's memory format
+        optimiser.state[parameter][name] = moment

@@ -1,0 +1,105 @@
+"""Which parameters decay and how fast each learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from fleetseg.config import TrainingConfig
+from fleetseg.errors import ModelError, unknown_name
+
+NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+"""Modules whose parameters never decay; _NormBase is the base of batch and instance norms."""
+
+
+def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[str, Any]]:
+    """Sort a model's trainable parameters into optimiser groups, each parameter exactly once.
+
+    Weight decay is off for norm layers (by module type), biases and all other parameters of fewer
+    than two dimensions. Parameters under one of the modules that `model.head_prefixes` names carry
+    the head's `lr_factor`; the trainer sets `lr` itself, to lr x schedule x `lr_factor`.
+
+    Raises:
+        ModelError: for a model without a trainable parameter.
+    """
+    heads = tuple(f"{prefix.rstrip('.')}." for prefix in getattr(model, "head_prefixes", ()))
+    of_norms = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, NORM_LAYERS)
+        for parameter in module.parameters(recurse=False)
+    }
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decays = parameter.dim() > 1 and id(parameter) not in of_norms
+        groups.setdefault((decays, f"{name}.".startswith(heads)), []).append(parameter)
+    if not groups:
+        raise ModelError(
+            "the model has no trainable parameter", cure="Set requires_grad on what should learn"
+        )
+    return [
+        {
+            "params": parameters,
+            "weight_decay": training.weight_decay if decays else 0.0,
+            "lr_factor": training.head_lr_factor if is_head else 1.0,
+        }
+        for (decays, is_head), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def _sgd(groups: list[dict[str, Any]], training: TrainingConfig) -> torch.optim.Optimizer:
+    # torch's own choice (one loop on a CPU, foreach on CUDA) is the fast one: on a CPU core, for
+    # the 201 tensors and 4.9 M parameters of an FPN, 5 ms a step; foreach 15 ms, fused 6 ms.
+    return torch.optim.SGD(
+        groups,
+        lr=training.lr,
+        momentum=training.momentum,
+        nesterov=training.nesterov and training.momentum > 0,
+    )
+
+
+def _adamw(groups: list[dict[str, Any]], training: TrainingConfig) -> torch.optim.Optimizer:
+    # Measured as above: fused 5 ms a step, a loop 20 ms, foreach 30 ms.
+    optimiser = torch.optim.AdamW(groups, lr=training.lr, fused=True)
+    optimiser.register_step_pre_hook(_align_gradients)
+    return optimiser
+
+
+def _align_gradients(optimiser: torch.optim.Optimizer, *_: object) -> None:
+    """Give each gradient its parameter's memory order.
+
+    torch's fused CPU step walks both in memory order and is silently wrong where they differ (a
+    channels-last weight with a row-major gradient). Autograd's own gradients never differ; those
+    that a caller assigned may.
+    """
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is not None and not _same_order(parameter, gradient):
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)
+
+
+def _same_order(one: Tensor, other: Tensor) -> bool:
+    if one.stride() == other.stride():
+        return True
+    strides = zip(one.shape, one.stride(), other.stride(), strict=True)
+    return all(a == b for size, a, b in strides if size > 1)
+
+
+OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], TrainingConfig], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adamw": _adamw,
+}
+
+
+def build_optimiser(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+    """Make the local optimiser of one client for one round."""
+    if training.optimiser not in OPTIMISERS:
+        raise unknown_name("optimiser", training.optimiser, OPTIMISERS)
+    return OPTIMISERS[training.optimiser](parameter_groups(model, training), training)

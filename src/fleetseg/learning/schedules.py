@@ -1,0 +1,55 @@
+"""Learning-rate schedules over global rounds, the same for every client of a round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from fleetseg.errors import unknown_name
+
+POLY_POWER = 0.9
+"""As in DeepLab and BiSeNet: (1 - t) ** 0.9."""
+
+WARMUP_START = 0.01
+"""Factor at the first step of a warm-up, as torch's LinearLR names it start_factor."""
+
+
+def _constant(done: float) -> float:
+    return 1.0
+
+
+def _poly(done: float) -> float:
+    return float((1.0 - done) ** POLY_POWER)
+
+
+def _cosine(done: float) -> float:
+    return 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": _constant,
+    "poly": _poly,
+    "cosine": _cosine,
+}
+
+
+def lr_factor(
+    schedule: str, round_: int, progress: float, total_rounds: int, warmup_rounds: int = 0
+) -> float:
+    """Return the factor on the peak learning rate at a moment of a run.
+
+    `round_` is 1-based and global; `progress` in [0, 1) is the share of the round's local work
+    done, so that the factor is a smooth function of (round_ - 1 + progress) / total_rounds however
+    a run is cut into rounds. Warm-up rises linearly from WARMUP_START, never from 0 (a round at
+    learning rate 0 would be wasted on a vehicle's battery); the schedule spans the rounds after it.
+
+    >>> lr_factor("cosine", 6, 0.0, total_rounds=10)
+    0.5
+    """
+    if schedule not in SCHEDULES:
+        raise unknown_name("schedule", schedule, SCHEDULES)
+    passed = round_ - 1 + progress
+    if passed < warmup_rounds:
+        return WARMUP_START + (1.0 - WARMUP_START) * passed / warmup_rounds
+    span = max(total_rounds - warmup_rounds, 1)
+    return SCHEDULES[schedule](min(max((passed - warmup_rounds) / span, 0.0), 1.0))
