@@ -1,0 +1,163 @@
+"""Pictures people look at: image, truth and predictions side by side, with a legend of classes.
+
+Only PIL draws here. Sizes are pixels of the finished picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from fleetseg.data.labels import IGNORE, Colour, LabelSpace
+from fleetseg.data.sample import Image_HWC, Label_HW
+from fleetseg.errors import DataError
+
+Row = tuple[Image_HWC, Label_HW | None, Mapping[str, Label_HW]]
+"""What one line shows: the image, its truth (where there is one), predictions by name."""
+
+_BACKGROUND = (250, 250, 248)
+_INK = (36, 38, 43)
+_FAINT = (108, 112, 120)
+_RULE = (222, 222, 218)
+_MARGIN = 28  # around the picture, and above the legend
+_GAP = 14  # between panels of a row
+_ROW_GAP = 22  # between rows
+_PANEL_WIDTHS = (400, 640)  # smaller images are enlarged, larger ones shrunk, others kept
+_HEAD_SIZE, _TEXT_SIZE = 18, 15  # font sizes
+_HEAD_HEIGHT, _TITLE_HEIGHT = 32, 26  # of the line of column heads, of a row's title
+_SWATCH, _LEGEND_HEIGHT = 16, 26  # of a colour sample, of a line of the legend
+
+
+def colourise(label_HW: Label_HW, space: LabelSpace) -> npt.NDArray[np.uint8]:
+    """Paint train ids in the colours of their space, shape (H, W, 3); ignored pixels are black.
+
+    Raises:
+        DataError: an id is neither a class nor IGNORE.
+    """
+    wrong = [i for i in np.unique(label_HW).tolist() if i != IGNORE and i >= space.num_classes]
+    if wrong:
+        raise DataError(
+            f"ids outside label space '{space.name}'",
+            got=wrong[:8],
+            expected=f"0 to {space.num_classes - 1} or {IGNORE}",
+        )
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: space.num_classes] = space.colours
+    return palette[label_HW]
+
+
+def side_by_side(
+    image_HWC: Image_HWC,
+    label_HW: Label_HW | None,
+    preds: Mapping[str, Label_HW],
+    space: LabelSpace,
+) -> Image.Image:
+    """Show an image, its truth and each named prediction in a line, over a legend.
+
+    Label maps may be at another resolution than the image.
+    """
+    return _sheet([(image_HWC, label_HW, preds)], None, space)
+
+
+def contact_sheet(rows: Sequence[Row], titles: Sequence[str], space: LabelSpace) -> Image.Image:
+    """Show several frames below each other, a title over each, over one legend for all.
+
+    Raises:
+        DataError: there are no rows, not one title for each, or they differ in their columns.
+    """
+    if not rows or len(titles) != len(rows):
+        raise DataError(
+            "a contact sheet needs one title for each row",
+            got=f"{len(rows)} rows and {len(titles)} titles",
+        )
+    columns = {(label_HW is not None, *preds) for _, label_HW, preds in rows}
+    if len(columns) > 1:
+        raise DataError("the rows of a contact sheet differ in their columns", got=sorted(columns))
+    return _sheet(rows, titles, space)
+
+
+def _sheet(rows: Sequence[Row], titles: Sequence[str] | None, space: LabelSpace) -> Image.Image:
+    width = min(max(_PANEL_WIDTHS[0], *(row[0].shape[1] for row in rows)), _PANEL_WIDTHS[1])
+    panels = [_panels(row, space, width) for row in rows]
+    heads = ["image", *(["truth"] if rows[0][1] is not None else []), *rows[0][2]]
+    lefts = [_MARGIN + i * (width + _GAP) for i in range(len(heads))]
+    inner_width = lefts[-1] + width - _MARGIN
+    title_height = 0 if titles is None else _TITLE_HEIGHT
+    rows_height = sum(title_height + row[0].height + _ROW_GAP for row in panels) - _ROW_GAP
+    legend = _legend(_legend_entries(rows, space), inner_width)
+    height = 2 * _MARGIN + _HEAD_HEIGHT + rows_height + _MARGIN + legend.height
+    sheet = Image.new("RGB", (inner_width + 2 * _MARGIN, height), _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for left, head in zip(lefts, heads, strict=True):
+        text = _shortened(head, _HEAD_SIZE, width)
+        draw.text((left, _MARGIN), text, _INK, _font(_HEAD_SIZE))
+    top = _MARGIN + _HEAD_HEIGHT
+    for index, row in enumerate(panels):
+        if titles is not None:
+            text = _shortened(titles[index], _TEXT_SIZE, inner_width)
+            draw.text((_MARGIN, top), text, _FAINT, _font(_TEXT_SIZE))
+        top += title_height
+        for left, panel in zip(lefts, row, strict=True):
+            sheet.paste(panel, (left, top))
+        top += row[0].height + _ROW_GAP
+    sheet.paste(legend, (_MARGIN, height - _MARGIN - legend.height))
+    return sheet
+
+
+def _panels(row: Row, space: LabelSpace, width: int) -> list[Image.Image]:
+    """Draw the pictures of a row at one size."""
+    image_HWC, label_HW, preds = row
+    size = (width, max(1, round(width * image_HWC.shape[0] / image_HWC.shape[1])))
+    photo = Image.fromarray(image_HWC).resize(size, Image.Resampling.LANCZOS)
+    maps = [*([] if label_HW is None else [label_HW]), *preds.values()]
+    painted = [Image.fromarray(colourise(ids_HW, space)) for ids_HW in maps]
+    return [photo, *(map_.resize(size, Image.Resampling.NEAREST) for map_ in painted)]
+
+
+def _legend_entries(rows: Sequence[Row], space: LabelSpace) -> list[tuple[str, Colour]]:
+    """List the classes that are seen, in their order, and "ignored" last."""
+    seen: set[int] = set()
+    for _, label_HW, preds in rows:
+        for ids_HW in ([] if label_HW is None else [label_HW]) + list(preds.values()):
+            seen.update(np.unique(ids_HW).tolist())
+    named = list(zip(space.classes, space.colours, strict=True))
+    entries = [named[i] for i in sorted(seen - {IGNORE})]
+    return [*entries, ("ignored", (0, 0, 0))] if IGNORE in seen else entries
+
+
+def _legend(entries: Sequence[tuple[str, Colour]], width: int) -> Image.Image:
+    """Draw colour samples with names, in as many even columns as fit, under a thin rule."""
+    text_left = _SWATCH + 8
+    widest = max((round(_font(_TEXT_SIZE).getlength(name)) for name, _ in entries), default=0)
+    num_columns = max(1, min(len(entries), width // (text_left + widest + _GAP)))
+    num_lines = -(-len(entries) // num_columns)
+    num_columns = max(1, -(-len(entries) // max(1, num_lines)))  # lines as even as can be
+    legend = Image.new("RGB", (width, _GAP + num_lines * _LEGEND_HEIGHT), _BACKGROUND)
+    draw = ImageDraw.Draw(legend)
+    draw.line((0, 0, width, 0), _RULE)
+    for index, (name, colour) in enumerate(entries):
+        line, column = divmod(index, num_columns)
+        left, middle = column * width // num_columns, _GAP + (2 * line + 1) * _LEGEND_HEIGHT // 2
+        box = (left, middle - _SWATCH // 2, left + _SWATCH - 1, middle + _SWATCH // 2 - 1)
+        draw.rounded_rectangle(box, radius=3, fill=colour)
+        text = _shortened(name, _TEXT_SIZE, width // num_columns - text_left)
+        draw.text((left + text_left, middle), text, _INK, _font(_TEXT_SIZE), anchor="lm")
+    return legend
+
+
+def _shortened(text: str, size: int, width: int) -> str:
+    """Cut a text with an ellipsis so that it does not run into its neighbour."""
+    if _font(size).getlength(text) <= width:
+        return text
+    while text and _font(size).getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
