@@ -1,0 +1,153 @@
+"""Framework time per round, and server memory, with training replaced by nothing.
+
+    python benchmarks/rounds.py
+
+Per round of N clients: fleetseg loads the broadcast into a model, reads the change back, checks it
+and folds it; the reference does `load_state_dict` and a weighted sum of `state_dict`s in float32.
+Memory is the peak of a process of its own, above what it used before the first round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from fleetseg.config import make_experiment
+from fleetseg.engines.inprocess import InProcessEngine
+from fleetseg.federation import client as client_module
+from fleetseg.federation import rounds
+from fleetseg.federation.checkpoint import ServerState, no_momentum
+from fleetseg.federation.client import Client, Workbench
+from fleetseg.federation.messages import Enrolment
+from fleetseg.federation.tensors import layout_of, read_state
+from fleetseg.federation.wire import message_bytes
+from fleetseg.learning.hardware import resolve
+from fleetseg.learning.local import LocalResult
+from fleetseg.models.bisenetv2 import BiSeNetV2
+from fleetseg.models.build import wrap
+from fleetseg.models.segmenter import Segmenter
+
+ROUNDS = 3
+
+
+class MemoryLog:
+    """Commits rounds to nowhere: checkpoints are measured apart."""
+
+    def __init__(self) -> None:
+        self.records: list[rounds.Record] = []
+
+    def commit(self, state: ServerState, record: rounds.Record) -> None:
+        """Remember the record."""
+        self.records.append(record)
+
+
+def make_model() -> Segmenter:
+    """BiSeNetV2 for 19 classes without its auxiliary heads: 3.4 M parameters."""
+    net = BiSeNetV2(19)
+    net.boosters = torch.nn.ModuleList()
+    return wrap(net, 19)
+
+
+def federated(model: Segmenter, clients: int) -> list[float]:
+    """Seconds of each round of our loop with a training that does nothing."""
+    experiment = make_experiment(
+        {"federation": {"rounds": ROUNDS}, "evaluation": {"every": 0}, "engine": {"threads": 1}}
+    )
+    layout = layout_of(model)
+    bench = Workbench(model, layout, experiment, resolve("cpu", "fp32"), 19)
+    fleet = {
+        f"car-{i:04d}": Client(Enrolment(f"car-{i:04d}", 10, 100, (100,)), (), (), ())
+        for i in range(clients)
+    }
+    state = read_state(model, layout)
+    plan = rounds.Plan(experiment, layout, None, message_bytes(layout, state))
+    log = MemoryLog()
+    nothing = LocalResult(1, 10, 0.5, {})
+    with mock.patch.object(client_module, "train_locally", return_value=nothing):
+        engine = InProcessEngine(fleet, bench)
+        rounds.run(plan, engine, ServerState(0, state, no_momentum()), log, rounds.Watcher())
+    return [record["seconds"] for record in log.records]
+
+
+def plain(model: Segmenter, clients: int) -> list[float]:
+    """Seconds of each round of the loop everybody writes first."""
+    weights = {k: v.clone() for k, v in model.state_dict().items()}
+    seconds = []
+    for _ in range(ROUNDS):
+        started_s = time.perf_counter()
+        total = {k: torch.zeros_like(v, dtype=torch.float32) for k, v in weights.items()}
+        for _ in range(clients):
+            model.load_state_dict(weights)
+            for key, value in model.state_dict().items():
+                total[key] += value * (1 / clients)
+        weights = {k: v.to(weights[k].dtype) for k, v in total.items()}
+        seconds.append(time.perf_counter() - started_s)
+    return seconds
+
+
+def peak_megabytes(clients: int) -> float:
+    """Peak memory above idle of a process that runs our loop with so many clients."""
+    answer = subprocess.run(
+        [sys.executable, __file__, "--memory-of", str(clients)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(answer.stdout)
+
+
+def _measure_memory(clients: int) -> None:
+    torch.set_num_threads(1)
+    model = make_model()
+    federated(model, 2)  # the libraries' own buffers
+    _forget_peak()
+    before = _peak_kib()
+    federated(model, clients)
+    print((_peak_kib() - before) / 1024)
+
+
+def _forget_peak() -> None:
+    """Set Linux's peak to what is used now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_kib() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--memory-of", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory_of:
+        _measure_memory(options.memory_of)
+        return
+    torch.set_num_threads(1)
+    model = make_model()
+    parameters = sum(p.numel() for p in model.parameters())
+    copy_mb = sum(v.nbytes for v in model.state_dict().values()) / 2**20
+    print(f"{parameters:,} parameters, one model copy {copy_mb:.1f} MiB, 1 thread")
+    print("clients   fleetseg s/round   plain s/round   ratio (aim <= 1.3)")
+    for clients in (4, 20, 100, 1000):
+        ours = statistics.median(federated(model, clients))
+        theirs = statistics.median(plain(model, clients))
+        print(f"{clients:7d}   {ours:16.3f}   {theirs:13.3f}   {ours / theirs:5.2f}")
+    low, high = peak_megabytes(10), peak_megabytes(1000)
+    print(f"server memory above idle: {low:.1f} MiB with 10 clients, {high:.1f} MiB with 1,000")
+    print(f"  = {low / copy_mb:.2f} and {high / copy_mb:.2f} model copies (aim <= 2)")
+
+
+if __name__ == "__main__":
+    main()

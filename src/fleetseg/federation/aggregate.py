@@ -1,0 +1,75 @@
+"""Streaming, order-independent weighted mean of updates in int64 fixed point.
+
+Each value w_i * d_i is rounded once to a multiple of 2**-36 and summed as an integer. Integer
+addition commutes exactly, so the mean has the same bits for every arrival order and number of
+workers, and memory is one int64 vector however many clients report.
+
+Weights are taken relative to the sum enrolled for the cohort, known before the first reply, so
+the terms do not depend on who else reports; the mean divides by the weights that did report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+FRACTION_BITS = 36
+"""Rounding step 2**-36 = 1.5e-11: below float32's own step for any weight above 1e-4."""
+MAX_VALUE = float(2**14)
+"""Largest magnitude of one value of an update; the fixed-point range leaves room for the sum."""
+_CHUNK = 1 << 14  # values at a time: 128 KiB of float64, so that the passes stay in cache
+# Adding 1.5 * 2**52 to a float64 below 2**51 leaves the rounded integer in the low mantissa bits:
+# rounding and conversion in one addition. The constant is taken out again in `mean`.
+_MAGIC = np.float64(3 << 51)
+_MAGIC_BITS = int(np.array(_MAGIC).view(np.int64))
+
+
+@dataclass
+class FixedPointMean:
+    """The sum of one round: `add` replies as they arrive, then take the `mean`."""
+
+    size: int
+    total_weight: int  # enrolled weight of the whole cohort, > 0
+    weight: int = 0  # of the replies so far
+    count: int = 0
+    _sum: npt.NDArray[np.int64] = field(init=False, repr=False)
+    _work: npt.NDArray[np.float64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        assert self.total_weight > 0
+        self._sum = np.zeros(self.size, dtype=np.int64)
+        self._work = np.empty(min(_CHUNK, self.size), dtype=np.float64)
+
+    def add(self, values: npt.NDArray[np.float32], weight: int) -> None:
+        """Fold one validated vector in; |values| <= MAX_VALUE and 0 < weight <= enrolled."""
+        assert values.shape == (self.size,)
+        assert 0 < weight <= self.total_weight
+        scale = np.float64(weight / self.total_weight * 2.0**FRACTION_BITS)
+        for start in range(0, self.size, _CHUNK):
+            part = values[start : start + _CHUNK]
+            work = self._work[: part.size]
+            np.multiply(part, scale, out=work)
+            np.add(work, _MAGIC, out=work)
+            total = self._sum[start : start + _CHUNK]
+            np.add(total, work.view(np.int64), out=total)  # wraps around, as intended
+        self.weight += weight
+        self.count += 1
+
+    def mean(self) -> npt.NDArray[np.float32]:
+        """Return the weighted mean, float32."""
+        assert self.weight > 0
+        offset = np.array(self.count * _MAGIC_BITS & (2**64 - 1), dtype=np.uint64).view(np.int64)
+        unscale = self.total_weight / self.weight * 2.0**-FRACTION_BITS
+        mean = np.empty(self.size, dtype=np.float32)
+        for start in range(0, self.size, _CHUNK):
+            exact = self._sum[start : start + _CHUNK] - offset
+            mean[start : start + _CHUNK] = exact * unscale
+        return mean
+
+    def reset(self, total_weight: int) -> None:
+        """Start the next round in the same memory."""
+        assert total_weight > 0
+        self.total_weight, self.weight, self.count = total_weight, 0, 0
+        self._sum.fill(0)

@@ -1,0 +1,151 @@
+"""Checkpoints: one file a round, committed by one rename, digested, and read back with suspicion.
+
+A checkpoint holds the global model, the server optimiser and the record of the round that made it.
+Nothing else is needed to go on: all randomness is derived (see fleetseg.rng).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fleetseg.errors import CheckpointError
+from fleetseg.federation.tensors import ModelState
+from fleetseg.files import write_atomic
+
+FORMAT_VERSION = 1
+KEEP = 3
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """All that the server carries from one round to the next."""
+
+    round: int  # rounds finished
+    model: ModelState
+    momentum_T: Tensor  # empty when the server has no momentum
+    failed_rounds: int = 0  # without quorum, in a row
+
+
+def save_checkpoint(
+    folder: Path, state: ServerState, record: Mapping[str, Any], *, experiment: str, layout: str
+) -> Path:
+    """Write `round-NNNNNN.safetensors` and drop all but the newest few.
+
+    `experiment` and `layout` are the digests that a reader must present again.
+    """
+    tensors = {
+        "values": state.model.values_F,
+        "counters": state.model.counters_K,
+        "momentum": state.momentum_T,
+    }
+    meta = {
+        "version": FORMAT_VERSION,
+        "round": state.round,
+        "failed_rounds": state.failed_rounds,
+        "experiment": experiment,
+        "layout": layout,
+        "record": dict(record),
+    }
+    header = {"meta": json.dumps(meta, sort_keys=True)}
+    header["sha256"] = _digest(tensors, header["meta"])
+    path = folder / f"round-{state.round:06d}.safetensors"
+    write_atomic(path, bytes(safetensors.torch.save(tensors, metadata=header)))
+    for old in list_checkpoints(folder)[KEEP:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints in a folder, newest first."""
+    named = re.compile(r"round-\d{6}\.safetensors")
+    return sorted((p for p in folder.glob("round-*") if named.fullmatch(p.name)), reverse=True)
+
+
+def load_checkpoint(
+    path: Path, *, experiment: str, layout: str
+) -> tuple[ServerState, dict[str, Any]]:
+    """Read a checkpoint and the record of its round.
+
+    Raises:
+        CheckpointError: if it is damaged, or was made by another experiment or model.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        intact = _digest(tensors, header["meta"]) == header["sha256"]
+        meta = json.loads(header["meta"]) if intact else {}
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"damaged checkpoint ({error})", where=path) from None
+    if not intact:
+        raise CheckpointError("damaged checkpoint (its digest differs)", where=path)
+    if meta["version"] != FORMAT_VERSION:
+        raise CheckpointError(
+            "checkpoint of another version",
+            where=path,
+            got=meta["version"],
+            expected=FORMAT_VERSION,
+        )
+    for name, wanted in (("experiment", experiment), ("layout", layout)):
+        if meta[name] != wanted:
+            raise CheckpointError(
+                f"the run was made with another {name}",
+                where=path,
+                got=meta[name][:12],
+                expected=wanted[:12],
+                cure="Resume with the run folder's own experiment.toml, or choose a new --out",
+            )
+    model = ModelState(tensors["values"], tensors["counters"])
+    state = ServerState(meta["round"], model, tensors["momentum"], meta["failed_rounds"])
+    return state, meta["record"]
+
+
+def load_newest(
+    folder: Path, *, experiment: str, layout: str
+) -> tuple[ServerState, dict[str, Any], list[str]]:
+    """Read the newest intact checkpoint; damaged newer ones are told, and removed.
+
+    Raises:
+        CheckpointError: if there is none, or it belongs to another experiment.
+    """
+    damaged: list[str] = []
+    for path in list_checkpoints(folder):
+        try:
+            state, record = load_checkpoint(path, experiment=experiment, layout=layout)
+        except CheckpointError as error:
+            if "damaged" not in error.what:
+                raise
+            damaged.append(str(error))
+            continue
+        for bad in list_checkpoints(folder)[: len(damaged)]:
+            bad.unlink()
+        return state, record, damaged
+    raise CheckpointError(
+        "no intact checkpoint", where=folder, got="; ".join(damaged) or "an empty folder"
+    )
+
+
+def _digest(tensors: Mapping[str, Tensor], meta: str) -> str:
+    hasher = hashlib.sha256(meta.encode())
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        hasher.update(f"|{key} {tensor.dtype} {tuple(tensor.shape)}|".encode())
+        if tensor.numel():
+            hasher.update(tensor.contiguous().numpy().data)
+    return hasher.hexdigest()
+
+
+def no_momentum() -> Tensor:
+    """The momentum of a server that has none."""
+    return torch.empty(0)

@@ -1,0 +1,139 @@
+"""The checks every reply must pass, whole, before its first value is used.
+
+Bounds of a single value: see `aggregate.MAX_VALUE`. A reply that fails is refused with a reason
+code, counted, and never ends the run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fleetseg.errors import UpdateRejected
+from fleetseg.federation.aggregate import MAX_VALUE
+from fleetseg.federation.messages import Enrolment, Evaluation, Update
+from fleetseg.federation.tensors import Layout, ModelState
+
+MAX_LOSS = 1e9
+"""Largest magnitude of a reported loss, so that a mean over clients stays finite."""
+MAX_COUNTER_STEP = 1 << 31
+"""Most that a counter may grow in a round, so that no client can drive it to overflow."""
+
+
+def validate_update(
+    update: Update,
+    *,
+    layout: Layout,
+    base: ModelState,
+    round_: int,
+    enrolled: Enrolment,
+    max_norm: float,
+    into: ModelState,
+) -> None:
+    """Check a whole update and gather its tensors into the flat vectors of `into`.
+
+    Raises:
+        UpdateRejected: with a reason code; nothing of the update has been used by then.
+    """
+    if update.round != round_:
+        raise UpdateRejected("stale", "update of another round", got=update.round, expected=round_)
+    for name, cap in (("num_images", enrolled.num_images), ("num_pixels", enrolled.num_pixels)):
+        _check_count(name, getattr(update, name), cap)
+    _check_count("num_steps", update.num_steps, 1 << 31)
+    _check_count("images_seen", update.images_seen, 1 << 40)
+    if not isinstance(update.loss, float) or not math.isfinite(update.loss):
+        raise UpdateRejected("non-finite", "the loss is not a finite number", got=update.loss)
+    if abs(update.loss) > MAX_LOSS:
+        raise UpdateRejected(
+            "magnitude", "the loss is too large", got=update.loss, expected=f"<= {MAX_LOSS:g}"
+        )
+    check_tensors(update.tensors, layout)
+    for key, view in layout.views(into).items():
+        view.copy_(update.tensors[key].detach())
+    _check_values(into, layout, base, max_norm)
+
+
+def _check_count(name: str, value: object, cap: int) -> None:
+    if type(value) is not int or not 0 < value <= cap:
+        raise UpdateRejected(
+            "count", f"{name} is not in its range", got=repr(value), expected=f"1..{cap}"
+        )
+
+
+def check_tensors(tensors: Mapping[str, Tensor], layout: Layout) -> None:
+    """Check that keys, shapes and dtypes are those of the layout, or raise UpdateRejected."""
+    missing = sorted(layout.by_key.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - layout.by_key.keys())
+    if missing or extra:
+        raise UpdateRejected("keys", f"tensor names differ: missing {missing}, extra {extra}"[:500])
+    for key, entry in layout.by_key.items():
+        tensor = tensors[key]
+        dtype = torch.int64 if entry.kind == "counter" else torch.float32
+        if not isinstance(tensor, Tensor):
+            raise UpdateRejected("dtype", "not a tensor", where=key, got=type(tensor).__name__)
+        if tuple(tensor.shape) != entry.shape:
+            raise UpdateRejected(
+                "shape", "wrong shape", where=key, got=tuple(tensor.shape), expected=entry.shape
+            )
+        if tensor.dtype != dtype:
+            raise UpdateRejected(
+                "dtype", "wrong dtype", where=key, got=tensor.dtype, expected=dtype
+            )
+
+
+def _check_values(delta: ModelState, layout: Layout, base: ModelState, max_norm: float) -> None:
+    values_F = delta.values_F.numpy()
+    # min and max see NaN and infinity too, without a temporary array of flags.
+    low, high = float(values_F.min()), float(values_F.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UpdateRejected("non-finite", "NaN or infinity", where=_culprit(values_F, layout))
+    if max(-low, high) > MAX_VALUE:
+        raise UpdateRejected(
+            "magnitude", "a value is too large", got=max(-low, high), expected=f"<= {MAX_VALUE}"
+        )
+    for entry in layout.floats:
+        if entry.is_variance:
+            part = slice(entry.start, entry.stop)
+            if (base.values_F[part] + delta.values_F[part]).min() < 0:
+                raise UpdateRejected("variance", "a variance is negative", where=entry.key)
+    # A counter as it stands, not a change: compared so that no subtraction can wrap around.
+    lowest_K, highest_K = base.counters_K.clamp(max=0), base.counters_K + MAX_COUNTER_STEP
+    if bool(((delta.counters_K < lowest_K) | (delta.counters_K > highest_K)).any()):
+        raise UpdateRejected("count", "a counter is negative or leaps")
+    trainable_T = values_F[: layout.num_trainable]
+    if max_norm > 0 and (norm := math.sqrt(float(np.dot(trainable_T, trainable_T)))) > max_norm:
+        raise UpdateRejected(
+            "norm", "the update is too large (L2)", got=round(norm, 3), expected=f"<= {max_norm}"
+        )
+
+
+def _culprit(values_F: npt.NDArray[np.float32], layout: Layout) -> str:
+    first = int(np.flatnonzero(~np.isfinite(values_F))[0])
+    return next(entry.key for entry in layout.floats if first < entry.stop)
+
+
+def validate_evaluation(
+    reply: Evaluation, *, round_: int, num_classes: int, max_pixels: int
+) -> None:
+    """Check a client's confusion matrices.
+
+    Raises:
+        UpdateRejected: for a wrong round, shape or dtype, negative counts or too many pixels.
+    """
+    if reply.round != round_:
+        raise UpdateRejected("stale", "scores of another round", got=reply.round, expected=round_)
+    pixels = 0
+    for conf_CC in reply.conf_by_domain.values():
+        if conf_CC.shape != (num_classes, num_classes) or conf_CC.dtype != np.int64:
+            raise UpdateRejected("shape", "not an int64 confusion matrix", got=conf_CC.shape)
+        # Each entry first, because a sum of huge ones would wrap around to a small one.
+        if conf_CC.size and (conf_CC.min() < 0 or conf_CC.max() > max_pixels):
+            raise UpdateRejected("count", "negative or too large counts in a confusion matrix")
+        pixels += int(conf_CC.sum())
+    if pixels > max_pixels:
+        raise UpdateRejected("count", "more pixels scored than enrolled", got=pixels)

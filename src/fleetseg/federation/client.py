@@ -1,0 +1,116 @@
+"""A client's work, the same in this process, in a worker and on a vehicle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fleetseg.config import Experiment
+from fleetseg.data.sample import Pairs
+from fleetseg.evaluation.predict import evaluate_by_domain
+from fleetseg.federation.client_state import ClientMemory
+from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.tensors import Layout, ModelState, load_state, read_state
+from fleetseg.learning.hardware import Hardware
+from fleetseg.learning.local import Moment, train_locally
+from fleetseg.learning.losses import class_weights
+from fleetseg.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Client:
+    """A holder of private samples, as seen from its own side."""
+
+    enrolment: Enrolment
+    train: Pairs
+    test: Pairs  # scored when the server asks for it; held-out frames where there are any
+    test_domains: tuple[str, ...]  # one per test sample
+
+    @property
+    def id(self) -> str:
+        """The client's name."""
+        return self.enrolment.client_id
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What one process trains with: a scratch model that every client's work overwrites."""
+
+    model: Segmenter
+    layout: Layout
+    experiment: Experiment
+    hardware: Hardware
+    num_classes: int
+    memory: ClientMemory | None = None  # where clients keep state between rounds, if they do
+
+
+def client_update(
+    broadcast: Broadcast, client: Client, bench: Workbench, into: ModelState | None = None
+) -> Update | Failure:
+    """Train on the client's samples from the broadcast model; returns the change.
+
+    `into` may give the memory that the change is written to (a shared block).
+    """
+    experiment = bench.experiment
+    load_state(bench.model, bench.layout, broadcast.state)
+    keeps = bench.memory if experiment.training.optimiser_state == "kept" else None
+    result = train_locally(
+        bench.model,
+        client.train,
+        experiment.training,
+        moment=Moment(experiment.seed, broadcast.round, experiment.federation.rounds, client.id),
+        size_hw=experiment.data.size,
+        hardware=bench.hardware,
+        class_weights_C=_class_weights(broadcast, client, bench),
+        optimiser_state=keeps.load(client.id, broadcast.round) if keeps else None,
+    )
+    if keeps:
+        keeps.save(client.id, broadcast.round, result.optimiser_state)
+    if result.num_steps == 0:
+        return Failure(client.id, "abstained", "no-labels", "no labelled pixel in any batch")
+    change = read_state(bench.model, bench.layout, into)
+    change.values_F.sub_(broadcast.state.values_F)
+    return Update(
+        round=broadcast.round,
+        client_id=client.id,
+        tensors=bench.layout.views(change),
+        num_images=client.enrolment.num_images,
+        num_pixels=client.enrolment.num_pixels,
+        num_steps=result.num_steps,
+        images_seen=result.images_seen,
+        loss=result.loss,
+    )
+
+
+def client_evaluate(broadcast: Broadcast, client: Client, bench: Workbench) -> Evaluation:
+    """Score the broadcast model on the client's own test samples."""
+    load_state(bench.model, bench.layout, broadcast.state)
+    conf_by_domain = score_pairs(bench, client.test, client.test_domains)
+    return Evaluation(broadcast.round, client.id, conf_by_domain)
+
+
+def score_pairs(
+    bench: Workbench, pairs: Pairs, domains: Sequence[str]
+) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]:
+    """Score the bench's model as it stands: one confusion matrix per domain."""
+    return evaluate_by_domain(
+        bench.model,
+        pairs,
+        domains,
+        num_classes=bench.num_classes,
+        batch_size=bench.experiment.evaluation.batch_size,
+        device=bench.hardware.device,
+        context=bench.hardware.autocast,
+    )
+
+
+def _class_weights(broadcast: Broadcast, client: Client, bench: Workbench) -> torch.Tensor | None:
+    choice = bench.experiment.training.class_weights
+    if choice == "fleet":
+        return torch.tensor(broadcast.class_weights_C)
+    if choice == "local":
+        return class_weights(np.array(client.enrolment.histogram_C), bench.num_classes)
+    return None

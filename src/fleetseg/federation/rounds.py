@@ -1,0 +1,149 @@
+"""The loop: broadcast, local training, folding, server step, evaluation, checkpoint; again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from fleetseg.config import Experiment
+from fleetseg.errors import QuorumLost
+from fleetseg.federation import cohort as cohorts
+from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.engine import Engine
+from fleetseg.federation.fold import RoundFold
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
+from fleetseg.federation.server_optim import server_step
+from fleetseg.federation.stopping import stop_reason
+from fleetseg.federation.tensors import Layout, ModelState
+
+Record = dict[str, Any]
+"""What `rounds.jsonl` says of one round."""
+
+
+class Log(Protocol):
+    """Where rounds are committed."""
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """All committed rounds, oldest first."""
+        ...
+
+    def commit(self, state: ServerState, record: Record) -> None:
+        """Make a round final: after this call, a crash cannot lose it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """What a user sees while it runs; every callback may be left out."""
+
+    round_opened: Callable[[int, Sequence[str]], None] = lambda round_, cohort: None
+    replied: Callable[[Update | Failure, Failure | None], None] = lambda reply, failure: None
+    round_closed: Callable[[Record], None] = lambda record: None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run needs besides clients: the experiment, the model's layout, a way to score."""
+
+    experiment: Experiment
+    layout: Layout
+    score: Callable[[ModelState], Record] | None  # server-side scores, with key "miou"
+    message_bytes: tuple[int, int]  # encoded size of a broadcast, of an update
+    class_weights_C: tuple[float, ...] = ()
+    clock: Callable[[], float] = field(default=time.monotonic)
+
+
+def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watcher) -> str:
+    """Run rounds until something says stop; returns the reason.
+
+    Raises:
+        QuorumLost: after `max_failed_rounds` rounds in a row without enough usable updates; the
+            last good model is committed by then.
+    """
+    settings = plan.experiment.federation
+    fold = RoundFold(plan.layout, settings.weights, settings.max_update_norm)
+    if state.failed_rounds >= settings.max_failed_rounds:
+        state = replace(state, failed_rounds=0)  # resumed with a mended fleet: new tries
+    while (reason := stop_reason(plan.experiment, state.round, log.records)) is None:
+        started_s, round_ = plan.clock(), state.round + 1
+        enrolled = {c: e for c, e in engine.available().items() if not e.abstains}
+        _require_quorum(state, enrolled, plan, log)
+        cohort = cohorts.choose(enrolled, settings.cohort, seed=plan.experiment.seed, round_=round_)
+        watcher.round_opened(round_, cohort)
+        fold.open(round_, cohort, enrolled, state.model)
+        broadcast = Broadcast(round_, state.model, plan.class_weights_C)
+        for reply in engine.train(cohort, broadcast, settings.deadline_s):
+            watcher.replied(reply, fold.take(reply))
+        fold.close()
+        state = _advance(state, fold, len(cohort), plan)
+        record = _record(state, fold, cohort, plan)
+        if plan.score is not None and _due(plan.experiment, state.round):
+            record["scores"] = plan.score(state.model)
+            record["miou"] = record["scores"]["miou"]
+        record["seconds"] = round(plan.clock() - started_s, 3)
+        log.commit(state, record)
+        watcher.round_closed(record)
+    return reason
+
+
+def _advance(state: ServerState, fold: RoundFold, asked: int, plan: Plan) -> ServerState:
+    """Take the server's step, or leave the model as it was when the quorum was missed."""
+    settings = plan.experiment.federation
+    # The allowance is for products such as 0.55 * 20 = 11.000000000000002.
+    if not fold.taken or len(fold.taken) < settings.quorum * asked - 1e-9:
+        return ServerState(state.round + 1, state.model, state.momentum_T, state.failed_rounds + 1)
+    model, momentum_T = server_step(
+        state.model,
+        state.momentum_T,
+        fold.mean_delta(),
+        fold.counters_K,
+        layout=plan.layout,
+        lr=settings.server_lr,
+        momentum=settings.server_momentum,
+    )
+    return ServerState(state.round + 1, model, momentum_T)
+
+
+def _record(state: ServerState, fold: RoundFold, cohort: Sequence[str], plan: Plan) -> Record:
+    down, up = plan.message_bytes
+    refused = fold.failed("refused")
+    return {
+        "round": state.round,
+        "cohort": list(cohort),
+        "ok": sorted(t.client_id for t in fold.taken),
+        "failures": [
+            {"client": f.client_id, "kind": f.kind, "reason": f.reason, "detail": f.detail}
+            for f in sorted(fold.failures, key=lambda f: f.client_id)
+        ],
+        "quorum": state.failed_rounds == 0,
+        "loss": fold.mean_loss(),
+        "steps": sum(t.num_steps for t in fold.taken),
+        "longest_steps": max((t.num_steps for t in fold.taken), default=0),
+        "images_seen": sum(t.images_seen for t in fold.taken),
+        "bytes_down": down * len(cohort),
+        "bytes_up": up * (len(fold.taken) + refused + fold.failed("late")),
+    }
+
+
+def _due(experiment: Experiment, round_: int) -> bool:
+    every = experiment.evaluation.every
+    return round_ == experiment.federation.rounds or (every > 0 and round_ % every == 0)
+
+
+def _require_quorum(
+    state: ServerState, enrolled: Mapping[str, Enrolment], plan: Plan, log: Log
+) -> None:
+    limit = plan.experiment.federation.max_failed_rounds
+    if enrolled and state.failed_rounds < limit:
+        return
+    failures = log.records[-1]["failures"] if log.records else []
+    missing = ", ".join(f"{f['client']} ({f['kind']}: {f['reason']})" for f in failures[:10])
+    raise QuorumLost(
+        f"{state.failed_rounds} rounds in a row without a quorum" if enrolled else "no clients",
+        got=missing or "no client that can take part",
+        expected=f"usable updates from {plan.experiment.federation.quorum:.0%} of the cohort",
+        cure="The model of the last good round is kept; mend the fleet and go on with --resume",
+    )

@@ -1,0 +1,44 @@
+"""When a run is over, as a pure function of the experiment and the committed rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fleetseg.config import Experiment
+
+
+def stop_reason(
+    experiment: Experiment, rounds_done: int, records: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Return "rounds", "target", "plateau", "time", "megabytes", or None to go on."""
+    stop = experiment.stop
+    mious = [r["miou"] for r in records if r.get("miou") is not None]
+    minutes = sum(r["seconds"] for r in records) / 60
+    megabytes = sum(r["bytes_down"] + r["bytes_up"] for r in records) / 1e6
+    if stop.target_miou and mious and mious[-1] >= stop.target_miou:
+        return "target"
+    if rounds_done >= experiment.federation.rounds:
+        return "rounds"
+    if stop.patience and _waited(mious, stop.min_gain) >= stop.patience:
+        return "plateau"
+    if stop.minutes and minutes >= stop.minutes:
+        return "time"
+    if stop.megabytes and megabytes >= stop.megabytes:
+        return "megabytes"
+    return None
+
+
+def _waited(mious: Sequence[float], min_gain: float) -> int:
+    """Number of evaluations since the last one that gained at least `min_gain` on the best.
+
+    >>> _waited([0.1, 0.3, 0.3, 0.2], 0.01)
+    2
+    """
+    best, waited = float("-inf"), 0
+    for miou in mious:
+        if miou >= best + min_gain:
+            best, waited = miou, 0
+        else:
+            waited += 1
+    return waited

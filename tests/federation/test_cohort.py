@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleetseg.federation.cohort import choose
+
+FLEET = [f"car-{i:02d}" for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("cohort", "count"),
+    [(1.0, 20), (0.5, 10), (0.25, 5), (0.01, 1), (2, 2), (7.0, 7), (20, 20), (1000, 20)],
+)
+def test_size(cohort: float, count: int) -> None:
+    chosen = choose(FLEET, cohort, seed=1, round_=1)
+    assert len(chosen) == len(set(chosen)) == count
+    assert set(chosen) <= set(FLEET)
+    assert list(chosen) == sorted(chosen)
+
+
+def test_an_empty_fleet() -> None:
+    assert choose([], 0.5, seed=0, round_=1) == ()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.permutations(FLEET), st.floats(0.05, 1.0), st.integers(0, 2**40), st.integers(1, 10**6))
+def test_a_pure_function_whatever_the_order(
+    fleet: list[str], cohort: float, seed: int, round_: int
+) -> None:
+    assert choose(fleet, cohort, seed=seed, round_=round_) == choose(
+        iter(FLEET), cohort, seed=seed, round_=round_
+    )
+
+
+def test_rounds_and_seeds_differ() -> None:
+    by_round = {choose(FLEET, 5, seed=0, round_=r) for r in range(1, 101)}
+    by_seed = {choose(FLEET, 5, seed=s, round_=1) for s in range(100)}
+    assert len(by_round) > 95
+    assert len(by_seed) > 95
+
+
+def test_uniform_over_clients_and_pairs() -> None:
+    rounds, size = 4000, 5
+    alone, pairs = Counter[str](), Counter[tuple[str, str]]()
+    for round_ in range(rounds):
+        chosen = choose(FLEET, size, seed=3, round_=round_)
+        alone.update(chosen)
+        pairs.update((a, b) for a in chosen for b in chosen if a < b)
+    expected = rounds * size / 20
+    # Each count is binomial(4000, 1/4); without replacement sum (n - np)^2 / (np(1-p)) ~ chi2(19).
+    chi2 = sum((alone[c] - expected) ** 2 for c in FLEET) / (expected * 0.75) * 19 / 20
+    assert chi2 < 43.8  # p = 0.001
+    expected_pair = rounds * (5 * 4) / (20 * 19)
+    assert len(pairs) == 190
+    deviations = [(n - expected_pair) / expected_pair**0.5 for n in pairs.values()]
+    assert max(map(abs, deviations)) < 4.5
+
+
+def test_global_generators_are_untouched() -> None:
+    before = random.getstate(), torch.random.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    choose(FLEET, 5, seed=0, round_=1)
+    after = random.getstate(), torch.random.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    assert before[0] == after[0]
+    assert torch.equal(before[1], after[1])
+    assert np.array_equal(before[2], after[2])

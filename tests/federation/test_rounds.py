@@ -1,0 +1,384 @@
+"""The loop with three numbers for a model and a plain Python class for a fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fleetseg.config import EvaluationConfig, Experiment, FederationConfig, StopConfig
+from fleetseg.errors import QuorumLost
+from fleetseg.federation.checkpoint import ServerState, no_momentum
+from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.rounds import Plan, Record, Watcher, run
+from fleetseg.federation.tensors import ModelState, layout_of
+
+LAYOUT = layout_of(nn.Linear(3, 1, bias=False))
+NO_COUNTERS = torch.empty(0, dtype=torch.int64)
+Reply = Update | Failure
+Script = Callable[[str, Broadcast], list[Reply]]
+
+
+def update(client: str, round_: int, delta: Sequence[float], images: int, **changes: Any) -> Update:
+    tensors = {"weight": torch.tensor([list(delta)], dtype=torch.float32)}
+    honest = Update(round_, client, tensors, images, images * 10, 2, images, 0.5)
+    return replace(honest, **changes)
+
+
+@dataclass
+class Fleet:
+    """Each car returns the same change in every round, unless a script says otherwise."""
+
+    deltas: Mapping[str, tuple[list[float], int]]  # change, images
+    scripts: Mapping[str, Script] = field(default_factory=dict)
+    abstains: frozenset[str] = frozenset()
+    seen: list[tuple[int, tuple[str, ...], list[float], float]] = field(default_factory=list)
+
+    def available(self) -> Mapping[str, Enrolment]:
+        return {
+            c: Enrolment(c, n, n * 10, (n,), "nothing to learn" if c in self.abstains else "")
+            for c, (_, n) in self.deltas.items()
+        }
+
+    def train(
+        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[Reply]:
+        values = broadcast.state.values_F.tolist()
+        self.seen.append((broadcast.round, tuple(cohort), values, deadline_s))
+        for client in cohort:
+            delta, images = self.deltas[client]
+            if client in self.scripts:
+                yield from self.scripts[client](client, broadcast)
+            else:
+                yield update(client, broadcast.round, delta, images)
+
+    def evaluate(
+        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[Evaluation | Failure]:
+        yield from ()
+
+
+@dataclass
+class MemoryLog:
+    records: list[Record] = field(default_factory=list)
+    states: list[ServerState] = field(default_factory=list)
+
+    def commit(self, state: ServerState, record: Record) -> None:
+        self.records.append(record)
+        self.states.append(state)
+
+
+def start(momentum: bool = False, failed_rounds: int = 0) -> ServerState:
+    model = ModelState(torch.zeros(3), NO_COUNTERS)
+    return ServerState(0, model, torch.zeros(3) if momentum else no_momentum(), failed_rounds)
+
+
+def plan(score: Any = None, clock: Any = None, **sections: Any) -> Plan:
+    federation = FederationConfig(**sections.pop("federation", {}))
+    experiment = Experiment(federation=federation, **sections)
+    extra = {} if clock is None else {"clock": clock}
+    return Plan(experiment, LAYOUT, score, message_bytes=(1000, 600), **extra)
+
+
+def go(fleet: Fleet, plan_: Plan, state: ServerState | None = None) -> tuple[str, MemoryLog]:
+    log = MemoryLog()
+    return run(plan_, fleet, state or start(), log, Watcher()), log
+
+
+def lost(client: str, broadcast: Broadcast) -> list[Reply]:
+    return [Failure(client, "lost", "crashed")]
+
+
+def late(client: str, broadcast: Broadcast) -> list[Reply]:
+    return [Failure(client, "late", "deadline")]
+
+
+def silent(client: str, broadcast: Broadcast) -> list[Reply]:
+    return []
+
+
+TWO = {"a": ([1.0, 2.0, 3.0], 1), "b": ([5.0, 6.0, 7.0], 3)}
+FOUR = {c: ([1.0, 2.0, 3.0], 1) for c in "abcd"}
+
+
+def test_fedavg_by_hand() -> None:
+    fleet = Fleet(TWO)
+    reason, log = go(fleet, plan(federation={"rounds": 2, "deadline_s": 7.5}))
+    assert reason == "rounds"
+    assert [s.model.values_F.tolist() for s in log.states] == [[4, 5, 6], [8, 10, 12]]
+    # Each round starts from what the last one made.
+    assert fleet.seen == [(1, ("a", "b"), [0, 0, 0], 7.5), (2, ("a", "b"), [4, 5, 6], 7.5)]
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [("images", [4, 5, 6]), ("pixels", [4, 5, 6]), ("uniform", [3, 4, 5])],
+)
+def test_weights(weights: str, expected: list[float]) -> None:
+    _, log = go(Fleet(TWO), plan(federation={"rounds": 1, "weights": weights}))
+    assert log.states[0].model.values_F.tolist() == expected
+
+
+def test_server_learning_rate_and_momentum_by_hand() -> None:
+    settings = {"rounds": 3, "server_lr": 0.5, "server_momentum": 0.5}
+    _, log = go(Fleet({"a": ([2.0, 4.0, 8.0], 1)}), plan(federation=settings), start(momentum=True))
+    # velocity 2, 3, 3.5; model 1, 2.5, 4.25
+    assert [s.model.values_F[0].item() for s in log.states] == [1, 2.5, 4.25]
+    assert log.states[-1].momentum_T.tolist() == [3.5, 7, 14]
+
+
+def test_the_record_of_a_round() -> None:
+    fleet = Fleet({**FOUR, "e": ([1, 1, 1], 2)}, {"b": late, "c": lost, "d": silent})
+    _, log = go(fleet, plan(federation={"rounds": 1, "quorum": 0.4}))
+    (record,) = log.records
+    assert record["round"] == 1
+    assert record["cohort"] == ["a", "b", "c", "d", "e"]
+    assert record["ok"] == ["a", "e"]
+    assert [(f["client"], f["kind"], f["reason"]) for f in record["failures"]] == [
+        ("b", "late", "deadline"),
+        ("c", "lost", "crashed"),
+        ("d", "lost", "no-answer"),
+    ]
+    assert record["quorum"] is True
+    assert record["loss"] == 0.5
+    assert (record["steps"], record["longest_steps"], record["images_seen"]) == (4, 2, 3)
+    # Down to all that were asked; up from those that came, in time or late.
+    assert record["bytes_down"] == 5 * 1000
+    assert record["bytes_up"] == 3 * 600
+    assert "miou" not in record
+
+
+def test_refused_updates_are_counted_with_their_bytes() -> None:
+    def bad(client: str, broadcast: Broadcast) -> list[Reply]:
+        return [update(client, broadcast.round, [float("nan"), 0, 0], 1)]
+
+    _, log = go(Fleet(FOUR, {"c": bad}), plan(federation={"rounds": 1}))
+    (record,) = log.records
+    assert record["ok"] == ["a", "b", "d"]
+    assert record["bytes_up"] == 4 * 600
+    (failure,) = record["failures"]
+    assert (failure["client"], failure["kind"], failure["reason"]) == ("c", "refused", "non-finite")
+    assert "weight" in failure["detail"]
+    assert log.states[0].model.values_F.tolist() == [1, 2, 3]
+
+
+def test_duplicate_stale_and_unasked_replies_are_refused() -> None:
+    def noisy(client: str, broadcast: Broadcast) -> list[Reply]:
+        r = broadcast.round
+        one = update(client, r, [1, 2, 3], 1)
+        return [one, one, update("zoe", r, [9, 9, 9], 1), update("c", r, [9, 9, 9], 1, round=r - 1)]
+
+    _, log = go(Fleet(FOUR, {"a": noisy}), plan(federation={"rounds": 1}))
+    (record,) = log.records
+    assert record["ok"] == ["a", "b", "d"]
+    assert [(f["client"], f["reason"]) for f in record["failures"]] == [
+        ("a", "unasked"),
+        ("c", "stale"),
+        ("c", "unasked"),
+        ("zoe", "unasked"),
+    ]
+    assert log.states[0].model.values_F.tolist() == [1, 2, 3]
+
+
+def test_a_missed_quorum_leaves_model_and_momentum_untouched_and_counts() -> None:
+    calls = {"b": lost, "c": late, "d": silent}
+    settings = {"rounds": 2, "quorum": 0.5, "server_momentum": 0.9}
+    reason, log = go(Fleet(FOUR, calls), plan(federation=settings), start(momentum=True))
+    assert reason == "rounds"
+    assert [s.failed_rounds for s in log.states] == [1, 2]
+    assert [s.round for s in log.states] == [1, 2]
+    assert [s.model.values_F.tolist() for s in log.states] == [[0, 0, 0]] * 2
+    assert log.states[-1].momentum_T.tolist() == [0, 0, 0]
+    assert [r["quorum"] for r in log.records] == [False, False]
+    assert log.records[0]["ok"] == ["a"]
+
+
+def test_the_count_of_failed_rounds_starts_again_after_a_good_one() -> None:
+    def every_third(client: str, broadcast: Broadcast) -> list[Reply]:
+        if broadcast.round % 3:
+            return []
+        return [update(client, broadcast.round, [1, 2, 3], 1)]
+
+    fleet = Fleet({"a": ([1, 2, 3], 1)}, {"a": every_third})
+    reason, log = go(fleet, plan(federation={"rounds": 7, "max_failed_rounds": 3}))
+    assert reason == "rounds"
+    assert [s.failed_rounds for s in log.states] == [1, 2, 0, 1, 2, 0, 1]
+    assert log.states[-1].model.values_F.tolist() == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("quorum", "ok", "asked"),
+    [(0.5, 2, 4), (0.5, 1, 2), (1.0, 4, 4), (0.55, 11, 20), (0.14, 7, 50), (0.0, 1, 4)],
+)
+def test_exactly_the_quorum_is_enough(quorum: float, ok: int, asked: int) -> None:
+    names = [f"{i:02d}" for i in range(asked)]
+    fleet = Fleet({n: ([1, 2, 3], 1) for n in names}, {n: silent for n in names[ok:]})
+    _, log = go(fleet, plan(federation={"rounds": 1, "quorum": quorum}))
+    assert log.records[0]["quorum"] is True
+    one_less = Fleet(fleet.deltas, {n: silent for n in names[ok - 1 :]})
+    _, log = go(one_less, plan(federation={"rounds": 1, "quorum": quorum}))
+    assert log.records[0]["quorum"] is False
+
+
+def test_quorum_lost_names_who_was_missing() -> None:
+    fleet = Fleet(FOUR, {"a": lost, "b": late, "c": silent})
+    log = MemoryLog()
+    with pytest.raises(QuorumLost) as caught:
+        run(plan(federation={"rounds": 9, "max_failed_rounds": 2}), fleet, start(), log, Watcher())
+    text = str(caught.value)
+    assert "2 rounds in a row without a quorum" in text
+    for missing in ("a (lost: crashed)", "b (late: deadline)", "c (lost: no-answer)"):
+        assert missing in text
+    assert "50%" in text
+    assert "--resume" in text
+    assert len(log.states) == 2
+    assert log.states[-1].model.values_F.tolist() == [0, 0, 0]
+
+
+def test_a_run_that_lost_its_quorum_can_be_resumed_with_a_mended_fleet() -> None:
+    reason, log = go(
+        Fleet(FOUR), plan(federation={"rounds": 2, "max_failed_rounds": 3}), start(failed_rounds=3)
+    )
+    assert reason == "rounds"
+    assert log.states[0].failed_rounds == 0
+    # and with a fleet that is not mended, it ends after as many tries again.
+    log = MemoryLog()
+    dead = Fleet(FOUR, dict.fromkeys("abcd", silent))
+    with pytest.raises(QuorumLost):
+        run(
+            plan(federation={"rounds": 9, "max_failed_rounds": 3}),
+            dead,
+            start(failed_rounds=3),
+            log,
+            Watcher(),
+        )
+    assert len(log.records) == 3
+
+
+def test_no_clients_at_all() -> None:
+    for fleet in (Fleet({}), Fleet(TWO, abstains=frozenset("ab"))):
+        with pytest.raises(QuorumLost, match="no clients; got no client that can take part"):
+            go(fleet, plan())
+
+
+def test_clients_that_abstain_are_never_asked() -> None:
+    fleet = Fleet(TWO, abstains=frozenset("b"))
+    _, log = go(fleet, plan(federation={"rounds": 1}))
+    assert log.records[0]["cohort"] == ["a"]
+    assert log.states[0].model.values_F.tolist() == [1, 2, 3]
+
+
+def test_cohorts_differ_by_round_and_not_by_order_of_the_fleet() -> None:
+    names = [f"car-{i}" for i in range(12)]
+    deltas = {n: ([1.0, 2.0, 3.0], i + 1) for i, n in enumerate(names)}
+    settings = {"rounds": 6, "cohort": 0.25}
+    _, log = go(Fleet(deltas), plan(federation=settings))
+    backwards = {n: deltas[n] for n in reversed(names)}
+    _, again = go(Fleet(backwards), plan(federation=settings))
+    cohorts = [tuple(r["cohort"]) for r in log.records]
+    assert all(len(c) == 3 for c in cohorts)
+    assert len(set(cohorts)) > 3
+    assert [r["cohort"] for r in again.records] == [list(c) for c in cohorts]
+
+
+@pytest.mark.parametrize(
+    ("every", "scored"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (3, [3, 5]), (0, [5]), (9, [5])]
+)
+def test_evaluation_cadence(every: int, scored: list[int]) -> None:
+    models: list[float] = []
+
+    def score(state: ModelState) -> Record:
+        models.append(state.values_F[0].item())
+        return {"miou": 0.1, "classes": 11}
+
+    _, log = go(
+        Fleet({"a": ([1, 2, 3], 1)}),
+        plan(score, federation={"rounds": 5}, evaluation=EvaluationConfig(every=every)),
+    )
+    assert [r["round"] for r in log.records if "scores" in r] == scored
+    assert models == scored  # the model after the round, which is the round's number here
+    assert log.records[-1]["scores"] == {"miou": 0.1, "classes": 11}
+    assert log.records[-1]["miou"] == 0.1
+
+
+def test_stops_at_the_target() -> None:
+    def score(state: ModelState) -> Record:
+        return {"miou": state.values_F[0].item() / 10}
+
+    reason, log = go(
+        Fleet({"a": ([1, 2, 3], 1)}),
+        plan(score, federation={"rounds": 9}, stop=StopConfig(target_miou=0.35)),
+    )
+    assert reason == "target"
+    assert len(log.records) == 4
+
+
+def test_stops_on_a_plateau() -> None:
+    def score(state: ModelState) -> Record:
+        return {"miou": min(state.values_F[0].item(), 3) / 10}
+
+    reason, log = go(
+        Fleet({"a": ([1, 2, 3], 1)}),
+        plan(score, federation={"rounds": 20}, stop=StopConfig(patience=4)),
+    )
+    assert reason == "plateau"
+    assert len(log.records) == 3 + 4
+
+
+def test_stops_at_the_megabytes() -> None:
+    # A round takes 2 x (1000 + 600) bytes.
+    reason, log = go(Fleet(TWO), plan(federation={"rounds": 20}, stop=StopConfig(megabytes=0.0096)))
+    assert reason == "megabytes"
+    assert len(log.records) == 3
+
+
+def test_stops_at_the_minutes_of_the_given_clock() -> None:
+    now_s = [0.0]
+
+    def clock() -> float:
+        now_s[0] += 12.5
+        return now_s[0]
+
+    reason, log = go(
+        Fleet(TWO), plan(clock=clock, federation={"rounds": 20}, stop=StopConfig(minutes=1))
+    )
+    assert reason == "time"
+    assert [r["seconds"] for r in log.records] == [12.5] * 5
+
+
+def test_a_finished_run_does_nothing_more() -> None:
+    state = ServerState(3, start().model, no_momentum())
+    fleet = Fleet(TWO)
+    reason, log = go(fleet, plan(federation={"rounds": 3}), state)
+    assert (reason, log.records, fleet.seen) == ("rounds", [], [])
+
+
+def test_the_watcher_sees_each_step() -> None:
+    seen: list[Any] = []
+    watcher = Watcher(
+        round_opened=lambda r, cohort: seen.append((r, tuple(cohort))),
+        replied=lambda reply, failure: seen.append(
+            (reply.client_id, failure.reason if failure else "ok")
+        ),
+        round_closed=lambda record: seen.append(record["round"]),
+    )
+    fleet = Fleet(TWO, {"b": late})
+    run(plan(federation={"rounds": 1}), fleet, start(), MemoryLog(), watcher)
+    assert seen == [(1, ("a", "b")), ("a", "ok"), ("b", "deadline"), 1]
+
+
+def test_a_bad_client_in_each_of_50_rounds_does_not_end_the_run() -> None:
+    def bad(client: str, broadcast: Broadcast) -> list[Reply]:
+        value = [float("inf"), 1e38, float("nan")][broadcast.round % 3]
+        return [update(client, broadcast.round, [value, 0, 0], 1)]
+
+    fleet, without = Fleet(FOUR, {"d": bad}), Fleet(FOUR, {"d": silent})
+    reason, log = go(fleet, plan(federation={"rounds": 50}))
+    assert reason == "rounds"
+    assert [len(r["failures"]) for r in log.records] == [1] * 50
+    _, reference = go(without, plan(federation={"rounds": 50}))
+    assert log.states[-1].model.digest() == reference.states[-1].model.digest()

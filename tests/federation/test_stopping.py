@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fleetseg.config import Experiment, FederationConfig, StopConfig
+from fleetseg.federation.stopping import stop_reason
+
+
+def experiment(**stop: Any) -> Experiment:
+    return Experiment(federation=FederationConfig(rounds=10), stop=StopConfig(**stop))
+
+
+def records(
+    *mious: float | None, seconds: float = 30.0, down: int = 400_000
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "seconds": seconds,
+            "bytes_down": down,
+            "bytes_up": 100_000,
+            **({} if miou is None else {"miou": miou}),
+        }
+        for miou in mious
+    ]
+
+
+def reason(log: list[dict[str, Any]], **stop: Any) -> str | None:
+    return stop_reason(experiment(**stop), len(log), log)
+
+
+def test_nothing_to_stop_for() -> None:
+    assert reason([]) is None
+    assert reason(records(0.9, 0.9, 0.9)) is None
+
+
+def test_rounds() -> None:
+    assert reason(records(*[0.1] * 9)) is None
+    assert reason(records(*[0.1] * 10)) == "rounds"
+
+
+def test_target_needs_the_last_score() -> None:
+    assert reason(records(0.4, 0.5), target_miou=0.5) == "target"
+    assert reason(records(0.5, None), target_miou=0.5) == "target"
+    assert reason(records(0.6, 0.4), target_miou=0.5) is None
+    assert reason(records(None, None), target_miou=0.5) is None
+    assert reason([], target_miou=0.5) is None
+
+
+def test_target_goes_before_rounds() -> None:
+    assert reason(records(*[0.9] * 10), target_miou=0.5) == "target"
+
+
+@pytest.mark.parametrize(
+    ("mious", "expected"),
+    [
+        ((0.1, 0.2, 0.3), None),
+        ((0.1, 0.3, 0.3), None),
+        ((0.1, 0.3, 0.3, 0.2), "plateau"),
+        ((0.3, 0.304, 0.308), "plateau"),  # gains below min_gain over the best are none
+        ((0.3, 0.305, 0.311), None),  # 0.311 gains enough on 0.3
+        ((0.3, None, None, 0.2), None),  # rounds without a score do not count
+        ((0.3, None, 0.3, None, 0.2), "plateau"),
+    ],
+)
+def test_plateau(mious: tuple[float | None, ...], expected: str | None) -> None:
+    assert reason(records(*mious), patience=2, min_gain=0.01) == expected
+
+
+def test_time() -> None:
+    assert reason(records(0.1), minutes=1) is None
+    assert reason(records(0.1, 0.1), minutes=1) == "time"
+
+
+def test_megabytes_up_and_down_together() -> None:
+    assert reason(records(0.1), megabytes=1) is None
+    assert reason(records(0.1, 0.1), megabytes=1) == "megabytes"
