@@ -1,0 +1,105 @@
+"""Wall time of a federated run over a bare PyTorch loop that takes the same optimiser steps.
+
+    python benchmarks/overhead.py
+
+Both train the same network in the same format on one thread; the loop's batches are preloaded
+tensors, the federated run reads them from its store. Runs alternate; medians are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+import fleetseg
+from fleetseg.config import Experiment, make_experiment
+from fleetseg.data.augment import to_batch
+from fleetseg.learning.hardware import resolve
+from fleetseg.learning.local import Moment, batches
+from fleetseg.learning.losses import build_loss, segmentation_loss
+from fleetseg.learning.parameters import build_optimiser
+from fleetseg.models.build import build_model
+from fleetseg.runner import run_study
+from fleetseg.study import Study, prepare
+
+
+def experiment(cache: Path, rounds: int) -> Experiment:
+    """Eight vehicles of about 37 images, as on CamVid; no augmentation: both see the same."""
+    return make_experiment(
+        {
+            "data": {
+                "size": [192, 256],
+                "cache": str(cache),
+                "sources": [{"frames_per_drive": 12}],
+            },
+            "partition": {"clients": 8},
+            "training": {"scale": [1.0, 1.0], "flip": False, "colour_jitter": 0.0},
+            "federation": {"rounds": rounds},
+            "engine": {"kind": "inprocess"},
+            "evaluation": {"every": 0},
+        }
+    )
+
+
+def bare_loop(described: Experiment, study: Study, rounds: int) -> float:
+    """Train on preloaded tensors, the same number of steps on batches of the same sizes."""
+    hardware = resolve("auto", "auto")
+    model = build_model(described.model.name, study.space.num_classes)
+    model = model.to(memory_format=torch.channels_last).train()
+    loaded = [_preload(client, described) for client in study.clients.values()]
+    loss_of = build_loss(described.training)
+    started_s = time.perf_counter()
+    for _ in range(rounds):
+        for client_batches in loaded:
+            optimiser = build_optimiser(model, described.training)
+            for images_NCHW, labels_NHW in client_batches:
+                with hardware.autocast():
+                    outputs = model(images_NCHW)
+                loss = segmentation_loss(
+                    outputs, labels_NHW, loss_of, described.training.aux_weight
+                )
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                loss.item()
+    return time.perf_counter() - started_s
+
+
+def _preload(client: object, described: Experiment) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    pairs = client.train  # type: ignore[attr-defined]
+    count = -(-len(pairs) // described.training.batch_size)
+    order = batches(len(pairs), described.training, Moment(0, 1, 1, "c"))
+    return [to_batch([pairs[int(i)] for i in next(order)]) for _ in range(count)]
+
+
+def main() -> None:
+    """Print both times and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    federated_s, bare_s = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        described = experiment(Path(folder) / "cache", options.rounds)
+        study = prepare(described)
+        warm_up = run_study(described, study, Path(folder) / "warm-up")
+        for repeat in range(options.repeats):
+            run = run_study(described, study, Path(folder) / f"run-{repeat}")
+            federated_s.append(sum(r["seconds"] for r in run.records))
+            bare_s.append(bare_loop(described, study, options.rounds))
+    steps = sum(r["steps"] for r in warm_up.records)
+    ratios = [f / b for f, b in zip(federated_s, bare_s, strict=True)]
+    print(f"fleetseg {fleetseg.__version__}, torch {torch.__version__}, 1 thread, {steps} steps")
+    print(f"federated run  {statistics.median(federated_s):8.3f} s (median of {options.repeats})")
+    print(f"bare loop      {statistics.median(bare_s):8.3f} s")
+    print(f"ratio          {statistics.median(ratios):8.3f}   aim <= 1.05")
+
+
+if __name__ == "__main__":
+    main()

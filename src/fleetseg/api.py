@@ -1,0 +1,121 @@
+"""The function behind `fleetseg.run` and the command of the same name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from fleetseg import baselines
+from fleetseg.config import Experiment, load_experiment
+from fleetseg.data.labels import LabelSpace, label_space
+from fleetseg.data.sample import Pairs
+from fleetseg.errors import CheckpointError, ConfigError
+from fleetseg.federation.rounds import Watcher
+from fleetseg.federation.runfolder import has_run
+from fleetseg.learning.losses import check_loss_name
+from fleetseg.runner import Run, run_study
+from fleetseg.study import Progress, Study, prepare, study_of_pairs
+
+
+def run(
+    experiment: Experiment | str | Path,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    net: nn.Module | None = None,
+    clients: Mapping[str, Pairs] | None = None,
+    evaluation: Mapping[str, Pairs] | None = None,
+    space: LabelSpace | None = None,
+    baseline: baselines.Baseline | None = None,
+    watcher: Watcher | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Run an experiment; returns the run with its scores, records and model.
+
+    Args:
+        experiment: an Experiment, or the path of its TOML file.
+        out: the run folder; default runs/<time>_<name>.
+        resume: go on with the run in `out` if it holds one.
+        net: your own network, (N, 3, H, W) in [0, 1] -> logits (N, classes, H, W).
+        clients: your own data, client name -> collection of (image_HWC, label_HW) uint8 pairs.
+        evaluation: your own held-out data, set name -> collection of pairs.
+        space: the label space of your own data; default the experiment's.
+        baseline: "centralised" pools all data in one client; "local" is `run_local`'s to do.
+        watcher: called as rounds open and close.
+        progress: called while data are read.
+
+    Raises:
+        FleetSegError: see fleetseg.errors; the text says what, where, and the cure.
+    """
+    described = _read(experiment)
+    if described.baseline.kind:
+        raise ConfigError(
+            f"this experiment is the {described.baseline.kind} baseline of another one",
+            cure=f"Use that one's file, with --baseline {described.baseline.kind}",
+        )
+    check_loss_name(described.training.loss)
+    folder = _folder(described, out, resume)
+    study = _study(described, clients, evaluation, space, progress)
+    if baseline == "local":
+        raise ConfigError("one run is one model", cure="Use fleetseg.api.run_local")
+    if baseline == "centralised":
+        described, study = baselines.centralised(described, study)
+    return run_study(described, study, folder, resume=resume, net=net, watcher=watcher)
+
+
+def run_local(
+    experiment: Experiment | str | Path,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Run]:
+    """Train each client alone; returns one run per client, in sub-folders of `out`."""
+    described = _read(experiment)
+    folder = _folder(described, out, resume)
+    study = prepare(described, progress)
+    runs: dict[str, Run] = {}
+    for name, alone, own in baselines.local_only(described, study):
+        runs[name] = run_study(alone, own, folder / name, resume=resume, watcher=watcher)
+        if runs[name].reason == "interrupted":
+            break
+    return runs
+
+
+def _read(experiment: Experiment | str | Path) -> Experiment:
+    if isinstance(experiment, Experiment):
+        return experiment
+    return load_experiment(Path(experiment))
+
+
+def _folder(experiment: Experiment, out: str | Path | None, resume: bool) -> Path:
+    if out is None:
+        if resume:
+            raise CheckpointError("--resume needs --out: the run folder to go on with")
+        return Path("runs") / f"{time.strftime('%Y-%m-%d_%H%M%S')}_{experiment.name}"
+    folder = Path(out)
+    if has_run(folder) and not resume:
+        # Before any data are read: a user should not wait to be told.
+        raise CheckpointError(
+            "this folder holds a run already",
+            where=folder,
+            cure="Go on with it by --resume, or choose another --out",
+        )
+    return folder
+
+
+def _study(
+    experiment: Experiment,
+    clients: Mapping[str, Pairs] | None,
+    evaluation: Mapping[str, Pairs] | None,
+    space: LabelSpace | None,
+    progress: Progress | None,
+) -> Study:
+    if clients is None:
+        return prepare(experiment, progress)
+    known = space or label_space(experiment.data.label_space)
+    return study_of_pairs(known, clients, evaluation or {})

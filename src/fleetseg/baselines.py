@@ -1,0 +1,111 @@
+"""The two runs that every federated figure stands between.
+
+* centralised: all vehicles' samples pooled in one place, the same number of gradient steps;
+* local: each vehicle alone, as many local steps as it would take in the federation.
+
+Both are federations of one client, so that they share every line of training code.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+from fleetseg.config import ConditionsConfig, Experiment
+from fleetseg.data.cache import Pooled
+from fleetseg.federation.client import Client
+from fleetseg.federation.cohort import choose
+from fleetseg.federation.messages import Enrolment
+from fleetseg.learning.local import num_steps
+from fleetseg.study import EvaluationSet, Study
+
+Baseline = Literal["centralised", "local"]
+
+
+def centralised(experiment: Experiment, study: Study) -> tuple[Experiment, Study]:
+    """Pool all samples in one client that takes as many steps as the fleet does in all rounds."""
+    members = [c for c in study.clients.values() if not c.enrolment.abstains]
+    histogram_C = tuple(
+        sum(n) for n in zip(*(c.enrolment.histogram_C for c in members), strict=True)
+    )
+    images = sum(c.enrolment.num_images for c in members)
+    pooled = Client(
+        enrolment=Enrolment("centralised", images, sum(histogram_C), histogram_C),
+        train=Pooled([c.train for c in members]),
+        test=(),
+        test_domains=(),
+    )
+    steps = experiment.baseline.steps_share * federated_steps(experiment, study)
+    per_round = max(1, math.ceil(steps / experiment.federation.rounds))
+    alone = _alone(experiment, "centralised", {"local_steps": per_round})
+    return alone, _with_client(study, pooled)
+
+
+def local_only(experiment: Experiment, study: Study) -> Iterator[tuple[str, Experiment, Study]]:
+    """Give each client a study of its own."""
+    settings = experiment.federation
+    names = [n for n, c in study.clients.items() if not c.enrolment.abstains]
+    share = len(choose(names, settings.cohort, seed=experiment.seed, round_=1)) / len(names)
+    rounds = max(1, round(settings.rounds * share))
+    for name in names:
+        alone = _alone(experiment, "local", {}, rounds=rounds)
+        yield name, alone, _with_client(study, study.clients[name])
+
+
+def federated_steps(experiment: Experiment, study: Study) -> int:
+    """Number of gradient steps of the federated run, summed over clients and rounds."""
+    enrolled = {n: c.enrolment for n, c in study.clients.items() if not c.enrolment.abstains}
+    settings = experiment.federation
+    return sum(
+        num_steps(enrolled[name].num_images, experiment.training)
+        for round_ in range(1, settings.rounds + 1)
+        for name in choose(enrolled, settings.cohort, seed=experiment.seed, round_=round_)
+    )
+
+
+def _alone(
+    experiment: Experiment,
+    kind: Baseline,
+    training: dict[str, Any],
+    rounds: int | None = None,
+) -> Experiment:
+    """The experiment of one client: no server momentum, nobody vanishes, the optimiser is kept."""
+    federation = experiment.federation.model_copy(
+        update={
+            "cohort": 1.0,
+            "server_lr": 1.0,
+            "server_momentum": 0.0,
+            "max_update_norm": 0.0,
+            "conditions": ConditionsConfig(),
+            "rounds": rounds or experiment.federation.rounds,
+        }
+    )
+    # One client leaves the other cores idle, so its tensor work takes them all.
+    engine = experiment.engine.model_copy(
+        update={"kind": "inprocess", "threads": os.cpu_count() or 1}
+    )
+    kept = {"optimiser_state": "kept", **training}
+    return experiment.model_copy(
+        update={
+            "federation": federation,
+            "baseline": experiment.baseline.model_copy(update={"kind": kind}),
+            "engine": engine,
+            "training": experiment.training.model_copy(update=kept),
+        }
+    )
+
+
+def _with_client(study: Study, client: Client) -> Study:
+    """A study of one client; what the fleet would have scored on itself becomes a server set."""
+    evaluation = study.evaluation or (held_out_set(study),)
+    return replace(study, clients={client.id: client}, evaluation=evaluation)
+
+
+def held_out_set(study: Study) -> EvaluationSet:
+    """All clients' test samples as one evaluation set."""
+    clients = list(study.clients.values())
+    domains = tuple(d for client in clients for d in client.test_domains)
+    return EvaluationSet("clients' test frames", Pooled([c.test for c in clients]), domains)

@@ -1,0 +1,64 @@
+"""Clients one after another in this process: simplest, and the one to debug with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from fleetseg.errors import DataError
+from fleetseg.federation.client import Client, Workbench, client_evaluate, client_update
+from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.tensors import read_state
+from fleetseg.learning.hardware import threads
+
+Answer = TypeVar("Answer", Update, Evaluation)
+
+
+class InProcessEngine:
+    """Runs the cohort serially on one scratch model."""
+
+    def __init__(self, clients: Mapping[str, Client], bench: Workbench) -> None:
+        self._clients = clients
+        self._bench = bench
+        self._change = read_state(bench.model, bench.layout)  # reused by every update
+
+    def available(self) -> Mapping[str, Enrolment]:
+        """Every client, always."""
+        return {name: client.enrolment for name, client in self._clients.items()}
+
+    def train(
+        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[Update | Failure]:
+        """Train client by client; a deadline means nothing where nobody waits."""
+        return self._each(cohort, broadcast, partial(client_update, into=self._change))
+
+    def evaluate(
+        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[Evaluation | Failure]:
+        """Score client by client."""
+        return self._each(cohort, broadcast, client_evaluate)
+
+    def _each(
+        self,
+        cohort: Sequence[str],
+        broadcast: Broadcast,
+        work: Callable[[Broadcast, Client, Workbench], Answer | Failure],
+    ) -> Iterator[Answer | Failure]:
+        for name in cohort:
+            with threads(self._bench.experiment.engine.threads):
+                reply = attempt(work, broadcast, self._clients[name], self._bench)
+            yield reply
+
+
+def attempt(
+    work: Callable[[Broadcast, Client, Workbench], Answer | Failure],
+    broadcast: Broadcast,
+    client: Client,
+    bench: Workbench,
+) -> Answer | Failure:
+    """Do a client's work; trouble with its data is its own, all else is a bug and is raised."""
+    try:
+        return work(broadcast, client, bench)
+    except DataError as error:
+        return Failure(client.id, "abstained", "data", error.what)

@@ -1,0 +1,279 @@
+"""Clients in N worker processes; models travel through shared memory, words as JSON over a pipe.
+
+The server writes a broadcast once into a block that all workers read. Each worker has a block of
+its own for its update, which the server folds from where it lies. A worker holds every client's
+data as memory-mapped files, so clients go to whichever worker is free; since the result depends
+only on (seed, round, client) and the number of threads, it does not matter which one that is.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import multiprocessing
+import multiprocessing.connection
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+
+from fleetseg.engines.inprocess import attempt
+from fleetseg.errors import EngineError
+from fleetseg.federation.client import Client, Workbench, client_evaluate, client_update
+from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.tensors import Layout, ModelState
+from fleetseg.learning.hardware import resolve
+
+_ATTEMPTS = 2  # a client whose worker died is tried once more, on a fresh worker
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """Everything a worker process is born with."""
+
+    index: int
+    bench: Workbench
+    clients: Mapping[str, Client]
+    broadcast: ModelState  # in shared memory, read by all workers
+    update: ModelState  # in shared memory, written by this worker
+
+
+@dataclass
+class _Worker:
+    process: multiprocessing.process.BaseProcess
+    pipe: Connection
+    update: ModelState
+    client: str = ""
+    attempts: int = 0
+
+
+class WorkersEngine:
+    """N processes that train different clients at the same time; use it as a context manager."""
+
+    def __init__(
+        self,
+        clients: Mapping[str, Client],
+        bench: Workbench,
+        num_workers: int,
+    ) -> None:
+        self._clients = clients
+        self._layout = bench.layout
+        self._broadcast = _shared_state(self._layout)
+        self._jobs = [
+            WorkerJob(i, bench, clients, self._broadcast, _shared_state(self._layout))
+            for i in range(num_workers)
+        ]
+        self._workers: list[_Worker] = []
+        try:
+            for job in self._jobs:
+                self._workers.append(self._start(job))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> WorkersEngine:
+        """Return the engine itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Stop all workers."""
+        self.close()
+
+    def available(self) -> Mapping[str, Enrolment]:
+        """Every client, always."""
+        return {name: client.enrolment for name, client in self._clients.items()}
+
+    def train(
+        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[Update | Failure]:
+        """Train the cohort, as many clients at a time as there are workers."""
+        return self._dispatch("train", cohort, broadcast, self._read_update)
+
+    def evaluate(
+        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[Evaluation | Failure]:
+        """Score the cohort, as many clients at a time as there are workers."""
+        return self._dispatch("evaluate", cohort, broadcast, _read_evaluation)
+
+    def close(self) -> None:
+        """Stop the workers; shared memory goes with its last user."""
+        for worker in self._workers:
+            worker.pipe.close()  # the worker ends when its pipe does
+            worker.process.join(timeout=2)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers = []
+
+    def _start(self, job: WorkerJob) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=worker_main,
+            args=(job, theirs),
+            name=f"fleetseg-worker-{job.index}",
+            daemon=True,
+        )
+        try:
+            with _quiet_start():
+                process.start()
+        except (AttributeError, TypeError, RuntimeError) as error:
+            raise EngineError(
+                f"a worker could not be started ({error})",
+                cure="A model or data set of your own must be importable from a module; "
+                "otherwise use --engine inprocess",
+            ) from None
+        theirs.close()
+        return _Worker(process, ours, job.update)
+
+    def _dispatch(
+        self,
+        task: str,
+        cohort: Sequence[str],
+        broadcast: Broadcast,
+        read: Callable[[_Worker, dict[str, Any]], Any],
+    ) -> Iterator[Any]:
+        self._broadcast.values_F.copy_(broadcast.state.values_F)
+        self._broadcast.counters_K.copy_(broadcast.state.counters_K)
+        order = {
+            "task": task,
+            "round": broadcast.round,
+            "class_weights": broadcast.class_weights_C,
+        }
+        todo = deque((name, 1) for name in cohort)
+        busy: dict[Connection, _Worker] = {}
+        for index in range(min(len(self._workers), len(todo))):
+            self._hand_out(index, order, todo, busy)
+        while busy:
+            for ready in multiprocessing.connection.wait(list(busy)):
+                worker = busy.pop(ready)  # type: ignore[call-overload]
+                index = self._workers.index(worker)
+                try:
+                    answer = json.loads(worker.pipe.recv_bytes())
+                except (EOFError, OSError):
+                    answer = self._bury(index, todo)
+                if answer is not None:
+                    yield read(worker, answer)
+                if todo:
+                    self._hand_out(index, order, todo, busy)
+
+    def _hand_out(
+        self,
+        index: int,
+        order: Mapping[str, Any],
+        todo: deque[tuple[str, int]],
+        busy: dict[Connection, _Worker],
+    ) -> None:
+        worker = self._workers[index]
+        worker.client, worker.attempts = todo.popleft()
+        busy[worker.pipe] = worker
+        with suppress(OSError):  # if it is dead, the wait for its answer will find out
+            worker.pipe.send_bytes(json.dumps({**order, "client": worker.client}).encode())
+
+    def _bury(self, index: int, todo: deque[tuple[str, int]]) -> dict[str, Any] | None:
+        """Replace a dead worker; its client is tried again, or told as lost."""
+        dead = self._workers[index]
+        dead.process.join()
+        code = dead.process.exitcode
+        dead.pipe.close()
+        self._workers[index] = self._start(self._jobs[index])
+        if dead.attempts < _ATTEMPTS:
+            todo.appendleft((dead.client, dead.attempts + 1))
+            return None
+        detail = f"its worker died twice (exit code {code})"
+        return {"failure": [dead.client, "lost", "worker-died", detail]}
+
+    def _read_update(self, worker: _Worker, answer: dict[str, Any]) -> Update | Failure:
+        if "failure" in answer:
+            return _read_failure(answer)
+        return Update(tensors=self._layout.views(worker.update), **answer["update"])
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Start a process that neither imports the caller's script nor hears Ctrl-C while it boots.
+
+    A worker needs nothing of the script, and one without `if __name__ == "__main__"` would start
+    itself again in each worker. A new process inherits the blocked signal.
+    """
+    main = sys.modules["__main__"]
+    hidden = {n: getattr(main, n, None) for n in ("__spec__", "__file__")}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        main.__spec__ = None
+        if hidden["__file__"] is not None:
+            del main.__file__
+        yield
+    finally:
+        main.__spec__ = hidden["__spec__"]
+        if hidden["__file__"] is not None:
+            main.__file__ = hidden["__file__"]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def worker_main(job: WorkerJob, pipe: Connection) -> None:
+    """Serve one task after another until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    settings = job.bench.experiment.engine
+    torch.set_num_threads(settings.threads)
+    hardware = resolve(settings.device, settings.precision, job.index)
+    # torch hands tensors to a new process by sharing them; each worker needs a model of its own.
+    model = copy.deepcopy(job.bench.model).to(hardware.device)
+    bench = replace(job.bench, model=model, hardware=hardware)
+    while True:
+        try:
+            order = json.loads(pipe.recv_bytes())
+        except (EOFError, OSError):
+            break
+        broadcast = Broadcast(order["round"], job.broadcast, tuple(order["class_weights"]))
+        client = job.clients[order["client"]]
+        answer = _serve(order["task"], broadcast, client, bench, job.update)
+        try:
+            pipe.send_bytes(json.dumps(answer).encode())
+        except OSError:
+            break
+
+
+def _serve(
+    task: str, broadcast: Broadcast, client: Client, bench: Workbench, into: ModelState
+) -> dict[str, Any]:
+    if task == "train":
+        reply = attempt(lambda b, c, w: client_update(b, c, w, into), broadcast, client, bench)
+        if isinstance(reply, Update):
+            fields = {k: v for k, v in vars(reply).items() if k != "tensors"}
+            return {"update": fields}
+        return _write_failure(reply)
+    scores = attempt(client_evaluate, broadcast, client, bench)
+    if isinstance(scores, Evaluation):
+        confs = {domain: conf.tolist() for domain, conf in scores.conf_by_domain.items()}
+        return {"round": scores.round, "client": client.id, "confs": confs}
+    return _write_failure(scores)
+
+
+def _write_failure(failure: Failure) -> dict[str, Any]:
+    return {"failure": list(asdict(failure).values())}
+
+
+def _read_failure(answer: dict[str, Any]) -> Failure:
+    return Failure(*answer["failure"])
+
+
+def _read_evaluation(worker: _Worker, answer: dict[str, Any]) -> Evaluation | Failure:
+    if "failure" in answer:
+        return _read_failure(answer)
+    confs = {domain: np.array(conf, dtype=np.int64) for domain, conf in answer["confs"].items()}
+    return Evaluation(answer["round"], answer["client"], confs)
+
+
+def _shared_state(layout: Layout) -> ModelState:
+    return ModelState(
+        torch.zeros(layout.num_floats).share_memory_(),  # type: ignore[no-untyped-call]
+        torch.zeros(layout.num_counters, dtype=torch.int64).share_memory_(),  # type: ignore[no-untyped-call]
+    )

@@ -1,0 +1,253 @@
+"""From an experiment to a fleet: open the data, decide who holds what, write it down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fleetseg.config import DataConfig, Experiment, SourceConfig
+from fleetseg.data.cache import Pooled, Store, View, default_cache_dir, open_store
+from fleetseg.data.labels import LabelSpace, label_space
+from fleetseg.data.manifest import Entry, Manifest, require_no_leaks, shared_drives
+from fleetseg.data.partition import holdout_split, partition
+from fleetseg.data.sample import Pairs, Sample
+from fleetseg.data.sources import open_source
+from fleetseg.errors import DataError
+from fleetseg.federation.client import Client
+from fleetseg.federation.messages import Enrolment
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being read, how many are done, of how many)."""
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Samples the server scores on, at their labels' own resolution."""
+
+    name: str
+    pairs: Pairs
+    domains: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A fleet with its data, ready to run."""
+
+    space: LabelSpace
+    clients: Mapping[str, Client]
+    evaluation: tuple[EvaluationSet, ...]
+    manifest: Manifest | None  # None when the user brought pairs of their own
+    seen_domains: frozenset[str]  # of any training sample
+    notes: tuple[str, ...]  # bad samples, clients that abstain, drives on both sides
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """All training samples of an experiment, from several stores, under one numbering."""
+
+    train: tuple[Store, ...]  # labels at working resolution
+    test: tuple[Store, ...]  # labels at their own resolution; empty if no client is scored
+    owner_N: tuple[tuple[int, int], ...]  # sample number -> (store, index in the store)
+
+    @property
+    def samples(self) -> list[Sample]:
+        return [s for store in self.train for s in store.samples]
+
+    @property
+    def digests(self) -> list[tuple[str, str]]:
+        return [d for store in self.train for d in store.digests]
+
+    def good(self, numbers: Sequence[int]) -> list[int]:
+        """Drop samples that are bad or have no label."""
+        return [n for n in numbers if self._usable(*self.owner_N[n])]
+
+    def _usable(self, store: int, index: int) -> bool:
+        return index not in self.train[store].bad and bool(self.train[store].labelled[index])
+
+    def pairs(self, stores: Sequence[Store], numbers: Sequence[int]) -> Pairs:
+        by_store: dict[int, list[int]] = {}
+        for number in numbers:
+            store, index = self.owner_N[number]
+            by_store.setdefault(store, []).append(index)
+        return Pooled([View(stores[k], indices) for k, indices in by_store.items()])
+
+
+def prepare(experiment: Experiment, progress: Progress | None = None) -> Study:
+    """Open all data of an experiment and give every client its samples.
+
+    Raises:
+        DataError, LeakError, ConfigError: see fleetseg.errors.
+    """
+    space = label_space(experiment.data.label_space)
+    pool = _open_pool(experiment, space, progress)
+    histograms_NC = np.concatenate([store.histograms_NC for store in pool.train])
+    held = partition(experiment.partition, pool.samples, histograms_NC, experiment.seed)
+    split = {c: holdout_split(ns, experiment.partition.holdout) for c, ns in held.items()}
+    clients = {c: _client(c, *split[c], pool, histograms_NC, experiment) for c in split}
+    stores = [
+        _open_store(config, experiment.data, space, True, progress)
+        for config in experiment.data.evaluation
+    ]
+    names = _names(stores)
+    evaluation = tuple(
+        _evaluation_set(name, store, experiment) for name, store in zip(names, stores, strict=True)
+    )
+    manifest = _manifest(pool, split, dict(zip(names, stores, strict=True)))
+    require_no_leaks(manifest)
+    if not any(not client.enrolment.abstains for client in clients.values()):
+        reasons = {client.enrolment.abstains for client in clients.values()}
+        raise DataError("no client can take part", got="; ".join(sorted(reasons)))
+    notes = _notes(pool, split, stores, clients)
+    seen = frozenset(getattr(pool.samples[n], experiment.evaluation.by) for n in _trained(split))
+    return Study(space, clients, evaluation, manifest, seen, tuple(notes))
+
+
+def study_of_pairs(
+    space: LabelSpace, clients: Mapping[str, Pairs], evaluation: Mapping[str, Pairs]
+) -> Study:
+    """Make a study of a user's own collections of (image_HWC, label_HW) pairs."""
+    enrolled = {name: _own_client(name, pairs, space) for name, pairs in clients.items()}
+    sets = tuple(
+        EvaluationSet(name, pairs, (name,) * len(pairs)) for name, pairs in evaluation.items()
+    )
+    return Study(space, enrolled, sets, None, frozenset(), ())
+
+
+def _own_client(name: str, pairs: Pairs, space: LabelSpace) -> Client:
+    histogram_C = _histogram(pairs, space)
+    enrolment = _enrol(name, histogram_C, len(pairs), int(histogram_C.sum()))
+    return Client(enrolment, pairs, pairs, ("",) * len(pairs))
+
+
+def _open_pool(experiment: Experiment, space: LabelSpace, progress: Progress | None) -> _Pool:
+    data = experiment.data
+    train = [_open_store(config, data, space, False, progress) for config in data.sources]
+    scored = experiment.evaluation.on_clients or experiment.partition.holdout > 0
+    wanted = data.sources if scored else ()
+    test = [_open_store(config, data, space, True, progress) for config in wanted]
+    owners = [(k, i) for k, store in enumerate(train) for i in range(len(store))]
+    return _Pool(tuple(train), tuple(test), tuple(owners))
+
+
+def _open_store(
+    config: SourceConfig,
+    data: DataConfig,
+    space: LabelSpace,
+    native_labels: bool,
+    progress: Progress | None,
+) -> Store:
+    source = open_source(config)
+    what = f"{source.name}/{config.split}"
+    return open_store(
+        source,
+        size_hw=data.size,
+        space=space,
+        cache_dir=Path(data.cache) if data.cache else default_cache_dir(),
+        native_labels=native_labels,
+        progress=None if progress is None else lambda done, of: progress(what, done, of),
+    )
+
+
+def _client(
+    name: str,
+    train: Sequence[int],
+    test: Sequence[int],
+    pool: _Pool,
+    histograms_NC: np.ndarray,
+    experiment: Experiment,
+) -> Client:
+    good_train, good_test = pool.good(train), pool.good(test or train)
+    num_bad = len(train) - len(good_train)
+    abstains = ""
+    if not good_train:
+        abstains = "no usable labelled sample"
+    elif num_bad > experiment.data.max_bad_share * len(train):
+        abstains = f"{num_bad} of {len(train)} samples are bad"
+    histogram_C = histograms_NC[good_train].sum(axis=0)
+    samples = pool.samples
+    domains = [getattr(samples[n], experiment.evaluation.by) for n in good_test]
+    scored = pool.test or pool.train
+    test_pixels = sum(
+        int(scored[k].histograms_NC[i].sum()) for k, i in map(pool.owner_N.__getitem__, good_test)
+    )
+    return Client(
+        enrolment=_enrol(name, histogram_C, len(good_train), test_pixels, abstains),
+        train=pool.pairs(pool.train, good_train),
+        test=pool.pairs(scored, good_test),
+        test_domains=tuple(domains),
+    )
+
+
+def _enrol(
+    name: str, histogram_C: np.ndarray, num_images: int, test_pixels: int, abstains: str = ""
+) -> Enrolment:
+    counts = tuple(int(n) for n in histogram_C)
+    return Enrolment(name, num_images, sum(counts), counts, abstains, test_pixels)
+
+
+def _histogram(pairs: Pairs, space: LabelSpace) -> np.ndarray:
+    total = np.zeros(256, dtype=np.int64)
+    for i in range(len(pairs)):
+        total += np.bincount(pairs[i][1].ravel(), minlength=256)[:256]
+    return total[: space.num_classes]
+
+
+def _names(stores: Sequence[Store]) -> list[str]:
+    """Name evaluation sets after data set and split; a second one of the same is numbered."""
+    names: list[str] = []
+    for store in stores:
+        name = f"{store.samples[0].dataset}/{store.samples[0].split}"
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    return names
+
+
+def _evaluation_set(name: str, store: Store, experiment: Experiment) -> EvaluationSet:
+    good = [i for i in range(len(store)) if i not in store.bad and store.labelled[i]]
+    if not good:
+        raise DataError("no usable labelled sample to evaluate on", where=store.path)
+    domains = tuple(getattr(store.samples[i], experiment.evaluation.by) for i in good)
+    return EvaluationSet(name, View(store, good), domains)
+
+
+def _trained(split: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> list[int]:
+    return [n for train, _ in split.values() for n in train]
+
+
+def _manifest(
+    pool: _Pool,
+    split: Mapping[str, tuple[Sequence[int], Sequence[int]]],
+    stores: Mapping[str, Store],
+) -> Manifest:
+    samples, digests = pool.samples, pool.digests
+
+    def entries(numbers: Sequence[int]) -> tuple[Entry, ...]:
+        return tuple(Entry(samples[n].id, *digests[n]) for n in numbers)
+
+    return Manifest(
+        clients={client: entries(train) for client, (train, _) in split.items()},
+        held_out={client: entries(test) for client, (_, test) in split.items() if test},
+        evaluation={
+            name: tuple(Entry(s.id, *d) for s, d in zip(store.samples, store.digests, strict=True))
+            for name, store in stores.items()
+        },
+    )
+
+
+def _notes(
+    pool: _Pool,
+    split: Mapping[str, tuple[Sequence[int], Sequence[int]]],
+    stores: Sequence[Store],
+    clients: Mapping[str, Client],
+) -> list[str]:
+    notes = []
+    for store in (*pool.train, *stores):
+        notes += [f"bad sample skipped: {text}" for text in store.bad.values()]
+    for name, client in clients.items():
+        if client.enrolment.abstains:
+            notes.append(f"client {name} abstains: {client.enrolment.abstains}")
+    # Painted drives of different splits share a name, not a street.
+    tests = [s for store in stores for s in store.samples if s.dataset != "synthetic"]
+    return notes + shared_drives(pool.samples, tests)

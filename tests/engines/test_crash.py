@@ -1,0 +1,124 @@
+"""kill -9 anywhere: after --resume the final model is that of an uninterrupted run, bit by bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.engines.fleet import tiny_experiment
+
+import fleetseg
+from fleetseg.federation.runfolder import read_records
+
+# Runs an experiment in a process of its own and kills it before or after the n-th call of a
+# function; the product has no hooks for this.
+_VICTIM = """
+import os, signal, sys
+import importlib
+from pathlib import Path
+import fleetseg
+module, name, call, when, toml, out = sys.argv[1:]
+holder = importlib.import_module(module)
+*path, last = name.split(".")
+for part in path:
+    holder = getattr(holder, part)
+original, calls = getattr(holder, last), 0
+def killer(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == int(call) and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = original(*args, **kwargs)
+    if calls == int(call) and when == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+setattr(holder, last, killer)
+fleetseg.run(fleetseg.load_experiment(Path(toml)), out=out)
+"""
+
+POINTS = {
+    "before the first round": ("fleetseg.federation.rounds", "run", 1, "before"),
+    "before a broadcast": ("fleetseg.engines.inprocess", "InProcessEngine.train", 2, "before"),
+    "after two of four updates": ("fleetseg.federation.fold", "RoundFold._fold", 6, "after"),
+    "while an update is folded": (
+        "fleetseg.federation.aggregate",
+        "FixedPointMean.add",
+        7,
+        "before",
+    ),
+    "before the server's step": ("fleetseg.federation.rounds", "server_step", 2, "before"),
+    "during evaluation": ("fleetseg.scoring", "Scorer.score", 2, "before"),
+    "while a checkpoint is written": ("fleetseg.files", "os.replace", 7, "before"),
+    "between checkpoint and log line": (
+        "fleetseg.federation.runfolder",
+        "RunFolder._append",
+        2,
+        "before",
+    ),
+    "after the log line": ("fleetseg.federation.runfolder", "RunFolder._append", 2, "after"),
+    "before the model is saved": ("fleetseg.runner", "save_model", 1, "before"),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, fleetseg.Run]:
+    """An uninterrupted run, and the cache that all runs share."""
+    cache = tmp_path_factory.mktemp("cache")
+    return cache, fleetseg.run(tiny_experiment(cache), out=cache / "whole")
+
+
+@pytest.mark.parametrize("point", POINTS, ids=str)
+def test_killed_and_resumed(point: str, whole: tuple[Path, fleetseg.Run], tmp_path: Path) -> None:
+    cache, uninterrupted = whole
+    out, toml = tmp_path / "run", uninterrupted.folder / "experiment.toml"
+    module, name, call, when = POINTS[point]
+    victim = subprocess.run(
+        [sys.executable, "-c", _VICTIM, module, name, str(call), when, str(toml), str(out)],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert victim.returncode == -signal.SIGKILL, victim.stderr
+    resumed = fleetseg.run(tiny_experiment(cache), out=out, resume=True)
+    assert resumed.model_sha256 == uninterrupted.model_sha256
+    assert [r["round"] for r in read_records(out)] == [1, 2, 3]
+    assert not list(out.rglob("*.tmp")) or "written" in point
+
+
+def test_a_killed_worker_is_replaced(whole: tuple[Path, fleetseg.Run], tmp_path: Path) -> None:
+    """A worker that dies costs its client one more try, not the run and not the result."""
+    from fleetseg.engines.workers import WorkersEngine
+
+    cache, uninterrupted = whole
+    experiment = tiny_experiment(cache, engine={"kind": "workers", "workers": 2})
+    original = WorkersEngine._hand_out
+    killed: list[int] = []
+
+    def kill_once(self, index, order, todo, busy):  # type: ignore[no-untyped-def]
+        if order["round"] == 2 and not killed:
+            killed.append(index)
+            os.kill(self._workers[index].process.pid, signal.SIGKILL)
+        original(self, index, order, todo, busy)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WorkersEngine, "_hand_out", kill_once)
+        run = fleetseg.run(experiment, out=tmp_path / "run")
+    assert killed
+    assert run.model_sha256 == uninterrupted.model_sha256
+
+
+def test_resume_of_a_finished_run_changes_nothing(
+    whole: tuple[Path, fleetseg.Run], tmp_path: Path
+) -> None:
+    cache, uninterrupted = whole
+    out = tmp_path / "run"
+    fleetseg.run(tiny_experiment(cache), out=out)
+    again = fleetseg.run(tiny_experiment(cache), out=out, resume=True)
+    assert again.model_sha256 == uninterrupted.model_sha256
+    lines = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
+    assert [line.get("event") for line in lines] == [None, None, None, "end"]

@@ -1,0 +1,86 @@
+"""One experiment, one model: whatever the engine, the number of workers or the order of arrival."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.engines.fleet import tiny_experiment
+
+import fleetseg
+from fleetseg.engines.inprocess import InProcessEngine
+from fleetseg.federation import rounds
+from fleetseg.runner import _parts, run_study
+from fleetseg.study import prepare
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def reference(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = fleetseg.run(tiny_experiment(cache), out=tmp_path_factory.mktemp("reference") / "run")
+    return run.model_sha256
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_give_the_model_of_one_process(
+    workers: int, cache: Path, reference: str, tmp_path: Path
+) -> None:
+    experiment = tiny_experiment(cache, engine={"kind": "workers", "workers": workers})
+    assert fleetseg.run(experiment, out=tmp_path / "run").model_sha256 == reference
+
+
+def test_arrival_order_does_not_matter(
+    cache: Path, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_order = InProcessEngine.train
+
+    def backwards(self, cohort, broadcast, deadline_s):  # type: ignore[no-untyped-def]
+        return in_order(self, cohort[::-1], broadcast, deadline_s)
+
+    monkeypatch.setattr(InProcessEngine, "train", backwards)
+    assert fleetseg.run(tiny_experiment(cache), out=tmp_path / "run").model_sha256 == reference
+
+
+def test_another_seed_gives_another_model(cache: Path, reference: str, tmp_path: Path) -> None:
+    experiment = tiny_experiment(cache).model_copy(update={"seed": 1})
+    assert fleetseg.run(experiment, out=tmp_path / "run").model_sha256 != reference
+
+
+def test_sha256_is_the_file_s_and_stands_in_the_last_line(
+    cache: Path, reference: str, tmp_path: Path
+) -> None:
+    import hashlib
+
+    run = fleetseg.run(tiny_experiment(cache), out=tmp_path / "run")
+    content = (tmp_path / "run/model/model.safetensors").read_bytes()
+    last = json.loads((tmp_path / "run/rounds.jsonl").read_text().splitlines()[-1])
+    assert hashlib.sha256(content).hexdigest() == last["model_sha256"] == run.model_sha256
+
+
+def test_clients_start_from_the_global_model(cache: Path, tmp_path: Path) -> None:
+    """Pitfall 1 of prior systems: what clients get must be what the checkpoint holds."""
+    experiment = tiny_experiment(cache)
+    study = prepare(experiment)
+    seen: list[str] = []
+    in_order = InProcessEngine.train
+
+    def spy(self, cohort, broadcast, deadline_s):  # type: ignore[no-untyped-def]
+        seen.append(broadcast.state.digest())
+        return in_order(self, cohort, broadcast, deadline_s)
+
+    first = fleetseg.run(experiment, out=tmp_path / "first")
+    start = experiment.model_copy(
+        update={"model": experiment.model.model_copy(update={"start": str(first.folder)})}
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InProcessEngine, "train", spy)
+        run_study(start, study, tmp_path / "second")
+    parts = _parts(start, study, tmp_path / "third", None, rounds.Watcher())
+    from fleetseg.federation.tensors import read_state
+
+    assert seen[0] == read_state(first.model(), parts.bench.layout).digest()

@@ -1,0 +1,209 @@
+"""The Python API with a user's own network and data, as README shows it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fleetseg
+from fleetseg.config import make_experiment
+from fleetseg.errors import CheckpointError, ConfigError, DataError
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def test_readme_snippet_with_own_model_and_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """README's example runs as it stands there, in at most 20 lines."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (snippet,) = [block for block in blocks if "clients=" in block]
+    assert len([line for line in snippet.splitlines() if line.strip()]) <= 20
+    script = tmp_path / "own.py"
+    script.write_text(snippet, encoding="utf-8")
+    namespace: dict[str, object] = {}
+    import runpy
+
+    namespace = runpy.run_path(str(script))
+    run = namespace["run"]
+    assert isinstance(run, fleetseg.Run)
+    assert run.miou is not None
+
+
+def own_pairs(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    draws = np.random.Generator(np.random.Philox(count))
+    images = draws.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return [(image, (image[..., 0] > 127).astype(np.uint8)) for image in images]
+
+
+SPACE = fleetseg.LabelSpace("two", ("dark", "bright"), ((0, 0, 0), (255, 255, 255)), ("bright",))
+
+
+def test_own_network_learns_from_own_data(tmp_path: Path) -> None:
+    experiment = make_experiment(
+        {
+            "data": {"size": [32, 32]},
+            "federation": {"rounds": 8},
+            "training": {"lr": 0.5, "batch_size": 4, "scale": [1, 1], "colour_jitter": 0.0},
+            "engine": {"precision": "fp32"},
+        }
+    )
+    run = fleetseg.run(
+        experiment,
+        out=tmp_path / "run",
+        net=nn.Conv2d(3, 2, 1),
+        clients={"a": own_pairs(8), "b": own_pairs(9)},
+        evaluation={"test": own_pairs(10)},
+        space=SPACE,
+    )
+    assert run.miou is not None
+    assert run.miou > 0.8
+    assert set(run.scores["iou"]) == {"dark", "bright"}
+    loaded = fleetseg.load_model(tmp_path / "run", net=nn.Conv2d(3, 2, 1))
+    assert loaded.space == SPACE
+
+
+def test_a_network_of_the_wrong_shape_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(fleetseg.FleetSegError, match="shape"):
+        fleetseg.run(
+            make_experiment({"federation": {"rounds": 1}}),
+            out=tmp_path / "run",
+            net=nn.Conv2d(3, 5, 1),
+            clients={"a": own_pairs(4)},
+            evaluation={"test": own_pairs(2)},
+            space=SPACE,
+        )
+
+
+def test_labels_outside_the_space_make_a_client_abstain(tmp_path: Path) -> None:
+    """Never silently a wrong class: the loss refuses, the other client carries on."""
+    bad = [(image, np.full_like(label, 7)) for image, label in own_pairs(4)]
+    run = fleetseg.run(
+        make_experiment({"federation": {"rounds": 1, "quorum": 0.5}, "data": {"size": [32, 32]}}),
+        out=tmp_path / "run",
+        net=nn.Conv2d(3, 2, 1),
+        clients={"good": own_pairs(4), "bad": bad},
+        evaluation={"test": own_pairs(2)},
+        space=SPACE,
+    )
+    (failure,) = run.records[0]["failures"]
+    assert (failure["client"], failure["kind"]) == ("bad", "abstained")
+    assert run.records[0]["ok"] == ["good"]
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    options = {
+        "net": nn.Conv2d(3, 2, 1),
+        "clients": {"a": own_pairs(4)},
+        "space": SPACE,
+        "out": tmp_path / "run",
+    }
+    experiment = make_experiment({"federation": {"rounds": 1}, "data": {"size": [32, 32]}})
+    fleetseg.run(experiment, **options)
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        fleetseg.run(experiment, **options)
+
+
+def test_unknown_loss_is_said_before_data_are_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'focal'"):
+        fleetseg.run(make_experiment({"training": {"loss": "ce+focall"}}), out=tmp_path / "run")
+
+
+def test_nan_in_one_client_does_not_reach_the_model(tmp_path: Path) -> None:
+    class Exploding(nn.Conv2d):
+        """Gives NaN for a picture that is all white."""
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images) / (images.amin(dim=(1, 2, 3), keepdim=True) < 1)
+
+    white = [(np.full((32, 32, 3), 255, np.uint8), np.zeros((32, 32), np.uint8))] * 4
+    run = fleetseg.run(
+        make_experiment(
+            {
+                "federation": {"rounds": 1},
+                "data": {"size": [32, 32]},
+                "training": {"scale": [1, 1], "colour_jitter": 0.0},
+                "engine": {"precision": "fp32"},
+            }
+        ),
+        out=tmp_path / "run",
+        net=Exploding(3, 2, 1),
+        clients={"good": own_pairs(4), "white": white},
+        evaluation={"test": own_pairs(2)},
+        space=SPACE,
+    )
+    (failure,) = run.records[0]["failures"]
+    assert (failure["client"], failure["kind"], failure["reason"]) == (
+        "white",
+        "refused",
+        "non-finite",
+    )
+    weights = run.model_with(Exploding(3, 2, 1)).state_dict()
+    assert all(torch.isfinite(w).all() for w in weights.values())
+
+
+def test_no_client_left_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises((DataError, fleetseg.FleetSegError)):
+        fleetseg.run(
+            make_experiment({"federation": {"rounds": 1}}),
+            out=tmp_path / "run",
+            net=nn.Conv2d(3, 2, 1),
+            clients={},
+            space=SPACE,
+        )
+
+
+def test_the_final_model_is_scored_wherever_a_run_stops(tmp_path: Path) -> None:
+    """A budget may end a run in a round whose turn to be scored it was not."""
+    run = fleetseg.run(
+        make_experiment(
+            {
+                "federation": {"rounds": 9},
+                "data": {"size": [32, 32]},
+                "evaluation": {"every": 2},
+                "stop": {"megabytes": 0.05},
+            }
+        ),
+        out=tmp_path / "run",
+        net=nn.Conv2d(3, 2, 1),
+        clients={"a": own_pairs(4)},
+        evaluation={"test": own_pairs(2)},
+        space=SPACE,
+    )
+    assert run.reason == "megabytes"
+    assert len(run.records) % 2 == 1
+    assert "scores" not in run.records[-1]
+    assert run.miou is not None
+
+
+def test_too_few_vehicles_end_the_run_with_the_model_as_it_was(tmp_path: Path) -> None:
+    from fleetseg.errors import QuorumLost
+    from fleetseg.federation.runfolder import read_end
+
+    with pytest.raises(QuorumLost, match="2 rounds in a row"):
+        fleetseg.run(
+            make_experiment(
+                {
+                    "federation": {
+                        "rounds": 9,
+                        "max_failed_rounds": 2,
+                        "conditions": {"dropout": 1.0},
+                    },
+                    "data": {"size": [32, 32]},
+                }
+            ),
+            out=tmp_path / "run",
+            net=nn.Conv2d(3, 2, 1),
+            clients={"a": own_pairs(4), "b": own_pairs(5)},
+            space=SPACE,
+        )
+    end = read_end(tmp_path / "run")
+    assert end is not None
+    assert (end["reason"], end["round"]) == ("quorum-lost", 2)
+    assert fleetseg.load_model(tmp_path / "run", net=nn.Conv2d(3, 2, 1))
