@@ -1,0 +1,109 @@
+"""What a person sees in a terminal: consoles, the error line, small helpers for texts.
+
+The other rooms compute and return; only this one prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from fleetseg.errors import FleetSegError
+
+P = ParamSpec("P")
+INTERRUPTED = 130  # exit code of Ctrl-C: 128 + SIGINT
+_PIPE_WIDTH = 120  # columns where no terminal says how wide it is
+
+
+def stdout_console() -> Console:
+    """Return a console on whatever standard output is now."""
+    return _console(stderr=False)
+
+
+def stderr_console() -> Console:
+    """Return a console on whatever standard error is now."""
+    return _console(stderr=True)
+
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+    return console
+
+
+def say(console: Console, text: str | Text, style: str = "") -> None:
+    """Print a text as it is: no markup, and no line break put into a path or a digest."""
+    console.print(text if isinstance(text, Text) else Text(text, style), soft_wrap=True)
+
+
+def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn errors of a command into one line on standard error and an exit code.
+
+    The command may take `debug`; when it is true, errors come with their traceback.
+    """
+
+    @wraps(command)
+    def reporting(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            say(stderr_console(), "interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:
+            if kwargs.get("debug"):
+                raise
+            print_error(error_text(error))
+            raise typer.Exit(1) from None
+
+    return reporting
+
+
+def error_text(error: Exception) -> str:
+    """Say an error in one line; what is not the user's to mend says that it is our bug."""
+    if isinstance(error, FleetSegError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{what}. This looks like a bug in fleetseg; --debug shows where it comes from"
+
+
+def print_error(text: str) -> None:
+    """Print the error line."""
+    sys.stdout.flush()
+    say(stderr_console(), Text.assemble(("error: ", "bold red"), text))
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as m:ss or h:mm:ss.
+
+    >>> clock(75.4), clock(3700)
+    ('1:15', '1:01:40')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def ratio(value: float | None) -> str:
+    """Write an IoU or an accuracy with three digits; "–" where there is nothing to rate."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def count(number: int, what: str) -> str:
+    """Write a number with its noun.
+
+    >>> count(1, "vehicle"), count(12_000, "image")
+    ('1 vehicle', '12,000 images')
+    """
+    return f"{number:,} {what}" + ("" if number == 1 else "s")

@@ -1,0 +1,158 @@
+"""`fleetseg data check`, `fleetseg data synth` and `fleetseg partition`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from rich.text import Text
+
+from fleetseg.config import Experiment, SourceConfig
+from fleetseg.console import count, say, stderr_console, stdout_console
+from fleetseg.console.reading import reading
+from fleetseg.console.tables import Holding, holdings_table
+from fleetseg.data.check import CheckReport, check, detect, report_lines
+from fleetseg.data.labels import label_space
+from fleetseg.data.sample import Sample, Source
+from fleetseg.data.sources import SOURCES, SPLITS, open_source
+from fleetseg.data.synthetic import write_dataset
+from fleetseg.errors import ConfigError, DataError, unknown_name
+from fleetseg.study import Study, prepare
+
+
+def check_and_show(path: Path, *, kind: str, split: str, as_json: bool) -> int:
+    """Look data sets over and list every bad file; the exit code is 1 if there is one."""
+    console, num_bad = stdout_console(), 0
+    for number, config in enumerate(_configs(path, kind, split)):
+        report = _check(config, quiet=as_json)
+        num_bad += len(report.bad)
+        if as_json:
+            typer.echo(json.dumps(report.to_dict()))
+            continue
+        if number:
+            console.print()
+        for line in report_lines(report):
+            style = "red" if line.startswith("bad: ") else ""
+            say(console, line, "yellow" if "DIFFERENT labels" in line else style)
+    if num_bad and not as_json:
+        say(console, f"{count(num_bad, 'bad sample')}; a run would skip and list them", "bold red")
+    return 1 if num_bad else 0
+
+
+def _check(config: SourceConfig, *, quiet: bool) -> CheckReport:
+    what = f"{config.kind}/{config.split}"
+    with reading(stderr_console(), quiet=quiet, verb="checking") as progress:
+        return check(open_source(config), lambda done, of: progress(what, done, of))
+
+
+def _configs(path: Path, kind: str, split: str) -> list[SourceConfig]:
+    if not kind:
+        configs = detect(path)
+    elif kind not in SPLITS:
+        raise unknown_name("layout", kind, SPLITS)
+    elif split:
+        return [SourceConfig(kind=kind, root=str(path), split=split)]
+    else:
+        # Without a known split the source itself says best what it looked for.
+        splits = SPLITS[kind](path) or ("train",)
+        return [SourceConfig(kind=kind, root=str(path), split=name) for name in splits]
+    found = [config for config in configs if split in ("", config.split)]
+    if not found:
+        raise DataError(
+            f"no split '{split}'",
+            where=path,
+            expected="one of: " + ", ".join(sorted({config.split for config in configs})),
+        )
+    return found
+
+
+def synthesise(out: Path, config: SourceConfig, size: str) -> None:
+    """Paint synthetic drives into a folder in CamVid's layout."""
+    match = re.fullmatch(r"(\d+)x(\d+)", size)
+    if match is None:
+        raise ConfigError("--size takes HEIGHTxWIDTH", got=repr(size), expected="e.g. 192x256")
+    source = _at_size(SOURCES["synthetic"](config), (int(match[1]), int(match[2])))
+    with reading(stderr_console(), verb="painting") as progress:
+        written = write_dataset(source, out, lambda n, of: progress(f"to {out}", n, of))
+    console = stdout_console()
+    say(console, f"{count(written, 'picture')} with labels in {out}")
+    say(console, f"look them over: fleetseg data check {out}", "dim")
+
+
+def _at_size(source: Source, size_hw: tuple[int, int]) -> Source:
+    """Have recipes painted at another size."""
+
+    def resized(sample: Sample) -> Sample:
+        recipe = re.sub(r"size=\d+x\d+", f"size={size_hw[1]}x{size_hw[0]}", sample.image)
+        return dataclasses.replace(sample, image=recipe, label=recipe)
+
+    return dataclasses.replace(source, samples=tuple(resized(s) for s in source.samples))
+
+
+def partition_and_show(experiment: Experiment, out: Path | None, *, as_json: bool) -> None:
+    """Say who holds what; a leak is an error.
+
+    Raises:
+        LeakError: a sample stands on two sides.
+    """
+    with reading(stderr_console(), quiet=as_json) as progress:
+        study = prepare(experiment, progress)
+    assert study.manifest is not None
+    if out is not None:
+        study.manifest.write(out)
+    holdings = [_holding(name, study) for name in sorted(study.clients)]
+    if as_json:
+        typer.echo(json.dumps(_as_json(holdings, study, out)))
+        return
+    console, space = stdout_console(), label_space(experiment.data.label_space)
+    console.print(holdings_table(holdings, space))
+    console.print()
+    say(console, _legend(space.classes, space.colours))
+    for part in study.evaluation:
+        say(console, f"evaluation on {part.name}: {count(len(part.pairs), 'image')}")
+    for note in study.notes:
+        console.print(Text(f"note: {note}", "yellow"))
+    images = sum(h.images for h in holdings)
+    say(console, f"{count(len(holdings), 'vehicle')}, {count(images, 'usable image')}, no leaks")
+    if out is not None:
+        say(console, f"manifest in {out}, sha256 {study.manifest.digest}")
+
+
+def _holding(name: str, study: Study) -> Holding:
+    assert study.manifest is not None
+    client, enrolment = study.clients[name], study.clients[name].enrolment
+    return Holding(
+        client=name,
+        images=enrolment.num_images,
+        unusable=len(study.manifest.clients[name]) - enrolment.num_images,
+        held_out=len(study.manifest.held_out.get(name, ())),
+        domains=tuple(sorted(set(client.test_domains))),
+        pixels=enrolment.num_pixels,
+        histogram_C=enrolment.histogram_C,
+        abstains=enrolment.abstains,
+    )
+
+
+def _as_json(holdings: Sequence[Holding], study: Study, out: Path | None) -> dict[str, object]:
+    assert study.manifest is not None
+    return {
+        "clients": [dataclasses.asdict(holding) for holding in holdings],
+        "classes": list(study.space.classes),
+        "evaluation": {part.name: len(part.pairs) for part in study.evaluation},
+        "notes": list(study.notes),
+        "manifest_sha256": study.manifest.digest,
+        "manifest": None if out is None else str(out),
+    }
+
+
+def _legend(classes: Sequence[str], colours: Sequence[tuple[int, int, int]]) -> Text:
+    text = Text("bars, from left to right: ", "dim")
+    for number, (name, (red, green, blue)) in enumerate(zip(classes, colours, strict=True)):
+        text.append(", " if number else "", "dim")
+        text.append("█ ", f"rgb({red},{green},{blue})")
+        text.append(name)
+    return text

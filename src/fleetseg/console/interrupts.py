@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM: the first one ends a run in good order, the second one ends it at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from fleetseg.console import INTERRUPTED, stderr_console
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside the block, SIGTERM is a Ctrl-C, and a second one of either does not wait."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's only
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    asked = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            _leave_at_once()
+        asked = True
+        raise KeyboardInterrupt
+
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave_at_once() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
+    stderr_console().show_cursor(True)  # a live table hides it
+    os._exit(INTERRUPTED)

