@@ -14,7 +14,7 @@ from fleetseg.data.labels import LabelSpace, label_space
 from fleetseg.data.sample import Pairs
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.federation.rounds import Watcher
-from fleetseg.federation.runfolder import has_run
+from fleetseg.federation.runfolder import require_no_run
 from fleetseg.learning.losses import check_loss_name
 from fleetseg.runner import Run, run_study
 from fleetseg.study import Progress, Study, prepare, study_of_pairs
@@ -51,12 +51,6 @@ def run(
         FleetSegError: see fleetseg.errors; the text says what, where, and the cure.
     """
     described = _read(experiment)
-    if described.baseline.kind:
-        raise ConfigError(
-            f"this experiment is the {described.baseline.kind} baseline of another one",
-            cure=f"Use that one's file, with --baseline {described.baseline.kind}",
-        )
-    check_loss_name(described.training.loss)
     folder = _folder(described, out, resume)
     study = _study(described, clients, evaluation, space, progress)
     if baseline == "local":
@@ -87,9 +81,17 @@ def run_local(
 
 
 def _read(experiment: Experiment | str | Path) -> Experiment:
-    if isinstance(experiment, Experiment):
-        return experiment
-    return load_experiment(Path(experiment))
+    """Read an experiment, and refuse at once what would fail later."""
+    described = (
+        experiment if isinstance(experiment, Experiment) else load_experiment(Path(experiment))
+    )
+    if described.baseline.kind:
+        raise ConfigError(
+            f"this experiment is the {described.baseline.kind} baseline of another one",
+            cure=f"Use that one's file, with --baseline {described.baseline.kind}",
+        )
+    check_loss_name(described.training.loss)
+    return described
 
 
 def _folder(experiment: Experiment, out: str | Path | None, resume: bool) -> Path:
@@ -98,13 +100,8 @@ def _folder(experiment: Experiment, out: str | Path | None, resume: bool) -> Pat
             raise CheckpointError("--resume needs --out: the run folder to go on with")
         return Path("runs") / f"{time.strftime('%Y-%m-%d_%H%M%S')}_{experiment.name}"
     folder = Path(out)
-    if has_run(folder) and not resume:
-        # Before any data are read: a user should not wait to be told.
-        raise CheckpointError(
-            "this folder holds a run already",
-            where=folder,
-            cure="Go on with it by --resume, or choose another --out",
-        )
+    if not resume:
+        require_no_run(folder)  # before any data are read: a user should not wait to be told
     return folder
 
 

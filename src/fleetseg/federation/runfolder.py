@@ -65,12 +65,7 @@ class RunFolder:
         Raises:
             CheckpointError: if the folder holds a run already.
         """
-        if has_run(self.path):
-            raise CheckpointError(
-                "this folder holds a run already",
-                where=self.path,
-                cure="Go on with it by --resume, or choose another --out",
-            )
+        require_no_run(self.path)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
         write_atomic(self._log, "")
@@ -138,6 +133,20 @@ class RunFolder:
 def has_run(path: Path) -> bool:
     """Say whether a folder holds a run that was started."""
     return (path / "experiment.toml").is_file()
+
+
+def require_no_run(path: Path) -> None:
+    """Refuse a folder that holds a run: nothing is overwritten.
+
+    Raises:
+        CheckpointError: naming the folder and the two ways on.
+    """
+    if has_run(path):
+        raise CheckpointError(
+            "this folder holds a run already",
+            where=path,
+            cure="Go on with it by --resume, or choose another --out",
+        )
 
 
 def can_resume(path: Path) -> bool:
