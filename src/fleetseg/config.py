@@ -102,6 +102,9 @@ class TrainingConfig(_Section):
     local_steps: int = Field(default=0, ge=0)  # > 0: exactly this many steps, overrides epochs
     schedule: Literal["constant", "poly", "cosine"] = "poly"  # over global rounds
     warmup_rounds: int = Field(default=0, ge=0)
+    # FixBN: past this share of the rounds, batch norms train with the global running statistics
+    # instead of each batch's, and leave them as they are; 1 = never.
+    fix_norms_after: float = Field(default=1.0, ge=0, le=1)
     loss: str = "ce"  # ce, ohem, focal, dice, lovasz, or a sum such as "ce+dice"
     class_weights: Literal["none", "local", "fleet"] = "none"  # 1/ln(1.1 + pixel share)
     ohem_fraction: float = Field(default=0.25, gt=0, le=1)  # of the valid pixels

@@ -167,3 +167,50 @@ def test_moments_survive_the_way_to_disk(optimiser: str) -> None:
     assert moments
     for a, b in zip(whole.parameters(), parted.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_fixed_norms_keep_their_statistics_and_use_them() -> None:
+    """FixBN: late rounds normalise by the running statistics, exactly as at test time."""
+    fixed = TrainingConfig(batch_size=8, fix_norms_after=0.5, **PLAIN)
+    early, late, free = (network() for _ in range(3))
+    for model, training, round_ in (
+        (early, fixed, 2),
+        (late, fixed, 3),
+        (free, TrainingConfig(batch_size=8, **PLAIN), 3),
+    ):
+        train_locally(
+            model,
+            pairs(5),
+            training,
+            moment=Moment(0, round_, 4, "c"),
+            size_hw=SIZE_HW,
+            hardware=CPU,
+        )
+    norm = "net.1.running_mean"
+    start = network().state_dict()[norm]
+    assert torch.equal(late.state_dict()[norm], start)
+    assert not torch.equal(early.state_dict()[norm], start)
+    assert not torch.equal(free.state_dict()[norm], start)
+    gain, bias = late.state_dict()["net.1.weight"], late.state_dict()["net.1.bias"]
+    assert not torch.equal(gain, torch.ones_like(gain))
+    assert not torch.equal(bias, torch.zeros_like(bias))
+    late.train()
+    assert all(module.training for module in late.modules())
+
+
+def test_a_step_with_fixed_norms_is_the_step_of_test_time() -> None:
+    training = TrainingConfig(
+        batch_size=8, lr=0.1, weight_decay=0.0, momentum=0.0, fix_norms_after=0.0, **PLAIN
+    )
+    data = pairs(3)
+    model, twin = (wrap(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)), 3) for _ in range(2))
+    model.net[1].running_mean.fill_(0.3)
+    model.net[1].running_var.fill_(0.2)
+    twin.load_state_dict(model.state_dict())
+    train_locally(model, data, training, moment=Moment(0, 1, 1, "c"), size_hw=SIZE_HW, hardware=CPU)
+    images = torch.stack([torch.from_numpy(i).permute(2, 0, 1).float() / 255 for i, _ in data])
+    labels = torch.stack([torch.from_numpy(lab).long() for _, lab in data])
+    twin.eval()
+    nn.functional.cross_entropy(twin(images), labels).backward()
+    expected = twin.net[0].weight - 0.1 * twin.net[0].weight.grad
+    torch.testing.assert_close(model.net[0].weight, expected)

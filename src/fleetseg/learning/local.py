@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fleetseg import rng
 from fleetseg.config import TrainingConfig
@@ -76,6 +77,8 @@ def train_locally(
     losses: list[float] = []
     images_seen = 0
     model.train()
+    if moment.round > training.fix_norms_after * moment.total_rounds:
+        fix_norms(model)
     with rng.torch_default(moment.seed, moment.round, moment.client_id, "dropout"):
         for step, indices in zip(range(steps), batches(len(pairs), training, moment), strict=False):
             _set_lr(optimiser, training, moment, step / steps)
@@ -92,6 +95,18 @@ def train_locally(
             losses.append(float(loss.detach()))
     moments = {} if optimiser_state is None else read_moments(optimiser)
     return LocalResult(len(losses), images_seen, float(np.mean(losses or [0.0])), moments)
+
+
+def fix_norms(model: nn.Module) -> None:
+    """Have batch norms use their running statistics as constants until the next `model.train()`.
+
+    A vehicle's batches are not the fleet's: trained on their own statistics, features fit a
+    normalisation that the averaged model does not have. Gains and biases go on learning. FixBN,
+    Zhong, Chen, Chao 2023, arXiv 2303.06530.
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.eval()
 
 
 def batches(
