@@ -4,7 +4,7 @@
 
 Per round of N clients: fleetseg loads the broadcast into a model, reads the change back, checks it
 and folds it; the reference does `load_state_dict` and a weighted sum of `state_dict`s in float32.
-Memory is the peak of a process of its own, above what it used before the first round.
+Memory is the peak of a process of its own, above what it used between two rounds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -41,12 +42,15 @@ ROUNDS = 3
 class MemoryLog:
     """Commits rounds to nowhere: checkpoints are measured apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_idle: Callable[[], None]) -> None:
         self.records: list[rounds.Record] = []
+        self._on_idle = on_idle
 
     def commit(self, state: ServerState, record: rounds.Record) -> None:
-        """Remember the record."""
+        """Remember the record; after the first round, say that the server is idle."""
         self.records.append(record)
+        if len(self.records) == 1:
+            self._on_idle()
 
 
 def make_model() -> Segmenter:
@@ -56,7 +60,9 @@ def make_model() -> Segmenter:
     return wrap(net, 19)
 
 
-def federated(model: Segmenter, clients: int) -> list[float]:
+def federated(
+    model: Segmenter, clients: int, on_idle: Callable[[], None] = lambda: None
+) -> list[float]:
     """Seconds of each round of our loop with a training that does nothing."""
     experiment = make_experiment(
         {"federation": {"rounds": ROUNDS}, "evaluation": {"every": 0}, "engine": {"threads": 1}}
@@ -69,7 +75,7 @@ def federated(model: Segmenter, clients: int) -> list[float]:
     }
     state = read_state(model, layout)
     plan = rounds.Plan(experiment, layout, None, message_bytes(layout, state))
-    log = MemoryLog()
+    log = MemoryLog(on_idle)
     nothing = LocalResult(1, 10, 0.5, {})
     with mock.patch.object(client_module, "train_locally", return_value=nothing):
         engine = InProcessEngine(fleet, bench)
@@ -108,10 +114,15 @@ def _measure_memory(clients: int) -> None:
     torch.set_num_threads(1)
     model = make_model()
     federated(model, 2)  # the libraries' own buffers
-    _forget_peak()
-    before = _peak_kib()
-    federated(model, clients)
-    print((_peak_kib() - before) / 1024)
+    before_kib = 0
+
+    def note() -> None:
+        nonlocal before_kib
+        _forget_peak()
+        before_kib = _peak_kib()
+
+    federated(model, clients, note)
+    print((_peak_kib() - before_kib) / 1024)
 
 
 def _forget_peak() -> None:

@@ -26,7 +26,7 @@ from fleetseg.federation.client_state import ClientMemory
 from fleetseg.federation.cohort import choose
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.runfolder import RunFolder, can_resume, environment
-from fleetseg.federation.tensors import layout_of, load_state, read_state
+from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.federation.wire import message_bytes
 from fleetseg.learning.hardware import Hardware, resolve
 from fleetseg.learning.losses import class_weights
@@ -271,7 +271,7 @@ def _plan(parts: _Parts, engine: Engine, scorer: Scorer) -> rounds.Plan:
 def _finish(parts: _Parts, latest: _Latest, reason: str, seconds: float) -> str:
     """Save the last committed model and close the log."""
     bench = parts.bench
-    load_state(bench.model, bench.layout, latest.state.model)
+    bench.tensors.load(latest.state.model)
     sha256 = save_model(
         bench.model,
         parts.folder.path / "model",

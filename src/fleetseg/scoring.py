@@ -14,7 +14,7 @@ from fleetseg.federation.checks import validate_evaluation
 from fleetseg.federation.client import Workbench, score_pairs
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.messages import Broadcast, Evaluation
-from fleetseg.federation.tensors import ModelState, load_state
+from fleetseg.federation.tensors import ModelState
 from fleetseg.study import Study
 
 Conf_CC = npt.NDArray[np.int64]
@@ -37,7 +37,7 @@ class Scorer:
         if not self._study.evaluation:
             by_client, _ = self._on_clients(state, round_=1)
             return self._summary(add_up(by_client.values()))
-        load_state(self._bench.model, self._bench.layout, state)
+        self._bench.tensors.load(state)
         by_set = [
             score_pairs(self._bench, part.pairs, part.domains) for part in self._study.evaluation
         ]

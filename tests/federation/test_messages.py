@@ -48,20 +48,18 @@ def scratch(layout: Layout) -> ModelState:
 
 @pytest.fixture(scope="session")
 def check(layout: Layout, base: ModelState, enrolled: Enrolled) -> Callable[..., ModelState]:
-    """Validate an update of round 1; returns what was gathered."""
+    """Validate an update of round 1; returns it as flat vectors."""
 
     def run(update: Update, max_norm: float = 0.0, start: ModelState = base) -> ModelState:
-        into = scratch(layout)
-        validate_update(
+        return validate_update(
             update,
             layout=layout,
             base=start,
             round_=1,
             enrolled=enrolled.get(update.client_id, enrolled["car-0"]),
             max_norm=max_norm,
-            into=into,
+            into=scratch(layout),
         )
-        return into
 
     return run
 
@@ -70,9 +68,11 @@ def test_an_honest_update_is_gathered_to_the_bit(
     check: Callable[..., ModelState], honest: Honest, layout: Layout
 ) -> None:
     update = honest("car-3")
-    into = check(update)
-    for key, view in layout.views(into).items():
-        assert torch.equal(view, update.tensors[key]), key
+    scattered = replace(update, tensors={k: v.clone() for k, v in update.tensors.items()})
+    for sent in (update, scattered):
+        flat = check(sent)
+        for key, view in layout.views(flat).items():
+            assert torch.equal(view, update.tensors[key]), key
 
 
 def test_every_bad_update_is_refused_for_its_reason(
@@ -131,10 +131,10 @@ def test_a_buffer_of_negative_integers_may_stay_as_it_is() -> None:
     update = Update(1, "a", layout.views(base.clone()), 1, 1, 1, 1, 0.1)
     source = Enrolment("a", 1, 1, ())
     into = scratch(layout)
-    validate_update(
+    flat = validate_update(
         update, layout=layout, base=base, round_=1, enrolled=source, max_norm=0, into=into
     )
-    assert into.counters_K.tolist() == [-5, 3]
+    assert flat.counters_K.tolist() == [-5, 3]
     update.tensors["table"][0] = -6
     with pytest.raises(UpdateRejected, match="counter"):
         validate_update(

@@ -9,7 +9,6 @@ from typing import TypeVar
 from fleetseg.errors import DataError
 from fleetseg.federation.client import Client, Workbench, client_evaluate, client_update
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
-from fleetseg.federation.tensors import read_state
 from fleetseg.learning.hardware import threads
 
 Answer = TypeVar("Answer", Update, Evaluation)
@@ -21,7 +20,7 @@ class InProcessEngine:
     def __init__(self, clients: Mapping[str, Client], bench: Workbench) -> None:
         self._clients = clients
         self._bench = bench
-        self._change = read_state(bench.model, bench.layout)  # reused by every update
+        self._change = bench.layout.empty()  # reused by every update
 
     def available(self) -> Mapping[str, Enrolment]:
         """Every client, always."""

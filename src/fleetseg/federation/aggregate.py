@@ -19,16 +19,16 @@ FRACTION_BITS = 36
 """Rounding step 2**-36 = 1.5e-11: below float32's own step for any weight above 1e-4."""
 MAX_VALUE = float(2**14)
 """Largest magnitude of one value of an update; the fixed-point range leaves room for the sum."""
-_CHUNK = 1 << 14  # values at a time: 128 KiB of float64, so that the passes stay in cache
+_CHUNK = 1 << 15  # values at a time: 256 KiB of float64, so that the passes stay in cache
 # Adding 1.5 * 2**52 to a float64 below 2**51 leaves the rounded integer in the low mantissa bits:
-# rounding and conversion in one addition. The constant is taken out again in `mean`.
+# rounding and conversion in one addition. The constant is taken out again in `take_mean`.
 _MAGIC = np.float64(3 << 51)
 _MAGIC_BITS = int(np.array(_MAGIC).view(np.int64))
 
 
 @dataclass
 class FixedPointMean:
-    """The sum of one round: `add` replies as they arrive, then take the `mean`."""
+    """The sum of one round: `add` replies as they arrive, then `take_mean`."""
 
     size: int
     total_weight: int  # enrolled weight of the whole cohort, > 0
@@ -57,19 +57,24 @@ class FixedPointMean:
         self.weight += weight
         self.count += 1
 
-    def mean(self) -> npt.NDArray[np.float32]:
-        """Return the weighted mean, float32."""
+    def take_mean(self) -> npt.NDArray[np.float32]:
+        """Return the weighted mean in the sum's own memory, cut to half; the sum is no more."""
         assert self.weight > 0
-        offset = np.array(self.count * _MAGIC_BITS & (2**64 - 1), dtype=np.uint64).view(np.int64)
-        unscale = self.total_weight / self.weight * 2.0**-FRACTION_BITS
-        mean = np.empty(self.size, dtype=np.float32)
+        # All but one of the constants go, and that one makes the integer a float64 again: exact,
+        # because the mean's magnitude is at most MAX_VALUE * 2**36 = 2**50.
+        offset = (self.count - 1) * _MAGIC_BITS & (2**64 - 1)
+        offset_i8 = np.array(offset, dtype=np.uint64).view(np.int64)
+        unscale = np.float64(self.total_weight / self.weight * 2.0**-FRACTION_BITS)
+        mean = self._sum.view(np.float32)
         for start in range(0, self.size, _CHUNK):
-            exact = self._sum[start : start + _CHUNK] - offset
-            mean[start : start + _CHUNK] = exact * unscale
-        return mean
-
-    def reset(self, total_weight: int) -> None:
-        """Start the next round in the same memory."""
-        assert total_weight > 0
-        self.total_weight, self.weight, self.count = total_weight, 0, 0
-        self._sum.fill(0)
+            total = self._sum[start : start + _CHUNK]
+            work = self._work[: total.size]
+            np.subtract(total, offset_i8, out=work.view(np.int64))
+            np.subtract(work, _MAGIC, out=work)
+            np.multiply(work, unscale, out=work)
+            # Half as wide, so it never reaches what is still to be read.
+            mean[start : start + total.size] = work
+        del mean, total  # the memory may move
+        self._sum.resize((self.size + 1) // 2, refcheck=False)
+        taken, self._sum, self.weight = self._sum, np.empty(0, dtype=np.int64), 0
+        return taken.view(np.float32)[: self.size]

@@ -34,8 +34,10 @@ def validate_update(
     enrolled: Enrolment,
     max_norm: float,
     into: ModelState,
-) -> None:
-    """Check a whole update and gather its tensors into the flat vectors of `into`.
+) -> ModelState:
+    """Check a whole update and return its tensors as flat vectors.
+
+    They lie in `into`, or in the update's own memory if that is flat already.
 
     Raises:
         UpdateRejected: with a reason code; nothing of the update has been used by then.
@@ -53,9 +55,9 @@ def validate_update(
             "magnitude", "the loss is too large", got=update.loss, expected=f"<= {MAX_LOSS:g}"
         )
     check_tensors(update.tensors, layout)
-    for key, view in layout.views(into).items():
-        view.copy_(update.tensors[key].detach())
-    _check_values(into, layout, base, max_norm)
+    change = layout.gather(update.tensors, into)
+    _check_values(change, layout, base, max_norm)
+    return change
 
 
 def _check_count(name: str, value: object, cap: int) -> None:
@@ -88,19 +90,19 @@ def check_tensors(tensors: Mapping[str, Tensor], layout: Layout) -> None:
 
 def _check_values(delta: ModelState, layout: Layout, base: ModelState, max_norm: float) -> None:
     values_F = delta.values_F.numpy()
-    # min and max see NaN and infinity too, without a temporary array of flags.
-    low, high = float(values_F.min()), float(values_F.max())
+    # The extremes see NaN and infinity too, in one pass and without an array of flags.
+    low, high = (float(value) for value in torch.aminmax(delta.values_F))
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise UpdateRejected("non-finite", "NaN or infinity", where=_culprit(values_F, layout))
+        raise UpdateRejected("non-finite", "NaN or infinity", where=_first_bad(values_F, layout))
     if max(-low, high) > MAX_VALUE:
         raise UpdateRejected(
             "magnitude", "a value is too large", got=max(-low, high), expected=f"<= {MAX_VALUE}"
         )
-    for entry in layout.floats:
-        if entry.is_variance:
-            part = slice(entry.start, entry.stop)
-            if (base.values_F[part] + delta.values_F[part]).min() < 0:
-                raise UpdateRejected("variance", "a variance is negative", where=entry.key)
+    variances_V = layout.variances_V
+    negative_V = base.values_F[variances_V] + delta.values_F[variances_V] < 0
+    if bool(negative_V.any()):
+        where = _owner(int(variances_V[negative_V][0]), layout)
+        raise UpdateRejected("variance", "a variance is negative", where=where)
     # A counter as it stands, not a change: compared so that no subtraction can wrap around.
     lowest_K, highest_K = base.counters_K.clamp(max=0), base.counters_K + MAX_COUNTER_STEP
     if bool(((delta.counters_K < lowest_K) | (delta.counters_K > highest_K)).any()):
@@ -112,9 +114,12 @@ def _check_values(delta: ModelState, layout: Layout, base: ModelState, max_norm:
         )
 
 
-def _culprit(values_F: npt.NDArray[np.float32], layout: Layout) -> str:
-    first = int(np.flatnonzero(~np.isfinite(values_F))[0])
-    return next(entry.key for entry in layout.floats if first < entry.stop)
+def _first_bad(values_F: npt.NDArray[np.float32], layout: Layout) -> str:
+    return _owner(int(np.flatnonzero(~np.isfinite(values_F))[0]), layout)
+
+
+def _owner(position: int, layout: Layout) -> str:
+    return next(entry.key for entry in layout.floats if position < entry.stop)
 
 
 def validate_evaluation(

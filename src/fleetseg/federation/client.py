@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from fleetseg.data.sample import Pairs
 from fleetseg.evaluation.predict import evaluate_by_domain
 from fleetseg.federation.client_state import ClientMemory
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
-from fleetseg.federation.tensors import Layout, ModelState, load_state, read_state
+from fleetseg.federation.tensors import Layout, ModelState, ModelTensors
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.local import Moment, train_locally
 from fleetseg.learning.losses import class_weights
@@ -46,6 +47,11 @@ class Workbench:
     num_classes: int
     memory: ClientMemory | None = None  # where clients keep state between rounds, if they do
 
+    @cached_property
+    def tensors(self) -> ModelTensors:
+        """The model's tensors in the layout's order."""
+        return ModelTensors(self.model, self.layout)
+
 
 def client_update(
     broadcast: Broadcast, client: Client, bench: Workbench, into: ModelState | None = None
@@ -55,7 +61,7 @@ def client_update(
     `into` may give the memory that the change is written to (a shared block).
     """
     experiment = bench.experiment
-    load_state(bench.model, bench.layout, broadcast.state)
+    bench.tensors.load(broadcast.state)
     keeps = bench.memory if experiment.training.optimiser_state == "kept" else None
     result = train_locally(
         bench.model,
@@ -71,12 +77,13 @@ def client_update(
         keeps.save(client.id, broadcast.round, result.optimiser_state)
     if result.num_steps == 0:
         return Failure(client.id, "abstained", "no-labels", "no labelled pixel in any batch")
-    change = read_state(bench.model, bench.layout, into)
+    change = into or bench.layout.empty()
+    named = bench.tensors.read(change)
     change.values_F.sub_(broadcast.state.values_F)
     return Update(
         round=broadcast.round,
         client_id=client.id,
-        tensors=bench.layout.views(change),
+        tensors=named,
         num_images=client.enrolment.num_images,
         num_pixels=client.enrolment.num_pixels,
         num_steps=result.num_steps,
@@ -87,7 +94,7 @@ def client_update(
 
 def client_evaluate(broadcast: Broadcast, client: Client, bench: Workbench) -> Evaluation:
     """Score the broadcast model on the client's own test samples."""
-    load_state(bench.model, bench.layout, broadcast.state)
+    bench.tensors.load(broadcast.state)
     conf_by_domain = score_pairs(bench, client.test, client.test_domains)
     return Evaluation(broadcast.round, client.id, conf_by_domain)
 

@@ -32,16 +32,13 @@ class Taken:
 
 
 class RoundFold:
-    """Folds the replies of one round after another in the same memory."""
+    """Folds the replies of one round after another; memory does not grow with the cohort."""
 
     def __init__(self, layout: Layout, weight_by: WeightBy, max_norm: float) -> None:
         self.layout = layout
         self._weight_by = weight_by
         self._max_norm = max_norm
-        self._mean = FixedPointMean(layout.num_floats, total_weight=1)
-        self._reply = ModelState(
-            torch.empty(layout.num_floats), torch.empty(layout.num_counters, dtype=torch.int64)
-        )
+        self._scratch = layout.empty()  # touched only by updates that are not flat as they come
 
     def open(
         self,
@@ -51,9 +48,11 @@ class RoundFold:
         base: ModelState,
     ) -> None:
         """Start a round."""
-        self._round, self._base = round_, base
+        self._round = round_
+        self._base: ModelState | None = base
         self._enrolled = {client: enrolled[client] for client in cohort}
-        self._mean.reset(max(1, sum(self._weight(e) for e in self._enrolled.values())))
+        weight = max(1, sum(self._weight(e) for e in self._enrolled.values()))
+        self._mean = FixedPointMean(self.layout.num_floats, weight)
         self.counters_K: Tensor = base.counters_K.clone()
         self._waiting = set(cohort)
         self.taken: list[Taken] = []
@@ -77,14 +76,15 @@ class RoundFold:
         return None
 
     def close(self) -> None:
-        """Note the clients that never answered."""
+        """Note the clients that never answered; from here on every reply is refused."""
         for client in sorted(self._waiting):
             self._fail(Failure(client, "lost", "no-answer"))
         self._waiting = set()
+        self._base = None  # not to keep it alive beside its successor
 
-    def mean_delta(self) -> npt.NDArray[np.float32]:
-        """The weighted mean change; needs at least one taken update."""
-        return self._mean.mean()
+    def take_mean_delta(self) -> npt.NDArray[np.float32]:
+        """The weighted mean change, once; needs at least one taken update."""
+        return self._mean.take_mean()
 
     def failed(self, kind: FailureKind) -> int:
         """Number of failures of one kind."""
@@ -110,17 +110,18 @@ class RoundFold:
         if update.client_id not in self._waiting:
             raise UpdateRejected("unasked", "not asked, or answered before", got=update.client_id)
         self._waiting.discard(update.client_id)
-        validate_update(
+        assert self._base is not None  # else nobody is waited for
+        change = validate_update(
             update,
             layout=self.layout,
             base=self._base,
             round_=self._round,
             enrolled=self._enrolled[update.client_id],
             max_norm=self._max_norm,
-            into=self._reply,
+            into=self._scratch,
         )
-        self._mean.add(self._reply.values_F.numpy(), self._weight(update))
-        torch.maximum(self.counters_K, self._reply.counters_K, out=self.counters_K)
+        self._mean.add(change.values_F.numpy(), self._weight(update))
+        torch.maximum(self.counters_K, change.counters_K, out=self.counters_K)
         self.taken.append(
             Taken(update.client_id, update.num_steps, update.images_seen, update.loss)
         )

@@ -98,7 +98,7 @@ def _advance(state: ServerState, fold: RoundFold, asked: int, plan: Plan) -> Ser
     model, momentum_T = server_step(
         state.model,
         state.momentum_T,
-        fold.mean_delta(),
+        fold.take_mean_delta(),
         fold.counters_K,
         layout=plan.layout,
         lr=settings.server_lr,

@@ -26,17 +26,16 @@ def server_step(
     is FedAvgM (Hsu, Qi, Brown 2019, arXiv 1909.06335): SGD on the pseudo-gradient -delta.
     Statistics of norm layers become their weighted mean, untouched by lr and momentum; counters are
     taken as given (the largest reported), integers throughout.
+
+    The new model takes over the memory of `mean_delta_F`; the old one stays as it was.
     """
-    delta_F = torch.from_numpy(mean_delta_F)
+    values_F = torch.from_numpy(mean_delta_F)
     num = layout.num_trainable
+    step_T = values_F[:num]
     if momentum > 0:
-        momentum_T = momentum_T.mul(momentum).add_(delta_F[:num])
-        step_T = momentum_T
-    else:
-        step_T = delta_F[:num]
-    values_F = model.values_F.clone()
-    values_F[:num].add_(step_T, alpha=lr)
-    values_F[num:].add_(delta_F[num:])
+        step_T = momentum_T = momentum_T.mul(momentum).add_(step_T)
+    torch.add(model.values_F[:num], step_T, alpha=lr, out=values_F[:num])
+    values_F[num:].add_(model.values_F[num:])
     for entry in layout.floats:
         if entry.is_variance:
             # Rounding of a mean near -x must not leave a variance below zero: honest clients would

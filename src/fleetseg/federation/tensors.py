@@ -15,10 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,12 +39,12 @@ class Entry:
     start: int
     is_variance: bool = False
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of values."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def stop(self) -> int:
         """One past the last value in the flat vector."""
         return self.start + self.size
@@ -73,6 +73,12 @@ class Layout:
         return sum(e.size for e in self.counters)
 
     @cached_property
+    def variances_V(self) -> Tensor:
+        """Where in the floats the running variances lie: int64 positions."""
+        parts = [torch.arange(e.start, e.stop) for e in self.floats if e.is_variance]
+        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
+
+    @cached_property
     def by_key(self) -> dict[str, Entry]:
         """All entries by their key."""
         return {e.key: e for e in (*self.floats, *self.counters)}
@@ -83,12 +89,35 @@ class Layout:
         rows = [(e.key, e.shape, e.kind) for e in (*self.floats, *self.counters)]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
+    def empty(self) -> ModelState:
+        """New flat vectors on the CPU, their values not set."""
+        return ModelState(
+            torch.empty(self.num_floats), torch.empty(self.num_counters, dtype=torch.int64)
+        )
+
     def views(self, state: ModelState) -> dict[str, Tensor]:
         """Give every key a view into the flat vectors."""
-        named = {e.key: state.values_F[e.start : e.stop].view(e.shape) for e in self.floats}
-        for e in self.counters:
-            named[e.key] = state.counters_K[e.start : e.stop].view(e.shape)
+        named: dict[str, Tensor] = {}
+        for entries, flat in ((self.floats, state.values_F), (self.counters, state.counters_K)):
+            # One call for all slices: a model has hundreds, and a round takes them per client.
+            parts = flat.split_with_sizes([e.size for e in entries]) if entries else ()
+            for entry, part in zip(entries, parts, strict=True):
+                named[entry.key] = part if len(entry.shape) == 1 else part.view(entry.shape)
         return named
+
+    def gather(self, named: Mapping[str, Tensor], into: ModelState) -> ModelState:
+        """Return tensors of the right keys, shapes and dtypes as flat vectors.
+
+        Copies them into `into`, unless they are the views of flat vectors already: then those
+        vectors themselves are returned, without a copy.
+        """
+        values_F = _behind([named[e.key] for e in self.floats], self.floats)
+        counters_K = _behind([named[e.key] for e in self.counters], self.counters)
+        if values_F is not None and (counters_K is not None or not self.counters):
+            return ModelState(values_F, into.counters_K if counters_K is None else counters_K)
+        for key, view in self.views(into).items():
+            view.copy_(named[key].detach())
+        return into
 
 
 @dataclass(frozen=True)
@@ -108,6 +137,22 @@ class ModelState:
         hasher = hashlib.sha256(self.values_F.numpy().data)
         hasher.update(self.counters_K.numpy().data)
         return hasher.hexdigest()
+
+
+def _behind(tensors: Sequence[Tensor], entries: Sequence[Entry]) -> Tensor | None:
+    """Return the flat vector that the tensors are views of, or None if there is no such vector."""
+    filled = [(t, e) for t, e in zip(tensors, entries, strict=True) if e.size]
+    if not filled:
+        return None
+    first, at = filled[0]
+    memory, width = first.untyped_storage().data_ptr(), first.element_size()
+    start = first.data_ptr() - at.start * width
+    for tensor, entry in filled:
+        if tensor.data_ptr() != start + entry.start * width or not tensor.is_contiguous():
+            return None
+        if tensor.untyped_storage().data_ptr() != memory:
+            return None
+    return first.detach().as_strided((entries[-1].stop,), (1,), (start - memory) // width)
 
 
 def layout_of(model: nn.Module) -> Layout:
@@ -159,21 +204,46 @@ def _pack(
     return tuple(entries)
 
 
-def read_state(model: nn.Module, layout: Layout, into: ModelState | None = None) -> ModelState:
-    """Copy a model's values into flat vectors on the CPU, new ones unless `into` gives them."""
-    state = into or ModelState(
-        torch.empty(layout.num_floats, dtype=torch.float32),
-        torch.empty(layout.num_counters, dtype=torch.int64),
-    )
-    named = model.state_dict()
-    for key, view in layout.views(state).items():
-        view.copy_(named[key].detach())
+class ModelTensors:
+    """A model's own tensors in a layout's order, found without walking its modules each time.
+
+    What is kept is where modules hold them, not the tensors: a module may put a new one in place.
+    """
+
+    def __init__(self, model: nn.Module, layout: Layout) -> None:
+        self._layout = layout
+        self._slots = [_slot(model, e.key) for e in (*layout.floats, *layout.counters)]
+
+    def load(self, state: ModelState) -> None:
+        """Copy flat vectors into the model; every key is written."""
+        with torch.no_grad():
+            for (held, name), view in zip(
+                self._slots, self._layout.views(state).values(), strict=True
+            ):
+                held[name].copy_(view)
+
+    def read(self, into: ModelState) -> dict[str, Tensor]:
+        """Copy the model's values to `into`; returns the views of it by key."""
+        views = self._layout.views(into)
+        with torch.no_grad():
+            for (held, name), view in zip(self._slots, views.values(), strict=True):
+                view.copy_(held[name])
+        return views
+
+
+def _slot(model: nn.Module, key: str) -> tuple[dict[str, Any], str]:
+    owner, _, name = key.rpartition(".")
+    module = model.get_submodule(owner)
+    return (module._parameters if name in module._parameters else module._buffers), name
+
+
+def read_state(model: nn.Module, layout: Layout) -> ModelState:
+    """Copy a model's values into new flat vectors on the CPU."""
+    state = layout.empty()
+    ModelTensors(model, layout).read(state)
     return state
 
 
 def load_state(model: nn.Module, layout: Layout, state: ModelState) -> None:
     """Copy flat vectors into a model; every key is written."""
-    named = model.state_dict()
-    with torch.no_grad():
-        for key, view in layout.views(state).items():
-            named[key].copy_(view)
+    ModelTensors(model, layout).load(state)

@@ -14,7 +14,6 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from fleetseg.errors import UpdateRejected
@@ -43,9 +42,7 @@ def decode_broadcast(data: bytes, layout: Layout) -> Broadcast:
     """Decode a broadcast, or raise UpdateRejected."""
     meta, tensors = _decode("broadcast", data, layout)
     check_tensors(tensors, layout)
-    state = ModelState(
-        torch.empty(layout.num_floats), torch.empty(layout.num_counters, dtype=torch.int64)
-    )
+    state = layout.empty()
     for key, view in layout.views(state).items():
         view.copy_(tensors[key])
     weights = meta.get("class_weights")
