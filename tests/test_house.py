@@ -1,14 +1,12 @@
 """Rules of the house that no single test would notice being broken."""
 
 from __future__ import annotations
-import __future__
 
 import ast
 import functools
 import os
 import subprocess
 import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -234,14 +232,34 @@ def test_the_loop_is_short_enough_to_read_aloud() -> None:
 
 
 def test_all_is_what_is_public() -> None:
-    public = {
-        name
-        for name, value in vars(fleetseg).items()
-        if not name.startswith("_")
-        and not isinstance(value, types.ModuleType | __future__._Feature)
+    assert set(fleetseg.__all__) == set(fleetseg._HOMES) | {"__version__"}
+    assert fleetseg.__all__ == dir(fleetseg) == sorted(fleetseg.__all__)
+    for name in fleetseg.__all__:
+        value = getattr(fleetseg, name)
+        assert getattr(value, "__name__", name) == name
+    with pytest.raises(AttributeError, match="no attribute 'fly'"):
+        fleetseg.fly  # noqa: B018
+
+
+def test_what_is_imported_for_type_checkers_is_what_is_public() -> None:
+    (guarded,) = (n for n in tree(SRC / "fleetseg" / "__init__.py").body if isinstance(n, ast.If))
+    homes = {
+        alias.name: (node.module or "").removeprefix("fleetseg.")
+        for node in ast.walk(guarded)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
     }
-    assert set(fleetseg.__all__) == public | {"__version__"}
-    assert len(fleetseg.__all__) == len(set(fleetseg.__all__))
+    assert homes == fleetseg._HOMES
+
+
+def test_help_comes_without_torch() -> None:
+    """Loading torch takes seconds, and a look at the help should not."""
+    asked = [sys.executable, "-X", "importtime", "-m", "fleetseg.cli", "run", "--help"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert "--resume" in told.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
+    assert "fleetseg.console.options" in loaded
+    assert not loaded & {"torch", "numpy", "fleetseg.api"}
 
 
 @each_file

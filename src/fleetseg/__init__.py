@@ -9,14 +9,18 @@ model = fleetseg.load_model(run.folder)
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from fleetseg.api import run
-from fleetseg.config import Experiment, load_experiment
-from fleetseg.data.labels import LabelSpace
-from fleetseg.errors import FleetSegError
-from fleetseg.models.folder import load_model
-from fleetseg.runner import Run
+if TYPE_CHECKING:
+    from fleetseg.api import run
+    from fleetseg.config import Experiment, load_experiment
+    from fleetseg.data.labels import LabelSpace
+    from fleetseg.errors import FleetSegError
+    from fleetseg.models.folder import load_model
+    from fleetseg.runner import Run
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Experiment",
@@ -28,3 +32,24 @@ __all__ = [
     "load_model",
     "run",
 ]
+
+# Imported when first asked for: torch takes seconds, and `fleetseg --help` needs none of it.
+_HOMES = {
+    "Experiment": "config",
+    "FleetSegError": "errors",
+    "LabelSpace": "data.labels",
+    "Run": "runner",
+    "load_experiment": "config",
+    "load_model": "models.folder",
+    "run": "api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fleetseg' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"fleetseg.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

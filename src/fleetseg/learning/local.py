@@ -76,9 +76,7 @@ def train_locally(
     steps = num_steps(len(pairs), training)
     losses: list[float] = []
     images_seen = 0
-    model.train()
-    if moment.round > training.fix_norms_after * moment.total_rounds:
-        fix_norms(model)
+    _set_mode(model, training, moment)
     with rng.torch_default(moment.seed, moment.round, moment.client_id, "dropout"):
         for step, indices in zip(range(steps), batches(len(pairs), training, moment), strict=False):
             _set_lr(optimiser, training, moment, step / steps)
@@ -95,18 +93,6 @@ def train_locally(
             losses.append(float(loss.detach()))
     moments = {} if optimiser_state is None else read_moments(optimiser)
     return LocalResult(len(losses), images_seen, float(np.mean(losses or [0.0])), moments)
-
-
-def fix_norms(model: nn.Module) -> None:
-    """Have batch norms use their running statistics as constants until the next `model.train()`.
-
-    A vehicle's batches are not the fleet's: trained on their own statistics, features fit a
-    normalisation that the averaged model does not have. Gains and biases go on learning. FixBN,
-    Zhong, Chen, Chao 2023, arXiv 2303.06530.
-    """
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and module.track_running_stats:
-            module.eval()
 
 
 def batches(
@@ -126,6 +112,21 @@ def batches(
         for part in np.array_split(order, count):
             yield np.repeat(part, 2) if num_images == 1 else part
         epoch += 1
+
+
+def _set_mode(model: nn.Module, training: TrainingConfig, moment: Moment) -> None:
+    """Train; in late rounds with batch norms that take their running statistics as constants.
+
+    A vehicle's batches are not the fleet's: trained on their own statistics, features fit a
+    normalisation that the averaged model does not have. Gains and biases go on learning. FixBN,
+    Zhong, Chen, Chao 2023, arXiv 2303.06530.
+    """
+    model.train()
+    if moment.round <= training.fix_norms_after * moment.total_rounds:
+        return
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.eval()
 
 
 def _set_lr(
