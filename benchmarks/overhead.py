@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 import fleetseg
-from fleetseg.config import Experiment, make_experiment
+from fleetseg.config import Experiment
 from fleetseg.data.augment import to_batch
+from fleetseg.experiment_file import make_experiment
 from fleetseg.learning.hardware import resolve
 from fleetseg.learning.local import Moment, batches
 from fleetseg.learning.losses import build_loss, segmentation_loss

@@ -21,8 +21,8 @@ from unittest import mock
 
 import torch
 
-from fleetseg.config import make_experiment
 from fleetseg.engines.inprocess import InProcessEngine
+from fleetseg.experiment_file import make_experiment
 from fleetseg.federation import client as client_module
 from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState, no_momentum

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import fleetseg
-from fleetseg.config import make_experiment
 from fleetseg.errors import CheckpointError, ConfigError, DataError
+from fleetseg.experiment_file import make_experiment
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

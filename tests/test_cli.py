@@ -16,7 +16,7 @@ import typer.main
 from typer.testing import CliRunner, Result
 
 from fleetseg.cli import app
-from fleetseg.config import load_experiment
+from fleetseg.experiment_file import load_experiment
 from fleetseg.federation.runfolder import read_end, read_records
 
 TINY = Path(__file__).resolve().parents[1] / "examples" / "tiny.toml"

@@ -10,14 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from fleetseg.config import (
-    Experiment,
-    SourceConfig,
-    load_experiment,
-    make_experiment,
-    to_toml,
-)
+from fleetseg.config import Experiment, SourceConfig
 from fleetseg.errors import ConfigError
+from fleetseg.experiment_file import load_experiment, make_experiment, to_toml
 
 
 def write(folder: Path, text: str) -> Path:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fleetseg.api import run
-    from fleetseg.config import Experiment, load_experiment
+    from fleetseg.config import Experiment
     from fleetseg.data.labels import LabelSpace
     from fleetseg.errors import FleetSegError
+    from fleetseg.experiment_file import load_experiment
     from fleetseg.models.folder import load_model
     from fleetseg.runner import Run
 
@@ -39,7 +40,7 @@ _HOMES = {
     "FleetSegError": "errors",
     "LabelSpace": "data.labels",
     "Run": "runner",
-    "load_experiment": "config",
+    "load_experiment": "experiment_file",
     "load_model": "models.folder",
     "run": "api",
 }

@@ -9,10 +9,11 @@ from pathlib import Path
 from torch import nn
 
 from fleetseg import baselines
-from fleetseg.config import Experiment, load_experiment
+from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace, label_space
 from fleetseg.data.sample import Pairs
 from fleetseg.errors import CheckpointError, ConfigError
+from fleetseg.experiment_file import load_experiment
 from fleetseg.federation.rounds import Watcher
 from fleetseg.federation.runfolder import require_no_run
 from fleetseg.learning.losses import check_loss_name

@@ -130,8 +130,8 @@ def partition(
       fleetseg partition examples/tiny.toml --set partition.kind=dirichlet \\
         --set partition.clients=6 --out manifest.json
     """  # noqa: D301
-    from fleetseg.config import load_experiment
     from fleetseg.console.datasets import partition_and_show
+    from fleetseg.experiment_file import load_experiment
 
     described = load_experiment(experiment, overrides or ())
     partition_and_show(described, out, as_json=as_json)
@@ -236,7 +236,8 @@ def config_show(
       fleetseg config show examples/tiny.toml --set seed=1
       fleetseg config show > my-experiment.toml
     """  # noqa: D301
-    from fleetseg.config import Experiment, load_experiment, to_toml
+    from fleetseg.config import Experiment
+    from fleetseg.experiment_file import load_experiment, to_toml
 
     if experiment is None and overrides:
         raise typer.BadParameter("--set needs an EXPERIMENT.toml")

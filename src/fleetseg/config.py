@@ -1,20 +1,16 @@
-"""An experiment: frozen, typed models read from TOML; an unknown key is an error with its cure.
+"""What an experiment can say: frozen, typed sections with their defaults.
 
 Every default carries its unit in its name or its comment. `Experiment.digest` identifies the
-experiment in run folders and checkpoints; nothing in an experiment can name code to run.
+experiment in run folders and checkpoints; nothing in an experiment can name code to run. How one is
+read from a file is in `experiment_file`.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import os
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import (
     BaseModel,
@@ -22,12 +18,9 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
-
-from fleetseg.errors import ConfigError
 
 
 class _Section(BaseModel):
@@ -222,147 +215,3 @@ class Experiment(_Section):
             del fields["engine"][key]
         del fields["data"]["cache"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment file and apply `section.key=value` overrides (values in TOML).
-
-    Raises:
-        ConfigError: with the file, the key, what was got, what was expected and the nearest match.
-    """
-    try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError("experiment file not found", where=path) from None
-    except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror})", where=path) from None
-    except (ValueError, RecursionError) as error:  # wrong TOML, or text that is not UTF-8
-        raise ConfigError(f"not valid TOML ({error})", where=path) from None
-    for override in overrides:
-        _apply_override(fields, override)
-    return make_experiment(fields, where=str(path), base=path.parent)
-
-
-def make_experiment(
-    fields: Mapping[str, Any], *, where: str = "experiment", base: Path = Path()
-) -> Experiment:
-    """Build an Experiment from nested fields; paths are taken relative to `base`."""
-    try:
-        # As JSON, because there pydantic can be strict ("3" and true are no numbers) and still take
-        # lists for tuples.
-        text = json.dumps(fields, default=str)
-        experiment = Experiment.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        raise _config_error(error, where) from None
-    return _resolve_paths(experiment, base)
-
-
-def to_toml(experiment: Experiment) -> str:
-    """Write an experiment as TOML that `load_experiment` reads back to an equal experiment."""
-    lines: list[str] = []
-    _write_table(experiment.model_dump(mode="json"), "", lines)
-    return "\n".join(lines).strip() + "\n"
-
-
-def _apply_override(fields: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError("--set takes section.key=value", got=repr(override))
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        value = text.strip()  # a bare word is a string: --set model.name=bisenetv2
-    *parents, last = key.strip().split(".")
-    table = fields
-    for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"--set {key}: '{parent}' is not a table that has keys", got=override)
-    table[last] = value
-
-
-def _config_error(error: ValidationError, where: str) -> ConfigError:
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        key = str(first["loc"][-1])
-        near = difflib.get_close_matches(key, _known_keys(first["loc"][:-1]), n=1)
-        known = ", ".join(sorted(_known_keys(first["loc"][:-1])))
-        return ConfigError(
-            f"unknown key '{path}'",
-            where=where,
-            expected=f"one of: {known}",
-            cure=f"Did you mean '{near[0]}'?" if near else None,
-        )
-    what = first["msg"].removeprefix("Value error, ")
-    got = repr(first["input"]) if path else None
-    return ConfigError(f"{path}: {what}" if path else what, where=where, got=got)
-
-
-def _known_keys(location: Sequence[int | str]) -> list[str]:
-    section: Any = Experiment
-    for part in location:
-        if isinstance(part, int):
-            continue
-        section = section.model_fields[part].annotation
-        if getattr(section, "__args__", None):  # tuple[SourceConfig, ...]
-            section = section.__args__[0]
-    return list(section.model_fields)
-
-
-def _resolve_paths(experiment: Experiment, base: Path) -> Experiment:
-    def source(config: SourceConfig) -> SourceConfig:
-        return config.model_copy(update={"root": _resolve(config.root, base)})
-
-    data = experiment.data.model_copy(
-        update={
-            "sources": tuple(source(s) for s in experiment.data.sources),
-            "evaluation": tuple(source(s) for s in experiment.data.evaluation),
-            "cache": _resolve(experiment.data.cache, base),
-        }
-    )
-    partition = experiment.partition.model_copy(
-        update={"file": _resolve(experiment.partition.file, base)}
-    )
-    model = experiment.model.model_copy(update={"start": _resolve(experiment.model.start, base)})
-    return experiment.model_copy(update={"data": data, "partition": partition, "model": model})
-
-
-def _resolve(text: str, base: Path) -> str:
-    if not text:
-        return ""
-    expanded = os.path.expandvars(os.path.expanduser(text))
-    missing = re.search(r"\$\{?(\w+)", expanded)
-    if missing:
-        raise ConfigError(
-            f"the environment variable {missing[1]} is not set",
-            where=text,
-            cure=f"Set it: export {missing[1]}=/folder/with/the/data",
-        )
-    return str((base / expanded).resolve())
-
-
-def _write_table(table: Mapping[str, Any], prefix: str, lines: list[str]) -> None:
-    nested = {k: v for k, v in table.items() if isinstance(v, dict)}
-    arrays = {k: v for k, v in table.items() if _is_table_array(v)}
-    for key, value in table.items():
-        if key not in nested and key not in arrays and value is not None:
-            lines.append(f"{key} = {_toml_value(value)}")
-    for key, value in nested.items():
-        lines.extend(["", f"[{prefix}{key}]"])
-        _write_table(value, f"{prefix}{key}.", lines)
-    for key, items in arrays.items():
-        for item in items:
-            lines.extend(["", f"[[{prefix}{key}]]"])
-            _write_table(item, f"{prefix}{key}.", lines)
-
-
-def _is_table_array(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    # JSON's strings, numbers and booleans are TOML's too, but for surrogates and DEL.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

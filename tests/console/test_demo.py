@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fleetseg.config import make_experiment
 from fleetseg.console.demo import FIELDS, run_demo, spread
 from fleetseg.errors import CheckpointError
+from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.runfolder import read_experiment, read_records
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleetseg.config import Experiment, make_experiment
+from fleetseg.config import Experiment
+from fleetseg.experiment_file import make_experiment
 
 
 def tiny_experiment(cache: Path, **sections: dict[str, object]) -> Experiment:

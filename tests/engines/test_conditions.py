@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from fleetseg.config import Experiment, make_experiment
+from fleetseg.config import Experiment
 from fleetseg.engines.conditions import SimulatedConditions
+from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
 from fleetseg.federation.tensors import ModelState
 

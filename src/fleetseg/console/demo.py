@@ -14,17 +14,19 @@ from rich.rule import Rule
 from rich.text import Text
 
 from fleetseg import baselines
-from fleetseg.config import Experiment, make_experiment
+from fleetseg.config import Experiment
 from fleetseg.console import INTERRUPTED, clock, say, stderr_console, stdout_console
+from fleetseg.console.ending import local_row, run_row
 from fleetseg.console.interrupts import interruptible
 from fleetseg.console.live import watching
 from fleetseg.console.reading import reading
-from fleetseg.console.running import fleet_words, lanes, local_row, run_row, style_of
+from fleetseg.console.running import fleet_words, lanes, style_of
 from fleetseg.console.tables import comparison_table, score_lines
 from fleetseg.errors import CheckpointError
 from fleetseg.evaluation.pictures import Row as Frame
 from fleetseg.evaluation.pictures import contact_sheet
 from fleetseg.evaluation.predict import predict
+from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.rounds import Watcher
 from fleetseg.federation.runfolder import has_run
 from fleetseg.runner import Run, run_study

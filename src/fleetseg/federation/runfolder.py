@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from fleetseg.config import Experiment, load_experiment, to_toml
+from fleetseg.config import Experiment
 from fleetseg.data.manifest import Manifest
 from fleetseg.errors import CheckpointError
+from fleetseg.experiment_file import load_experiment, to_toml
 from fleetseg.federation.checkpoint import (
     ServerState,
     list_checkpoints,
