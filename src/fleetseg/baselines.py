@@ -18,7 +18,7 @@ from fleetseg.config import ConditionsConfig, Experiment
 from fleetseg.data.cache import Pooled
 from fleetseg.federation.client import Client
 from fleetseg.federation.cohort import choose
-from fleetseg.federation.messages import Enrolment
+from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.learning.local import num_steps
 from fleetseg.study import EvaluationSet, Study
 
@@ -27,7 +27,7 @@ Baseline = Literal["centralised", "local"]
 
 def centralised(experiment: Experiment, study: Study) -> tuple[Experiment, Study]:
     """Pool all samples in one client that takes as many steps as the fleet does in all rounds."""
-    members = [c for c in study.clients.values() if not c.enrolment.abstains]
+    members = [study.clients[name] for name in taking_part(study.enrolled)]
     histogram_C = tuple(
         sum(n) for n in zip(*(c.enrolment.histogram_C for c in members), strict=True)
     )
@@ -47,7 +47,7 @@ def centralised(experiment: Experiment, study: Study) -> tuple[Experiment, Study
 def local_only(experiment: Experiment, study: Study) -> Iterator[tuple[str, Experiment, Study]]:
     """Give each client a study of its own."""
     settings = experiment.federation
-    names = [n for n, c in study.clients.items() if not c.enrolment.abstains]
+    names = list(taking_part(study.enrolled))
     share = len(choose(names, settings.cohort, seed=experiment.seed, round_=1)) / len(names)
     rounds = max(1, round(settings.rounds * share))
     for name in names:
@@ -57,7 +57,7 @@ def local_only(experiment: Experiment, study: Study) -> Iterator[tuple[str, Expe
 
 def federated_steps(experiment: Experiment, study: Study) -> int:
     """Number of gradient steps of the federated run, summed over clients and rounds."""
-    enrolled = {n: c.enrolment for n, c in study.clients.items() if not c.enrolment.abstains}
+    enrolled = taking_part(study.enrolled)
     settings = experiment.federation
     return sum(
         num_steps(enrolled[name].num_images, experiment.training)

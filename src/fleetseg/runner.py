@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from fleetseg.federation.client import Workbench
 from fleetseg.federation.client_state import ClientMemory
 from fleetseg.federation.cohort import choose
 from fleetseg.federation.engine import Engine
+from fleetseg.federation.messages import taking_part
 from fleetseg.federation.runfolder import RunFolder, can_resume, environment
 from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.federation.wire import message_bytes
@@ -73,6 +75,11 @@ class _Parts:
     bench: Workbench
     folder: RunFolder
     watcher: rounds.Watcher = field(default_factory=rounds.Watcher)
+
+    @cached_property
+    def message_bytes(self) -> tuple[int, int]:
+        """Encoded size of a broadcast and of an update."""
+        return message_bytes(self.bench.layout, read_state(self.bench.model, self.bench.layout))
 
 
 def run_study(
@@ -246,15 +253,14 @@ def _with_conditions(engine: Engine, parts: _Parts) -> Engine:
     settings = parts.experiment.federation
     if settings.conditions.dropout == 0 and settings.conditions.stragglers == 0:
         return engine
-    size = sum(message_bytes(parts.bench.layout, read_state(parts.bench.model, parts.bench.layout)))
-    return SimulatedConditions(engine, parts.experiment, size)
+    return SimulatedConditions(engine, parts.experiment, sum(parts.message_bytes))
 
 
 def _plan(parts: _Parts, engine: Engine, scorer: Scorer) -> rounds.Plan:
     layout = parts.bench.layout
     weights: tuple[float, ...] = ()
     if parts.experiment.training.class_weights == "fleet":
-        histograms = [e.histogram_C for e in engine.available().values() if not e.abstains]
+        histograms = [e.histogram_C for e in taking_part(engine.available()).values()]
         total_C = np.sum(np.array(histograms, dtype=np.int64), axis=0)
         weights = tuple(class_weights(total_C, parts.bench.num_classes).tolist())
     virtual = isinstance(engine, SimulatedConditions)
@@ -262,7 +268,7 @@ def _plan(parts: _Parts, engine: Engine, scorer: Scorer) -> rounds.Plan:
         experiment=parts.experiment,
         layout=layout,
         score=scorer.score if scorer.can_score else None,
-        message_bytes=message_bytes(layout, read_state(parts.bench.model, layout)),
+        message_bytes=parts.message_bytes,
         class_weights_C=weights,
         clock=(lambda: engine.now_s) if virtual else time.monotonic,  # type: ignore[attr-defined]
     )

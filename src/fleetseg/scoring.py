@@ -13,7 +13,7 @@ from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.checks import validate_evaluation
 from fleetseg.federation.client import Workbench, score_pairs
 from fleetseg.federation.engine import Engine
-from fleetseg.federation.messages import Broadcast, Evaluation
+from fleetseg.federation.messages import Broadcast, Evaluation, taking_part
 from fleetseg.federation.tensors import ModelState
 from fleetseg.study import Study
 
@@ -55,11 +55,10 @@ class Scorer:
     def _on_clients(
         self, state: ModelState, round_: int
     ) -> tuple[dict[str, dict[str, Conf_CC]], list[str]]:
-        enrolled = self._engine.available()
-        clients = [c for c, e in enrolled.items() if not e.abstains]
+        enrolled = taking_part(self._engine.available())
         by_client: dict[str, dict[str, Conf_CC]] = {}
         refused = []
-        for reply in self._engine.evaluate(sorted(clients), Broadcast(round_, state), 0.0):
+        for reply in self._engine.evaluate(sorted(enrolled), Broadcast(round_, state), 0.0):
             if not isinstance(reply, Evaluation):
                 refused.append(f"no scores from {reply.client_id}: {reply.reason}")
                 continue

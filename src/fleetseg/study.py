@@ -17,7 +17,7 @@ from fleetseg.data.sample import Pairs, Sample
 from fleetseg.data.sources import open_source
 from fleetseg.errors import DataError
 from fleetseg.federation.client import Client
-from fleetseg.federation.messages import Enrolment
+from fleetseg.federation.messages import Enrolment, taking_part
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being read, how many are done, of how many)."""
@@ -42,6 +42,11 @@ class Study:
     manifest: Manifest | None  # None when the user brought pairs of their own
     seen_domains: frozenset[str]  # of any training sample
     notes: tuple[str, ...]  # bad samples, clients that abstain, drives on both sides
+
+    @property
+    def enrolled(self) -> dict[str, Enrolment]:
+        """What every client says of itself."""
+        return {name: client.enrolment for name, client in self.clients.items()}
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def prepare(experiment: Experiment, progress: Progress | None = None) -> Study:
     )
     manifest = _manifest(pool, split, dict(zip(names, stores, strict=True)))
     require_no_leaks(manifest)
-    if not any(not client.enrolment.abstains for client in clients.values()):
+    if not taking_part({name: client.enrolment for name, client in clients.items()}):
         reasons = {client.enrolment.abstains for client in clients.values()}
         raise DataError("no client can take part", got="; ".join(sorted(reasons)))
     notes = _notes(pool, split, stores, clients)

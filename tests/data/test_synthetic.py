@@ -20,6 +20,7 @@ from fleetseg.data.painting.picture import paint_frame
 from fleetseg.data.painting.street import Drive
 from fleetseg.data.painting.traffic import scene
 from fleetseg.data.painting.weather import CONDITIONS
+from fleetseg.data.sources.camvid import open_camvid
 from fleetseg.data.synthetic import SIZE_HW, open_synthetic, paint, write_dataset
 from fleetseg.errors import BadSample, ConfigError, DataError
 
@@ -279,7 +280,7 @@ def test_write_dataset_round_trip(tmp_path: Path) -> None:
     for sample in source.samples:
         image_HWC, label_HW = source.read(sample)
         assert label_HW is not None
-        name = sample.id.split("/")[-1] + ".png"
+        name = f"{sample.domain}_{sample.frame:04d}.png"
         with Image.open(out / "val" / name) as picture:
             assert np.array_equal(np.asarray(picture), image_HWC)
         with Image.open(out / "valannot" / name) as picture:
@@ -288,6 +289,15 @@ def test_write_dataset_round_trip(tmp_path: Path) -> None:
         assert written.max() == 11
         assert np.array_equal(written == 11, label_HW == IGNORE)
         assert np.array_equal(written[written < 11], label_HW[label_HW < 11])
+
+
+def test_what_is_written_reads_as_camvid_with_its_drives(tmp_path: Path) -> None:
+    config = SourceConfig(cities=("delta",), conditions=("day", "rain"), frames_per_drive=2)
+    write_dataset(open_synthetic(config), tmp_path / "set")
+    found = open_camvid(SourceConfig(kind="camvid", root=str(tmp_path / "set"), split="train"))
+    assert [(s.sequence, s.frame) for s in found.samples] == [
+        ("delta-day", 0), ("delta-day", 1), ("delta-rain", 0), ("delta-rain", 1)
+    ]  # fmt: skip
 
 
 def test_write_dataset_refuses_a_folder_in_use(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def write_dataset(
         assert label_HW is not None
         for folder in (sample.split, f"{sample.split}annot"):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        name = sample.id.rsplit("/", 1)[-1] + ".png"
+        name = f"{sample.sequence}_{sample.frame:04d}.png"  # CamVid's way to name a drive
         Image.fromarray(image_HWC).save(out / sample.split / name)
         label_HW = label_HW.copy()
         label_HW[label_HW >= void] = void

@@ -43,6 +43,11 @@ class Enrolment:
     num_test_pixels: int = 0  # labelled pixels of its test samples, at their own resolution
 
 
+def taking_part(enrolled: Mapping[str, Enrolment]) -> dict[str, Enrolment]:
+    """Leave out the clients that abstain."""
+    return {client: e for client, e in enrolled.items() if not e.abstains}
+
+
 @dataclass(frozen=True)
 class Broadcast:
     """The server's message to each client of a cohort."""

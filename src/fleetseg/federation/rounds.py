@@ -13,7 +13,7 @@ from fleetseg.federation import cohort as cohorts
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.fold import RoundFold
-from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update, taking_part
 from fleetseg.federation.server_optim import server_step
 from fleetseg.federation.stopping import stop_reason
 from fleetseg.federation.tensors import Layout, ModelState
@@ -69,7 +69,7 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         state = replace(state, failed_rounds=0)  # resumed with a mended fleet: new tries
     while (reason := stop_reason(plan.experiment, state.round, log.records)) is None:
         started_s, round_ = plan.clock(), state.round + 1
-        enrolled = {c: e for c, e in engine.available().items() if not e.abstains}
+        enrolled = taking_part(engine.available())
         _require_quorum(state, enrolled, plan, log)
         cohort = cohorts.choose(enrolled, settings.cohort, seed=plan.experiment.seed, round_=round_)
         watcher.round_opened(round_, cohort)
