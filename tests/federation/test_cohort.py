@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetseg.federation.cohort import choose
+from fleetseg.federation.cohort import choose, longest_first
+from fleetseg.federation.messages import Enrolment
 
 FLEET = [f"car-{i:02d}" for i in range(20)]
 
@@ -70,3 +71,9 @@ def test_global_generators_are_untouched() -> None:
     assert before[0] == after[0]
     assert torch.equal(before[1], after[1])
     assert np.array_equal(before[2], after[2])
+
+
+def test_the_largest_goes_first_and_names_break_ties() -> None:
+    enrolled = {c: Enrolment(c, n, n, (n,)) for c, n in {"a": 3, "b": 9, "c": 9, "d": 1}.items()}
+    assert longest_first(["a", "c", "d", "b"], enrolled) == ("b", "c", "a", "d")
+    assert longest_first(["d", "a"], enrolled) == ("a", "d")

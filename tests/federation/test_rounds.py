@@ -111,7 +111,7 @@ def test_fedavg_by_hand() -> None:
     assert reason == "rounds"
     assert [s.model.values_F.tolist() for s in log.states] == [[4, 5, 6], [8, 10, 12]]
     # Each round starts from what the last one made.
-    assert fleet.seen == [(1, ("a", "b"), [0, 0, 0], 7.5), (2, ("a", "b"), [4, 5, 6], 7.5)]
+    assert fleet.seen == [(1, ("b", "a"), [0, 0, 0], 7.5), (2, ("b", "a"), [4, 5, 6], 7.5)]
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_the_watcher_sees_each_step() -> None:
     )
     fleet = Fleet(TWO, {"b": late})
     run(plan(federation={"rounds": 1}), fleet, start(), MemoryLog(), watcher)
-    assert seen == [(1, ("a", "b")), ("a", "ok"), ("b", "deadline"), 1]
+    assert seen == [(1, ("b", "a")), ("b", "deadline"), ("a", "ok"), 1]
 
 
 def test_a_bad_client_in_each_of_50_rounds_does_not_end_the_run() -> None:

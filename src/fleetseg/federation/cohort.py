@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fleetseg import rng
+from fleetseg.federation.messages import Enrolment
 
 
 def choose(available: Iterable[str], cohort: float, *, seed: int, round_: int) -> tuple[str, ...]:
@@ -25,3 +26,8 @@ def choose(available: Iterable[str], cohort: float, *, seed: int, round_: int) -
         len(clients), size=count, replace=False
     )
     return tuple(clients[i] for i in sorted(drawn))
+
+
+def longest_first(cohort: Iterable[str], enrolled: Mapping[str, Enrolment]) -> tuple[str, ...]:
+    """Put those with the most images first, so that no worker starts a long one near the end."""
+    return tuple(sorted(cohort, key=lambda client: (-enrolled[client].num_images, client)))

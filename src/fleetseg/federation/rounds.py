@@ -71,7 +71,8 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         started_s, round_ = plan.clock(), state.round + 1
         enrolled = taking_part(engine.available())
         _require_quorum(state, enrolled, plan, log)
-        cohort = cohorts.choose(enrolled, settings.cohort, seed=plan.experiment.seed, round_=round_)
+        chosen = cohorts.choose(enrolled, settings.cohort, seed=plan.experiment.seed, round_=round_)
+        cohort = cohorts.longest_first(chosen, enrolled)
         watcher.round_opened(round_, cohort)
         fold.open(round_, cohort, enrolled, state.model)
         broadcast = Broadcast(round_, state.model, plan.class_weights_C)
@@ -112,7 +113,7 @@ def _record(state: ServerState, fold: RoundFold, cohort: Sequence[str], plan: Pl
     refused = fold.failed("refused")
     return {
         "round": state.round,
-        "cohort": list(cohort),
+        "cohort": sorted(cohort),
         "ok": sorted(t.client_id for t in fold.taken),
         "failures": [
             {"client": f.client_id, "kind": f.kind, "reason": f.reason, "detail": f.detail}
