@@ -17,9 +17,8 @@ from fleetseg.console.reading import reading
 from fleetseg.console.tables import Holding, holdings_table
 from fleetseg.data.check import CheckReport, check, detect, report_lines
 from fleetseg.data.labels import label_space
-from fleetseg.data.sample import Sample, Source
-from fleetseg.data.sources import SOURCES, SPLITS, open_source
-from fleetseg.data.synthetic import write_dataset
+from fleetseg.data.sources import SPLITS, open_source
+from fleetseg.data.synthetic import open_synthetic, write_dataset
 from fleetseg.errors import ConfigError, DataError, unknown_name
 from fleetseg.study import Study, prepare
 
@@ -75,22 +74,12 @@ def synthesise(out: Path, config: SourceConfig, size: str) -> None:
     match = re.fullmatch(r"(\d+)x(\d+)", size)
     if match is None:
         raise ConfigError("--size takes HEIGHTxWIDTH", got=repr(size), expected="e.g. 192x256")
-    source = _at_size(SOURCES["synthetic"](config), (int(match[1]), int(match[2])))
+    source = open_synthetic(config, (int(match[1]), int(match[2])))
     with reading(stderr_console(), verb="painting") as progress:
         written = write_dataset(source, out, lambda n, of: progress(f"to {out}", n, of))
     console = stdout_console()
     say(console, f"{count(written, 'picture')} with labels in {out}")
     say(console, f"look them over: fleetseg data check {out}", "dim")
-
-
-def _at_size(source: Source, size_hw: tuple[int, int]) -> Source:
-    """Have recipes painted at another size."""
-
-    def resized(sample: Sample) -> Sample:
-        recipe = re.sub(r"size=\d+x\d+", f"size={size_hw[1]}x{size_hw[0]}", sample.image)
-        return dataclasses.replace(sample, image=recipe, label=recipe)
-
-    return dataclasses.replace(source, samples=tuple(resized(s) for s in source.samples))
 
 
 def partition_and_show(experiment: Experiment, out: Path | None, *, as_json: bool) -> None:

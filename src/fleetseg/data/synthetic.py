@@ -52,8 +52,8 @@ def paint(
     return painting.image_HWC, painting.label_HW
 
 
-def open_synthetic(config: SourceConfig) -> Source:
-    """Open the painted drives that a source config asks for.
+def open_synthetic(config: SourceConfig, size_hw: tuple[int, int] = SIZE_HW) -> Source:
+    """Open the painted drives that a source config asks for, painted at `size_hw` when read.
 
     Raises:
         ConfigError: unknown split, city or condition.
@@ -62,7 +62,7 @@ def open_synthetic(config: SourceConfig) -> Source:
     conditions = config.conditions or tuple(CONDITIONS)
     _check_names(config.split, cities, conditions)
     samples = tuple(
-        _sample(config, city, condition, frame)
+        _sample(config, city, condition, frame, size_hw)
         for city in cities
         for condition in conditions
         for frame in range(config.frames_per_drive)
@@ -101,9 +101,11 @@ def write_dataset(
     return len(source.samples)
 
 
-def _sample(config: SourceConfig, city: str, condition: str, frame: int) -> Sample:
+def _sample(
+    config: SourceConfig, city: str, condition: str, frame: int, size_hw: tuple[int, int]
+) -> Sample:
     drive = f"{city}-{condition}"
-    height, width = SIZE_HW
+    height, width = size_hw
     recipe = (
         f"fleetseg-synthetic/{VERSION} seed={config.seed} split={config.split} city={city}"
         f" condition={condition} frame={frame} size={width}x{height}"
