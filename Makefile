@@ -34,5 +34,5 @@ clean:
 	@touch $@
 
 .venv/.installed-dev: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[zoo,pretrained,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[zoo,pretrained,compression,dev]'
 	@touch $@ .venv/.installed

@@ -79,6 +79,7 @@ def _alone(
             "server_lr": 1.0,
             "server_momentum": 0.0,
             "max_update_norm": 0.0,
+            "uplink": "none",
             "conditions": ConditionsConfig(),
             "rounds": rounds or experiment.federation.rounds,
         }

@@ -131,6 +131,7 @@ class FederationConfig(_Section):
     max_failed_rounds: int = Field(default=3, ge=1)  # in a row without quorum, then the run ends
     deadline_s: float = Field(default=0.0, ge=0)  # 0 = none; virtual time when conditions are set
     max_update_norm: float = Field(default=0.0, ge=0)  # L2 of the trainable delta, 0 = off
+    uplink: str = "none"  # codec of updates: none, int8, topk(1%)+int8, ...: see compression.codec
     conditions: ConditionsConfig = ConditionsConfig()
 
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from fleetseg.compression.codec import parse_codec
+from fleetseg.compression.uplink import Uplink
 from fleetseg.config import Experiment
+from fleetseg.engines.compressed import CompressedEngine
 from fleetseg.engines.conditions import SimulatedConditions
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.engines.workers import WorkersEngine
@@ -74,12 +77,14 @@ class _Parts:
     study: Study
     bench: Workbench
     folder: RunFolder
-    watcher: rounds.Watcher = field(default_factory=rounds.Watcher)
+    watcher: rounds.Watcher
+    uplink: Uplink | None  # how updates are compressed, if they are
 
     @cached_property
     def message_bytes(self) -> tuple[int, int]:
-        """Encoded size of a broadcast and of an update."""
-        return message_bytes(self.bench.layout, read_state(self.bench.model, self.bench.layout))
+        """Encoded size of a broadcast and of an update; before entropy coding, if compressed."""
+        down, up = message_bytes(self.bench.layout, read_state(self.bench.model, self.bench.layout))
+        return down, self.uplink.plan.num_bytes if self.uplink else up
 
 
 def run_study(
@@ -180,7 +185,15 @@ def _parts(
         num_classes=study.space.num_classes,
         memory=ClientMemory(out / "clients"),
     )
-    return _Parts(experiment, study, bench, RunFolder(out, experiment, layout.digest), watcher)
+    codec, residuals = parse_codec(experiment.federation.uplink), ClientMemory(out / "residuals")
+    return _Parts(
+        experiment=experiment,
+        study=study,
+        bench=bench,
+        folder=RunFolder(out, experiment, layout.digest),
+        watcher=watcher,
+        uplink=None if codec is None else Uplink(codec, layout, experiment.seed, residuals),
+    )
 
 
 def _model(experiment: Experiment, study: Study, net: nn.Module | None) -> Segmenter:
@@ -231,10 +244,10 @@ def _engine(parts: _Parts) -> Iterator[Engine]:
     experiment, clients = parts.experiment, parts.study.clients
     workers = num_workers(experiment, parts.study, parts.bench.hardware)
     if workers == 0:
-        yield _with_conditions(InProcessEngine(clients, parts.bench), parts)
+        yield _wrapped(InProcessEngine(clients, parts.bench), parts)
         return
     with WorkersEngine(clients, parts.bench, workers) as engine:
-        yield _with_conditions(engine, parts)
+        yield _wrapped(engine, parts)
 
 
 def num_workers(experiment: Experiment, study: Study, hardware: Hardware) -> int:
@@ -249,8 +262,11 @@ def num_workers(experiment: Experiment, study: Study, hardware: Hardware) -> int
     return workers if settings.kind == "workers" else 0
 
 
-def _with_conditions(engine: Engine, parts: _Parts) -> Engine:
+def _wrapped(engine: Engine, parts: _Parts) -> Engine:
+    """Put a codec and simulated trouble in front of an engine, if the experiment has them."""
     settings = parts.experiment.federation
+    if parts.uplink is not None:
+        engine = CompressedEngine(engine, parts.uplink)
     if settings.conditions.dropout == 0 and settings.conditions.stragglers == 0:
         return engine
     return SimulatedConditions(engine, parts.experiment, sum(parts.message_bytes))

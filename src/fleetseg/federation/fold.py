@@ -29,6 +29,7 @@ class Taken:
     num_steps: int
     images_seen: int
     loss: float
+    wire_bytes: int  # of its message; 0 = as large as any
 
 
 class RoundFold:
@@ -123,5 +124,11 @@ class RoundFold:
         self._mean.add(change.values_F.numpy(), self._weight(update))
         torch.maximum(self.counters_K, change.counters_K, out=self.counters_K)
         self.taken.append(
-            Taken(update.client_id, update.num_steps, update.images_seen, update.loss)
+            Taken(
+                update.client_id,
+                update.num_steps,
+                update.images_seen,
+                update.loss,
+                update.wire_bytes,
+            )
         )

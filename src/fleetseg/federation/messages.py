@@ -73,6 +73,7 @@ class Update:
     num_steps: int
     images_seen: int
     loss: float
+    wire_bytes: int = 0  # noted by the receiver: size of the message, 0 = the size of all messages
 
 
 @dataclass(frozen=True)

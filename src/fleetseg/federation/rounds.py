@@ -51,7 +51,7 @@ class Plan:
     experiment: Experiment
     layout: Layout
     score: Callable[[ModelState], Record] | None  # server-side scores, with key "miou"
-    message_bytes: tuple[int, int]  # encoded size of a broadcast, of an update
+    message_bytes: tuple[int, int]  # encoded size of a broadcast, of an update (at most)
     class_weights_C: tuple[float, ...] = ()
     clock: Callable[[], float] = field(default=time.monotonic)
 
@@ -110,7 +110,7 @@ def _advance(state: ServerState, fold: RoundFold, asked: int, plan: Plan) -> Ser
 
 def _record(state: ServerState, fold: RoundFold, cohort: Sequence[str], plan: Plan) -> Record:
     down, up = plan.message_bytes
-    refused = fold.failed("refused")
+    unread = fold.failed("refused") + fold.failed("late")
     return {
         "round": state.round,
         "cohort": sorted(cohort),
@@ -125,7 +125,7 @@ def _record(state: ServerState, fold: RoundFold, cohort: Sequence[str], plan: Pl
         "longest_steps": max((t.num_steps for t in fold.taken), default=0),
         "images_seen": sum(t.images_seen for t in fold.taken),
         "bytes_down": down * len(cohort),
-        "bytes_up": up * (len(fold.taken) + refused + fold.failed("late")),
+        "bytes_up": up * unread + sum(t.wire_bytes or up for t in fold.taken),
     }
 
 

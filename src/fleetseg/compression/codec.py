@@ -1,0 +1,58 @@
+"""What is done to an update before it is sent, read from a text such as "topk(1%)+int8"."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from fleetseg.errors import ConfigError
+
+Format = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+FORMATS: dict[str, Format] = {n: n for n in ("fp32", "fp16", "bf16", "int8", "int4")}
+GRAMMAR = "none, or topk(1%) and one of fp32, fp16, bf16, int8, int4, int8(channel), int4(channel)"
+_TOPK = re.compile(r"topk\(\s*(\d+(?:\.\d+)?)\s*%\s*\)")
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Which trainable values are sent, and in which format; statistics and counters always are."""
+
+    share: float = 1.0  # of the trainable values, the largest changes
+    format: Format = "fp32"
+    by_channel: bool = False  # integers: one scale per output channel instead of per tensor
+
+    @property
+    def name(self) -> str:
+        """The text that this codec is read from."""
+        format_ = f"{self.format}(channel)" if self.by_channel else self.format
+        return format_ if self.share == 1 else f"topk({self.share * 100:.10g}%)+{format_}"
+
+
+def parse_codec(text: str) -> Codec | None:
+    """Read a codec; "none" is None: updates go uncompressed.
+
+    >>> parse_codec("topk(1%)+int8")
+    Codec(share=0.01, format='int8', by_channel=False)
+
+    Raises:
+        ConfigError: with what can be written.
+    """
+    if text.strip() == "none":
+        return None
+    codec = Codec()
+    named: set[str] = set()
+    for part in (part.strip() for part in text.split("+")):
+        format_, channel, _ = part.partition("(channel)")
+        if match := _TOPK.fullmatch(part):
+            kind, share = "topk", float(match[1]) / 100
+            codec = Codec(share, codec.format, codec.by_channel)
+            known = 0 < share <= 1
+        else:
+            kind, known = "format", part in (format_, f"{format_}(channel)") and format_ in FORMATS
+            known = known and not (channel and not format_.startswith("int"))
+            codec = Codec(codec.share, FORMATS.get(format_, "fp32"), bool(channel))
+        if not known or kind in named:
+            raise ConfigError("no such codec", where=text, got=repr(part), expected=GRAMMAR)
+        named.add(kind)
+    return codec

@@ -1,0 +1,152 @@
+"""A compressed update as one message, and what it left out kept for the next one.
+
+Layout: "FSUP", header length (uint32, little endian), header (JSON), one zstd frame. Everything is
+checked against sizes known beforehand, so nothing that a sender writes decides how much memory is
+taken; the values then pass the same checks as any update.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from fleetseg import rng
+from fleetseg.compression.codec import Codec
+from fleetseg.compression.payload import Plan, decode, encode
+from fleetseg.errors import MissingExtra, UpdateRejected
+from fleetseg.federation.client_state import ClientMemory
+from fleetseg.federation.messages import Update
+from fleetseg.federation.tensors import Layout, ModelState
+
+VERSION = 1
+_MAGIC = b"FSUP"
+_HEADER_BYTES = 8192  # most of a header
+_LEVEL = 1  # of zstd: higher ones gain a percent on random low bits and take several times longer
+_FIELDS = ("round", "client_id", "num_images", "num_pixels", "num_steps", "images_seen", "loss")
+_RESIDUAL = "residual"
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """Both ends of the way up: `pack` on the vehicle, `unpack` on the server."""
+
+    codec: Codec
+    layout: Layout
+    seed: int
+    memory: ClientMemory  # of the vehicle; holds what top-k left out
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The codec fitted to the layout."""
+        return Plan.of(self.codec, self.layout)
+
+    def pack(self, update: Update) -> bytes:
+        """Write an update; with top-k, what was left out before is added first (error feedback).
+
+        Residuals: Stich, Cordonnier, Jaggi 2018, arXiv 1809.07599, Algorithm 1 (the "memory"),
+        over trainable values; the residual includes what rounding took from the values sent.
+        """
+        change = self.layout.gather(update.tensors, self.layout.empty())
+        if self.codec.share < 1:
+            change = self._with_residual(change, update)
+        draws = rng.generator(self.seed, update.round, update.client_id, "quantise")
+        payload = encode(change, self.plan, draws)
+        if self.codec.share < 1:
+            self._keep_residual(change, payload, update)
+        header = json.dumps(
+            {
+                "version": VERSION,
+                "codec": self.codec.name,
+                "layout": self.layout.digest,
+                "update": {name: getattr(update, name) for name in _FIELDS},
+            }
+        ).encode()
+        assert len(header) <= _HEADER_BYTES
+        frame = _zstd().ZstdCompressor(level=_LEVEL).compress(payload)
+        return _MAGIC + struct.pack("<I", len(header)) + header + bytes(frame)
+
+    def unpack(self, data: bytes) -> Update:
+        """Read a message; the usual checks of an update must follow.
+
+        Raises:
+            UpdateRejected: it is none, or was made for another model or codec.
+        """
+        header, frame = self._opened(data)
+        state = decode(self._expanded(frame), self.plan)
+        return Update(
+            tensors=self.layout.views(state), wire_bytes=len(data), **_checked_fields(header)
+        )
+
+    def _with_residual(self, change: ModelState, update: Update) -> ModelState:
+        kept = self.memory.load(update.client_id, update.round).get(_RESIDUAL)
+        if kept is None:
+            return change
+        # A new vector: the update's own memory is its engine's.
+        values_F = change.values_F.clone()
+        values_F[: self.layout.num_trainable] += kept
+        return ModelState(values_F, change.counters_K)
+
+    def _keep_residual(self, change: ModelState, payload: bytes, update: Update) -> None:
+        num = self.layout.num_trainable
+        left_T = change.values_F[:num] - decode(payload, self.plan).values_F[:num]
+        # An update that will be refused for NaN must not spoil all later ones.
+        if bool(torch.isfinite(left_T).all()):
+            self.memory.save(update.client_id, update.round, {_RESIDUAL: left_T})
+
+    def _opened(self, data: bytes) -> tuple[dict[str, Any], bytes]:
+        if len(data) < 8 or data[:4] != _MAGIC:
+            raise UpdateRejected("malformed", "not a compressed update")
+        (length,) = struct.unpack("<I", data[4:8])
+        # zstd adds at most a few bytes per block of what does not compress.
+        limit = 8 + _HEADER_BYTES + self.plan.num_bytes + self.plan.num_bytes // 128 + 1024
+        if length > _HEADER_BYTES or len(data) > limit:
+            raise UpdateRejected("oversize", "message too large", got=f"{len(data)} bytes")
+        try:
+            header = json.loads(data[8 : 8 + length])
+            version, codec, layout = header["version"], header["codec"], header["layout"]
+            fields = header["update"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UpdateRejected("malformed", "the message header cannot be read") from None
+        if version != VERSION:
+            raise UpdateRejected(
+                "version", "another version", got=str(version)[:20], expected=VERSION
+            )
+        if codec != self.codec.name:
+            raise UpdateRejected(
+                "codec", "another codec", got=str(codec)[:40], expected=self.codec.name
+            )
+        if layout != self.layout.digest:
+            raise UpdateRejected("layout", "made for another model", got=str(layout)[:12])
+        return fields, data[8 + length :]
+
+    def _expanded(self, frame: bytes) -> bytes:
+        zstd = _zstd()
+        wanted = self.plan.num_bytes
+        try:
+            told = zstd.get_frame_parameters(frame).content_size
+            if told != wanted:
+                raise UpdateRejected("malformed", "payload size", got=told, expected=wanted)
+            return bytes(zstd.ZstdDecompressor().decompress(frame, max_output_size=wanted))
+        except (zstd.ZstdError, MemoryError):
+            raise UpdateRejected("malformed", "the payload cannot be expanded") from None
+
+
+def _checked_fields(fields: Any) -> dict[str, Any]:
+    if not isinstance(fields, dict) or set(fields) != set(_FIELDS):
+        raise UpdateRejected("malformed", "header fields differ")
+    if not isinstance(fields["client_id"], str):
+        raise UpdateRejected("malformed", "the client's name is no text")
+    return fields
+
+
+def _zstd() -> Any:
+    try:
+        import zstandard
+    except ImportError:
+        raise MissingExtra("zstandard", "compression", "federation.uplink") from None
+    return zstandard

@@ -1,0 +1,188 @@
+"""Messages: what they hold, what they refuse, and what is kept for the next one."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zstandard
+from tests.engines.fleet import tiny_experiment
+
+import fleetseg
+from fleetseg import rng
+from fleetseg.compression.codec import parse_codec
+from fleetseg.compression.uplink import Uplink
+from fleetseg.errors import ConfigError, UpdateRejected
+from fleetseg.federation.client_state import ClientMemory
+from fleetseg.federation.messages import Update
+from fleetseg.federation.tensors import Layout
+
+Make = Callable[..., Update]
+
+
+@pytest.fixture
+def uplink(layout: Layout, tmp_path: Path) -> Callable[[str], Uplink]:
+    """Make both ends for a codec."""
+
+    def make(text: str) -> Uplink:
+        codec = parse_codec(text)
+        assert codec is not None
+        return Uplink(codec, layout, 5, ClientMemory(tmp_path))
+
+    return make
+
+
+def trainable(update: Update, layout: Layout) -> torch.Tensor:
+    return layout.gather(update.tensors, layout.empty()).values_F[: layout.num_trainable]
+
+
+def test_an_update_arrives_with_all_it_says(uplink: Callable[[str], Uplink], update: Make) -> None:
+    both, sent = uplink("fp32"), update(4)
+    data = both.pack(sent)
+    got = both.unpack(data)
+    assert got.wire_bytes == len(data)
+    told = ("round", "client_id", "num_images", "num_pixels", "num_steps", "images_seen", "loss")
+    assert [getattr(got, n) for n in told] == [getattr(sent, n) for n in told]
+    for key, tensor in sent.tensors.items():
+        assert torch.equal(got.tensors[key], tensor), key
+
+
+def test_top_k_loses_nothing_in_the_long_run(
+    uplink: Callable[[str], Uplink], update: Make, layout: Layout, tmp_path: Path
+) -> None:
+    """All that was sent plus what is still kept is all that was learned."""
+    both = uplink("topk(5%)+int8")
+    sent = torch.zeros(layout.num_trainable)
+    learned = torch.zeros(layout.num_trainable)
+    for round_ in range(1, 7):
+        learned += trainable(update(round_), layout)
+        sent += trainable(both.unpack(both.pack(update(round_))), layout)
+    kept = ClientMemory(tmp_path).load("car-1", 7)["residual"]
+    torch.testing.assert_close(sent + kept, learned, rtol=0, atol=1e-6)
+    assert kept.abs().max() > 0
+
+
+def test_a_round_that_is_trained_again_is_sent_again_bit_by_bit(
+    uplink: Callable[[str], Uplink], update: Make
+) -> None:
+    """After a crash, a round starts from the residual that it started from before."""
+    both = uplink("topk(10%)+int4")
+    first = [both.pack(update(round_)) for round_ in (1, 2, 3)]
+    assert [both.pack(update(round_)) for round_ in (2, 3)] == first[1:]
+
+
+def test_an_update_that_is_not_finite_is_not_remembered(
+    uplink: Callable[[str], Uplink], update: Make, layout: Layout, tmp_path: Path
+) -> None:
+    both, bad = uplink("topk(10%)"), update(1)
+    bad.tensors["0.weight"][0] = float("nan")
+    arrived = trainable(both.unpack(both.pack(bad)), layout)
+    assert bool(torch.isnan(arrived).any())
+    assert ClientMemory(tmp_path).load("car-1", 2) == {}
+    good = trainable(both.unpack(both.pack(update(2))), layout)
+    assert bool(torch.isfinite(good).all())
+
+
+def test_two_clients_round_apart(uplink: Callable[[str], Uplink], update: Make) -> None:
+    from dataclasses import replace
+
+    both = uplink("int8")
+    one, other = both.pack(update(1)), both.pack(replace(update(1), client_id="car-2"))
+    body = [zstandard.decompress(d[8 + struct.unpack("<I", d[4:8])[0] :]) for d in (one, other)]
+    assert body[0] != body[1]
+
+
+def _with_header(data: bytes, change: Callable[[dict], object]) -> bytes:  # type: ignore[type-arg]
+    (length,) = struct.unpack("<I", data[4:8])
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    return data[:4] + struct.pack("<I", len(text)) + text + data[8 + length :]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda h: h.update(version=2), "version"),
+        (lambda h: h.update(codec="int8"), "codec"),
+        (lambda h: h.update(layout="0" * 64), "layout"),
+        (lambda h: h.pop("update"), "malformed"),
+        (lambda h: h["update"].pop("loss"), "malformed"),
+        (lambda h: h["update"].update(more=1), "malformed"),
+        (lambda h: h["update"].update(client_id=7), "malformed"),
+        (lambda h: h.update(update=[]), "malformed"),
+    ],
+)
+def test_a_wrong_header_is_refused(
+    uplink: Callable[[str], Uplink], update: Make, change: Callable[..., object], reason: str
+) -> None:
+    both = uplink("topk(10%)+int8")
+    with pytest.raises(UpdateRejected) as caught:
+        both.unpack(_with_header(both.pack(update()), change))
+    assert caught.value.reason == reason
+
+
+def test_damaged_messages_are_refused_or_read_but_never_crash(
+    uplink: Callable[[str], Uplink], update: Make
+) -> None:
+    both = uplink("topk(10%)+int8")
+    data = both.pack(update())
+    draws = rng.generator(9)
+    for _ in range(300):
+        hurt = bytearray(data)
+        for _ in range(int(draws.integers(1, 4))):
+            hurt[int(draws.integers(len(hurt)))] = int(draws.integers(256))
+        cut = bytes(hurt[: int(draws.integers(len(hurt) + 1))]) if draws.random() < 0.3 else hurt
+        with np.errstate(all="ignore"):
+            try:
+                both.unpack(bytes(cut))
+            except UpdateRejected:
+                continue
+
+
+def test_a_bomb_is_refused_before_memory_is_taken(
+    uplink: Callable[[str], Uplink], update: Make
+) -> None:
+    both = uplink("int8")
+    data = both.pack(update())
+    (length,) = struct.unpack("<I", data[4:8])
+    bomb = data[: 8 + length] + zstandard.compress(bytes(1 << 28))
+    hidden = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1 << 24))
+    tracemalloc.start()
+    for frame in (bomb, data[: 8 + length] + hidden, data + bytes(1 << 20)):
+        with pytest.raises(UpdateRejected):
+            both.unpack(frame)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 22
+
+
+def test_an_experiment_sends_less_and_gives_one_model_whoever_trains(tmp_path: Path) -> None:
+    plain = fleetseg.run(tiny_experiment(tmp_path / "c"), out=tmp_path / "plain")
+    shas, sent = set(), 0
+    for kind in ("inprocess", "workers"):
+        experiment = tiny_experiment(
+            tmp_path / "c",
+            federation={"uplink": "topk(10%)+int8"},
+            engine={"kind": kind, "workers": 2},
+        )
+        run = fleetseg.run(experiment, out=tmp_path / kind)
+        shas.add(run.model_sha256)
+        sent = sum(r["bytes_up"] for r in run.records)
+        assert [len(r["ok"]) for r in run.records] == [len(r["ok"]) for r in plain.records]
+    assert len(shas) == 1
+    assert shas != {plain.model_sha256}
+    assert 0 < sent < sum(r["bytes_up"] for r in plain.records) / 15
+
+
+def test_a_wrong_codec_ends_the_run_before_it_starts(tmp_path: Path) -> None:
+    experiment = tiny_experiment(tmp_path / "c", federation={"uplink": "zip"})
+    with pytest.raises(ConfigError, match="no such codec"):
+        fleetseg.run(experiment, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
