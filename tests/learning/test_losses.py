@@ -315,7 +315,7 @@ def test_outputs_are_resized_as_torch_does(factor: int, dtype: torch.dtype) -> N
     labels_NHW = random_batch(15, shape=(2, 4, 32, 40))[1]
     logits_NCHW = random_batch(16, shape=(2, 4, 32 // factor, 40 // factor))[0].detach()
     output = logits_NCHW.to(dtype).to(memory_format=torch.channels_last).requires_grad_()
-    value = segmentation_loss(output, labels_NHW, cross_entropy, 1.0)
+    value = segmentation_loss(output, labels_NHW, loss_named("ce"), 1.0)
     (gradient,) = torch.autograd.grad(value, output)
     full = functional.interpolate(output.float(), (32, 40), mode="bilinear", align_corners=False)
     expected = cross_entropy(full, labels_NHW)
@@ -329,9 +329,9 @@ def test_outputs_are_resized_as_torch_does(factor: int, dtype: torch.dtype) -> N
 def test_outputs_stay_in_float32_inside_autocast() -> None:
     labels_NHW = random_batch(17, shape=(1, 4, 32, 40))[1]
     output = random_batch(18, shape=(1, 4, 4, 5))[0]
-    outside = segmentation_loss(output, labels_NHW, cross_entropy, 1.0)
+    outside = segmentation_loss(output, labels_NHW, loss_named("ce"), 1.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = segmentation_loss(output, labels_NHW, cross_entropy, 1.0)
+        inside = segmentation_loss(output, labels_NHW, loss_named("ce"), 1.0)
     assert inside.item() == outside.item()
 
 
