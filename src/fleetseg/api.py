@@ -9,6 +9,8 @@ from pathlib import Path
 from torch import nn
 
 from fleetseg import baselines
+from fleetseg.compression.codec import parse_codec
+from fleetseg.compression.uplink import zstandard
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace, label_space
 from fleetseg.data.sample import Pairs
@@ -92,6 +94,8 @@ def _read(experiment: Experiment | str | Path) -> Experiment:
             cure=f"Use that one's file, with --baseline {described.baseline.kind}",
         )
     check_loss_name(described.training.loss)
+    if parse_codec(described.federation.uplink) is not None:
+        zstandard()
     return described
 
 

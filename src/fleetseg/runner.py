@@ -31,7 +31,7 @@ from fleetseg.federation.cohort import choose
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.messages import taking_part
 from fleetseg.federation.runfolder import RunFolder, can_resume, environment
-from fleetseg.federation.tensors import layout_of, read_state
+from fleetseg.federation.tensors import Layout, layout_of, read_state
 from fleetseg.federation.wire import message_bytes
 from fleetseg.learning.hardware import Hardware, resolve
 from fleetseg.learning.losses import class_weights
@@ -82,9 +82,9 @@ class _Parts:
 
     @cached_property
     def message_bytes(self) -> tuple[int, int]:
-        """Encoded size of a broadcast and of an update; before entropy coding, if compressed."""
+        """Encoded size of a broadcast, and of an update at most."""
         down, up = message_bytes(self.bench.layout, read_state(self.bench.model, self.bench.layout))
-        return down, self.uplink.plan.num_bytes if self.uplink else up
+        return down, self.uplink.max_bytes if self.uplink else up
 
 
 def run_study(
@@ -185,15 +185,22 @@ def _parts(
         num_classes=study.space.num_classes,
         memory=ClientMemory(out / "clients"),
     )
-    codec, residuals = parse_codec(experiment.federation.uplink), ClientMemory(out / "residuals")
     return _Parts(
         experiment=experiment,
         study=study,
         bench=bench,
         folder=RunFolder(out, experiment, layout.digest),
         watcher=watcher,
-        uplink=None if codec is None else Uplink(codec, layout, experiment.seed, residuals),
+        uplink=_uplink(experiment, layout, out),
     )
+
+
+def _uplink(experiment: Experiment, layout: Layout, out: Path) -> Uplink | None:
+    settings = experiment.federation
+    codec, residuals = parse_codec(settings.uplink), ClientMemory(out / "residuals")
+    if codec is None:
+        return None
+    return Uplink(codec, layout, experiment.seed, residuals, settings.max_update_norm)
 
 
 def _model(experiment: Experiment, study: Study, net: nn.Module | None) -> Segmenter:

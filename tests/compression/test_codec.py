@@ -15,6 +15,7 @@ from fleetseg.errors import ConfigError
         ("topk(0.1%)+int4", Codec(0.001, "int4")),
         ("int8(channel) + topk( 5 %)", Codec(0.05, "int8", by_channel=True)),
         ("topk(100%)+bf16", Codec(1.0, "bf16")),
+        ("topk(0.00001%)", Codec(0.00001 / 100, "fp32")),
     ],
 )
 def test_reads_what_the_grammar_says(text: str, codec: Codec) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ import fleetseg
 from fleetseg import rng
 from fleetseg.compression.codec import parse_codec
 from fleetseg.compression.uplink import Uplink
-from fleetseg.errors import ConfigError, UpdateRejected
+from fleetseg.errors import ConfigError, MissingExtra, UpdateRejected
 from fleetseg.federation.client_state import ClientMemory
 from fleetseg.federation.messages import Update
 from fleetseg.federation.tensors import Layout
@@ -89,9 +91,51 @@ def test_an_update_that_is_not_finite_is_not_remembered(
     assert bool(torch.isfinite(good).all())
 
 
-def test_two_clients_round_apart(uplink: Callable[[str], Uplink], update: Make) -> None:
-    from dataclasses import replace
+@pytest.mark.parametrize(("size", "max_norm"), [(1e5, 0.0), (3.0, 5.0)])
+def test_one_refused_update_does_not_get_later_ones_refused(
+    layout: Layout, update: Make, tmp_path: Path, size: float, max_norm: float
+) -> None:
+    codec = parse_codec("topk(5%)+int8")
+    assert codec is not None
+    both = Uplink(codec, layout, 5, ClientMemory(tmp_path), max_norm)
+    before = both.pack(update(1))
+    bad = update(2)
+    for tensor in bad.tensors.values():
+        if tensor.is_floating_point():
+            tensor.fill_(size)
+    arrived = trainable(both.unpack(both.pack(bad)), layout)
+    assert arrived.abs().max() > 2**14 or arrived.norm() > max_norm
+    after = trainable(both.unpack(both.pack(update(3))), layout)
+    assert after.abs().max() < 1
+    assert both.pack(update(1)) == before
 
+
+def test_what_is_no_update_of_this_model_is_refused_before_it_is_sent(
+    uplink: Callable[[str], Uplink], update: Make
+) -> None:
+    both, good = uplink("int8"), update(1)
+    weight = good.tensors["0.weight"]
+    for changed in ({"0.weight": weight[:1]}, {"0.weight": weight.double()}, {"more": weight}):
+        with pytest.raises(UpdateRejected):
+            both.pack(replace(good, tensors={**good.tensors, **changed}))
+    for fields in ({"client_id": "x" * 9000}, {"num_images": object()}):
+        with pytest.raises(UpdateRejected):
+            both.pack(replace(good, **fields))
+
+
+def test_a_message_is_one_frame_and_no_larger_than_told(
+    uplink: Callable[[str], Uplink], update: Make
+) -> None:
+    for text in ("fp32", "int8", "int4", "topk(10%)+int8"):
+        both = uplink(text)
+        data = both.pack(update())
+        assert len(data) <= both.max_bytes
+        for more in (b"junk", zstandard.compress(b"again")):
+            with pytest.raises(UpdateRejected):
+                both.unpack(data + more)
+
+
+def test_two_clients_round_apart(uplink: Callable[[str], Uplink], update: Make) -> None:
     both = uplink("int8")
     one, other = both.pack(update(1)), both.pack(replace(update(1), client_id="car-2"))
     body = [zstandard.decompress(d[8 + struct.unpack("<I", d[4:8])[0] :]) for d in (one, other)]
@@ -185,4 +229,14 @@ def test_a_wrong_codec_ends_the_run_before_it_starts(tmp_path: Path) -> None:
     experiment = tiny_experiment(tmp_path / "c", federation={"uplink": "zip"})
     with pytest.raises(ConfigError, match="no such codec"):
         fleetseg.run(experiment, out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_ends_the_run_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    experiment = tiny_experiment(tmp_path / "c", federation={"uplink": "int8"})
+    with pytest.raises(MissingExtra, match=r"fleetseg\[compression\]"):
+        fleetseg.run(experiment, out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []

@@ -90,6 +90,23 @@ def test_killed_and_resumed(point: str, whole: tuple[Path, fleetseg.Run], tmp_pa
     assert not list(out.rglob("*.tmp")) or "written" in point
 
 
+def test_killed_and_resumed_with_a_codec(tmp_path: Path) -> None:
+    """What top-k left out is state on disk too."""
+    experiment = tiny_experiment(tmp_path / "cache", federation={"uplink": "topk(10%)+int8"})
+    uninterrupted = fleetseg.run(experiment, out=tmp_path / "whole")
+    toml, out = uninterrupted.folder / "experiment.toml", tmp_path / "run"
+    module, name, call, when = POINTS["after two of four updates"]
+    victim = subprocess.run(
+        [sys.executable, "-c", _VICTIM, module, name, str(call), when, str(toml), str(out)],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert victim.returncode == -signal.SIGKILL, victim.stderr
+    resumed = fleetseg.run(experiment, out=out, resume=True)
+    assert resumed.model_sha256 == uninterrupted.model_sha256
+
+
 def test_a_killed_worker_is_replaced(whole: tuple[Path, fleetseg.Run], tmp_path: Path) -> None:
     """A worker that dies costs its client one more try, not the run and not the result."""
     from fleetseg.engines.workers import WorkersEngine

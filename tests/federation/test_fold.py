@@ -200,7 +200,7 @@ def test_a_refusal_does_not_quote_at_length(
     assert len(failure.detail) <= 500
 
 
-def test_rounds_follow_each_other_in_the_same_memory(
+def test_a_round_begins_with_nothing_of_the_one_before(
     open_fold: Callable[..., RoundFold], honest: Honest, enrolled: Enrolled, base: ModelState
 ) -> None:
     used, fresh = open_fold(), open_fold()

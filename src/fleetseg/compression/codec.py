@@ -20,13 +20,14 @@ class Codec:
 
     share: float = 1.0  # of the trainable values, the largest changes
     format: Format = "fp32"
-    by_channel: bool = False  # integers: one scale per output channel instead of per tensor
+    by_channel: bool = False  # integers: a scale per slice of a tensor's first dimension
 
     @property
     def name(self) -> str:
         """The text that this codec is read from."""
         format_ = f"{self.format}(channel)" if self.by_channel else self.format
-        return format_ if self.share == 1 else f"topk({self.share * 100:.10g}%)+{format_}"
+        percent = f"{self.share * 100:.10f}".rstrip("0").rstrip(".")
+        return format_ if self.share == 1 else f"topk({percent}%)+{format_}"
 
 
 def parse_codec(text: str) -> Codec | None:

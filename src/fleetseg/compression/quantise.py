@@ -1,6 +1,7 @@
 """Floats in fewer bits.
 
-Integers: per group of values (a tensor, or one output channel of it) a scale s = max|v| / levels;
+Integers: per group of values (a tensor, or a slice of its first
+dimension: an output channel of a convolution) a scale s = max|v| / levels;
 q = floor(v / s + u) with u uniform in [0, 1), so that the mean of q s over u is v: unbiased
 (QSGD, Alistarh et al. 2017, arXiv 1610.02132, with the largest magnitude for the norm).
 Suffixes: V values, G groups.

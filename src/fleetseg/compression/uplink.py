@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
-
 from fleetseg import rng
 from fleetseg.compression.codec import Codec
 from fleetseg.compression.payload import Plan, decode, encode
 from fleetseg.errors import MissingExtra, UpdateRejected
+from fleetseg.federation.aggregate import MAX_VALUE
+from fleetseg.federation.checks import check_tensors
 from fleetseg.federation.client_state import ClientMemory
 from fleetseg.federation.messages import Update
 from fleetseg.federation.tensors import Layout, ModelState
@@ -39,6 +39,12 @@ class Uplink:
     layout: Layout
     seed: int
     memory: ClientMemory  # of the vehicle; holds what top-k left out
+    max_norm: float = 0.0  # L2, as the server checks it; 0 = it does not
+
+    @property
+    def max_bytes(self) -> int:
+        """Most bytes of a message: zstd adds a few per block to what does not compress."""
+        return 8 + _HEADER_BYTES + self.plan.num_bytes + self.plan.num_bytes // 128 + 1024
 
     @cached_property
     def plan(self) -> Plan:
@@ -50,7 +56,11 @@ class Uplink:
 
         Residuals: Stich, Cordonnier, Jaggi 2018, arXiv 1809.07599, Algorithm 1 (the "memory"),
         over trainable values; the residual includes what rounding took from the values sent.
+
+        Raises:
+            UpdateRejected: keys, shapes or dtypes are not the layout's, or the header is no header.
         """
+        check_tensors(update.tensors, self.layout)
         change = self.layout.gather(update.tensors, self.layout.empty())
         if self.codec.share < 1:
             change = self._with_residual(change, update)
@@ -58,16 +68,8 @@ class Uplink:
         payload = encode(change, self.plan, draws)
         if self.codec.share < 1:
             self._keep_residual(change, payload, update)
-        header = json.dumps(
-            {
-                "version": VERSION,
-                "codec": self.codec.name,
-                "layout": self.layout.digest,
-                "update": {name: getattr(update, name) for name in _FIELDS},
-            }
-        ).encode()
-        assert len(header) <= _HEADER_BYTES
-        frame = _zstd().ZstdCompressor(level=_LEVEL).compress(payload)
+        header = self._header(update)
+        frame = zstandard().ZstdCompressor(level=_LEVEL).compress(payload)
         return _MAGIC + struct.pack("<I", len(header)) + header + bytes(frame)
 
     def unpack(self, data: bytes) -> Update:
@@ -82,6 +84,21 @@ class Uplink:
             tensors=self.layout.views(state), wire_bytes=len(data), **_checked_fields(header)
         )
 
+    def _header(self, update: Update) -> bytes:
+        fields = {
+            "version": VERSION,
+            "codec": self.codec.name,
+            "layout": self.layout.digest,
+            "update": {name: getattr(update, name) for name in _FIELDS},
+        }
+        try:
+            header = json.dumps(fields).encode()
+        except TypeError as error:
+            raise UpdateRejected("malformed", f"not a number or a text ({error})") from None
+        if len(header) > _HEADER_BYTES:
+            raise UpdateRejected("oversize", "header too large", got=f"{len(header)} bytes")
+        return header
+
     def _with_residual(self, change: ModelState, update: Update) -> ModelState:
         kept = self.memory.load(update.client_id, update.round).get(_RESIDUAL)
         if kept is None:
@@ -92,19 +109,19 @@ class Uplink:
         return ModelState(values_F, change.counters_K)
 
     def _keep_residual(self, change: ModelState, payload: bytes, update: Update) -> None:
-        num = self.layout.num_trainable
-        left_T = change.values_F[:num] - decode(payload, self.plan).values_F[:num]
-        # An update that will be refused for NaN must not spoil all later ones.
-        if bool(torch.isfinite(left_T).all()):
+        num, sent_F = self.layout.num_trainable, decode(payload, self.plan).values_F
+        # Nothing is kept of an update that the server will refuse: what it left out is as bad as
+        # what it sent, and would get every later one refused. The residual from before it stays.
+        in_range = bool((sent_F.abs() <= MAX_VALUE).all())  # false for NaN too
+        if in_range and (self.max_norm == 0 or float(sent_F[:num].norm()) <= self.max_norm):
+            left_T = change.values_F[:num] - sent_F[:num]
             self.memory.save(update.client_id, update.round, {_RESIDUAL: left_T})
 
     def _opened(self, data: bytes) -> tuple[dict[str, Any], bytes]:
         if len(data) < 8 or data[:4] != _MAGIC:
             raise UpdateRejected("malformed", "not a compressed update")
         (length,) = struct.unpack("<I", data[4:8])
-        # zstd adds at most a few bytes per block of what does not compress.
-        limit = 8 + _HEADER_BYTES + self.plan.num_bytes + self.plan.num_bytes // 128 + 1024
-        if length > _HEADER_BYTES or len(data) > limit:
+        if length > _HEADER_BYTES or len(data) > self.max_bytes:
             raise UpdateRejected("oversize", "message too large", got=f"{len(data)} bytes")
         try:
             header = json.loads(data[8 : 8 + length])
@@ -125,13 +142,14 @@ class Uplink:
         return fields, data[8 + length :]
 
     def _expanded(self, frame: bytes) -> bytes:
-        zstd = _zstd()
+        zstd = zstandard()
         wanted = self.plan.num_bytes
         try:
             told = zstd.get_frame_parameters(frame).content_size
             if told != wanted:
                 raise UpdateRejected("malformed", "payload size", got=told, expected=wanted)
-            return bytes(zstd.ZstdDecompressor().decompress(frame, max_output_size=wanted))
+            expand = zstd.ZstdDecompressor().decompress
+            return bytes(expand(frame, max_output_size=wanted, allow_extra_data=False))
         except (zstd.ZstdError, MemoryError):
             raise UpdateRejected("malformed", "the payload cannot be expanded") from None
 
@@ -144,9 +162,10 @@ def _checked_fields(fields: Any) -> dict[str, Any]:
     return fields
 
 
-def _zstd() -> Any:
+def zstandard() -> Any:
+    """Import the package, or raise MissingExtra."""
     try:
-        import zstandard
+        import zstandard as package
     except ImportError:
         raise MissingExtra("zstandard", "compression", "federation.uplink") from None
-    return zstandard
+    return package

@@ -50,7 +50,7 @@ class RoundFold:
     ) -> None:
         """Start a round."""
         self._round = round_
-        self._base: ModelState | None = base
+        self._base = base
         self._enrolled = {client: enrolled[client] for client in cohort}
         weight = max(1, sum(self._weight(e) for e in self._enrolled.values()))
         self._mean = FixedPointMean(self.layout.num_floats, weight)
@@ -81,7 +81,6 @@ class RoundFold:
         for client in sorted(self._waiting):
             self._fail(Failure(client, "lost", "no-answer"))
         self._waiting = set()
-        self._base = None  # not to keep it alive beside its successor
 
     def take_mean_delta(self) -> npt.NDArray[np.float32]:
         """The weighted mean change, once; needs at least one taken update."""
@@ -111,7 +110,6 @@ class RoundFold:
         if update.client_id not in self._waiting:
             raise UpdateRejected("unasked", "not asked, or answered before", got=update.client_id)
         self._waiting.discard(update.client_id)
-        assert self._base is not None  # else nobody is waited for
         change = validate_update(
             update,
             layout=self.layout,

@@ -7,6 +7,7 @@ rounds.jsonl      one line a round, then one line for the end: the source of tru
 checkpoints/      the last few rounds, each complete
 model/            the final model
 clients/          what simulated clients keep for themselves
+residuals/        what their compressed updates left out, to be sent later
 """
 
 from __future__ import annotations

@@ -145,6 +145,8 @@ def _behind(tensors: Sequence[Tensor], entries: Sequence[Entry]) -> Tensor | Non
     if not filled:
         return None
     first, at = filled[0]
+    if first.device.type != "cpu":
+        return None
     memory, width = first.untyped_storage().data_ptr(), first.element_size()
     start = first.data_ptr() - at.start * width
     for tensor, entry in filled:

@@ -122,7 +122,8 @@ def _set_mode(model: nn.Module, training: TrainingConfig, moment: Moment) -> Non
     Zhong, Chen, Chao 2023, arXiv 2303.06530.
     """
     model.train()
-    if moment.round <= training.fix_norms_after * moment.total_rounds:
+    # The allowance is for products such as 0.58 * 50 = 28.999999999999996.
+    if moment.round <= training.fix_norms_after * moment.total_rounds + 1e-9:
         return
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.track_running_stats:
