@@ -253,6 +253,7 @@ def _engine(parts: _Parts) -> Iterator[Engine]:
     if workers == 0:
         yield _wrapped(InProcessEngine(clients, parts.bench), parts)
         return
+    parts.watcher.starting("1 worker" if workers == 1 else f"{workers} workers")
     with WorkersEngine(clients, parts.bench, workers) as engine:
         yield _wrapped(engine, parts)
 

@@ -121,7 +121,7 @@ def watching(
         table = LiveTable(title, total_rounds, lanes, height=console.size.height)
         live = Live(table, console=console, refresh_per_second=4)
         try:
-            yield table.watcher(on_first_round=live.start)
+            yield table.watcher(on_start=live.start)
         finally:
             table.over = True
             if live.is_started:
@@ -183,22 +183,27 @@ class LiveTable:
         self._inside = False
         self._spinner = Spinner("dots", style="green")
         self._start: Callable[[], Any] | None = None
+        self._starting = ""
         self.over = False
 
-    def watcher(self, on_first_round: Callable[[], Any]) -> Watcher:
-        """Return the callbacks that feed the table; drawing starts with the first round."""
-        self._start = on_first_round
-        return Watcher(self._opened, self._replied, self._closed)
+    def watcher(self, on_start: Callable[[], Any]) -> Watcher:
+        """Return the callbacks that feed the table; the first of them starts the drawing."""
+        self._start = on_start
+        return Watcher(self._begin, self._opened, self._replied, self._closed)
+
+    def _begin(self, what: str) -> None:
+        self._starting = what
+        if self._start is not None:
+            self._title = self._title_of()
+            self._start()
+            self._start = None
 
     def _opened(self, round_: int, cohort: Sequence[str]) -> None:
         self._pace.open()
         self._round, self._done = round_, round_ - 1
         self._cohort = self._waiting = tuple(cohort)
         self._inside = True
-        if self._start is not None:
-            self._title = self._title_of()
-            self._start()
-            self._start = None
+        self._begin("")
 
     def _replied(self, reply: Update | Failure, failure: Failure | None) -> None:
         self._waiting = tuple(c for c in self._waiting if c != reply.client_id)
@@ -235,6 +240,8 @@ class LiveTable:
         doing = f"training: {now}" if now else "scoring and saving"
         back = f"{len(self._cohort) - len(self._waiting)} of {count(len(self._cohort), 'vehicle')}"
         text = f"round {self._round} of {self._total}, {back} back, {doing}"
+        if self._starting:
+            text = f"starting {self._starting}"
         grid.add_row(self._spinner, Text(text, overflow="ellipsis", no_wrap=True))
         return grid
 

@@ -39,6 +39,7 @@ class Log(Protocol):
 class Watcher:
     """What a user sees while it runs; every callback may be left out."""
 
+    starting: Callable[[str], None] = lambda what: None  # before the first round, if it takes long
     round_opened: Callable[[int, Sequence[str]], None] = lambda round_, cohort: None
     replied: Callable[[Update | Failure, Failure | None], None] = lambda reply, failure: None
     round_closed: Callable[[Record], None] = lambda record: None
