@@ -65,6 +65,18 @@ POINTS = {
 }
 
 
+def kill_at(point: str, toml: Path, out: Path) -> None:
+    """Run an experiment in a process of its own until it kills itself."""
+    module, name, call, when = POINTS[point]
+    victim = subprocess.run(
+        [sys.executable, "-c", _VICTIM, module, name, str(call), when, str(toml), str(out)],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert victim.returncode == -signal.SIGKILL, victim.stderr
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, fleetseg.Run]:
     """An uninterrupted run, and the cache that all runs share."""
@@ -76,14 +88,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, fleetseg.Run]
 def test_killed_and_resumed(point: str, whole: tuple[Path, fleetseg.Run], tmp_path: Path) -> None:
     cache, uninterrupted = whole
     out, toml = tmp_path / "run", uninterrupted.folder / "experiment.toml"
-    module, name, call, when = POINTS[point]
-    victim = subprocess.run(
-        [sys.executable, "-c", _VICTIM, module, name, str(call), when, str(toml), str(out)],
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-    assert victim.returncode == -signal.SIGKILL, victim.stderr
+    kill_at(point, toml, out)
     resumed = fleetseg.run(tiny_experiment(cache), out=out, resume=True)
     assert resumed.model_sha256 == uninterrupted.model_sha256
     assert [r["round"] for r in read_records(out)] == [1, 2, 3]
@@ -95,14 +100,7 @@ def test_killed_and_resumed_with_a_codec(tmp_path: Path) -> None:
     experiment = tiny_experiment(tmp_path / "cache", federation={"uplink": "topk(10%)+int8"})
     uninterrupted = fleetseg.run(experiment, out=tmp_path / "whole")
     toml, out = uninterrupted.folder / "experiment.toml", tmp_path / "run"
-    module, name, call, when = POINTS["after two of four updates"]
-    victim = subprocess.run(
-        [sys.executable, "-c", _VICTIM, module, name, str(call), when, str(toml), str(out)],
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-    assert victim.returncode == -signal.SIGKILL, victim.stderr
+    kill_at("after two of four updates", toml, out)
     resumed = fleetseg.run(experiment, out=out, resume=True)
     assert resumed.model_sha256 == uninterrupted.model_sha256
 
