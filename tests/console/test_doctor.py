@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,3 +49,9 @@ def test_a_missing_extra_is_a_note_with_its_command(monkeypatch: pytest.MonkeyPa
     (finding,) = doctor._extras()
     assert finding.verdict == "note"
     assert finding.detail == "without no-such-package; pip install 'fleetseg[zoo]'"
+
+
+def test_it_knows_all_extras_for_users() -> None:
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    extras = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(doctor._EXTRAS) == set(extras) - {"dev"}

