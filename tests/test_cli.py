@@ -85,7 +85,9 @@ def test_commands_and_options_are_these() -> None:
             "--set", "--out", "--resume", "--engine", "--workers", "--baseline", "--json",
             "--quiet", "-q", "--debug",
         },
-        "evaluate": {"--dataset", "--root", "--split", "--json", "--pictures", "--debug"},
+        "evaluate": {
+            "--dataset", "--root", "--split", "--experiment", "--json", "--pictures", "--debug"
+        },
         "partition": {"--set", "--out", "--json", "--debug"},
         "doctor": {"--debug"},
         "demo": {"--out", "--debug"},
@@ -253,6 +255,34 @@ def test_evaluate(finished: Path, tmp_path: Path) -> None:
     table = fleetseg(*words)
     assert f"mIoU            {scores['miou']:.3f}  (11 classes, dataset-level" in table.stdout
     assert "10 images of camvid/train" in table.stdout
+
+
+def test_evaluate_where_an_experiment_scores(finished: Path, tmp_path: Path) -> None:
+    """The held-out frames of another experiment are those that its manifest lists."""
+    toml = tmp_path / "e.toml"
+    toml.write_text(
+        'name = "held"\n[data]\nsize = [48, 64]\n'
+        '[[data.sources]]\ncities = ["amber", "delta"]\nconditions = ["day"]\n'
+        "frames_per_drive = 4\n[partition]\nholdout = 0.25\n"
+        '[evaluation]\nby = "city"\n'
+    )
+    result = fleetseg("evaluate", finished, "--experiment", toml, "--json")
+    assert result.exit_code == 0, result.output
+    scores = json.loads(result.stdout)
+    assert scores["images"] == 2
+    assert set(scores["by_domain"]) == {"amber", "delta"}
+    assert (
+        "2 images of the test frames of held"
+        in fleetseg("evaluate", finished, "--experiment", toml).stdout
+    )
+    toml.write_text('name = "none"\n[[data.sources]]\nframes_per_drive = 1\n')
+    assert "has no test frames" in error_of(fleetseg("evaluate", finished, "--experiment", toml))
+    toml.write_text('name = "seven"\n[data]\nlabel_space = "idd7"\n')
+    words = ["evaluate", finished, "--experiment", toml]
+    assert "got camvid11, expected idd7" in error_of(fleetseg(*words))
+    assert fleetseg("evaluate", finished).exit_code == 2
+    assert fleetseg(*words, "--dataset", "camvid").exit_code == 2
+    assert fleetseg(*words, "--pictures", tmp_path / "p").exit_code == 2
 
 
 def test_evaluate_needs_a_projection(finished: Path, tmp_path: Path) -> None:

@@ -90,14 +90,15 @@ def run(
 @reports_errors
 def evaluate(
     model: o.ModelOrRun,
-    dataset: o.Dataset,
+    dataset: o.Dataset = "",
     root: o.Root = "",
     split: o.Split = "test",
+    experiment: o.TestFrames = None,
     as_json: o.Json = False,
     pictures: o.Pictures = None,
     debug: o.Debug = False,
 ) -> None:
-    """Score a model on a data set: IoU of every class, mIoU, per domain.
+    """Score a model on a data set, or where an experiment scores: IoU of every class, per domain.
 
     \b
     Examples:
@@ -105,12 +106,21 @@ def evaluate(
       fleetseg evaluate runs/camvid --dataset camvid --root data/camvid --split val
       fleetseg evaluate runs/camvid/model --dataset cityscapes --root data/cityscapes \\
         --split val --pictures looks --json
+      fleetseg evaluate runs/one-country --experiment examples/two-countries.toml
     """  # noqa: D301
     from fleetseg.config import SourceConfig
-    from fleetseg.console.evaluating import evaluate_and_show
+    from fleetseg.console.evaluating import evaluate_and_show, evaluate_where
+    from fleetseg.experiment_file import load_experiment
 
-    config = SourceConfig(kind=dataset, root=root, split=split)
-    evaluate_and_show(model, config, as_json=as_json, pictures=pictures)
+    if bool(dataset) == (experiment is not None):
+        raise typer.BadParameter("name one of --dataset and --experiment")
+    if experiment is None:
+        config = SourceConfig(kind=dataset, root=root, split=split)
+        evaluate_and_show(model, config, as_json=as_json, pictures=pictures)
+    elif pictures is not None:
+        raise typer.BadParameter("--pictures goes with --dataset")
+    else:
+        evaluate_where(model, load_experiment(experiment), as_json=as_json)
 
 
 @app.command()

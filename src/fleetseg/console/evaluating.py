@@ -11,20 +11,25 @@ from typing import Any
 import typer
 from rich.text import Text
 
-from fleetseg.config import SourceConfig
+from fleetseg.baselines import held_out_set
+from fleetseg.config import Experiment, SourceConfig
 from fleetseg.console import count, say, stderr_console, stdout_console
 from fleetseg.console.reading import reading
 from fleetseg.console.tables import domains_table, iou_table, score_lines
 from fleetseg.data.cache import default_cache_dir, open_store
+from fleetseg.data.labels import LabelSpace, label_space
+from fleetseg.data.sample import Pairs
 from fleetseg.data.sources import evenly_spaced, open_source
 from fleetseg.data.store import Store, View
 from fleetseg.errors import DataError, ModelError
 from fleetseg.evaluation.pictures import side_by_side
 from fleetseg.evaluation.predict import evaluate_by_domain, predict
-from fleetseg.evaluation.scores import Scores, score_domains, sum_confs
+from fleetseg.evaluation.scores import Scores, add_up, score_domains, sum_confs
 from fleetseg.learning.hardware import resolve
 from fleetseg.models.folder import load_model
 from fleetseg.models.segmenter import Segmenter
+from fleetseg.scoring import Conf_CC
+from fleetseg.study import prepare
 
 _BATCH = 8
 _PICTURES = 16
@@ -57,6 +62,19 @@ def evaluate_and_show(
     with reading(stderr_console(), quiet=as_json) as progress:
         what = f"{config.kind}/{config.split}"
         result = evaluate(path, config, pictures, lambda n, of: progress(what, n, of))
+    _show(result, what, as_json=as_json)
+    if result.pictures and not as_json:
+        say(stdout_console(), f"{count(len(result.pictures), 'picture')} in {pictures}")
+
+
+def evaluate_where(path: Path, experiment: Experiment, *, as_json: bool) -> None:
+    """Score a model on the test frames of an experiment, grouped as it says, and print."""
+    with reading(stderr_console(), quiet=as_json) as progress:
+        result = evaluate_on(path, experiment, progress)
+    _show(result, f"the test frames of {experiment.name}", as_json=as_json)
+
+
+def _show(result: Evaluated, what: str, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result.to_dict()))
         return
@@ -72,8 +90,6 @@ def evaluate_and_show(
     say(console, f"{count(result.num_images, 'image')} of {what}")
     for text in result.bad:
         say(console, f"bad sample skipped: {text}", "yellow")
-    if result.pictures:
-        say(console, f"{count(len(result.pictures), 'picture')} in {pictures}")
 
 
 def evaluate(
@@ -89,13 +105,11 @@ def evaluate(
         ConfigError: the data set's labels cannot be projected to the model's label space.
         DataError: no usable labelled sample.
     """
-    model = load_model(path)
-    if model.space is None or model.size_hw is None:
-        raise ModelError("the model does not say its label space and size", where=path)
+    model, space, size_hw = _described(path)
     store = open_store(
         open_source(config),
-        size_hw=model.size_hw,
-        space=model.space,
+        size_hw=size_hw,
+        space=space,
         cache_dir=default_cache_dir(),
         native_labels=True,
         progress=progress,
@@ -103,22 +117,67 @@ def evaluate(
     good = [i for i in range(len(store)) if i not in store.bad and store.labelled[i]]
     if not good:
         raise DataError("no usable labelled sample to evaluate on", where=config.root or None)
+    conf_by_domain = _confs(model, View(store, good), [store.samples[i].domain for i in good])
+    return Evaluated(
+        scores=Scores.of(sum_confs(conf_by_domain), space),
+        by_domain=score_domains(conf_by_domain, space),
+        num_images=len(good),
+        bad=tuple(store.bad.values()),
+        pictures=() if pictures is None else _draw(model, store, good, pictures),
+    )
+
+
+def evaluate_on(path: Path, experiment: Experiment, progress: Any = None) -> Evaluated:
+    """Score a model on an experiment's evaluation sets, or else on its held-out frames.
+
+    Raises:
+        ModelError: no model there, or one of another label space.
+        DataError: the experiment has neither evaluation sets nor held-out frames.
+    """
+    model, space, size_hw = _described(path)
+    if space != label_space(experiment.data.label_space):
+        raise ModelError(
+            "the model has another label space than the experiment",
+            where=path,
+            got=space.name,
+            expected=experiment.data.label_space,
+        )
+    if not experiment.data.evaluation and experiment.partition.holdout == 0:
+        raise DataError(
+            "the experiment has no test frames",
+            where=experiment.name,
+            cure="Add [[data.evaluation]] or partition.holdout",
+        )
+    data = experiment.data.model_copy(update={"size": size_hw})
+    study = prepare(experiment.model_copy(update={"data": data}), progress)
+    sets = study.evaluation or (held_out_set(study),)
+    conf_by_domain = add_up([_confs(model, part.pairs, part.domains) for part in sets])
+    return Evaluated(
+        scores=Scores.of(sum_confs(conf_by_domain), space),
+        by_domain=score_domains(conf_by_domain, space),
+        num_images=sum(len(part.pairs) for part in sets),
+        bad=(),
+        pictures=(),
+    )
+
+
+def _described(path: Path) -> tuple[Segmenter, LabelSpace, tuple[int, int]]:
+    model = load_model(path)
+    if model.space is None or model.size_hw is None:
+        raise ModelError("the model does not say its label space and size", where=path)
+    return model, model.space, model.size_hw
+
+
+def _confs(model: Segmenter, pairs: Pairs, domains: Sequence[str]) -> dict[str, Conf_CC]:
     hardware = resolve("auto", "auto")
-    conf_by_domain = evaluate_by_domain(
+    return evaluate_by_domain(
         model.to(hardware.device),
-        View(store, good),
-        [store.samples[i].domain for i in good],
+        pairs,
+        domains,
         num_classes=model.num_classes,
         batch_size=_BATCH,
         device=hardware.device,
         context=hardware.autocast,
-    )
-    return Evaluated(
-        scores=Scores.of(sum_confs(conf_by_domain), model.space),
-        by_domain=score_domains(conf_by_domain, model.space),
-        num_images=len(good),
-        bad=tuple(store.bad.values()),
-        pictures=() if pictures is None else _draw(model, store, good, pictures),
     )
 
 

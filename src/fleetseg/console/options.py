@@ -85,7 +85,19 @@ ModelOrRun = Annotated[
 Dataset = Annotated[
     str,
     typer.Option(
-        "--dataset", metavar="KIND", help="synthetic, camvid, idd_lite, cityscapes or folder."
+        "--dataset",
+        metavar="KIND",
+        help="synthetic, camvid, idd_lite, cityscapes or folder.",
+        show_default=False,
+    ),
+]
+TestFrames = Annotated[
+    Path | None,
+    typer.Option(
+        "--experiment",
+        metavar="EXPERIMENT.toml",
+        help="Instead of a data set: what this experiment scores on, held-out frames included.",
+        show_default=False,
     ),
 ]
 Root = Annotated[
