@@ -42,7 +42,8 @@ def run(
         experiment: an Experiment, or the path of its TOML file.
         out: the run folder; default runs/<time>_<name>.
         resume: go on with the run in `out` if it holds one.
-        net: your own network, (N, 3, H, W) in [0, 1] -> logits (N, classes, H, W).
+        net: your own network, (N, 3, H, W) -> logits (N, classes, H, W); it gets images normalised
+            with ImageNet's mean and standard deviation, unless you `wrap` it yourself.
         clients: your own data, client name -> collection of (image_HWC, label_HW) uint8 pairs.
         evaluation: your own held-out data, set name -> collection of pairs.
         space: the label space of your own data; default the experiment's.

@@ -1,4 +1,4 @@
-"""The two runs that every federated figure stands between.
+"""The two runs that a federated figure is compared with.
 
 * centralised: all vehicles' samples pooled in one place, the same number of gradient steps;
 * local: each vehicle alone, as many local steps as it would take in the federation.

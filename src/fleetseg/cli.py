@@ -65,7 +65,7 @@ def run(
     \b
     Examples:
       fleetseg run examples/tiny.toml
-      fleetseg run examples/tiny.toml --set federation.rounds=6 --out runs/tiny
+      fleetseg run examples/tiny.toml --set federation.rounds=12 --out runs/tiny
       fleetseg run --resume --out runs/tiny
       fleetseg run examples/tiny.toml --baseline centralised
       fleetseg run examples/tiny.toml --json > rounds.jsonl

@@ -22,6 +22,8 @@ from fleetseg.federation.messages import Enrolment, taking_part
 Progress = Callable[[str, int, int], None]
 """Called with (what is being read, how many are done, of how many)."""
 
+_BAD = "bad sample skipped: "
+
 
 @dataclass(frozen=True)
 class EvaluationSet:
@@ -42,6 +44,11 @@ class Study:
     manifest: Manifest | None  # None when the user brought pairs of their own
     seen_domains: frozenset[str]  # of any training sample
     notes: tuple[str, ...]  # bad samples, clients that abstain, drives on both sides
+
+    @property
+    def bad(self) -> tuple[str, ...]:
+        """What is wrong with each bad sample."""
+        return tuple(n.removeprefix(_BAD) for n in self.notes if n.startswith(_BAD))
 
     @property
     def enrolled(self) -> dict[str, Enrolment]:
@@ -249,7 +256,7 @@ def _notes(
 ) -> list[str]:
     notes = []
     for store in (*pool.train, *stores):
-        notes += [f"bad sample skipped: {text}" for text in store.bad.values()]
+        notes += [_BAD + text for text in store.bad.values()]
     for name, client in clients.items():
         if client.enrolment.abstains:
             notes.append(f"client {name} abstains: {client.enrolment.abstains}")

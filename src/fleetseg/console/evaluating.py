@@ -156,7 +156,7 @@ def evaluate_on(path: Path, experiment: Experiment, progress: Any = None) -> Eva
         scores=Scores.of(sum_confs(conf_by_domain), space),
         by_domain=score_domains(conf_by_domain, space),
         num_images=sum(len(part.pairs) for part in sets),
-        bad=(),
+        bad=study.bad,
         pictures=(),
     )
 
