@@ -229,7 +229,7 @@ def test_a_bug_of_ours_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> Non
     def broken(*args: object) -> None:
         raise KeyError("x")
 
-    monkeypatch.setattr("fleetseg.config.to_toml", broken)
+    monkeypatch.setattr("fleetseg.experiment_file.to_toml", broken)
     assert "KeyError: 'x'. This looks like a bug in fleetseg" in error_of(
         fleetseg("config", "show")
     )
