@@ -34,5 +34,5 @@ clean:
 	@touch $@
 
 .venv/.installed-dev: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[zoo,pretrained,compression,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[zoo,pretrained,compression,fleet,dev]'
 	@touch $@ .venv/.installed

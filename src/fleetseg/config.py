@@ -129,6 +129,8 @@ class FederationConfig(_Section):
     server_momentum: float = Field(default=0.0, ge=0, lt=1)  # FedAvgM
     quorum: float = Field(default=0.5, ge=0, le=1)  # share of the cohort that must be usable
     max_failed_rounds: int = Field(default=3, ge=1)  # in a row without quorum, then the run ends
+    # Ask this many times the cohort, and close the round once a cohort's worth of updates is in.
+    over_selection: float = Field(default=1.0, ge=1, le=2)
     deadline_s: float = Field(default=0.0, ge=0)  # 0 = none; virtual time when conditions are set
     max_update_norm: float = Field(default=0.0, ge=0)  # L2 of the trainable delta, 0 = off
     uplink: str = "none"  # codec of updates: none, int8, topk(1%)+int8, ...: see compression.codec
@@ -167,11 +169,24 @@ class BaselineConfig(_Section):
 class EngineConfig(_Section):
     """Where clients run."""
 
-    kind: Literal["auto", "inprocess", "workers"] = "auto"
-    workers: int = Field(default=0, ge=0)  # 0 = one per core
+    kind: Literal["auto", "inprocess", "workers", "fleet"] = "auto"
+    workers: int = Field(default=0, ge=0)  # 0 = one per core; kind = "fleet": sites, 0 = up to 4
     threads: int = Field(default=1, ge=1)  # per client; part of the result, so never automatic
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+
+class FleetConfig(_Section):
+    """Patience with a real network; no part of what defines the result."""
+
+    min_vehicles: int = Field(default=1, ge=1)  # fewer than these, and the run waits
+    wait_s: float = Field(default=300.0, gt=0)  # for min_vehicles, then the run ends
+    gather_s: float = Field(default=120.0, gt=0)  # for vehicles to open their data, per segment
+    silent_s: float = Field(default=15.0, gt=2)  # without a sign of life, a vehicle is lost
+    fetch_s: float = Field(default=20.0, gt=0)  # idle, and its task not fetched: lost
+    segment_rounds: int = Field(default=50, ge=1)  # then the engine's job is renewed
+    renew_s: float = Field(default=60.0, ge=0)  # earliest renewal for a vehicle that came back
+    outage_s: float = Field(default=300.0, gt=0)  # without any connection, then the run ends
 
 
 class Experiment(_Section):
@@ -188,6 +203,7 @@ class Experiment(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()
     engine: EngineConfig = EngineConfig()
+    fleet: FleetConfig = FleetConfig()
 
     @field_validator("name")
     @classmethod
@@ -210,8 +226,9 @@ class Experiment(_Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what defines the result: all but the engine's kind and number of workers."""
+        """SHA-256 of what defines the result: not where clients run, nor how long one waits."""
         fields = self.model_dump(mode="json")
+        del fields["fleet"]
         for key in ("kind", "workers"):
             del fields["engine"][key]
         del fields["data"]["cache"]

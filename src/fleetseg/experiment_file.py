@@ -36,6 +36,19 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     return make_experiment(fields, where=str(path), base=path.parent)
 
 
+def make_experiment_from_text(text: str, *, where: str) -> Experiment:
+    """Read an experiment that came as a message; paths in it are left as they are.
+
+    Raises:
+        ConfigError: as `load_experiment`.
+    """
+    try:
+        fields = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not valid TOML ({error})", where=where) from None
+    return make_experiment(fields, where=where)
+
+
 def make_experiment(
     fields: Mapping[str, Any], *, where: str = "experiment", base: Path = Path()
 ) -> Experiment:

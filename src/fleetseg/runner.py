@@ -4,42 +4,42 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from fleetseg.compression.codec import parse_codec
-from fleetseg.compression.uplink import Uplink
 from fleetseg.config import Experiment
 from fleetseg.engines.compressed import CompressedEngine
 from fleetseg.engines.conditions import SimulatedConditions
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.engines.workers import WorkersEngine
-from fleetseg.errors import DataError, ModelError, QuorumLost
+from fleetseg.errors import ConfigError, DataError, QuorumLost
+from fleetseg.experiment_file import to_toml
 from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState, no_momentum
-from fleetseg.federation.client import Workbench
-from fleetseg.federation.client_state import ClientMemory
 from fleetseg.federation.cohort import choose
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.messages import taking_part
 from fleetseg.federation.runfolder import RunFolder, can_resume, environment
-from fleetseg.federation.tensors import Layout, layout_of, read_state
-from fleetseg.federation.wire import message_bytes
-from fleetseg.learning.hardware import Hardware, resolve
+from fleetseg.federation.tensors import read_state
+from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.losses import class_weights
-from fleetseg.models.build import build_model, wrap
 from fleetseg.models.folder import load_model, save_model
 from fleetseg.models.segmenter import Segmenter
+from fleetseg.parts import Parts, build_parts
 from fleetseg.scoring import Scorer
 from fleetseg.study import Study
+
+if TYPE_CHECKING:
+    from fleetseg.engines.fleet import Terms
+
+OpenEngine = Callable[[Parts], AbstractContextManager[Engine]]
 
 
 @dataclass(frozen=True)
@@ -69,24 +69,6 @@ class Run:
         return load_model(self.folder, net)
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """The pieces of one run, built once."""
-
-    experiment: Experiment
-    study: Study
-    bench: Workbench
-    folder: RunFolder
-    watcher: rounds.Watcher
-    uplink: Uplink | None  # how updates are compressed, if they are
-
-    @cached_property
-    def message_bytes(self) -> tuple[int, int]:
-        """Encoded size of a broadcast, and of an update at most."""
-        down, up = message_bytes(self.bench.layout, read_state(self.bench.model, self.bench.layout))
-        return down, self.uplink.max_bytes if self.uplink else up
-
-
 def run_study(
     experiment: Experiment,
     study: Study,
@@ -95,20 +77,23 @@ def run_study(
     resume: bool = False,
     net: nn.Module | None = None,
     watcher: rounds.Watcher | None = None,
+    open_engine: OpenEngine | None = None,
 ) -> Run:
     """Run an experiment on a prepared study; Ctrl-C ends it with a usable run folder.
+
+    `open_engine` may bring an engine whose clients are not the study's own (a fleet).
 
     Raises:
         CheckpointError: if `out` holds a run and `resume` is false, or belongs to another one.
         QuorumLost: the model of the last good round is saved by then.
     """
     started_s = time.monotonic()
-    parts = _parts(experiment, study, out, net, watcher or rounds.Watcher())
+    parts = build_parts(experiment, study, out, net, watcher or rounds.Watcher())
     state, notes = _open(parts, resume)
     latest = _Latest(parts.folder, state)
     reason = "failed"
     try:
-        with _engine(parts) as engine:
+        with (open_engine or _engine)(parts) as engine:
             scorer = Scorer(study, parts.bench, engine)
             plan = _plan(parts, engine, scorer)
             reason = rounds.run(plan, engine, state, latest, parts.watcher)
@@ -166,67 +151,7 @@ class _Latest:
             self.last_scores, self.scored_round = record["scores"], record["round"]
 
 
-def _parts(
-    experiment: Experiment,
-    study: Study,
-    out: Path,
-    net: nn.Module | None,
-    watcher: rounds.Watcher,
-) -> _Parts:
-    hardware = resolve(experiment.engine.device, experiment.engine.precision)
-    model = _model(experiment, study, net).to(hardware.device)
-    model = model.to(memory_format=torch.channels_last)
-    layout = layout_of(model)
-    bench = Workbench(
-        model=model,
-        layout=layout,
-        experiment=experiment,
-        hardware=hardware,
-        num_classes=study.space.num_classes,
-        memory=ClientMemory(out / "clients"),
-    )
-    return _Parts(
-        experiment=experiment,
-        study=study,
-        bench=bench,
-        folder=RunFolder(out, experiment, layout.digest),
-        watcher=watcher,
-        uplink=_uplink(experiment, layout, out),
-    )
-
-
-def _uplink(experiment: Experiment, layout: Layout, out: Path) -> Uplink | None:
-    settings = experiment.federation
-    codec, residuals = parse_codec(settings.uplink), ClientMemory(out / "residuals")
-    if codec is None:
-        return None
-    return Uplink(codec, layout, experiment.seed, residuals, settings.max_update_norm)
-
-
-def _model(experiment: Experiment, study: Study, net: nn.Module | None) -> Segmenter:
-    classes = study.space.num_classes
-    if net is not None:
-        return net if isinstance(net, Segmenter) else wrap(net, classes)
-    model = build_model(
-        experiment.model.name,
-        classes,
-        pretrained=experiment.model.pretrained,
-        seed=experiment.seed,
-    )
-    if not experiment.model.start:
-        return model
-    start = load_model(Path(experiment.model.start))
-    if (start.name, start.num_classes) != (model.name, classes):
-        raise ModelError(
-            "the model to start from is another one",
-            where=experiment.model.start,
-            got=f"{start.name} with {start.num_classes} classes",
-            expected=f"{model.name} with {classes}",
-        )
-    return start
-
-
-def _open(parts: _Parts, resume: bool) -> tuple[ServerState, list[str]]:
+def _open(parts: Parts, resume: bool) -> tuple[ServerState, list[str]]:
     folder, manifest = parts.folder, parts.study.manifest
     if resume and can_resume(folder.path):
         if manifest is not None and manifest != type(manifest).read(folder.path / "manifest.json"):
@@ -247,8 +172,12 @@ def _open(parts: _Parts, resume: bool) -> tuple[ServerState, list[str]]:
 
 
 @contextmanager
-def _engine(parts: _Parts) -> Iterator[Engine]:
+def _engine(parts: Parts) -> Iterator[Engine]:
     experiment, clients = parts.experiment, parts.study.clients
+    if experiment.engine.kind == "fleet":
+        with _loopback(parts) as fleet:
+            yield _with_conditions(fleet, parts)
+        return
     workers = num_workers(experiment, parts.study, parts.bench.hardware)
     if workers == 0:
         yield _wrapped(InProcessEngine(clients, parts.bench), parts)
@@ -256,6 +185,30 @@ def _engine(parts: _Parts) -> Iterator[Engine]:
     parts.watcher.starting("1 worker" if workers == 1 else f"{workers} workers")
     with WorkersEngine(clients, parts.bench, workers) as engine:
         yield _wrapped(engine, parts)
+
+
+@contextmanager
+def _loopback(parts: Parts) -> Iterator[Engine]:
+    from fleetseg.engines.nvflare.loopback import loopback
+
+    if parts.study.manifest is None:
+        raise ConfigError(
+            "a fleet reads its data from disk, and these are Python objects",
+            cure="Use --engine inprocess or workers",
+        )
+    parts.watcher.starting("a fleet on this machine")
+    toml, names = to_toml(parts.experiment), sorted(parts.study.clients)
+    with loopback(fleet_terms(parts), parts.folder.path, names, toml) as engine:
+        yield engine
+
+
+def fleet_terms(parts: Parts) -> Terms:
+    """What a run and the vehicles of a fleet must agree on."""
+    from fleetseg.engines.fleet import Terms
+    from fleetseg.engines.nvflare.serve import run_name
+
+    run, bench = run_name(parts.folder.path), parts.bench
+    return Terms(run, parts.experiment, bench.layout, parts.study.space, parts.uplink)
 
 
 def num_workers(experiment: Experiment, study: Study, hardware: Hardware) -> int:
@@ -270,17 +223,21 @@ def num_workers(experiment: Experiment, study: Study, hardware: Hardware) -> int
     return workers if settings.kind == "workers" else 0
 
 
-def _wrapped(engine: Engine, parts: _Parts) -> Engine:
+def _wrapped(engine: Engine, parts: Parts) -> Engine:
     """Put a codec and simulated trouble in front of an engine, if the experiment has them."""
-    settings = parts.experiment.federation
     if parts.uplink is not None:
         engine = CompressedEngine(engine, parts.uplink)
+    return _with_conditions(engine, parts)
+
+
+def _with_conditions(engine: Engine, parts: Parts) -> Engine:
+    settings = parts.experiment.federation
     if settings.conditions.dropout == 0 and settings.conditions.stragglers == 0:
         return engine
     return SimulatedConditions(engine, parts.experiment, sum(parts.message_bytes))
 
 
-def _plan(parts: _Parts, engine: Engine, scorer: Scorer) -> rounds.Plan:
+def _plan(parts: Parts, engine: Engine, scorer: Scorer) -> rounds.Plan:
     layout = parts.bench.layout
     weights: tuple[float, ...] = ()
     if parts.experiment.training.class_weights == "fleet":
@@ -298,7 +255,7 @@ def _plan(parts: _Parts, engine: Engine, scorer: Scorer) -> rounds.Plan:
     )
 
 
-def _finish(parts: _Parts, latest: _Latest, reason: str, seconds: float) -> str:
+def _finish(parts: Parts, latest: _Latest, reason: str, seconds: float) -> str:
     """Save the last committed model and close the log."""
     bench = parts.bench
     bench.tensors.load(latest.state.model)

@@ -27,8 +27,7 @@ def to_integers(
     `sizes_G` says how many values in a row share a scale; a size of 0 is allowed. A group that
     holds NaN or infinity gets a scale that is not finite, so that nobody takes its codes for good.
     """
-    filled_G = sizes_G > 0
-    starts = np.concatenate([[0], np.cumsum(sizes_G[filled_G])[:-1]])
+    filled_G, starts = _filled(sizes_G)
     scales_G = np.zeros(sizes_G.size, dtype=np.float32)
     if values_V.size:
         highest = np.maximum.reduceat(values_V, starts)
@@ -44,6 +43,14 @@ def to_integers(
         np.clip(work_V, -levels, levels, out=work_V)
         codes_V = work_V.astype(np.int8)
     return codes_V, scales_G
+
+
+def _filled(
+    sizes_G: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Say which groups have values, and where the values of those begin."""
+    filled_G = sizes_G > 0
+    return filled_G, np.concatenate([[0], np.cumsum(sizes_G[filled_G])[:-1]])
 
 
 def from_integers(codes_V: Codes, scales_G: Floats, sizes_G: npt.NDArray[np.int64]) -> Floats:
@@ -101,8 +108,7 @@ def to_float16(
 
     Changes of weights are mostly below 6e-5, where a plain float16 has few digits left.
     """
-    filled_G = sizes_G > 0
-    starts = np.concatenate([[0], np.cumsum(sizes_G[filled_G])[:-1]])
+    filled_G, starts = _filled(sizes_G)
     scales_G = np.ones(sizes_G.size, dtype=np.float32)
     if values_V.size:
         most = np.maximum.reduceat(np.abs(values_V), starts)

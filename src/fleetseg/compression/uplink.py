@@ -22,12 +22,12 @@ from fleetseg.federation.checks import check_tensors
 from fleetseg.federation.client_state import ClientMemory
 from fleetseg.federation.messages import Update
 from fleetseg.federation.tensors import Layout, ModelState
+from fleetseg.federation.wire import checked_update_meta, update_meta
 
 VERSION = 1
 _MAGIC = b"FSUP"
 _HEADER_BYTES = 8192  # most of a header
 _LEVEL = 1  # of zstd: higher ones gain a percent on random low bits and take several times longer
-_FIELDS = ("round", "client_id", "num_images", "num_pixels", "num_steps", "images_seen", "loss")
 _RESIDUAL = "residual"
 
 
@@ -81,7 +81,7 @@ class Uplink:
         header, frame = self._opened(data)
         state = decode(self._expanded(frame), self.plan)
         return Update(
-            tensors=self.layout.views(state), wire_bytes=len(data), **_checked_fields(header)
+            tensors=self.layout.views(state), wire_bytes=len(data), **checked_update_meta(header)
         )
 
     def _header(self, update: Update) -> bytes:
@@ -89,7 +89,7 @@ class Uplink:
             "version": VERSION,
             "codec": self.codec.name,
             "layout": self.layout.digest,
-            "update": {name: getattr(update, name) for name in _FIELDS},
+            "update": update_meta(update),
         }
         try:
             header = json.dumps(fields).encode()
@@ -152,14 +152,6 @@ class Uplink:
             return bytes(expand(frame, max_output_size=wanted, allow_extra_data=False))
         except (zstd.ZstdError, MemoryError):
             raise UpdateRejected("malformed", "the payload cannot be expanded") from None
-
-
-def _checked_fields(fields: Any) -> dict[str, Any]:
-    if not isinstance(fields, dict) or set(fields) != set(_FIELDS):
-        raise UpdateRejected("malformed", "header fields differ")
-    if not isinstance(fields["client_id"], str):
-        raise UpdateRejected("malformed", "the client's name is no text")
-    return fields
 
 
 def zstandard() -> Any:

@@ -153,6 +153,44 @@ def _clash(owner: _Owner, other: _Owner) -> bool:
     return owner != other and ("clients" in sides or sides == {"held_out"})
 
 
+def is_manifest(path: Path) -> bool:
+    """Say whether a file looks like a manifest (and not like another split file)."""
+    if not path.is_file():
+        return False
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return '"sha256"' in file.read(200)
+
+
+def match_manifest(
+    manifest: Manifest, samples: Sequence[Sample], where: Path
+) -> dict[str, tuple[int, ...]]:
+    """Return client -> numbers of its samples, held-out ones included.
+
+    A vehicle has its own samples only, so clients none of whose samples are here are left out.
+
+    Raises:
+        DataError: some samples of a client are here and others are not.
+    """
+    number_of = {sample.id: number for number, sample in enumerate(samples)}
+    held = {}
+    for client, entries in manifest.clients.items():
+        ids = [entry.id for entry in (*entries, *manifest.held_out.get(client, ()))]
+        here = [number_of[name] for name in ids if name in number_of]
+        if here and len(here) < len(ids):
+            missing = [name for name in ids if name not in number_of]
+            raise DataError(
+                f"samples of '{client}' are missing from the data",
+                where=where,
+                got=", ".join(missing[:5]),
+                cure="Give the vehicle all the images that the manifest lists for it",
+            )
+        if here:
+            held[client] = tuple(here)
+    if not held:
+        raise DataError("no sample of this manifest is in the data", where=where)
+    return held
+
+
 def require_no_leaks(manifest: Manifest) -> None:
     """Refuse a manifest in which a sample stands on two sides.
 

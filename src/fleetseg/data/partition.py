@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fleetseg import rng
 from fleetseg.config import PartitionConfig
 from fleetseg.data.leaf import match_samples, read_leaf
+from fleetseg.data.manifest import Manifest, is_manifest, match_manifest
 from fleetseg.data.sample import Sample
 from fleetseg.errors import ConfigError
 
@@ -45,7 +46,10 @@ def partition(
     in_time = _in_time(samples)
     if config.kind == "file":
         path = Path(config.file)
-        held = match_samples(read_leaf(path), samples, path)
+        if is_manifest(path):
+            held = match_manifest(Manifest.read(path), samples, path)
+        else:
+            held = match_samples(read_leaf(path), samples, path)
     elif config.kind == "iid":
         held = _iid(in_time, _wished(config, samples), seed)
     elif config.kind == "dirichlet":

@@ -23,6 +23,8 @@ MAX_LOSS = 1e9
 """Largest magnitude of a reported loss, so that a mean over clients stays finite."""
 MAX_COUNTER_STEP = 1 << 31
 """Most that a counter may grow in a round, so that no client can drive it to overflow."""
+MAX_NAME = 500
+"""Most characters of a client's name or of why it abstains."""
 
 
 def validate_update(
@@ -142,3 +144,27 @@ def validate_evaluation(
         pixels += int(conf_CC.sum())
     if pixels > max_pixels:
         raise UpdateRejected("count", "more pixels scored than enrolled", got=pixels)
+
+
+def check_enrolment(enrolment: Enrolment, num_classes: int) -> None:
+    """Check what a client says of itself, or raise UpdateRejected; its truth is not seen."""
+    texts = (enrolment.client_id, enrolment.abstains)
+    if not all(isinstance(text, str) and len(text) <= MAX_NAME for text in texts):
+        raise UpdateRejected("malformed", "a name is no text, or too long")
+    if not enrolment.client_id:
+        raise UpdateRejected("malformed", "a client without a name")
+    counts = (
+        enrolment.num_images,
+        enrolment.num_pixels,
+        enrolment.num_test_pixels,
+        *enrolment.histogram_C,
+    )
+    if not all(type(n) is int and 0 <= n < 1 << 53 for n in counts):
+        raise UpdateRejected("count", "an enrolled count is not in its range")
+    if len(enrolment.histogram_C) != num_classes:
+        got = len(enrolment.histogram_C)
+        raise UpdateRejected("labels", "another number of classes", got=got, expected=num_classes)
+    if sum(enrolment.histogram_C) != enrolment.num_pixels:
+        raise UpdateRejected("count", "class counts do not add up to the pixels")
+    if not enrolment.abstains and not (enrolment.num_images and enrolment.num_pixels):
+        raise UpdateRejected("count", "takes part without a labelled image")

@@ -22,6 +22,15 @@ from fleetseg.federation.messages import Broadcast, Update
 from fleetseg.federation.tensors import Layout, ModelState
 
 WIRE_VERSION = 1
+_UPDATE_FIELDS = (
+    "round",
+    "client_id",
+    "num_images",
+    "num_pixels",
+    "num_steps",
+    "images_seen",
+    "loss",
+)
 _META_BYTES = 8192  # the JSON entry is padded to this: all messages of a model have one size
 
 
@@ -34,8 +43,7 @@ def encode_broadcast(broadcast: Broadcast, layout: Layout) -> bytes:
 
 def encode_update(update: Update, layout: Layout) -> bytes:
     """Encode an update; its size depends on the layout only."""
-    names = ("round", "client_id", "num_images", "num_pixels", "num_steps", "images_seen", "loss")
-    return _encode("update", layout, update.tensors, {n: getattr(update, n) for n in names})
+    return _encode("update", layout, update.tensors, update_meta(update))
 
 
 def decode_broadcast(data: bytes, layout: Layout) -> Broadcast:
@@ -56,10 +64,22 @@ def decode_broadcast(data: bytes, layout: Layout) -> Broadcast:
 def decode_update(data: bytes, layout: Layout) -> Update:
     """Decode an update, or raise UpdateRejected; `validate_update` must follow."""
     meta, tensors = _decode("update", data, layout)
-    names = ("round", "client_id", "num_images", "num_pixels", "num_steps", "images_seen", "loss")
-    if set(meta) != set(names) or not isinstance(meta["client_id"], str):
-        raise UpdateRejected("malformed", "header fields differ", got=sorted(meta)[:20])
-    return Update(tensors=tensors, **meta)
+    return Update(tensors=tensors, **checked_update_meta(meta))
+
+
+def update_meta(update: Update) -> dict[str, Any]:
+    """Take from an update what its header says."""
+    return {name: getattr(update, name) for name in _UPDATE_FIELDS}
+
+
+def checked_update_meta(meta: Any) -> dict[str, Any]:
+    """Return a header's fields if they are those of an update, or raise UpdateRejected."""
+    if not isinstance(meta, dict) or set(meta) != set(_UPDATE_FIELDS):
+        got = sorted(meta)[:20] if isinstance(meta, dict) else type(meta).__name__
+        raise UpdateRejected("malformed", "header fields differ", got=got)
+    if not isinstance(meta["client_id"], str):
+        raise UpdateRejected("malformed", "the client's name is no text")
+    return meta
 
 
 def message_bytes(layout: Layout, state: ModelState) -> tuple[int, int]:

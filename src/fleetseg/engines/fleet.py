@@ -1,0 +1,358 @@
+"""Clients on other machines: deadlines, silence, stragglers, segments.
+
+What carries the messages is behind a `Network` (NVFlare first). It may lose a job, a server or a
+vehicle at any moment; what is asked again then is asked with the same broadcast, and the answer is
+the same, so a crash costs time and never changes the model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from fleetseg import __version__
+from fleetseg.compression.uplink import Uplink
+from fleetseg.config import Experiment, FleetConfig
+from fleetseg.data.labels import LabelSpace
+from fleetseg.engines.protocol import (
+    PROTOCOL,
+    experiment_for_vehicles,
+    labels_digest,
+    read_enrolments,
+    read_evaluation,
+    read_failure,
+)
+from fleetseg.engines.switchboard import Errand, Event, Switchboard, names_of
+from fleetseg.errors import EngineError, QuorumLost, UpdateRejected
+from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.tensors import Layout
+from fleetseg.federation.wire import decode_update, encode_broadcast
+
+_TICK_S = 0.1
+
+
+class Network(Protocol):
+    """Whatever keeps an engine's job running between this process and the sites."""
+
+    def trouble(self) -> str:
+        """Say why there is no segment now; empty while one runs or is on its way."""
+        ...
+
+    def returned(self) -> frozenset[str]:
+        """Sites that are reachable but not part of the running segment."""
+        ...
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a run and its vehicles must agree on."""
+
+    run: str  # the run's name, for client state
+    experiment: Experiment
+    layout: Layout
+    space: LabelSpace
+    uplink: Uplink | None
+    assigned: Mapping[str, Sequence[str]] | None = None  # site -> its vehicles; None = itself
+
+
+@dataclass
+class _Stand:
+    """Where a vehicle stands in one errand."""
+
+    site: str
+    task: str = ""
+    asked_s: float = 0.0
+    fetched: bool = False
+
+
+@dataclass
+class Roster:
+    """Who has enrolled in which segment, and who was refused."""
+
+    segment: int = 0
+    site_of: dict[str, str] = field(default_factory=dict)
+    enrolled: dict[str, Enrolment] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # per site
+    refused: dict[str, Failure] = field(default_factory=dict)  # per site
+    last_round: dict[str, int] = field(default_factory=dict)  # per site, over all segments
+
+
+class FleetEngine:
+    """An `Engine` whose clients are reached over a network."""
+
+    def __init__(self, terms: Terms, board: Switchboard, network: Network) -> None:
+        self._terms, self._board, self._network = terms, board, network
+        self._settings: FleetConfig = terms.experiment.fleet
+        self._rounds_in_segment = 0
+        self._clock = time.monotonic
+        self.roster = Roster()
+
+    def traffic(self) -> tuple[int, int]:
+        """Bytes of models and updates so far, (down, up), as they were handed to the network."""
+        return self._board.bytes_down, self._board.bytes_up
+
+    def available(self) -> Mapping[str, Enrolment]:
+        """Every enrolled vehicle that gives signs of life and is not at work on an old task.
+
+        Waits, up to `fleet.wait_s`, for `fleet.min_vehicles` of them.
+
+        Raises:
+            QuorumLost: too few came.
+        """
+        until_s = self._clock() + self._settings.wait_s
+        while True:
+            self._renew_if_due()
+            self._enrol()
+            here = self._here()
+            if len(here) >= self._least():
+                return here
+            if self._clock() > until_s:
+                raise self._too_few(here)
+            with self._board.changed:
+                self._board.changed.wait(0.5)
+
+    def train(
+        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[Update | Failure]:
+        """Have vehicles train; each has until the deadline, and loses its place by silence."""
+        self._rounds_in_segment += 1
+        for vehicle, answer, payload in self._errand("train", cohort, broadcast, deadline_s):
+            reply = answer if isinstance(answer, Failure) else self._update(vehicle, payload)
+            if isinstance(reply, Update):
+                self.roster.last_round[self.roster.site_of[vehicle]] = broadcast.round
+            yield reply
+
+    def evaluate(
+        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[Evaluation | Failure]:
+        """Have vehicles score the model on their own samples."""
+        classes = self._terms.space.num_classes
+        for vehicle, answer, _ in self._errand("evaluate", cohort, broadcast, deadline_s):
+            if isinstance(answer, Failure):
+                yield answer
+                continue
+            try:
+                yield read_evaluation(vehicle, answer, classes)
+            except UpdateRejected as rejected:
+                yield Failure(vehicle, "refused", rejected.reason, str(rejected)[:500])
+
+    # One errand: ask, wait, ask again where a segment was lost
+
+    def _errand(
+        self, what: str, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[tuple[str, Any, bytes]]:
+        payload = encode_broadcast(broadcast, self._terms.layout)
+        header = {"what": what, "run": self._terms.run, "round": broadcast.round}
+        until_s = self._clock() + deadline_s if deadline_s > 0 else float("inf")
+        waiting = {vehicle: _Stand(self.roster.site_of[vehicle]) for vehicle in cohort}
+        while waiting:
+            self._enrol()
+            for vehicle in [v for v in waiting if v not in self.roster.enrolled]:
+                del waiting[vehicle]
+                yield vehicle, Failure(vehicle, "lost", "not-back", "not in the new segment"), b""
+            with Errand(self._board) as errand:
+                self._ask(errand, header, payload, waiting)
+                yield from self._collect(errand, waiting, until_s)
+
+    def _ask(
+        self, errand: Errand, header: dict[str, Any], payload: bytes, waiting: dict[str, _Stand]
+    ) -> None:
+        """Ask all vehicles: those of one site in turn, those of different sites by one task."""
+        turns: dict[str, int] = {}
+        waves: dict[int, dict[str, str]] = {}
+        for vehicle, stand in waiting.items():
+            stand.site = self.roster.site_of[vehicle]
+            turn = turns[stand.site] = turns.get(stand.site, 0) + 1
+            waves.setdefault(turn, {})[stand.site] = vehicle
+        for wave in waves.values():
+            named = {site: vehicle for site, vehicle in wave.items() if site != vehicle}
+            told = {**header, "vehicles": named}
+            task = errand.ask(told, payload, sorted(wave))
+            for vehicle in wave.values():
+                waiting[vehicle].task, waiting[vehicle].asked_s = task, self._clock()
+                waiting[vehicle].fetched = False
+
+    def _collect(
+        self, errand: Errand, waiting: dict[str, _Stand], until_s: float
+    ) -> Iterator[tuple[str, Any, bytes]]:
+        by_task = {(stand.task, stand.site): vehicle for vehicle, stand in waiting.items()}
+        while waiting:
+            event = errand.next(_TICK_S)
+            if event is not None and event.what == "over":
+                return
+            if event is not None:
+                vehicle = by_task.get((event.task, event.site))
+                stand = waiting.get(vehicle) if vehicle is not None else None
+                if vehicle is not None and stand is not None:
+                    yield from self._heard(vehicle, stand, event, waiting)
+                if event.what == "reply":
+                    errand.digested()
+            for vehicle, failure in self._given_up(waiting, until_s):
+                self._overdue(waiting.pop(vehicle))
+                yield vehicle, failure, b""
+
+    def _heard(
+        self, vehicle: str, stand: _Stand, event: Event, waiting: dict[str, _Stand]
+    ) -> Iterator[tuple[str, Any, bytes]]:
+        if event.what == "sent":
+            stand.fetched = True
+            return
+        del waiting[vehicle]
+        for other in waiting.values():  # its turn comes now
+            if other.site == stand.site:
+                other.asked_s = self._clock()
+        yield vehicle, read_failure(vehicle, event.header) or event.header, event.payload
+
+    def _given_up(self, waiting: Mapping[str, _Stand], until_s: float) -> list[tuple[str, Failure]]:
+        now_s, settings = self._clock(), self._settings
+        if now_s > until_s:
+            return [(v, Failure(v, "late", "deadline", "no answer in time")) for v in waiting]
+        lost = []
+        for vehicle, stand in waiting.items():
+            silent_s = self._board.silent_s(stand.site)
+            if silent_s > settings.silent_s:
+                lost.append((vehicle, Failure(vehicle, "lost", "silent", "no sign of life")))
+            elif self._ignores(stand, now_s):
+                lost.append((vehicle, Failure(vehicle, "lost", "not-fetched", "task not fetched")))
+        return lost
+
+    def _ignores(self, stand: _Stand, now_s: float) -> bool:
+        site = self._board.sites.get(stand.site)
+        idle = site is not None and not site.busy
+        return idle and not stand.fetched and now_s - stand.asked_s > self._settings.fetch_s
+
+    def _overdue(self, stand: _Stand) -> None:
+        with self._board.changed:
+            site = self._board.sites.get(stand.site)
+            if site is not None and stand.fetched:
+                site.overdue = stand.task
+
+    def _update(self, vehicle: str, payload: bytes) -> Update | Failure:
+        terms = self._terms
+        try:
+            unpack = terms.uplink.unpack if terms.uplink else partial(_decode, terms.layout)
+            update = unpack(payload)
+        except UpdateRejected as rejected:
+            return Failure(vehicle, "refused", rejected.reason, str(rejected)[:500])
+        if update.client_id != vehicle:
+            return Failure(vehicle, "refused", "identity", "an update in another one's name")
+        return update
+
+    # Segments and enrolment
+
+    def _here(self) -> dict[str, Enrolment]:
+        return {v: e for v, e in self.roster.enrolled.items() if self._answers(v)}
+
+    def _answers(self, vehicle: str) -> bool:
+        site = self._board.sites.get(self.roster.site_of[vehicle])
+        if site is None or site.overdue:
+            return False
+        return self._board.silent_s(site.name) <= self._settings.silent_s
+
+    def _least(self) -> int:
+        return max(1, self._settings.min_vehicles)
+
+    def _too_few(self, here: Mapping[str, Enrolment]) -> QuorumLost:
+        refused = [f"{site}: {f.reason} ({f.detail})" for site, f in self.roster.refused.items()]
+        return QuorumLost(
+            "too few vehicles",
+            got=f"{names_of(here)} after {self._settings.wait_s:.0f} s"
+            + (f"; refused: {'; '.join(refused[:5])}" if refused else ""),
+            expected=f"{self._least()} (fleet.min_vehicles)",
+            cure="The model of the last round is kept; see `fleetseg fleet status`, then --resume",
+        )
+
+    def _renew_if_due(self) -> None:
+        """End a segment that is long enough, or that a vehicle waits for the end of."""
+        board, settings = self._board, self._settings
+        if not board.job or self.roster.segment != board.segment:
+            return
+        waited = board.began_s + settings.renew_s < self._clock() and self._network.returned()
+        if waited or self._rounds_in_segment >= settings.segment_rounds:
+            segment = board.segment
+            board.end_segment()
+            self._wait_for_segment(after=segment)
+
+    def _wait_for_segment(self, after: int) -> None:
+        until_s = self._clock() + self._settings.outage_s
+        board = self._board
+        while not (board.job and board.segment > after):
+            if self._clock() > until_s:
+                raise EngineError(
+                    f"no connection to the fleet for {self._settings.outage_s:.0f} s",
+                    got=self._network.trouble() or None,
+                    cure="The run folder is intact: go on with --resume",
+                )
+            with board.changed:
+                board.changed.wait(0.2)
+
+    def _enrol(self) -> None:
+        """Make sure that there is a segment and that its sites have enrolled."""
+        self._wait_for_segment(after=0)
+        while self.roster.segment != self._board.segment or not self._board.job:
+            self._wait_for_segment(after=0)
+            self._open_segment()
+
+    def _open_segment(self) -> None:
+        board = self._board
+        segment, sites = board.segment, set(board.sites)
+        self._rounds_in_segment = 0
+        self.roster = Roster(segment, last_round=self.roster.last_round)
+        until_s = self._clock() + self._settings.gather_s
+        with Errand(board) as errand:
+            errand.ask(self._hello(), b"", sorted(sites))
+            while sites and self._clock() < until_s:
+                event = errand.next(_TICK_S)
+                if event is not None and event.what == "over":
+                    break
+                if event is not None and event.what == "reply":
+                    errand.digested()
+                    sites.discard(event.site)
+                    self._welcome(event.site, event.header)
+                silent = [s for s in sites if board.silent_s(s) > self._settings.silent_s]
+                sites -= set(silent)
+
+    def _hello(self) -> dict[str, Any]:
+        terms = self._terms
+        return {
+            "what": "hello",
+            "run": terms.run,
+            "protocol": PROTOCOL,
+            "fleetseg": __version__,
+            "experiment": experiment_for_vehicles(terms.experiment),
+            "layout": terms.layout.digest,
+            "labels": labels_digest(terms.space),
+            "time": time.time(),
+        }
+
+    def _welcome(self, site: str, header: Mapping[str, Any]) -> None:
+        failure = read_failure(site, header)
+        try:
+            if failure is None:
+                told = read_enrolments(header.get("enrolments"), self._terms.space.num_classes)
+                self._require_own(site, told)
+                for vehicle, enrolment in told.items():
+                    self.roster.enrolled[vehicle] = enrolment
+                    self.roster.site_of[vehicle] = site
+        except UpdateRejected as rejected:
+            failure = Failure(site, "refused", rejected.reason, str(rejected)[:500])
+        if failure is not None:
+            self.roster.refused[site] = failure
+        facts = header.get("facts")
+        self.roster.facts[site] = facts if isinstance(facts, dict) else {}
+
+    def _require_own(self, site: str, told: Mapping[str, Enrolment]) -> None:
+        """Let a site speak for its own vehicles only."""
+        assigned = self._terms.assigned
+        own = {site} if assigned is None else set(assigned.get(site, ()))
+        others = [v for v in told if v not in own and not v.startswith(f"{site}/")]
+        if others:
+            raise UpdateRejected("identity", "enrols in another one's name", got=others[0][:100])
+
+
+def _decode(layout: Layout, payload: bytes) -> Update:
+    update = decode_update(payload, layout)
+    return Update(**{**vars(update), "wire_bytes": len(payload)})

@@ -1,0 +1,103 @@
+"""What a site holds: written by `fleetseg client` beside its kit, read by its trainer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
+from fleetseg.errors import DataError
+from fleetseg.experiment_file import load_experiment
+from fleetseg.federation.client import Client
+from fleetseg.files import write_atomic
+from fleetseg.study import Progress, prepare
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """The data of one site, and the vehicles it stands for."""
+
+    site: str
+    sources: tuple[SourceConfig, ...] = ()
+    split_file: str = ""  # who holds what, where the sources hold more than this site
+    vehicles: tuple[str, ...] = ()  # names in the split; empty = one vehicle, named as the site
+    experiment: str = ""  # instead of sources: the data and partition of this experiment (loopback)
+
+    def write(self, path: Path) -> None:
+        """Write as JSON."""
+        fields = asdict(replace(self, sources=()))
+        fields["sources"] = [source.model_dump(mode="json") for source in self.sources]
+        write_atomic(path, json.dumps(fields, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Holdings:
+        """Read what `write` wrote."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        sources = tuple(SourceConfig.model_validate(source) for source in fields.pop("sources"))
+        return cls(sources=sources, **{**fields, "vehicles": tuple(fields["vehicles"])})
+
+
+def open_clients(
+    holdings: Holdings, experiment: Experiment, progress: Progress | None = None
+) -> Mapping[str, Client]:
+    """Open the data as the experiment wants them and give every vehicle its samples.
+
+    Raises:
+        DataError, ConfigError: the data cannot be used, or a vehicle is not in the split.
+    """
+    held = prepare(_described(holdings, experiment), progress).clients
+    if not holdings.vehicles:
+        if len(held) != 1 and (holdings.split_file or holdings.experiment):
+            if holdings.site not in held:
+                raise _not_held(holdings.site, held)
+            return {holdings.site: held[holdings.site]}
+        (client,) = held.values()
+        return {holdings.site: _named(client, holdings.site)}
+    for name in holdings.vehicles:
+        if name not in held:
+            raise _not_held(name, held)
+    return {name: held[name] for name in holdings.vehicles}
+
+
+def _not_held(name: str, held: Mapping[str, Client]) -> DataError:
+    some = ", ".join(sorted(held)[:10]) + (" ..." if len(held) > 10 else "")
+    return DataError(
+        f"nobody named '{name}' in the split", expected=f"one of: {some}", cure="Use --vehicle NAME"
+    )
+
+
+def _named(client: Client, name: str) -> Client:
+    return replace(client, enrolment=replace(client.enrolment, client_id=name))
+
+
+def _described(holdings: Holdings, experiment: Experiment) -> Experiment:
+    """Put the site's own data in place of the experiment's; the server's are not here."""
+    if holdings.experiment:
+        own = load_experiment(Path(holdings.experiment))
+        data, partition = own.data, own.partition
+    else:
+        data = DataConfig(sources=holdings.sources)
+        partition = _partition(holdings)
+    wanted = {
+        "label_space": experiment.data.label_space,
+        "size": experiment.data.size,
+        "max_bad_share": experiment.data.max_bad_share,
+        "evaluation": (),
+    }
+    holdout = {"holdout": experiment.partition.holdout}
+    return experiment.model_copy(
+        update={
+            "data": data.model_copy(update=wanted),
+            "partition": partition.model_copy(update=holdout),
+        }
+    )
+
+
+def _partition(holdings: Holdings) -> PartitionConfig:
+    if holdings.split_file:
+        return PartitionConfig(kind="file", file=holdings.split_file)
+    if len(holdings.sources) == 1:
+        return PartitionConfig(kind="natural", by="dataset")
+    return PartitionConfig(kind="iid", clients=1)

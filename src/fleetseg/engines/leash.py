@@ -1,0 +1,66 @@
+"""Children that end with their parent, even when that is killed with -9.
+
+`python -m fleetseg.engines.leash PARENT_PID COMMAND ...` asks the kernel for a signal at the
+parent's death and becomes the command. Without it, a killed server would leave an engine that holds
+its port.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+def start_leashed(
+    command: Sequence[str], *, log: Path, environment: Mapping[str, str], cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a command whose output is appended to `log` and that dies with this process.
+
+    It is in a session of its own, so that Ctrl-C in a terminal reaches its parent only. Must be
+    called from a thread that lives as long as the child should.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    leash = [sys.executable, "-m", "fleetseg.engines.leash", str(os.getpid())]
+    with open(log, "ab") as output:
+        return subprocess.Popen(  # noqa: S603
+            [*leash, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+
+def stop(process: subprocess.Popen[Any], patience_s: float) -> None:
+    """End a child: ask, wait, then kill whatever of its session is left."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=patience_s)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Tie this process to its parent and become the command."""
+    parent, *command = arguments
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        sys.exit(1)  # it died before the leash was on
+    os.execvp(command[0], command)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

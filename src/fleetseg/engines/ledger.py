@@ -1,0 +1,61 @@
+"""A list of messages on disk, one JSON line each: what left a vehicle, what reached the server.
+
+Each line has the kind, the names of the fields, the bytes and the SHA-256 of the message, so that
+an owner can see what was sent, and both lists can be compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Ledger:
+    """Appends to one file; every line is on disk before the message goes out."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+
+    def note(self, kind: str, who: str, header: Mapping[str, Any], payload: bytes) -> None:
+        """Write down one message to or from `who`.
+
+        Raises:
+            OSError: the disk is full; the message must then not be sent.
+        """
+        line = {
+            "time": round(time.time(), 3),
+            "kind": kind,
+            "vehicle": who,
+            "fields": sorted(header),
+            "bytes": len(payload) + header_bytes(header),
+            "sha256": message_digest(header, payload),
+        }
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_ledger(path: Path) -> list[dict[str, Any]]:
+    """Read all whole lines."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def header_bytes(header: Mapping[str, Any]) -> int:
+    """Bytes of a header as it is sent."""
+    return len(_text(header))
+
+
+def message_digest(header: Mapping[str, Any], payload: bytes) -> str:
+    """SHA-256 over header and payload."""
+    hasher = hashlib.sha256(_text(header))
+    hasher.update(payload)
+    return hasher.hexdigest()
+
+
+def _text(header: Mapping[str, Any]) -> bytes:
+    return json.dumps(header).encode()

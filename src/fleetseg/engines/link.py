@@ -1,0 +1,148 @@
+"""Messages between processes of one machine: a JSON header and bytes over a unix socket.
+
+The engine's own processes (torch-free pipes) and ours talk this way: the server's controller with
+the process that aggregates, a vehicle's executor with its trainer. Both ends belong to one user;
+the socket lies in a folder that only that user can enter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Header = dict[str, Any]
+
+_SIZES = struct.Struct("<IQ")  # bytes of the header, bytes of the payload
+MAX_HEADER_BYTES = 1 << 24
+MAX_PAYLOAD_BYTES = 1 << 32
+
+
+class LinkLost(ConnectionError):
+    """The other end is gone, or sent what is no message."""
+
+
+class Link:
+    """One end of a connection; many threads may send, one receives."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+
+    def send(self, header: Mapping[str, Any], payload: bytes | memoryview = b"") -> None:
+        """Send one message, or raise LinkLost."""
+        text = json.dumps(header).encode()
+        try:
+            with self._sending:
+                self._connection.sendall(_SIZES.pack(len(text), len(payload)) + text)
+                if payload:
+                    self._connection.sendall(payload)
+        except OSError as error:
+            raise LinkLost(str(error)) from None
+
+    def receive(self, timeout_s: float | None = None) -> tuple[Header, bytes] | None:
+        """Wait for one message; None if none has begun to arrive in time.
+
+        Raises:
+            LinkLost: at the end of the stream.
+        """
+        try:
+            self._connection.settimeout(timeout_s)
+            first = self._connection.recv(1)
+        except TimeoutError:
+            return None
+        except OSError as error:
+            raise LinkLost(str(error)) from None
+        finally:
+            self._unlimited()
+        sizes = first + self._exactly(_SIZES.size - 1) if first else b""
+        if not sizes:
+            raise LinkLost("closed by the other end")
+        header_bytes, payload_bytes = _SIZES.unpack(sizes)
+        if header_bytes > MAX_HEADER_BYTES or payload_bytes > MAX_PAYLOAD_BYTES:
+            raise LinkLost("not a message")
+        header = json.loads(self._exactly(header_bytes))
+        return header, bytes(self._exactly(payload_bytes))
+
+    def close(self) -> None:
+        """Hang up; a receive that waits ends."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+    def _unlimited(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.settimeout(None)
+
+    def _exactly(self, size: int) -> bytearray:
+        data = bytearray(size)
+        view, done = memoryview(data), 0
+        while done < size:
+            try:
+                count = self._connection.recv_into(view[done:])
+            except OSError as error:
+                raise LinkLost(str(error)) from None
+            if count == 0:
+                raise LinkLost("closed in the middle of a message")
+            done += count
+        return data
+
+
+class Door:
+    """A unix socket that others connect to; use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(str(path))
+        path.chmod(0o600)
+        self._socket.listen(8)
+
+    def __enter__(self) -> Door:
+        """Return the door itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close it."""
+        self.close()
+
+    def accept(self, timeout_s: float | None = None) -> Link | None:
+        """Wait for the next one who connects; None if nobody has in time, or the door is closed."""
+        try:
+            self._socket.settimeout(timeout_s)
+            connection, _ = self._socket.accept()
+        except (TimeoutError, OSError):
+            return None
+        connection.settimeout(None)
+        return Link(connection)
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._socket.close()
+        self.path.unlink(missing_ok=True)
+
+
+def connect(path: str | Path) -> Link:
+    """Connect to a door, or raise LinkLost."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(str(path))
+    except OSError as error:
+        connection.close()
+        raise LinkLost(f"{path}: {error.strerror or error}") from None
+    return Link(connection)
+
+
+def private_folder() -> Path:
+    """Make a new folder that only this user can enter, with a path short enough for a socket."""
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    usable = base and len(base) < 60 and os.access(base, os.W_OK)
+    return Path(tempfile.mkdtemp(prefix="fleetseg-", dir=base if usable else None))

@@ -1,0 +1,72 @@
+"""A whole fleet on this machine, for trying out: a server and sites, with certificates and all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from fleetseg.engines.fleet import FleetEngine, Terms
+from fleetseg.engines.holdings import Holdings
+from fleetseg.engines.leash import start_leashed, stop
+from fleetseg.engines.nvflare.provision import Fleet, create_fleet, read_fleet
+from fleetseg.engines.nvflare.serve import serving
+from fleetseg.engines.nvflare.vehicle import keeper_command, read_kit
+from fleetseg.files import write_atomic
+
+_MOST_SITES = 4  # by default; a site takes some 700 MB
+
+
+@contextmanager
+def loopback(
+    terms: Terms, run_folder: Path, clients: Sequence[str], experiment_toml: str
+) -> Iterator[FleetEngine]:
+    """Run sites for all clients of an experiment on this machine.
+
+    The fleet lies in the run folder, and is used again by a resume.
+    """
+    wished = terms.experiment.engine.workers or min(_MOST_SITES, max(1, os.cpu_count() or 1))
+    assigned = share_out(clients, min(wished, len(clients)))
+    folder = run_folder / "fleet"
+    fleet = _fleet(folder, assigned)
+    path = folder / "experiment.toml"
+    write_atomic(path, experiment_toml)
+    with ExitStack() as stack:
+        for site, vehicles in assigned.items():
+            kit = read_kit(fleet.kit(site))
+            kit.own.mkdir(parents=True, exist_ok=True)
+            holdings = Holdings(site, vehicles=tuple(vehicles), experiment=str(path))
+            holdings.write(kit.own / "holdings.json")
+            keeper = start_leashed(
+                keeper_command(kit), log=kit.own / "logs" / "keeper.log", environment={}
+            )
+            stack.callback(stop, keeper, 15.0)
+        yield stack.enter_context(serving(fleet, replace(terms, assigned=assigned), run_folder))
+
+
+def share_out(clients: Sequence[str], sites: int) -> Mapping[str, tuple[str, ...]]:
+    """Give each site its vehicles.
+
+    >>> share_out(["a", "b", "c"], 2)
+    {'site-1': ('a', 'c'), 'site-2': ('b',)}
+    """
+    return {f"site-{k + 1}": tuple(clients[k::sites]) for k in range(sites)}
+
+
+def _fleet(folder: Path, assigned: Mapping[str, Sequence[str]]) -> Fleet:
+    if (folder / "fleet.json").is_file():
+        fleet = read_fleet(folder)
+        if fleet.vehicles == tuple(assigned):
+            return fleet
+        shutil.rmtree(folder)
+    return create_fleet(folder, "localhost", _free_port(), tuple(assigned))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

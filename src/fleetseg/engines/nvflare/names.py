@@ -1,0 +1,12 @@
+"""Names that both ends of the NVFlare job agree on."""
+
+from __future__ import annotations
+
+from nvflare.apis.fl_constant import ReturnCode
+
+TASK = "fleetseg"  # the name of every task
+BEAT = "fleetseg.beat"  # topic of signs of life
+HEADER, PAYLOAD = "header", "payload"  # keys of a message: JSON text, bytes
+LINK_VARIABLE = "FLEETSEG_LINK"  # socket of the aggregating process, on the server
+TRAINER_VARIABLE = "FLEETSEG_TRAINER"  # socket of the trainer, on a vehicle
+OK = ReturnCode.OK

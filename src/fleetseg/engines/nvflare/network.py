@@ -1,0 +1,266 @@
+"""NVFlare on the server's machine: its process kept alive, one job after another kept running.
+
+NVFlare ends a job for all when one vehicle's part of it crashes, never resumes one, and its job
+status is not the truth. So nothing of ours lives in a job: this thread submits the next one as soon
+as the last is gone, and `FleetEngine` goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fleetseg.engines.leash import start_leashed, stop
+from fleetseg.engines.nvflare.names import LINK_VARIABLE
+from fleetseg.engines.nvflare.provision import OPERATOR, Fleet, dress_server, read_fleet
+from fleetseg.engines.nvflare.sites import CONTROLLER, EXECUTOR
+from fleetseg.engines.switchboard import Switchboard
+from fleetseg.errors import FleetSegError
+from fleetseg.files import write_atomic
+
+_POLL_S = 0.25
+_INFO_S = 2.0  # between two looks at who is registered
+_START_S = 60.0  # for a submitted job to connect, before it is submitted again
+_FRESH_S = 15.0  # NVFlare's heartbeats come every 10 s
+_FETCH_S = 0.1  # between two questions of a vehicle for tasks
+_QUIET = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "GRPC_VERBOSITY": "NONE"}
+
+
+class NvflareNetwork:
+    """A `Network`; use it as a context manager."""
+
+    def __init__(self, fleet: Fleet, board: Switchboard, door: Path, expected_s: float) -> None:
+        self._fleet, self._board = fleet, board
+        self._environment = {**_QUIET, LINK_VARIABLE: str(door)}
+        self._expected_s = expected_s  # how long to wait for all vehicles before the first job
+        self._process: Any = None
+        self._session: Any = None
+        self._job, self._submitted_s = "", 0.0
+        self._registered: dict[str, float] = {}  # site -> seconds since its last heartbeat
+        self._looked_s = self._began_s = 0.0
+        self._trouble = "the server is starting"
+        self._fatal: FleetSegError | None = None
+        self._revoked: frozenset[str] = frozenset(fleet.revoked)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="fleetseg-nvflare", daemon=True)
+
+    def __enter__(self) -> NvflareNetwork:
+        """Start the server."""
+        _fresh_server(self._fleet)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """End the job and the server."""
+        self._over.set()
+        self._thread.join(timeout=20)
+
+    def trouble(self) -> str:
+        """See fleet.Network."""
+        return self._trouble
+
+    def registered(self) -> Mapping[str, float]:
+        """Sites that are connected -> seconds since their last heartbeat."""
+        return dict(self._registered)
+
+    def returned(self) -> frozenset[str]:
+        """See fleet.Network."""
+        fresh = {name for name, age_s in self._registered.items() if age_s < _FRESH_S}
+        return frozenset(name for name in fresh if self._board.silent_s(name) > _FRESH_S)
+
+    def _keep(self) -> None:
+        # The child's leash hangs on this thread, so everything is started from here.
+        try:
+            while not self._over.wait(_POLL_S):
+                with contextlib.suppress(Exception):
+                    self._once()
+        finally:
+            self._board.end_segment()
+            self._close_session()
+            if self._process is not None:
+                stop(self._process, patience_s=3.0)
+
+    def _once(self) -> None:
+        try:
+            self._keep_server()
+            self._look_around()
+            self._keep_revoked()
+            self._keep_job()
+        except Exception as error:
+            self._trouble = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            logging.getLogger(__name__).debug("network", exc_info=True)
+            if self._process is not None and self._process.poll() is not None:
+                self._close_session()
+            raise
+
+    def _keep_server(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            return
+        if self._process is not None:
+            self._close_session()
+            stop(self._process, patience_s=0)
+            _fresh_server(self._fleet)
+        self._process = start_leashed(
+            server_command(self._fleet.server),
+            log=self._fleet.server / "console.log",
+            environment=self._environment,
+            cwd=self._fleet.server,
+        )
+        self._job, self._registered, self._began_s = "", {}, time.monotonic()
+        self._trouble = "the server is starting"
+
+    def _look_around(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._looked_s < _INFO_S and self._session is not None:
+            return
+        if self._session is None:
+            self._session = _open_session(self._fleet)
+        self._looked_s = now_s
+        info = self._session.get_system_info()
+        self._registered = {c.name: time.time() - c.last_connect_time for c in info.client_info}
+
+    def _keep_revoked(self) -> None:
+        revoked = frozenset(read_fleet(self._fleet.folder).revoked)
+        for name in revoked - self._revoked:
+            self._session.disable_client(name)
+        self._revoked |= revoked
+
+    def _keep_job(self) -> None:
+        if self._board.job:
+            self._job, self._trouble = self._board.job, ""
+            return
+        now_s = time.monotonic()
+        if self._job and self._submitted_s and now_s - self._submitted_s < _START_S:
+            if not self._job_ended():
+                return
+            self._submitted_s = 0.0
+        missing = set(self._fleet.active) - set(self._registered)
+        waited_s = now_s - self._began_s
+        if not self._registered or (missing and waited_s < self._expected_s):
+            self._trouble = f"waiting for {', '.join(sorted(missing)[:5])}"
+            return
+        with contextlib.suppress(Exception):
+            if self._job:
+                self._session.abort_job(self._job)
+        self._job = self._session.submit_job(str(_job_folder(self._fleet)))
+        self._submitted_s = time.monotonic()
+        self._trouble = "the engine's job is starting"
+
+    def _job_ended(self) -> bool:
+        status = str(self._session.get_job_meta(self._job).get("status", ""))
+        if status.startswith("FINISHED"):
+            self._trouble = f"the engine's job ended: {status}"
+            return True
+        return False
+
+    def _close_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            # Logging out waits for a server that may be gone.
+            closer = threading.Thread(target=_quietly, args=(session.close,), daemon=True)
+            closer.start()
+            closer.join(timeout=2)
+
+
+def _quietly(action: Any) -> None:
+    with contextlib.suppress(Exception):
+        action()
+
+
+def server_command(folder: Path) -> list[str]:
+    """Return the command of NVFlare's server process."""
+    module = "nvflare.private.fed.app.server.server_train"
+    return [
+        *(sys.executable, "-u", "-m", module, "-m", str(folder), "-s", "fed_server.json"),
+        *("--set", "secure_train=true", "config_folder=config", "org=fleet"),
+    ]
+
+
+def client_command(kit: Path, name: str) -> list[str]:
+    """Return the command of NVFlare's client process."""
+    module = "nvflare.private.fed.app.client.client_train"
+    return [
+        *(sys.executable, "-u", "-m", module, "-m", str(kit), "-s", "fed_client.json"),
+        *("--set", "secure_train=true", f"uid={name}", "org=fleet", "config_folder=config"),
+    ]
+
+
+def _fresh_server(fleet: Fleet) -> None:
+    """Forget NVFlare's jobs of earlier starts: one that died is called running for ever."""
+    dress_server(fleet)
+    for name in ("jobs", "snapshots", "transfer"):
+        shutil.rmtree(fleet.server / name, ignore_errors=True)
+    for path in fleet.server.iterdir():
+        if path.is_dir() and _is_job(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+    revoked = {"disabled_clients": sorted(read_fleet(fleet.folder).revoked)}
+    write_atomic(fleet.server / "disabled_clients.json", json.dumps(revoked) + "\n")
+
+
+def _is_job(name: str) -> bool:
+    return len(name) == 36 and name.count("-") == 4
+
+
+def _open_session(fleet: Fleet) -> Any:
+    from nvflare.fuel.flare_api.flare_api import Session
+
+    logging.getLogger("nvflare").setLevel(logging.CRITICAL)
+    session = Session(OPERATOR, str(fleet.operator))
+    session.api._print_hci = lambda text: None  # it would print into the live table
+    try:
+        session.try_connect(5.0)
+    except BaseException:
+        _quietly(session.close)
+        raise
+    return session
+
+
+def _job_folder(fleet: Fleet) -> Path:
+    """Write the job: two class names and no code, the same for every segment of every run."""
+    folder = fleet.operator / "segment"
+    config = folder / "app" / "config"
+    config.mkdir(parents=True, exist_ok=True)
+    patience = {
+        "get_task_timeout": 60.0,
+        "submit_task_result_timeout": 600.0,
+        "task_check_interval": 1.0,
+        "task_check_timeout": 10.0,
+        "job_heartbeat_interval": 10,
+        "dead_client_grace_period": 30,
+        "dead_client_check_lead_time": 10,
+    }
+    server = {
+        "format_version": 2,
+        "server": {"task_request_interval": _FETCH_S},
+        "task_request_interval": _FETCH_S,
+        **patience,
+        "workflows": [{"id": "fleet", "path": CONTROLLER, "args": {}}],
+        "components": [],
+    }
+    client = {
+        "format_version": 2,
+        **patience,
+        "executors": [{"tasks": ["*"], "executor": {"path": EXECUTOR, "args": {}}}],
+        "components": [],
+    }
+    meta = {
+        "name": "segment",
+        "resource_spec": {},
+        "min_clients": 1,
+        "deploy_map": {"app": ["@ALL"]},
+    }
+    for path, fields in (
+        (folder / "meta.json", meta),
+        (config / "config_fed_server.json", server),
+        (config / "config_fed_client.json", client),
+    ):
+        write_atomic(path, json.dumps(fields, indent=1) + "\n")
+    return folder

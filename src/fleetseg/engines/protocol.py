@@ -1,0 +1,110 @@
+"""What the aggregating process and the trainers say to each other, whatever carries it.
+
+A request is a header {"task", "what", "run", ...} and, for "train" and "evaluate", an encoded
+broadcast; "vehicles" names the vehicle a site is to serve, where that is not the site itself. An
+answer is a header with one of "enrolments", "update", "confs", "failure", and an update's bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from fleetseg.config import Experiment
+from fleetseg.data.labels import LabelSpace
+from fleetseg.errors import UpdateRejected
+from fleetseg.experiment_file import to_toml
+from fleetseg.federation.checks import check_enrolment
+from fleetseg.federation.messages import Enrolment, Evaluation, Failure
+
+PROTOCOL = 1
+MAX_SKEW_S = 300.0
+"""Most that a vehicle's clock may differ: logs of both sides must be comparable."""
+_KINDS = ("late", "refused", "lost", "abstained")
+_MAX_VEHICLES, _MAX_DOMAINS, _MAX_TEXT = 10_000, 10_000, 500
+
+
+def experiment_for_vehicles(experiment: Experiment) -> str:
+    """Write what vehicles need of an experiment; no path of the server's, and no start weights."""
+    data = experiment.data.model_copy(update={"sources": (), "evaluation": (), "cache": ""})
+    model = experiment.model.model_copy(update={"pretrained": "", "start": ""})
+    partition = type(experiment.partition)(holdout=experiment.partition.holdout)
+    update = {"data": data, "model": model, "partition": partition}
+    return to_toml(experiment.model_copy(update=update))
+
+
+def labels_digest(space: LabelSpace) -> str:
+    """SHA-256 over the classes in their order and which of them are critical."""
+    text = json.dumps([space.name, list(space.classes), sorted(space.critical)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_failure(kind: str, reason: str, detail: str = "") -> dict[str, Any]:
+    """Build the answer of a vehicle that has no other."""
+    return {"failure": [kind, reason, detail[:_MAX_TEXT]]}
+
+
+def read_failure(vehicle: str, header: Mapping[str, Any]) -> Failure | None:
+    """Read an answer's failure, if it is one; whatever a vehicle sends becomes a plain text."""
+    told = header.get("failure")
+    if told is None:
+        return None
+    if not isinstance(told, list) or len(told) != 3 or told[0] not in _KINDS:
+        return Failure(vehicle, "refused", "malformed", "a failure that cannot be read")
+    kind, reason, detail = told
+    return Failure(vehicle, kind, str(reason)[:40], str(detail)[:_MAX_TEXT])
+
+
+def write_enrolments(enrolments: Mapping[str, Enrolment]) -> list[dict[str, Any]]:
+    """Write what a site's vehicles say of themselves."""
+    return [asdict(enrolment) for enrolment in enrolments.values()]
+
+
+def read_enrolments(told: Any, num_classes: int) -> dict[str, Enrolment]:
+    """Read enrolments, or raise UpdateRejected."""
+    if not isinstance(told, list) or not 0 < len(told) <= _MAX_VEHICLES:
+        raise UpdateRejected("malformed", "no list of enrolments")
+    enrolments = {}
+    for fields in told:
+        try:
+            enrolment = Enrolment(
+                **{**fields, "histogram_C": tuple(fields["histogram_C"])},
+            )
+        except (TypeError, KeyError):
+            raise UpdateRejected("malformed", "an enrolment's fields differ") from None
+        check_enrolment(enrolment, num_classes)
+        enrolments[enrolment.client_id] = enrolment
+    return enrolments
+
+
+def write_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    """Write confusion matrices as rows of integers."""
+    confs = {domain: conf_CC.tolist() for domain, conf_CC in evaluation.conf_by_domain.items()}
+    return {"confs": confs, "round": evaluation.round}
+
+
+def read_evaluation(vehicle: str, header: Mapping[str, Any], num_classes: int) -> Evaluation:
+    """Read confusion matrices, or raise UpdateRejected; `validate_evaluation` must follow."""
+    confs, round_ = header.get("confs"), header.get("round")
+    if not isinstance(confs, dict) or len(confs) > _MAX_DOMAINS or type(round_) is not int:
+        raise UpdateRejected("malformed", "no confusion matrices")
+    read = {}
+    for domain, rows in confs.items():
+        if not _is_matrix(rows, num_classes):
+            raise UpdateRejected("shape", "not an integer matrix of the classes")
+        read[domain] = np.array(rows, dtype=np.int64)
+    return Evaluation(round_, vehicle, read)
+
+
+def _is_matrix(rows: Any, size: int) -> bool:
+    return (
+        isinstance(rows, list)
+        and len(rows) == size
+        and all(isinstance(row, list) and len(row) == size for row in rows)
+        and all(type(n) is int and 0 <= n < 1 << 62 for row in rows for n in row)
+    )

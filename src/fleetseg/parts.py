@@ -1,0 +1,109 @@
+"""What a run is made of: the model, the clients' workbench, the folder, the way up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fleetseg.compression.codec import parse_codec
+from fleetseg.compression.uplink import Uplink
+from fleetseg.config import Experiment
+from fleetseg.errors import ModelError
+from fleetseg.federation import rounds
+from fleetseg.federation.client import Workbench
+from fleetseg.federation.client_state import ClientMemory
+from fleetseg.federation.runfolder import RunFolder
+from fleetseg.federation.tensors import Layout, layout_of, read_state
+from fleetseg.federation.wire import message_bytes
+from fleetseg.learning.hardware import resolve
+from fleetseg.models.build import build_model, wrap
+from fleetseg.models.folder import load_model
+from fleetseg.models.segmenter import Segmenter
+from fleetseg.study import Study
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The pieces of one run, built once."""
+
+    experiment: Experiment
+    study: Study
+    bench: Workbench
+    folder: RunFolder
+    watcher: rounds.Watcher
+    uplink: Uplink | None  # how updates are compressed, if they are
+
+    @cached_property
+    def message_bytes(self) -> tuple[int, int]:
+        """Encoded size of a broadcast, and of an update at most."""
+        down, up = message_bytes(self.bench.layout, read_state(self.bench.model, self.bench.layout))
+        return down, self.uplink.max_bytes if self.uplink else up
+
+
+def build_parts(
+    experiment: Experiment,
+    study: Study,
+    out: Path,
+    net: nn.Module | None,
+    watcher: rounds.Watcher,
+) -> Parts:
+    """Build everything that a run needs besides its engine.
+
+    Raises:
+        ConfigError, ModelError, MissingExtra: the experiment asks for what there is not.
+    """
+    hardware = resolve(experiment.engine.device, experiment.engine.precision)
+    model = _model(experiment, study, net).to(hardware.device)
+    model = model.to(memory_format=torch.channels_last)
+    layout = layout_of(model)
+    bench = Workbench(
+        model=model,
+        layout=layout,
+        experiment=experiment,
+        hardware=hardware,
+        num_classes=study.space.num_classes,
+        memory=ClientMemory(out / "clients"),
+    )
+    return Parts(
+        experiment=experiment,
+        study=study,
+        bench=bench,
+        folder=RunFolder(out, experiment, layout.digest),
+        watcher=watcher,
+        uplink=_uplink(experiment, layout, out),
+    )
+
+
+def _uplink(experiment: Experiment, layout: Layout, out: Path) -> Uplink | None:
+    settings = experiment.federation
+    codec, residuals = parse_codec(settings.uplink), ClientMemory(out / "residuals")
+    if codec is None:
+        return None
+    return Uplink(codec, layout, experiment.seed, residuals, settings.max_update_norm)
+
+
+def _model(experiment: Experiment, study: Study, net: nn.Module | None) -> Segmenter:
+    classes = study.space.num_classes
+    if net is not None:
+        return net if isinstance(net, Segmenter) else wrap(net, classes)
+    model = build_model(
+        experiment.model.name,
+        classes,
+        pretrained=experiment.model.pretrained,
+        seed=experiment.seed,
+    )
+    if not experiment.model.start:
+        return model
+    start = load_model(Path(experiment.model.start))
+    if (start.name, start.num_classes) != (model.name, classes):
+        raise ModelError(
+            "the model to start from is another one",
+            where=experiment.model.start,
+            got=f"{start.name} with {start.num_classes} classes",
+            expected=f"{model.name} with {classes}",
+        )
+    return start
