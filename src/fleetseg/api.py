@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from torch import nn
@@ -16,11 +17,13 @@ from fleetseg.data.labels import LabelSpace, label_space
 from fleetseg.data.sample import Pairs
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.experiment_file import load_experiment
+from fleetseg.federation.engine import Engine
 from fleetseg.federation.rounds import Watcher
 from fleetseg.federation.runfolder import require_no_run
 from fleetseg.learning.losses import check_loss_name
-from fleetseg.runner import Run, run_study
-from fleetseg.study import Progress, Study, prepare, study_of_pairs
+from fleetseg.parts import Parts
+from fleetseg.runner import Run, fleet_terms, run_study
+from fleetseg.study import Progress, Study, prepare, prepare_server, study_of_pairs
 
 
 def run(
@@ -62,6 +65,41 @@ def run(
     if baseline == "centralised":
         described, study = baselines.centralised(described, study)
     return run_study(described, study, folder, resume=resume, net=net, watcher=watcher)
+
+
+def serve(
+    experiment: Experiment | str | Path,
+    fleet: str | Path,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Train the vehicles of a fleet over a network, as the server of the fleet in `fleet`.
+
+    What the experiment says of training data and their partition is not used: the vehicles hold
+    what they hold. Returns the run as `run` does.
+
+    Raises:
+        FleetSegError: see fleetseg.errors.
+    """
+    from fleetseg.engines.nvflare.provision import read_fleet
+    from fleetseg.engines.nvflare.serve import serving
+
+    described, folder = _read(experiment), Path(out)
+    known = read_fleet(Path(fleet))
+    if not resume:
+        require_no_run(folder)
+    study = prepare_server(described, progress)
+
+    def open_engine(parts: Parts) -> AbstractContextManager[Engine]:
+        parts.watcher.starting(f"starting the server of {known.folder} on port {known.port}")
+        return serving(known, fleet_terms(parts), parts.folder.path)
+
+    return run_study(
+        described, study, folder, resume=resume, watcher=watcher, open_engine=open_engine
+    )
 
 
 def run_local(

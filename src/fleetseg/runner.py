@@ -81,7 +81,7 @@ def run_study(
 ) -> Run:
     """Run an experiment on a prepared study; Ctrl-C ends it with a usable run folder.
 
-    `open_engine` may bring an engine whose clients are not the study's own (a fleet).
+    `open_engine` brings an engine whose clients are not the study's own (a fleet).
 
     Raises:
         CheckpointError: if `out` holds a run and `resume` is false, or belongs to another one.
@@ -107,9 +107,9 @@ def run_study(
         seconds = round(time.monotonic() - started_s, 3)
         sha256 = _finish(parts, latest, reason, seconds)
     return Run(
-        folder=out,
-        experiment=experiment,
-        reason=reason,
+        out,
+        experiment,
+        reason,
         records=tuple(parts.folder.records),
         scores=latest.last_scores,
         model_sha256=sha256,
@@ -182,7 +182,7 @@ def _engine(parts: Parts) -> Iterator[Engine]:
     if workers == 0:
         yield _wrapped(InProcessEngine(clients, parts.bench), parts)
         return
-    parts.watcher.starting("1 worker" if workers == 1 else f"{workers} workers")
+    parts.watcher.starting(f"starting {workers} worker{'s' * (workers > 1)}")
     with WorkersEngine(clients, parts.bench, workers) as engine:
         yield _wrapped(engine, parts)
 
@@ -196,7 +196,7 @@ def _loopback(parts: Parts) -> Iterator[Engine]:
             "a fleet reads its data from disk, and these are Python objects",
             cure="Use --engine inprocess or workers",
         )
-    parts.watcher.starting("a fleet on this machine")
+    parts.watcher.starting("starting a fleet on this machine")
     toml, names = to_toml(parts.experiment), sorted(parts.study.clients)
     with loopback(fleet_terms(parts), parts.folder.path, names, toml) as engine:
         yield engine
@@ -208,7 +208,14 @@ def fleet_terms(parts: Parts) -> Terms:
     from fleetseg.engines.nvflare.serve import run_name
 
     run, bench = run_name(parts.folder.path), parts.bench
-    return Terms(run, parts.experiment, bench.layout, parts.study.space, parts.uplink)
+    return Terms(
+        run,
+        parts.experiment,
+        bench.layout,
+        parts.study.space,
+        parts.uplink,
+        tell=parts.watcher.starting,
+    )
 
 
 def num_workers(experiment: Experiment, study: Study, hardware: Hardware) -> int:
@@ -245,9 +252,11 @@ def _plan(parts: Parts, engine: Engine, scorer: Scorer) -> rounds.Plan:
         total_C = np.sum(np.array(histograms, dtype=np.int64), axis=0)
         weights = tuple(class_weights(total_C, parts.bench.num_classes).tolist())
     virtual = isinstance(engine, SimulatedConditions)
+    counted = getattr(engine, "traffic", None)  # a fleet counts where it sends
     return rounds.Plan(
         experiment=parts.experiment,
         layout=layout,
+        traffic=counted,
         score=scorer.score if scorer.can_score else None,
         message_bytes=parts.message_bytes,
         class_weights_C=weights,

@@ -25,7 +25,7 @@ class Scorer:
 
     def __init__(self, study: Study, bench: Workbench, engine: Engine) -> None:
         self._study, self._bench, self._engine = study, bench, engine
-        self._held_out = study.manifest is not None and bool(study.manifest.held_out)
+        self._held_out = study.holds_out
 
     @property
     def can_score(self) -> bool:

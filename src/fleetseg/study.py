@@ -44,6 +44,7 @@ class Study:
     manifest: Manifest | None  # None when the user brought pairs of their own
     seen_domains: frozenset[str]  # of any training sample
     notes: tuple[str, ...]  # bad samples, clients that abstain, drives on both sides
+    holds_out: bool = False  # clients keep frames for testing
 
     @property
     def bad(self) -> tuple[str, ...]:
@@ -99,22 +100,42 @@ def prepare(experiment: Experiment, progress: Progress | None = None) -> Study:
     held = partition(experiment.partition, pool.samples, histograms_NC, experiment.seed)
     split = {c: holdout_split(ns, experiment.partition.holdout) for c, ns in held.items()}
     clients = {c: _client(c, *split[c], pool, histograms_NC, experiment) for c in split}
-    stores = [
-        _open_store(config, experiment.data, space, True, progress)
-        for config in experiment.data.evaluation
-    ]
-    names = _names(stores)
-    evaluation = tuple(
-        _evaluation_set(name, store, experiment) for name, store in zip(names, stores, strict=True)
-    )
-    manifest = _manifest(pool, split, dict(zip(names, stores, strict=True)))
+    evaluation, named = _open_evaluation(experiment, space, progress)
+    manifest = _manifest(pool, split, named)
     require_no_leaks(manifest)
     if not taking_part({name: client.enrolment for name, client in clients.items()}):
         reasons = {client.enrolment.abstains for client in clients.values()}
         raise DataError("no client can take part", got="; ".join(sorted(reasons)))
-    notes = _notes(pool, split, stores, clients)
+    notes = _notes(pool, split, list(named.values()), clients)
     seen = frozenset(getattr(pool.samples[n], experiment.evaluation.by) for n in _trained(split))
-    return Study(space, clients, evaluation, manifest, seen, tuple(notes))
+    held_out = bool(manifest.held_out)
+    return Study(space, clients, evaluation, manifest, seen, tuple(notes), held_out)
+
+
+def prepare_server(experiment: Experiment, progress: Progress | None = None) -> Study:
+    """Open what the server of a fleet scores on; the clients are elsewhere.
+
+    Raises:
+        DataError, ConfigError: see fleetseg.errors.
+    """
+    space = label_space(experiment.data.label_space)
+    evaluation, named = _open_evaluation(experiment, space, progress)
+    manifest = Manifest(clients={}, evaluation=_evaluated(named))
+    notes = tuple(_BAD + text for store in named.values() for text in store.bad.values())
+    held_out = experiment.partition.holdout > 0
+    return Study(space, {}, evaluation, manifest, frozenset(), notes, held_out)
+
+
+def _open_evaluation(
+    experiment: Experiment, space: LabelSpace, progress: Progress | None
+) -> tuple[tuple[EvaluationSet, ...], dict[str, Store]]:
+    stores = [
+        _open_store(config, experiment.data, space, True, progress)
+        for config in experiment.data.evaluation
+    ]
+    named = dict(zip(_names(stores), stores, strict=True))
+    sets = tuple(_evaluation_set(name, store, experiment) for name, store in named.items())
+    return sets, named
 
 
 def study_of_pairs(
@@ -241,11 +262,15 @@ def _manifest(
     return Manifest(
         clients={client: entries(train) for client, (train, _) in split.items()},
         held_out={client: entries(test) for client, (_, test) in split.items() if test},
-        evaluation={
-            name: tuple(Entry(s.id, *d) for s, d in zip(store.samples, store.digests, strict=True))
-            for name, store in stores.items()
-        },
+        evaluation=_evaluated(stores),
     )
+
+
+def _evaluated(stores: Mapping[str, Store]) -> dict[str, tuple[Entry, ...]]:
+    return {
+        name: tuple(Entry(s.id, *d) for s, d in zip(store.samples, store.digests, strict=True))
+        for name, store in stores.items()
+    }
 
 
 def _notes(

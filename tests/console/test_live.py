@@ -90,7 +90,7 @@ def test_the_live_table_says_who_trains_and_stays_within_the_screen() -> None:
     table = LiveTable(lambda: "title " * 30, total_rounds=50, lanes=2, height=24)
     started: list[bool] = []
     watcher = table.watcher(on_start=lambda: started.append(True))
-    watcher.starting("2 workers")
+    watcher.starting("starting 2 workers")
     assert "starting 2 workers" in drawn(table, 80)[-1]
     cohort = [f"fleet-vehicle-{i}" for i in range(5)]
     for round_ in range(1, 31):

@@ -11,7 +11,8 @@ from tests.engines.fleet import tiny_experiment
 import fleetseg
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.federation import rounds
-from fleetseg.runner import _parts, run_study
+from fleetseg.parts import build_parts
+from fleetseg.runner import run_study
 from fleetseg.study import prepare
 
 
@@ -80,7 +81,7 @@ def test_clients_start_from_the_global_model(cache: Path, tmp_path: Path) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(InProcessEngine, "train", spy)
         run_study(start, study, tmp_path / "second")
-    parts = _parts(start, study, tmp_path / "third", None, rounds.Watcher())
+    parts = build_parts(start, study, tmp_path / "third", None, rounds.Watcher())
     from fleetseg.federation.tensors import read_state
 
     assert seen[0] == read_state(first.model(), parts.bench.layout).digest()

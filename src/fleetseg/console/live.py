@@ -137,7 +137,10 @@ class _PlainLines:
         self._titled = False
 
     def watcher(self) -> Watcher:
-        return Watcher(round_opened=self._opened, round_closed=self._closed)
+        return Watcher(self._starting, self._opened, round_closed=self._closed)
+
+    def _starting(self, what: str) -> None:
+        say(self._console, what, "dim")
 
     def _opened(self, round_: int, cohort: Sequence[str]) -> None:
         self._pace.open()
@@ -241,7 +244,7 @@ class LiveTable:
         back = f"{len(self._cohort) - len(self._waiting)} of {count(len(self._cohort), 'vehicle')}"
         text = f"round {self._round} of {self._total}, {back} back, {doing}"
         if self._starting:
-            text = f"starting {self._starting}"
+            text = self._starting
         grid.add_row(self._spinner, Text(text, overflow="ellipsis", no_wrap=True))
         return grid
 

@@ -14,6 +14,7 @@ class EngineKind(StrEnum):
 
     inprocess = "inprocess"
     workers = "workers"
+    fleet = "fleet"
 
 
 class BaselineKind(StrEnum):
@@ -55,12 +56,16 @@ Resume = Annotated[
 ]
 Engine = Annotated[
     EngineKind | None,
-    typer.Option("--engine", help="Train in this process or in several.", show_default=False),
+    typer.Option(
+        "--engine",
+        help="Train in this process, in several, or in a fleet on this machine.",
+        show_default=False,
+    ),
 ]
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=0, metavar="N", help="Worker processes; 0 = one per core.",
+        "--workers", min=0, metavar="N", help="Worker processes or sites; 0 = one per core.",
         show_default=False,
     ),
 ]  # fmt: skip
@@ -111,6 +116,62 @@ Pictures = Annotated[
         show_default=False,
     ),
 ]  # fmt: skip
+
+FleetFolder = Annotated[
+    Path, typer.Option("--fleet", metavar="DIR", help="The fleet's folder.")
+]  # fmt: skip
+NewFleet = Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the fleet.")]
+Vehicles = Annotated[
+    str, typer.Option("--vehicles", metavar="N|A,B", help="How many vehicles, or their names.")
+]  # fmt: skip
+Host = Annotated[
+    str,
+    typer.Option(
+        "--host", metavar="NAME", help="The server's name, as vehicles resolve it; a DNS name.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Port = Annotated[
+    int, typer.Option("--port", min=1, max=65535, help="The one port that the server opens.")
+]
+VehicleName = Annotated[str, typer.Argument(metavar="NAME", help="The vehicle.")]
+KitFolder = Annotated[
+    Path,
+    typer.Option(
+        "--kit", metavar="DIR", help="This vehicle's start-up kit.", show_default=False
+    ),
+]  # fmt: skip
+ClientDataset = Annotated[
+    str,
+    typer.Option(
+        "--dataset", metavar="KIND", help="camvid, idd_lite, cityscapes, folder or synthetic.",
+        show_default=False,
+    ),
+]  # fmt: skip
+ClientSplit = Annotated[
+    str, typer.Option("--split", metavar="S", help="Which part of it; default: train.")
+]
+Sequences = Annotated[
+    str, typer.Option("--sequences", metavar="A,B", help="Only these drives of it.")
+]
+SplitFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--split-file",
+        metavar="FILE",
+        help="Who holds what: a manifest (fleetseg partition --out) or a published split.",
+        show_default=False,
+    ),
+]
+InSplit = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vehicle",
+        metavar="NAME",
+        help="Whose part of the split file; default: the kit's name. Again for several.",
+        show_default=False,
+    ),
+]
 
 DataPath = Annotated[
     Path, typer.Argument(metavar="PATH", help="A data set, or a folder of data sets.")

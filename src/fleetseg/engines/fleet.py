@@ -8,7 +8,7 @@ the same, so a crash costs time and never changes the model.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -56,6 +56,7 @@ class Terms:
     space: LabelSpace
     uplink: Uplink | None
     assigned: Mapping[str, Sequence[str]] | None = None  # site -> its vehicles; None = itself
+    tell: Callable[[str], None] = lambda text: None  # what a person should know while waiting
 
 
 @dataclass
@@ -88,6 +89,7 @@ class FleetEngine:
         self._settings: FleetConfig = terms.experiment.fleet
         self._rounds_in_segment = 0
         self._clock = time.monotonic
+        self._told = ""
         self.roster = Roster()
 
     def traffic(self) -> tuple[int, int]:
@@ -111,6 +113,7 @@ class FleetEngine:
                 return here
             if self._clock() > until_s:
                 raise self._too_few(here)
+            self._tell(f"{len(here)} of {self._least()} vehicles are here; waiting for more")
             with self._board.changed:
                 self._board.changed.wait(0.5)
 
@@ -265,6 +268,12 @@ class FleetEngine:
             cure="The model of the last round is kept; see `fleetseg fleet status`, then --resume",
         )
 
+    def _tell(self, text: str) -> None:
+        """Say why nothing happens, when that changes."""
+        if text and text != self._told:
+            self._told = text
+            self._terms.tell(text)
+
     def _renew_if_due(self) -> None:
         """End a segment that is long enough, or that a vehicle waits for the end of."""
         board, settings = self._board, self._settings
@@ -280,6 +289,7 @@ class FleetEngine:
         until_s = self._clock() + self._settings.outage_s
         board = self._board
         while not (board.job and board.segment > after):
+            self._tell(self._network.trouble())
             if self._clock() > until_s:
                 raise EngineError(
                     f"no connection to the fleet for {self._settings.outage_s:.0f} s",

@@ -151,18 +151,28 @@ class WorkersEngine:
         busy: dict[Connection, _Worker] = {}
         for index in range(min(len(self._workers), len(todo))):
             self._hand_out(index, order, todo, busy)
-        while busy:
-            for ready in multiprocessing.connection.wait(list(busy)):
-                worker = busy.pop(ready)  # type: ignore[call-overload]
-                index = self._workers.index(worker)
-                try:
-                    answer = json.loads(worker.pipe.recv_bytes())
-                except (EOFError, OSError):
-                    answer = self._bury(index, todo)
-                if answer is not None:
-                    yield read(worker, answer)
-                if todo:
-                    self._hand_out(index, order, todo, busy)
+        try:
+            while busy:
+                for ready in multiprocessing.connection.wait(list(busy)):
+                    worker = busy.pop(ready)  # type: ignore[call-overload]
+                    index = self._workers.index(worker)
+                    answer = self._answer(index, todo)
+                    if answer is not None:
+                        yield read(worker, answer)
+                    if todo:
+                        self._hand_out(index, order, todo, busy)
+        finally:
+            # Nobody wants the rest (over-selection): an answer of this round must not be read as
+            # one of the next.
+            for worker in busy.values():
+                self._answer(self._workers.index(worker), deque())
+
+    def _answer(self, index: int, todo: deque[tuple[str, int]]) -> dict[str, Any] | None:
+        try:
+            answer: dict[str, Any] = json.loads(self._workers[index].pipe.recv_bytes())
+            return answer
+        except (EOFError, OSError):
+            return self._bury(index, todo)
 
     def _hand_out(
         self,

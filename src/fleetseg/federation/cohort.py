@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from fleetseg import rng
 from fleetseg.federation.messages import Enrolment
 
 
-def choose(available: Iterable[str], cohort: float, *, seed: int, round_: int) -> tuple[str, ...]:
+def size_of(cohort: float, available: int) -> int:
+    """How many clients a cohort is: up to 1 a share of the available (at least one), else a count.
+
+    >>> size_of(0.5, 8), size_of(3.0, 8), size_of(30.0, 8)
+    (4, 3, 8)
+    """
+    wished = round(cohort * available) if cohort <= 1 else int(cohort)
+    return min(max(wished, 1), available)
+
+
+def choose(
+    available: Iterable[str], cohort: float, *, seed: int, round_: int, over: float = 1.0
+) -> tuple[str, ...]:
     """Draw clients uniformly without replacement, as a pure function of (seed, round).
 
-    `cohort` <= 1 is a share of those available (at least one), above 1 a number of clients.
-    The answer is sorted and does not depend on the order of `available`.
+    `over` times as many are drawn as the cohort's size. The answer is sorted and does not depend on
+    the order of `available`.
 
     >>> choose(["b", "a"], 1.0, seed=0, round_=1)
     ('a', 'b')
     """
     clients = sorted(available)
-    wished = round(cohort * len(clients)) if cohort <= 1 else int(cohort)
-    count = min(max(wished, 1), len(clients))
+    # The allowance is for products such as 1.1 * 10 = 11.000000000000002.
+    wished = math.ceil(over * size_of(cohort, len(clients)) - 1e-9)
+    count = min(wished, len(clients))
     if count == len(clients):
         return tuple(clients)
     drawn = rng.generator(seed, round_, purpose="cohort").choice(

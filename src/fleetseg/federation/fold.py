@@ -76,10 +76,14 @@ class RoundFold:
             return self._fail(Failure(reply.client_id, "refused", rejected.reason, detail))
         return None
 
-    def close(self) -> None:
-        """Note the clients that never answered; from here on every reply is refused."""
+    def close(self, *, enough: bool = False) -> None:
+        """Note the clients that have not answered; from here on every reply is refused.
+
+        With `enough`, nobody waited for them: as many as were wanted came before.
+        """
         for client in sorted(self._waiting):
-            self._fail(Failure(client, "lost", "no-answer"))
+            gone = Failure(client, "late", "surplus") if enough else None
+            self._fail(gone or Failure(client, "lost", "no-answer"))
         self._waiting = set()
 
     def take_mean_delta(self) -> npt.NDArray[np.float32]:

@@ -55,6 +55,7 @@ class Plan:
     message_bytes: tuple[int, int]  # encoded size of a broadcast, of an update (at most)
     class_weights_C: tuple[float, ...] = ()
     clock: Callable[[], float] = field(default=time.monotonic)
+    traffic: Callable[[], tuple[int, int]] | None = None  # bytes so far (down, up), where counted
 
 
 def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watcher) -> str:
@@ -72,16 +73,19 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         started_s, round_ = plan.clock(), state.round + 1
         enrolled = taking_part(engine.available())
         _require_quorum(state, enrolled, plan, log)
-        chosen = cohorts.choose(enrolled, settings.cohort, seed=plan.experiment.seed, round_=round_)
-        cohort = cohorts.longest_first(chosen, enrolled)
+        wanted = cohorts.size_of(settings.cohort, len(enrolled))
+        cohort = _cohort(enrolled, round_, plan)
         watcher.round_opened(round_, cohort)
         fold.open(round_, cohort, enrolled, state.model)
         broadcast = Broadcast(round_, state.model, plan.class_weights_C)
+        before = plan.traffic() if plan.traffic else (0, 0)
         for reply in engine.train(cohort, broadcast, settings.deadline_s):
             watcher.replied(reply, fold.take(reply))
-        fold.close()
-        state = _advance(state, fold, len(cohort), plan)
-        record = _record(state, fold, cohort, plan)
+            if len(fold.taken) >= wanted < len(cohort):
+                break
+        fold.close(enough=len(fold.taken) >= wanted)
+        state = _advance(state, fold, min(wanted, len(cohort)), plan)
+        record = _record(state, fold, cohort, plan, before)
         if plan.score is not None and _due(plan.experiment, state.round):
             record["scores"] = plan.score(state.model)
             record["miou"] = record["scores"]["miou"]
@@ -89,6 +93,15 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         log.commit(state, record)
         watcher.round_closed(record)
     return reason
+
+
+def _cohort(enrolled: Mapping[str, Enrolment], round_: int, plan: Plan) -> tuple[str, ...]:
+    """Draw who is asked, the largest first."""
+    settings, seed = plan.experiment.federation, plan.experiment.seed
+    chosen = cohorts.choose(
+        enrolled, settings.cohort, seed=seed, round_=round_, over=settings.over_selection
+    )
+    return cohorts.longest_first(chosen, enrolled)
 
 
 def _advance(state: ServerState, fold: RoundFold, asked: int, plan: Plan) -> ServerState:
@@ -109,9 +122,24 @@ def _advance(state: ServerState, fold: RoundFold, asked: int, plan: Plan) -> Ser
     return ServerState(state.round + 1, model, momentum_T)
 
 
-def _record(state: ServerState, fold: RoundFold, cohort: Sequence[str], plan: Plan) -> Record:
+def _bytes(fold: RoundFold, asked: int, plan: Plan, before: tuple[int, int]) -> tuple[int, int]:
+    """Bytes (down, up) of a round: counted where they were sent, or else by what was sent."""
+    if plan.traffic is not None:
+        down, up = plan.traffic()
+        return down - before[0], up - before[1]
     down, up = plan.message_bytes
     unread = fold.failed("refused") + fold.failed("late")
+    return down * asked, up * unread + sum(t.wire_bytes or up for t in fold.taken)
+
+
+def _record(
+    state: ServerState,
+    fold: RoundFold,
+    cohort: Sequence[str],
+    plan: Plan,
+    before: tuple[int, int],
+) -> Record:
+    down, up = _bytes(fold, len(cohort), plan, before)
     return {
         "round": state.round,
         "cohort": sorted(cohort),
@@ -125,8 +153,8 @@ def _record(state: ServerState, fold: RoundFold, cohort: Sequence[str], plan: Pl
         "steps": sum(t.num_steps for t in fold.taken),
         "longest_steps": max((t.num_steps for t in fold.taken), default=0),
         "images_seen": sum(t.images_seen for t in fold.taken),
-        "bytes_down": down * len(cohort),
-        "bytes_up": up * unread + sum(t.wire_bytes or up for t in fold.taken),
+        "bytes_down": down,
+        "bytes_up": up,
     }
 
 
