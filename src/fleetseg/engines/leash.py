@@ -43,14 +43,30 @@ def start_leashed(
 
 
 def stop(process: subprocess.Popen[Any], patience_s: float) -> None:
-    """End a child: ask, wait, then kill whatever of its session is left."""
+    """End a child and all that it started: ask, wait, then kill what is left."""
+    below = descendants(process.pid)
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=patience_s)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    for pid in (process.pid, *below):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
     process.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    """Ids of the children of a process, their children, and so on."""
+    found: list[int] = []
+    todo = [pid]
+    while todo:
+        parent = todo.pop()
+        with contextlib.suppress(OSError, ValueError):
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                children = [int(word) for word in (task / "children").read_text().split()]
+                found += children
+                todo += children
+    return found
 
 
 def main(arguments: Sequence[str]) -> None:

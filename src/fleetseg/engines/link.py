@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import struct
 import tempfile
@@ -53,19 +54,9 @@ class Link:
         Raises:
             LinkLost: at the end of the stream.
         """
-        try:
-            self._connection.settimeout(timeout_s)
-            first = self._connection.recv(1)
-        except TimeoutError:
+        if timeout_s is not None and not self._arrives(timeout_s):
             return None
-        except OSError as error:
-            raise LinkLost(str(error)) from None
-        finally:
-            self._unlimited()
-        sizes = first + self._exactly(_SIZES.size - 1) if first else b""
-        if not sizes:
-            raise LinkLost("closed by the other end")
-        header_bytes, payload_bytes = _SIZES.unpack(sizes)
+        header_bytes, payload_bytes = _SIZES.unpack(self._exactly(_SIZES.size))
         if header_bytes > MAX_HEADER_BYTES or payload_bytes > MAX_PAYLOAD_BYTES:
             raise LinkLost("not a message")
         header = json.loads(self._exactly(header_bytes))
@@ -77,9 +68,14 @@ class Link:
             self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
 
-    def _unlimited(self) -> None:
-        with contextlib.suppress(OSError):
-            self._connection.settimeout(None)
+    def _arrives(self, timeout_s: float) -> bool:
+        # Not by a time-out of the socket: that would end what another thread sends meanwhile.
+        try:
+            poll = select.poll()
+            poll.register(self._connection, select.POLLIN)
+            return bool(poll.poll(timeout_s * 1000))
+        except (OSError, ValueError) as error:  # closed by another thread
+            raise LinkLost(str(error)) from None
 
     def _exactly(self, size: int) -> bytearray:
         data = bytearray(size)

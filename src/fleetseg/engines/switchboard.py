@@ -119,6 +119,12 @@ class Switchboard:
             with contextlib.suppress(LinkLost):
                 link.send({"do": "end"})
 
+    def drop(self) -> None:
+        """Take the segment for lost: its job, if it is still there, ends by it."""
+        link = self._link
+        if link is not None:
+            link.close()
+
     def ask(self, errand: Errand, header: Header, payload: bytes, targets: Sequence[str]) -> str:
         """Send a request to sites of this segment; returns the task's name."""
         with self.changed:

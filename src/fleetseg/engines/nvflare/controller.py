@@ -142,7 +142,8 @@ class FleetController(Controller):  # type: ignore[misc]
             try:
                 self._link.send(header, payload)
             except LinkLost:
-                return  # control_flow sees it too
+                self._link.close()  # control_flow ends by it
+                return
             finally:
                 if header["is"] == "reply":
                     self._room.release()

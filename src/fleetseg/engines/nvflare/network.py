@@ -23,7 +23,6 @@ from fleetseg.engines.nvflare.names import LINK_VARIABLE
 from fleetseg.engines.nvflare.provision import OPERATOR, Fleet, dress_server, read_fleet
 from fleetseg.engines.nvflare.sites import CONTROLLER, EXECUTOR
 from fleetseg.engines.switchboard import Switchboard
-from fleetseg.errors import FleetSegError
 from fleetseg.files import write_atomic
 
 _POLL_S = 0.25
@@ -42,26 +41,33 @@ class NvflareNetwork:
         self._environment = {**_QUIET, LINK_VARIABLE: str(door)}
         self._expected_s = expected_s  # how long to wait for all vehicles before the first job
         self._process: Any = None
+        self._start = 0  # of the server; a session belongs to one
         self._session: Any = None
+        self._session_start = 0
         self._job, self._submitted_s = "", 0.0
-        self._registered: dict[str, float] = {}  # site -> seconds since its last heartbeat
+        self._registered: dict[str, float] = {}  # site -> time of its last heartbeat
         self._looked_s = self._began_s = 0.0
         self._trouble = "the server is starting"
-        self._fatal: FleetSegError | None = None
         self._revoked: frozenset[str] = frozenset(fleet.revoked)
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="fleetseg-nvflare", daemon=True)
+        # Two threads: a call to a server that has just died may take seconds to fail.
+        self._threads = [
+            threading.Thread(target=self._keep_server, name="fleetseg-server", daemon=True),
+            threading.Thread(target=self._keep_job, name="fleetseg-job", daemon=True),
+        ]
 
     def __enter__(self) -> NvflareNetwork:
         """Start the server."""
-        _fresh_server(self._fleet)
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         """End the job and the server."""
         self._over.set()
-        self._thread.join(timeout=20)
+        self._board.end_segment()
+        for thread in self._threads:
+            thread.join(timeout=20)
 
     def trouble(self) -> str:
         """See fleet.Network."""
@@ -69,63 +75,70 @@ class NvflareNetwork:
 
     def registered(self) -> Mapping[str, float]:
         """Sites that are connected -> seconds since their last heartbeat."""
-        return dict(self._registered)
+        now = time.time()
+        return {name: now - seen for name, seen in self._registered.items()}
 
     def returned(self) -> frozenset[str]:
         """See fleet.Network."""
-        fresh = {name for name, age_s in self._registered.items() if age_s < _FRESH_S}
+        fresh = {name for name, age_s in self.registered().items() if age_s < _FRESH_S}
         return frozenset(name for name in fresh if self._board.silent_s(name) > _FRESH_S)
 
-    def _keep(self) -> None:
-        # The child's leash hangs on this thread, so everything is started from here.
+    # The server's process, whose leash hangs on this thread
+
+    def _keep_server(self) -> None:
         try:
-            while not self._over.wait(_POLL_S):
-                with contextlib.suppress(Exception):
-                    self._once()
+            while not self._over.is_set():
+                if self._process is None or self._process.poll() is not None:
+                    self._start_server()
+                self._over.wait(_POLL_S)
         finally:
-            self._board.end_segment()
-            self._close_session()
             if self._process is not None:
                 stop(self._process, patience_s=3.0)
 
-    def _once(self) -> None:
-        try:
-            self._keep_server()
-            self._look_around()
-            self._keep_revoked()
-            self._keep_job()
-        except Exception as error:
-            self._trouble = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            logging.getLogger(__name__).debug("network", exc_info=True)
-            if self._process is not None and self._process.poll() is not None:
-                self._close_session()
-            raise
-
-    def _keep_server(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            return
+    def _start_server(self) -> None:
         if self._process is not None:
-            self._close_session()
             stop(self._process, patience_s=0)
-            _fresh_server(self._fleet)
+            self._board.drop()  # its job goes with it, only later
+            self._over.wait(1.0)
+        _fresh_server(self._fleet)
+        self._registered, self._began_s = {}, time.monotonic()
+        self._trouble = "the server is starting"
         self._process = start_leashed(
             server_command(self._fleet.server),
             log=self._fleet.server / "console.log",
             environment=self._environment,
             cwd=self._fleet.server,
         )
-        self._job, self._registered, self._began_s = "", {}, time.monotonic()
-        self._trouble = "the server is starting"
+        self._start += 1
+
+    # The job, by way of a session with the server
+
+    def _keep_job(self) -> None:
+        while not self._over.wait(_POLL_S):
+            try:
+                self._connect()
+                self._look_around()
+                self._keep_revoked()
+                self._submit_if_due()
+            except Exception as error:  # whatever NVFlare raises: the next turn tries again
+                self._trouble = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                self._close_session()
+        self._close_session()
+
+    def _connect(self) -> None:
+        if self._session_start != self._start:
+            self._close_session()
+            self._job, self._submitted_s = "", 0.0
+        if self._session is None:
+            self._session_start = self._start
+            self._session = _open_session(self._fleet)
 
     def _look_around(self) -> None:
         now_s = time.monotonic()
-        if now_s - self._looked_s < _INFO_S and self._session is not None:
-            return
-        if self._session is None:
-            self._session = _open_session(self._fleet)
-        self._looked_s = now_s
-        info = self._session.get_system_info()
-        self._registered = {c.name: time.time() - c.last_connect_time for c in info.client_info}
+        if now_s - self._looked_s >= (_INFO_S if self._board.job else _POLL_S):
+            self._looked_s = now_s
+            info = self._session.get_system_info()
+            self._registered = {c.name: c.last_connect_time for c in info.client_info}
 
     def _keep_revoked(self) -> None:
         revoked = frozenset(read_fleet(self._fleet.folder).revoked)
@@ -133,33 +146,28 @@ class NvflareNetwork:
             self._session.disable_client(name)
         self._revoked |= revoked
 
-    def _keep_job(self) -> None:
-        if self._board.job:
-            self._job, self._trouble = self._board.job, ""
-            return
+    def _submit_if_due(self) -> None:
         now_s = time.monotonic()
-        if self._job and self._submitted_s and now_s - self._submitted_s < _START_S:
-            if not self._job_ended():
-                return
-            self._submitted_s = 0.0
+        if self._board.job:
+            self._job, self._submitted_s, self._trouble = self._board.job, 0.0, ""
+            self._began_s = now_s
+            return
+        if self._submitted_s and now_s - self._submitted_s < _START_S and not self._ended():
+            return
         missing = set(self._fleet.active) - set(self._registered)
         waited_s = now_s - self._began_s
         if not self._registered or (missing and waited_s < self._expected_s):
             self._trouble = f"waiting for {', '.join(sorted(missing)[:5])}"
             return
-        with contextlib.suppress(Exception):
-            if self._job:
-                self._session.abort_job(self._job)
+        if self._job:
+            _quietly(lambda: self._session.abort_job(self._job))
         self._job = self._session.submit_job(str(_job_folder(self._fleet)))
         self._submitted_s = time.monotonic()
         self._trouble = "the engine's job is starting"
 
-    def _job_ended(self) -> bool:
+    def _ended(self) -> bool:
         status = str(self._session.get_job_meta(self._job).get("status", ""))
-        if status.startswith("FINISHED"):
-            self._trouble = f"the engine's job ended: {status}"
-            return True
-        return False
+        return status.startswith("FINISHED")
 
     def _close_session(self) -> None:
         session, self._session = self._session, None
@@ -167,7 +175,7 @@ class NvflareNetwork:
             # Logging out waits for a server that may be gone.
             closer = threading.Thread(target=_quietly, args=(session.close,), daemon=True)
             closer.start()
-            closer.join(timeout=2)
+            closer.join(timeout=1)
 
 
 def _quietly(action: Any) -> None:
@@ -214,6 +222,7 @@ def _open_session(fleet: Fleet) -> Any:
 
     logging.getLogger("nvflare").setLevel(logging.CRITICAL)
     session = Session(OPERATOR, str(fleet.operator))
+    session.set_timeout(5.0)
     session.api._print_hci = lambda text: None  # it would print into the live table
     try:
         session.try_connect(5.0)

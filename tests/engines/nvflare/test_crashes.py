@@ -1,0 +1,66 @@
+"""kill -9 of every process of the server's side: the run goes on, and to the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.engines.nvflare import harness as h
+
+import fleetseg
+from fleetseg.engines.ledger import read_ledger
+
+ROUNDS = 7
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def in_process(cache: Path, described: fleetseg.Experiment, out: Path) -> str:
+    engine = described.engine.model_copy(update={"kind": "inprocess"})
+    return fleetseg.run(described.model_copy(update={"engine": engine}), out=out).model_sha256
+
+
+def test_any_process_of_the_engine_may_die_and_the_model_is_the_same(
+    cache: Path, tmp_path: Path
+) -> None:
+    """One TOML in process and over the network, where everything is killed once."""
+    described = h.experiment(cache, ROUNDS, seconds=0.5)
+    wanted = in_process(cache, described, tmp_path / "reference")
+    run, toml = tmp_path / "run", h.write(described, tmp_path / "experiment.toml")
+    server = run / "fleet" / "server"
+    with h.nothing_left(run):
+        first = h.fleetseg("run", toml, "--out", run, "--json", log=tmp_path / "first.log")
+        for after, what, where in (
+            (1, h.SERVER_JOB, server),
+            (2, h.CLIENT_JOB, run / "fleet" / "kits" / "site-1"),
+            (3, h.SERVER, server),
+        ):
+            h.until(lambda after=after: h.done(run) >= after, f"round {after}: {first.text}")
+            h.kill(what, where)
+        h.until(lambda: h.done(run) >= 5, f"round 5: {first.text}")
+        first.kill()  # the process that aggregates, as a reboot would
+        h.until(lambda: not h.tree(run), "everything ends with it", 30)
+        again = h.fleetseg("run", "--resume", "--out", run, "--json", log=tmp_path / "again.log")
+        assert again.wait() == 0, again.text
+    assert h.sha_of(run) == wanted
+    lines = [line for line in h.rounds_of(run) if "event" not in line]
+    assert [line["round"] for line in lines] == list(range(1, ROUNDS + 1))
+    assert [line["failures"] for line in lines] == [[]] * ROUNDS
+    assert_nothing_left_unseen(run)
+
+
+def assert_nothing_left_unseen(run: Path) -> None:
+    """What the server received is what the vehicles' lists say they sent."""
+    sent = {
+        line["sha256"]: line
+        for path in run.glob("fleet/kits/*/fleetseg/logs/egress.jsonl")
+        for line in read_ledger(path)
+    }
+    received = read_ledger(run / "logs" / "ingress.jsonl")
+    assert received
+    for line in received:
+        assert line["sha256"] in sent
+        assert line["bytes"] == sent[line["sha256"]]["bytes"]
