@@ -8,7 +8,7 @@ the same, so a crash costs time and never changes the model.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ from fleetseg.federation.tensors import Layout
 from fleetseg.federation.wire import decode_update, encode_broadcast
 
 _TICK_S = 0.1
+_FAREWELL_S = 3.0
 
 
 class Network(Protocol):
@@ -43,6 +44,10 @@ class Network(Protocol):
 
     def returned(self) -> frozenset[str]:
         """Sites that are reachable but not part of the running segment."""
+        ...
+
+    def revoked(self) -> frozenset[str]:
+        """Sites that may no longer take part."""
         ...
 
 
@@ -204,6 +209,9 @@ class FleetEngine:
             stand.fetched = True
             return
         del waiting[vehicle]
+        if stand.site in self._network.revoked():
+            yield vehicle, Failure(vehicle, "refused", "revoked"), b""
+            return
         for other in waiting.values():  # its turn comes now
             if other.site == stand.site:
                 other.asked_s = self._clock()
@@ -251,7 +259,7 @@ class FleetEngine:
 
     def _answers(self, vehicle: str) -> bool:
         site = self._board.sites.get(self.roster.site_of[vehicle])
-        if site is None or site.overdue:
+        if site is None or site.overdue or site.name in self._network.revoked():
             return False
         return self._board.silent_s(site.name) <= self._settings.silent_s
 
@@ -275,15 +283,29 @@ class FleetEngine:
             self._terms.tell(text)
 
     def _renew_if_due(self) -> None:
-        """End a segment that is long enough, or that a vehicle waits for the end of."""
+        """End a segment that is long enough, that a vehicle waits for the end of, or must leave."""
         board, settings = self._board, self._settings
         if not board.job or self.roster.segment != board.segment:
             return
         waited = board.began_s + settings.renew_s < self._clock() and self._network.returned()
-        if waited or self._rounds_in_segment >= settings.segment_rounds:
+        banned = self._network.revoked() & set(board.sites)
+        if waited or banned or self._rounds_in_segment >= settings.segment_rounds:
             segment = board.segment
+            self._say_farewell(banned)
             board.end_segment()
             self._wait_for_segment(after=segment)
+
+    def _say_farewell(self, sites: Collection[str]) -> None:
+        """Have the vehicles' side know why it hears nothing from now on."""
+        waiting, until_s = set(sites), self._clock() + _FAREWELL_S
+        with Errand(self._board) as errand:
+            if waiting:
+                errand.ask({"what": "farewell", "run": self._terms.run}, b"", sorted(waiting))
+            while waiting and self._clock() < until_s:
+                event = errand.next(_TICK_S)
+                if event is not None and event.what == "reply":
+                    errand.digested()
+                    waiting.discard(event.site)
 
     def _wait_for_segment(self, after: int) -> None:
         until_s = self._clock() + self._settings.outage_s

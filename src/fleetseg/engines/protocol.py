@@ -1,7 +1,8 @@
 """What the aggregating process and the trainers say to each other, whatever carries it.
 
 A request is a header {"task", "what", "run", ...} and, for "train" and "evaluate", an encoded
-broadcast; "vehicles" names the vehicle a site is to serve, where that is not the site itself. An
+broadcast; "vehicles" names the vehicle a site is to serve, where that is not the site itself.
+"hello" opens a run, "farewell" is the last that a revoked vehicle hears. An
 answer is a header with one of "enrolments", "update", "confs", "failure", and an update's bytes.
 """
 

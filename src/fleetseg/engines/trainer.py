@@ -130,6 +130,8 @@ class Trainer:
             facts = _facts(self._ready)
             self._tell(enrolled, facts)
             return {"enrolments": write_enrolments(enrolled), "facts": facts}, b""
+        if header["what"] == "farewell":
+            raise Refusal("revoked", "this vehicle has been revoked by the fleet's operator")
         ready = self._ready_for(header["run"])
         if vehicle not in ready.clients:
             raise Refusal("unknown-vehicle", f"no vehicle '{vehicle}' here")

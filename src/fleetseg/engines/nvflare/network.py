@@ -83,6 +83,10 @@ class NvflareNetwork:
         fresh = {name for name, age_s in self.registered().items() if age_s < _FRESH_S}
         return frozenset(name for name in fresh if self._board.silent_s(name) > _FRESH_S)
 
+    def revoked(self) -> frozenset[str]:
+        """See fleet.Network."""
+        return self._revoked
+
     # The server's process, whose leash hangs on this thread
 
     def _keep_server(self) -> None:
@@ -142,9 +146,9 @@ class NvflareNetwork:
 
     def _keep_revoked(self) -> None:
         revoked = frozenset(read_fleet(self._fleet.folder).revoked)
-        for name in revoked - self._revoked:
+        new, self._revoked = revoked - self._revoked, self._revoked | revoked
+        for name in new:  # the engine sees it already; this keeps it from coming back
             self._session.disable_client(name)
-        self._revoked |= revoked
 
     def _submit_if_due(self) -> None:
         now_s = time.monotonic()

@@ -20,6 +20,8 @@ from fleetseg.files import write_atomic
 
 _TOLD = {
     "is disabled": "this vehicle has been revoked by the fleet's operator; the server refuses it",
+    "Failed to send heartbeat": "the server does not take this vehicle's heartbeats: it is down, "
+    "or it has revoked this vehicle",
     "register_client unauthenticated": "the server refuses this kit: it is in use at another place "
     "(one kit is one process; make another with: fleetseg fleet add NAME)",
     "in use at another place": "the server refuses this kit: it is in use at another place "
