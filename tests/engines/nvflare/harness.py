@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +75,10 @@ class Process:
         self.popen.wait()
 
 
-def fleetseg(*words: str | Path, log: Path, **environment: str) -> Process:
+def fleetseg(*words: str | Path, log: Path, prefix: Sequence[str] = ()) -> Process:
     """Start a command of ours as a user would."""
-    command = [sys.executable, "-m", "fleetseg.cli", *map(str, words)]
-    return Process(command, log, OMP_NUM_THREADS="1", **environment)
+    command = [*prefix, sys.executable, "-m", "fleetseg.cli", *map(str, words)]
+    return Process(command, log, OMP_NUM_THREADS="1")
 
 
 def write(described: Experiment, path: Path) -> Path:

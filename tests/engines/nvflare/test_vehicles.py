@@ -25,14 +25,14 @@ DRIVES = ("amber-day", "birch-day", "coral-day")
 class Fleet:
     """A server and three vehicles, each with a painted drive, started as a user starts them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, vehicles: int = 3, host: str = "localhost") -> None:
         self.folder, self.run = folder, folder / "run"
         self.data = folder / "streets"
         source = SourceConfig(cities=("amber", "birch", "coral"), conditions=("day",))
         write_dataset(open_synthetic(source, (48, 64)), self.data)
         self.fleet = folder / "fleet"
         made = h.fleetseg(
-            *("fleet", "init", self.fleet, "--vehicles", "3", "--host", "localhost"),
+            *("fleet", "init", self.fleet, "--vehicles", str(vehicles), "--host", host),
             *("--port", str(_free_port())),
             log=folder / "init.log",
         )
@@ -55,6 +55,7 @@ class Fleet:
         self.server = h.fleetseg(
             *("server", "--fleet", self.fleet, toml, "--out", self.run, *words, *options),
             log=self.folder / "server.log",
+            prefix=self.command("server"),
         )
         self.started.append(self.server)
 
@@ -64,6 +65,7 @@ class Fleet:
             *("client", "--kit", kit or self.kit(car), "--dataset", "camvid"),
             *("--root", self.data, "--sequences", drive),
             log=self.folder / f"{car}{'' if kit is None else '-' + kit.parent.name}.log",
+            prefix=self.command(car),
         )
         self.started.append(client)
         if kit is None:
@@ -76,6 +78,10 @@ class Fleet:
                 process.interrupt()
         for process in self.started:
             process.wait(40)
+
+    def command(self, host: str) -> list[str]:
+        """What to put in front of a command so that it runs on a host."""
+        return []
 
     def kit(self, car: str) -> Path:
         return self.fleet / "kits" / car
