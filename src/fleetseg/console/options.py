@@ -209,3 +209,12 @@ DemoOut = Annotated[
         show_default=False,
     ),
 ]  # fmt: skip
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read a list of names.
+
+    >>> names("amber, birch,")
+    ('amber', 'birch')
+    """
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -8,6 +8,8 @@ checkpoints/      the last few rounds, each complete
 model/            the final model
 clients/          what simulated clients keep for themselves
 residuals/        what their compressed updates left out, to be sent later
+logs/             over a network: every message that was received
+fleet/            of a fleet on this machine: its certificates and kits
 """
 
 from __future__ import annotations

@@ -145,8 +145,11 @@ class NvflareNetwork:
             self._registered = {c.name: c.last_connect_time for c in info.client_info}
 
     def _keep_revoked(self) -> None:
-        revoked = frozenset(read_fleet(self._fleet.folder).revoked)
-        new, self._revoked = revoked - self._revoked, self._revoked | revoked
+        self._fleet = read_fleet(self._fleet.folder)  # vehicles may have been added, too
+        # A name that is not in the list has a certificate that nobody here remembers making.
+        unknown = set(self._registered) - set(self._fleet.vehicles)
+        revoked = frozenset(self._fleet.revoked) | unknown
+        new, self._revoked = revoked - self._revoked, revoked
         for name in new:  # the engine sees it already; this keeps it from coming back
             self._session.disable_client(name)
 
