@@ -26,7 +26,7 @@ from fleetseg.engines.protocol import (
     read_failure,
 )
 from fleetseg.engines.switchboard import Errand, Event, Switchboard, names_of
-from fleetseg.errors import EngineError, QuorumLost, UpdateRejected
+from fleetseg.errors import EngineError, FleetSegError, QuorumLost, UpdateRejected
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
 from fleetseg.federation.tensors import Layout
 from fleetseg.federation.wire import decode_update, encode_broadcast
@@ -40,6 +40,10 @@ class Network(Protocol):
 
     def trouble(self) -> str:
         """Say why there is no segment now; empty while one runs or is on its way."""
+        ...
+
+    def fatal(self) -> FleetSegError | None:
+        """What waiting does not mend, such as a full disk."""
         ...
 
     def returned(self) -> frozenset[str]:
@@ -95,6 +99,7 @@ class FleetEngine:
         self._rounds_in_segment = 0
         self._clock = time.monotonic
         self._told = ""
+        self._hellos: Errand | None = None
         self.roster = Roster()
 
     def traffic(self) -> tuple[int, int]:
@@ -276,6 +281,10 @@ class FleetEngine:
             cure="The model of the last round is kept; see `fleetseg fleet status`, then --resume",
         )
 
+    def _raise_if_fatal(self) -> None:
+        if fatal := self._board.fatal or self._network.fatal():
+            raise fatal
+
     def _tell(self, text: str) -> None:
         """Say why nothing happens, when that changes."""
         if text and text != self._told:
@@ -311,6 +320,7 @@ class FleetEngine:
         until_s = self._clock() + self._settings.outage_s
         board = self._board
         while not (board.job and board.segment > after):
+            self._raise_if_fatal()
             self._tell(self._network.trouble())
             if self._clock() > until_s:
                 raise EngineError(
@@ -324,6 +334,7 @@ class FleetEngine:
     def _enrol(self) -> None:
         """Make sure that there is a segment and that its sites have enrolled."""
         self._wait_for_segment(after=0)
+        self._welcome_latecomers()
         while self.roster.segment != self._board.segment or not self._board.job:
             self._wait_for_segment(after=0)
             self._open_segment()
@@ -334,18 +345,27 @@ class FleetEngine:
         self._rounds_in_segment = 0
         self.roster = Roster(segment, last_round=self.roster.last_round)
         until_s = self._clock() + self._settings.gather_s
-        with Errand(board) as errand:
-            errand.ask(self._hello(), b"", sorted(sites))
-            while sites and self._clock() < until_s:
-                event = errand.next(_TICK_S)
-                if event is not None and event.what == "over":
-                    break
-                if event is not None and event.what == "reply":
-                    errand.digested()
-                    sites.discard(event.site)
-                    self._welcome(event.site, event.header)
-                silent = [s for s in sites if board.silent_s(s) > self._settings.silent_s]
-                sites -= set(silent)
+        if self._hellos is not None:
+            self._hellos.close()
+        # Not closed at the end: who takes longer to open its data is welcome later.
+        self._hellos = errand = Errand(board)
+        errand.ask(self._hello(), b"", sorted(sites))
+        while sites and self._clock() < until_s:
+            event = errand.next(_TICK_S)
+            if event is not None and event.what == "over":
+                break
+            if event is not None and event.what == "reply":
+                errand.digested()
+                sites.discard(event.site)
+                self._welcome(event.site, event.header)
+            silent = [s for s in sites if board.silent_s(s) > self._settings.silent_s]
+            sites -= set(silent)
+
+    def _welcome_latecomers(self) -> None:
+        while self._hellos is not None and (event := self._hellos.next(0)) is not None:
+            if event.what == "reply":
+                self._hellos.digested()
+                self._welcome(event.site, event.header)
 
     def _hello(self) -> dict[str, Any]:
         terms = self._terms

@@ -26,7 +26,7 @@ from fleetseg.engines.leash import start_leashed, stop
 _POLL_S = 0.25
 _CALM_S = 60.0  # a child that ran this long starts again at once
 _PATIENCE_S = 5.0
-_MAX_PAUSE_S = 30.0
+_MAX_PAUSE_S = 10.0
 
 
 class Child:

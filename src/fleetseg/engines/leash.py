@@ -13,6 +13,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,21 @@ def descendants(pid: int) -> list[int]:
                 found += children
                 todo += children
     return found
+
+
+def end_with_parent(poll_s: float = 0.3) -> None:
+    """End this process soon after its parent, for one whose start is not ours to tie.
+
+    (The kernel's signal is no help there: it comes when the *thread* that started us ends.)
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(poll_s)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="fleetseg-leash", daemon=True).start()
 
 
 def main(arguments: Sequence[str]) -> None:

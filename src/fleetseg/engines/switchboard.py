@@ -7,16 +7,20 @@ link closes, and the next job that connects takes its place: a new *segment*.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from fleetseg.engines.ledger import Ledger
 from fleetseg.engines.link import Door, Header, Link, LinkLost
+from fleetseg.errors import CheckpointError, FleetSegError
+from fleetseg.files import disk_full
 
 _WAITING_REPLIES = 2  # read but not folded yet; beyond it, the network waits
 
@@ -58,6 +62,10 @@ class Errand:
 
     def __exit__(self, *exc: object) -> None:
         """Cancel every task that still stands."""
+        self.close()
+
+    def close(self) -> None:
+        """Cancel every task that still stands."""
         self.over = True
         self._board.cancel(self)
 
@@ -68,7 +76,7 @@ class Errand:
     def next(self, timeout_s: float) -> Event | None:
         """Wait for something to happen."""
         with contextlib.suppress(queue.Empty):
-            return self.events.get(timeout=timeout_s)
+            return self.events.get(timeout=timeout_s) if timeout_s else self.events.get_nowait()
         return None
 
     def digested(self) -> None:
@@ -98,6 +106,7 @@ class Switchboard:
         self.began_s = 0.0
         self.sites: dict[str, Site] = {}
         self.bytes_down = self.bytes_up = 0
+        self.fatal: FleetSegError | None = None  # what waiting does not mend
         self._link: Link | None = None
         self._errands: dict[str, tuple[Errand, int, str]] = {}  # task -> errand, bytes, what
         self._named = 0
@@ -166,7 +175,11 @@ class Switchboard:
                 continue
             with contextlib.suppress(LinkLost), contextlib.closing(link):
                 for header, payload in _messages(link):
-                    self._hear(link, header, payload)
+                    try:
+                        self._hear(link, header, payload)
+                    except OSError as error:
+                        self.fatal = _unlisted(self._ledger.path, error)
+                        break
             self._part(link)
 
     def _part(self, link: Link) -> None:
@@ -241,6 +254,12 @@ def _messages(link: Link) -> Iterator[tuple[Header, bytes]]:
         message = link.receive()
         assert message is not None
         yield message
+
+
+def _unlisted(path: Path, error: OSError) -> FleetSegError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(path, 200)
+    return CheckpointError(f"cannot be written ({error.strerror})", where=path)
 
 
 def monotonic() -> float:

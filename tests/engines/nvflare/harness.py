@@ -27,14 +27,16 @@ TRAINER = "fleetseg.engines.trainer"
 KEEPER = "fleetseg.engines.keeper"
 
 
-def experiment(cache: Path, rounds: int, *, seconds: float = 0.0, **fleet: float) -> Experiment:
+def experiment(
+    cache: Path, rounds: int, *, seconds: float = 0.0, uplink: str = "none", **fleet: float
+) -> Experiment:
     """The tiny experiment; `seconds` makes a vehicle's round last about that long, or longer."""
     steps = max(1, round(seconds / 0.03))
     return tiny_experiment(
         cache,
-        training={"batch_size": 2, "lr": 1e-4, "local_steps": steps},
-        federation={"rounds": rounds},
-        evaluation={"every": 0},
+        training={"batch_size": 2, "lr": 1e-4, "local_steps": steps, "optimiser_state": "kept"},
+        federation={"rounds": rounds, "uplink": uplink},
+        evaluation={"every": 0, "on_clients": True},
         engine={"kind": "fleet", "workers": 2, "precision": "fp32"},
         fleet={"silent_s": 6.0, "gather_s": 40.0, "renew_s": 5.0, "wait_s": 60.0, **fleet},
     )
@@ -144,6 +146,20 @@ def kill(text: str, folder: Path, number: int = signal.SIGKILL) -> int:
 def tree(folder: Path) -> list[int]:
     """Every process that names a folder."""
     return processes("", folder)
+
+
+@contextlib.contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Note how long the block took, for docs/reliability.md: in the file $FLEETSEG_FIGURES."""
+    began_s = time.monotonic()
+    yield
+    note(what, time.monotonic() - began_s)
+
+
+def note(what: str, seconds: float) -> None:
+    if path := os.environ.get("FLEETSEG_FIGURES"):
+        with open(path, "a") as file:
+            file.write(json.dumps({"what": what, "seconds": round(seconds, 1)}) + "\n")
 
 
 @contextlib.contextmanager

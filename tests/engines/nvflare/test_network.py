@@ -159,13 +159,16 @@ def a_vehicle_without_a_link(fleet: NetworkFleet) -> None:
     with fleet.hosts.cut("car-2"):
         lost = fleet.until_round("car-2 is lost", lambda r: failure(r, "car-2"))
         assert failure(lost, "car-2") == "lost silent"
+        h.note("a vehicle's link cut (silent_s = 6): the round that loses it", lost["seconds"])
         fleet.until_round("rounds without car-2", lambda r: r["cohort"] == ["car-1"])
-    fleet.until_round("car-2 serves again", lambda r: "car-2" in r["ok"])
+    with h.timed("a vehicle's link restored, to the first round with it"):
+        fleet.until_round("car-2 serves again", lambda r: "car-2" in r["ok"])
 
 
 def a_server_without_a_link(fleet: NetworkFleet) -> None:
     """All are gone at once: the run waits, and goes on with everybody."""
     with fleet.hosts.cut("server"):
         fleet.until_round("nobody answers", lambda r: r["ok"] == [])
-    back = fleet.until_round("both serve again", lambda r: r["ok"] == ["car-1", "car-2"])
+    with h.timed("the server's link restored, to the first round with everybody"):
+        back = fleet.until_round("both serve again", lambda r: r["ok"] == ["car-1", "car-2"])
     assert back["quorum"]

@@ -173,6 +173,8 @@ def a_trainer_dies(fleet: Fleet) -> None:
         if failures():
             break
     assert failures()[0] == "lost trainer-died"
+    died = next(r for r in h.rounds_of(fleet.run)[start:] if failure(r, "car-1"))
+    h.note("trainer killed: the round in which it died", died["seconds"])
     assert all(r["quorum"] for r in h.rounds_of(fleet.run)[start:])
     fleet.until_round("car-1 serves again", lambda r: "car-1" in r["ok"])
 
@@ -183,9 +185,11 @@ def a_vehicle_freezes(fleet: Fleet) -> None:
         lost = fleet.until_round("car-2 is lost", lambda r: failure(r, "car-2"))
         assert failure(lost, "car-2") == "lost silent"
         assert lost["seconds"] < 20
+        h.note("vehicle frozen (silent_s = 6): the round that loses it", lost["seconds"])
         without = fleet.until_round("rounds without car-2", lambda r: "car-2" not in r["cohort"])
         assert without["seconds"] < 10
-    fleet.until_round("car-2 serves again", lambda r: "car-2" in r["ok"])
+    with h.timed("vehicle thawed, to the first round with it"):
+        fleet.until_round("car-2 serves again", lambda r: "car-2" in r["ok"])
 
 
 def a_vehicle_is_slow(fleet: Fleet) -> None:
@@ -194,6 +198,7 @@ def a_vehicle_is_slow(fleet: Fleet) -> None:
         late = fleet.until_round("car-3 is late", lambda r: failure(r, "car-3"))
         assert failure(late, "car-3") == "late deadline"
         assert 12 <= late["seconds"] < 18
+        h.note("vehicle slower than the deadline of 12 s: its round", late["seconds"])
         after = fleet.next_rounds(1)[0]
         assert "car-3" not in after["cohort"]
     fleet.until_round("car-3 serves again", lambda r: "car-3" in r["ok"])
@@ -227,10 +232,12 @@ def a_vehicle_is_lost_and_comes_back(fleet: Fleet) -> None:
     """A machine that is gone costs seconds; when it is back, it serves within a segment."""
     fleet.clients["car-2"].kill()
     h.until(lambda: not h.tree(fleet.kit("car-2")), "the whole machine is gone", 30)
-    fleet.until_round("a round without car-2", lambda r: "car-2" not in r["ok"])
+    gone = fleet.until_round("a round without car-2", lambda r: "car-2" not in r["ok"])
+    h.note("machine lost (silent_s = 6): the round that loses it", gone["seconds"])
     began_s = time.monotonic()
     fleet.start_client("car-2")
     fleet.until_round("car-2 serves again", lambda r: "car-2" in r["ok"])
+    h.note("machine back (renew_s = 5), to the first round with it", time.monotonic() - began_s)
     assert time.monotonic() - began_s < 90
 
 
@@ -239,7 +246,8 @@ def a_vehicle_is_revoked(fleet: Fleet) -> None:
         "fleet", "revoke", "car-3", "--fleet", fleet.fleet, log=fleet.folder / "revoke.log"
     )
     assert revoke.wait() == 0, revoke.text
-    gone = fleet.until_round("a round without car-3", lambda r: "car-3" not in r["cohort"])
+    with h.timed("revoked, to the first round committed without it"):
+        gone = fleet.until_round("a round without car-3", lambda r: "car-3" not in r["cohort"])
     assert gone["ok"] == ["car-1", "car-2"]
     text = fleet.clients["car-3"]
     h.until(lambda: "has been revoked" in text.text, f"car-3 is told: {text.text}", 60)
@@ -249,7 +257,8 @@ def all_vehicles_are_lost(fleet: Fleet) -> None:
     """A bounded wait, then a clear end; the model of the last good round is there."""
     for client in fleet.clients.values():
         client.kill()
-    assert fleet.server.wait(60) == 1
+    with h.timed("all vehicles lost (wait_s = 20), to the end of the run"):
+        assert fleet.server.wait(60) == 1
     last = fleet.server.text.splitlines()[-1]
     assert last.startswith("error: "), fleet.server.text[-1000:]
     assert "--resume" in fleet.server.text
@@ -288,7 +297,8 @@ def ctrl_c_leaves_a_usable_run(fleet: Fleet) -> None:
     assert told["sites"]["car-1"]["last_round"] > 2
     assert told["sites"]["car-1"]["vehicles"]["car-1"]["images"] == 12
     fleet.server.interrupt()
-    assert fleet.server.wait(60) == 130
+    with h.timed("Ctrl-C on the server, until everything it started is gone"):
+        assert fleet.server.wait(60) == 130
     assert "--resume" in fleet.server.text
     assert not h.tree(fleet.fleet / "server")
     assert (fleet.run / "model" / "model.safetensors").is_file()

@@ -18,6 +18,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
+from fleetseg.engines.leash import end_with_parent
 from fleetseg.engines.link import Header, Link, LinkLost, connect
 from fleetseg.engines.nvflare.names import BEAT, HEADER, OK, PAYLOAD, TASK, TRAINER_VARIABLE
 
@@ -36,6 +37,7 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Give signs of life from the start of a job to its end."""
         if event_type == EventType.START_RUN:
+            end_with_parent()
             engine = fl_ctx.get_engine()
             threading.Thread(target=self._beats, args=(engine,), daemon=True).start()
         elif event_type in (EventType.ABOUT_TO_END_RUN, EventType.END_RUN):

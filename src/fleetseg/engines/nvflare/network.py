@@ -23,6 +23,7 @@ from fleetseg.engines.nvflare.names import LINK_VARIABLE
 from fleetseg.engines.nvflare.provision import OPERATOR, Fleet, dress_server, read_fleet
 from fleetseg.engines.nvflare.sites import CONTROLLER, EXECUTOR
 from fleetseg.engines.switchboard import Switchboard
+from fleetseg.errors import EngineError, FleetSegError
 from fleetseg.files import write_atomic
 
 _POLL_S = 0.25
@@ -48,6 +49,7 @@ class NvflareNetwork:
         self._registered: dict[str, float] = {}  # site -> time of its last heartbeat
         self._looked_s = self._began_s = 0.0
         self._trouble = "the server is starting"
+        self._fatal: FleetSegError | None = None
         self._revoked: frozenset[str] = frozenset(fleet.revoked)
         self._over = threading.Event()
         # Two threads: a call to a server that has just died may take seconds to fail.
@@ -78,6 +80,10 @@ class NvflareNetwork:
         now = time.time()
         return {name: now - seen for name, seen in self._registered.items()}
 
+    def fatal(self) -> FleetSegError | None:
+        """See fleet.Network."""
+        return self._fatal
+
     def returned(self) -> frozenset[str]:
         """See fleet.Network."""
         fresh = {name for name, age_s in self.registered().items() if age_s < _FRESH_S}
@@ -95,6 +101,10 @@ class NvflareNetwork:
                 if self._process is None or self._process.poll() is not None:
                     self._start_server()
                 self._over.wait(_POLL_S)
+        except FleetSegError as error:
+            self._fatal = error
+        except OSError as error:
+            self._fatal = EngineError(f"the server cannot be started ({error})")
         finally:
             if self._process is not None:
                 stop(self._process, patience_s=3.0)
@@ -124,6 +134,8 @@ class NvflareNetwork:
                 self._look_around()
                 self._keep_revoked()
                 self._submit_if_due()
+            except FleetSegError as error:
+                self._fatal = error
             except Exception as error:  # whatever NVFlare raises: the next turn tries again
                 self._trouble = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 self._close_session()

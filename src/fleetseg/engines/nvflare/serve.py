@@ -21,7 +21,7 @@ from fleetseg.engines.link import Door, private_folder
 from fleetseg.engines.nvflare.network import NvflareNetwork
 from fleetseg.engines.nvflare.provision import Fleet, require_nvflare
 from fleetseg.engines.switchboard import Switchboard, monotonic
-from fleetseg.errors import EngineError
+from fleetseg.errors import EngineError, FleetSegError
 from fleetseg.files import write_atomic
 
 _STATUS_S = 2.0
@@ -101,7 +101,7 @@ def _telling(
 
     def tell() -> None:
         while not over.wait(_STATUS_S):
-            with contextlib.suppress(OSError, RuntimeError):
+            with contextlib.suppress(OSError, RuntimeError, FleetSegError):
                 _write_status(fleet, status_of(terms, engine, board, network))
 
     thread = threading.Thread(target=tell, name="fleetseg-status", daemon=True)
@@ -111,7 +111,7 @@ def _telling(
     finally:
         over.set()
         thread.join(timeout=5)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, FleetSegError):
             _write_status(fleet, {**status_of(terms, engine, board, network), "running": False})
 
 
