@@ -262,6 +262,40 @@ def test_help_comes_without_torch() -> None:
     assert not loaded & {"torch", "numpy", "fleetseg.api"}
 
 
+LIGHT = (
+    "fleetseg.engines.link",
+    "fleetseg.engines.leash",
+    "fleetseg.engines.keeper",
+    "fleetseg.engines.nvflare.controller",
+    "fleetseg.engines.nvflare.executor",
+    "fleetseg.engines.nvflare.guard",
+)
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_processes_that_idle_or_relay_come_without_torch(module: str) -> None:
+    """Each of them runs beside the one that trains; what they hold is missing there."""
+    if ".nvflare" in module:
+        pytest.importorskip("nvflare")
+    code = f"import sys, {module}; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(told.stdout.split())
+    assert module in loaded
+    assert not loaded & {"torch", "numpy", "fleetseg.config", "fleetseg.federation"}
+
+
+def test_a_keeper_stands_on_the_standard_library_and_the_leash() -> None:
+    found = imports(tree(SRC / "fleetseg" / "engines" / "keeper.py"))
+    own = {module for module in found if within(module, "fleetseg")}
+    assert own <= {
+        "fleetseg.engines.leash",
+        "fleetseg.engines.leash.start_leashed",
+        "fleetseg.engines.leash.stop",
+    }
+    others = {module.partition(".")[0] for module in found - own}
+    assert others <= sys.stdlib_module_names | {"__future__"}
+
+
 @each_file
 def test_all_names_exist(path: Path) -> None:
     for node in tree(path).body:

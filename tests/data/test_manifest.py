@@ -15,6 +15,8 @@ from fleetseg.data.manifest import (
     Entry,
     Manifest,
     find_leaks,
+    is_manifest,
+    match_manifest,
     require_no_leaks,
     shared_drives,
 )
@@ -234,6 +236,76 @@ def test_refusal_lists_the_first_ten_and_the_count() -> None:
     ]
     assert len(listed) == 10
     assert "d/train/a is" in listed[0]
+
+
+# ------------------------------------------------------------------ as a split file
+
+
+def held(letters: str) -> list[Sample]:
+    return [Sample(f"d/train/{name}", "d", "train", "", None, "") for name in letters]
+
+
+SPLIT = manifest({"a": "xy", "b": "z", "c": "pq"}, {"a": "v", "b": "u"}, val="w")
+HERE = Path("manifest.json")
+
+
+def test_every_client_has_its_samples_and_the_held_out_ones() -> None:
+    assert match_manifest(SPLIT, held("zyxvupqw"), HERE) == {
+        "a": (2, 1, 3),
+        "b": (0, 4),
+        "c": (5, 6),
+    }
+
+
+def test_a_vehicle_has_its_own_samples_only() -> None:
+    assert match_manifest(SPLIT, held("xyv"), HERE) == {"a": (0, 1, 2)}
+    assert match_manifest(SPLIT, held("uxyzv"), HERE) == {"a": (1, 2, 4), "b": (3, 0)}
+
+
+@pytest.mark.parametrize(("letters", "missing"), [("xyzu", "v"), ("xv", "y"), ("xyvz", "u")])
+def test_a_client_without_some_of_its_samples_is_refused(letters: str, missing: str) -> None:
+    with pytest.raises(
+        DataError, match=rf"are missing from the data; got d/train/{missing}\."
+    ) as e:
+        match_manifest(SPLIT, held(letters), HERE)
+    assert e.value.where == "manifest.json"
+
+
+def test_a_manifest_of_other_data_is_refused() -> None:
+    for letters in ("", "mno", "w"):  # w is the server's
+        with pytest.raises(DataError, match="no sample of this manifest is in the data"):
+            match_manifest(SPLIT, held(letters), HERE)
+
+
+@given(
+    st.lists(st.sampled_from("abc"), min_size=6, max_size=6),
+    st.lists(st.booleans(), min_size=6, max_size=6),
+    st.permutations(range(6)),
+)
+def test_whoever_is_held_is_held_whole(
+    owners: list[str], out: list[bool], order: list[int]
+) -> None:
+    sides: list[dict[str, str]] = [{}, {}]
+    for letter, owner, held_out in zip("uvwxyz", owners, out, strict=True):
+        sides[held_out][owner] = sides[held_out].get(owner, "") + letter
+    split = manifest({owner: sides[0].get(owner, "") for owner in "abc"}, sides[1])
+    samples = held("".join("uvwxyz"[k] for k in order))
+    found = match_manifest(split, samples, HERE)
+    numbers = [n for client in found.values() for n in client]
+    assert sorted(numbers) == list(range(6))
+    for client, own in found.items():
+        assert {owners["uvwxyz".index(samples[n].id[-1])] for n in own} == {client}
+
+
+def test_manifests_are_told_from_other_split_files(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    assert not is_manifest(path)
+    assert not is_manifest(tmp_path)
+    SPLIT.write(path)
+    assert is_manifest(path)
+    for content in (b'{"user_data": {}}', b"", b"\xff\xfe\x00", b'{"users": "' + b"x" * 9999):
+        path.write_bytes(content)
+        assert not is_manifest(path)
 
 
 # ------------------------------------------------------------------ drives on both sides

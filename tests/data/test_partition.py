@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetseg.config import PartitionConfig, SourceConfig
+from fleetseg.data.manifest import Entry, Manifest
 from fleetseg.data.partition import Held, holdout_split, partition
 from fleetseg.data.sample import Sample
 from fleetseg.data.sources import open_source
@@ -335,6 +336,30 @@ def test_split_file_that_does_not_fit(tmp_path: Path) -> None:
     file = leaf(tmp_path / "split.json", zoe=["a/0.png", "a/7.png"])
     with pytest.raises(DataError, match=r"split\.json: 1 images .* got a/7\.png"):
         split(drive("a", 3), kind="file", file=file)
+
+
+def written(path: Path, **clients: list[Sample]) -> str:
+    sides = {c: tuple(Entry(s.id, "", "") for s in held) for c, held in clients.items()}
+    Manifest(sides).write(path)
+    return str(path)
+
+
+def test_the_manifest_of_a_run_is_a_split_file_too(tmp_path: Path) -> None:
+    a, b, c = drive("a", 3), drive("b", 2), drive("c", 4)
+    file = written(tmp_path / "manifest.json", zoe=[b[1], a[2], b[0]], amy=a[:2], bob=c)
+    held = split([*b, *a], kind="file", file=file)
+    assert list(held.items()) == [("amy", (2, 3)), ("zoe", (4, 0, 1))]  # in order of time
+    with pytest.raises(DataError, match="samples of 'amy' are missing"):
+        split([*b, *a[1:]], kind="file", file=file)
+
+
+def test_a_manifest_that_was_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    samples = drive("a", 3)
+    file = written(path, amy=samples)
+    path.write_text(path.read_text().replace("amy", "bob"))
+    with pytest.raises(DataError, match="digest differs"):
+        split(samples, kind="file", file=file)
 
 
 # ------------------------------------------------------------------ held-out frames

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetseg.federation.cohort import choose, longest_first
+from fleetseg.federation.cohort import choose, longest_first, size_of
 from fleetseg.federation.messages import Enrolment
 
 FLEET = [f"car-{i:02d}" for i in range(20)]
@@ -24,6 +24,25 @@ def test_size(cohort: float, count: int) -> None:
     assert len(chosen) == len(set(chosen)) == count
     assert set(chosen) <= set(FLEET)
     assert list(chosen) == sorted(chosen)
+
+
+@pytest.mark.parametrize(
+    ("cohort", "over", "count"),
+    [(10, 1.0, 10), (10, 1.1, 11), (10, 1.3, 13), (10, 2.0, 20), (15, 2.0, 20), (0.5, 1.5, 15),
+     (1.0, 1.5, 20), (3, 1.01, 4), (1, 1.2, 20), (0.05, 1.2, 2), (7, 1.0 + 1e-12, 7)],
+)  # fmt: skip
+def test_more_are_asked_than_are_wanted(cohort: float, over: float, count: int) -> None:
+    chosen = choose(FLEET, cohort, seed=1, round_=1, over=over)
+    assert len(chosen) == len(set(chosen)) == count
+    assert set(chosen) <= set(FLEET)
+
+
+@given(st.floats(0.001, 50), st.floats(1, 2), st.integers(0, 30))
+def test_a_cohort_is_never_more_than_there_are(cohort: float, over: float, available: int) -> None:
+    fleet = [f"car-{k}" for k in range(available)]
+    wanted = size_of(cohort, available)
+    assert min(1, available) <= wanted <= available
+    assert wanted <= len(choose(fleet, cohort, seed=0, round_=1, over=over)) <= available
 
 
 def test_an_empty_fleet() -> None:

@@ -174,6 +174,21 @@ def test_failures_are_counted_by_kind_and_silence_is_lost(
     assert len(fold.failures) == 9
 
 
+def test_whoever_is_not_waited_for_is_late_and_not_lost(
+    open_fold: Callable[..., RoundFold], honest: Honest
+) -> None:
+    fold = open_fold()
+    fold.take(honest("car-0"))
+    fold.take(Failure("car-1", "lost", "why"))
+    fold.close(enough=True)
+    assert [fold.failed(k) for k in ("late", "lost")] == [8, 1]
+    assert {f.reason for f in fold.failures} == {"why", "surplus"}
+    failure = fold.take(honest("car-2"))  # its answer comes after all
+    assert failure is not None
+    assert failure.reason == "unasked"
+    assert [t.client_id for t in fold.taken] == ["car-0"]
+
+
 def test_loss_is_weighted_by_steps(open_fold: Callable[..., RoundFold], honest: Honest) -> None:
     fold = open_fold()
     assert fold.mean_loss() is None

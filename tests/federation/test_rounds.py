@@ -382,3 +382,87 @@ def test_a_bad_client_in_each_of_50_rounds_does_not_end_the_run() -> None:
     assert [len(r["failures"]) for r in log.records] == [1] * 50
     _, reference = go(without, plan(federation={"rounds": 50}))
     assert log.states[-1].model.digest() == reference.states[-1].model.digest()
+
+
+# More asked than wanted
+
+
+@dataclass
+class Closing(Fleet):
+    """Notes who had answered by the time that a round was closed."""
+
+    answered: list[list[str]] = field(default_factory=list)
+
+    def train(
+        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[Reply]:
+        self.answered.append([])
+        for reply in super().train(cohort, broadcast, deadline_s):
+            self.answered[-1].append(reply.client_id)
+            yield reply
+
+
+SIX = {c: ([1.0, 2.0, 3.0], 1) for c in "abcdef"}
+
+
+def test_a_round_is_closed_as_soon_as_enough_have_answered() -> None:
+    fleet = Closing(SIX)
+    settings = {"rounds": 2, "cohort": 3, "over_selection": 2.0}
+    _, log = go(fleet, plan(federation=settings))
+    assert fleet.answered == [["a", "b", "c"]] * 2
+    for record in log.records:
+        assert record["cohort"] == ["a", "b", "c", "d", "e", "f"]
+        assert record["ok"] == ["a", "b", "c"]
+        assert [(f["client"], f["kind"], f["reason"]) for f in record["failures"]] == [
+            (c, "late", "surplus") for c in "def"
+        ]
+        assert record["quorum"] is True
+    assert log.states[-1].model.values_F.tolist() == [2, 4, 6]
+
+
+def test_the_surplus_takes_the_place_of_those_that_fail() -> None:
+    fleet = Closing(SIX, {"a": lost, "b": late, "d": silent})
+    _, log = go(fleet, plan(federation={"rounds": 1, "cohort": 3, "over_selection": 2.0}))
+    (record,) = log.records
+    assert record["ok"] == ["c", "e", "f"]
+    assert [(f["client"], f["reason"]) for f in record["failures"]] == [
+        ("a", "crashed"),
+        ("b", "deadline"),
+        ("d", "surplus"),
+    ]
+
+
+def test_the_quorum_is_of_those_wanted_and_not_of_those_asked() -> None:
+    def outcome(ok: str) -> tuple[bool, list[str]]:
+        fleet = Fleet(SIX, {c: silent for c in SIX if c not in ok})
+        settings = {"rounds": 1, "cohort": 4, "over_selection": 1.5, "quorum": 0.5}
+        _, log = go(fleet, plan(federation=settings))
+        (record,) = log.records
+        return record["quorum"], [f["reason"] for f in record["failures"]]
+
+    assert outcome("ab") == (True, ["no-answer"] * 4)
+    assert outcome("a") == (False, ["no-answer"] * 5)
+    assert outcome("abcd") == (True, ["surplus"] * 2)
+
+
+def test_a_small_fleet_has_no_surplus_and_hears_all() -> None:
+    fleet = Closing(FOUR, {"d": late})
+    _, log = go(fleet, plan(federation={"rounds": 1, "over_selection": 2.0}))
+    assert fleet.answered == [["a", "b", "c", "d"]]
+    assert [f["reason"] for f in log.records[0]["failures"]] == ["deadline"]
+
+
+def test_over_selection_of_one_is_none() -> None:
+    _, plain = go(Fleet(SIX), plan(federation={"rounds": 3, "cohort": 3}))
+    _, log = go(Fleet(SIX), plan(federation={"rounds": 3, "cohort": 3, "over_selection": 1.0}))
+    assert [r["cohort"] for r in log.records] == [r["cohort"] for r in plain.records]
+    assert all(r["failures"] == [] for r in log.records)
+
+
+def test_bytes_are_those_that_were_counted_where_they_are() -> None:
+    counted = iter([(100, 10), (107, 13), (107, 13), (207, 20)])
+    metered = replace(
+        plan(federation={"rounds": 2}), traffic=lambda: next(counted)
+    )  # before and after each round
+    _, log = go(Fleet(TWO), metered)
+    assert [(r["bytes_down"], r["bytes_up"]) for r in log.records] == [(7, 3), (100, 7)]

@@ -19,12 +19,15 @@ from rich.text import Text
 
 from fleetseg.config import SourceConfig
 from fleetseg.console import INTERRUPTED, count, say, stderr_console, stdout_console
+from fleetseg.console import options as o
 from fleetseg.console.tables import class_bars, name_cell, plain_table
 from fleetseg.data.labels import LABEL_SPACES
 from fleetseg.data.sources import SOURCES, SPLITS
 from fleetseg.errors import ConfigError, FleetSegError, unknown_name
+from fleetseg.texts import plain
 
 _ONLINE_S = 25.0
+_MACHINE = ("machine", "device", "precision")
 
 
 def init_and_show(folder: Path, vehicles: str, host: str, port: int) -> None:
@@ -67,7 +70,10 @@ def vehicle_names(text: str) -> tuple[str, ...]:
         if not 1 <= number <= 10_000:
             raise ConfigError("--vehicles takes 1 to 10000, or names", got=text)
         return tuple(f"car-{k + 1}" for k in range(number))
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    named = o.names(text)
+    if not named:
+        raise ConfigError("--vehicles takes 1 to 10000, or names", got=repr(text))
+    return named
 
 
 def add_and_show(folder: Path, vehicle: str) -> None:
@@ -102,7 +108,7 @@ def show_status(folder: Path, *, as_json: bool) -> None:
     running = bool(status.get("running")) and now - status.get("time", 0) < _ONLINE_S
     sites = {name: status.get("sites", {}).get(name, {}) for name in fleet.vehicles}
     if as_json:
-        told = {"running": running, "revoked": fleet.revoked, **status, "sites": sites}
+        told = {**status, "running": running, "revoked": fleet.revoked, "sites": sites}
         typer.echo(json.dumps(told))
         return
     console = stdout_console()
@@ -150,7 +156,7 @@ def _status_table(
                 f"{v['pixels'] / 1e6:.2f}" if v else "",
                 bars,
                 name_cell(_machine(facts)),
-                str(facts.get("fleetseg", "")),
+                plain(facts.get("fleetseg", ""), 20),
                 str(site.get("last_round", "")),
             )
     return table
@@ -165,8 +171,10 @@ def _state(revoked: bool, online: bool) -> Text:
 def _machine(facts: Mapping[str, Any]) -> str:
     if not facts:
         return ""
-    cores = count(int(facts.get("cores") or 0), "core")
-    return f"{facts.get('machine')}, {cores}, {facts.get('device')} {facts.get('precision')}"
+    told = plain(facts.get("cores", "?"), 10)
+    cores = count(int(told), "core") if told.isdecimal() else f"{told} cores"
+    machine, device, precision = (plain(facts.get(k, "?"), 30) for k in _MACHINE)
+    return f"{machine}, {cores}, {device} {precision}"
 
 
 def _shares(histogram_C: Sequence[int]) -> list[float]:

@@ -23,6 +23,7 @@ from fleetseg.engines.protocol import (
     labels_digest,
     read_enrolments,
     read_evaluation,
+    read_facts,
     read_failure,
 )
 from fleetseg.engines.switchboard import Errand, Event, Switchboard, names_of
@@ -85,7 +86,7 @@ class Roster:
     segment: int = 0
     site_of: dict[str, str] = field(default_factory=dict)
     enrolled: dict[str, Enrolment] = field(default_factory=dict)
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # per site
+    facts: dict[str, dict[str, str]] = field(default_factory=dict)  # per site
     refused: dict[str, Failure] = field(default_factory=dict)  # per site
     last_round: dict[str, int] = field(default_factory=dict)  # per site, over all segments
 
@@ -168,7 +169,12 @@ class FleetEngine:
                 yield vehicle, Failure(vehicle, "lost", "not-back", "not in the new segment"), b""
             with Errand(self._board) as errand:
                 self._ask(errand, header, payload, waiting)
-                yield from self._collect(errand, waiting, until_s)
+                try:
+                    yield from self._collect(errand, waiting, until_s)
+                except GeneratorExit:  # enough have answered: nobody waits for the others
+                    for stand in waiting.values():
+                        self._overdue(stand)
+                    raise
 
     def _ask(
         self, errand: Errand, header: dict[str, Any], payload: bytes, waiting: dict[str, _Stand]
@@ -201,8 +207,10 @@ class FleetEngine:
                 stand = waiting.get(vehicle) if vehicle is not None else None
                 if vehicle is not None and stand is not None:
                     yield from self._heard(vehicle, stand, event, waiting)
-                if event.what == "reply":
+                if event.payload:
                     errand.digested()
+                if event.at_s <= until_s < self._clock():
+                    continue  # it came in time, and others may have: read them first
             for vehicle, failure in self._given_up(waiting, until_s):
                 self._overdue(waiting.pop(vehicle))
                 yield vehicle, failure, b""
@@ -226,6 +234,8 @@ class FleetEngine:
         now_s, settings = self._clock(), self._settings
         if now_s > until_s:
             return [(v, Failure(v, "late", "deadline", "no answer in time")) for v in waiting]
+        if self.roster.segment != self._board.segment or not self._board.job:
+            return []  # the news of the segment's end is on its way
         lost = []
         for vehicle, stand in waiting.items():
             silent_s = self._board.silent_s(stand.site)
@@ -313,7 +323,6 @@ class FleetEngine:
             while waiting and self._clock() < until_s:
                 event = errand.next(_TICK_S)
                 if event is not None and event.what == "reply":
-                    errand.digested()
                     waiting.discard(event.site)
 
     def _wait_for_segment(self, after: int) -> None:
@@ -355,7 +364,6 @@ class FleetEngine:
             if event is not None and event.what == "over":
                 break
             if event is not None and event.what == "reply":
-                errand.digested()
                 sites.discard(event.site)
                 self._welcome(event.site, event.header)
             silent = [s for s in sites if board.silent_s(s) > self._settings.silent_s]
@@ -364,7 +372,6 @@ class FleetEngine:
     def _welcome_latecomers(self) -> None:
         while self._hellos is not None and (event := self._hellos.next(0)) is not None:
             if event.what == "reply":
-                self._hellos.digested()
                 self._welcome(event.site, event.header)
 
     def _hello(self) -> dict[str, Any]:
@@ -393,8 +400,7 @@ class FleetEngine:
             failure = Failure(site, "refused", rejected.reason, str(rejected)[:500])
         if failure is not None:
             self.roster.refused[site] = failure
-        facts = header.get("facts")
-        self.roster.facts[site] = facts if isinstance(facts, dict) else {}
+        self.roster.facts[site] = read_facts(header.get("facts"))
 
     def _require_own(self, site: str, told: Mapping[str, Enrolment]) -> None:
         """Let a site speak for its own vehicles only."""

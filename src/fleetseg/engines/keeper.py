@@ -27,6 +27,7 @@ _POLL_S = 0.25
 _CALM_S = 60.0  # a child that ran this long starts again at once
 _PATIENCE_S = 5.0
 _MAX_PAUSE_S = 10.0
+_MOST_READ, _MOST_ECHOED = 1 << 20, 1 << 16  # bytes of a log at once
 
 
 class Child:
@@ -94,11 +95,11 @@ class Follower:
                 return []
             with open(self._path, "rb") as file:
                 file.seek(self._at)
-                data = file.read(1 << 20)
+                data = file.read(_MOST_READ)
         except OSError:
             return []
-        whole = data.rpartition(b"\n")[0]
-        self._at += len(whole) + 1 if whole else 0
+        whole = _whole_lines(data, _MOST_READ)
+        self._at += len(whole)
         return whole.decode(errors="replace").splitlines()
 
 
@@ -154,13 +155,19 @@ def _echo(path: Path, at: int) -> int:
     try:
         with open(path, "rb") as file:
             file.seek(at)
-            data = file.read(1 << 16)
+            data = file.read(_MOST_ECHOED)
     except OSError:
         return at
-    whole, end, _ = data.rpartition(b"\n")
-    sys.stdout.write((whole + end).decode(errors="replace"))
+    whole = _whole_lines(data, _MOST_ECHOED)
+    sys.stdout.write(whole.decode(errors="replace"))
     sys.stdout.flush()
-    return at + len(whole) + len(end)
+    return at + len(whole)
+
+
+def _whole_lines(data: bytes, most: int) -> bytes:
+    """Return the lines that have ended; all of it where one line is longer than what is read."""
+    whole, end, _ = data.rpartition(b"\n")
+    return whole + end if end or len(data) < most else data
 
 
 def say(text: str) -> None:

@@ -6,8 +6,10 @@ an owner can see what was sent, and both lists can be compared.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,14 +37,20 @@ class Ledger:
             "bytes": len(payload) + header_bytes(header),
             "sha256": message_digest(header, payload),
         }
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with open(self.path, "ab+") as file:
+            # What a full disk cut off must not swallow this line.
+            if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+                file.write(b"\n")
+            file.write(json.dumps(line).encode() + b"\n")
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:
     """Read all whole lines."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    whole = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            whole.append(json.loads(line))
+    return whole
 
 
 def header_bytes(header: Mapping[str, Any]) -> int:

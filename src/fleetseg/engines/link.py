@@ -59,7 +59,9 @@ class Link:
         header_bytes, payload_bytes = _SIZES.unpack(self._exactly(_SIZES.size))
         if header_bytes > MAX_HEADER_BYTES or payload_bytes > MAX_PAYLOAD_BYTES:
             raise LinkLost("not a message")
-        header = json.loads(self._exactly(header_bytes))
+        header = parse_header(self._exactly(header_bytes))
+        if header is None:
+            raise LinkLost("not a message")
         return header, bytes(self._exactly(payload_bytes))
 
     def close(self) -> None:
@@ -89,6 +91,15 @@ class Link:
                 raise LinkLost("closed in the middle of a message")
             done += count
         return data
+
+
+def parse_header(text: str | bytes | bytearray) -> Header | None:
+    """Read a header; None for what is none."""
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return header if isinstance(header, dict) else None
 
 
 class Door:

@@ -22,10 +22,13 @@ from fleetseg.errors import UpdateRejected
 from fleetseg.experiment_file import to_toml
 from fleetseg.federation.checks import check_enrolment
 from fleetseg.federation.messages import Enrolment, Evaluation, Failure
+from fleetseg.texts import plain
 
 PROTOCOL = 1
 MAX_SKEW_S = 300.0
 """Most that a vehicle's clock may differ: logs of both sides must be comparable."""
+FACTS = ("fleetseg", "torch", "python", "machine", "cores", "device", "precision")
+"""What a vehicle tells of its machine."""
 _KINDS = ("late", "refused", "lost", "abstained")
 _MAX_VEHICLES, _MAX_DOMAINS, _MAX_TEXT = 10_000, 10_000, 500
 
@@ -58,7 +61,15 @@ def read_failure(vehicle: str, header: Mapping[str, Any]) -> Failure | None:
     if not isinstance(told, list) or len(told) != 3 or told[0] not in _KINDS:
         return Failure(vehicle, "refused", "malformed", "a failure that cannot be read")
     kind, reason, detail = told
-    return Failure(vehicle, kind, str(reason)[:40], str(detail)[:_MAX_TEXT])
+    return Failure(vehicle, kind, plain(reason, 40), plain(detail, _MAX_TEXT))
+
+
+def read_facts(told: Any) -> dict[str, str]:
+    """Read what a site says of its machine; unknown keys and odd values are left out."""
+    if not isinstance(told, dict):
+        return {}
+    known = {key: told[key] for key in FACTS if isinstance(told.get(key), str | int)}
+    return {key: plain(value, 60) for key, value in known.items()}
 
 
 def write_enrolments(enrolments: Mapping[str, Enrolment]) -> list[dict[str, Any]]:
@@ -79,6 +90,8 @@ def read_enrolments(told: Any, num_classes: int) -> dict[str, Enrolment]:
         except (TypeError, KeyError):
             raise UpdateRejected("malformed", "an enrolment's fields differ") from None
         check_enrolment(enrolment, num_classes)
+        if enrolment.client_id in enrolments:
+            raise UpdateRejected("identity", "two vehicles of one name", got=enrolment.client_id)
         enrolments[enrolment.client_id] = enrolment
     return enrolments
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import queue
 import threading
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fleetseg.engines.ledger import Ledger
-from fleetseg.engines.link import Door, Header, Link, LinkLost
+from fleetseg.engines.link import Door, Header, Link, LinkLost, parse_header
 from fleetseg.errors import CheckpointError, FleetSegError
 from fleetseg.files import disk_full
 
@@ -44,6 +43,7 @@ class Event:
     site: str = ""
     header: Header = field(default_factory=dict)
     payload: bytes = b""
+    at_s: float = 0.0  # when it came, by the board's clock
 
 
 class Errand:
@@ -51,7 +51,7 @@ class Errand:
 
     def __init__(self, board: Switchboard) -> None:
         self._board = board
-        self.events: queue.Queue[Event] = queue.Queue(maxsize=64)
+        self.events: queue.Queue[Event] = queue.Queue()
         self.room = threading.Semaphore(_WAITING_REPLIES)
         self.tasks: set[str] = set()
         self.over = False
@@ -80,19 +80,15 @@ class Errand:
         return None
 
     def digested(self) -> None:
-        """Let the next reply in: one that came out of `next` is no longer needed."""
+        """Let the next update in: one that came out of `next` is no longer needed."""
         self.room.release()
 
     def put(self, event: Event) -> None:
-        """Hand an event over, for as long as anybody waits for it."""
-        if event.what == "reply":
-            while not self.room.acquire(timeout=0.2):
-                if self.over:
-                    return
-        while not self.over:
-            with contextlib.suppress(queue.Full):
-                self.events.put(event, timeout=0.2)
+        """Hand an event over; one with an update waits until there is room for it."""
+        while event.payload and not self.room.acquire(timeout=0.2):
+            if self.over:
                 return
+        self.events.put(event)
 
 
 class Switchboard:
@@ -242,11 +238,17 @@ class Switchboard:
                 self.bytes_up += len(payload)
             else:
                 self.bytes_down += sent_bytes
-        told = json.loads(header["header"]) if is_reply else {}
-        if is_reply:
-            self._ledger.note(what or "late", name, told, payload)
+        now_s = self._clock()
+        if not is_reply:
+            if errand is not None:
+                errand.put(Event("sent", task, name, at_s=now_s))
+            return
+        told = parse_header(header["header"])
+        if told is None:
+            told = {"failure": ["refused", "malformed", "a header that cannot be read"]}
+        self._ledger.note(what or "late", name, told, payload)
         if errand is not None:
-            errand.put(Event("reply" if is_reply else "sent", task, name, told, payload))
+            errand.put(Event("reply", task, name, told, payload if what == "train" else b"", now_s))
 
 
 def _messages(link: Link) -> Iterator[tuple[Header, bytes]]:

@@ -151,8 +151,8 @@ def check_enrolment(enrolment: Enrolment, num_classes: int) -> None:
     texts = (enrolment.client_id, enrolment.abstains)
     if not all(isinstance(text, str) and len(text) <= MAX_NAME for text in texts):
         raise UpdateRejected("malformed", "a name is no text, or too long")
-    if not enrolment.client_id:
-        raise UpdateRejected("malformed", "a client without a name")
+    if not enrolment.client_id or not all(text.isprintable() for text in texts):
+        raise UpdateRejected("malformed", "a name that cannot be printed, or none")
     counts = (
         enrolment.num_images,
         enrolment.num_pixels,

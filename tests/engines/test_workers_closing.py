@@ -1,0 +1,123 @@
+"""A round that is closed before all have answered leaves no answer to the next."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.engines.fleet import tiny_experiment
+
+import fleetseg
+from fleetseg.engines.inprocess import InProcessEngine
+from fleetseg.engines.workers import WorkersEngine
+from fleetseg.federation import rounds
+from fleetseg.federation.messages import Broadcast, Evaluation, Update
+from fleetseg.federation.runfolder import read_records
+from fleetseg.federation.tensors import read_state
+from fleetseg.parts import Parts, build_parts
+from fleetseg.study import prepare
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def parts(cache: Path) -> Parts:
+    experiment = tiny_experiment(cache)
+    return build_parts(experiment, prepare(experiment), cache / "run", None, rounds.Watcher())
+
+
+@pytest.fixture(scope="module")
+def engine(parts: Parts) -> Iterator[WorkersEngine]:
+    with WorkersEngine(parts.study.clients, parts.bench, 2) as running:
+        yield running
+
+
+def broadcast(parts: Parts, round_: int) -> Broadcast:
+    return Broadcast(round_, read_state(parts.bench.model, parts.bench.layout))
+
+
+def test_a_round_after_a_closed_one_has_its_own_answers(
+    parts: Parts, engine: WorkersEngine
+) -> None:
+    everybody = sorted(parts.study.clients)
+    first, second = broadcast(parts, 1), broadcast(parts, 2)
+    for taken in (1, 3):
+        replies = engine.train(everybody, first, 0.0)
+        for _ in range(taken):
+            assert isinstance(next(replies), Update)
+        replies.close()  # type: ignore[attr-defined]
+        answers = list(engine.train(everybody[:2], second, 0.0))
+        assert sorted(a.client_id for a in answers) == everybody[:2]
+        assert all(isinstance(a, Update) and a.round == 2 for a in answers)
+
+
+def test_scores_after_a_closed_round_are_scores(parts: Parts, engine: WorkersEngine) -> None:
+    everybody = sorted(parts.study.clients)
+    replies = engine.train(everybody, broadcast(parts, 1), 0.0)
+    next(replies)
+    replies.close()  # type: ignore[attr-defined]
+    scores = list(engine.evaluate(everybody, broadcast(parts, 1), 0.0))
+    assert sorted(s.client_id for s in scores) == everybody
+    assert all(isinstance(s, Evaluation) for s in scores)
+
+
+def test_a_round_that_never_began_may_be_closed(parts: Parts, engine: WorkersEngine) -> None:
+    everybody, model = sorted(parts.study.clients), broadcast(parts, 1)
+    engine.train(everybody, model, 0.0).close()  # type: ignore[attr-defined]
+    scores = engine.evaluate(everybody[:1], model, 0.0)
+    assert [s.client_id for s in scores] == everybody[:1]
+
+
+def test_a_worker_that_dies_while_a_round_is_closed_is_replaced(
+    parts: Parts, engine: WorkersEngine
+) -> None:
+    everybody = sorted(parts.study.clients)
+    replies = engine.train(everybody, broadcast(parts, 1), 0.0)
+    next(replies)
+    pid = engine._workers[0].process.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    replies.close()  # type: ignore[attr-defined]
+    answers = list(engine.train(everybody, broadcast(parts, 2), 0.0))
+    assert sorted(a.client_id for a in answers) == everybody
+    assert all(isinstance(a, Update) for a in answers)
+
+
+def test_updates_after_a_closed_round_have_the_bits_of_one_process(
+    parts: Parts, engine: WorkersEngine
+) -> None:
+    everybody = sorted(parts.study.clients)
+    model = broadcast(parts, 3)
+    serial = InProcessEngine(parts.study.clients, parts.bench)
+    expected = {
+        r.client_id: {k: t.clone() for k, t in r.tensors.items()}
+        for r in serial.train(everybody, model, 0.0)
+        if isinstance(r, Update)
+    }
+    replies = engine.train(everybody, model, 0.0)
+    next(replies)
+    replies.close()  # type: ignore[attr-defined]
+    for reply in engine.train(everybody, model, 0.0):
+        assert isinstance(reply, Update)
+        for key, tensor in reply.tensors.items():
+            assert tensor.equal(expected[reply.client_id][key]), key
+
+
+def test_a_run_with_over_selection_goes_to_its_end(cache: Path, tmp_path: Path) -> None:
+    experiment = tiny_experiment(
+        cache,
+        federation={"rounds": 2, "cohort": 2.0, "over_selection": 2.0},
+        engine={"kind": "workers", "workers": 2},
+    )
+    run = fleetseg.run(experiment, out=tmp_path / "run")
+    for record in read_records(run.folder):
+        assert len(record["cohort"]) == 4
+        assert len(record["ok"]) == 2
+        assert [(f["kind"], f["reason"]) for f in record["failures"]] == [("late", "surplus")] * 2
+        assert record["quorum"]
