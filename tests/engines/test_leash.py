@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.engines.job import until
 
-from fleetseg.engines.leash import descendants, start_leashed, stop
+from fleetseg.engines.leash import descendants, end_leftovers, start_leashed, stop
 
 # Says where it is and sleeps; with "deaf", SIGTERM means nothing to it.
 SLEEPER = """
@@ -171,3 +171,18 @@ def test_a_child_that_nothing_holds_lives_on_without_a_stop(
     pid_in(tmp_path / "pid")
     time.sleep(0.1)
     assert child.poll() is None
+
+
+def test_leftovers_of_an_earlier_start_are_ended(tmp_path: Path) -> None:
+    sleep = "import time; time.sleep(60)"
+    command = [sys.executable, "-c", sleep, "some.engine.server", str(tmp_path)]
+    left = subprocess.Popen(command)
+    other = subprocess.Popen([*command[:-1], str(tmp_path / "other")])
+    try:
+        assert end_leftovers("some.engine.", tmp_path) == 1
+        assert left.wait(20) == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.wait()

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fleetseg.engines.leash import start_leashed, stop
+from fleetseg.engines.leash import end_leftovers, start_leashed, stop
 
 _POLL_S = 0.25
 _CALM_S = 60.0  # a child that ran this long starts again at once
@@ -116,6 +116,7 @@ def keep(plan: dict[str, Any]) -> int:
 
 
 def _keep(plan: dict[str, Any], folder: Path) -> int:
+    end_leftovers("nvflare.", folder.parent)
     children = [
         Child(name, part["command"], Path(part["log"]), part["environment"])
         for name, part in plan["children"].items()

@@ -71,6 +71,22 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def end_leftovers(module: str, folder: Path) -> int:
+    """Kill processes of an earlier start that run `module` for `folder`; returns how many.
+
+    A child that was just being started when its parent was killed may have been tied to nothing.
+    """
+    ended = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            started_for_it = any(w.startswith(module) for w in words) and str(folder) in words
+            if started_for_it and int(entry.name) != os.getpid():
+                os.kill(int(entry.name), signal.SIGKILL)
+                ended += 1
+    return ended
+
+
 def end_with_parent(poll_s: float = 0.3) -> None:
     """End this process soon after its parent, for one whose start is not ours to tie.
 

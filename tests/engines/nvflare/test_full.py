@@ -108,8 +108,7 @@ def test_server_side_killed(
     h.until(lambda: MOMENTS[moment](run), f"{moment}: {run.process.text}")
     if victim == "the aggregator":
         run.process.kill()
-        h.until(lambda: not h.tree(run.run), "everything ends with it", 30)
-        run.again()
+        run.again()  # at once: what is left of the first start is in nobody's way
     else:
         h.kill(KILLED[victim], run.run / "fleet" / "server")
     now = h.done(run.run)

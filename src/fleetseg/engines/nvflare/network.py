@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fleetseg.engines.leash import start_leashed, stop
+from fleetseg.engines.leash import end_leftovers, start_leashed, stop
 from fleetseg.engines.nvflare.names import LINK_VARIABLE
 from fleetseg.engines.nvflare.provision import OPERATOR, Fleet, dress_server, read_fleet
 from fleetseg.engines.nvflare.sites import CONTROLLER, EXECUTOR
@@ -222,6 +222,7 @@ def client_command(kit: Path, name: str) -> list[str]:
 
 def _fresh_server(fleet: Fleet) -> None:
     """Forget NVFlare's jobs of earlier starts: one that died is called running for ever."""
+    end_leftovers("nvflare.", fleet.server)
     dress_server(fleet)
     for name in ("jobs", "snapshots", "transfer"):
         shutil.rmtree(fleet.server / name, ignore_errors=True)
