@@ -90,7 +90,7 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
     import torch
 
     from fleetseg.data.labels import label_space
-    from fleetseg.engines.fleet import Terms
+    from fleetseg.engines.enrolment import Terms
     from fleetseg.engines.leash import start_leashed, stop
     from fleetseg.engines.nvflare.loopback import _free_port
     from fleetseg.engines.nvflare.provision import create_fleet

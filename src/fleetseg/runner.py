@@ -37,7 +37,7 @@ from fleetseg.scoring import Scorer
 from fleetseg.study import Study
 
 if TYPE_CHECKING:
-    from fleetseg.engines.fleet import Terms
+    from fleetseg.engines.enrolment import Terms
 
 OpenEngine = Callable[[Parts], AbstractContextManager[Engine]]
 
@@ -197,7 +197,7 @@ def _loopback(parts: Parts) -> Iterator[Engine]:
 
 def fleet_terms(parts: Parts) -> Terms:
     """What a run and the vehicles of a fleet must agree on."""
-    from fleetseg.engines.fleet import Terms
+    from fleetseg.engines.enrolment import Terms
     from fleetseg.engines.nvflare.serve import run_name
 
     run, bench = run_name(parts.folder.path), parts.bench

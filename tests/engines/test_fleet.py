@@ -19,7 +19,8 @@ from fleetseg.compression.codec import parse_codec
 from fleetseg.compression.uplink import Uplink
 from fleetseg.config import Experiment, FleetConfig
 from fleetseg.data.labels import LabelSpace
-from fleetseg.engines.fleet import FleetEngine, Terms
+from fleetseg.engines.enrolment import Terms
+from fleetseg.engines.fleet import FleetEngine
 from fleetseg.engines.ledger import Ledger
 from fleetseg.engines.link import Door, Header, private_folder
 from fleetseg.engines.protocol import labels_digest, write_enrolments, write_failure

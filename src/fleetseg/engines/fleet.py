@@ -8,24 +8,14 @@ the same, so a crash costs time and never changes the model.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from fleetseg import __version__
-from fleetseg.compression.uplink import Uplink
-from fleetseg.config import Experiment, FleetConfig
-from fleetseg.data.labels import LabelSpace
-from fleetseg.engines.protocol import (
-    PROTOCOL,
-    experiment_for_vehicles,
-    labels_digest,
-    read_enrolments,
-    read_evaluation,
-    read_facts,
-    read_failure,
-)
+from fleetseg.config import FleetConfig
+from fleetseg.engines.enrolment import Roster, Terms, hello
+from fleetseg.engines.protocol import read_evaluation, read_failure
 from fleetseg.engines.switchboard import Errand, Event, Switchboard, names_of
 from fleetseg.errors import EngineError, FleetSegError, QuorumLost, UpdateRejected
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
@@ -56,19 +46,6 @@ class Network(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What a run and its vehicles must agree on."""
-
-    run: str  # the run's name, for client state
-    experiment: Experiment
-    layout: Layout
-    space: LabelSpace
-    uplink: Uplink | None
-    assigned: Mapping[str, Sequence[str]] | None = None  # site -> its vehicles; None = itself
-    tell: Callable[[str], None] = lambda text: None  # what a person should know while waiting
-
-
 @dataclass
 class _Stand:
     """Where a vehicle stands in one errand."""
@@ -77,18 +54,6 @@ class _Stand:
     task: str = ""
     asked_s: float = 0.0
     fetched: bool = False
-
-
-@dataclass
-class Roster:
-    """Who has enrolled in which segment, and who was refused."""
-
-    segment: int = 0
-    site_of: dict[str, str] = field(default_factory=dict)
-    enrolled: dict[str, Enrolment] = field(default_factory=dict)
-    facts: dict[str, dict[str, str]] = field(default_factory=dict)  # per site
-    refused: dict[str, Failure] = field(default_factory=dict)  # per site
-    last_round: dict[str, int] = field(default_factory=dict)  # per site, over all segments
 
 
 class FleetEngine:
@@ -322,6 +287,8 @@ class FleetEngine:
                 errand.ask({"what": "farewell", "run": self._terms.run}, b"", sorted(waiting))
             while waiting and self._clock() < until_s:
                 event = errand.next(_TICK_S)
+                if event is not None and event.what == "over":
+                    return
                 if event is not None and event.what == "reply":
                     waiting.discard(event.site)
 
@@ -358,57 +325,21 @@ class FleetEngine:
             self._hellos.close()
         # Not closed at the end: who takes longer to open its data is welcome later.
         self._hellos = errand = Errand(board)
-        errand.ask(self._hello(), b"", sorted(sites))
+        errand.ask(hello(self._terms), b"", sorted(sites))
         while sites and self._clock() < until_s:
             event = errand.next(_TICK_S)
             if event is not None and event.what == "over":
                 break
             if event is not None and event.what == "reply":
                 sites.discard(event.site)
-                self._welcome(event.site, event.header)
+                self.roster.welcome(event.site, event.header, self._terms)
             silent = [s for s in sites if board.silent_s(s) > self._settings.silent_s]
             sites -= set(silent)
 
     def _welcome_latecomers(self) -> None:
         while self._hellos is not None and (event := self._hellos.next(0)) is not None:
             if event.what == "reply":
-                self._welcome(event.site, event.header)
-
-    def _hello(self) -> dict[str, Any]:
-        terms = self._terms
-        return {
-            "what": "hello",
-            "run": terms.run,
-            "protocol": PROTOCOL,
-            "fleetseg": __version__,
-            "experiment": experiment_for_vehicles(terms.experiment),
-            "layout": terms.layout.digest,
-            "labels": labels_digest(terms.space),
-            "time": time.time(),
-        }
-
-    def _welcome(self, site: str, header: Mapping[str, Any]) -> None:
-        failure = read_failure(site, header)
-        try:
-            if failure is None:
-                told = read_enrolments(header.get("enrolments"), self._terms.space.num_classes)
-                self._require_own(site, told)
-                for vehicle, enrolment in told.items():
-                    self.roster.enrolled[vehicle] = enrolment
-                    self.roster.site_of[vehicle] = site
-        except UpdateRejected as rejected:
-            failure = Failure(site, "refused", rejected.reason, str(rejected)[:500])
-        if failure is not None:
-            self.roster.refused[site] = failure
-        self.roster.facts[site] = read_facts(header.get("facts"))
-
-    def _require_own(self, site: str, told: Mapping[str, Enrolment]) -> None:
-        """Let a site speak for its own vehicles only."""
-        assigned = self._terms.assigned
-        own = {site} if assigned is None else set(assigned.get(site, ()))
-        others = [v for v in told if v not in own and not v.startswith(f"{site}/")]
-        if others:
-            raise UpdateRejected("identity", "enrols in another one's name", got=others[0][:100])
+                self.roster.welcome(event.site, event.header, self._terms)
 
 
 def _decode(layout: Layout, payload: bytes) -> Update:

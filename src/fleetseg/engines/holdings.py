@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -40,14 +40,22 @@ class Holdings:
 
 
 def open_clients(
-    holdings: Holdings, experiment: Experiment, progress: Progress | None = None
+    holdings: Holdings,
+    experiment: Experiment,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Mapping[str, Client]:
     """Open the data as the experiment wants them and give every vehicle its samples.
+
+    What is wrong with samples is told here, and nowhere else.
 
     Raises:
         DataError, ConfigError: the data cannot be used, or a vehicle is not in the split.
     """
-    held = prepare(_described(holdings, experiment), progress).clients
+    study = prepare(_described(holdings, experiment), progress)
+    held = study.clients
+    for note in study.notes:
+        tell(note)
     if not holdings.vehicles:
         if len(held) != 1 and (holdings.split_file or holdings.experiment):
             if holdings.site not in held:

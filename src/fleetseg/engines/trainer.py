@@ -161,7 +161,8 @@ class Trainer:
         experiment = _checked(header)
         ready = self._ready
         if ready is not None and ready.run == header["run"]:
-            assert ready.bench.experiment.digest == experiment.digest
+            if ready.bench.experiment.digest != experiment.digest:
+                raise Refusal("experiment", "this run was opened with another experiment")
             return ready
         self._say(f"opening data for run {header['run']}")
         space = label_space(experiment.data.label_space)
@@ -183,7 +184,8 @@ class Trainer:
             memory = ClientMemory(kept / "residuals")
             uplink = Uplink(codec, layout, experiment.seed, memory, limit)
         self._last = {}
-        return Ready(header["run"], bench, open_clients(self._holdings, experiment), uplink)
+        clients = open_clients(self._holdings, experiment, tell=self._say)
+        return Ready(header["run"], bench, clients, uplink)
 
     def _kept(self, run: str) -> Path:
         """Give a run a folder for what vehicles remember; those of old runs go."""
@@ -234,6 +236,8 @@ def _checked(header: Header) -> Experiment:
 
 
 def _work(what: str, broadcast: Broadcast, ready: Ready, client: Client) -> Answer:
+    if what not in ("train", "evaluate"):
+        raise Refusal("malformed", f"cannot do '{what[:20]}'")
     with threads(ready.bench.experiment.engine.threads):
         if what == "evaluate":
             scores = attempt(client_evaluate, broadcast, client, ready.bench)

@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from fleetseg.engines.fleet import FleetEngine, Terms
+from fleetseg.engines.enrolment import Terms
+from fleetseg.engines.fleet import FleetEngine
 from fleetseg.engines.holdings import Holdings
 from fleetseg.engines.leash import start_leashed, stop
 from fleetseg.engines.nvflare.provision import Fleet, create_fleet, read_fleet

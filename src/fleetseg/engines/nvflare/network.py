@@ -51,6 +51,7 @@ class NvflareNetwork:
         self._trouble = "the server is starting"
         self._fatal: FleetSegError | None = None
         self._revoked: frozenset[str] = frozenset(fleet.revoked)
+        self._disabled: set[str] = set()  # those that NVFlare knows of
         self._over = threading.Event()
         # Two threads: a call to a server that has just died may take seconds to fail.
         self._threads = [
@@ -144,7 +145,7 @@ class NvflareNetwork:
     def _connect(self) -> None:
         if self._session_start != self._start:
             self._close_session()
-            self._job, self._submitted_s = "", 0.0
+            self._job, self._submitted_s, self._disabled = "", 0.0, set()
         if self._session is None:
             self._session_start = self._start
             self._session = _open_session(self._fleet)
@@ -161,9 +162,10 @@ class NvflareNetwork:
         # A name that is not in the list has a certificate that nobody here remembers making.
         unknown = set(self._registered) - set(self._fleet.vehicles)
         revoked = frozenset(self._fleet.revoked) | unknown
-        new, self._revoked = revoked - self._revoked, revoked
-        for name in new:  # the engine sees it already; this keeps it from coming back
-            self._session.disable_client(name)
+        self._revoked = revoked  # the engine refuses them from here on
+        for name in revoked - self._disabled:
+            self._session.disable_client(name)  # and this keeps them from coming back
+            self._disabled.add(name)
 
     def _submit_if_due(self) -> None:
         now_s = time.monotonic()

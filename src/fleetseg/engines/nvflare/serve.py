@@ -15,7 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from fleetseg.engines.fleet import FleetEngine, Terms
+from fleetseg.engines.enrolment import Terms
+from fleetseg.engines.fleet import FleetEngine
 from fleetseg.engines.ledger import Ledger
 from fleetseg.engines.link import Door, private_folder
 from fleetseg.engines.nvflare.network import NvflareNetwork
