@@ -89,6 +89,18 @@ def test_commands_and_options_are_these() -> None:
             "--dataset", "--root", "--split", "--experiment", "--json", "--pictures", "--debug"
         },
         "partition": {"--set", "--out", "--json", "--debug"},
+        "server": {
+            "--fleet", "--set", "--out", "--resume", "--json", "--quiet", "-q", "--debug",
+        },
+        "client": {
+            "--kit", "--dataset", "--root", "--split", "--sequences", "--split-file", "--vehicle",
+            "--debug",
+        },
+        "fleet": set(),
+        "fleet init": {"--vehicles", "--host", "--port", "--debug"},
+        "fleet add": {"--fleet", "--debug"},
+        "fleet revoke": {"--fleet", "--debug"},
+        "fleet status": {"--fleet", "--json", "--debug"},
         "doctor": {"--debug"},
         "demo": {"--out", "--debug"},
         "data": set(),
@@ -103,7 +115,11 @@ def test_commands_and_options_are_these() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "evaluate", "partition", "data check", "data synth", "doctor", "demo", "config show"],
+    [
+        *("run", "evaluate", "partition", "data check", "data synth", "doctor", "demo"),
+        *("config show", "server", "client"),
+        *("fleet init", "fleet add", "fleet revoke", "fleet status"),
+    ],
 )
 def test_every_help_has_an_example(command: str) -> None:
     result = fleetseg(*command.split(), "--help")

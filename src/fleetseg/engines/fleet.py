@@ -184,7 +184,7 @@ class FleetEngine:
         self, vehicle: str, stand: _Stand, event: Event, waiting: dict[str, _Stand]
     ) -> Iterator[tuple[str, Any, bytes]]:
         if event.what == "sent":
-            stand.fetched = True
+            stand.fetched, stand.asked_s = True, self._clock()
             return
         del waiting[vehicle]
         if stand.site in self._network.revoked():
@@ -207,13 +207,14 @@ class FleetEngine:
             if silent_s > settings.silent_s:
                 lost.append((vehicle, Failure(vehicle, "lost", "silent", "no sign of life")))
             elif self._ignores(stand, now_s):
-                lost.append((vehicle, Failure(vehicle, "lost", "not-fetched", "task not fetched")))
+                reason = "dropped" if stand.fetched else "not-fetched"
+                lost.append((vehicle, Failure(vehicle, "lost", reason, "idle, and no answer")))
         return lost
 
     def _ignores(self, stand: _Stand, now_s: float) -> bool:
         site = self._board.sites.get(stand.site)
         idle = site is not None and not site.busy
-        return idle and not stand.fetched and now_s - stand.asked_s > self._settings.fetch_s
+        return idle and now_s - stand.asked_s > self._settings.fetch_s
 
     def _overdue(self, stand: _Stand) -> None:
         with self._board.changed:

@@ -160,8 +160,9 @@ def _echo(path: Path, at: int) -> int:
     except OSError:
         return at
     whole = _whole_lines(data, _MOST_ECHOED)
-    sys.stdout.write(whole.decode(errors="replace"))
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.write(whole.decode(errors="replace"))
+        sys.stdout.flush()
     return at + len(whole)
 
 
@@ -173,7 +174,8 @@ def _whole_lines(data: bytes, most: int) -> bytes:
 
 def say(text: str) -> None:
     """Print a line with the time."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+    with contextlib.suppress(OSError):  # the output may be a file on a full disk
+        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 if __name__ == "__main__":

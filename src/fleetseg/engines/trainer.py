@@ -9,6 +9,7 @@ one at a time; an answer is written to the list before it is handed over.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -277,7 +278,8 @@ def main(folder: Path, socket: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the keeper's to handle
 
     def say(text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+        with contextlib.suppress(OSError):  # a full disk must not end the process, too
+            print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
     trainer = Trainer(folder, say)
     with Door(socket) as door:

@@ -40,6 +40,8 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
             end_with_parent()
             engine = fl_ctx.get_engine()
             threading.Thread(target=self._beats, args=(engine,), daemon=True).start()
+        elif event_type == EventType.AFTER_SEND_TASK_RESULT:
+            self._busy = ""
         elif event_type in (EventType.ABOUT_TO_END_RUN, EventType.END_RUN):
             self._over.set()
 
@@ -48,11 +50,8 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
     ) -> Shareable:
         """Have the trainer do one task; every way it can fail is an answer, too."""
         header = json.loads(shareable[HEADER])
-        self._busy = header["task"]
-        try:
-            answer, payload = self._served(header, shareable[PAYLOAD], abort_signal)
-        finally:
-            self._busy = ""
+        self._busy = header["task"]  # until the answer is sent, see `handle_event`
+        answer, payload = self._served(header, shareable[PAYLOAD], abort_signal)
         reply = make_reply(OK)
         reply[HEADER] = json.dumps(answer)
         reply[PAYLOAD] = payload
