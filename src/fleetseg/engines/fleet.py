@@ -164,6 +164,7 @@ class FleetEngine:
     ) -> Iterator[tuple[str, Any, bytes]]:
         by_task = {(stand.task, stand.site): vehicle for vehicle, stand in waiting.items()}
         while waiting:
+            self._raise_if_fatal()
             event = errand.next(_TICK_S)
             if event is not None and event.what == "over":
                 return

@@ -24,9 +24,10 @@ from fleetseg.engines.nvflare.provision import OPERATOR, Fleet, dress_server, re
 from fleetseg.engines.nvflare.sites import CONTROLLER, EXECUTOR
 from fleetseg.engines.switchboard import Switchboard
 from fleetseg.errors import EngineError, FleetSegError
-from fleetseg.files import write_atomic
+from fleetseg.files import disk_full, write_atomic
 
 _POLL_S = 0.25
+_LEAST_FREE = 1 << 18  # bytes, for logs
 _INFO_S = 2.0  # between two looks at who is registered
 _START_S = 60.0  # for a submitted job to connect, before it is submitted again
 _FRESH_S = 15.0  # NVFlare's heartbeats come every 10 s
@@ -131,6 +132,7 @@ class NvflareNetwork:
     def _keep_job(self) -> None:
         while not self._over.wait(_POLL_S):
             try:
+                _require_room(self._fleet.server)
                 self._connect()
                 self._look_around()
                 self._keep_revoked()
@@ -197,6 +199,12 @@ class NvflareNetwork:
             closer = threading.Thread(target=_quietly, args=(session.close,), daemon=True)
             closer.start()
             closer.join(timeout=1)
+
+
+def _require_room(folder: Path) -> None:
+    """Raise where the disk is full: NVFlare would go on and answer nobody."""
+    if shutil.disk_usage(folder).free < _LEAST_FREE:
+        raise disk_full(folder, _LEAST_FREE)
 
 
 def _quietly(action: Any) -> None:
