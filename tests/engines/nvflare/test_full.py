@@ -210,7 +210,7 @@ def test_freeze_and_thaw_of_everything(start: Callable[..., Run], reference: str
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(folder)]
+    words = ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(folder)]
     if subprocess.run(words, check=False, capture_output=True).returncode != 0:
         pytest.skip("a small disk cannot be mounted here")
     try:
