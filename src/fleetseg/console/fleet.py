@@ -20,7 +20,7 @@ from rich.text import Text
 from fleetseg.config import SourceConfig
 from fleetseg.console import INTERRUPTED, count, say, stderr_console, stdout_console
 from fleetseg.console import options as o
-from fleetseg.console.tables import class_bars, name_cell, plain_table
+from fleetseg.console.tables import class_bars, class_shares, name_cell, plain_table
 from fleetseg.data.labels import LABEL_SPACES
 from fleetseg.data.sources import SOURCES, SPLITS
 from fleetseg.errors import ConfigError, FleetSegError, unknown_name
@@ -137,7 +137,7 @@ def _status_table(
     )
     spaces = [s for s in LABEL_SPACES.values() if list(s.classes) == list(classes)]
     held = [v["histogram"] for s in sites.values() for v in s.get("vehicles", {}).values()]
-    most_C = [max(column) for column in zip(*map(_shares, held), strict=True)] if held else []
+    most_C = [max(column) for column in zip(*map(class_shares, held), strict=True)] if held else []
     for name, site in sites.items():
         age_s = now - site["last_seen"] if site.get("last_seen") else None
         facts = site.get("facts", {})
@@ -146,7 +146,7 @@ def _status_table(
         for vehicle, v in rows.items():
             bars = Text("")
             if spaces and v.get("histogram"):
-                bars = class_bars(_shares(v["histogram"]), most_C, spaces[0])
+                bars = class_bars(class_shares(v["histogram"]), most_C, spaces[0])
             label = name if vehicle == name else f"{name} {vehicle}"
             table.add_row(
                 name_cell(label, "bold" if online else "dim"),
@@ -175,11 +175,6 @@ def _machine(facts: Mapping[str, Any]) -> str:
     cores = count(int(told), "core") if told.isdecimal() else f"{told} cores"
     machine, device, precision = (plain(facts.get(k, "?"), 30) for k in _MACHINE)
     return f"{machine}, {cores}, {device} {precision}"
-
-
-def _shares(histogram_C: Sequence[int]) -> list[float]:
-    total = max(1, sum(histogram_C))
-    return [n / total for n in histogram_C]
 
 
 def _ago(seconds: float) -> str:

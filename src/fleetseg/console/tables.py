@@ -102,7 +102,7 @@ def holdings_table(holdings: Sequence[Holding], space: LabelSpace) -> Table:
     if not any(h.held_out for h in holdings):
         heads.remove("held out")
     table = plain_table(*heads, left=("vehicle", "classes", "domains"))
-    shares_NC = [_shares(h.histogram_C) for h in holdings]
+    shares_NC = [class_shares(h.histogram_C) for h in holdings]
     most_C = [max(column) for column in zip(*shares_NC, strict=True)]
     for holding, share_C in zip(holdings, shares_NC, strict=True):
         cells: list[str | Text] = [
@@ -166,7 +166,8 @@ def effort(records: Sequence[Mapping[str, Any]]) -> tuple[int, int, int]:
     )
 
 
-def _shares(histogram_C: Sequence[int]) -> list[float]:
+def class_shares(histogram_C: Sequence[int]) -> list[float]:
+    """Return each class's share of the pixels."""
     total = max(1, sum(histogram_C))
     return [n / total for n in histogram_C]
 

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,11 +261,6 @@ def _unlisted(path: Path, error: OSError) -> FleetSegError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full(path, 200)
     return CheckpointError(f"cannot be written ({error.strerror})", where=path)
-
-
-def monotonic() -> float:
-    """Return the clock of deadlines: it never jumps."""
-    return time.monotonic()
 
 
 def names_of(sites: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from fleetseg.engines.ledger import Ledger
 from fleetseg.engines.link import Door, private_folder
 from fleetseg.engines.nvflare.network import NvflareNetwork
 from fleetseg.engines.nvflare.provision import Fleet, require_nvflare
-from fleetseg.engines.switchboard import Switchboard, monotonic
+from fleetseg.engines.switchboard import Switchboard
 from fleetseg.errors import EngineError, FleetSegError
 from fleetseg.files import write_atomic
 
@@ -45,7 +45,7 @@ def serving(fleet: Fleet, terms: Terms, run_folder: Path) -> Iterator[FleetEngin
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         door = Door(sockets / "link")
         ledger = Ledger(run_folder / "logs" / "ingress.jsonl")
-        board = Switchboard(door, ledger, monotonic)
+        board = Switchboard(door, ledger, time.monotonic)
         stack.callback(board.close)
         network = NvflareNetwork(fleet, board, door.path, settings.gather_s)
         stack.enter_context(network)

@@ -18,14 +18,16 @@ from fleetseg.engines.nvflare.network import client_command
 from fleetseg.errors import ConfigError, EngineError
 from fleetseg.files import write_atomic
 
+_COPIED = (
+    "the server refuses this kit: it is in use at another place "
+    "(one kit is one process; make another with: fleetseg fleet add NAME)"
+)
 _TOLD = {
     "is disabled": "this vehicle has been revoked by the fleet's operator; the server refuses it",
     "Failed to send heartbeat": "the server does not take this vehicle's heartbeats: it is down, "
     "or it has revoked this vehicle",
-    "register_client unauthenticated": "the server refuses this kit: it is in use at another place "
-    "(one kit is one process; make another with: fleetseg fleet add NAME)",
-    "in use at another place": "the server refuses this kit: it is in use at another place "
-    "(one kit is one process; make another with: fleetseg fleet add NAME)",
+    "register_client unauthenticated": _COPIED,
+    "in use at another place": _COPIED,
     "Maximum number of clients reached": "the server takes no more vehicles",
     "Successfully registered client": "connected to the server",
     "CERTIFICATE_VERIFY_FAILED": "the certificates do not fit: this kit is of another fleet, or a "
