@@ -9,7 +9,7 @@ from tests.engines.fleet import tiny_experiment
 
 import fleetseg
 from fleetseg.api import run_local
-from fleetseg.baselines import centralised, federated_steps, local_only
+from fleetseg.baselines import centralised, federated_images, local_only
 from fleetseg.study import prepare
 
 
@@ -18,17 +18,27 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def test_centralised_takes_the_steps_of_the_fleet(cache: Path) -> None:
+def test_centralised_sees_as_many_images_as_the_fleet(cache: Path) -> None:
     experiment = tiny_experiment(cache)
     study = prepare(experiment)
     alone, pooled = centralised(experiment, study)
     (client,) = pooled.clients.values()
     assert len(client.train) == sum(len(c.train) for c in study.clients.values())
-    # 3 images in batches of 2 are two steps; so many vehicles, three rounds.
-    expected = 2 * len(study.clients) * 3
-    assert federated_steps(experiment, study) == expected
-    assert alone.training.local_steps * alone.federation.rounds == expected
+    # 3 images of each of five vehicles in three rounds; the pool of 15 has 7 batches of two or three.
+    assert federated_images(experiment, study) == 45
+    assert alone.training.local_steps == 7
     assert alone.training.optimiser_state == "kept"
+    assert alone.engine.threads == experiment.engine.threads
+
+
+def test_centralised_may_have_another_budget(cache: Path) -> None:
+    experiment = tiny_experiment(cache)
+    twice = experiment.model_copy(
+        update={"baseline": experiment.baseline.model_copy(update={"images_share": 2.0})}
+    )
+    study = prepare(experiment)
+    steps = [centralised(e, study)[0].training.local_steps for e in (experiment, twice)]
+    assert steps[1] == 2 * steps[0]
 
 
 def test_centralised_run_is_scored_on_the_same_set(cache: Path, tmp_path: Path) -> None:
@@ -36,7 +46,8 @@ def test_centralised_run_is_scored_on_the_same_set(cache: Path, tmp_path: Path) 
     federated = fleetseg.run(experiment, out=tmp_path / "federated")
     pooled = fleetseg.run(experiment, out=tmp_path / "centralised", baseline="centralised")
     assert pooled.scores["pixels"] == federated.scores["pixels"]
-    assert sum(r["steps"] for r in pooled.records) == sum(r["steps"] for r in federated.records)
+    images = [sum(r["images_seen"] for r in run.records) for run in (pooled, federated)]
+    assert images == [45, 45]
     assert pooled.model_sha256 != federated.model_sha256
 
 

@@ -1,6 +1,6 @@
 """The two runs that a federated figure is compared with.
 
-* centralised: all vehicles' samples pooled in one place, the same number of gradient steps;
+* centralised: all vehicles' samples pooled in one place, trained on as many images as the fleet;
 * local: each vehicle alone, as many local steps as it would take in the federation.
 
 Both are federations of one client, so that they share every line of training code.
@@ -9,24 +9,26 @@ Both are federations of one client, so that they share every line of training co
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
-from fleetseg.config import ConditionsConfig, Experiment
+from fleetseg.config import ConditionsConfig, Experiment, TrainingConfig
 from fleetseg.data.cache import Pooled
 from fleetseg.federation.client import Client
 from fleetseg.federation.cohort import choose
 from fleetseg.federation.messages import Enrolment, taking_part
-from fleetseg.learning.local import num_steps
+from fleetseg.learning.local import batches_per_epoch
 from fleetseg.study import EvaluationSet, Study
 
 Baseline = Literal["centralised", "local"]
 
 
 def centralised(experiment: Experiment, study: Study) -> tuple[Experiment, Study]:
-    """Pool all samples in one client that takes as many steps as the fleet does in all rounds."""
+    """Pool all samples in one client that sees as many images as the fleet does in all rounds.
+
+    `baseline.images_share` gives it more or fewer: its own best budget is found by trying.
+    """
     members = [study.clients[name] for name in taking_part(study.enrolled)]
     histogram_C = tuple(
         sum(n) for n in zip(*(c.enrolment.histogram_C for c in members), strict=True)
@@ -38,7 +40,8 @@ def centralised(experiment: Experiment, study: Study) -> tuple[Experiment, Study
         test=(),
         test_domains=(),
     )
-    steps = experiment.baseline.steps_share * federated_steps(experiment, study)
+    epochs = experiment.baseline.images_share * federated_images(experiment, study) / images
+    steps = epochs * batches_per_epoch(images, experiment.training.batch_size)
     per_round = max(1, math.ceil(steps / experiment.federation.rounds))
     alone = _alone(experiment, "centralised", {"local_steps": per_round})
     return alone, _with_client(study, pooled)
@@ -55,15 +58,22 @@ def local_only(experiment: Experiment, study: Study) -> Iterator[tuple[str, Expe
         yield name, alone, _with_client(study, study.clients[name])
 
 
-def federated_steps(experiment: Experiment, study: Study) -> int:
-    """Number of gradient steps of the federated run, summed over clients and rounds."""
+def federated_images(experiment: Experiment, study: Study) -> int:
+    """Number of images that the federated run trains on, summed over clients and rounds."""
     enrolled = taking_part(study.enrolled)
     settings = experiment.federation
     return sum(
-        num_steps(enrolled[name].num_images, experiment.training)
+        _images_a_round(enrolled[name].num_images, experiment.training)
         for round_ in range(1, settings.rounds + 1)
         for name in choose(enrolled, settings.cohort, seed=experiment.seed, round_=round_)
     )
+
+
+def _images_a_round(num_images: int, training: TrainingConfig) -> int:
+    if not training.local_steps:
+        return training.local_epochs * num_images
+    per_batch = num_images / batches_per_epoch(num_images, training.batch_size)
+    return round(training.local_steps * per_batch)
 
 
 def _alone(
@@ -84,10 +94,7 @@ def _alone(
             "rounds": rounds or experiment.federation.rounds,
         }
     )
-    # One client leaves the other cores idle, so its tensor work takes them all.
-    engine = experiment.engine.model_copy(
-        update={"kind": "inprocess", "threads": os.cpu_count() or 1}
-    )
+    engine = experiment.engine.model_copy(update={"kind": "inprocess"})
     kept = {"optimiser_state": "kept", **training}
     return experiment.model_copy(
         update={

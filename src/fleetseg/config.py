@@ -55,9 +55,8 @@ class PartitionConfig(_Section):
     alpha: float = Field(default=0.5, gt=0)  # dirichlet concentration; small = skewed
     min_size: int = Field(default=2, ge=1)  # dirichlet: fewest samples per client
     file: str = ""  # file: a LEAF-style JSON file or a folder of them
-    holdout: float = Field(
-        default=0.0, ge=0, lt=1
-    )  # share of each client's frames kept for testing
+    holdout: float = Field(default=0.0, ge=0, lt=1)  # share of each client's drives, their ends
+    holdout_gap: int = Field(default=1, ge=0)  # frames beside held-out ones that nobody trains on
 
 
 class DataConfig(_Section):
@@ -163,7 +162,7 @@ class BaselineConfig(_Section):
 
     # Written by fleetseg into the run folder of a baseline, so that it is not taken for a fleet's.
     kind: Literal["", "centralised", "local"] = ""
-    steps_share: float = Field(default=1.0, gt=0)  # of the federated run's gradient steps
+    images_share: float = Field(default=1.0, gt=0)  # of the images the federated run trains on
 
 
 class EngineConfig(_Section):

@@ -10,9 +10,10 @@ import numpy as np
 
 from fleetseg.config import DataConfig, Experiment, SourceConfig
 from fleetseg.data.cache import Pooled, Store, View, default_cache_dir, open_store
+from fleetseg.data.holdout import Split, hold_out
 from fleetseg.data.labels import LabelSpace, label_space
 from fleetseg.data.manifest import Entry, Manifest, require_no_leaks, shared_drives
-from fleetseg.data.partition import holdout_split, partition
+from fleetseg.data.partition import partition
 from fleetseg.data.sample import Pairs, Sample
 from fleetseg.data.sources import open_source
 from fleetseg.errors import DataError
@@ -98,8 +99,8 @@ def prepare(experiment: Experiment, progress: Progress | None = None) -> Study:
     pool = _open_pool(experiment, space, progress)
     histograms_NC = np.concatenate([store.histograms_NC for store in pool.train])
     held = partition(experiment.partition, pool.samples, histograms_NC, experiment.seed)
-    split = {c: holdout_split(ns, experiment.partition.holdout) for c, ns in held.items()}
-    clients = {c: _client(c, *split[c], pool, histograms_NC, experiment) for c in split}
+    split = hold_out(held, pool.samples, experiment.partition)
+    clients = {c: _client(c, split[c], pool, histograms_NC, experiment) for c in split}
     evaluation, named = _open_evaluation(experiment, space, progress)
     manifest = _manifest(pool, split, named)
     require_no_leaks(manifest)
@@ -186,13 +187,13 @@ def _open_store(
 
 def _client(
     name: str,
-    train: Sequence[int],
-    test: Sequence[int],
+    split: Split,
     pool: _Pool,
     histograms_NC: np.ndarray,
     experiment: Experiment,
 ) -> Client:
-    good_train, good_test = pool.good(train), pool.good(test or train)
+    train = split.train
+    good_train, good_test = pool.good(train), pool.good(split.test or train)
     num_bad = len(train) - len(good_train)
     abstains = ""
     if not good_train:
@@ -245,13 +246,13 @@ def _evaluation_set(name: str, store: Store, experiment: Experiment) -> Evaluati
     return EvaluationSet(name, View(store, good), domains)
 
 
-def _trained(split: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> list[int]:
-    return [n for train, _ in split.values() for n in train]
+def _trained(split: Mapping[str, Split]) -> list[int]:
+    return [n for part in split.values() for n in part.train]
 
 
 def _manifest(
     pool: _Pool,
-    split: Mapping[str, tuple[Sequence[int], Sequence[int]]],
+    split: Mapping[str, Split],
     stores: Mapping[str, Store],
 ) -> Manifest:
     samples, digests = pool.samples, pool.digests
@@ -260,8 +261,8 @@ def _manifest(
         return tuple(Entry(samples[n].id, *digests[n]) for n in numbers)
 
     return Manifest(
-        clients={client: entries(train) for client, (train, _) in split.items()},
-        held_out={client: entries(test) for client, (_, test) in split.items() if test},
+        clients={client: entries(part.train) for client, part in split.items()},
+        held_out={client: entries(part.test) for client, part in split.items() if part.test},
         evaluation=_evaluated(stores),
     )
 
@@ -275,7 +276,7 @@ def _evaluated(stores: Mapping[str, Store]) -> dict[str, tuple[Entry, ...]]:
 
 def _notes(
     pool: _Pool,
-    split: Mapping[str, tuple[Sequence[int], Sequence[int]]],
+    split: Mapping[str, Split],
     stores: Sequence[Store],
     clients: Mapping[str, Client],
 ) -> list[str]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fleetseg.config import PartitionConfig, SourceConfig
 from fleetseg.data.manifest import Entry, Manifest
-from fleetseg.data.partition import Held, holdout_split, partition
+from fleetseg.data.partition import Held, partition
 from fleetseg.data.sample import Sample
 from fleetseg.data.sources import open_source
 from fleetseg.errors import ConfigError, DataError
@@ -360,21 +360,6 @@ def test_a_manifest_that_was_changed_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("amy", "bob"))
     with pytest.raises(DataError, match="digest differs"):
         split(samples, kind="file", file=file)
-
-
-# ------------------------------------------------------------------ held-out frames
-
-
-@pytest.mark.parametrize(
-    ("count", "share", "held_out"),
-    [(10, 0.1, 1), (10, 0.25, 2), (41, 0.1, 4), (3, 0.01, 1), (2, 0.9, 1), (1, 0.5, 0), (0, 0.5, 0),
-     (10, 0.0, 0)],
-)  # fmt: skip
-def test_the_last_frames_are_held_out(count: int, share: float, held_out: int) -> None:
-    numbers = list(range(100, 100 + count))
-    train, test = holdout_split(numbers, share)
-    assert (*train, *test) == tuple(numbers)
-    assert len(test) == held_out
 
 
 # ------------------------------------------------------------------ real data

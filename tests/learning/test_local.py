@@ -60,7 +60,27 @@ def test_an_epoch_takes_every_image_once(count: int, size: int, round_: int) -> 
     taken = sorted(np.concatenate(epoch).tolist())
     assert taken == ([0, 0] if count == 1 else list(range(count)))
     assert max(map(len, epoch)) - min(map(len, epoch)) <= 1
-    assert max(map(len, epoch)) <= max(size, 2)
+    assert max(map(len, epoch)) <= (3 if size == 2 else max(size, 2))
+    assert size == 1 or min(map(len, epoch)) >= 2  # BatchNorm cannot train on one 1 x 1 map
+
+
+@given(
+    count=st.integers(1, 30),
+    size=st.integers(1, 7),
+    steps=st.integers(1, 9),
+    rounds=st.integers(1, 6),
+)
+def test_counted_steps_take_all_images_evenly(
+    count: int, size: int, steps: int, rounds: int
+) -> None:
+    """A permutation runs on across rounds: no image is seen twice more often than another."""
+    training = TrainingConfig(batch_size=size, local_steps=steps)
+    seen_N = np.zeros(count, dtype=np.int64)
+    for round_ in range(1, rounds + 1):
+        source = batches(count, training, Moment(0, round_, rounds, "car"))
+        for _ in range(steps):
+            np.add.at(seen_N, next(source), 1)
+    assert seen_N.max() - seen_N.min() <= 1
 
 
 def test_order_differs_by_round_epoch_and_client() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,21 +140,32 @@ class Row:
     longest_steps: int | None  # gradient steps one after another
 
 
-def comparison_table(rows: Sequence[Row], best: str = "") -> Table:
-    """Set runs side by side."""
+def comparison_table(rows: Sequence[Row]) -> Table:
+    """Set runs side by side; the best mIoU and the best critical mIoU, as printed, are bold."""
+    best_miou = _best(row.miou for row in rows)
+    best_critical = _best(row.critical_miou for row in rows)
     heads = ("", "mIoU", "critical", "images seen", "steps", "in a row")
     table = plain_table(*heads, left=("",))
     for row in rows:
-        name = name_cell(row.name, "bold" if row.name == best else "")
         table.add_row(
-            name,
-            Text(ratio(row.miou), "bold" if row.name == best else ""),
-            ratio(row.critical_miou),
+            name_cell(row.name),
+            _figure(row.miou, best_miou),
+            _figure(row.critical_miou, best_critical),
             _number(row.images_seen),
             _number(row.steps),
             _number(row.longest_steps),
         )
     return table
+
+
+def _best(figures: Iterable[float | None]) -> str | None:
+    known = [figure for figure in figures if figure is not None]
+    return ratio(max(known)) if known else None
+
+
+def _figure(figure: float | None, best: str | None) -> Text:
+    text = ratio(figure)
+    return Text(text, "bold" if text == best else "")
 
 
 def effort(records: Sequence[Mapping[str, Any]]) -> tuple[int, int, int]:

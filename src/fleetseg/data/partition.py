@@ -60,22 +60,6 @@ def partition(
     return {client: tuple(sorted(held[client], key=rank.__getitem__)) for client in sorted(held)}
 
 
-def holdout_split(numbers: Sequence[int], share: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Split a client's samples into (training, held out): the last contiguous share is held out.
-
-    Neighbouring frames of a drive are near-duplicates, so an interleaved split would leak. At least
-    one sample is held out if share > 0 and there are two; one is always left to train on.
-
-    >>> holdout_split([4, 7, 1, 9, 3], 0.4)
-    ((4, 7, 1), (9, 3))
-    """
-    numbers = tuple(numbers)
-    if share <= 0 or len(numbers) < 2:
-        return numbers, ()
-    count = min(max(1, round(share * len(numbers))), len(numbers) - 1)
-    return numbers[:-count], numbers[-count:]
-
-
 def _natural(in_time: Sequence[int], samples: Sequence[Sample], config: PartitionConfig) -> Held:
     """Group by drive, city, ...; cut groups into contiguous pieces, or put small ones together.
 

@@ -46,7 +46,21 @@ def num_steps(num_images: int, training: TrainingConfig) -> int:
     """Number of optimiser steps that one round takes on so many images."""
     if training.local_steps:
         return training.local_steps
-    return training.local_epochs * math.ceil(num_images / training.batch_size)
+    return training.local_epochs * batches_per_epoch(num_images, training.batch_size)
+
+
+def batches_per_epoch(num_images: int, batch_size: int) -> int:
+    """Number of batches that an epoch is cut into; their sizes differ by at most one.
+
+    Batches hold at most `batch_size` images. Only with batches of two, an odd number of images has
+    one batch of three: BatchNorm cannot train on one image where the feature map is 1 x 1.
+
+    >>> [batches_per_epoch(n, 4) for n in (1, 4, 5)], batches_per_epoch(3, 2)
+    ([1, 1, 2], 1)
+    """
+    count = math.ceil(num_images / batch_size)
+    alone = batch_size > 1 and num_images > 1 and num_images // count < 2
+    return num_images // 2 if alone else count
 
 
 def train_locally(
@@ -98,20 +112,21 @@ def train_locally(
 def batches(
     num_images: int, training: TrainingConfig, moment: Moment
 ) -> Iterator[np.ndarray[tuple[int], np.dtype[np.intp]]]:
-    """Yield index batches, epoch after epoch without end, shuffled anew in every epoch and round.
+    """Yield a round's index batches, epoch after epoch without end; every epoch is shuffled anew.
 
-    No image is dropped: an epoch of n images is cut into ceil(n / batch_size) batches whose sizes
-    differ by at most one, so that a batch of one image (which BatchNorm cannot train on when the
-    feature map is 1x1) occurs only for a client with one image; that one is then taken twice.
+    With `local_epochs`, a round starts an epoch of its own. With `local_steps`, a round goes on in
+    the epoch where the client's round before would have ended, so that after any number of rounds
+    no image was seen more than once more often than another. The image of a client that has only
+    one is taken twice, for BatchNorm.
     """
-    epoch = 0
+    count = batches_per_epoch(num_images, training.batch_size)
+    epoch, start = divmod((moment.round - 1) * training.local_steps, count)
+    round_ = 0 if training.local_steps else moment.round
     while True:
-        draws = rng.generator(moment.seed, moment.round, moment.client_id, f"shuffle-{epoch}")
-        order = draws.permutation(num_images)
-        count = math.ceil(num_images / training.batch_size)
-        for part in np.array_split(order, count):
+        draws = rng.generator(moment.seed, round_, moment.client_id, f"shuffle-{epoch}")
+        for part in np.array_split(draws.permutation(num_images), count)[start:]:
             yield np.repeat(part, 2) if num_images == 1 else part
-        epoch += 1
+        epoch, start = epoch + 1, 0
 
 
 def _set_mode(model: nn.Module, training: TrainingConfig, moment: Moment) -> None:
