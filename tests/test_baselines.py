@@ -24,7 +24,7 @@ def test_centralised_sees_as_many_images_as_the_fleet(cache: Path) -> None:
     alone, pooled = centralised(experiment, study)
     (client,) = pooled.clients.values()
     assert len(client.train) == sum(len(c.train) for c in study.clients.values())
-    # 3 images of each of five vehicles in three rounds; the pool of 15 has 7 batches of two or three.
+    # 3 images of each of five vehicles, three rounds; the pool of 15 has 7 batches of two or three.
     assert federated_images(experiment, study) == 45
     assert alone.training.local_steps == 7
     assert alone.training.optimiser_state == "kept"

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from fleetseg.config import ConditionsConfig, Experiment, TrainingConfig
 from fleetseg.data.cache import Pooled
+from fleetseg.data.sample import ScoredPairs
 from fleetseg.federation.client import Client
 from fleetseg.federation.cohort import choose
 from fleetseg.federation.messages import Enrolment, taking_part
@@ -37,8 +38,7 @@ def centralised(experiment: Experiment, study: Study) -> tuple[Experiment, Study
     pooled = Client(
         enrolment=Enrolment("centralised", images, sum(histogram_C), histogram_C),
         train=Pooled([c.train for c in members]),
-        test=(),
-        test_domains=(),
+        train_domains=study.seen_domains,
     )
     epochs = experiment.baseline.images_share * federated_images(experiment, study) / images
     steps = epochs * batches_per_epoch(images, experiment.training.batch_size)
@@ -107,13 +107,15 @@ def _alone(
 
 
 def _with_client(study: Study, client: Client) -> Study:
-    """A study of one client; what the fleet would have scored on itself becomes a server set."""
-    evaluation = study.evaluation or (held_out_set(study),)
-    return replace(study, clients={client.id: client}, evaluation=evaluation)
+    """A study of one client; the frames that the fleet holds out become a server set."""
+    return replace(study, clients={client.id: client}, evaluation=test_sets(study))
 
 
-def held_out_set(study: Study) -> EvaluationSet:
-    """All clients' test samples as one evaluation set."""
-    clients = list(study.clients.values())
-    domains = tuple(d for client in clients for d in client.test_domains)
-    return EvaluationSet("clients' test frames", Pooled([c.test for c in clients]), domains)
+def test_sets(study: Study) -> tuple[EvaluationSet, ...]:
+    """The server's sets; where it has none, the clients' held-out frames as one; else nothing."""
+    if study.evaluation or not study.holds_out:
+        return study.evaluation
+    scored = [client.test for client in study.clients.values()]
+    domains = tuple(domain for part in scored for domain in part.domains)
+    pooled = ScoredPairs(Pooled([part.pairs for part in scored]), domains)
+    return (EvaluationSet("held-out frames of all clients", pooled),)

@@ -35,6 +35,7 @@ from fleetseg.models.segmenter import Segmenter
 from fleetseg.parts import Parts, build_parts
 from fleetseg.scoring import Scorer
 from fleetseg.study import Study
+from fleetseg.texts import listing
 
 if TYPE_CHECKING:
     from fleetseg.engines.enrolment import Terms
@@ -113,12 +114,20 @@ def run_study(
 
 def _last_scores(latest: _Latest, scorer: Scorer, experiment: Experiment) -> list[str]:
     """Score the final model where its round was not; add the clients' own scores if wanted."""
+    notes = []
     if scorer.can_score and latest.scored_round != latest.state.round:
-        latest.last_scores = scorer.score(latest.state.model)
-        latest.scored_round = latest.state.round
+        scores = scorer.score(latest.state.model, rounds.scored_before(latest.records))
+        if "unscored" in scores:
+            notes.append(f"the final model has no scores: {scores['unscored']}")
+        else:
+            latest.last_scores, latest.scored_round = scores, latest.state.round
+    if missing := latest.last_scores.get("missing"):
+        notes.append(f"scored without {listing(missing)}: not comparable with the other rounds")
     if not experiment.evaluation.on_clients:
-        return []
-    return scorer.add_clients(latest.state, latest.last_scores)
+        return notes
+    by_client, refused = scorer.by_client(latest.state)
+    latest.last_scores = {**latest.last_scores, **by_client}
+    return notes + refused
 
 
 class _Latest:
@@ -140,6 +149,10 @@ class _Latest:
         """See rounds.Log."""
         self._folder.commit(state, record)
         self.state = state
+
+    def publish(self, record: rounds.Record) -> None:
+        """See rounds.Log."""
+        self._folder.publish(record)
         if "scores" in record:
             self.last_scores, self.scored_round = record["scores"], record["round"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,47 +19,66 @@ from fleetseg.federation.tensors import ModelState
 from fleetseg.study import Study
 
 Conf_CC = npt.NDArray[np.int64]
+_ByClient = dict[str, dict[str, Conf_CC]]
 
 
 class Scorer:
-    """Scores model states of one run; confusion matrices add, ratios are taken at the end."""
+    """Scores model states of one run; confusion matrices add, ratios are taken at the end.
+
+    Scores say what they were taken on: `scored_on` names the server's sets or the clients that
+    answered, `missing` the clients whose frames an earlier score, or this one, should have had.
+    Scores of different frames do not compare.
+    """
 
     def __init__(self, study: Study, bench: Workbench, engine: Engine) -> None:
         self._study, self._bench, self._engine = study, bench, engine
-        self._held_out = study.holds_out
 
     @property
     def can_score(self) -> bool:
-        """Whether there is anything to score on."""
-        return bool(self._study.evaluation) or self._held_out
+        """Whether there are test frames."""
+        return bool(self._study.evaluation) or self._study.holds_out
 
-    def score(self, state: ModelState) -> dict[str, Any]:
-        """Score on the server's sets; where it has none, on the clients' held-out frames."""
+    def score(self, state: ModelState, scored_before: Collection[str] = ()) -> dict[str, Any]:
+        """Score on the server's sets; where it has none, on the clients' held-out frames.
+
+        `scored_before` names the clients that earlier scores of the run were taken on. Returns
+        {"unscored": why} if no client answered.
+        """
         if not self._study.evaluation:
-            by_client, _ = self._on_clients(state, round_=1)
-            return self._summary(add_up(by_client.values()))
+            return self._score_on_clients(state, scored_before)
         self._bench.tensors.load(state)
-        by_set = [
-            score_pairs(self._bench, part.pairs, part.domains) for part in self._study.evaluation
-        ]
-        return self._summary(add_up(by_set))
+        by_set = [score_pairs(self._bench, part.scored) for part in self._study.evaluation]
+        names = [part.name for part in self._study.evaluation]
+        return {"scored_on": names, "missing": [], **self._summary(add_up(by_set))}
 
-    def add_clients(self, state: ServerState, scores: dict[str, Any]) -> list[str]:
-        """Add every client's own scores to `scores`; returns what was refused."""
+    def _score_on_clients(self, state: ModelState, before: Collection[str]) -> dict[str, Any]:
+        by_client, refused = self._on_clients(state, round_=1)
+        missing = sorted({*before, *self._with_test_frames()} - set(by_client))
+        if not by_client:
+            return {"unscored": "; ".join(refused[:3]) or "no client with test frames is there"}
+        summary = self._summary(add_up(by_client.values()))
+        return {"scored_on": sorted(by_client), "missing": missing, **summary}
+
+    def by_client(self, state: ServerState) -> tuple[dict[str, Any], list[str]]:
+        """Score on every client's own frames; returns what to add to scores, and what is amiss."""
         by_client, refused = self._on_clients(state.model, state.round)
-        scores["by_client"] = {
+        scores = {
             name: Scores.of(sum_confs(confs), self._study.space).to_dict()
             for name, confs in sorted(by_client.items())
         }
-        return refused
+        frames = "held-out frames" if self._study.holds_out else "training frames"
+        return {"by_client": scores, "by_client_on": frames}, refused
 
-    def _on_clients(
-        self, state: ModelState, round_: int
-    ) -> tuple[dict[str, dict[str, Conf_CC]], list[str]]:
+    def _with_test_frames(self) -> list[str]:
         enrolled = taking_part(self._engine.available())
-        by_client: dict[str, dict[str, Conf_CC]] = {}
+        return sorted(name for name, e in enrolled.items() if e.num_test_pixels > 0)
+
+    def _on_clients(self, state: ModelState, round_: int) -> tuple[_ByClient, list[str]]:
+        enrolled = self._engine.available()
+        by_client: _ByClient = {}
         refused = []
-        for reply in self._engine.evaluate(sorted(enrolled), Broadcast(round_, state), 0.0):
+        asked = self._with_test_frames()
+        for reply in self._engine.evaluate(asked, Broadcast(round_, state), 0.0):
             if not isinstance(reply, Evaluation):
                 refused.append(f"no scores from {reply.client_id}: {reply.reason}")
                 continue
@@ -72,17 +92,18 @@ class Scorer:
             except UpdateRejected as rejected:
                 refused.append(f"scores of {reply.client_id} refused: {rejected}")
                 continue
-            by_client[reply.client_id] = dict(reply.conf_by_domain)
+            if reply.conf_by_domain:
+                by_client[reply.client_id] = dict(reply.conf_by_domain)
         return by_client, refused
 
-    def _summary(self, conf_by_domain: dict[str, Conf_CC]) -> dict[str, Any]:
-        space = self._study.space
+    def _summary(self, conf_by_domain: Mapping[str, Conf_CC]) -> dict[str, Any]:
+        space, seen = self._study.space, self._study.seen_domains
         summary = Scores.of(sum_confs(conf_by_domain), space).to_dict()
         if len(conf_by_domain) > 1:
             summary["by_domain"] = {
                 domain: scores.to_dict()
                 for domain, scores in score_domains(conf_by_domain, space).items()
             }
-            for side, conf_CC in seen_unseen(conf_by_domain, self._study.seen_domains).items():
+            for side, conf_CC in seen_unseen(conf_by_domain, seen).items() if seen else ():
                 summary[side] = Scores.of(conf_CC, space).to_dict()["miou"]
         return summary

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from fleetseg.config import DataConfig, Experiment, SourceConfig
-from fleetseg.data.cache import Pooled, Store, View, default_cache_dir, open_store
+from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
+from fleetseg.data.cache import Picked, Store, default_cache_dir, open_store
 from fleetseg.data.holdout import Split, hold_out
 from fleetseg.data.labels import LabelSpace, label_space
 from fleetseg.data.manifest import Entry, Manifest, require_no_leaks, shared_drives
 from fleetseg.data.partition import partition
-from fleetseg.data.sample import Pairs, Sample
+from fleetseg.data.sample import Pairs, Sample, ScoredPairs
 from fleetseg.data.sources import open_source
 from fleetseg.errors import DataError
 from fleetseg.federation.client import Client
 from fleetseg.federation.messages import Enrolment, taking_part
+from fleetseg.texts import listing
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being read, how many are done, of how many)."""
@@ -31,8 +32,7 @@ class EvaluationSet:
     """Samples the server scores on, at their labels' own resolution."""
 
     name: str
-    pairs: Pairs
-    domains: tuple[str, ...]
+    scored: ScoredPairs
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,15 @@ class Study:
     clients: Mapping[str, Client]
     evaluation: tuple[EvaluationSet, ...]
     manifest: Manifest | None  # None when the user brought pairs of their own
-    seen_domains: frozenset[str]  # of any training sample
-    notes: tuple[str, ...]  # bad samples, clients that abstain, drives on both sides
+    notes: tuple[str, ...] = ()  # bad samples, clients that abstain, drives on both sides
     holds_out: bool = False  # clients keep frames for testing
+
+    @property
+    def seen_domains(self) -> frozenset[str] | None:
+        """Domains of any training sample; None where that is not known."""
+        trained = [c.train_domains for c in self.clients.values() if not c.enrolment.abstains]
+        known = [domains for domains in trained if domains is not None]
+        return frozenset().union(*known) if known and len(known) == len(trained) else None
 
     @property
     def bad(self) -> tuple[str, ...]:
@@ -81,12 +87,8 @@ class _Pool:
     def _usable(self, store: int, index: int) -> bool:
         return index not in self.train[store].bad and bool(self.train[store].labelled[index])
 
-    def pairs(self, stores: Sequence[Store], numbers: Sequence[int]) -> Pairs:
-        by_store: dict[int, list[int]] = {}
-        for number in numbers:
-            store, index = self.owner_N[number]
-            by_store.setdefault(store, []).append(index)
-        return Pooled([View(stores[k], indices) for k, indices in by_store.items()])
+    def pairs(self, stores: Sequence[Store], numbers: Sequence[int]) -> Picked:
+        return Picked(tuple(stores), tuple(self.owner_N[n] for n in numbers))
 
 
 def prepare(experiment: Experiment, progress: Progress | None = None) -> Study:
@@ -107,10 +109,8 @@ def prepare(experiment: Experiment, progress: Progress | None = None) -> Study:
     if not taking_part({name: client.enrolment for name, client in clients.items()}):
         reasons = {client.enrolment.abstains for client in clients.values()}
         raise DataError("no client can take part", got="; ".join(sorted(reasons)))
-    notes = _notes(pool, split, list(named.values()), clients)
-    seen = frozenset(getattr(pool.samples[n], experiment.evaluation.by) for n in _trained(split))
-    held_out = bool(manifest.held_out)
-    return Study(space, clients, evaluation, manifest, seen, tuple(notes), held_out)
+    notes = _notes(pool, split, list(named.values()), clients, experiment.partition)
+    return Study(space, clients, evaluation, manifest, tuple(notes), bool(manifest.held_out))
 
 
 def prepare_server(experiment: Experiment, progress: Progress | None = None) -> Study:
@@ -124,7 +124,7 @@ def prepare_server(experiment: Experiment, progress: Progress | None = None) -> 
     manifest = Manifest(clients={}, evaluation=_evaluated(named))
     notes = tuple(_BAD + text for store in named.values() for text in store.bad.values())
     held_out = experiment.partition.holdout > 0
-    return Study(space, {}, evaluation, manifest, frozenset(), notes, held_out)
+    return Study(space, {}, evaluation, manifest, notes, held_out)
 
 
 def _open_evaluation(
@@ -145,15 +145,16 @@ def study_of_pairs(
     """Make a study of a user's own collections of (image_HWC, label_HW) pairs."""
     enrolled = {name: _own_client(name, pairs, space) for name, pairs in clients.items()}
     sets = tuple(
-        EvaluationSet(name, pairs, (name,) * len(pairs)) for name, pairs in evaluation.items()
+        EvaluationSet(name, ScoredPairs(pairs, (name,) * len(pairs)))
+        for name, pairs in evaluation.items()
     )
-    return Study(space, enrolled, sets, None, frozenset(), ())
+    return Study(space, enrolled, sets, None)
 
 
 def _own_client(name: str, pairs: Pairs, space: LabelSpace) -> Client:
     histogram_C = _histogram(pairs, space)
     enrolment = _enrol(name, histogram_C, len(pairs), int(histogram_C.sum()))
-    return Client(enrolment, pairs, pairs, ("",) * len(pairs))
+    return Client(enrolment, pairs, ScoredPairs(pairs, (name,) * len(pairs)))
 
 
 def _open_pool(experiment: Experiment, space: LabelSpace, progress: Progress | None) -> _Pool:
@@ -192,8 +193,9 @@ def _client(
     histograms_NC: np.ndarray,
     experiment: Experiment,
 ) -> Client:
-    train = split.train
-    good_train, good_test = pool.good(train), pool.good(split.test or train)
+    train, by = split.train, experiment.evaluation.by
+    on_training = experiment.evaluation.on_clients and experiment.partition.holdout == 0
+    good_train, good_test = pool.good(train), pool.good(train if on_training else split.test)
     num_bad = len(train) - len(good_train)
     abstains = ""
     if not good_train:
@@ -201,17 +203,16 @@ def _client(
     elif num_bad > experiment.data.max_bad_share * len(train):
         abstains = f"{num_bad} of {len(train)} samples are bad"
     histogram_C = histograms_NC[good_train].sum(axis=0)
-    samples = pool.samples
-    domains = [getattr(samples[n], experiment.evaluation.by) for n in good_test]
-    scored = pool.test or pool.train
     test_pixels = sum(
-        int(scored[k].histograms_NC[i].sum()) for k, i in map(pool.owner_N.__getitem__, good_test)
+        int(pool.test[k].histograms_NC[i].sum())
+        for k, i in map(pool.owner_N.__getitem__, good_test)
     )
+    pairs = pool.pairs(pool.train, good_train)
     return Client(
         enrolment=_enrol(name, histogram_C, len(good_train), test_pixels, abstains),
-        train=pool.pairs(pool.train, good_train),
-        test=pool.pairs(scored, good_test),
-        test_domains=tuple(domains),
+        train=pairs,
+        test=_scored(pool.pairs(pool.test, good_test), by),
+        train_domains=frozenset(_domains(pairs.samples, by)),
     )
 
 
@@ -242,12 +243,16 @@ def _evaluation_set(name: str, store: Store, experiment: Experiment) -> Evaluati
     good = [i for i in range(len(store)) if i not in store.bad and store.labelled[i]]
     if not good:
         raise DataError("no usable labelled sample to evaluate on", where=store.path)
-    domains = tuple(getattr(store.samples[i], experiment.evaluation.by) for i in good)
-    return EvaluationSet(name, View(store, good), domains)
+    picked = Picked((store,), tuple((0, i) for i in good))
+    return EvaluationSet(name, _scored(picked, experiment.evaluation.by))
 
 
-def _trained(split: Mapping[str, Split]) -> list[int]:
-    return [n for part in split.values() for n in part.train]
+def _scored(pairs: Picked, by: str) -> ScoredPairs:
+    return ScoredPairs(pairs, _domains(pairs.samples, by))
+
+
+def _domains(samples: Sequence[Sample], by: str) -> tuple[str, ...]:
+    return tuple(str(getattr(sample, by)) for sample in samples)
 
 
 def _manifest(
@@ -279,6 +284,7 @@ def _notes(
     split: Mapping[str, Split],
     stores: Sequence[Store],
     clients: Mapping[str, Client],
+    partition: PartitionConfig,
 ) -> list[str]:
     notes = []
     for store in (*pool.train, *stores):
@@ -288,4 +294,13 @@ def _notes(
             notes.append(f"client {name} abstains: {client.enrolment.abstains}")
     # Painted drives of different splits share a name, not a street.
     tests = [s for store in stores for s in store.samples if s.dataset != "synthetic"]
-    return notes + shared_drives(pool.samples, tests)
+    samples = pool.samples
+    trained = [samples[n] for part in split.values() for n in part.train]
+    held_out = [samples[n] for part in split.values() for n in part.test]
+    notes += shared_drives(trained, tests)
+    notes += shared_drives(trained, held_out, partition.holdout_gap)
+    if untested := [c for c, part in split.items() if held_out and not part.test]:
+        notes.append(
+            f"{listing(untested)}: too few frames to hold any out, so not scored themselves"
+        )
+    return notes

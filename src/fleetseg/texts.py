@@ -1,6 +1,8 @@
-"""Texts from elsewhere, made fit for a terminal and a file."""
+"""Small pieces of text: from elsewhere, made fit for a terminal; and long lists, cut short."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def plain(text: object, limit: int) -> str:
@@ -10,3 +12,13 @@ def plain(text: object, limit: int) -> str:
     ('a?[31m', 'None')
     """
     return "".join(c if c.isprintable() else "?" for c in str(text)[:limit])
+
+
+def listing(names: Sequence[str], limit: int = 3) -> str:
+    """Name the first few, and how many more there are.
+
+    >>> listing(["a", "b"]), listing(["a", "b", "c", "d", "e"])
+    ('a, b', 'a, b, c and 2 more')
+    """
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -70,6 +70,9 @@ class MemoryLog:
     def commit(self, state: ServerState, record: Record) -> None:
         self.records.append(record)
         self.states.append(state)
+
+    def publish(self, record: Record) -> None:
+        self.records[-1] = record
 
 
 def start(momentum: bool = False, failed_rounds: int = 0) -> ServerState:
@@ -291,7 +294,7 @@ def test_cohorts_differ_by_round_and_not_by_order_of_the_fleet() -> None:
 def test_evaluation_cadence(every: int, scored: list[int]) -> None:
     models: list[float] = []
 
-    def score(state: ModelState) -> Record:
+    def score(state: ModelState, scored_before: Collection[str]) -> Record:
         models.append(state.values_F[0].item())
         return {"miou": 0.1, "classes": 11}
 
@@ -306,7 +309,7 @@ def test_evaluation_cadence(every: int, scored: list[int]) -> None:
 
 
 def test_stops_at_the_target() -> None:
-    def score(state: ModelState) -> Record:
+    def score(state: ModelState, scored_before: Collection[str]) -> Record:
         return {"miou": state.values_F[0].item() / 10}
 
     reason, log = go(
@@ -318,7 +321,7 @@ def test_stops_at_the_target() -> None:
 
 
 def test_stops_on_a_plateau() -> None:
-    def score(state: ModelState) -> Record:
+    def score(state: ModelState, scored_before: Collection[str]) -> Record:
         return {"miou": min(state.values_F[0].item(), 3) / 10}
 
     reason, log = go(
@@ -327,6 +330,43 @@ def test_stops_on_a_plateau() -> None:
     )
     assert reason == "plateau"
     assert len(log.records) == 3 + 4
+
+
+def test_a_round_is_committed_before_it_is_scored() -> None:
+    """What fails while scoring must not cost the training; a resumed run scores it first."""
+    fleet, settings = Fleet({"a": ([1, 2, 3], 1)}), {"federation": {"rounds": 3}}
+    log = MemoryLog()
+
+    def broken(state: ModelState, scored_before: Collection[str]) -> Record:
+        raise OSError("a test frame cannot be read")
+
+    with pytest.raises(OSError, match="test frame"):
+        run(plan(broken, **settings), fleet, start(), log, Watcher())
+    assert [s.round for s in log.states] == [1]
+    assert "scores" not in log.records[0]
+
+    run(plan(lambda s, before: {"miou": 0.5}, **settings), fleet, log.states[0], log, Watcher())
+    assert [r["round"] for r in log.records if r["miou"] == 0.5] == [1, 2, 3]
+
+
+def test_nobody_gives_scores_and_the_run_goes_on() -> None:
+    def score(state: ModelState, scored_before: Collection[str]) -> Record:
+        return {"unscored": "no scores from a: no-answer"}
+
+    _, log = go(Fleet({"a": ([1, 2, 3], 1)}), plan(score, federation={"rounds": 2}))
+    assert [r["unscored"] for r in log.records] == ["no scores from a: no-answer"] * 2
+    assert not any("scores" in r or "miou" in r for r in log.records)
+
+
+def test_later_scores_know_who_was_scored_before() -> None:
+    before: list[Collection[str]] = []
+
+    def score(state: ModelState, scored_before: Collection[str]) -> Record:
+        before.append(sorted(scored_before))
+        return {"miou": 0.5, "scored_on": ["a", "b"][: len(before)], "missing": []}
+
+    go(Fleet({"a": ([1, 2, 3], 1)}), plan(score, federation={"rounds": 3}))
+    assert before == [[], ["a"], ["a", "b"]]
 
 
 def test_stops_at_the_megabytes() -> None:

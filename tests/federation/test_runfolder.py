@@ -41,13 +41,18 @@ def folder_at(path: Path, experiment: Experiment = EXPERIMENT) -> RunFolder:
     return RunFolder(path, experiment, "f" * 64)
 
 
+def commit(folder: RunFolder, round_: int) -> None:
+    folder.commit(state(round_), record(round_))
+    folder.publish(record(round_))
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """A run of four committed rounds."""
     folder = folder_at(tmp_path / "run")
     folder.create(EXPERIMENT, {"fleetseg": "0"}, state(0), MANIFEST)
     for round_ in (1, 2, 3, 4):
-        folder.commit(state(round_), record(round_))
+        commit(folder, round_)
     return folder
 
 
@@ -123,7 +128,7 @@ def test_resume(run: RunFolder) -> None:
     assert found.model.values_F.tolist() == [4.0] * 4
     assert damaged == []
     assert_rounds(again, 4)
-    again.commit(state(5), record(5))
+    commit(again, 5)
     assert_rounds(again, 5)
 
 
@@ -160,7 +165,7 @@ def test_log_ahead_of_a_damaged_checkpoint(run: RunFolder) -> None:
     assert len(damaged) == 1
     assert "round-000004" in damaged[0]
     assert_rounds(again, 3)
-    again.commit(state(4), record(4))
+    commit(again, 4)
     assert_rounds(again, 4)
 
 
@@ -233,7 +238,7 @@ def test_disk_full_at_the_log_line(run: RunFolder, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "fsync", full_for_the_log)
     with pytest.raises(CheckpointError, match=r"rounds\.jsonl: no space left .* bytes\. Free some"):
-        run.commit(state(5), record(5))
+        commit(run, 5)
     monkeypatch.undo()
     again, found, _ = resumed(run)
     assert found.round == 5
@@ -248,7 +253,7 @@ def test_disk_full_at_the_checkpoint_loses_only_that_round(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match=r"round-000005.*no space left"):
-        run.commit(state(5), record(5))
+        commit(run, 5)
     monkeypatch.undo()
     assert_rounds(run, 4)
     again, found, _ = resumed(run)

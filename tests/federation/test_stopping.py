@@ -76,3 +76,32 @@ def test_time() -> None:
 def test_megabytes_up_and_down_together() -> None:
     assert reason(records(0.1), megabytes=1) is None
     assert reason(records(0.1, 0.1), megabytes=1) == "megabytes"
+
+
+def scored(miou: float, on: str, missing: str = "") -> dict[str, Any]:
+    (record,) = records(miou)
+    return {**record, "scores": {"scored_on": list(on), "missing": list(missing)}}
+
+
+def test_a_score_without_a_hard_client_reaches_no_target() -> None:
+    log = [scored(0.33, "abc"), scored(1.0, "ab", missing="c")]
+    assert reason(log, target_miou=0.9) is None
+    assert reason([*log, scored(0.95, "abc")], target_miou=0.9) == "target"
+
+
+def test_a_client_that_never_came_back_is_missing_still() -> None:
+    """It may have left for good: then the scores are of another set of frames."""
+    log = [scored(0.33, "abc"), scored(1.0, "ab"), scored(1.0, "ab")]
+    assert reason(log, target_miou=0.9) is None
+
+
+def test_patience_counts_comparable_scores_only() -> None:
+    easy = [scored(0.9, "a", missing="b")]
+    log = [scored(0.30, "ab"), *easy, scored(0.31, "ab"), *easy, scored(0.32, "ab")]
+    assert reason(log, patience=2) is None
+    assert reason([*log, scored(0.32, "ab"), scored(0.32, "ab")], patience=2) == "plateau"
+
+
+def test_a_client_that_joins_makes_earlier_scores_another_set() -> None:
+    log = [scored(0.5, "a"), scored(0.5, "a"), scored(0.4, "ab"), scored(0.41, "ab")]
+    assert reason(log, patience=2) is None

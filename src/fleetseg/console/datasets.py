@@ -102,7 +102,7 @@ def partition_and_show(experiment: Experiment, out: Path | None, *, as_json: boo
     console.print()
     say(console, _legend(space.classes, space.colours))
     for part in study.evaluation:
-        say(console, f"evaluation on {part.name}: {count(len(part.pairs), 'image')}")
+        say(console, f"evaluation on {part.name}: {count(len(part.scored), 'image')}")
     for note in study.notes:
         console.print(Text(f"note: {note}", "yellow"))
     images = sum(h.images for h in holdings)
@@ -119,7 +119,7 @@ def _holding(name: str, study: Study) -> Holding:
         images=enrolment.num_images,
         unusable=len(study.manifest.clients[name]) - enrolment.num_images,
         held_out=len(study.manifest.held_out.get(name, ())),
-        domains=tuple(sorted(set(client.test_domains))),
+        domains=tuple(sorted(client.train_domains or ())),
         pixels=enrolment.num_pixels,
         histogram_C=enrolment.histogram_C,
         abstains=enrolment.abstains,
@@ -131,7 +131,7 @@ def _as_json(holdings: Sequence[Holding], study: Study, out: Path | None) -> dic
     return {
         "clients": [dataclasses.asdict(holding) for holding in holdings],
         "classes": list(study.space.classes),
-        "evaluation": {part.name: len(part.pairs) for part in study.evaluation},
+        "evaluation": {part.name: len(part.scored) for part in study.evaluation},
         "notes": list(study.notes),
         "manifest_sha256": study.manifest.digest,
         "manifest": None if out is None else str(out),

@@ -214,12 +214,12 @@ def _compare(
 def draw_predictions(runs: Mapping[str, Run], study: Study, path: Path, frames: int = 4) -> None:
     """Write test frames of several domains with truth and each run's prediction beside them."""
     part = study.evaluation[0]
-    first_of = {domain: i for i, domain in reversed(list(enumerate(part.domains)))}
+    first_of = {domain: i for i, domain in reversed(list(enumerate(part.scored.domains)))}
     chosen = spread(sorted(first_of), frames)
     models = {name: run.model() for name, run in runs.items()}
     rows: list[Frame] = []
     for domain in chosen:
-        image_HWC, label_HW = part.pairs[first_of[domain]]
+        image_HWC, label_HW = part.scored.pairs[first_of[domain]]
         size_hw = (label_HW.shape[0], label_HW.shape[1])
         preds = {name: predict(m, image_HWC[None], size_hw)[0] for name, m in models.items()}
         rows.append((image_HWC, label_HW, preds))

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from rich.text import Text
 
-from fleetseg.baselines import held_out_set
+from fleetseg.baselines import test_sets
 from fleetseg.config import Experiment, SourceConfig
 from fleetseg.console import count, say, stderr_console, stdout_console
 from fleetseg.console.reading import reading
@@ -150,12 +150,14 @@ def evaluate_on(path: Path, experiment: Experiment, progress: Any = None) -> Eva
         )
     data = experiment.data.model_copy(update={"size": size_hw})
     study = prepare(experiment.model_copy(update={"data": data}), progress)
-    sets = study.evaluation or (held_out_set(study),)
-    conf_by_domain = add_up([_confs(model, part.pairs, part.domains) for part in sets])
+    sets = test_sets(study)
+    conf_by_domain = add_up(
+        [_confs(model, part.scored.pairs, part.scored.domains) for part in sets]
+    )
     return Evaluated(
         scores=Scores.of(sum_confs(conf_by_domain), space),
         by_domain=score_domains(conf_by_domain, space),
-        num_images=sum(len(part.pairs) for part in sets),
+        num_images=sum(len(part.scored) for part in sets),
         bad=study.bad,
         pictures=(),
     )

@@ -35,6 +35,7 @@ from fleetseg.data.store import (
     IMAGES,
     INDEX,
     LABELS,
+    Picked,
     Pooled,
     Store,
     View,
@@ -44,7 +45,7 @@ from fleetseg.data.store import (
 from fleetseg.errors import BadSample, CheckpointError, DataError
 from fleetseg.files import sync_folder, write_atomic
 
-__all__ = ["Pooled", "Store", "View", "default_cache_dir", "open_store"]
+__all__ = ["Picked", "Pooled", "Store", "View", "default_cache_dir", "open_store"]
 
 FORMAT_VERSION = 2  # raise it whenever the same files would give other bytes
 _THREADS = min(8, os.cpu_count() or 1)

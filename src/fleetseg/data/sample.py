@@ -28,6 +28,20 @@ class Pairs(Protocol):
     def __getitem__(self, index: int, /) -> tuple[Image_HWC, Label_HW]: ...
 
 
+@dataclass(frozen=True)
+class ScoredPairs:
+    """Pairs to score a model on, and the domain of each: columns of one list, in its order."""
+
+    pairs: Pairs = ()
+    domains: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.pairs) == len(self.domains), "one domain per pair"
+
+    def __len__(self) -> int:
+        return len(self.domains)
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One image with its label map, and the facts that partitions and scores go by.

@@ -98,6 +98,27 @@ class View:
 
 
 @dataclass(frozen=True)
+class Picked:
+    """Samples of several stores as pairs, in the order given: `places` are (store, index)."""
+
+    stores: tuple[Store, ...]
+    places: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, number: int, /) -> tuple[Image_HWC, Label_HW]:
+        store, index = self.places[number]
+        return self.stores[store].pair(index)
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """What is known of each pair, in the same order."""
+        of_store = [store.samples for store in self.stores]
+        return tuple(of_store[store][index] for store, index in self.places)
+
+
+@dataclass(frozen=True)
 class Pooled:
     """Several collections of pairs, one after another."""
 

@@ -125,6 +125,7 @@ class Scores:
             "skipped": list(self.skipped),
             "pixels": self.num_pixels,
             "convention": self.convention,
+            "confusion": self.conf_CC.tolist(),  # rows = truth: counts add, ratios do not
         }
 
     @property

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
 
 from fleetseg.config import Experiment
-from fleetseg.data.sample import Pairs
+from fleetseg.data.sample import Pairs, ScoredPairs
 from fleetseg.evaluation.predict import evaluate_by_domain
 from fleetseg.federation.client_state import ClientMemory
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
@@ -27,8 +26,10 @@ class Client:
 
     enrolment: Enrolment
     train: Pairs
-    test: Pairs  # scored when the server asks for it; held-out frames where there are any
-    test_domains: tuple[str, ...]  # one per test sample
+    # Scored when the server asks: held-out frames, or with `evaluation.on_clients` and nothing held
+    # out the training frames; empty if there are none.
+    test: ScoredPairs = field(default_factory=ScoredPairs)
+    train_domains: frozenset[str] | None = None  # of the training samples; None if not known
 
     @property
     def id(self) -> str:
@@ -95,18 +96,18 @@ def client_update(
 def client_evaluate(broadcast: Broadcast, client: Client, bench: Workbench) -> Evaluation:
     """Score the broadcast model on the client's own test samples."""
     bench.tensors.load(broadcast.state)
-    conf_by_domain = score_pairs(bench, client.test, client.test_domains)
+    conf_by_domain = score_pairs(bench, client.test)
     return Evaluation(broadcast.round, client.id, conf_by_domain)
 
 
 def score_pairs(
-    bench: Workbench, pairs: Pairs, domains: Sequence[str]
+    bench: Workbench, scored: ScoredPairs
 ) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]:
     """Score the bench's model as it stands: one confusion matrix per domain."""
     return evaluate_by_domain(
         bench.model,
-        pairs,
-        domains,
+        scored.pairs,
+        scored.domains,
         num_classes=bench.num_classes,
         batch_size=bench.experiment.evaluation.batch_size,
         device=bench.hardware.device,

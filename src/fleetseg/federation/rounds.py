@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -34,6 +34,10 @@ class Log(Protocol):
         """Make a round final: after this call, a crash cannot lose it."""
         ...
 
+    def publish(self, record: Record) -> None:
+        """Log the newest committed round, with its scores if it has any."""
+        ...
+
 
 @dataclass(frozen=True)
 class Watcher:
@@ -51,7 +55,8 @@ class Plan:
 
     experiment: Experiment
     layout: Layout
-    score: Callable[[ModelState], Record] | None  # server-side scores, with key "miou"
+    # Scores of a model, or {"unscored": why}, given the clients that earlier scores were taken on.
+    score: Callable[[ModelState, Collection[str]], Record] | None
     message_bytes: tuple[int, int]  # encoded size of a broadcast, of an update (at most)
     class_weights_C: tuple[float, ...] = ()
     clock: Callable[[], float] = field(default=time.monotonic)
@@ -69,6 +74,10 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
     fold = RoundFold(plan.layout, settings.weights, settings.max_update_norm)
     if state.failed_rounds >= settings.max_failed_rounds:
         state = replace(state, failed_rounds=0)  # resumed with a mended fleet: new tries
+    if log.records and not {"scores", "unscored"} & set(log.records[-1]):
+        # It may have ended after this round was committed and before it was scored.
+        late = _scores(plan, state, log)
+        log.publish(log.records[-1] | late)
     while (reason := stop_reason(plan.experiment, state.round, log.records)) is None:
         started_s, round_ = plan.clock(), state.round + 1
         enrolled = taking_part(engine.available())
@@ -86,13 +95,28 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         fold.close(enough=len(fold.taken) >= wanted)
         state = _advance(state, fold, min(wanted, len(cohort)), plan)
         record = _record(state, fold, cohort, plan, before)
-        if plan.score is not None and _due(plan.experiment, state.round):
-            record["scores"] = plan.score(state.model)
-            record["miou"] = record["scores"]["miou"]
         record["seconds"] = round(plan.clock() - started_s, 3)
         log.commit(state, record)
+        try:
+            if scores := _scores(plan, state, log):
+                record |= {**scores, "seconds": round(plan.clock() - started_s, 3)}
+        finally:
+            log.publish(record)
         watcher.round_closed(record)
     return reason
+
+
+def _scores(plan: Plan, state: ServerState, log: Log) -> Record:
+    """Score the newest round, if it is due."""
+    if plan.score is None or not _due(plan.experiment, state.round):
+        return {}
+    scores = plan.score(state.model, scored_before(log.records))
+    return scores if "unscored" in scores else {"scores": scores, "miou": scores["miou"]}
+
+
+def scored_before(records: Sequence[Record]) -> set[str]:
+    """Names of the sets or clients that any score so far was taken on."""
+    return {name for r in records for name in r.get("scores", {}).get("scored_on", ())}
 
 
 def _cohort(enrolled: Mapping[str, Enrolment], round_: int, plan: Plan) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ class RunFolder:
         self._experiment_digest = experiment.digest
         self._layout_digest = layout_digest
         self._records: list[dict[str, Any]] = []
+        self._unpublished = False  # the newest round has no line in the log yet
 
     @property
     def records(self) -> Sequence[dict[str, Any]]:
@@ -79,29 +80,40 @@ class RunFolder:
         write_atomic(self.path / "experiment.toml", to_toml(experiment))
 
     def commit(self, state: ServerState, record: dict[str, Any]) -> None:
-        """Make a round final: the checkpoint's rename is the commit, the log line follows it."""
+        """Make a round final, by the rename of its checkpoint; its line follows with `publish`."""
         self._save(state, record)
         self._records.append(record)
-        self._append(record)
+        self._unpublished = True
+
+    def publish(self, record: dict[str, Any]) -> None:
+        """Log the newest round: its line is added, or rewritten if it was there without scores."""
+        self._records[-1] = record
+        if self._unpublished:
+            self._append(record)
+        else:
+            self._rewrite()
+        self._unpublished = False
 
     def resume(self) -> tuple[ServerState, list[str]]:
         """Read the last committed round and bring the log in line with it.
 
-        Returns the state and what was found damaged. A crash between the two steps of `commit`
-        leaves the log one line short (the checkpoint has the line); a damaged newest checkpoint
-        leaves it ahead.
+        Returns the state and what was found damaged. A crash between `commit` and `publish` leaves
+        the log one line short: the checkpoint has all of it but the scores. A damaged newest
+        checkpoint leaves it ahead.
         """
         for left_by_a_crash in self.path.rglob(".*.tmp"):
             left_by_a_crash.unlink(missing_ok=True)
         state, record, damaged = load_newest(
             self.checkpoints, experiment=self._experiment_digest, layout=self._layout_digest
         )
-        records = {r["round"]: r for r in read_records(self.path) if r["round"] < state.round}
-        if len(records) != max(0, state.round - 1):
+        records = {r["round"]: r for r in read_records(self.path) if r["round"] <= state.round}
+        if state.round > 0:
+            records.setdefault(state.round, record)
+        if len(records) != state.round:
             missing = sorted(set(range(1, state.round)) - set(records))
             raise CheckpointError("rounds are missing from the log", where=self._log, got=missing)
-        self._records = [records[r] for r in sorted(records)] + [record] * (state.round > 0)
-        write_atomic(self._log, "".join(_line(r) for r in self._records))
+        self._records = [records[r] for r in sorted(records)]
+        self._rewrite()
         return state, damaged
 
     def finish(self, end: Mapping[str, Any]) -> None:
@@ -111,6 +123,9 @@ class RunFolder:
     @property
     def _log(self) -> Path:
         return self.path / "rounds.jsonl"
+
+    def _rewrite(self) -> None:
+        write_atomic(self._log, "".join(_line(r) for r in self._records))
 
     def _save(self, state: ServerState, record: dict[str, Any]) -> None:
         save_checkpoint(

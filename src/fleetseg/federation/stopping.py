@@ -13,7 +13,7 @@ def stop_reason(
 ) -> str | None:
     """Return "rounds", "target", "plateau", "time", "megabytes", or None to go on."""
     stop = experiment.stop
-    mious = [r["miou"] for r in records if r.get("miou") is not None]
+    mious = _comparable(records)
     minutes = sum(r["seconds"] for r in records) / 60
     megabytes = sum(r["bytes_down"] + r["bytes_up"] for r in records) / 1e6
     if stop.target_miou and mious and mious[-1] >= stop.target_miou:
@@ -27,6 +27,22 @@ def stop_reason(
     if stop.megabytes and megabytes >= stop.megabytes:
         return "megabytes"
     return None
+
+
+def _comparable(records: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The mIoUs that were taken on all test frames that any score of the run was taken on.
+
+    Without the frames of a client that did not answer, a score is of another set: one that happens
+    to be easier must not end a run.
+    """
+    scored = [r for r in records if r.get("miou") is not None]
+    frames = [frozenset(r.get("scores", {}).get("scored_on", ())) for r in scored]
+    everything = frozenset().union(*frames)
+    return [
+        r["miou"]
+        for r, names in zip(scored, frames, strict=True)
+        if names == everything and not r.get("scores", {}).get("missing")
+    ]
 
 
 def _waited(mious: Sequence[float], min_gain: float) -> int:
