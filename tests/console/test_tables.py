@@ -82,6 +82,17 @@ def test_a_comparison() -> None:
     assert alone.split() == ["alone", "0.250", "0.100"]
 
 
+def test_the_best_is_bold_by_its_figure_and_not_by_its_name() -> None:
+    rows = [
+        Row("federated", 0.5, 0.2, None, None, None),
+        Row("centralised", 0.6, None, None, None, None),
+        Row("alone", 0.5999, 0.1, None, None, None),  # as good, as printed
+    ]
+    table = comparison_table(rows)
+    bold = [[cell.style == "bold" for cell in column._cells] for column in table.columns[:3]]
+    assert bold == [[False] * 3, [False, True, True], [True, False, False]]
+
+
 def test_effort_adds_up() -> None:
     records = [
         {"images_seen": 10, "steps": 4, "longest_steps": 2},

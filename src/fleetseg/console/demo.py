@@ -118,9 +118,10 @@ def run_demo(out: Path | None, fields: Mapping[str, Any] = FIELDS) -> int:
     with interruptible():
         try:
             experiment, study = _introduce(stage, fields)
-            runs = _federated(stage, experiment, study), _centralised(stage, experiment, study)
+            federated = _federated(stage, experiment, study)
+            centralised = _centralised(stage, _at_equal_images(experiment, study, federated), study)
             alone = _alone(stage, experiment, study)
-            _compare(stage, *runs, alone, study)
+            _compare(stage, federated, centralised, alone, study)
         except (KeyboardInterrupt, _Interrupted):
             say(stderr_console(), f"interrupted; what was done so far is in {folder}")
             return INTERRUPTED
@@ -143,6 +144,14 @@ def _federated(stage: _Stage, experiment: Experiment, study: Study) -> Run:
     title = f"{fleet_words(study.manifest)} · {experiment.model.name}"
     with stage.watch(experiment, title, lanes(experiment)) as watcher:
         return _whole(run_study(experiment, study, stage.folder / "federated", watcher=watcher))
+
+
+def _at_equal_images(experiment: Experiment, study: Study, federated: Run) -> Experiment:
+    """Give the centralised run the images that the federated one saw, even if it was cut short."""
+    seen = sum(record["images_seen"] for record in federated.records)
+    share = seen / baselines.federated_images(experiment, study)
+    baseline = experiment.baseline.model_copy(update={"images_share": share})
+    return experiment.model_copy(update={"baseline": baseline})
 
 
 def _centralised(stage: _Stage, experiment: Experiment, study: Study) -> Run:
