@@ -8,6 +8,7 @@
   x ModelError           a network or a saved model does not fit what is asked of it
   x MissingExtra         an optional dependency is not installed
   x EngineError          a worker or an engine broke; the run folder stays resumable
+  x OutOfMemory          the memory of a device is too small for the work
   x UpdateRejected       an update from a client is refused; the run goes on without it
   x QuorumLost           too few usable updates for too many rounds
   x CheckpointError      a run folder or a checkpoint cannot be read or written
@@ -78,6 +79,10 @@ class MissingExtra(FleetSegError):
 
 class EngineError(FleetSegError):
     """A worker or an engine broke; the run folder stays resumable."""
+
+
+class OutOfMemory(FleetSegError):
+    """The memory of a device is too small for the work."""
 
 
 class UpdateRejected(FleetSegError):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from fleetseg.compression.codec import parse_codec
@@ -58,7 +57,7 @@ def build_parts(
     """
     hardware = resolve(experiment.engine.device, experiment.engine.precision)
     model = _model(experiment, study, net).to(hardware.device)
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=hardware.memory_format)
     layout = layout_of(model)
     bench = Workbench(
         model=model,

@@ -45,14 +45,25 @@ def torch_generator(
 def torch_default(
     seed: int, round_: int = 0, client_id: str = "", purpose: str = ""
 ) -> Iterator[None]:
-    """Seed torch's default generators inside the block and put them back after it.
+    """Seed torch's default generators inside the block, on all devices, and put them back after it.
 
     Module constructors and dropout can draw from nothing else; the caller's stream is untouched.
     """
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices):
-        key = derive(seed, round_, client_id, purpose) >> 1
-        torch.default_generator.manual_seed(key)
-        for index in devices:
-            torch.cuda.default_generators[index].manual_seed(key)
+    key = derive(seed, round_, client_id, purpose) >> 1
+    generators = [torch.default_generator]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        generators += torch.cuda.default_generators
+    mps = torch.backends.mps.is_available()
+    states = [generator.get_state() for generator in generators]
+    mps_state = torch.mps.get_rng_state() if mps else None
+    try:
+        for generator in generators:
+            generator.manual_seed(key)
+        if mps:
+            torch.mps.manual_seed(key)
         yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+        if mps_state is not None:
+            torch.mps.set_rng_state(mps_state)

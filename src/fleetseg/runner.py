@@ -28,7 +28,7 @@ from fleetseg.federation.engine import Engine
 from fleetseg.federation.messages import taking_part
 from fleetseg.federation.runfolder import RunFolder, can_resume, environment
 from fleetseg.federation.tensors import read_state
-from fleetseg.learning.hardware import Hardware
+from fleetseg.learning.hardware import Hardware, num_gpus
 from fleetseg.learning.losses import class_weights
 from fleetseg.models.folder import load_model, save_model
 from fleetseg.models.segmenter import Segmenter
@@ -228,8 +228,8 @@ def num_workers(experiment: Experiment, study: Study, hardware: Hardware) -> int
     """How many worker processes to use; 0 = train in this process."""
     settings = experiment.engine
     cohort = len(choose(study.clients, experiment.federation.cohort, seed=0, round_=1))
-    gpus = torch.cuda.device_count() if hardware.device.type == "cuda" else 0
-    workers = min(settings.workers or gpus or os.cpu_count() or 1, cohort)
+    processes = settings.workers or num_gpus(hardware.device.type) or os.cpu_count() or 1
+    workers = min(processes, cohort)
     if settings.kind == "auto":
         # Data that a user brought as Python objects need not survive the way to another process.
         return workers if workers > 1 and study.manifest is not None else 0

@@ -106,10 +106,13 @@ def _memory() -> Iterator[Finding]:
 def _graphics() -> Iterator[Finding]:
     import torch
 
+    from fleetseg.learning.hardware import cuda_has_bf16
+
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):
         facts = torch.cuda.get_device_properties(index)
-        detail = f"{facts.name}, {facts.total_memory / 1e9:.1f} GB"
+        numbers = "bf16" if cuda_has_bf16() else "fp16 (not every GPU has bf16)"
+        detail = f"{facts.name}, {facts.total_memory / 1e9:.1f} GB, {numbers} is used"
         yield Finding("ok", f"GPU {index}", detail)
     if torch.backends.mps.is_available():
         yield Finding("ok", "GPU", "Apple MPS")
@@ -163,8 +166,6 @@ def _speed() -> Iterator[Finding]:
 
 def probe(size_hw: tuple[int, int], batch: int, seconds: float) -> tuple[float, str, str]:
     """Take training steps for a while; returns (images per second, precision, device)."""
-    import torch
-
     from fleetseg.config import TrainingConfig
     from fleetseg.learning.hardware import resolve, threads
     from fleetseg.learning.local import Moment, train_locally
@@ -172,7 +173,7 @@ def probe(size_hw: tuple[int, int], batch: int, seconds: float) -> tuple[float, 
 
     hardware = resolve("auto", "auto")
     model = build_model("fast_scnn", 11).to(hardware.device)
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=hardware.memory_format)
     pairs = _noise(size_hw, batch)
 
     def train(steps: int, round_: int) -> float:

@@ -179,7 +179,7 @@ def _confs(model: Segmenter, pairs: Pairs, domains: Sequence[str]) -> dict[str, 
         num_classes=model.num_classes,
         batch_size=_BATCH,
         device=hardware.device,
-        context=hardware.autocast,
+        context=hardware.inference,
     )
 
 
@@ -197,7 +197,7 @@ def _draw(model: Segmenter, store: Store, good: Sequence[int], folder: Path) -> 
             image_HWC[None],
             (label_HW.shape[0], label_HW.shape[1]),
             device=hardware.device,
-            context=hardware.autocast,
+            context=hardware.inference,
         )[0]
         picture = side_by_side(image_HWC, label_HW, {"prediction": pred_HW}, model.space)
         paths.append(folder / (sample.id.replace("/", "_") + ".png"))

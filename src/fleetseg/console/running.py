@@ -25,6 +25,7 @@ from fleetseg.data.manifest import Manifest
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.experiment_file import load_experiment
 from fleetseg.federation.runfolder import can_resume, has_run, read_records
+from fleetseg.learning.hardware import num_gpus, resolve
 from fleetseg.runner import Run
 
 
@@ -153,7 +154,10 @@ def _run(request: Request, console: Console) -> Mapping[str, Run]:
 def lanes(experiment: Experiment) -> int:
     """How many vehicles train at the same time."""
     settings = experiment.engine
-    return 1 if settings.kind == "inprocess" else settings.workers or os.cpu_count() or 1
+    if settings.kind == "inprocess":
+        return 1
+    gpus = num_gpus(resolve(settings.device, settings.precision).device.type)
+    return settings.workers or gpus or os.cpu_count() or 1
 
 
 def _title(request: Request) -> str:

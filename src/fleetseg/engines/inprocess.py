@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from fleetseg.errors import DataError
+from fleetseg.errors import DataError, OutOfMemory
 from fleetseg.federation.client import Client, Workbench, client_evaluate, client_update
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
 from fleetseg.learning.hardware import threads
+from fleetseg.memory import free, is_out_of_memory, told
 
-Answer = TypeVar("Answer", Update, Evaluation)
+Answer = TypeVar("Answer", Update, Evaluation, Workbench)
 
 
 class InProcessEngine:
@@ -56,8 +57,16 @@ def attempt(
     client: Client,
     bench: Workbench,
 ) -> Answer | Failure:
-    """Do a client's work; trouble with its data is its own, all else is a bug and is raised."""
+    """Do a client's work; trouble with its data or its size is its own, all else is a bug."""
     try:
         return work(broadcast, client, bench)
     except DataError as error:
         return Failure(client.id, "abstained", "data", error.what)
+    except (OutOfMemory, RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        detail = told(error, bench.hardware.device)
+    # The frames of the step, and with them its tensors, are gone only here.
+    bench.model.zero_grad(set_to_none=True)
+    free(bench.hardware.device)
+    return Failure(client.id, "lost", "out-of-memory", detail)

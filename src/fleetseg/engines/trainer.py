@@ -51,6 +51,7 @@ from fleetseg.federation.tensors import layout_of
 from fleetseg.federation.wire import decode_broadcast, encode_update
 from fleetseg.files import write_atomic
 from fleetseg.learning.hardware import resolve, threads
+from fleetseg.memory import is_out_of_memory, told
 from fleetseg.models.build import build_model
 
 _RUNS_KEPT = 3
@@ -114,6 +115,11 @@ class Trainer:
             # The text may name a file, which is for this side only.
             self._say(f"cannot serve: {error}")
             answer = write_failure("abstained", type(error).__name__, error.what), b""
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # In a run's opening: `attempt` answers for what is missing in a client's work.
+            answer = write_failure("lost", "out-of-memory", told(error, "this machine")), b""
         if "failure" in answer[0]:
             self._say(f"{header['what']}: {': '.join(answer[0]['failure'])}")
         try:
@@ -172,7 +178,7 @@ class Trainer:
         if layout.digest != header["layout"]:
             raise Refusal("model", "another network of the same name", got=layout.digest[:12])
         hardware = resolve(experiment.engine.device, experiment.engine.precision)
-        model = model.to(hardware.device).to(memory_format=torch.channels_last)
+        model = model.to(hardware.device).to(memory_format=hardware.memory_format)
         kept = self._kept(header["run"])
         bench = Workbench(
             model, layout, experiment, hardware, space.num_classes, ClientMemory(kept / "clients")

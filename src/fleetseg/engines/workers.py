@@ -66,6 +66,10 @@ class WorkersEngine:
         self._clients = clients
         self._layout = bench.layout
         self._broadcast = _shared_state(self._layout)
+        if bench.hardware.device.type != "cpu":
+            # What goes to a new process goes through main memory: MPS shares nothing, and with CUDA
+            # every worker would hold on to the GPU of this one.
+            bench = replace(bench, model=copy.deepcopy(bench.model).cpu())
         self._jobs = [
             WorkerJob(i, bench, clients, self._broadcast, _shared_state(self._layout))
             for i in range(num_workers)
@@ -231,12 +235,8 @@ def _quiet_start() -> Iterator[None]:
 def worker_main(job: WorkerJob, pipe: Connection) -> None:
     """Serve one task after another until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    settings = job.bench.experiment.engine
-    torch.set_num_threads(settings.threads)
-    hardware = resolve(settings.device, settings.precision, job.index)
-    # torch hands tensors to a new process by sharing them; each worker needs a model of its own.
-    model = copy.deepcopy(job.bench.model).to(hardware.device)
-    bench = replace(job.bench, model=model, hardware=hardware)
+    torch.set_num_threads(job.bench.experiment.engine.threads)
+    bench: Workbench | Failure | None = None
     while True:
         try:
             order = json.loads(pipe.recv_bytes())
@@ -244,11 +244,26 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
             break
         broadcast = Broadcast(order["round"], job.broadcast, tuple(order["class_weights"]))
         client = job.clients[order["client"]]
-        answer = _serve(order["task"], broadcast, client, bench, job.update)
+        if not isinstance(bench, Workbench):
+            bench = attempt(lambda b, c, _: _own_bench(job), broadcast, client, job.bench)
+        if isinstance(bench, Failure):
+            answer = _write_failure(bench)
+        else:
+            answer = _serve(order["task"], broadcast, client, bench, job.update)
         try:
             pipe.send_bytes(json.dumps(answer).encode())
         except OSError:
             break
+
+
+def _own_bench(job: WorkerJob) -> Workbench:
+    """Make the workbench of this process, on the GPU that is its share."""
+    settings = job.bench.experiment.engine
+    hardware = resolve(settings.device, settings.precision, job.index)
+    hardware.select()
+    # torch hands tensors to a new process by sharing them; each worker needs a model of its own.
+    model = copy.deepcopy(job.bench.model).to(hardware.device)
+    return replace(job.bench, model=model, hardware=hardware)
 
 
 def _serve(

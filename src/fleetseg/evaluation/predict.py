@@ -17,8 +17,9 @@ from torch import nn
 from torch.nn import functional
 
 from fleetseg.data.sample import Image_HWC, Label_HW, Pairs
-from fleetseg.errors import DataError, ModelError
+from fleetseg.errors import DataError, ModelError, OutOfMemory
 from fleetseg.evaluation.confusion import Conf_CC, confusion
+from fleetseg.memory import first_words, free, is_out_of_memory
 
 Context = Callable[[], AbstractContextManager[Any]]
 """Makes the context of each forward pass, e.g. `lambda: torch.autocast("cpu", torch.bfloat16)`."""
@@ -41,9 +42,10 @@ def predict(
 
     Raises:
         ModelError: the model returns something else.
+        OutOfMemory: not even one image fits.
     """
     with _evaluating(model):
-        return _predict(model, images_NHWC, size_hw, device, context)
+        return _predict_in_parts(model, images_NHWC, size_hw, device, context)
 
 
 def evaluate_pairs(
@@ -60,6 +62,7 @@ def evaluate_pairs(
     Raises:
         DataError: there are no pairs, or a label id is outside the classes.
         ModelError: the model does not return logits of `num_classes` classes.
+        OutOfMemory: not even one image fits; a batch that does not is scored in parts.
     """
     by_domain = evaluate_by_domain(
         model,
@@ -88,6 +91,7 @@ def evaluate_by_domain(
     Raises:
         DataError: no pairs, not one domain for each of them, or a label id outside the classes.
         ModelError: the model does not return logits of `num_classes` classes.
+        OutOfMemory: not even one image fits; a batch that does not is scored in parts.
     """
     if len(pairs) == 0:
         raise DataError(
@@ -106,7 +110,7 @@ def evaluate_by_domain(
         for group in _batches_of_one_size(pairs, batch_size):
             images_NHWC = np.stack([image_HWC for _, image_HWC, _ in group])
             size_hw = group[0][2].shape
-            preds_NHW = _predict(model, images_NHWC, size_hw, device, context, num_classes)
+            preds_NHW = _predict_in_parts(model, images_NHWC, size_hw, device, context, num_classes)
             for (index, _, label_HW), pred_HW in zip(group, preds_NHW, strict=True):
                 conf_by_domain[domains[index]] += confusion(label_HW, pred_HW, num_classes)
             num_scored += len(group)
@@ -126,6 +130,34 @@ def _batches_of_one_size(pairs: Pairs, batch_size: int) -> Iterator[_Group]:
     yield from waiting.values()
 
 
+def _predict_in_parts(
+    model: nn.Module,
+    images_NHWC: npt.NDArray[np.uint8],
+    size_hw: tuple[int, ...],
+    device: torch.device | str,
+    context: Context,
+    num_classes: int | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Predict a batch, or first one half and then the other where memory is too small for it."""
+    count = len(images_NHWC)
+    try:
+        return _predict(model, images_NHWC, size_hw, device, context, num_classes)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if count == 1:
+            raise OutOfMemory(
+                f"out of memory in scoring one image on {device}",
+                got=first_words(error),
+                cure="Use a smaller data.size, or fewer processes on the device",
+            ) from None
+    free(torch.device(device))  # only here the frames of the failed attempt are gone
+    halves = (images_NHWC[: count // 2], images_NHWC[count // 2 :])
+    return np.concatenate(
+        [_predict_in_parts(model, half, size_hw, device, context, num_classes) for half in halves]
+    )
+
+
 def _predict(
     model: nn.Module,
     images_NHWC: npt.NDArray[np.uint8],
@@ -137,6 +169,8 @@ def _predict(
     # NHWC bytes seen as NCHW are channels-last already, the layout CPUs and tensor cores like.
     images = torch.from_numpy(np.require(images_NHWC, requirements=["C", "W"]))
     images_NCHW = images.to(device).permute(0, 3, 1, 2).float() / 255
+    if images_NCHW.device.type == "mps":
+        images_NCHW = images_NCHW.contiguous()  # see Hardware.memory_format
     with context():
         logits_NCHW = model(images_NCHW)
     _check_logits(logits_NCHW, len(images_NHWC), num_classes)

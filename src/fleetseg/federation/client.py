@@ -19,6 +19,11 @@ from fleetseg.learning.local import Moment, train_locally
 from fleetseg.learning.losses import class_weights
 from fleetseg.models.segmenter import Segmenter
 
+_NO_FINITE_STEP = (
+    "no step had finite gradients in fp16. Use engine.precision = 'bf16' or 'fp32', "
+    "or a smaller training.lr"
+)
+
 
 @dataclass(frozen=True)
 class Client:
@@ -76,6 +81,8 @@ def client_update(
     )
     if keeps:
         keeps.save(client.id, broadcast.round, result.optimiser_state)
+    if result.num_steps == 0 and result.skipped_steps > 0:
+        return Failure(client.id, "abstained", "non-finite", _NO_FINITE_STEP)
     if result.num_steps == 0:
         return Failure(client.id, "abstained", "no-labels", "no labelled pixel in any batch")
     change = into or bench.layout.empty()
@@ -111,7 +118,7 @@ def score_pairs(
         num_classes=bench.num_classes,
         batch_size=bench.experiment.evaluation.batch_size,
         device=bench.hardware.device,
-        context=bench.hardware.autocast,
+        context=bench.hardware.inference,
     )
 
 

@@ -1,18 +1,20 @@
-"""Which device and number format local training runs in."""
+"""Which device and number format local training runs in, and what is special about each device."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from fleetseg.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+_NATIVE_BF16 = (8, 0)  # compute capability of Ampere; torch emulates bfloat16 on older ones
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,63 @@ class Hardware:
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
         return lambda: torch.autocast(self.device.type, dtype=dtype)
 
-    def grad_scaler(self) -> torch.amp.GradScaler:
-        """Loss scaling for fp16 gradients; a pass-through otherwise."""
-        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The order that this device likes: channels-last, except on MPS."""
+        return torch.contiguous_format if self.device.type == "mps" else torch.channels_last
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Compute on CUDA what a CPU would: in a fixed order, and fp32 in fp32.
+
+        By default CUDA adds some gradients in the order in which its threads come (no two runs
+        have the same bits) and convolves float32 in TF32, with three digits. Nothing needs to be
+        done on other devices. What torch can only do in any order is done so, without a word.
+        """
+        if self.device.type != "cuda":
+            yield
+            return
+        with ExitStack() as stack:
+            tf32 = self.precision != "fp32"
+            cudnn = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=tf32)
+            stack.enter_context(cudnn)
+            stack.enter_context(_fixed_order())
+            yield
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Make the context of a forward pass that is to be scored."""
+        with self.exact(), self.autocast():
+            yield
+
+    def select(self) -> None:
+        """Make this process's device its current one, so that nothing of it lands on another."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+
+
+@contextmanager
+def _fixed_order() -> Iterator[None]:
+    """Prefer torch's deterministic algorithms; whoever has set something stricter keeps it."""
+    filling: Any = torch.utils.deterministic  # a module with a property, which mypy does not know
+    mode = torch.get_deterministic_debug_mode()
+    fills = filling.fill_uninitialized_memory
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*determinis")
+        try:
+            if mode == 0:
+                torch.set_deterministic_debug_mode("warn")
+                filling.fill_uninitialized_memory = False  # costs time, and changes nothing
+            yield
+        finally:
+            torch.set_deterministic_debug_mode(mode)
+            filling.fill_uninitialized_memory = fills
 
 
 def resolve(device: str, precision: str, worker: int = 0) -> Hardware:
     """Turn "auto" into what this machine has; worker i of several takes GPU i modulo their number.
+
+    The number format is the same for all workers, whichever GPU each has.
 
     Raises:
         ConfigError: for a device or format that this machine does not have.
@@ -51,7 +103,18 @@ def resolve(device: str, precision: str, worker: int = 0) -> Hardware:
     format_ = _auto_precision(kind) if precision == "auto" else precision
     if format_ == "fp16" and kind == "cpu":
         raise ConfigError("engine.precision = 'fp16' needs a GPU", cure="Use 'bf16' or 'fp32'.")
+    if format_ == "bf16" and kind == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
+        raise ConfigError(
+            "engine.precision = 'bf16' needs macOS 14 or newer", cure="Use 'fp16' or 'fp32'."
+        )
     return Hardware(chosen, format_)  # type: ignore[arg-type]
+
+
+def num_gpus(kind: str) -> int:
+    """How many GPUs of a kind this process sees; training on one is not faster in two processes."""
+    if kind == "cuda":
+        return torch.cuda.device_count()
+    return 1 if kind == "mps" else 0
 
 
 def _auto_device() -> str:
@@ -62,8 +125,19 @@ def _auto_device() -> str:
 
 def _auto_precision(kind: str) -> str:
     if kind == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        return "bf16" if cuda_has_bf16() else "fp16"
     return "bf16" if kind == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def cuda_has_bf16() -> bool:
+    """Say whether every visible GPU multiplies bfloat16 in hardware.
+
+    `torch.cuda.is_bf16_supported()` is true for Volta and Turing as well, which emulate it: slower
+    than float32, where float16 would run on their tensor cores. All GPUs are asked, because the
+    result must not depend on which of them a client comes to.
+    """
+    devices = range(torch.cuda.device_count())
+    return all(torch.cuda.get_device_capability(index) >= _NATIVE_BF16 for index in devices)
 
 
 def cpu_has_bf16() -> bool:

@@ -19,6 +19,7 @@ from fleetseg.data.sample import Pairs
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.losses import build_loss, segmentation_loss
 from fleetseg.learning.parameters import build_optimiser
+from fleetseg.learning.scaling import LossScale, state_of, take_step
 from fleetseg.learning.schedules import lr_factor
 
 
@@ -36,10 +37,11 @@ class Moment:
 class LocalResult:
     """What local training cost and how it went; the model is changed in place."""
 
-    num_steps: int
+    num_steps: int  # optimiser steps taken
     images_seen: int
     loss: float  # mean over steps
-    optimiser_state: Mapping[str, Tensor]  # moments per parameter, for clients that keep them
+    optimiser_state: Mapping[str, Tensor]  # moments and loss scale, for clients that keep them
+    skipped_steps: int = 0  # of fp16 training: no finite gradients
 
 
 def num_steps(num_images: int, training: TrainingConfig) -> int:
@@ -79,19 +81,20 @@ def train_locally(
     The optimiser starts afresh each round unless `optimiser_state` brings its moments back; the
     learning rate follows the schedule over global rounds. A batch without a labelled pixel takes
     no step. Dropout and augmentation draw from generators derived from `moment`, so the result is
-    a pure function of the arguments (and of the number of threads).
+    a pure function of the arguments (and of the number of threads, and of the kind of GPU).
     """
     optimiser = build_optimiser(model, training)
     restore_moments(optimiser, optimiser_state or {})
-    scaler = hardware.grad_scaler()
+    scale = LossScale.restored(optimiser_state) if hardware.precision == "fp16" else None
     weights = None if class_weights_C is None else class_weights_C.to(hardware.device)
     loss_of = build_loss(training, weights)
     augment = Augment.from_config(training, size_hw)
     steps = num_steps(len(pairs), training)
     losses: list[float] = []
-    images_seen = 0
+    images_seen = skipped = 0
     _set_mode(model, training, moment)
-    with rng.torch_default(moment.seed, moment.round, moment.client_id, "dropout"):
+    dropout = rng.torch_default(moment.seed, moment.round, moment.client_id, "dropout")
+    with hardware.exact(), dropout:
         for step, indices in zip(range(steps), batches(len(pairs), training, moment), strict=False):
             _set_lr(optimiser, training, moment, step / steps)
             draws = rng.generator(moment.seed, moment.round, moment.client_id, f"augment-{step}")
@@ -103,10 +106,12 @@ def train_locally(
                 outputs = model(_on(images_NCHW, hardware))
             labels_NHW = labels_NHW.to(hardware.device)
             loss = segmentation_loss(outputs, labels_NHW, loss_of, training.aux_weight)
-            _step(model, loss, optimiser, scaler, training.clip_grad_norm)
-            losses.append(float(loss.detach()))
-    moments = {} if optimiser_state is None else read_moments(optimiser)
-    return LocalResult(len(losses), images_seen, float(np.mean(losses or [0.0])), moments)
+            if take_step(model, loss, optimiser, scale, training.clip_grad_norm):
+                losses.append(float(loss.detach()))
+            else:
+                skipped += 1
+    kept = {} if optimiser_state is None else {**read_moments(optimiser), **state_of(scale)}
+    return LocalResult(len(losses), images_seen, float(np.mean(losses or [0.0])), kept, skipped)
 
 
 def batches(
@@ -156,24 +161,8 @@ def _set_lr(
 
 
 def _on(images_NCHW: Tensor, hardware: Hardware) -> Tensor:
-    images = images_NCHW.to(hardware.device, memory_format=torch.channels_last)
+    images = images_NCHW.to(hardware.device, memory_format=hardware.memory_format)
     return images if images.is_floating_point() else images.float().div_(255)
-
-
-def _step(
-    model: nn.Module,
-    loss: Tensor,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    clip_norm: float,
-) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    if clip_norm > 0:
-        scaler.unscale_(optimiser)
-        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-    scaler.step(optimiser)
-    scaler.update()
 
 
 def read_moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -187,13 +176,21 @@ def read_moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def restore_moments(optimiser: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
-    """Give an optimiser back what `read_moments` took from its like."""
+def restore_moments(optimiser: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> None:
+    """Give an optimiser back what `read_moments` took from its like.
+
+    Where each tensor belongs is torch's to say: a fused optimiser wants its step counters on the
+    parameters' device, others want them on the CPU.
+    """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    for key, value in moments.items():
-        number, _, name = key.partition("/")
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in kept.items():
+        number, slash, name = key.partition("/")
+        if not slash:
+            continue  # not a parameter's
         parameter = parameters[int(number)]
-        moment = value.to(parameter.device) if value.dim() else value.clone()
+        moment = value.clone()
         if value.shape == parameter.shape:
             moment = torch.empty_like(parameter).copy_(value)  # in the parameter's memory format
-        optimiser.state[parameter][name] = moment
+        state.setdefault(int(number), {})[name] = moment
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -1,0 +1,90 @@
+"""Optimiser steps, and the loss scale that keeps the gradients of fp16 training in range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+_KEY = "loss_scale"
+_START = 2.0**12  # a weight's gradient may be 16 before it overflows
+_LARGEST = 2.0**24
+_GROWTH_STEPS = 2000  # without an overflow, then the scale doubles; as in torch.amp.GradScaler
+
+
+@dataclass
+class LossScale:
+    """By how much a loss is multiplied before its backward pass.
+
+    torch.amp.GradScaler starts at 65536, finds out by overflowing and drops the batch of each
+    overflow. A round can be as short as one step, so here it starts lower, and the backward pass of
+    a batch that overflows is done again at half the scale: no step is lost. The forward pass is
+    not repeated, so that norm layers see each batch once. All scales are powers of two: they leave
+    no trace in the gradients.
+    """
+
+    value: float = _START
+    good_steps: int = 0  # since the last change
+
+    @classmethod
+    def restored(cls, kept: Mapping[str, Tensor] | None) -> LossScale:
+        """Take the scale that `state_of` put among a client's kept tensors, or start afresh."""
+        if not kept or _KEY not in kept:
+            return cls()
+        value, good_steps = kept[_KEY].tolist()
+        return cls(value, int(good_steps))
+
+    def backward(self, loss: Tensor, parameters: Sequence[Tensor], clip_norm: float) -> bool:
+        """Fill in gradients, unscaled and clipped; false if they are not finite at any scale."""
+        before = self.value
+        while not self._try(loss, parameters, clip_norm):
+            if self.value <= 1 or not math.isfinite(float(loss.detach())):
+                self.value = before  # it was not the scale
+                return False
+            self.value, self.good_steps = self.value / 2, 0
+        self._count_good_step()
+        return True
+
+    def _try(self, loss: Tensor, parameters: Sequence[Tensor], clip_norm: float) -> bool:
+        for parameter in parameters:
+            parameter.grad = None
+        (loss * self.value).backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], 1 / self.value)
+        norm = nn.utils.clip_grad_norm_(parameters, clip_norm or math.inf)
+        return math.isfinite(float(norm))
+
+    def _count_good_step(self) -> None:
+        self.good_steps += 1
+        if self.good_steps >= _GROWTH_STEPS:
+            self.value, self.good_steps = min(2 * self.value, _LARGEST), 0
+
+
+def state_of(scale: LossScale | None) -> dict[str, Tensor]:
+    """Return what a client keeps of a loss scale between rounds, if there is one."""
+    if scale is None:
+        return {}
+    return {_KEY: torch.tensor([scale.value, float(scale.good_steps)])}
+
+
+def take_step(
+    model: nn.Module,
+    loss: Tensor,
+    optimiser: torch.optim.Optimizer,
+    scale: LossScale | None,
+    clip_norm: float,
+) -> bool:
+    """Take one optimiser step down a loss; false if its fp16 gradients allow none."""
+    parameters = list(model.parameters())
+    if scale is not None:
+        if not scale.backward(loss, parameters, clip_norm):
+            return False
+    else:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if clip_norm > 0:
+            nn.utils.clip_grad_norm_(parameters, clip_norm)
+    optimiser.step()
+    return True
