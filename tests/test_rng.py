@@ -126,3 +126,54 @@ def test_torch_default_makes_modules_reproducible() -> None:
         with rng.torch_default(5, purpose="model"):
             weights.append(torch.nn.Linear(3, 3).weight.detach())
     assert torch.equal(*weights)
+
+
+class Accelerator:
+    """A stand-in for a GPU's generator: torch's own kind, of which a machine has one per GPU."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+        self.generators = [torch.Generator().manual_seed(40 + i) for i in range(2)]
+        (first, *_) = self.generators
+        if kind == "cuda":
+            monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+            monkeypatch.setattr(torch.cuda, "default_generators", tuple(self.generators))
+        else:
+            self.generators = [first]
+            monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+            monkeypatch.setattr(torch.mps, "get_rng_state", first.get_state)
+            monkeypatch.setattr(torch.mps, "set_rng_state", first.set_state)
+            monkeypatch.setattr(torch.mps, "manual_seed", first.manual_seed)
+
+    def draw(self) -> list[list[float]]:
+        """What dropout on each GPU would see."""
+        return [torch.rand(3, generator=g).tolist() for g in self.generators]
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_torch_default_seeds_every_gpu_and_puts_it_back(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Accelerator(monkeypatch, kind)
+
+    def draw(*args: Any) -> list[list[float]]:
+        with rng.torch_default(*args):
+            return gpu.draw()
+
+    states = [g.get_state() for g in gpu.generators]
+    first = draw(3, 5, "car-1", "dropout")
+    assert draw(3, 5, "car-1", "dropout") == first
+    assert draw(3, 6, "car-1", "dropout") != first
+    assert draw(3, 5, "car-2", "dropout") != first
+    assert all(torch.equal(g.get_state(), s) for g, s in zip(gpu.generators, states, strict=True))
+    gpu.draw()
+    assert draw(3, 5, "car-1", "dropout") == first
+
+    def draw_and_break() -> None:
+        with rng.torch_default(1):
+            gpu.draw()
+            raise KeyError
+
+    states = [g.get_state() for g in gpu.generators]
+    with pytest.raises(KeyError):
+        draw_and_break()
+    assert all(torch.equal(g.get_state(), s) for g, s in zip(gpu.generators, states, strict=True))

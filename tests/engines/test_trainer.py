@@ -249,6 +249,32 @@ def test_a_vehicle_by_the_site_s_own_name(parts: Parts, cache: Path, tmp_path: P
     assert decode_update(data, parts.bench.layout).client_id == SITE
 
 
+# Memory
+
+
+def out_of_memory(*arguments: object, **named: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 8 GiB")
+
+
+def test_lack_of_memory_is_an_answer_and_the_next_one_is_served(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "build_model", out_of_memory)
+        answer = site.hello()
+    assert reason(answer) == ("lost", "out-of-memory")
+    site.hello()
+    vehicle = vehicles_of(site.parts)[0]
+    for what, name in (("train", "train_locally"), ("evaluate", "score_pairs")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"fleetseg.federation.client.{name}", out_of_memory)
+            answer, data = site.ask(what, vehicle)
+        assert (reason(answer), data) == (("lost", "out-of-memory"), b"")
+        assert "Tried to allocate 20.00 GiB" in answer["failure"][2]
+        assert "smaller training.batch_size" in answer["failure"][2]
+    assert site.ask("train", vehicle)[0] == {"update": 1}
+
+
 # Refusals
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fleetseg.errors import DataError, ModelError
+from fleetseg.errors import DataError, ModelError, OutOfMemory
 from fleetseg.evaluation.confusion import confusion
 from fleetseg.evaluation.predict import evaluate_by_domain, evaluate_pairs, predict
 from fleetseg.rng import generator, torch_default
@@ -221,3 +221,37 @@ def test_models_that_do_not_return_logits_are_refused():
         evaluate_pairs(Auxiliary(), pairs([(8, 8)]), num_classes=C)
     with pytest.raises(ModelError, match=r"\(1, 5, 2, 2\), expected \(1, 4, H, W\)"):
         evaluate_pairs(net(num_classes=5), pairs([(8, 8)]), num_classes=C)
+
+
+class Small(Net):
+    """On a device that holds a few images at a time."""
+
+    most = 1
+
+    def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
+        if len(images_NCHW) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0")
+        return super().forward(images_NCHW)
+
+
+def small(most: int) -> Small:
+    with torch_default(0, purpose="net"):
+        model = Small()
+    model.most = most
+    return model
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5])
+def test_a_batch_that_does_not_fit_is_scored_in_parts(most: int):
+    samples = pairs([(24, 32)] * 7, 2)
+    model = small(most)
+    conf = evaluate_pairs(model, samples, num_classes=C, batch_size=5)
+    assert np.array_equal(conf, plain_confusion(net(), samples))
+    assert max(len(images) for images in model.seen) <= most
+    images = np.stack([image for image, _ in samples])
+    assert np.array_equal(predict(model, images, (24, 32)), predict(net(), images, (24, 32)))
+
+
+def test_an_image_that_does_not_fit_is_an_error_with_a_cure():
+    with pytest.raises(OutOfMemory, match=r"one image on cpu; got CUDA.*20.00 GiB. Use a smaller"):
+        evaluate_pairs(small(0), pairs([(8, 8)]), num_classes=C)

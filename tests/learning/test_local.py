@@ -235,3 +235,53 @@ def test_a_step_with_fixed_norms_is_the_step_of_test_time() -> None:
     nn.functional.cross_entropy(twin(images), labels).backward()
     expected = twin.net[0].weight - 0.1 * twin.net[0].weight.grad
     torch.testing.assert_close(model.net[0].weight, expected)
+
+
+def kept_moments(training: TrainingConfig) -> dict[str, torch.Tensor]:
+    model = network()
+    optimiser = build_optimiser(model, training)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+    return read_moments(optimiser)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_moments_go_where_torch_would_put_them(
+    optimiser: str, memory_format: torch.memory_format
+) -> None:
+    """On a device without values: AdamW's step counters must be where its fused kernel is."""
+    training = TrainingConfig(optimiser=optimiser, lr=0.1)
+    moments = kept_moments(training)
+    model = network().to("meta").to(memory_format=memory_format)
+    ours, theirs = build_optimiser(model, training), build_optimiser(model, training)
+    restore_moments(ours, moments)
+    numbered: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in moments.items():
+        number, _, name = key.partition("/")
+        numbered.setdefault(int(number), {})[name] = value
+    theirs.load_state_dict({**theirs.state_dict(), "state": numbered})
+    names = {"sgd": {"momentum_buffer"}, "adamw": {"step", "exp_avg", "exp_avg_sq"}}[optimiser]
+    for parameter in model.parameters():
+        assert set(ours.state[parameter]) == names
+        for name, value in ours.state[parameter].items():
+            expected = theirs.state[parameter][name]
+            assert (value.device, value.dtype) == (expected.device, expected.dtype)
+            assert value.device == parameter.device
+            if name != "step":
+                assert value.stride() == parameter.stride()
+
+
+def test_what_was_kept_is_not_written_to() -> None:
+    training = TrainingConfig(optimiser="adamw", lr=0.1)
+    moments = kept_moments(training)
+    before = {key: value.clone() for key, value in moments.items()}
+    model = network()
+    optimiser = build_optimiser(model, training)
+    restore_moments(optimiser, moments)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+    assert all(torch.equal(moments[key], value) for key, value in before.items())
+    assert optimiser.param_groups[0]["lr"] == 0.1

@@ -195,6 +195,8 @@ def _require_quorum(
         return
     failures = log.records[-1]["failures"] if log.records else []
     missing = ", ".join(f"{f['client']} ({f['kind']}: {f['reason']})" for f in failures[:10])
+    if len({f["reason"] for f in failures}) == 1 and failures[0]["detail"]:
+        missing += f": {failures[0]['detail']}"  # one cause for all: say it in full
     raise QuorumLost(
         f"{state.failed_rounds} rounds in a row without a quorum" if enrolled else "no clients",
         got=missing or "no client that can take part",

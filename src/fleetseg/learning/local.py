@@ -17,9 +17,9 @@ from fleetseg.data.augment import Augment
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Pairs
 from fleetseg.learning.hardware import Hardware
-from fleetseg.learning.losses import build_loss, segmentation_loss
+from fleetseg.learning.losses import Loss, build_loss, segmentation_loss
 from fleetseg.learning.parameters import build_optimiser
-from fleetseg.learning.scaling import LossScale, state_of, take_step
+from fleetseg.learning.scaling import LossScale, take_step
 from fleetseg.learning.schedules import lr_factor
 
 
@@ -85,13 +85,13 @@ def train_locally(
     """
     optimiser = build_optimiser(model, training)
     restore_moments(optimiser, optimiser_state or {})
-    scale = LossScale.restored(optimiser_state) if hardware.precision == "fp16" else None
+    scale = LossScale.of(hardware.precision, optimiser_state or {})
     weights = None if class_weights_C is None else class_weights_C.to(hardware.device)
     loss_of = build_loss(training, weights)
     augment = Augment.from_config(training, size_hw)
     steps = num_steps(len(pairs), training)
     losses: list[float] = []
-    images_seen = skipped = 0
+    images_seen = 0
     _set_mode(model, training, moment)
     dropout = rng.torch_default(moment.seed, moment.round, moment.client_id, "dropout")
     with hardware.exact(), dropout:
@@ -102,16 +102,12 @@ def train_locally(
             images_seen += len(indices)
             if not bool((labels_NHW != IGNORE).any()):
                 continue
-            with hardware.autocast():
-                outputs = model(_on(images_NCHW, hardware))
-            labels_NHW = labels_NHW.to(hardware.device)
-            loss = segmentation_loss(outputs, labels_NHW, loss_of, training.aux_weight)
-            if take_step(model, loss, optimiser, scale, training.clip_grad_norm):
-                losses.append(float(loss.detach()))
-            else:
-                skipped += 1
-    kept = {} if optimiser_state is None else {**read_moments(optimiser), **state_of(scale)}
-    return LocalResult(len(losses), images_seen, float(np.mean(losses or [0.0])), kept, skipped)
+            batch = images_NCHW, labels_NHW
+            loss = _learn(model, batch, loss_of, optimiser, scale, training, hardware)
+            losses += [] if loss is None else [loss]
+    kept = {} if optimiser_state is None else {**read_moments(optimiser), **scale.state()}
+    mean_loss = float(np.mean(losses or [0.0]))
+    return LocalResult(len(losses), images_seen, mean_loss, kept, scale.skipped_steps)
 
 
 def batches(
@@ -158,6 +154,27 @@ def _set_lr(
     )
     for group in optimiser.param_groups:
         group["lr"] = training.lr * factor * group["lr_factor"]
+
+
+def _learn(
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    loss_of: Loss,
+    optimiser: torch.optim.Optimizer,
+    scale: LossScale,
+    training: TrainingConfig,
+    hardware: Hardware,
+) -> float | None:
+    """Take a step on one batch; returns its loss, or None if there was no step.
+
+    A function of its own, so that this batch's graph is gone before the next forward pass.
+    """
+    images_NCHW, labels_NHW = batch
+    with hardware.autocast():
+        outputs = model(_on(images_NCHW, hardware))
+    labels_NHW = labels_NHW.to(hardware.device)
+    loss = segmentation_loss(outputs, labels_NHW, loss_of, training.aux_weight)
+    return take_step(model, loss, optimiser, scale, training.clip_grad_norm)
 
 
 def _on(images_NCHW: Tensor, hardware: Hardware) -> Tensor:

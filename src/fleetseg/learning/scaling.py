@@ -28,14 +28,22 @@ class LossScale:
 
     value: float = _START
     good_steps: int = 0  # since the last change
+    skipped_steps: int = 0  # no scale gave finite gradients
+    enabled: bool = True
 
     @classmethod
-    def restored(cls, kept: Mapping[str, Tensor] | None) -> LossScale:
-        """Take the scale that `state_of` put among a client's kept tensors, or start afresh."""
-        if not kept or _KEY not in kept:
-            return cls()
+    def of(cls, precision: str, kept: Mapping[str, Tensor]) -> LossScale:
+        """Take the scale that `state` put among a client's kept tensors, or start afresh."""
+        if precision != "fp16" or _KEY not in kept:
+            return cls(enabled=precision == "fp16")
         value, good_steps = kept[_KEY].tolist()
         return cls(value, int(good_steps))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what a client keeps of it between rounds."""
+        if not self.enabled:
+            return {}
+        return {_KEY: torch.tensor([self.value, float(self.good_steps)])}
 
     def backward(self, loss: Tensor, parameters: Sequence[Tensor], clip_norm: float) -> bool:
         """Fill in gradients, unscaled and clipped; false if they are not finite at any scale."""
@@ -43,6 +51,7 @@ class LossScale:
         while not self._try(loss, parameters, clip_norm):
             if self.value <= 1 or not math.isfinite(float(loss.detach())):
                 self.value = before  # it was not the scale
+                self.skipped_steps += 1
                 return False
             self.value, self.good_steps = self.value / 2, 0
         self._count_good_step()
@@ -62,29 +71,22 @@ class LossScale:
             self.value, self.good_steps = min(2 * self.value, _LARGEST), 0
 
 
-def state_of(scale: LossScale | None) -> dict[str, Tensor]:
-    """Return what a client keeps of a loss scale between rounds, if there is one."""
-    if scale is None:
-        return {}
-    return {_KEY: torch.tensor([scale.value, float(scale.good_steps)])}
-
-
 def take_step(
     model: nn.Module,
     loss: Tensor,
     optimiser: torch.optim.Optimizer,
-    scale: LossScale | None,
+    scale: LossScale,
     clip_norm: float,
-) -> bool:
-    """Take one optimiser step down a loss; false if its fp16 gradients allow none."""
+) -> float | None:
+    """Take one step down a loss; returns its value, or None if its fp16 gradients allow no step."""
     parameters = list(model.parameters())
-    if scale is not None:
+    if scale.enabled:
         if not scale.backward(loss, parameters, clip_norm):
-            return False
+            return None
     else:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if clip_norm > 0:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
     optimiser.step()
-    return True
+    return float(loss.detach())

@@ -1,0 +1,116 @@
+"""A client that runs out of memory loses its own work; the others, and the run, go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.engines.greedy import Pairs, network, pictures
+
+import fleetseg
+from fleetseg.engines import inprocess
+from fleetseg.errors import OutOfMemory, QuorumLost
+from fleetseg.experiment_file import make_experiment
+
+PLAIN = {"batch_size": 2, "scale": [1, 1], "flip": False, "colour_jitter": 0.0}
+
+
+def experiment(kind: str = "inprocess", **federation: Any) -> Any:
+    return make_experiment(
+        {
+            "data": {"size": [16, 16]},
+            "training": PLAIN,
+            "federation": {"rounds": 2, "quorum": 0.5, **federation},
+            "engine": {"kind": kind, "workers": 2, "device": "cpu", "precision": "fp32"},
+            "evaluation": {"every": 0},
+        }
+    )
+
+
+def fleet(*greedy: str) -> dict[str, Pairs]:
+    names = ("car-a", "car-b", "car-c")
+    return {n: pictures(seed, bright=n in greedy) for seed, n in enumerate(names)}
+
+
+@pytest.mark.parametrize("kind", ["inprocess", "workers"])
+def test_one_client_s_lack_of_memory_is_its_own(kind: str, tmp_path: Path) -> None:
+    freed = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inprocess, "free", freed.append)
+        run = fleetseg.run(
+            experiment(kind), clients=fleet("car-b"), net=network(), out=tmp_path / "run"
+        )
+    assert run.reason == "rounds"
+    for record in run.records:
+        assert record["ok"] == ["car-a", "car-c"]
+        (failure,) = record["failures"]
+        assert (failure["client"], failure["kind"]) == ("car-b", "lost")
+        assert failure["reason"] == "out-of-memory"
+        assert "Tried to allocate 20.00 GiB" in failure["detail"]
+        assert "smaller training.batch_size or training.crop" in failure["detail"]
+    if kind == "inprocess":
+        assert freed == [torch.device("cpu")] * 2
+
+
+def test_the_others_train_as_they_would_without_it(tmp_path: Path) -> None:
+    """What the failed attempt did to the scratch model reaches nobody."""
+    with_it = fleetseg.run(
+        experiment(), clients=fleet("car-b"), net=network(), out=tmp_path / "with"
+    )
+    alone = {name: pairs for name, pairs in fleet().items() if name != "car-b"}
+    without = fleetseg.run(experiment(), clients=alone, net=network(), out=tmp_path / "without")
+    # Not the same bits, since the unit of the mean's fixed-point numbers is the cohort's.
+    ours, theirs = with_it.model_with(network()), without.model_with(network())
+    for value, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["inprocess", "workers"])
+def test_if_all_fail_so_the_first_text_is_shown(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(QuorumLost) as caught:
+        fleetseg.run(
+            experiment(kind, max_failed_rounds=1),
+            clients=fleet("car-a", "car-b", "car-c"),
+            net=network(),
+            out=tmp_path / "run",
+        )
+    assert "out-of-memory" in str(caught.value)
+    assert "Tried to allocate 20.00 GiB" in str(caught.value)
+    assert "smaller training.batch_size" in str(caught.value)
+
+
+def test_a_batch_too_large_to_be_scored_is_scored_in_parts(tmp_path: Path) -> None:
+    runs = []
+    for most in (1, 3, 1000):
+        net = network(most)
+        run = fleetseg.run(
+            experiment(),
+            clients=fleet(),
+            evaluation={"test": pictures(9, count=7)},
+            net=net,
+            out=tmp_path / str(most),
+        )
+        runs.append(run.scores)
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_one_image_too_large_to_be_scored_is_an_error_with_a_cure(tmp_path: Path) -> None:
+    with pytest.raises(OutOfMemory, match=r"in scoring one image on cpu.*smaller data\.size"):
+        fleetseg.run(
+            experiment(),
+            clients=fleet(),
+            evaluation={"test": pictures(9)},
+            net=network(most=0),
+            out=tmp_path / "run",
+        )
+
+
+def test_other_errors_are_raised_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **named: object) -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr("fleetseg.federation.client.train_locally", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        fleetseg.run(experiment(), clients=fleet(), net=network(), out=tmp_path / "run")
