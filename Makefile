@@ -4,11 +4,12 @@ BIN := .venv/bin
 # Several test processes share the cores: each does its tensor work on one thread.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test gpu lint clean
 
 help:
 	@echo "make demo   install and watch a fleet learn, three minutes"
 	@echo "make test   install with all extras, then ruff, mypy and pytest"
+	@echo "make gpu    install, then the tests and the benchmark that need an NVIDIA GPU"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make clean  remove the environment and caches"
 
@@ -17,6 +18,10 @@ demo: .venv/.installed
 
 test: lint
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --durations=15
+
+gpu: .venv/.installed-dev
+	$(BIN)/python -m pytest -m gpu tests/gpu
+	$(BIN)/python benchmarks/gpu.py
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

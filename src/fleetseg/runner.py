@@ -172,7 +172,7 @@ def _open(parts: Parts, resume: bool) -> tuple[ServerState, list[str]]:
     if momentum > 0:
         state = ServerState(0, state.model, torch.zeros(parts.bench.layout.num_trainable))
     hardware = parts.bench.hardware
-    facts = environment(str(hardware.device), hardware.precision)
+    facts = environment(hardware.name, hardware.precision)
     folder.create(parts.experiment, facts, state, manifest)
     return state, []
 

@@ -29,7 +29,7 @@ def test_a_round_without_a_step_says_why(
     hardware = Hardware(torch.device("cpu"), "fp32")
     bench = Workbench(model, layout, make_experiment({}), hardware, 2)
     pairs = [(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8))]
-    client = Client(Enrolment("car", 1, 16, (16, 0)), pairs, (), ())
+    client = Client(Enrolment("car", 1, 16, (16, 0)), pairs)
     nothing = LocalResult(0, 8, 0.0, {}, skipped_steps=skipped)
     monkeypatch.setattr(client_module, "train_locally", lambda *a, **k: nothing)
     reply = client_update(Broadcast(1, read_state(model, layout)), client, bench)

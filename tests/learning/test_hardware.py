@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
+import numpy as np
 import pytest
 import torch
 
+from fleetseg.data.labels import label_space
 from fleetseg.errors import ConfigError
 from fleetseg.learning.hardware import (
     Hardware,
     cpu_has_bf16,
     num_gpus,
+    own_gpu,
     resolve,
     threads,
 )
@@ -77,6 +82,24 @@ def test_workers_share_out_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     devices = [resolve("cuda", "auto", worker).device.index for worker in range(5)]
     assert devices == [0, 1, 2, 0, 1]
     assert num_gpus("cuda") == 3
+
+
+def test_a_site_of_a_fleet_sees_the_gpu_that_is_its_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pretend_cuda(monkeypatch, (8, 0))
+    assert own_gpu(3) == {}
+    pretend_cuda(monkeypatch, (8, 0), (8, 0))
+    assert [own_gpu(site)["CUDA_VISIBLE_DEVICES"] for site in range(3)] == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f, 5")
+    assert [own_gpu(site)["CUDA_VISIBLE_DEVICES"] for site in range(3)] == ["GPU-8f", "5", "GPU-8f"]
+
+
+def test_a_gpu_is_called_by_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card of {device}")
+    assert Hardware(torch.device("cuda", 1), "fp32").name == "cuda:1 (Card of cuda:1)"
+    assert Hardware(torch.device("cpu"), "fp32").name == "cpu"
 
 
 def pretend_mps(monkeypatch: pytest.MonkeyPatch, macos: int) -> None:
@@ -154,3 +177,25 @@ def test_inference_is_in_the_format_of_training() -> None:
         assert torch.is_autocast_enabled("cpu")
         assert torch.get_autocast_dtype("cpu") == torch.bfloat16
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(("device", "processes"), [("mps", 1), ("cuda", 2), ("cpu", 8)])
+def test_one_process_for_each_gpu(
+    device: str, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fleetseg import runner
+    from fleetseg.console.running import lanes
+    from fleetseg.experiment_file import make_experiment
+    from fleetseg.study import study_of_pairs
+
+    pretend_mps(monkeypatch, 14)
+    pretend_cuda(monkeypatch, (8, 0), (8, 0))
+    for name in ("cpu_count", "process_cpu_count", "sched_getaffinity"):
+        of = {0, 1, 2, 3, 4, 5, 6, 7}
+        monkeypatch.setattr(os, name, lambda *_, of=of: of if _ else len(of), raising=False)
+    experiment = make_experiment({"engine": {"kind": "workers", "device": device}})
+    pair = (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
+    study = study_of_pairs(label_space("camvid11"), {f"car-{i}": [pair] for i in range(20)}, {})
+    hardware = resolve(device, "auto")
+    assert runner.num_workers(experiment, study, hardware) == processes
+    assert lanes(experiment) == processes

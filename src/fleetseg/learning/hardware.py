@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -23,6 +24,13 @@ class Hardware:
 
     device: torch.device
     precision: Precision
+
+    @property
+    def name(self) -> str:
+        """The device, with the model of a GPU: other models add in another order."""
+        if self.device.type != "cuda":
+            return str(self.device)
+        return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
 
     @property
     def autocast(self) -> Callable[[], AbstractContextManager[object]]:
@@ -115,6 +123,16 @@ def num_gpus(kind: str) -> int:
     if kind == "cuda":
         return torch.cuda.device_count()
     return 1 if kind == "mps" else 0
+
+
+def own_gpu(worker: int) -> dict[str, str]:
+    """Make the environment of a new process that is to see its share of several GPUs only."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count < 2:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = visible.split(",") if visible else [str(index) for index in range(count)]
+    return {"CUDA_VISIBLE_DEVICES": names[worker % count].strip()}
 
 
 def _auto_device() -> str:

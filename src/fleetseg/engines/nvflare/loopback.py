@@ -18,6 +18,7 @@ from fleetseg.engines.nvflare.provision import Fleet, create_fleet, read_fleet
 from fleetseg.engines.nvflare.serve import serving
 from fleetseg.engines.nvflare.vehicle import keeper_command, read_kit
 from fleetseg.files import write_atomic
+from fleetseg.learning.hardware import own_gpu
 
 _MOST_SITES = 4  # by default; a site takes some 700 MB
 
@@ -37,13 +38,15 @@ def loopback(
     path = folder / "experiment.toml"
     write_atomic(path, experiment_toml)
     with ExitStack() as stack:
-        for site, vehicles in assigned.items():
+        for number, (site, vehicles) in enumerate(assigned.items()):
             kit = read_kit(fleet.kit(site))
             kit.own.mkdir(parents=True, exist_ok=True)
             holdings = Holdings(site, vehicles=tuple(vehicles), experiment=str(path))
             holdings.write(kit.own / "holdings.json")
             keeper = start_leashed(
-                keeper_command(kit), log=kit.own / "logs" / "keeper.log", environment={}
+                keeper_command(kit),
+                log=kit.own / "logs" / "keeper.log",
+                environment=own_gpu(number),
             )
             stack.callback(stop, keeper, 15.0)
         yield stack.enter_context(serving(fleet, replace(terms, assigned=assigned), run_folder))
