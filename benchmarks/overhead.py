@@ -41,7 +41,7 @@ def experiment(cache: Path, rounds: int) -> Experiment:
             "partition": {"clients": 8},
             "training": {"scale": [1.0, 1.0], "flip": False, "colour_jitter": 0.0},
             "federation": {"rounds": rounds},
-            "engine": {"kind": "inprocess"},
+            "engine": {"kind": "inprocess", "device": "cpu"},
             "evaluation": {"every": 0},
         }
     )
@@ -49,7 +49,7 @@ def experiment(cache: Path, rounds: int) -> Experiment:
 
 def bare_loop(described: Experiment, study: Study, rounds: int) -> float:
     """Train on preloaded tensors, the same number of steps on batches of the same sizes."""
-    hardware = resolve("auto", "auto")
+    hardware = resolve("cpu", "auto")
     model = build_model(described.model.name, study.space.num_classes)
     model = model.to(memory_format=torch.channels_last).train()
     loaded = [_preload(client, described) for client in study.clients.values()]

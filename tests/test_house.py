@@ -155,6 +155,7 @@ MAY_NOT_IMPORT = {
     "errors": ("data", "models", "learning", "federation", "evaluation", "config", *ABOVE),
     "rng": ("data", "models", "learning", "federation", "evaluation", "config", *ABOVE),
     "files": ("data", "models", "learning", "federation", "evaluation", "config", *ABOVE),
+    "memory": ("data", "models", "learning", "federation", "evaluation", "config", *ABOVE),
     "config": ("data", "models", "learning", "federation", "evaluation", *ABOVE),
     # What a client is made of knows nothing of rounds.
     "data": ("federation", *ABOVE),

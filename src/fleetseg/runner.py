@@ -26,7 +26,7 @@ from fleetseg.federation.checkpoint import ServerState, no_momentum
 from fleetseg.federation.cohort import choose
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.messages import taking_part
-from fleetseg.federation.runfolder import RunFolder, can_resume, environment
+from fleetseg.federation.runfolder import RunFolder, can_resume, changed_since, environment
 from fleetseg.federation.tensors import read_state
 from fleetseg.learning.hardware import Hardware, num_gpus
 from fleetseg.learning.losses import class_weights
@@ -159,6 +159,8 @@ class _Latest:
 
 def _open(parts: Parts, resume: bool) -> tuple[ServerState, list[str]]:
     folder, manifest = parts.folder, parts.study.manifest
+    hardware = parts.bench.hardware
+    facts = environment(hardware.name, hardware.precision)
     if resume and can_resume(folder.path):
         if manifest is not None and manifest != type(manifest).read(folder.path / "manifest.json"):
             raise DataError(
@@ -166,13 +168,12 @@ def _open(parts: Parts, resume: bool) -> tuple[ServerState, list[str]]:
                 where=folder.path / "manifest.json",
                 cure="Put the data back, or start a new run with another --out",
             )
-        return folder.resume()
+        state, notes = folder.resume()
+        return state, notes + changed_since(folder.path, facts)
     state = ServerState(0, read_state(parts.bench.model, parts.bench.layout), no_momentum())
     momentum = parts.experiment.federation.server_momentum
     if momentum > 0:
         state = ServerState(0, state.model, torch.zeros(parts.bench.layout.num_trainable))
-    hardware = parts.bench.hardware
-    facts = environment(hardware.name, hardware.precision)
     folder.create(parts.experiment, facts, state, manifest)
     return state, []
 

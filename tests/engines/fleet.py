@@ -21,7 +21,7 @@ def tiny_experiment(cache: Path, **sections: dict[str, object]) -> Experiment:
         "model": {"name": "fast_scnn"},
         "training": {"batch_size": 2, "lr": 0.01},
         "federation": {"rounds": 3},
-        "engine": {"kind": "inprocess", "precision": "fp32"},
+        "engine": {"kind": "inprocess", "device": "cpu", "precision": "fp32"},
     }
     for name, section in sections.items():
         fields[name] = {**fields.get(name, {}), **section}  # type: ignore[dict-item]

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.engines.greedy import Pairs, network, pictures
+from tests.engines.greedy import Pairs, network, pictures, raise_out_of_memory
 
 import fleetseg
-from fleetseg.engines import inprocess
+from fleetseg.data.labels import label_space
+from fleetseg.engines import inprocess, workers
 from fleetseg.errors import OutOfMemory, QuorumLost
 from fleetseg.experiment_file import make_experiment
+from fleetseg.federation.client import Workbench
+from fleetseg.federation.tensors import layout_of, read_state
+from fleetseg.learning.hardware import Hardware
+from fleetseg.models.build import wrap
+from fleetseg.study import study_of_pairs
 
 PLAIN = {"batch_size": 2, "scale": [1, 1], "flip": False, "colour_jitter": 0.0}
 
@@ -114,3 +123,40 @@ def test_other_errors_are_raised_as_ever(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("fleetseg.federation.client.train_locally", broken)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         fleetseg.run(experiment(), clients=fleet(), net=network(), out=tmp_path / "run")
+
+
+def test_a_worker_whose_gpu_is_full_says_so_and_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Several processes on one GPU: the model of one finds no room, and later it does."""
+    study = study_of_pairs(label_space("camvid11"), fleet(), {})
+    model = wrap(network(), study.space.num_classes)
+    layout = layout_of(model)
+    hardware = Hardware(torch.device("cpu"), "fp32")
+    bench = Workbench(model, layout, experiment(), hardware, study.space.num_classes)
+    job = workers.WorkerJob(0, bench, study.clients, read_state(model, layout), layout.empty())
+    original, calls = workers._own_bench, []
+
+    def crowded(job: workers.WorkerJob) -> Workbench:
+        calls.append(job.index)
+        if len(calls) == 1:
+            raise_out_of_memory()
+        return original(job)
+
+    monkeypatch.setattr(workers, "_own_bench", crowded)
+    monkeypatch.setattr(workers.signal, "signal", lambda *arguments: None)
+    ours, theirs = multiprocessing.Pipe()
+    for client in ("car-a", "car-b", "car-a"):
+        order = {"task": "train", "round": 1, "class_weights": [], "client": client}
+        ours.send_bytes(json.dumps(order).encode())
+    threads, answers = torch.get_num_threads(), []
+    serving = threading.Thread(target=workers.worker_main, args=(job, theirs))
+    serving.start()
+    while len(answers) < 3:
+        answers.append(json.loads(ours.recv_bytes()))
+    ours.close()
+    serving.join()
+    torch.set_num_threads(threads)
+    assert answers[0]["failure"][:3] == ["car-a", "lost", "out-of-memory"]
+    assert [answer["update"]["client_id"] for answer in answers[1:]] == ["car-b", "car-a"]
+    assert calls == [0, 0]

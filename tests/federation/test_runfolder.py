@@ -16,6 +16,7 @@ from fleetseg.federation.checkpoint import ServerState, no_momentum
 from fleetseg.federation.runfolder import (
     RunFolder,
     can_resume,
+    changed_since,
     environment,
     has_run,
     read_end,
@@ -265,3 +266,17 @@ def test_a_record_that_is_no_json_never_reaches_the_log(run: RunFolder) -> None:
     with pytest.raises(ValueError, match="JSON"):
         run.finish({"miou": float("nan")})
     assert_rounds(run, 4)
+
+
+def test_a_resume_on_another_device_is_told(run: RunFolder) -> None:
+    then = environment("cuda:0 (A)", "bf16")
+    path = run.path / "environment.json"
+    path.write_text(json.dumps(then))
+    assert changed_since(run.path, environment("cuda:0 (A)", "bf16")) == []
+    device, precision = changed_since(run.path, environment("cpu", "fp32"))
+    assert device.startswith("resumed with device cpu, started with cuda:0 (A): the model may not")
+    assert precision.startswith("resumed with precision fp32, started with bf16")
+    assert changed_since(run.path, {**then, "torch": "9"})[0].startswith("resumed with torch 9")
+    assert changed_since(run.path, {**then, "cores": 99, "system": "Plan 9"}) == []
+    path.write_text("{")
+    assert changed_since(run.path, then) == []

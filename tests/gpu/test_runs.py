@@ -158,7 +158,7 @@ def test_fp32_is_not_tf32() -> None:
     conv = conv.float().to(DEVICE)
     with torch.inference_mode(), resolve(DEVICE, "fp32").exact():
         ours = conv(images_NCHW.to(DEVICE)).cpu().double()
-    assert float((ours - exact).norm() / exact.norm()) < 1e-5  # TF32: some 3e-4
+    assert float((ours - exact).norm() / exact.norm()) < 5e-5  # TF32: some 3e-4
 
 
 # Memory

@@ -210,6 +210,9 @@ def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(record, allow_nan=False) + "\n"
 
 
+_DECIDING = ("torch", "cpu_capability", "device", "precision")
+
+
 def environment(device: str, precision: str) -> dict[str, Any]:
     """Describe the machine and the versions a run was made with."""
     from fleetseg import __version__
@@ -225,3 +228,17 @@ def environment(device: str, precision: str) -> dict[str, Any]:
         "device": device,
         "precision": precision,
     }
+
+
+def changed_since(folder: Path, now: Mapping[str, Any]) -> list[str]:
+    """Say what of the machine, of all that decides on bits, is not as when a run was started."""
+    try:
+        then = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []  # of no use but for this
+    return [
+        f"resumed with {name} {now[name]}, started with {then[name]}: "
+        "the model may not have the bits of a run that was never stopped"
+        for name in _DECIDING
+        if name in then and then[name] != now[name]
+    ]
