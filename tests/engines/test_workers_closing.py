@@ -28,7 +28,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parts(cache: Path) -> Parts:
-    experiment = tiny_experiment(cache)
+    experiment = tiny_experiment(cache, evaluation={"on_clients": True})
     return build_parts(experiment, prepare(experiment), cache / "run", None, rounds.Watcher())
 
 

@@ -94,7 +94,8 @@ def _described(holdings: Holdings, experiment: Experiment) -> Experiment:
         "max_bad_share": experiment.data.max_bad_share,
         "evaluation": (),
     }
-    holdout = {"holdout": experiment.partition.holdout}
+    known = experiment.partition
+    holdout = {"holdout": known.holdout, "holdout_gap": known.holdout_gap}
     return experiment.model_copy(
         update={
             "data": data.model_copy(update=wanted),

@@ -37,7 +37,8 @@ def experiment_for_vehicles(experiment: Experiment) -> str:
     """Write what vehicles need of an experiment; no path of the server's, and no start weights."""
     data = experiment.data.model_copy(update={"sources": (), "evaluation": (), "cache": ""})
     model = experiment.model.model_copy(update={"pretrained": "", "start": ""})
-    partition = type(experiment.partition)(holdout=experiment.partition.holdout)
+    known = experiment.partition
+    partition = type(known)(holdout=known.holdout, holdout_gap=known.holdout_gap)
     update = {"data": data, "model": model, "partition": partition}
     return to_toml(experiment.model_copy(update=update))
 
