@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
-from fleetseg.data.cache import Picked, Store, default_cache_dir, open_store
+from fleetseg.data.cache import Picked, Store, default_cache_dir, open_stores
 from fleetseg.data.holdout import Split, hold_out
 from fleetseg.data.labels import LabelSpace, label_space
 from fleetseg.data.manifest import Entry, Manifest, require_no_leaks, shared_drives
@@ -72,11 +73,11 @@ class _Pool:
     test: tuple[Store, ...]  # labels at their own resolution; empty if no client is scored
     owner_N: tuple[tuple[int, int], ...]  # sample number -> (store, index in the store)
 
-    @property
+    @cached_property  # asked for by every client: a list of all samples each time is quadratic
     def samples(self) -> list[Sample]:
         return [s for store in self.train for s in store.samples]
 
-    @property
+    @cached_property
     def digests(self) -> list[tuple[str, str]]:
         return [d for store in self.train for d in store.digests]
 
@@ -131,7 +132,7 @@ def _open_evaluation(
     experiment: Experiment, space: LabelSpace, progress: Progress | None
 ) -> tuple[tuple[EvaluationSet, ...], dict[str, Store]]:
     stores = [
-        _open_store(config, experiment.data, space, True, progress)
+        _open_stores(config, experiment.data, space, (True,), progress)[0]
         for config in experiment.data.evaluation
     ]
     named = dict(zip(_names(stores), stores, strict=True))
@@ -159,30 +160,28 @@ def _own_client(name: str, pairs: Pairs, space: LabelSpace) -> Client:
 
 def _open_pool(experiment: Experiment, space: LabelSpace, progress: Progress | None) -> _Pool:
     data = experiment.data
-    train = [_open_store(config, data, space, False, progress) for config in data.sources]
     scored = experiment.evaluation.on_clients or experiment.partition.holdout > 0
-    wanted = data.sources if scored else ()
-    test = [_open_store(config, data, space, True, progress) for config in wanted]
+    kinds = (False, True) if scored else (False,)
+    opened = [_open_stores(config, data, space, kinds, progress) for config in data.sources]
+    train, test = [stores[0] for stores in opened], [stores[-1] for stores in opened if scored]
     owners = [(k, i) for k, store in enumerate(train) for i in range(len(store))]
     return _Pool(tuple(train), tuple(test), tuple(owners))
 
 
-def _open_store(
+def _open_stores(
     config: SourceConfig,
     data: DataConfig,
     space: LabelSpace,
-    native_labels: bool,
+    native_labels: Sequence[bool],
     progress: Progress | None,
-) -> Store:
-    source = open_source(config)
-    what = f"{source.name}/{config.split}"
-    return open_store(
-        source,
+) -> tuple[Store, ...]:
+    return open_stores(
+        open_source(config),
         size_hw=data.size,
         space=space,
         cache_dir=Path(data.cache) if data.cache else default_cache_dir(),
         native_labels=native_labels,
-        progress=None if progress is None else lambda done, of: progress(what, done, of),
+        progress=progress,
     )
 
 
@@ -242,7 +241,7 @@ def _names(stores: Sequence[Store]) -> list[str]:
 def _evaluation_set(name: str, store: Store, experiment: Experiment) -> EvaluationSet:
     good = [i for i in range(len(store)) if i not in store.bad and store.labelled[i]]
     if not good:
-        raise DataError("no usable labelled sample to evaluate on", where=store.path)
+        raise DataError("no usable labelled sample to evaluate on", where=name)
     picked = Picked((store,), tuple((0, i) for i in good))
     return EvaluationSet(name, _scored(picked, experiment.evaluation.by))
 

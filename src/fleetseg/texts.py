@@ -22,3 +22,16 @@ def listing(names: Sequence[str], limit: int = 3) -> str:
     """
     rest = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def size_text(num_bytes: float) -> str:
+    """Write a number of bytes in decimal units, to three digits at most.
+
+    >>> size_text(480), size_text(349_600_000), size_text(1_234_000_000)
+    ('480 bytes', '350 MB', '1.2 GB')
+    """
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        amount = num_bytes / factor
+        if amount >= 1:
+            return f"{amount:.1f} {unit}" if amount < 9.95 else f"{amount:,.0f} {unit}"
+    return f"{num_bytes:.0f} bytes"

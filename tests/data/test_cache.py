@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fleetseg.config import SourceConfig
-from fleetseg.data import cache, digests
+from fleetseg.data import building, cache, digests
 from fleetseg.data.cache import Pooled, Store, View, default_cache_dir, open_store
 from fleetseg.data.decoding import resized_image, resized_label
 from fleetseg.data.digests import sample_digests
@@ -70,6 +70,19 @@ def make_source(folder: Path, count: int = 5, size_hw: tuple[int, int] = (8, 12)
     return Source("toy", CAMVID_11, tuple(samples), read_files, digest_files)
 
 
+def make_folder(where: Path, count: int, size_hw: tuple[int, int]) -> Path:
+    """The same pictures in the layout of `kind = "folder"`, read by fleetseg's own reader."""
+    root = where / "folder"
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    (root / "classes.toml").write_text('space = "camvid11"')
+    for sample in make_source(where / "pictures", count, size_hw).samples:
+        name = Path(sample.image).name
+        shutil.copy(sample.image, root / "images" / name)
+        shutil.copy(sample.label or "", root / "masks" / name)
+    return root
+
+
 def unreadable(source: Source) -> Source:
     """The same source, but reading or hashing any file is an error."""
 
@@ -88,6 +101,11 @@ def open_toy(source: Source, folder: Path, **options: Any) -> Store:
 
 def stores(folder: Path) -> list[Path]:
     return sorted(p for p in (folder / "cache").iterdir() if p.is_dir())
+
+
+def kinds(folder: Path) -> list[str]:
+    """What lies in the cache: "images" and "labels"."""
+    return [path.name.split("-")[-2] for path in stores(folder)]
 
 
 # ------------------------------------------------------------------ what a store holds
@@ -203,25 +221,37 @@ def test_second_open_reads_nothing(tmp_path: Path) -> None:
     first = open_toy(source, tmp_path)
     second = open_toy(unreadable(source), tmp_path)
     assert second == first
-    assert len(stores(tmp_path)) == 1
+    assert kinds(tmp_path) == ["images", "labels"]
 
 
 def test_progress_is_told_while_decoding_only(tmp_path: Path) -> None:
-    source, told = make_source(tmp_path / "data", 3), []
+    source = make_source(tmp_path / "data", 3)
+    told: list[tuple[str, int, int]] = []
     for _ in range(2):
-        open_toy(source, tmp_path, progress=lambda done, of: told.append((done, of)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+        open_toy(source, tmp_path, progress=lambda *report: told.append(report))
+    assert [report[1:] for report in told] == [(1, 3), (2, 3), (3, 3)]
+    # 3 images of 4 x 6 pixels, 3 bytes each and 1 for the label.
+    assert {what for what, _, _ in told} == {
+        f"toy/train (about {4 * 4 * 6 * 3} bytes in {tmp_path / 'cache'})"
+    }
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"size_hw": (8, 12)}, {"space": IDD_7}, {"native_labels": True}],
-    ids=lambda options: next(iter(options)),
+    ("other", "parts"),
+    [
+        ({"size_hw": (8, 12)}, ["images", "images", "labels", "labels"]),
+        ({"space": IDD_7}, ["images", "labels", "labels"]),
+        ({"native_labels": True}, ["images", "labels", "labels"]),
+    ],
+    ids=["size", "space", "native"],
 )
-def test_other_settings_are_another_store(tmp_path: Path, other: dict[str, Any]) -> None:
+def test_other_settings_are_another_store_but_images_are_kept_once(
+    tmp_path: Path, other: dict[str, Any], parts: list[str]
+) -> None:
     source = make_source(tmp_path / "data", 2)
-    assert open_toy(source, tmp_path).path != open_toy(source, tmp_path, **other).path
-    assert len(stores(tmp_path)) == 2
+    one, two = open_toy(source, tmp_path), open_toy(source, tmp_path, **other)
+    assert one.labels != two.labels
+    assert kinds(tmp_path) == parts
 
 
 def test_changed_content_is_decoded_again(tmp_path: Path) -> None:
@@ -238,7 +268,7 @@ def test_moved_files_are_not_decoded_again(tmp_path: Path) -> None:
     moved = make_source(tmp_path / "elsewhere", 2)
     store = open_toy(dataclasses.replace(moved, read=unreadable(moved).read), tmp_path)
     assert store.samples == moved.samples
-    assert len(stores(tmp_path)) == 1
+    assert kinds(tmp_path) == ["images", "labels"]
 
 
 def test_changed_classes_toml_is_noticed_though_no_picture_changed(tmp_path: Path) -> None:
@@ -257,25 +287,33 @@ def test_changed_classes_toml_is_noticed_though_no_picture_changed(tmp_path: Pat
     assert histograms == [[4, 8, 12], [4, 0, 12]]
 
 
-@pytest.mark.parametrize("name", ["images.u8", "labels.u8", "index.json"])
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("images", "images.u8"),
+        ("images", "index.json"),
+        ("labels", "labels.u8"),
+        ("labels", "index.json"),
+    ],
+)
 @pytest.mark.parametrize("damage", ["truncate", "remove"])
-def test_damaged_store_is_made_again(tmp_path: Path, name: str, damage: str) -> None:
+def test_damaged_store_is_made_again(tmp_path: Path, part: str, name: str, damage: str) -> None:
     source = make_source(tmp_path / "data", 2)
     store = open_toy(source, tmp_path)
     before = [array.copy() for i in range(2) for array in store.pair(i)]
-    file = store.path / name
+    file = getattr(store, part) / name
     opened.cache_clear()
     if damage == "remove":
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:-7])
     with pytest.raises(DataError, match="no whole store"):
-        Store.load(store.path)
+        Store.load(store.images, store.labels)
     again = open_toy(source, tmp_path)
     after = [array for i in range(2) for array in again.pair(i)]
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old, new)
-    assert stores(tmp_path) == [store.path]
+    assert stores(tmp_path) == [store.images, store.labels]
 
 
 # ------------------------------------------------------------------ trouble
@@ -342,10 +380,24 @@ def test_full_disk_is_told_before_decoding(tmp_path: Path, monkeypatch: pytest.M
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage._replace(free=479))
     source = make_source(tmp_path / "data", 5)
-    with pytest.raises(DataError, match=r"cache: no space left .* at least 480 bytes") as caught:
+    with pytest.raises(DataError, match=r"no space left .* 479 bytes free, .* 480 bytes") as caught:
         open_toy(dataclasses.replace(source, read=unreadable(source).read), tmp_path)
     assert str(tmp_path / "cache") in str(caught.value)
     assert "FLEETSEG_CACHE" in str(caught.value)
+    assert "fleetseg data cache prune" in str(caught.value)
+    assert stores(tmp_path) == []
+
+
+def test_needed_room_counts_labels_at_their_own_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SourceConfig(kind="folder", root=str(make_folder(tmp_path, 3, size_hw=(40, 60))))
+    source = open_source(config)
+    told: set[str] = set()
+    open_toy(
+        source, tmp_path, native_labels=True, progress=lambda what, *_: told.add(what.split("(")[1])
+    )
+    assert told == {f"about {(3 * (3 * 24 + 40 * 60)) / 1000:.1f} kB in {tmp_path / 'cache'})"}
 
 
 def test_disk_that_fills_up_leaves_no_half_store(
@@ -355,7 +407,7 @@ def test_disk_that_fills_up_leaves_no_half_store(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "_append", full)
+        patch.setattr(building, "_write", full)
         with pytest.raises(DataError, match="no space left"):
             open_toy(make_source(tmp_path / "data"), tmp_path)
     assert stores(tmp_path) == []
@@ -385,8 +437,8 @@ def read(sample):
 samples = tuple(Sample(f"t/{i}", "t", "train", f"{i}", f"{i}", "d", frame=i) for i in range(40))
 source = Source("t", CAMVID_11, samples, read, lambda s: ("a" * 64, "b" * 64))
 store = open_store(source, size_hw=(4, 6), space=CAMVID_11, cache_dir=Path(sys.argv[1]),
-                   native_labels=False, progress=lambda done, of: print(done, flush=True))
-print(store.path.name, store.pair(39)[0].max(), flush=True)
+                   native_labels=False, progress=lambda what, done, of: print(done, flush=True))
+print(store.images.name, store.labels.name, store.pair(39)[0].max(), flush=True)
 """
 
 
@@ -401,13 +453,27 @@ def test_killed_builder_leaves_no_store_and_its_rest_is_swept(tmp_path: Path) ->
     assert builder.stdout.readline() == "1\n"
     os.kill(builder.pid, signal.SIGKILL)
     builder.communicate()
-    (rest,) = stores(tmp_path)
-    assert rest.name.startswith(".building-")
-    hours_ago = time.time() - 7200
-    for path in (*rest.iterdir(), rest):
-        os.utime(path, (hours_ago, hours_ago))
+    rests = stores(tmp_path)
+    assert len(rests) == 2
+    assert all(rest.name.startswith(".building-") for rest in rests)
+    minutes_ago = time.time() - 120
+    for path in (*rests[0].iterdir(), *rests[1].iterdir(), *rests):
+        os.utime(path, (minutes_ago, minutes_ago))
     assert start_builder(tmp_path, 0).communicate()[0].endswith(" 39\n")
-    assert [path.name[:2] for path in stores(tmp_path)] == ["t-"]
+    assert kinds(tmp_path) == ["images", "labels"]
+
+
+def test_half_stores_of_a_living_builder_are_left_alone_however_slow_it_is(tmp_path: Path) -> None:
+    builder = start_builder(tmp_path, 0.2)
+    assert builder.stdout is not None
+    assert builder.stdout.readline() == "1\n"
+    hours_ago = time.time() - 7200
+    for half in stores(tmp_path):
+        for path in (*half.iterdir(), half):
+            os.utime(path, (hours_ago, hours_ago))
+    assert cache.sweep(tmp_path / "cache") == []
+    assert builder.communicate()[0].endswith(" 39\n")
+    assert kinds(tmp_path) == ["images", "labels"]
 
 
 def test_concurrent_builders_all_succeed_with_one_store(tmp_path: Path) -> None:
@@ -415,7 +481,7 @@ def test_concurrent_builders_all_succeed_with_one_store(tmp_path: Path) -> None:
     outputs = [builder.communicate()[0].splitlines() for builder in builders]
     assert [builder.returncode for builder in builders] == [0, 0]
     assert len({lines[-1] for lines in outputs}) == 1
-    assert len(stores(tmp_path)) == 1
+    assert kinds(tmp_path) == ["images", "labels"]
 
 
 def test_views_cross_processes_as_a_path_and_numbers(tmp_path: Path) -> None:
@@ -579,3 +645,6 @@ def test_camvid_at_its_own_size_is_what_the_files_hold(
         raw_HW = np.array(Image.open(sample.label or ""))
         assert store.histograms_NC[i].tolist() == np.bincount(raw_HW.ravel())[:11].tolist()
     assert open_toy(unreadable(source), tmp_path, size_hw=(360, 480)) == store
+    # Labels at their own size are those at the working size: the same file.
+    native = open_toy(unreadable(source), tmp_path, size_hw=(360, 480), native_labels=True)
+    assert native == store

@@ -61,7 +61,7 @@ def evaluate_and_show(
     """Score a model folder or run folder on a data set and print what came out."""
     with reading(stderr_console(), quiet=as_json) as progress:
         what = f"{config.kind}/{config.split}"
-        result = evaluate(path, config, pictures, lambda n, of: progress(what, n, of))
+        result = evaluate(path, config, pictures, progress)
     _show(result, what, as_json=as_json)
     if result.pictures and not as_json:
         say(stdout_console(), f"{count(len(result.pictures), 'picture')} in {pictures}")

@@ -1,36 +1,36 @@
-"""Samples decoded once: memory-mapped uint8 at working resolution, keyed by content.
+"""Samples decoded once: memory-mapped uint8, keyed by content; images and labels lie apart.
 
-The name of a store is a digest of everything its pixels depend on, so a store is never out of
-date; it is just not asked for any more. It appears under that name by one rename, when whole.
+The name of a folder is a digest of everything its pixels depend on, so it is never out of date; it
+is just not asked for any more (`fleetseg data cache prune`). It appears under that name by one
+rename, when whole. Images are kept once for a size, whatever labels are wanted with them; labels
+once for a label space and a size, or at their own size for all sizes of images.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
 import shutil
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
-from fleetseg.data.decoding import Decoded, decode
+from fleetseg.data.building import Plan, build, facts_of
+from fleetseg.data.decoding import Size_HW, file_code
 from fleetseg.data.digests import sample_digests
-from fleetseg.data.labels import IGNORE, LabelSpace, Table, projection
-from fleetseg.data.sample import Sample, Source
-from fleetseg.data.sources.coding import LabelCode
+from fleetseg.data.labels import LabelSpace, projection
+from fleetseg.data.locking import nobody_uses
+from fleetseg.data.sample import Source
+from fleetseg.data.sources import evenly_spaced
+from fleetseg.data.sources.reading import image_size
 from fleetseg.data.store import (
     IMAGES,
     INDEX,
@@ -44,14 +44,18 @@ from fleetseg.data.store import (
 )
 from fleetseg.errors import BadSample, CheckpointError, DataError
 from fleetseg.files import sync_folder, write_atomic
+from fleetseg.texts import size_text
 
-__all__ = ["Picked", "Pooled", "Store", "View", "default_cache_dir", "open_store"]
+__all__ = ["Picked", "Pooled", "Store", "View", "default_cache_dir", "open_store", "open_stores"]
 
-FORMAT_VERSION = 2  # raise it whenever the same files would give other bytes
-_THREADS = min(8, os.cpu_count() or 1)
-_AHEAD = 2 * _THREADS  # samples decoded ahead of the one being written
-_ABANDONED_S = 3600.0  # a half store that nobody has written to for this long has no builder
-Progress = Callable[[int, int], None]
+MEMO = "digests.json"
+HALF = ".building-"
+_ABANDONED_S = 60.0  # a half store that nobody has locked, nor written to for this long
+_UNLOCKED_S = 3600.0  # the same where the file system knows no locks
+_ATTEMPTS = 5
+_PROBES = 16  # samples whose heads tell the size of labels
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being read, how many are done, of how many)."""
 
 
 def default_cache_dir() -> Path:
@@ -60,18 +64,6 @@ def default_cache_dir() -> Path:
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "fleetseg"
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a store is made of."""
-
-    source: Source
-    digests: tuple[tuple[str, str], ...]
-    size_hw: tuple[int, int]
-    space: LabelSpace
-    native_labels: bool
-    table: Table  # train ids of the source -> train ids of `space`
 
 
 def open_store(
@@ -83,11 +75,33 @@ def open_store(
     native_labels: bool,
     progress: Progress | None = None,
 ) -> Store:
-    """Open the store of a source, decoding it first if it was never decoded like this.
+    """Open a source with one kind of labels; see `open_stores`."""
+    (store,) = open_stores(
+        source,
+        size_hw=size_hw,
+        space=space,
+        cache_dir=cache_dir,
+        native_labels=(native_labels,),
+        progress=progress,
+    )
+    return store
 
-    Images come at `size_hw`. Labels come projected to `space`, at `size_hw` for training, or with
-    `native_labels` at their own resolution, where IoU is taken. A sample that cannot be used is
-    noted in `Store.bad`; `progress(done, of)` is called while decoding only.
+
+def open_stores(
+    source: Source,
+    *,
+    size_hw: tuple[int, int],
+    space: LabelSpace,
+    cache_dir: Path,
+    native_labels: Sequence[bool],
+    progress: Progress | None = None,
+) -> tuple[Store, ...]:
+    """Open a source with some kinds of labels, decoding what was never decoded like this.
+
+    Images come at `size_hw`. Labels come projected to `space`: for each False in `native_labels` at
+    `size_hw` for training, for each True at their own resolution, where IoU is taken. A sample that
+    cannot be used is noted in `Store.bad`. `progress` is called while decoding only, and tells how
+    much room is taken where.
 
     Raises:
         DataError: the source is empty, the disk is full, or the cache folder cannot be written.
@@ -97,31 +111,72 @@ def open_store(
         raise DataError("no samples", where=source.name, cure="Check the root and the split")
     table = projection(source.space, space)
     size_hw = (int(size_hw[0]), int(size_hw[1]))
-    num_bytes = (3 if native_labels else 4) * size_hw[0] * size_hw[1] * len(source.samples)
-    with _disk_troubles(cache_dir, num_bytes):
+    with _disk_troubles(cache_dir):
         cache_dir.mkdir(parents=True, exist_ok=True)
-        digests = sample_digests(source, cache_dir / "digests.json")
-        plan = _Plan(source, digests, size_hw, space, native_labels, table)
-        name = re.sub(r"[^\w.-]+", "_", source.name)
-        path = cache_dir / f"{name}-{_key(plan)[:32]}"
-        index = read_index(path)
+        digests = sample_digests(source, cache_dir / MEMO)
+        plan = Plan(source, digests, size_hw, space, table)
+        for attempt in range(_ATTEMPTS):
+            found = _find(cache_dir, plan, native_labels)
+            if found.missing:
+                _make(found, plan, cache_dir, progress)
+                found = _find(cache_dir, plan, native_labels)
+            try:
+                return tuple(Store.load(found.images, found.labels[n]) for n in native_labels)
+            except DataError:  # somebody prunes the cache
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+                time.sleep(0.1)
+    raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where the parts of some stores are, or ought to be."""
+
+    images: Path
+    labels: dict[bool, Path]  # by whether labels are native
+    native_hw: tuple[Size_HW | None, ...]  # of the images; empty: not known
+    missing: frozenset[Path]
+
+
+def _find(cache_dir: Path, plan: Plan, native_labels: Sequence[bool]) -> _Found:
+    """Look for the parts of some stores, and say so where the files lie elsewhere now."""
+    name = re.sub(r"[^\w.-]+", "_", plan.source.name)[:60].lstrip(".")
+    images = cache_dir / f"{name}-images-{plan.images_key[:32]}"
+    image_index = read_index(images, IMAGES)
+    native_hw: tuple[Size_HW | None, ...] = ()
+    if image_index is not None:
+        native_hw = tuple(None if hw is None else (hw[0], hw[1]) for hw in image_index["native_hw"])
+    missing = {images} if image_index is None else set()
+    labels: dict[bool, Path] = {}
+    for native in native_labels:
+        size_hw = _label_size(plan, native, native_hw)
+        labels[native] = cache_dir / f"{name}-labels-{plan.labels_key(size_hw)[:32]}"
+        index = read_index(labels[native], LABELS)
         if index is None:
-            _make(path, plan, num_bytes, progress)
-        elif (samples := _facts(source)) != index["samples"]:  # the files lie elsewhere now
-            write_atomic(path / INDEX, json.dumps({**index, "samples": samples}))
+            missing.add(labels[native])
+        elif index["samples"] != (samples := facts_of(plan.source)):
+            with suppress(FileNotFoundError):  # somebody prunes the cache
+                write_atomic(labels[native] / INDEX, json.dumps({**index, "samples": samples}))
             opened.cache_clear()
-    return Store.load(path)
+    return _Found(images, labels, native_hw, frozenset(missing))
+
+
+def _label_size(plan: Plan, native: bool, native_hw: tuple[Size_HW | None, ...]) -> Size_HW | None:
+    """The size of labels, None for their own: also where all images are of that size anyway."""
+    same = bool(native_hw) and all(hw in (None, plan.size_hw) for hw in native_hw)
+    return None if native or same else plan.size_hw
 
 
 @contextmanager
-def _disk_troubles(cache_dir: Path, num_bytes: int) -> Iterator[None]:
+def _disk_troubles(cache_dir: Path) -> Iterator[None]:
     try:
         yield
     except CheckpointError:  # of write_atomic: the disk is full
-        raise _disk_full(cache_dir, num_bytes) from None
+        raise _disk_full(cache_dir) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(cache_dir, num_bytes) from None
+            raise _disk_full(cache_dir) from None
         at = Path(error.filename or "")  # else it is a source's trouble, and not ours to explain
         if cache_dir in (at, *at.parents) or at in cache_dir.parents:
             raise DataError(
@@ -132,151 +187,114 @@ def _disk_troubles(cache_dir: Path, num_bytes: int) -> Iterator[None]:
         raise
 
 
-def _disk_full(cache_dir: Path, num_bytes: int) -> DataError:
+def _disk_full(cache_dir: Path, needed: int = 0, free: int | None = None) -> DataError:
     return DataError(
-        f"no space left on the disk for the cache: at least {num_bytes:,} bytes needed",
+        "no space left on the disk for the cache",
         where=cache_dir,
-        cure="Free some space, or set FLEETSEG_CACHE to a folder on another disk",
+        got=None if free is None else f"{size_text(free)} free",
+        expected=f"about {size_text(needed)}" if needed else None,
+        cure="Free some space (fleetseg data cache prune), choose a smaller data.size, "
+        "or set FLEETSEG_CACHE to a folder on another disk",
     )
 
 
-def _key(plan: _Plan) -> str:
-    """Digest everything the store's content depends on, except where the files lie."""
-    source, space = plan.source, plan.space
-    code = source.read.keywords.get("code") if isinstance(source.read, partial) else None
-    facts: list[Any] = [FORMAT_VERSION, plan.size_hw, plan.native_labels]
-    facts += [space.name, space.classes, source.space.classes, plan.table.tolist()]
-    if isinstance(code, LabelCode):  # the user's classes.toml may have changed, the files not
-        facts += [code.table.tolist(), code.known, code.colours, code.always_colours]
-    hasher = hashlib.sha256(json.dumps(facts).encode())
-    for sample, digest in zip(source.samples, plan.digests, strict=True):
-        known = {**asdict(sample), "image": "", "label": sample.label is not None}
-        hasher.update(json.dumps([known, digest]).encode())
-    return hasher.hexdigest()
-
-
-def _facts(source: Source) -> list[dict[str, Any]]:
-    return [asdict(sample) for sample in source.samples]
-
-
-def _make(path: Path, plan: _Plan, num_bytes: int, progress: Progress | None) -> None:
-    _sweep(path.parent)
-    if shutil.disk_usage(path.parent).free < num_bytes:  # say so before decoding for long
-        raise _disk_full(path.parent, num_bytes)
-    building = path.parent / f".building-{uuid.uuid4().hex}"
-    building.mkdir()
+def _make(found: _Found, plan: Plan, cache_dir: Path, progress: Progress | None) -> None:
+    """Decode what is missing, in one pass over the source."""
+    sweep(cache_dir)
+    kinds = [native for native, path in found.labels.items() if path in found.missing]
+    images = found.images in found.missing
+    num_bytes = _num_bytes(plan, images, kinds, found.native_hw)
+    free = shutil.disk_usage(cache_dir).free
+    if free < num_bytes:  # say so before decoding for long
+        raise _disk_full(cache_dir, num_bytes, free)
+    what = f"{plan.source.name}/{plan.source.samples[0].split}"
+    what += f" (about {size_text(num_bytes)} in {cache_dir})"
+    images_at = new_half(cache_dir) if images else None
+    labels_at = {native: new_half(cache_dir) for native in kinds}
+    sizes = [(at, _label_size(plan, k, found.native_hw)) for k, at in labels_at.items()]
     try:
-        _build(building, plan, progress)
-        _publish(building, path)
+        build(plan, images_at, sizes, found.native_hw, partial(progress or _silent, what))
+        if images_at is not None:
+            _publish(images_at, found.images)
+        # Now that the images' own sizes are known, two kinds of labels may have become one.
+        final = _find(cache_dir, plan, kinds)
+        for native, at in labels_at.items():
+            _publish(at, final.labels[native])
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(cache_dir, num_bytes, shutil.disk_usage(cache_dir).free) from None
+        raise
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        for half in (*labels_at.values(), *([images_at] if images_at else ())):
+            shutil.rmtree(half, ignore_errors=True)
     opened.cache_clear()
 
 
-def _publish(building: Path, path: Path) -> None:
+def _silent(what: str, done: int, of: int) -> None:
+    pass
+
+
+def _num_bytes(
+    plan: Plan, images: bool, kinds: Sequence[bool], native_hw: tuple[Size_HW | None, ...]
+) -> int:
+    """Estimate how many bytes of pixels will be written, from the heads of some files."""
+    samples, pixels = plan.source.samples, plan.size_hw[0] * plan.size_hw[1]
+    num_labelled = sum(sample.label is not None for sample in samples)
+    num_bytes = 3 * pixels * len(samples) * images
+    for native in kinds:
+        mean = _mean_pixels(plan, native_hw) if native else None
+        num_bytes += round((mean or pixels) * num_labelled)
+    return num_bytes
+
+
+def _mean_pixels(plan: Plan, native_hw: tuple[Size_HW | None, ...]) -> float | None:
+    sizes = [hw for hw in native_hw if hw is not None]
+    if not native_hw and file_code(plan.source) is not None:
+        for sample in evenly_spaced(plan.source.samples, _PROBES):
+            with suppress(BadSample):
+                sizes.append(image_size(sample.image))
+    return float(np.mean([height * width for height, width in sizes])) if sizes else None
+
+
+def new_half(cache_dir: Path) -> Path:
+    """Return a new name for a folder that is not whole yet, or not any more."""
+    return cache_dir / f"{HALF}{uuid.uuid4().hex}"
+
+
+def _publish(half: Path, path: Path) -> None:
     while True:
         try:
-            os.rename(building, path)
+            os.rename(half, path)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
             return sync_folder(path.parent)
-        if read_index(path) is not None:
+        if any(read_index(path, pixels) for pixels in (IMAGES, LABELS)):
             return None  # somebody else was faster: the content is the same, by the name's meaning
-        broken = building.with_name(f".building-{uuid.uuid4().hex}")
+        broken = new_half(path.parent)
         with suppress(FileNotFoundError):
             os.rename(path, broken)
         shutil.rmtree(broken, ignore_errors=True)
 
 
-def _sweep(cache_dir: Path) -> None:
-    """Remove half stores whose builders were killed."""
-    for folder in cache_dir.glob(".building-*"):
-        with suppress(OSError):
-            newest = max(p.stat().st_mtime for p in (folder, *folder.iterdir()))
-            if time.time() - newest > _ABANDONED_S:
-                shutil.rmtree(folder, ignore_errors=True)
+def sweep(cache_dir: Path) -> list[Path]:
+    """Remove half stores whose builders were killed; returns them."""
+    abandoned = [folder for folder in cache_dir.glob(f"{HALF}*") if is_abandoned(folder)]
+    for folder in abandoned:
+        shutil.rmtree(folder, ignore_errors=True)
+    return abandoned
 
 
-def _build(folder: Path, plan: _Plan, progress: Progress | None) -> None:
-    bad: dict[int, str] = {}
-    rows: list[dict[str, Any]] = []
-    decoded = _ahead(partial(_decode, plan=plan), plan.source.samples)
-    with open(folder / IMAGES, "wb") as images, open(folder / LABELS, "wb") as labels:
-        for i, result in enumerate(decoded):
-            if isinstance(result, BadSample):
-                bad[i] = str(result)
-                result = np.zeros((*plan.size_hw, 3), np.uint8), np.zeros((0, 0), np.uint8)
-            image_HWC, label_HW = result
-            labelled = label_HW is not None and i not in bad
-            if label_HW is None:
-                label_HW = np.full(plan.size_hw, IGNORE, np.uint8)
-            rows.append(_row(label_HW, labels.tell(), labelled, plan.space))
-            _append(images, image_HWC)
-            _append(labels, label_HW)
-            if progress is not None:
-                progress(i + 1, len(plan.source.samples))
-        for file in (images, labels):  # or a power cut could leave the right sizes, but zeros
-            file.flush()
-            os.fsync(file.fileno())
-    index = {
-        "version": FORMAT_VERSION,
-        "size_hw": plan.size_hw,
-        "space": plan.space.name,
-        "native_labels": plan.native_labels,
-        "samples": _facts(plan.source),
-        "digests": plan.digests,
-        "bad": bad,
-        **{name: [row[name] for row in rows] for name in rows[0]},
-        "bytes": {name: (folder / name).stat().st_size for name in (IMAGES, LABELS)},
-    }
-    write_atomic(folder / INDEX, json.dumps(index))
-
-
-def _row(
-    label_HW: npt.NDArray[np.uint8], start: int, labelled: bool, space: LabelSpace
-) -> dict[str, Any]:
-    counts = np.bincount(label_HW.ravel(), minlength=256)
-    return {
-        "label_shapes": label_HW.shape,
-        "label_starts": start,
-        "labelled": labelled,
-        "histograms": counts[: space.num_classes].tolist(),
-    }
-
-
-def _append(file: BinaryIO, pixels: npt.NDArray[np.uint8]) -> None:
-    file.write(np.ascontiguousarray(pixels).reshape(-1).data)
-
-
-def _decode(sample: Sample, plan: _Plan) -> Decoded | BadSample:
+def is_abandoned(half: Path) -> bool:
+    """Say whether nobody is at work on a half store."""
     try:
-        return decode(
-            sample,
-            plan.source,
-            size_hw=plan.size_hw,
-            space=plan.space,
-            table=plan.table,
-            native_labels=plan.native_labels,
-        )
-    except BadSample as error:
-        return error
-
-
-def _ahead(
-    work: Callable[[Sample], Decoded | BadSample], samples: Sequence[Sample]
-) -> Iterator[Decoded | BadSample]:
-    """Map in order with a few threads (PIL lets go of the interpreter lock), a little ahead."""
-    waiting: deque[Future[Decoded | BadSample]] = deque()
-    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-        try:
-            for sample in samples:
-                waiting.append(pool.submit(work, sample))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        newest = max(path.stat().st_mtime for path in (half, *half.iterdir()))
+    except OSError:  # it has just gone
+        return False
+    age_s = time.time() - newest
+    try:
+        with nobody_uses((half / IMAGES, half / LABELS)) as free:
+            return free and age_s > _ABANDONED_S
+    except OSError:
+        return age_s > _UNLOCKED_S

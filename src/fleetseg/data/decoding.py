@@ -2,47 +2,126 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
 import numpy as np
 from PIL import Image
 
 from fleetseg.data.labels import IGNORE, LabelSpace, Table
 from fleetseg.data.sample import Image_HWC, Label_HW, Sample, Source
+from fleetseg.data.sources import reading
+from fleetseg.data.sources.coding import LabelCode
 from fleetseg.errors import BadSample
 
-Decoded = tuple[Image_HWC, Label_HW | None]
+T = TypeVar("T")
+Size_HW = tuple[int, int]
 
 
-def decode(
-    sample: Sample,
-    source: Source,
-    *,
-    size_hw: tuple[int, int],
-    space: LabelSpace,
-    table: Table,
-    native_labels: bool,
-) -> Decoded:
-    """Read a sample and bring it to `size_hw` and, by `table`, to the train ids of `space`.
+@dataclass(frozen=True)
+class Wanted:
+    """What to make of each sample of a source."""
 
-    With `native_labels` the label keeps its own resolution.
+    source: Source
+    size_hw: Size_HW  # of images
+    space: LabelSpace
+    table: Table  # train ids of the source -> train ids of `space`
+    images: bool
+    label_sizes: tuple[Size_HW | None, ...]  # None = the label's own
 
-    Raises:
-        BadSample: the source cannot read it, or what it reads does not fit its own label space.
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of a sample; a part that cannot be used is the reason why not."""
+
+    image: Image_HWC | BadSample | None  # None: not wanted
+    native_hw: Size_HW | None  # of the image; None: unknown
+    labels: tuple[Label_HW | BadSample | None, ...]  # one for each size; None: unlabelled
+
+
+def decode(sample: Sample, native_hw: Size_HW | None, wanted: Wanted) -> Decoded:
+    """Read what is wanted of a sample: a label without its image, where the source can do so.
+
+    `native_hw` is the size of the image, if it is known.
     """
-    image_HWC, label_HW = _checked(source.read(sample), sample, source.space)
-    if label_HW is not None:
-        label_HW = table[label_HW]
-        if not native_labels:
-            label_HW = resized_label(label_HW, size_hw)
-        if label_HW.min() == IGNORE:
-            raise BadSample(
-                f"no labelled pixel is left in label space {space.name}",
-                where=sample.label,
-                cure="Leave the sample out, or choose another data.label_space or data.size",
-            )
-    return resized_image(image_HWC, size_hw), label_HW
+    code = file_code(wanted.source)
+    image: Image_HWC | BadSample | None
+    label: Label_HW | BadSample | None
+    if code is None:
+        image, label = _both(sample, wanted.source)
+    else:
+        image = _attempt(lambda: reading.read_image(sample.image)) if wanted.images else None
+        if isinstance(image, np.ndarray):
+            native_hw = image.shape[0], image.shape[1]
+        label = None
+        if wanted.label_sizes:
+            label = _attempt(lambda: _label(sample, native_hw, wanted.source.space, code))
+    if isinstance(image, np.ndarray):
+        native_hw = image.shape[0], image.shape[1]
+        image = resized_image(image, wanted.size_hw)
+    sizes = wanted.label_sizes
+    return Decoded(image, native_hw, tuple(_flavour(sample, label, to, wanted) for to in sizes))
 
 
-def _checked(pair: Decoded, sample: Sample, space: LabelSpace) -> Decoded:
+def file_code(source: Source) -> LabelCode | None:
+    """Return how label files become train ids, for a source that is read by `read_sample` only."""
+    read = source.read
+    plain = isinstance(read, partial) and read.func is reading.read_sample and not read.args
+    # With further settings, its images would be read in another way than by `read_image`.
+    return read.keywords["code"] if plain and set(read.keywords) == {"space", "code"} else None
+
+
+def _both(
+    sample: Sample, source: Source
+) -> tuple[Image_HWC | BadSample, Label_HW | BadSample | None]:
+    pair = _attempt(lambda: _checked(source.read(sample), sample, source.space))
+    return (pair, pair) if isinstance(pair, BadSample) else pair
+
+
+def _label(
+    sample: Sample, native_hw: Size_HW | None, space: LabelSpace, code: LabelCode
+) -> Label_HW | None:
+    """Read a label, and the head of its image for the size where that is not known yet."""
+    known = native_hw is not None
+    size_hw = native_hw or reading.image_size(sample.image)
+    try:
+        return reading.read_label_of(sample, size_hw, space=space, code=code)
+    except BadSample:
+        if known:
+            raise
+        return reading.read_sample(sample, space=space, code=code)[1]  # heads do not tell all
+
+
+def _attempt(work: Callable[[], T]) -> T | BadSample:
+    try:
+        return work()
+    except BadSample as error:
+        return error
+
+
+def _flavour(
+    sample: Sample, label: Label_HW | BadSample | None, size_hw: Size_HW | None, wanted: Wanted
+) -> Label_HW | BadSample | None:
+    """Bring a label to a size and, by the table, to the label space."""
+    if not isinstance(label, np.ndarray):
+        return label
+    label_HW = wanted.table[label]
+    if size_hw is not None:
+        label_HW = resized_label(label_HW, size_hw)
+    if label_HW.min() < IGNORE:
+        return label_HW
+    return BadSample(
+        f"no labelled pixel is left in label space {wanted.space.name}",
+        where=sample.label,
+        cure="Leave the sample out, or choose another data.label_space or data.size",
+    )
+
+
+def _checked(
+    pair: tuple[Image_HWC, Label_HW | None], sample: Sample, space: LabelSpace
+) -> tuple[Image_HWC, Label_HW | None]:
     """Refuse what a source of the user's own could get wrong; the built-in ones never do."""
     image_HWC, label_HW = pair
     where = sample.label or sample.image

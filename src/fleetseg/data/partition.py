@@ -5,6 +5,7 @@ Only a split file may leave samples out: those that it does not name.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -116,10 +117,14 @@ def _shares(sizes: Mapping[str, int], clients: int) -> dict[str, int]:
             f"and at most {sum(sizes.values())} (one sample each)",
         )
     pieces = dict.fromkeys(sizes, 1)
+    # The largest pieces come first, and of equal ones the last name.
+    largest = [(-sizes[name], -i, name) for i, name in enumerate(sorted(sizes))]
+    heapq.heapify(largest)
     for _ in range(clients - len(sizes)):
         # A client with one sample cannot be halved, so `pieces` never exceeds the size.
-        largest = max(sizes, key=lambda name: (sizes[name] / pieces[name], name))
-        pieces[largest] += 1
+        _, place, name = largest[0]
+        pieces[name] += 1
+        heapq.heapreplace(largest, (-sizes[name] / pieces[name], place, name))
     return pieces
 
 

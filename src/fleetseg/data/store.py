@@ -1,13 +1,16 @@
 """Decoded samples on disk, memory-mapped: cheap to open again and to hand to another process.
 
-A store is a folder: images.u8 (N, H, W, 3), labels.u8 (label maps one after another) and
-index.json, which says how large the other two must be. fleetseg.data.cache makes stores.
+A store is two folders. One has images.u8 (N, H, W, 3), the other labels.u8 (label maps one after
+another, none for an unlabelled sample); each has an index.json, which says how large the other file
+must be. Several folders of labels may go with one of images. fleetseg.data.cache makes them.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,27 +19,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fleetseg.data.labels import IGNORE
+from fleetseg.data.locking import share
 from fleetseg.data.sample import Image_HWC, Label_HW, Pairs, Sample
 from fleetseg.errors import BadSample, DataError
 
+FORMAT_VERSION = 3  # raise it whenever the same files would give other bytes
 IMAGES, LABELS, INDEX = "images.u8", "labels.u8", "index.json"
 
 
 @dataclass(frozen=True)
 class Store:
-    """One split of one source, decoded. It is but a path: what lies there is opened once used."""
+    """One split of one source, decoded. It is but two paths: they are opened once it is used."""
 
-    path: Path
+    images: Path
+    labels: Path
 
     @classmethod
-    def load(cls, path: Path) -> Store:
+    def load(cls, images: Path, labels: Path) -> Store:
         """Open a store made earlier, in this process or another one.
+
+        While it is open, no `fleetseg data cache prune` removes it.
 
         Raises:
             DataError: no whole store lies there.
         """
-        opened(path)
-        return cls(path)
+        store = cls(images, labels)
+        _ = store._opened
+        return store
+
+    @cached_property
+    def _opened(self) -> _Opened:
+        return opened(self.images, self.labels)
+
+    def __reduce__(self) -> tuple[type[Store], tuple[Path, Path]]:
+        """Cross to another process as two paths."""
+        return Store, (self.images, self.labels)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -44,27 +62,35 @@ class Store:
     @property
     def samples(self) -> tuple[Sample, ...]:
         """The samples in the source's order, bad ones included."""
-        return opened(self.path).samples
+        return self._opened.samples
 
     @property
     def digests(self) -> tuple[tuple[str, str], ...]:
         """SHA-256 of image and label per sample; "" for no label or a file that is not there."""
-        return opened(self.path).digests
+        return self._opened.digests
 
     @property
     def bad(self) -> dict[int, str]:
-        """Index to what is wrong, for samples that cannot be used."""
-        return opened(self.path).bad
+        """Index to what is wrong with image or label, for samples that cannot be used."""
+        return self._opened.bad
 
     @property
     def labelled(self) -> npt.NDArray[np.bool_]:
-        """Which samples have a usable label, shape (N,)."""
-        return opened(self.path).labelled
+        """Which samples are good and have a label, shape (N,)."""
+        return self._opened.labelled
 
     @property
     def histograms_NC(self) -> npt.NDArray[np.int64]:
-        """Valid pixels per sample and class at the stored resolution, shape (N, num_classes)."""
-        return opened(self.path).histograms_NC
+        """Valid pixels per sample and class at the stored resolution, shape (N, num_classes).
+
+        They are those of the label, also where it is the image that is bad.
+        """
+        return self._opened.histograms_NC
+
+    @property
+    def native_hw(self) -> tuple[tuple[int, int] | None, ...]:
+        """Size of each image before it was resized; None for a bad one."""
+        return self._opened.native_hw
 
     def pair(self, index: int) -> tuple[Image_HWC, Label_HW]:
         """Look at one sample without copying it; an unlabelled one has a label all IGNORE.
@@ -72,15 +98,17 @@ class Store:
         Raises:
             BadSample: it could not be read when the store was made.
         """
-        store = opened(self.path)
+        store = self._opened
         if index < 0:
             index += len(store.samples)
         if index in store.bad:
             raise BadSample(store.bad[index])
+        image_HWC = store.images_NHWC[index]
         height, width = store.label_shapes[index]
+        if height == 0:
+            return image_HWC, np.full(image_HWC.shape[:2], IGNORE, np.uint8)
         start = store.label_starts[index]
-        label_HW = store.labels[start : start + height * width].reshape(height, width)
-        return store.images_NHWC[index], label_HW
+        return image_HWC, store.labels[start : start + height * width].reshape(height, width)
 
 
 @dataclass(frozen=True)
@@ -147,6 +175,7 @@ class _Opened:
     bad: dict[int, str]
     labelled: npt.NDArray[np.bool_]
     histograms_NC: npt.NDArray[np.int64]
+    native_hw: tuple[tuple[int, int] | None, ...]
     images_NHWC: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.uint8]
     label_shapes: list[list[int]]
@@ -154,46 +183,60 @@ class _Opened:
 
 
 @lru_cache(maxsize=64)
-def opened(path: Path) -> _Opened:
-    """Read the index of a store and map its pixels, once per process and store.
+def opened(images: Path, labels: Path) -> _Opened:
+    """Read the indices of a store and map its pixels, once per process and store.
 
     Raises:
         DataError: no whole store lies there.
     """
-    index = read_index(path)
-    if index is None:
-        raise DataError(
-            "no whole store of decoded samples", where=path, cure="Open its source again"
-        )
-    samples = tuple(Sample(**fields) for fields in index["samples"])
-    histograms_NC = np.array(index["histograms"], dtype=np.int64).reshape(len(samples), -1)
-    labelled = np.array(index["labelled"], dtype=np.bool_)
+    image_pixels, image_index = _open(images, IMAGES)
+    label_pixels, label_index = _open(labels, LABELS)
+    samples = tuple(Sample(**fields) for fields in label_index["samples"])
+    bad = {int(i): text for i, text in {**label_index["bad"], **image_index["bad"]}.items()}
+    histograms_NC = np.array(label_index["histograms"], dtype=np.int64).reshape(len(samples), -1)
+    labelled = np.array([height > 0 for height, _ in label_index["label_shapes"]], dtype=np.bool_)
+    labelled[list(bad)] = False
     histograms_NC.setflags(write=False)
     labelled.setflags(write=False)
     return _Opened(
         samples=samples,
-        digests=tuple((image, label) for image, label in index["digests"]),
-        bad={int(i): text for i, text in index["bad"].items()},
+        digests=tuple((image, label) for image, label in label_index["digests"]),
+        bad=dict(sorted(bad.items())),
         labelled=labelled,
         histograms_NC=histograms_NC,
-        images_NHWC=_map(path / IMAGES).reshape(len(samples), *index["size_hw"], 3),
-        labels=_map(path / LABELS),
-        label_shapes=index["label_shapes"],
-        label_starts=index["label_starts"],
+        native_hw=tuple(None if hw is None else (hw[0], hw[1]) for hw in image_index["native_hw"]),
+        images_NHWC=image_pixels.reshape(len(samples), *image_index["size_hw"], 3),
+        labels=label_pixels,
+        label_shapes=label_index["label_shapes"],
+        label_starts=label_index["label_starts"],
     )
 
 
-def read_index(path: Path) -> dict[str, Any] | None:
-    """Return the index of a store, None if the store is not there or not whole."""
+def read_index(folder: Path, pixels: str) -> dict[str, Any] | None:
+    """Return the index of a folder of IMAGES or LABELS, None if that is not there or not whole."""
     try:
-        index: dict[str, Any] = json.loads((path / INDEX).read_text(encoding="utf-8"))
-        sizes = {name: (path / name).stat().st_size for name in (IMAGES, LABELS)}
-        return index if index["bytes"] == sizes else None
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        size = (folder / pixels).stat().st_size
+        fits = index["version"] == FORMAT_VERSION and index["pixels"] == [pixels, size]
+        return index if fits else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _map(path: Path) -> npt.NDArray[np.uint8]:
-    if path.stat().st_size == 0:  # every sample is bad; an empty file cannot be mapped
-        return np.zeros(0, dtype=np.uint8)
-    return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+def _open(folder: Path, pixels: str) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+    """Map the pixels of a folder, mark it as in use now and until the map is gone."""
+    try:
+        with open(folder / pixels, "rb") as file:
+            stays = share(file)  # before the index is read: from here on nobody removes it
+            mapped = np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
+            index = read_index(folder, pixels)
+            stays = stays and os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+    except (OSError, ValueError):  # not there, or empty
+        index, stays = None, False
+    if index is None or not stays:
+        raise DataError(
+            "no whole store of decoded samples", where=folder, cure="Open its source again"
+        )
+    with suppress(OSError):  # when it was last used; a cache of somebody else may be read-only
+        os.utime(folder / INDEX)
+    return mapped, index

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageFile,
+    ImageOps,
+    PngImagePlugin,
+    UnidentifiedImageError,
+)
 
 from fleetseg.data.labels import IGNORE, LabelSpace, ids_from_colours
 from fleetseg.data.sample import Image_HWC, Label_HW, Sample
@@ -47,21 +55,23 @@ def read_sample(
         BadSample: with the file, what is wrong with it, and the cure.
     """
     image_HWC = read_image(sample.image)
+    size_hw = (image_HWC.shape[0], image_HWC.shape[1])
+    return image_HWC, read_label_of(sample, size_hw, space=space, code=code)
+
+
+def read_label_of(
+    sample: Sample, size_hw: tuple[int, int], *, space: LabelSpace, code: LabelCode
+) -> Label_HW | None:
+    """Return the label of an image of a known size, without reading the image; None if unlabelled.
+
+    Raises:
+        BadSample: with the file, what is wrong with it, and the cure.
+    """
     if sample.label is None:
-        return image_HWC, None
+        return None
     label_HW = read_label(sample.label, space=space, code=code)
-    if image_HWC.shape[:2] != label_HW.shape:
-        raise BadSample(
-            "label and image differ in size",
-            where=sample.label,
-            got=f"label {_size(label_HW)}",
-            expected=f"{_size(image_HWC)} as {sample.image}",
-            cure=(
-                "The label may have been drawn without the image's EXIF rotation: rotate it"
-                if image_HWC.shape[:2] == label_HW.shape[::-1]
-                else "Pair each label with its own image, or resize the label by nearest neighbour"
-            ),
-        )
+    if label_HW.shape != size_hw:
+        raise _other_size(sample, label_HW, size_hw)
     if label_HW.min() == IGNORE:
         raise BadSample(
             "every pixel of the label is void",
@@ -69,7 +79,47 @@ def read_sample(
             expected=f"some pixel of {space.name}",
             cure="Leave the sample out, or remove the label to keep the image unlabelled",
         )
-    return image_HWC, label_HW
+    return label_HW
+
+
+def _other_size(sample: Sample, label_HW: Label_HW, size_hw: tuple[int, int]) -> BadSample:
+    return BadSample(
+        "label and image differ in size",
+        where=sample.label,
+        got=f"label {_size(label_HW.shape)}",
+        expected=f"{_size(size_hw)} as {sample.image}",
+        cure=(
+            "The label may have been drawn without the image's EXIF rotation: rotate it"
+            if label_HW.shape[::-1] == size_hw
+            else "Pair each label with its own image, or resize the label by nearest neighbour"
+        ),
+    )
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """Return (height, width) of a picture, turned upright, from the head of its file.
+
+    What the head does not tell is left out: a PNG may say its rotation after its pixels.
+
+    Raises:
+        BadSample: the file is missing or not a picture.
+    """
+    # Where this fails, reading the whole picture says better what is wrong.
+    with suppress(Exception), Image.open(path, formats=IMAGE_FORMATS) as image:
+        if image.width * image.height <= MAX_PIXELS:
+            return _upright_size(image)
+    image_HWC = read_image(path)
+    return image_HWC.shape[0], image_HWC.shape[1]
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    if isinstance(image, PngImagePlugin.PngImageFile):  # its getexif() decodes all pixels
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+    else:
+        exif = image.getexif()
+    turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def read_image(path: str) -> Image_HWC:
@@ -240,5 +290,5 @@ def _unreadable(path: str, error: OSError) -> BadSample:
     return BadSample(f"cannot be read ({error.strerror or error})", where=Path(path))
 
 
-def _size(array: npt.NDArray[Any]) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"
+def _size(size_hw: tuple[int, ...]) -> str:
+    return f"{size_hw[1]}x{size_hw[0]}"
