@@ -25,12 +25,12 @@ from PIL import Image
 
 from fleetseg.config import SourceConfig
 from fleetseg.data import building, cache, digests
-from fleetseg.data.cache import Pooled, Store, View, default_cache_dir, open_store
+from fleetseg.data.cache import Pooled, Store, View, default_cache_dir, open_store, open_stores
 from fleetseg.data.decoding import resized_image, resized_label
 from fleetseg.data.digests import sample_digests
 from fleetseg.data.labels import CAMVID_11, CITYSCAPES_19, IDD_7, IGNORE
 from fleetseg.data.sample import Image_HWC, Label_HW, Sample, Source
-from fleetseg.data.sources import open_source
+from fleetseg.data.sources import open_source, reading
 from fleetseg.data.store import opened
 from fleetseg.errors import BadSample, ConfigError, DataError
 
@@ -211,6 +211,136 @@ def test_nearest_agrees_with_pil(sizes: tuple[int, int, int, int]) -> None:
     ties_W = ((2 * np.arange(new_width) + 1) * width) % (2 * new_width) == 0
     free_HW = ~ties_H[:, None] & ~ties_W
     np.testing.assert_array_equal(exact_HW[free_HW], np.asarray(expected_HW)[free_HW])
+
+
+# ------------------------------------------------------------------ images once, labels beside
+
+
+@pytest.fixture
+def read_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folder of each file that is decoded: "images" or "masks"."""
+    decoded: list[str] = []
+    real = reading._decode
+
+    def counting(path: str, *args: Any) -> Any:
+        decoded.append(Path(path).parent.name)
+        return real(path, *args)
+
+    monkeypatch.setattr(reading, "_decode", counting)
+    return decoded
+
+
+@pytest.fixture
+def folder_source(tmp_path: Path) -> Source:
+    root = make_folder(tmp_path, 4, size_hw=(8, 12))
+    return open_source(SourceConfig(kind="folder", root=str(root)))
+
+
+@pytest.mark.parametrize(
+    "other", [{"native_labels": True}, {"space": IDD_7}], ids=["native", "space"]
+)
+def test_another_kind_of_labels_reads_labels_only(
+    tmp_path: Path, folder_source: Source, read_paths: list[str], other: dict[str, Any]
+) -> None:
+    first = open_toy(folder_source, tmp_path)
+    assert sorted(read_paths) == ["images"] * 4 + ["masks"] * 4
+    read_paths.clear()
+    second = open_toy(folder_source, tmp_path, **other)
+    assert read_paths == ["masks"] * 4
+    assert second.images == first.images
+    whole = dataclasses.replace(folder_source, read=lambda s: folder_source.read(s))
+    plain = open_toy(whole, tmp_path / "plain", **other)
+    for i in range(4):
+        for mine, theirs in zip(second.pair(i), plain.pair(i), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_another_size_reads_images_only_where_labels_are_native(
+    tmp_path: Path, folder_source: Source, read_paths: list[str]
+) -> None:
+    first = open_toy(folder_source, tmp_path, native_labels=True)
+    read_paths.clear()
+    second = open_toy(folder_source, tmp_path, native_labels=True, size_hw=(2, 3))
+    assert read_paths == ["images"] * 4
+    assert second.labels == first.labels
+    assert second.pair(0)[0].shape == (2, 3, 3)
+
+
+def test_two_kinds_of_labels_take_one_pass(
+    tmp_path: Path, folder_source: Source, read_paths: list[str]
+) -> None:
+    options = {"size_hw": SIZE, "space": CAMVID_11, "cache_dir": tmp_path / "cache"}
+    train, test = open_stores(folder_source, native_labels=(False, True), **options)
+    assert sorted(read_paths) == ["images"] * 4 + ["masks"] * 4
+    assert (train.pair(1)[1].shape, test.pair(1)[1].shape) == (SIZE, (8, 12))
+    assert kinds(tmp_path) == ["images", "labels", "labels"]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["read-whole", "read-in-parts"])
+def test_labels_whose_own_size_is_the_working_size_are_one_file(
+    tmp_path: Path, folder_source: Source, whole: bool
+) -> None:
+    if whole:  # a source that cannot read labels alone, as one of the user's own
+        read = folder_source.read
+        folder_source = dataclasses.replace(folder_source, read=lambda sample: read(sample))
+    options = {"size_hw": (8, 12), "space": CAMVID_11, "cache_dir": tmp_path / "cache"}
+    train, test = open_stores(folder_source, native_labels=(False, True), **options)
+    assert train == test
+    assert open_toy(unreadable(folder_source), tmp_path, native_labels=True, size_hw=(8, 12))
+    assert kinds(tmp_path) == ["images", "labels"]
+    num_bytes = sum(p.stat().st_size for p in (tmp_path / "cache").rglob("*.u8"))
+    assert num_bytes == 4 * 4 * 8 * 12
+
+
+def test_unlabelled_samples_take_no_room_for_labels(tmp_path: Path, folder_source: Source) -> None:
+    bare = [dataclasses.replace(sample, label=None) for sample in folder_source.samples]
+    source = dataclasses.replace(folder_source, samples=tuple(bare))
+    for native in (False, True):
+        store = open_toy(source, tmp_path, native_labels=native)
+        assert (store.labels / "labels.u8").stat().st_size == 1
+        assert store.pair(3)[1].tolist() == [[IGNORE] * 6] * 4
+
+
+def test_reasons_of_image_and_label_are_both_noted_whatever_is_read_first(
+    tmp_path: Path, folder_source: Source
+) -> None:
+    """A label is judged alike with its image and without it."""
+    first, second, third, fourth = folder_source.samples
+    data = Path(first.image).read_bytes()
+    Path(first.image).write_bytes(data[: len(data) // 2])  # its head is sound
+    Image.fromarray(np.zeros((8, 11), np.uint8)).save(second.label or "")
+    Image.fromarray(np.full((8, 12), 99, np.uint8)).save(third.label or "")
+    Path(fourth.image).unlink()
+    texts = ("truncated or damaged", "differ in size", "label ids outside", "file not found")
+    for order in ((False, True), (True, False)):
+        cache_dir = tmp_path / str(order)
+        for native in order:
+            store = open_toy(folder_source, cache_dir, native_labels=native)
+            assert sorted(store.bad) == [0, 1, 2, 3]
+            for i, text in enumerate(texts):
+                assert text in store.bad[i]
+            assert not store.labelled.any()
+            # The first label is sound: who holds what does not hang on an image's last bytes.
+            assert (store.histograms_NC.sum(axis=1) > 0).tolist() == [True, False, False, False]
+
+
+def test_png_that_tells_its_rotation_after_its_pixels_is_judged_by_its_pixels(
+    tmp_path: Path, folder_source: Source
+) -> None:
+    path = Path(folder_source.samples[0].image)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    raw = path.read_bytes()
+    at = raw.index(b"eXIf") - 4
+    end = at + 12 + int.from_bytes(raw[at : at + 4], "big")
+    tail = raw.index(b"IEND") - 4
+    path.write_bytes(raw[:at] + raw[end:tail] + raw[at:end] + raw[tail:])
+    assert reading.image_size(str(path)) == (12, 8)  # as it is stored
+    open_toy(folder_source, tmp_path, size_hw=(2, 2))
+    cache_of_labels = tmp_path / "labels-alone"
+    shutil.copytree(tmp_path / "cache", cache_of_labels / "cache")
+    assert open_toy(folder_source, cache_of_labels, native_labels=True).bad == {}
 
 
 # ------------------------------------------------------------------ opening again

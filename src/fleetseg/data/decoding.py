@@ -68,9 +68,10 @@ def decode(sample: Sample, native_hw: Size_HW | None, wanted: Wanted) -> Decoded
 def file_code(source: Source) -> LabelCode | None:
     """Return how label files become train ids, for a source that is read by `read_sample` only."""
     read = source.read
-    plain = isinstance(read, partial) and read.func is reading.read_sample and not read.args
+    if not isinstance(read, partial) or read.func is not reading.read_sample or read.args:
+        return None
     # With further settings, its images would be read in another way than by `read_image`.
-    return read.keywords["code"] if plain and set(read.keywords) == {"space", "code"} else None
+    return read.keywords["code"] if set(read.keywords) == {"space", "code"} else None
 
 
 def _both(

@@ -118,7 +118,9 @@ def _shares(sizes: Mapping[str, int], clients: int) -> dict[str, int]:
         )
     pieces = dict.fromkeys(sizes, 1)
     # The largest pieces come first, and of equal ones the last name.
-    largest = [(-sizes[name], -i, name) for i, name in enumerate(sorted(sizes))]
+    largest: list[tuple[float, int, str]] = [
+        (-sizes[name], -i, name) for i, name in enumerate(sorted(sizes))
+    ]
     heapq.heapify(largest)
     for _ in range(clients - len(sizes)):
         # A client with one sample cannot be halved, so `pieces` never exceeds the size.
