@@ -108,6 +108,11 @@ def test_commands_and_options_are_these() -> None:
         "data synth": {
             "--cities", "--conditions", "--frames", "--split", "--seed", "--size", "--debug",
         },
+        "data cache": set(),
+        "data cache list": {"--json", "--debug"},
+        "data cache prune": {
+            "--older-than", "--keep-gb", "--all", "--dry-run", "--json", "--debug",
+        },
         "config": set(),
         "config show": {"--set", "--debug"},
     }  # fmt: skip
@@ -117,7 +122,7 @@ def test_commands_and_options_are_these() -> None:
     "command",
     [
         *("run", "evaluate", "partition", "data check", "data synth", "doctor", "demo"),
-        *("config show", "server", "client"),
+        *("config show", "server", "client", "data cache list", "data cache prune"),
         *("fleet init", "fleet add", "fleet revoke", "fleet status"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fleetseg.cli_cache import cache_app
 from fleetseg.cli_fleet import client, fleet_app, server
 from fleetseg.console import options as o
 from fleetseg.console import reports_errors
@@ -21,8 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Look data over, or paint some.")
+data_app = typer.Typer(no_args_is_help=True, help="Look data over, paint some, clear the cache.")
 config_app = typer.Typer(no_args_is_help=True, help="See what an experiment says.")
+data_app.add_typer(cache_app, name="cache")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(fleet_app, name="fleet")

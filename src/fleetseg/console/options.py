@@ -195,6 +195,22 @@ Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the painter."
 Size = Annotated[
     str, typer.Option("--size", metavar="HxW", help="Height x width of the pictures in pixels.")
 ]
+OlderThan = Annotated[
+    float | None,
+    typer.Option(
+        "--older-than", min=0, metavar="DAYS", help="Whole ones too, unused for so long.",
+        show_default=False,
+    ),
+]  # fmt: skip
+KeepGb = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-gb", min=0, metavar="N", help="The longest unused too, until N GB remain.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Everything = Annotated[bool, typer.Option("--all", help="All that no living process has open.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")]
 ManifestOut = Annotated[
     Path | None,
     typer.Option(

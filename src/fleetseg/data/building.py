@@ -1,4 +1,4 @@
-"""Decoding a source into folders of images and of labels, which are whole once they are closed.
+"""Decoding a source into new folders of images and of labels.
 
 While a folder is being made its file of pixels is locked, so that nobody takes it for a rest.
 """
@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -75,16 +75,18 @@ def facts_of(source: Source) -> list[dict[str, Any]]:
     return [asdict(sample) for sample in source.samples]
 
 
+@contextmanager
 def build(
     plan: Plan,
     images: Path | None,
     labels: Sequence[tuple[Path, Size_HW | None]],
     native_hw: Sequence[Size_HW | None],
     progress: Callable[[int, int], None],
-) -> None:
+) -> Iterator[None]:
     """Decode all samples once, into a new folder of images and new ones of labels at some sizes.
 
-    `native_hw` are the sizes of the images where they are known, else it is empty.
+    `native_hw` are the sizes of the images where they are known, else it is empty. On entering, the
+    folders are whole; until it is left they are in use.
     """
     samples, sizes = plan.source.samples, tuple(size_hw for _, size_hw in labels)
     wanted = Wanted(plan.source, plan.size_hw, plan.space, plan.table, images is not None, sizes)
@@ -105,6 +107,7 @@ def build(
         facts = {"space": plan.space.name, "samples": facts_of(plan.source)}
         for folder, size_hw in zip(label_folders, sizes, strict=True):
             folder.finish({**_origin(plan), "size_hw": size_hw, **facts, "digests": plan.digests})
+        yield
 
 
 def _origin(plan: Plan) -> dict[str, Any]:

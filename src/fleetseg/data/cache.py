@@ -13,21 +13,21 @@ import json
 import os
 import re
 import shutil
-import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fleetseg.data.building import Plan, build, facts_of
 from fleetseg.data.decoding import Size_HW, file_code
 from fleetseg.data.digests import sample_digests
+from fleetseg.data.halves import new_half, sweep
 from fleetseg.data.labels import LabelSpace, projection
-from fleetseg.data.locking import nobody_uses
 from fleetseg.data.sample import Source
 from fleetseg.data.sources import evenly_spaced
 from fleetseg.data.sources.reading import image_size
@@ -39,6 +39,7 @@ from fleetseg.data.store import (
     Pooled,
     Store,
     View,
+    open_folder,
     opened,
     read_index,
 )
@@ -49,10 +50,7 @@ from fleetseg.texts import size_text
 __all__ = ["Picked", "Pooled", "Store", "View", "default_cache_dir", "open_store", "open_stores"]
 
 MEMO = "digests.json"
-HALF = ".building-"
-_ABANDONED_S = 60.0  # a half store that nobody has locked, nor written to for this long
-_UNLOCKED_S = 3600.0  # the same where the file system knows no locks
-_ATTEMPTS = 5
+_ATTEMPTS = 10
 _PROBES = 16  # samples whose heads tell the size of labels
 Progress = Callable[[str, int, int], None]
 """Called with (what is being read, how many are done, of how many)."""
@@ -115,51 +113,54 @@ def open_stores(
         cache_dir.mkdir(parents=True, exist_ok=True)
         digests = sample_digests(source, cache_dir / MEMO)
         plan = Plan(source, digests, size_hw, space, table)
-        for attempt in range(_ATTEMPTS):
-            found = _find(cache_dir, plan, native_labels)
-            if found.missing:
-                _make(found, plan, cache_dir, progress)
-                found = _find(cache_dir, plan, native_labels)
-            try:
+        found = _find(cache_dir, plan, native_labels)
+        for _ in range(_ATTEMPTS):
+            if not found.missing:
                 return tuple(Store.load(found.images, found.labels[n]) for n in native_labels)
-            except DataError:  # somebody prunes the cache
-                if attempt + 1 == _ATTEMPTS:
-                    raise
-                time.sleep(0.1)
-    raise AssertionError("unreachable")
+            found = _make(found, plan, cache_dir, progress)
+    raise DataError("stores are removed as fast as they are made", where=cache_dir)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Where the parts of some stores are, or ought to be."""
+    """Where the parts of some stores are, or ought to be; none can be removed meanwhile."""
 
     images: Path
     labels: dict[bool, Path]  # by whether labels are native
     native_hw: tuple[Size_HW | None, ...]  # of the images; empty: not known
     missing: frozenset[Path]
+    held: list[npt.NDArray[np.uint8]]  # maps, which keep the parts in use
 
 
-def _find(cache_dir: Path, plan: Plan, native_labels: Sequence[bool]) -> _Found:
+def _find(cache_dir: Path, plan: Plan, native_labels: Iterable[bool]) -> _Found:
     """Look for the parts of some stores, and say so where the files lie elsewhere now."""
     name = re.sub(r"[^\w.-]+", "_", plan.source.name)[:60].lstrip(".")
     images = cache_dir / f"{name}-images-{plan.images_key[:32]}"
-    image_index = read_index(images, IMAGES)
-    native_hw: tuple[Size_HW | None, ...] = ()
-    if image_index is not None:
-        native_hw = tuple(None if hw is None else (hw[0], hw[1]) for hw in image_index["native_hw"])
-    missing = {images} if image_index is None else set()
-    labels: dict[bool, Path] = {}
+    found = _Found(images, {}, (), frozenset({images}), [])
+    index = _hold(images, IMAGES, found)
+    if index is not None:
+        native_hw = tuple(None if hw is None else (hw[0], hw[1]) for hw in index["native_hw"])
+        found = replace(found, native_hw=native_hw, missing=frozenset())
     for native in native_labels:
-        size_hw = _label_size(plan, native, native_hw)
-        labels[native] = cache_dir / f"{name}-labels-{plan.labels_key(size_hw)[:32]}"
-        index = read_index(labels[native], LABELS)
+        size_hw = _label_size(plan, native, found.native_hw)
+        labels = cache_dir / f"{name}-labels-{plan.labels_key(size_hw)[:32]}"
+        found.labels[native] = labels
+        index = _hold(labels, LABELS, found)
         if index is None:
-            missing.add(labels[native])
+            found = replace(found, missing=found.missing | {labels})
         elif index["samples"] != (samples := facts_of(plan.source)):
-            with suppress(FileNotFoundError):  # somebody prunes the cache
-                write_atomic(labels[native] / INDEX, json.dumps({**index, "samples": samples}))
+            write_atomic(labels / INDEX, json.dumps({**index, "samples": samples}))
             opened.cache_clear()
-    return _Found(images, labels, native_hw, frozenset(missing))
+    return found
+
+
+def _hold(folder: Path, pixels: str, found: _Found) -> dict[str, Any] | None:
+    try:
+        mapped, index = open_folder(folder, pixels)
+    except DataError:
+        return None
+    found.held.append(mapped)
+    return index
 
 
 def _label_size(plan: Plan, native: bool, native_hw: tuple[Size_HW | None, ...]) -> Size_HW | None:
@@ -198,7 +199,7 @@ def _disk_full(cache_dir: Path, needed: int = 0, free: int | None = None) -> Dat
     )
 
 
-def _make(found: _Found, plan: Plan, cache_dir: Path, progress: Progress | None) -> None:
+def _make(found: _Found, plan: Plan, cache_dir: Path, progress: Progress | None) -> _Found:
     """Decode what is missing, in one pass over the source."""
     sweep(cache_dir)
     kinds = [native for native, path in found.labels.items() if path in found.missing]
@@ -213,13 +214,15 @@ def _make(found: _Found, plan: Plan, cache_dir: Path, progress: Progress | None)
     labels_at = {native: new_half(cache_dir) for native in kinds}
     sizes = [(at, _label_size(plan, k, found.native_hw)) for k, at in labels_at.items()]
     try:
-        build(plan, images_at, sizes, found.native_hw, partial(progress or _silent, what))
-        if images_at is not None:
-            _publish(images_at, found.images)
-        # Now that the images' own sizes are known, two kinds of labels may have become one.
-        final = _find(cache_dir, plan, kinds)
-        for native, at in labels_at.items():
-            _publish(at, final.labels[native])
+        with build(plan, images_at, sizes, found.native_hw, partial(progress or _silent, what)):
+            if images_at is not None:
+                _publish(images_at, found.images)
+            # Now that the images' own sizes are known, two kinds of labels may have become one.
+            final = _find(cache_dir, plan, found.labels)
+            for native, at in labels_at.items():
+                _publish(at, final.labels[native])
+            opened.cache_clear()
+            return _find(cache_dir, plan, found.labels)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(cache_dir, num_bytes, shutil.disk_usage(cache_dir).free) from None
@@ -227,7 +230,6 @@ def _make(found: _Found, plan: Plan, cache_dir: Path, progress: Progress | None)
     finally:
         for half in (*labels_at.values(), *([images_at] if images_at else ())):
             shutil.rmtree(half, ignore_errors=True)
-    opened.cache_clear()
 
 
 def _silent(what: str, done: int, of: int) -> None:
@@ -256,11 +258,6 @@ def _mean_pixels(plan: Plan, native_hw: tuple[Size_HW | None, ...]) -> float | N
     return float(np.mean([height * width for height, width in sizes])) if sizes else None
 
 
-def new_half(cache_dir: Path) -> Path:
-    """Return a new name for a folder that is not whole yet, or not any more."""
-    return cache_dir / f"{HALF}{uuid.uuid4().hex}"
-
-
 def _publish(half: Path, path: Path) -> None:
     while True:
         try:
@@ -276,25 +273,3 @@ def _publish(half: Path, path: Path) -> None:
         with suppress(FileNotFoundError):
             os.rename(path, broken)
         shutil.rmtree(broken, ignore_errors=True)
-
-
-def sweep(cache_dir: Path) -> list[Path]:
-    """Remove half stores whose builders were killed; returns them."""
-    abandoned = [folder for folder in cache_dir.glob(f"{HALF}*") if is_abandoned(folder)]
-    for folder in abandoned:
-        shutil.rmtree(folder, ignore_errors=True)
-    return abandoned
-
-
-def is_abandoned(half: Path) -> bool:
-    """Say whether nobody is at work on a half store."""
-    try:
-        newest = max(path.stat().st_mtime for path in (half, *half.iterdir()))
-    except OSError:  # it has just gone
-        return False
-    age_s = time.time() - newest
-    try:
-        with nobody_uses((half / IMAGES, half / LABELS)) as free:
-            return free and age_s > _ABANDONED_S
-    except OSError:
-        return age_s > _UNLOCKED_S

@@ -72,6 +72,31 @@ def _keys(sample: Sample) -> tuple[Sequence[str], int] | None:
     return keys, changed_ns
 
 
+def forget_stale(memo_path: Path, *, dry_run: bool = False) -> int:
+    """Forget digests of files that are gone or have changed; returns their number."""
+    memo = _read(memo_path)
+    fresh = {key: digest for key, digest in memo.items() if not _is_stale(key)}
+    if len(fresh) < len(memo) and not dry_run:
+        write_atomic(memo_path, json.dumps(fresh))
+    return len(memo) - len(fresh)
+
+
+def _is_stale(key: str) -> bool:
+    known, *seen = key.rsplit("|", 3)
+    # An id or a path may have a bar in it too.
+    for path in (known[bar.end() :] for bar in re.finditer(r"\|(?=/)", known)):
+        try:
+            facts = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError):  # not to be told now
+            return False
+        now = [str(n) for n in (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)]
+        if now == seen:
+            return False
+    return True
+
+
 def _read(path: Path) -> dict[str, str]:
     try:
         memo = json.loads(path.read_text(encoding="utf-8"))

@@ -189,8 +189,8 @@ def opened(images: Path, labels: Path) -> _Opened:
     Raises:
         DataError: no whole store lies there.
     """
-    image_pixels, image_index = _open(images, IMAGES)
-    label_pixels, label_index = _open(labels, LABELS)
+    image_pixels, image_index = open_folder(images, IMAGES)
+    label_pixels, label_index = open_folder(labels, LABELS)
     samples = tuple(Sample(**fields) for fields in label_index["samples"])
     bad = {int(i): text for i, text in {**label_index["bad"], **image_index["bad"]}.items()}
     histograms_NC = np.array(label_index["histograms"], dtype=np.int64).reshape(len(samples), -1)
@@ -214,17 +214,31 @@ def opened(images: Path, labels: Path) -> _Opened:
 
 def read_index(folder: Path, pixels: str) -> dict[str, Any] | None:
     """Return the index of a folder of IMAGES or LABELS, None if that is not there or not whole."""
-    try:
-        index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        size = (folder / pixels).stat().st_size
-        fits = index["version"] == FORMAT_VERSION and index["pixels"] == [pixels, size]
-        return index if fits else None
-    except (OSError, ValueError, KeyError, TypeError):
+    index = read_json(folder / INDEX)
+    if index is None or index.get("version") != FORMAT_VERSION:
         return None
+    try:
+        whole = [pixels, (folder / pixels).stat().st_size]
+    except OSError:
+        return None
+    return index if index.get("pixels") == whole else None
 
 
-def _open(folder: Path, pixels: str) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
-    """Map the pixels of a folder, mark it as in use now and until the map is gone."""
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the table in a file, None if it is not there or not a table."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return table if isinstance(table, dict) else None
+
+
+def open_folder(folder: Path, pixels: str) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+    """Map the pixels of a folder and read its index; it is in use until the map is gone.
+
+    Raises:
+        DataError: it is not there or not whole.
+    """
     try:
         with open(folder / pixels, "rb") as file:
             stays = share(file)  # before the index is read: from here on nobody removes it
