@@ -75,9 +75,9 @@ def test_an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_prune_tells_what_it_removed_and_what_remains(cache: Path) -> None:
     text = fleetseg("prune", "--dry-run").stdout
-    assert re.match(r"would remove camvid-abababab \(camvid, 20|25 kB, last used just now", text)
+    assert re.match(r"would remove camvid-abababab \(camvid, \d+ kB, last used just now", text)
     assert re.search(r"would free \d+ kB; \d+ kB would remain in ", text)
-    assert len(list(cache.iterdir())) == 4
+    assert len(list(cache.iterdir())) == 3
     text = fleetseg("prune").stdout
     assert text.startswith("removed camvid-abababab (camvid, ")
     assert "old format" in text
@@ -116,4 +116,4 @@ def test_prune_keeps_what_is_open_and_says_so(cache: Path) -> None:
 @pytest.mark.parametrize("words", [["--all", "--keep-gb", "1"], ["--older-than", "-1"]])
 def test_what_contradicts_itself_is_refused(cache: Path, words: list[str]) -> None:
     assert CliRunner().invoke(app, ["data", "cache", "prune", *words]).exit_code == 2
-    assert len(list(cache.iterdir())) == 4
+    assert len(list(cache.iterdir())) == 3
