@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from contextlib import nullcontext
 from functools import partial
 
@@ -137,6 +138,50 @@ def test_sizes_may_be_mixed_and_are_batched_together():
     conf = evaluate_pairs(model, samples, num_classes=C, batch_size=4)
     assert sorted(len(images) for images in model.seen) == [4, 4]
     assert np.array_equal(conf, plain_confusion(net(), samples))
+
+
+class Streamed:
+    """Pairs that are made when asked for, and counted while somebody holds them."""
+
+    def __init__(self, sizes: list[tuple[int, int]]) -> None:
+        self.sizes = sizes
+        self.alive = self.most_alive = 0
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int, /) -> tuple[np.ndarray, np.ndarray]:
+        ((image, label),) = pairs([self.sizes[index]])
+        self.alive += 1
+        self.most_alive = max(self.most_alive, self.alive)
+        weakref.finalize(image, self._gone)
+        return image, label
+
+    def _gone(self) -> None:
+        self.alive -= 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_images_of_many_sizes_are_not_all_held_at_once(batch_size: int):
+    sizes = [(8 + i % 50, 8 + i % 7) for i in range(200)]  # each pair of sizes comes up rarely
+    streamed = Streamed(sizes)
+    conf = evaluate_pairs(net(), streamed, num_classes=C, batch_size=batch_size)
+    assert streamed.most_alive <= 5 * batch_size + 1
+    assert streamed.alive <= batch_size  # the last batch, in the cycle of a frame
+    assert np.array_equal(conf, plain_confusion(net(), [Streamed(sizes)[i] for i in range(200)]))
+
+
+def test_sizes_that_come_in_turn_still_make_full_batches():
+    model = net()
+    evaluate_pairs(model, pairs([(16, 16), (8, 8), (24, 8), (8, 24)] * 8), num_classes=C)
+    assert [len(images) for images in model.seen] == [8, 8, 8, 8]
+
+
+def test_a_size_that_comes_often_is_batched_among_sizes_that_come_once():
+    model = net()
+    sizes = [size for i in range(20) for size in ((16, 16), (20 + i, 8))]
+    evaluate_pairs(model, pairs(sizes), num_classes=C, batch_size=4)
+    assert sorted(len(images) for images in model.seen) == [1] * 20 + [4] * 5
 
 
 def test_labels_of_several_sizes_for_images_of_one():

@@ -5,7 +5,6 @@ Shapes: N images, H x W pixels, C classes; images NHWC uint8, logits NCHW, predi
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -24,6 +23,7 @@ from fleetseg.memory import first_words, free, is_out_of_memory
 Context = Callable[[], AbstractContextManager[Any]]
 """Makes the context of each forward pass, e.g. `lambda: torch.autocast("cpu", torch.bfloat16)`."""
 
+_HELD_BATCHES = 4  # read ahead, in the search for images of one size
 _Group = list[tuple[int, Image_HWC, Label_HW]]
 
 
@@ -119,15 +119,27 @@ def evaluate_by_domain(
 
 
 def _batches_of_one_size(pairs: Pairs, batch_size: int) -> Iterator[_Group]:
-    """Yield all pairs, in batches whose images are of one size and whose labels are too."""
-    waiting: defaultdict[tuple[tuple[int, ...], tuple[int, ...]], _Group] = defaultdict(list)
+    """Yield all pairs, in batches whose images are of one size and whose labels are too.
+
+    At most a few batches are held at a time: where there are more sizes than that, the group whose
+    size has not come up for longest goes before it is full.
+    """
+    waiting: dict[tuple[tuple[int, ...], tuple[int, ...]], _Group] = {}
+    num_held = 0
     for index in range(len(pairs)):
         image_HWC, label_HW = pairs[index]
         key = (image_HWC.shape, label_HW.shape)
-        waiting[key].append((index, image_HWC, label_HW))
-        if len(waiting[key]) == batch_size:
-            yield waiting.pop(key)
-    yield from waiting.values()
+        waiting[key] = [*waiting.pop(key, ()), (index, image_HWC, label_HW)]  # now the last key
+        num_held += 1
+        if len(waiting[key]) < batch_size:
+            if num_held < _HELD_BATCHES * batch_size:
+                continue
+            key = next(iter(waiting))
+        group = waiting.pop(key)
+        num_held -= len(group)
+        yield group
+    while waiting:
+        yield waiting.pop(next(iter(waiting)))
 
 
 def _predict_in_parts(
