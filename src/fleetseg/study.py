@@ -210,7 +210,7 @@ def _client(
     return Client(
         enrolment=_enrol(name, histogram_C, len(good_train), test_pixels, abstains),
         train=pairs,
-        test=_scored(pool.pairs(pool.test, good_test), by),
+        test=scored_pairs(pool.pairs(pool.test, good_test), by),
         train_domains=frozenset(_domains(pairs.samples, by)),
     )
 
@@ -243,10 +243,11 @@ def _evaluation_set(name: str, store: Store, experiment: Experiment) -> Evaluati
     if not good:
         raise DataError("no usable labelled sample to evaluate on", where=name)
     picked = Picked((store,), tuple((0, i) for i in good))
-    return EvaluationSet(name, _scored(picked, experiment.evaluation.by))
+    return EvaluationSet(name, scored_pairs(picked, experiment.evaluation.by))
 
 
-def _scored(pairs: Picked, by: str) -> ScoredPairs:
+def scored_pairs(pairs: Picked, by: str) -> ScoredPairs:
+    """Group samples for their scores by one of their facts."""
     return ScoredPairs(pairs, _domains(pairs.samples, by))
 
 

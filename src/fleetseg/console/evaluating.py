@@ -11,7 +11,6 @@ from typing import Any
 import typer
 from rich.text import Text
 
-from fleetseg.baselines import test_sets
 from fleetseg.config import Experiment, SourceConfig
 from fleetseg.console import count, say, stderr_console, stdout_console
 from fleetseg.console.reading import reading
@@ -22,6 +21,7 @@ from fleetseg.data.sample import Pairs
 from fleetseg.data.sources import evenly_spaced, open_source
 from fleetseg.data.store import Store, View
 from fleetseg.errors import DataError, ModelError
+from fleetseg.evaluated import open_test_sets
 from fleetseg.evaluation.pictures import side_by_side
 from fleetseg.evaluation.predict import evaluate_by_domain, predict
 from fleetseg.evaluation.scores import Scores, add_up, score_domains, sum_confs
@@ -29,7 +29,6 @@ from fleetseg.learning.hardware import resolve
 from fleetseg.models.folder import load_model
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.scoring import Conf_CC
-from fleetseg.study import prepare
 
 _BATCH = 8
 _PICTURES = 16
@@ -148,9 +147,7 @@ def evaluate_on(path: Path, experiment: Experiment, progress: Any = None) -> Eva
             where=experiment.name,
             cure="Add [[data.evaluation]] or partition.holdout",
         )
-    data = experiment.data.model_copy(update={"size": size_hw})
-    study = prepare(experiment.model_copy(update={"data": data}), progress)
-    sets = test_sets(study)
+    sets, bad = open_test_sets(experiment, size_hw, progress)
     conf_by_domain = add_up(
         [_confs(model, part.scored.pairs, part.scored.domains) for part in sets]
     )
@@ -158,7 +155,7 @@ def evaluate_on(path: Path, experiment: Experiment, progress: Any = None) -> Eva
         scores=Scores.of(sum_confs(conf_by_domain), space),
         by_domain=score_domains(conf_by_domain, space),
         num_images=sum(len(part.scored) for part in sets),
-        bad=study.bad,
+        bad=bad,
         pictures=(),
     )
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from fleetseg.data.building import Plan, build, facts_of
 from fleetseg.data.decoding import Size_HW, file_code
-from fleetseg.data.digests import sample_digests
+from fleetseg.data.digests import known_digests, sample_digests
 from fleetseg.data.halves import new_half, sweep
 from fleetseg.data.labels import LabelSpace, projection
 from fleetseg.data.sample import Source
@@ -105,18 +105,80 @@ def open_stores(
         DataError: the source is empty, the disk is full, or the cache folder cannot be written.
         ConfigError: the source's labels cannot be projected to `space`.
     """
+    found = _get(source, size_hw, space, cache_dir, native_labels, progress)
+    return tuple(Store.load(found.images, found.labels[n]) for n in native_labels)
+
+
+def find_store(
+    source: Source,
+    *,
+    size_hw: tuple[int, int],
+    space: LabelSpace,
+    cache_dir: Path,
+    native_labels: bool,
+) -> Store | None:
+    """Open a source if it was decoded like this before, else None; no file of it is read.
+
+    Raises:
+        ConfigError: the source's labels cannot be projected to `space`.
+    """
+    digests = known_digests(source, cache_dir / MEMO)
+    if digests is None:
+        return None
+    with _disk_troubles(cache_dir):
+        found = _find(cache_dir, _plan(source, digests, size_hw, space), (native_labels,))
+    return None if found.missing else Store.load(found.images, found.labels[native_labels])
+
+
+def label_histograms(
+    source: Source,
+    *,
+    size_hw: tuple[int, int],
+    space: LabelSpace,
+    cache_dir: Path,
+    progress: Progress | None = None,
+) -> npt.NDArray[np.int64]:
+    """Return `Store.histograms_NC` of labels at `size_hw` without decoding images.
+
+    Raises:
+        DataError, ConfigError: as for `open_stores`.
+    """
+    found = _get(source, size_hw, space, cache_dir, (False,), progress, images=False)
+    _, index = open_folder(found.labels[False], LABELS)
+    return np.array(index["histograms"], dtype=np.int64).reshape(len(source.samples), -1)
+
+
+def _plan(
+    source: Source,
+    digests: tuple[tuple[str, str], ...],
+    size_hw: tuple[int, int],
+    space: LabelSpace,
+) -> Plan:
+    table = projection(source.space, space)
+    return Plan(source, digests, (int(size_hw[0]), int(size_hw[1])), space, table)
+
+
+def _get(
+    source: Source,
+    size_hw: tuple[int, int],
+    space: LabelSpace,
+    cache_dir: Path,
+    native_labels: Sequence[bool],
+    progress: Progress | None,
+    *,
+    images: bool = True,
+) -> _Found:
+    """Find labels, and images if wanted, or make them."""
     if not source.samples:
         raise DataError("no samples", where=source.name, cure="Check the root and the split")
-    table = projection(source.space, space)
-    size_hw = (int(size_hw[0]), int(size_hw[1]))
+    projection(source.space, space)  # before files are read
     with _disk_troubles(cache_dir):
         cache_dir.mkdir(parents=True, exist_ok=True)
-        digests = sample_digests(source, cache_dir / MEMO)
-        plan = Plan(source, digests, size_hw, space, table)
-        found = _find(cache_dir, plan, native_labels)
+        plan = _plan(source, sample_digests(source, cache_dir / MEMO), size_hw, space)
+        found = _find(cache_dir, plan, native_labels, images=images)
         for _ in range(_ATTEMPTS):
             if not found.missing:
-                return tuple(Store.load(found.images, found.labels[n]) for n in native_labels)
+                return found
             found = _make(found, plan, cache_dir, progress)
     raise DataError("stores are removed as fast as they are made", where=cache_dir)
 
@@ -132,12 +194,14 @@ class _Found:
     held: list[npt.NDArray[np.uint8]]  # maps, which keep the parts in use
 
 
-def _find(cache_dir: Path, plan: Plan, native_labels: Iterable[bool]) -> _Found:
+def _find(
+    cache_dir: Path, plan: Plan, native_labels: Iterable[bool], *, images: bool = True
+) -> _Found:
     """Look for the parts of some stores, and say so where the files lie elsewhere now."""
     name = re.sub(r"[^\w.-]+", "_", plan.source.name)[:60].lstrip(".")
-    images = cache_dir / f"{name}-images-{plan.images_key[:32]}"
-    found = _Found(images, {}, (), frozenset({images}), [])
-    index = _hold(images, IMAGES, found)
+    images_at = cache_dir / f"{name}-images-{plan.images_key[:32]}"
+    found = _Found(images_at, {}, (), frozenset({images_at} if images else ()), [])
+    index = _hold(images_at, IMAGES, found)
     if index is not None:
         native_hw = tuple(None if hw is None else (hw[0], hw[1]) for hw in index["native_hw"])
         found = replace(found, native_hw=native_hw, missing=frozenset())
@@ -218,11 +282,11 @@ def _make(found: _Found, plan: Plan, cache_dir: Path, progress: Progress | None)
             if images_at is not None:
                 _publish(images_at, found.images)
             # Now that the images' own sizes are known, two kinds of labels may have become one.
-            final = _find(cache_dir, plan, found.labels)
+            final = _find(cache_dir, plan, found.labels, images=images)
             for native, at in labels_at.items():
                 _publish(at, final.labels[native])
             opened.cache_clear()
-            return _find(cache_dir, plan, found.labels)
+            return _find(cache_dir, plan, found.labels, images=images)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(cache_dir, num_bytes, shutil.disk_usage(cache_dir).free) from None

@@ -88,6 +88,8 @@ def _beside(test: set[int], samples: Sequence[Sample], gap: int) -> set[int]:
 
 
 def _split(numbers: Sequence[int], test: tuple[int, ...], beside: set[int]) -> Split:
-    left = [n for n in numbers if n not in set(test)]
+    held_out = set(test)
+    left = [n for n in numbers if n not in held_out]
     train = [n for n in left if n not in beside] or left[:1]
-    return Split(tuple(train), test, tuple(n for n in left if n not in train))
+    trained = set(train)
+    return Split(tuple(train), test, tuple(n for n in left if n not in trained))
