@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
+from fleetseg.data.aspect import aspect_note
 from fleetseg.data.cache import Picked, Store, default_cache_dir, open_stores
 from fleetseg.data.holdout import Split, hold_out
 from fleetseg.data.labels import LabelSpace, label_space
@@ -110,7 +112,9 @@ def prepare(experiment: Experiment, progress: Progress | None = None) -> Study:
     if not taking_part({name: client.enrolment for name, client in clients.items()}):
         reasons = {client.enrolment.abstains for client in clients.values()}
         raise DataError("no client can take part", got="; ".join(sorted(reasons)))
-    notes = _notes(pool, split, list(named.values()), clients, experiment.partition)
+    notes = _notes(
+        pool, split, list(named.values()), clients, experiment.partition, experiment.data.size
+    )
     return Study(space, clients, evaluation, manifest, tuple(notes), bool(manifest.held_out))
 
 
@@ -124,6 +128,7 @@ def prepare_server(experiment: Experiment, progress: Progress | None = None) -> 
     evaluation, named = _open_evaluation(experiment, space, progress)
     manifest = Manifest(clients={}, evaluation=_evaluated(named))
     notes = tuple(_BAD + text for store in named.values() for text in store.bad.values())
+    notes += tuple(_squeezed(list(named.values()), experiment.data.size))
     held_out = experiment.partition.holdout > 0
     return Study(space, {}, evaluation, manifest, notes, held_out)
 
@@ -285,10 +290,12 @@ def _notes(
     stores: Sequence[Store],
     clients: Mapping[str, Client],
     partition: PartitionConfig,
+    size_hw: tuple[int, int],
 ) -> list[str]:
     notes = []
     for store in (*pool.train, *stores):
         notes += [_BAD + text for text in store.bad.values()]
+    notes += _squeezed((*pool.train, *stores), size_hw)
     for name, client in clients.items():
         if client.enrolment.abstains:
             notes.append(f"client {name} abstains: {client.enrolment.abstains}")
@@ -304,3 +311,13 @@ def _notes(
             f"{listing(untested)}: too few frames to hold any out, so not scored themselves"
         )
     return notes
+
+
+def _squeezed(stores: Sequence[Store], size_hw: tuple[int, int]) -> list[str]:
+    """Note each source whose images have another aspect ratio than the working size."""
+    notes = []
+    for store in stores:
+        name = f"{store.samples[0].dataset}/{store.samples[0].split}"
+        counts = Counter(hw for hw in store.native_hw if hw is not None)
+        notes.append(aspect_note(name, counts, size_hw))
+    return list(dict.fromkeys(note for note in notes if note is not None))

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from fleetseg.data.decoding import Decoded, Size_HW, Wanted, decode
+from fleetseg.data.decoding import Decoded, Size_HW, Wanted, decode, image_settings
 from fleetseg.data.labels import LabelSpace, Table
 from fleetseg.data.locking import share
 from fleetseg.data.sample import Label_HW, Source
@@ -47,7 +47,8 @@ class Plan:
     def images_key(self) -> str:
         """Digest of all that the pixels of the images depend on, except where the files lie."""
         rows = [[s.id, d[0]] for s, d in zip(self.source.samples, self.digests, strict=True)]
-        return _sha256([FORMAT_VERSION, IMAGES, self.size_hw, rows])
+        settings = image_settings(self.source)
+        return _sha256([FORMAT_VERSION, IMAGES, self.size_hw, settings, rows])
 
     def labels_key(self, size_hw: Size_HW | None) -> str:
         """Digest of all that the labels at a size (None: their own) and their facts depend on."""

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleetseg.data.building import Plan, build, facts_of
-from fleetseg.data.decoding import Size_HW, file_code
+from fleetseg.data.decoding import Size_HW, file_settings
 from fleetseg.data.digests import known_digests, sample_digests
 from fleetseg.data.halves import new_half, sweep
 from fleetseg.data.labels import LabelSpace, projection
@@ -315,7 +315,7 @@ def _num_bytes(
 
 def _mean_pixels(plan: Plan, native_hw: tuple[Size_HW | None, ...]) -> float | None:
     sizes = [hw for hw in native_hw if hw is not None]
-    if not native_hw and file_code(plan.source) is not None:
+    if not native_hw and file_settings(plan.source) is not None:
         for sample in evenly_spaced(plan.source.samples, _PROBES):
             with suppress(BadSample):
                 sizes.append(image_size(sample.image))

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fleetseg.config import SourceConfig
+from fleetseg.config import DataConfig, SourceConfig
+from fleetseg.data.aspect import aspect_note
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Sample, Source
 from fleetseg.data.sources import LAYOUTS, SPLITS
@@ -132,6 +133,7 @@ def report_lines(report: CheckReport) -> list[str]:
     for duplicate in report.duplicates:
         which = "same label" if duplicate.same_label else "DIFFERENT labels"
         lines.append(f"same image, {which}: " + ", ".join(duplicate.samples))
+    lines += [f"note: {note}" for note in _aspect_notes(report)]
     lines += [f"bad: {bad.sample}: {bad.file}: {bad.text}" for bad in report.bad]
     return lines
 
@@ -158,6 +160,15 @@ def _detect_here(path: Path) -> list[SourceConfig]:
         if found := splits(path):
             return [SourceConfig(kind=kind, root=str(path), split=split) for split in found]
     return []
+
+
+def _aspect_notes(report: CheckReport) -> list[str]:
+    counts = {}
+    for size, count in report.sizes.items():
+        width, height = size.split("x")
+        counts[int(height), int(width)] = count
+    note = aspect_note(report.name, counts, DataConfig().size, "the default data.size")
+    return [] if note is None else [note]
 
 
 def _bad(sample: Sample, error: BadSample) -> Bad:

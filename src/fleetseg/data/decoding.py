@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,6 @@ from PIL import Image
 from fleetseg.data.labels import IGNORE, LabelSpace, Table
 from fleetseg.data.sample import Image_HWC, Label_HW, Sample, Source
 from fleetseg.data.sources import reading
-from fleetseg.data.sources.coding import LabelCode
 from fleetseg.errors import BadSample
 
 T = TypeVar("T")
@@ -46,18 +45,21 @@ def decode(sample: Sample, native_hw: Size_HW | None, wanted: Wanted) -> Decoded
 
     `native_hw` is the size of the image, if it is known.
     """
-    code = file_code(wanted.source)
+    how = file_settings(wanted.source)
     image: Image_HWC | BadSample | None
     label: Label_HW | BadSample | None
-    if code is None:
+    if how is None:
         image, label = _both(sample, wanted.source)
     else:
-        image = _attempt(lambda: reading.read_image(sample.image)) if wanted.images else None
+        settings = image_settings(wanted.source)
+        image = None
+        if wanted.images:
+            image = _attempt(lambda: reading.read_image(sample.image, **settings))
         if isinstance(image, np.ndarray):
             native_hw = image.shape[0], image.shape[1]
         label = None
         if wanted.label_sizes:
-            label = _attempt(lambda: _label(sample, native_hw, wanted.source.space, code))
+            label = _attempt(lambda: _label(sample, native_hw, how))
     if isinstance(image, np.ndarray):
         native_hw = image.shape[0], image.shape[1]
         image = resized_image(image, wanted.size_hw)
@@ -65,13 +67,18 @@ def decode(sample: Sample, native_hw: Size_HW | None, wanted: Wanted) -> Decoded
     return Decoded(image, native_hw, tuple(_flavour(sample, label, to, wanted) for to in sizes))
 
 
-def file_code(source: Source) -> LabelCode | None:
-    """Return how label files become train ids, for a source that is read by `read_sample` only."""
+def file_settings(source: Source) -> dict[str, Any] | None:
+    """Return how `read_sample` reads the files of a source; None if the source reads otherwise."""
     read = source.read
     if not isinstance(read, partial) or read.func is not reading.read_sample or read.args:
         return None
-    # With further settings, its images would be read in another way than by `read_image`.
-    return read.keywords["code"] if set(read.keywords) == {"space", "code"} else None
+    return dict(read.keywords)
+
+
+def image_settings(source: Source) -> dict[str, Any]:
+    """Return the settings of a source's way of reading that images depend on, labels aside."""
+    how = source.read.keywords if isinstance(source.read, partial) else {}
+    return {name: value for name, value in how.items() if name not in ("space", "code")}
 
 
 def _both(
@@ -81,18 +88,16 @@ def _both(
     return (pair, pair) if isinstance(pair, BadSample) else pair
 
 
-def _label(
-    sample: Sample, native_hw: Size_HW | None, space: LabelSpace, code: LabelCode
-) -> Label_HW | None:
+def _label(sample: Sample, native_hw: Size_HW | None, how: dict[str, Any]) -> Label_HW | None:
     """Read a label, and the head of its image for the size where that is not known yet."""
     known = native_hw is not None
     size_hw = native_hw or reading.image_size(sample.image)
     try:
-        return reading.read_label_of(sample, size_hw, space=space, code=code)
+        return reading.read_label_of(sample, size_hw, space=how["space"], code=how["code"])
     except BadSample:
         if known:
             raise
-        return reading.read_sample(sample, space=space, code=code)[1]  # heads do not tell all
+        return reading.read_sample(sample, **how)[1]  # heads do not tell all
 
 
 def _attempt(work: Callable[[], T]) -> T | BadSample:
