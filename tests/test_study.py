@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.engines.fleet import tiny_experiment
 
 import fleetseg
+from fleetseg import study as study_module
 from fleetseg.baselines import centralised, local_only
-from fleetseg.config import Experiment
+from fleetseg.config import Experiment, SourceConfig
+from fleetseg.data.sample import Sample
 from fleetseg.study import Study, prepare
 
 
@@ -115,3 +119,60 @@ def test_confusion_matrices_of_clients_pool_to_the_fleet_s(cache: Path, tmp_path
     whole_CC = np.array(run.scores["confusion"])
     assert np.array_equal(sum(by_client), whole_CC)
     assert np.array_equal(sum(by_domain), whole_CC)
+
+
+class Counted(tuple[Any, ...]):
+    """Facts of samples that count how many are looked at."""
+
+    looked_at = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        type(self).looked_at += len(self)
+        return super().__iter__()
+
+    def __getitem__(self, index: Any) -> Any:
+        type(self).looked_at += 1
+        return super().__getitem__(index)
+
+
+class Listed:
+    """Stands for an opened store of many samples in many drives; there are no pixels."""
+
+    def __init__(self, count: int, drives: int, split: str = "train") -> None:
+        self.samples = Counted(
+            Sample(
+                f"t/{split}/{i}", "t", split, "", "", "d", sequence=f"{split}{i % drives}", frame=i
+            )
+            for i in range(count)
+        )
+        self.digests = Counted((f"{split}{i}", "") for i in range(count))
+        self.bad: dict[int, str] = {}
+        self.labelled = np.ones(count, np.bool_)
+        self.histograms_NC = np.ones((count, 11), np.int64)
+        self.native_hw = ((192, 256),) * count
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+@pytest.mark.parametrize("partition", [{"kind": "natural"}, {"kind": "iid", "clients": 250}])
+@pytest.mark.parametrize("holdout", [0.0, 0.25])
+def test_the_work_grows_with_samples_not_with_samples_times_clients(
+    monkeypatch: pytest.MonkeyPatch, partition: dict[str, Any], holdout: float
+) -> None:
+    count = 2000
+
+    def listed(config: SourceConfig, *_: object) -> tuple[Listed, ...]:
+        return (Listed(count, 250) if config.split == "train" else Listed(10, 1, "val"),) * 2
+
+    monkeypatch.setattr(study_module, "_open_stores", listed)
+    Counted.looked_at = 0
+    experiment = Experiment.model_validate(
+        {
+            "partition": {**partition, "holdout": holdout},
+            "data": {"evaluation": [{"split": "val"}]},
+            "evaluation": {"on_clients": True},
+        }
+    )
+    assert len(prepare(experiment).clients) == 250
+    assert Counted.looked_at < 25 * count

@@ -117,3 +117,24 @@ def test_two_countries_hold_out_frames_of_both(real_data: Path) -> None:
     by_set = {k: sum(s.dataset == k for s in tests) for k in ("camvid", "idd_lite")}
     assert abs(by_set["camvid"] - 37) <= 12
     assert abs(by_set["idd_lite"] - 140) <= 12
+
+
+class Compared(int):
+    """A number that counts how often it is compared."""
+
+    comparisons = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.comparisons += 1
+        return super().__eq__(other)
+
+    __hash__ = int.__hash__
+
+
+def test_the_work_grows_with_the_frames_of_a_client_not_with_their_square() -> None:
+    frames = [Sample(f"t/{i}", "t", "train", "", "", "d", frame=i) for i in range(1000)]
+    config = PartitionConfig(holdout=0.3, holdout_gap=3)
+    Compared.comparisons = 0
+    split = hold_out({"a": [Compared(i) for i in range(1000)]}, frames, config)["a"]
+    assert (len(split.train), len(split.gap), len(split.test)) == (697, 3, 300)
+    assert Compared.comparisons < 20_000
