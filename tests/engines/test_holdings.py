@@ -77,7 +77,8 @@ def test_several_sources_are_one_vehicle_s_too(cache: Path, experiment: Experime
 
 
 def test_the_experiment_says_how_much_is_held_out(cache: Path, experiment: Experiment) -> None:
-    holding_out = experiment.model_copy(update={"partition": PartitionConfig(holdout=0.34, holdout_gap=0)})
+    partition = PartitionConfig(holdout=0.34, holdout_gap=0)
+    holding_out = experiment.model_copy(update={"partition": partition})
     (client,) = open_clients(Holdings("depot", (AMBER,)), holding_out).values()
     assert (len(client.train), len(client.test)) == (2, 1)
 
