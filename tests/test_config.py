@@ -408,3 +408,15 @@ def test_fuzz_one_value(path: str, value: Any) -> None:
 
 def test_source_defaults_are_the_synthetic_street() -> None:
     assert Experiment().data.sources == (SourceConfig(kind="synthetic"),)
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "exp.toml").write_bytes(b'\xef\xbb\xbfname = "x"\r\n')
+    assert load_experiment(tmp_path / "exp.toml").name == "x"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+def test_a_file_in_another_encoding_is_told(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "exp.toml").write_bytes('name = "\u00fc"'.encode(encoding))
+    with pytest.raises(ConfigError, match=r"not valid TOML \(.*save .* as UTF-8\)"):
+        load_experiment(tmp_path / "exp.toml")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleetseg.errors import CheckpointError
-from fleetseg.files import write_atomic
+from fleetseg.files import read_text, write_atomic
 
 
 def names(folder: Path) -> list[str]:
@@ -114,3 +114,25 @@ def test_content_is_on_the_disk_before_the_rename_and_the_name_after(
     monkeypatch.setattr(os, "replace", spy_replace)
     write_atomic(tmp_path / "a", b"x")
     assert steps == ["sync file", "rename", "sync folder"]
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_texts_are_read_with_or_without_a_byte_order_mark(
+    tmp_path: Path, start: bytes, end: str
+) -> None:
+    (tmp_path / "a").write_bytes(start + f"käfer{end}b".encode())
+    assert read_text(tmp_path / "a") == "käfer\nb"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_wide_texts_are_told_from_damage(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a").write_bytes("name = 1".encode(encoding))
+    with pytest.raises(ValueError, match="UTF-16 or UTF-32: save it as UTF-8"):
+        read_text(tmp_path / "a")
+
+
+def test_the_line_of_a_foreign_character_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes("a = 1\nb = 'straße'".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"line 2 is not UTF-8 \(byte 0xdf\)"):
+        read_text(tmp_path / "a")

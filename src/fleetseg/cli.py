@@ -161,9 +161,9 @@ def data_check(
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Read every sample once and list each bad file with what is wrong.
+    """Read every sample once, list bad files with what is wrong, and note what is seldom meant.
 
-    The exit code is 1 if there is one.
+    The exit code is 1 if there is a bad file, or an image that lies in two splits.
 
     \b
     Examples:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from fleetseg.config import Experiment, SourceConfig
 from fleetseg.errors import ConfigError
+from fleetseg.files import read_text
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -24,7 +25,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         ConfigError: with the file, the key, what was got, what was expected and the nearest match.
     """
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        fields = tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise ConfigError("experiment file not found", where=path) from None
     except OSError as error:

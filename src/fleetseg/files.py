@@ -1,7 +1,8 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of one."""
+"""Writing files so that a crash leaves the old one or the new one; reading what people wrote."""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 from pathlib import Path
@@ -29,6 +30,26 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             raise disk_full(path, len(content)) from None
         raise
     sync_folder(path.parent)
+
+
+def read_text(path: Path) -> str:
+    """Read a text file that a person may have saved: UTF-8, with or without a byte-order mark.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is in another encoding; the text says which, where that can be told.
+    """
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
+        raise ValueError("the text is UTF-16 or UTF-32: save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"line {line} is not UTF-8 (byte 0x{data[error.start]:02x}): save the text as UTF-8"
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def disk_full(path: Path, num_bytes: int) -> CheckpointError:

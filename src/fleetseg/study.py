@@ -13,13 +13,20 @@ import numpy as np
 from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
 from fleetseg.data.aspect import aspect_note
 from fleetseg.data.cache import Picked, Store, default_cache_dir, open_stores
+from fleetseg.data.grouping import one_group, require_known
 from fleetseg.data.holdout import Split, hold_out
 from fleetseg.data.labels import LabelSpace, label_space
-from fleetseg.data.manifest import Entry, Manifest, require_no_leaks, shared_drives
+from fleetseg.data.manifest import (
+    Entry,
+    Manifest,
+    repeated_images,
+    require_no_leaks,
+    shared_drives,
+)
 from fleetseg.data.partition import partition
 from fleetseg.data.sample import Pairs, Sample, ScoredPairs
 from fleetseg.data.sources import open_source
-from fleetseg.errors import DataError
+from fleetseg.data.unusable import no_usable_sample, nobody_takes_part, unseen_classes
 from fleetseg.federation.client import Client
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.texts import listing
@@ -102,6 +109,8 @@ def prepare(experiment: Experiment, progress: Progress | None = None) -> Study:
     """
     space = label_space(experiment.data.label_space)
     pool = _open_pool(experiment, space, progress)
+    if pool.test:
+        require_known(pool.samples, experiment.evaluation.by, key="evaluation.by")
     histograms_NC = np.concatenate([store.histograms_NC for store in pool.train])
     held = partition(experiment.partition, pool.samples, histograms_NC, experiment.seed)
     split = hold_out(held, pool.samples, experiment.partition)
@@ -110,11 +119,16 @@ def prepare(experiment: Experiment, progress: Progress | None = None) -> Study:
     manifest = _manifest(pool, split, named)
     require_no_leaks(manifest)
     if not taking_part({name: client.enrolment for name, client in clients.items()}):
-        reasons = {client.enrolment.abstains for client in clients.values()}
-        raise DataError("no client can take part", got="; ".join(sorted(reasons)))
+        raise nobody_takes_part(
+            [client.enrolment.abstains for client in clients.values()], pool.train
+        )
     notes = _notes(
         pool, split, list(named.values()), clients, experiment.partition, experiment.data.size
     )
+    trained = [pool.owner_N[n] for part in split.values() for n in pool.good(part.train)]
+    notes += one_group(pool.samples, experiment.partition)
+    notes += [*repeated_images(manifest), *unseen_classes(pool.train, trained, space)]
+    notes.sort(key=lambda note: note.startswith(_BAD))  # many bad samples must not hide the rest
     return Study(space, clients, evaluation, manifest, tuple(notes), bool(manifest.held_out))
 
 
@@ -246,7 +260,8 @@ def _names(stores: Sequence[Store]) -> list[str]:
 def _evaluation_set(name: str, store: Store, experiment: Experiment) -> EvaluationSet:
     good = [i for i in range(len(store)) if i not in store.bad and store.labelled[i]]
     if not good:
-        raise DataError("no usable labelled sample to evaluate on", where=name)
+        raise no_usable_sample(name, store)
+    require_known(store.samples, experiment.evaluation.by, key="evaluation.by")
     picked = Picked((store,), tuple((0, i) for i in good))
     return EvaluationSet(name, scored_pairs(picked, experiment.evaluation.by))
 

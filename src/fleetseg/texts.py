@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 
@@ -35,3 +37,18 @@ def size_text(num_bytes: float) -> str:
         if amount >= 1:
             return f"{amount:.1f} {unit}" if amount < 9.95 else f"{amount:,.0f} {unit}"
     return f"{num_bytes:.0f} bytes"
+
+
+def composed(name: str) -> str:
+    r"""Return a file's name in Unicode's composed form (NFC), as a text that can be written.
+
+    Macs write file names decomposed and other systems composed: the two look the same and are not.
+    Bytes of a name that are not UTF-8, which Python holds as lone surrogates, become %XX.
+
+    >>> composed("Mu\u0308nchen") == "M\u00fcnchen"
+    True
+    >>> composed(b"k\xf6ln".decode("utf-8", "surrogateescape"))
+    'k%F6ln'
+    """
+    text = re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
+    return unicodedata.normalize("NFC", text)

@@ -101,6 +101,22 @@ def test_missing_file_and_empty_folder(tmp_path: Path) -> None:
         read_leaf(tmp_path)
 
 
+def test_folder_as_a_mac_left_it(tmp_path: Path) -> None:
+    write(tmp_path / "all_data_0.JSON", {"a": {"x": ["1"]}})
+    (tmp_path / "._all_data_0.json").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "older.json").mkdir()
+    assert read_leaf(tmp_path) == {"a": [("1", None)]}
+
+
+def test_file_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = write(tmp_path / "split.json", {"a": {"x": ["1"]}})
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_leaf(path) == {"a": [("1", None)]}
+    path.write_text(path.read_text(encoding="utf-8-sig"), encoding="utf-16")
+    with pytest.raises(DataError, match="UTF-16 or UTF-32: save it as UTF-8"):
+        read_leaf(path)
+
+
 # ------------------------------------------------------------------ matching
 
 
@@ -118,6 +134,13 @@ def test_paths_match_by_their_end() -> None:
 
 def test_leading_slashes_and_backslashes_do_not_matter() -> None:
     assert matched({"a": ["/images/1.png"]}, ["D:\\gta5\\images\\1.png"]) == {"a": (0,)}
+
+
+def test_unicode_form_and_case_of_the_suffix_do_not_matter() -> None:
+    assert matched({"a": ["ko\u0308ln/1.JPG"]}, ["/d/k\u00f6ln/1.jpeg"]) == {"a": (0,)}
+    assert matched({"a": ["1.png"]}, ["/d/1.PNG"]) == {"a": (0,)}
+    with pytest.raises(DataError, match="in no data set"):
+        matched({"a": ["1.png"]}, ["/d/1.jpg"])
 
 
 def test_part_of_a_folder_name_is_no_match() -> None:

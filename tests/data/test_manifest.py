@@ -17,6 +17,7 @@ from fleetseg.data.manifest import (
     find_leaks,
     is_manifest,
     match_manifest,
+    repeated_images,
     require_no_leaks,
     shared_drives,
 )
@@ -205,6 +206,54 @@ def test_unreadable_pictures_are_not_copies_of_each_other() -> None:
     assert find_leaks(lost) == []
 
 
+def test_equal_images_of_two_clients_are_told_and_no_leak() -> None:
+    black = Manifest({"a": (entry("1", "b"), entry("2")), "b": (entry("3", "b"), entry("4"))})
+    assert find_leaks(black) == []
+    assert repeated_images(black) == [
+        "1 image that vehicles share, byte for byte: d/train/1 (a) and d/train/3 (b)"
+    ]
+
+
+def test_equal_images_within_a_client_are_told() -> None:
+    still = Manifest({"a": (entry("1", "p"), entry("2", "p"), entry("3", "q"), entry("4", "q"))})
+    (note,) = repeated_images(still)
+    assert note.startswith("2 images that one vehicle has more than once, byte for byte: d/train/1")
+
+
+def test_held_out_sets_may_have_equal_images() -> None:
+    built = Manifest({}, {"a": (entry("1", "p"),), "b": (entry("2", "p"),)})
+    assert find_leaks(built) == repeated_images(built) == []
+
+
+def test_equal_images_are_leaks_where_one_is_scored() -> None:
+    built = Manifest({"a": (entry("1", "p"),)}, {"b": (entry("2", "p"),)})
+    assert len(find_leaks(built)) == 1
+    assert len(find_leaks(Manifest({"a": (entry("1", "p"),)}, {"a": (entry("2", "p"),)}))) == 1
+
+
+def test_ids_are_equal_whatever_their_unicode_form() -> None:
+    built = Manifest(
+        {"a": (Entry("d/train/\u00fc", "", ""),)}, {"b": (Entry("d/train/u\u0308", "", ""),)}
+    )
+    assert len(find_leaks(built)) == 1
+
+
+def test_samples_are_found_whatever_their_unicode_form() -> None:
+    listed = Manifest({"a": (Entry("d/train/u\u0308", "", ""),)})
+    assert match_manifest(listed, held("\u00fc"), HERE) == {"a": (0,)}
+
+
+def test_manifest_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    SPLIT.write(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert is_manifest(path)
+    assert Manifest.read(path) == SPLIT
+    path.write_text(path.read_text(encoding="utf-8-sig"), encoding="utf-16")
+    with pytest.raises(DataError, match="UTF-16 or UTF-32: save it as UTF-8"):
+        Manifest.read(path)
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2), st.integers(0, 6)), max_size=8))
 def test_leaks_are_found_exactly_where_two_sides_meet(rows: list[tuple[int, int, int]]) -> None:
     # Owners 0-2 train, 3 is the held-out set of client 0, 4 an evaluation set.
@@ -216,8 +265,9 @@ def test_leaks_are_found_exactly_where_two_sides_meet(rows: list[tuple[int, int,
         held_out={"0": tuple(owned[3])},
         evaluation={"val": tuple(owned[4])},
     )
+    # Equal images of two clients are told by `repeated_images`, and no leak.
     expected = any(
-        one.id == two.id or one.image_sha256 == two.image_sha256
+        one.id == two.id or (other > 2 and one.image_sha256 == two.image_sha256)
         for trainer in range(3)
         for other in range(5)
         if other != trainer

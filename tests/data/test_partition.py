@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fleetseg.config import PartitionConfig, SourceConfig
@@ -63,7 +63,12 @@ def fleets(draw: st.DrawFn) -> list[Sample]:
             max_size=6,
         )
     )
-    return [s for (dataset, name), count in groups.items() for s in drive(name, count, dataset)]
+    assume({d for d, _ in groups} == {d for d, name in groups if name})  # some drive is known
+    return [
+        s
+        for (dataset, name), count in groups.items()
+        for s in drive(name, count, dataset, city=name[:1])
+    ]
 
 
 @st.composite

@@ -15,19 +15,26 @@ from fleetseg.config import Experiment, SourceConfig
 from fleetseg.console import count, say, stderr_console, stdout_console
 from fleetseg.console.reading import reading
 from fleetseg.console.tables import Holding, holdings_table
-from fleetseg.data.check import CheckReport, check, detect, report_lines
+from fleetseg.data.check import CheckReport, check, detect, report_lines, shared_images
 from fleetseg.data.labels import label_space
 from fleetseg.data.sources import SPLITS, open_source
 from fleetseg.data.synthetic import open_synthetic, write_dataset
 from fleetseg.errors import ConfigError, DataError, unknown_name
 from fleetseg.study import Study, prepare
 
+_BAD_LISTED = 10
+
 
 def check_and_show(path: Path, *, kind: str, split: str, as_json: bool) -> int:
-    """Look data sets over and list every bad file; the exit code is 1 if there is one."""
+    """Look data sets over and list what is wrong; the exit code is 1 if a run would stumble on it.
+
+    That is a bad file, or an image that lies in two splits.
+    """
     console, num_bad = stdout_console(), 0
+    reports: dict[str, list[CheckReport]] = {}  # by root
     for number, config in enumerate(_configs(path, kind, split)):
         report = _check(config, quiet=as_json)
+        reports.setdefault(config.root, []).append(report)
         num_bad += len(report.bad)
         if as_json:
             typer.echo(json.dumps(report.to_dict()))
@@ -35,11 +42,19 @@ def check_and_show(path: Path, *, kind: str, split: str, as_json: bool) -> int:
         if number:
             console.print()
         for line in report_lines(report):
-            style = "red" if line.startswith("bad: ") else ""
-            say(console, line, "yellow" if "DIFFERENT labels" in line else style)
+            say(console, line, _style(line))
+    shared = [line for those in reports.values() for line in shared_images(those)]
+    for line in shared:
+        say(stderr_console() if as_json else console, line, "bold red")
     if num_bad and not as_json:
         say(console, f"{count(num_bad, 'bad sample')}; a run would skip and list them", "bold red")
-    return 1 if num_bad else 0
+    return 1 if num_bad or shared else 0
+
+
+def _style(line: str) -> str:
+    if line.startswith("bad: "):
+        return "red"
+    return "yellow" if line.startswith("note: ") or "DIFFERENT labels" in line else ""
 
 
 def _check(config: SourceConfig, *, quiet: bool) -> CheckReport:
@@ -103,8 +118,11 @@ def partition_and_show(experiment: Experiment, out: Path | None, *, as_json: boo
     say(console, _legend(space.classes, space.colours))
     for part in study.evaluation:
         say(console, f"evaluation on {part.name}: {count(len(part.scored), 'image')}")
-    for note in study.notes:
+    many = len(study.bad) - _BAD_LISTED
+    for note in study.notes[: -many if many > 0 else None]:  # bad samples come last
         console.print(Text(f"note: {note}", "yellow"))
+    if many > 0:
+        say(console, f"and {count(many, 'more bad sample')}: see fleetseg data check", "yellow")
     images = sum(h.images for h in holdings)
     say(console, f"{count(len(holdings), 'vehicle')}, {count(images, 'usable image')}, no leaks")
     if out is not None:

@@ -20,6 +20,7 @@ from fleetseg.data.labels import LabelSpace, label_space
 from fleetseg.data.sample import Pairs
 from fleetseg.data.sources import evenly_spaced, open_source
 from fleetseg.data.store import Store, View
+from fleetseg.data.unusable import no_usable_sample
 from fleetseg.errors import DataError, ModelError
 from fleetseg.evaluated import open_test_sets
 from fleetseg.evaluation.pictures import side_by_side
@@ -32,6 +33,7 @@ from fleetseg.scoring import Conf_CC
 
 _BATCH = 8
 _PICTURES = 16
+_BAD_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,10 @@ def _show(result: Evaluated, what: str, *, as_json: bool) -> None:
     for line in score_lines(result.scores.to_dict(), critical):
         console.print(Text(line))
     say(console, f"{count(result.num_images, 'image')} of {what}")
-    for text in result.bad:
+    for text in result.bad[:_BAD_LISTED]:
         say(console, f"bad sample skipped: {text}", "yellow")
+    if (more := len(result.bad) - _BAD_LISTED) > 0:
+        say(console, f"and {count(more, 'more bad sample')}: see fleetseg data check", "yellow")
 
 
 def evaluate(
@@ -115,7 +119,7 @@ def evaluate(
     )
     good = [i for i in range(len(store)) if i not in store.bad and store.labelled[i]]
     if not good:
-        raise DataError("no usable labelled sample to evaluate on", where=config.root or None)
+        raise no_usable_sample(f"{store.samples[0].dataset}/{config.split}", store)
     conf_by_domain = _confs(model, View(store, good), [store.samples[i].domain for i in good])
     return Evaluated(
         scores=Scores.of(sum_confs(conf_by_domain), space),

@@ -5,9 +5,11 @@ Suffix: C = class.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,23 @@ import numpy.typing as npt
 from fleetseg.config import DataConfig, SourceConfig
 from fleetseg.data.aspect import aspect_note
 from fleetseg.data.labels import IGNORE
-from fleetseg.data.sample import Sample, Source
+from fleetseg.data.remarks import (
+    class_remarks,
+    dark_remarks,
+    one_bit_remarks,
+    reason,
+    turn_remarks,
+)
+from fleetseg.data.sample import Image_HWC, Label_HW, Sample, Source
 from fleetseg.data.sources import LAYOUTS, SPLITS
-from fleetseg.data.sources.indexing import subfolders, wrong_layout
+from fleetseg.data.sources.coding import shortened
+from fleetseg.data.sources.headers import Header, read_header
+from fleetseg.data.sources.indexing import wrong_layout
+from fleetseg.data.sources.walking import on_disk, subfolders
 from fleetseg.errors import BadSample, DataError
+
+Digests = tuple[str, str]  # SHA-256 of an image and of its label
+_LISTED = 10  # of alike faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +73,15 @@ class CheckReport:
     void_pixels: int  # of the good labels
     bad: tuple[Bad, ...]
     duplicates: tuple[Duplicate, ...]
+    notes: tuple[str, ...]  # what is legal, but seldom meant
+    images: dict[str, str]  # SHA-256 of each good image -> its file
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON values; class pixels by class name."""
-        fields = {key: getattr(self, key) for key in self.__dataclass_fields__}
+        fields = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "images"}
         fields["pixels"] = dict(zip(self.classes, fields.pop("pixels_C").tolist(), strict=True))
         fields["classes"] = list(self.classes)
+        fields["notes"] = list(self.notes)
         fields["bad"] = [{"sample": b.sample, "file": b.file, "text": b.text} for b in self.bad]
         fields["duplicates"] = [
             {"samples": list(d.samples), "same_label": d.same_label} for d in self.duplicates
@@ -78,23 +96,17 @@ def check(source: Source, progress: Callable[[int, int], None] | None = None) ->
         source: an opened data set.
         progress: called after each sample with (done, total).
     """
-    pixels = np.zeros(256, dtype=np.int64)
-    sizes: Counter[str] = Counter()
-    num_labelled = 0
-    bad: list[Bad] = []
-    seen: dict[str, list[tuple[str, str]]] = {}  # image digest -> (sample id, label digest)
+    seen = _Seen()
     for done, sample in enumerate(source.samples, start=1):
+        header = seen.look_at(sample)
         try:
             image_HWC, label_HW = source.read(sample)
-            image_digest, label_digest = source.digest(sample)
+            digests = source.digest(sample)
         except BadSample as error:
-            bad.append(_bad(sample, error))
+            seen.bad.append(_bad(sample, error))
         else:
-            sizes[f"{image_HWC.shape[1]}x{image_HWC.shape[0]}"] += 1
-            if label_HW is not None:
-                num_labelled += 1
-                pixels += np.bincount(label_HW.ravel(), minlength=256)
-            seen.setdefault(image_digest, []).append((sample.id, label_digest))
+            (seen.brightest_deep if header.deep else seen.brightest).append(int(image_HWC.max()))
+            seen.add(sample, image_HWC, label_HW, digests)
         if progress is not None:
             progress(done, len(source.samples))
     return CheckReport(
@@ -104,19 +116,69 @@ def check(source: Source, progress: Callable[[int, int], None] | None = None) ->
         splits=_counts(source, "split"),
         domains=_counts(source, "domain"),
         sequences=_counts(source, "sequence"),
-        sizes=dict(sizes.most_common()),
+        sizes=dict(seen.sizes.most_common()),
         num_samples=len(source.samples),
-        num_labelled=num_labelled,
-        num_unlabelled=len(source.samples) - len(bad) - num_labelled,
-        pixels_C=pixels[: source.space.num_classes],
-        void_pixels=int(pixels[IGNORE]),
-        bad=tuple(bad),
-        duplicates=_duplicates(seen),
+        num_labelled=seen.num_labelled,
+        num_unlabelled=len(source.samples) - len(seen.bad) - seen.num_labelled,
+        pixels_C=seen.pixels[: source.space.num_classes],
+        void_pixels=int(seen.pixels[IGNORE]),
+        bad=tuple(seen.bad),
+        duplicates=_duplicates(seen.twins),
+        notes=(*source.notes, *seen.notes(source)),
+        images={image: twins[0][0].image for image, twins in seen.twins.items()},
     )
 
 
+@dataclass
+class _Seen:
+    """What the samples read so far add up to."""
+
+    pixels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    sizes: Counter[str] = field(default_factory=Counter)
+    num_labelled: int = 0
+    bad: list[Bad] = field(default_factory=list)
+    # Image digest -> each sample that has it, with its label's digest.
+    twins: dict[str, list[tuple[Sample, str]]] = field(default_factory=dict)
+    brightest: list[int] = field(default_factory=list)
+    brightest_deep: list[int] = field(default_factory=list)  # of 16-bit files
+    turns: Counter[str] = field(default_factory=Counter)
+    turned_labels: int = 0
+    one_bit_labels: int = 0
+
+    def look_at(self, sample: Sample) -> Header:
+        """Count what the headers of its files tell, and return the image's."""
+        image, label = read_header(sample.image), read_header(sample.label or "")
+        self.turns[image.turn] += 1
+        self.turned_labels += bool(label.turn)
+        self.one_bit_labels += label.one_bit
+        return image
+
+    def add(
+        self, sample: Sample, image_HWC: Image_HWC, label_HW: Label_HW | None, digests: Digests
+    ) -> None:
+        """Count a good sample."""
+        self.sizes[f"{image_HWC.shape[1]}x{image_HWC.shape[0]}"] += 1
+        self.twins.setdefault(digests[0], []).append((sample, digests[1]))
+        if label_HW is not None:
+            self.num_labelled += 1
+            self.pixels += np.bincount(label_HW.ravel(), minlength=256)
+
+    def notes(self, source: Source) -> list[str]:
+        """Return what should be told of all of them."""
+        code = source.read.keywords.get("code") if isinstance(source.read, partial) else None
+        own, pixels_C = code is not None and not code.cure, self.pixels[: source.space.num_classes]
+        total, classes = sum(self.sizes.values()), source.space.classes
+        num_samples = len(source.samples)
+        return [
+            *class_remarks(classes, pixels_C, int(self.pixels[IGNORE]), own=own),
+            *one_bit_remarks(self.one_bit_labels, classes),
+            *dark_remarks(self.brightest, self.brightest_deep, total, own=own),
+            *turn_remarks(self.turns, self.turned_labels, num_samples),
+        ]
+
+
 def report_lines(report: CheckReport) -> list[str]:
-    """Return the report as plain lines of text; everything is listed, nothing shortened but drives.
+    """Return the report as plain lines of text; of many alike faults only the first are listed.
 
     Class shares are of the labelled pixels without void, void's is of all pixels.
     """
@@ -130,11 +192,29 @@ def report_lines(report: CheckReport) -> list[str]:
     ]
     if report.num_labelled:
         lines += ["class pixels (share of labelled pixels, void left out):", *_class_lines(report)]
-    for duplicate in report.duplicates:
-        which = "same label" if duplicate.same_label else "DIFFERENT labels"
-        lines.append(f"same image, {which}: " + ", ".join(duplicate.samples))
-    lines += [f"note: {note}" for note in _aspect_notes(report)]
-    lines += [f"bad: {bad.sample}: {bad.file}: {bad.text}" for bad in report.bad]
+    lines += [f"note: {note}" for note in (*report.notes, *_aspect_notes(report))]
+    lines += [_twins_line(duplicate) for duplicate in report.duplicates[:_LISTED]]
+    if len(report.duplicates) > _LISTED:
+        lines.append(f"and {len(report.duplicates) - _LISTED:,} more images that occur repeatedly")
+    return lines + _bad_lines(report.bad)
+
+
+def shared_images(reports: Sequence[CheckReport]) -> list[str]:
+    """Tell of images in two splits: a run that trains on one and scores on the other leaks.
+
+    Args:
+        reports: of splits of one data set.
+    """
+    lines = []
+    for one, other in itertools.combinations(reports, 2):
+        both = [i for i in one.images if i in other.images and one.images[i] != other.images[i]]
+        if both:
+            names = " and ".join("/".join((r.name, *r.splits)) for r in (one, other))
+            example = f"{one.images[both[0]]} is {other.images[both[0]]}"
+            lines.append(
+                f"{len(both)} equal images lie in {names}, e.g. {example}: a run that trains on "
+                "one and is scored on the other is refused"
+            )
     return lines
 
 
@@ -147,7 +227,7 @@ def detect(path: Path) -> list[SourceConfig]:
     if not path.is_dir():
         raise DataError("folder not found", where=path)
     found = _detect_here(path) or [
-        config for name in subfolders(path) for config in _detect_here(path / name)
+        config for name in subfolders(path) for config in _detect_here(on_disk(path / name))
     ]
     if not found:
         looked_for = [f"{layout} [{kind}]" for kind in LAYOUTS for layout in LAYOUTS[kind]]
@@ -180,12 +260,30 @@ def _counts(source: Source, fact: str) -> dict[str, int]:
     return dict(sorted(Counter(getattr(sample, fact) for sample in source.samples).items()))
 
 
-def _duplicates(seen: dict[str, list[tuple[str, str]]]) -> tuple[Duplicate, ...]:
+def _duplicates(twins_of: dict[str, list[tuple[Sample, str]]]) -> tuple[Duplicate, ...]:
     return tuple(
-        Duplicate(tuple(name for name, _ in twins), len({label for _, label in twins}) == 1)
-        for twins in seen.values()
+        Duplicate(tuple(s.id for s, _ in twins), len({label for _, label in twins}) == 1)
+        for twins in twins_of.values()
         if len(twins) > 1
     )
+
+
+def _twins_line(duplicate: Duplicate) -> str:
+    which = "same label" if duplicate.same_label else "DIFFERENT labels"
+    return f"same image, {which}: {shortened(list(duplicate.samples))}"
+
+
+def _bad_lines(bad: Sequence[Bad]) -> list[str]:
+    """List bad samples by what is wrong with them, the first of each kind and how many more."""
+    alike: dict[str, list[Bad]] = {}
+    for each in bad:
+        alike.setdefault(reason(each.text), []).append(each)
+    lines = []
+    for what, those in alike.items():
+        lines += [f"bad: {each.sample}: {each.file}: {each.text}" for each in those[:_LISTED]]
+        if len(those) > _LISTED:
+            lines.append(f"bad: {len(those) - _LISTED:,} more samples: {what}")
+    return lines
 
 
 def _class_lines(report: CheckReport) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from fleetseg.config import PartitionConfig
 from fleetseg.data.manifest import Drive, Manifest, drive_of, is_manifest
 from fleetseg.data.sample import Sample
+from fleetseg.texts import composed
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def hold_out(
 def _as_listed(
     client: str, numbers: Sequence[int], samples: Sequence[Sample], manifest: Manifest
 ) -> Split:
-    test_ids = {entry.id for entry in manifest.held_out.get(client, ())}
+    test_ids = {composed(entry.id) for entry in manifest.held_out.get(client, ())}
     train = tuple(n for n in numbers if samples[n].id not in test_ids)
     return Split(train, tuple(n for n in numbers if samples[n].id in test_ids))
 

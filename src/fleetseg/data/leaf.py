@@ -14,13 +14,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fleetseg.data.sample import Sample
+from fleetseg.data.sources.walking import SUFFIXES, is_foreign
 from fleetseg.errors import DataError
+from fleetseg.files import read_text
+from fleetseg.texts import composed
 
 Users = dict[str, list[tuple[str, str | None]]]
 """Client -> (path of the image, path of the label or None), as the split names them."""
 
 _FORMAT = '{"users": [...], "num_samples": [...], "user_data": {user: {"x": [...], "y": [...]}}}'
 _LISTED = 10
+_SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
 
 
 def read_leaf(path: Path) -> Users:
@@ -31,7 +35,7 @@ def read_leaf(path: Path) -> Users:
     Raises:
         DataError: a missing or malformed file, or a user that stands in two files.
     """
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    files = sorted(filter(_is_split_file, path.iterdir())) if path.is_dir() else [path]
     if not files:
         raise DataError("no split files (*.json) in this folder", where=path)
     users: Users = {}
@@ -49,9 +53,13 @@ def read_leaf(path: Path) -> Users:
     return users
 
 
+def _is_split_file(path: Path) -> bool:
+    return path.suffix.lower() == ".json" and not is_foreign(path.name) and path.is_file()
+
+
 def _read_file(path: Path) -> Users:
     try:
-        fields: Any = json.loads(path.read_text(encoding="utf-8"))
+        fields: Any = json.loads(read_text(path))
     except FileNotFoundError:
         raise DataError("split file not found", where=path, cure="Check partition.file") from None
     except ValueError as error:
@@ -99,6 +107,8 @@ def match_samples(
 ) -> dict[str, tuple[int, ...]]:
     """Find each named image among the samples: its path must be the end of the sample's path.
 
+    Names are equal whatever their Unicode form, and whether a suffix is .JPG, .jpg or .jpeg.
+
     Raises:
         DataError: listing the images that no sample has, that several samples have, or that two
             clients hold.
@@ -137,8 +147,11 @@ def _images(users: Users) -> Iterator[tuple[str, str]]:
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    parts = PurePosixPath(path.replace("\\", "/")).parts
-    return tuple(part for part in parts if part not in ("/", ".")) or (path,)
+    whole = PurePosixPath(composed(path).replace("\\", "/"))
+    suffix = whole.suffix.lower()
+    if suffix in SUFFIXES:
+        whole = whole.with_suffix(_SAME.get(suffix, suffix))
+    return tuple(part for part in whole.parts if part not in ("/", ".")) or (path,)
 
 
 def _refuse(images: Sequence[str], what: str, where: Path, cure: str) -> None:

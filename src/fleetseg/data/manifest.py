@@ -13,7 +13,8 @@ from typing import Any
 
 from fleetseg.data.sample import Sample
 from fleetseg.errors import DataError, LeakError
-from fleetseg.files import write_atomic
+from fleetseg.files import read_text, write_atomic
+from fleetseg.texts import composed
 
 FORMAT_VERSION = 1
 
@@ -60,7 +61,7 @@ class Manifest:
             DataError: it is missing, malformed, or its digest does not fit its content.
         """
         try:
-            fields: Any = json.loads(path.read_text(encoding="utf-8"))
+            fields: Any = json.loads(read_text(path))
         except FileNotFoundError:
             raise DataError("manifest not found", where=path) from None
         except ValueError as error:
@@ -126,20 +127,20 @@ def _entries(rows: Any, where: str) -> tuple[Entry, ...]:
 def find_leaks(manifest: Manifest) -> list[str]:
     """List every sample that stands on two sides, by its id or by the content of its image.
 
-    Two clients may share none, and no client may train on what anybody is scored on. An evaluation
-    set may overlap other sets that only score.
+    No client may train on what anybody is scored on, and no sample may belong to two clients. Two
+    clients may have equal images (see `repeated_images`), and sets that only score may overlap.
     """
     holders_of: dict[str, dict[_Owner, str]] = {}  # id or image -> its owners, and its id there
     leaks: list[str] = []
     for owner, entry in _owned(manifest):
-        keys = {"id": entry.id, "image": entry.image_sha256}
+        keys = {"id": composed(entry.id), "image": entry.image_sha256}
         found: str | None = None
         for kind, key in keys.items():
             if not key:  # a file that could not be read has no digest
                 continue
             holders = holders_of.setdefault(f"{kind} {key}", {})
             for other, other_id in holders.items():
-                if found is None and _clash(owner, other):
+                if found is None and _clash(owner, other, kind):
                     where = f"in {_SIDES[other[0]]} {other[1]} and {_SIDES[owner[0]]} {owner[1]}"
                     twin = "" if kind == "id" else f", where the same image is {other_id}"
                     found = f"{entry.id} is {where}{twin}"
@@ -149,9 +150,30 @@ def find_leaks(manifest: Manifest) -> list[str]:
     return leaks
 
 
-def _clash(owner: _Owner, other: _Owner) -> bool:
+def _clash(owner: _Owner, other: _Owner, kind: str) -> bool:
+    if owner == other:
+        return False
     sides = {owner[0], other[0]}
-    return owner != other and ("clients" in sides or sides == {"held_out"})
+    trained_and_scored = "clients" in sides and len(sides) == 2
+    return trained_and_scored or (kind == "id" and sides in ({"clients"}, {"held_out"}))
+
+
+def repeated_images(manifest: Manifest) -> list[str]:
+    """Note how many images the clients train on more than once, byte for byte: legal, but told."""
+    holders_of: dict[str, list[tuple[str, str]]] = {}  # image -> (client, id of the sample)
+    for client in sorted(manifest.clients):
+        for entry in manifest.clients[client]:
+            if entry.image_sha256:
+                holders_of.setdefault(entry.image_sha256, []).append((client, entry.id))
+    notes = []
+    within = [each for each in holders_of.values() if len(each) > len({c for c, _ in each})]
+    between = [each for each in holders_of.values() if len({c for c, _ in each}) > 1]
+    for found, where in ((within, "one vehicle has more than once"), (between, "vehicles share")):
+        if found:
+            example = " and ".join(f"{name} ({client})" for client, name in found[0][:2])
+            what = "1 image" if len(found) == 1 else f"{len(found)} images"
+            notes.append(f"{what} that {where}, byte for byte: {example}")
+    return notes
 
 
 def is_manifest(path: Path) -> bool:
@@ -172,10 +194,10 @@ def match_manifest(
     Raises:
         DataError: some samples of a client are here and others are not.
     """
-    number_of = {sample.id: number for number, sample in enumerate(samples)}
+    number_of = {composed(sample.id): number for number, sample in enumerate(samples)}
     held = {}
     for client, entries in manifest.clients.items():
-        ids = [entry.id for entry in (*entries, *manifest.held_out.get(client, ()))]
+        ids = [composed(entry.id) for entry in (*entries, *manifest.held_out.get(client, ()))]
         here = [number_of[name] for name in ids if name in number_of]
         if here and len(here) < len(ids):
             missing = [name for name in ids if name not in number_of]

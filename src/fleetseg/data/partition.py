@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fleetseg import rng
 from fleetseg.config import PartitionConfig
+from fleetseg.data.grouping import require_known
 from fleetseg.data.leaf import match_samples, read_leaf
 from fleetseg.data.manifest import Manifest, is_manifest, match_manifest
 from fleetseg.data.sample import Sample
@@ -72,6 +73,7 @@ def _natural(in_time: Sequence[int], samples: Sequence[Sample], config: Partitio
             got=f"piece = {config.piece}, clients = {config.clients}",
             cure="Set one: samples per client, or the number of clients",
         )
+    require_known(samples, config.by, key="partition.by")
     datasets: dict[str, Groups] = {}
     for number in in_time:
         sample = samples[number]

@@ -77,3 +77,4 @@ class Source:
     samples: tuple[Sample, ...]
     read: Callable[[Sample], tuple[Image_HWC, Label_HW | None]] = field(repr=False)
     digest: Callable[[Sample], tuple[str, str]] = field(repr=False)
+    notes: tuple[str, ...] = ()  # what `data check` tells of the files beside the samples

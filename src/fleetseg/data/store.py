@@ -24,7 +24,7 @@ from fleetseg.data.locking import share
 from fleetseg.data.sample import Image_HWC, Label_HW, Pairs, Sample
 from fleetseg.errors import BadSample, DataError
 
-FORMAT_VERSION = 3  # raise it whenever the same files would give other bytes
+FORMAT_VERSION = 4  # raise it whenever the same files would give other bytes
 IMAGES, LABELS, INDEX = "images.u8", "labels.u8", "index.json"
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import fleetseg
 from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import ConfigError, ModelError
-from fleetseg.files import write_atomic
+from fleetseg.files import read_text, write_atomic
 from fleetseg.models.build import build_model, is_known, wrap
 from fleetseg.models.segmenter import Segmenter
 
@@ -180,8 +180,8 @@ def _find(path: Path) -> Path:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        config = json.loads(read_text(path))
+    except ValueError as error:
         raise ModelError("damaged model config", where=path, got=str(error)) from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__

@@ -11,6 +11,7 @@ from fleetseg.config import SourceConfig
 from fleetseg.data.sample import Sample, Source
 from fleetseg.data.sources import camvid, cityscapes, folder, idd_lite
 from fleetseg.errors import DataError, unknown_name
+from fleetseg.texts import composed
 
 
 def _open_synthetic(config: SourceConfig) -> Source:
@@ -72,7 +73,8 @@ def _of_sequences(samples: Sequence[Sample], config: SourceConfig) -> Sequence[S
     if not config.sequences:
         return samples
     known = sorted({sample.sequence for sample in samples})
-    for name in config.sequences:
+    wanted = {composed(name) for name in config.sequences}
+    for name in sorted(wanted):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             rest = len(known) - 10
@@ -84,5 +86,4 @@ def _of_sequences(samples: Sequence[Sample], config: SourceConfig) -> Sequence[S
                 + (f" and {rest} more" if rest > 0 else ""),
                 cure=f"Did you mean '{near[0]}'?" if near else None,
             )
-    wanted = set(config.sequences)
     return [sample for sample in samples if sample.sequence in wanted]

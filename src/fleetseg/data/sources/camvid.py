@@ -10,6 +10,7 @@ http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,9 +34,10 @@ from fleetseg.data.sources.indexing import (
     ordered,
     pair,
     stems,
-    subfolders,
+    without_siblings,
 )
 from fleetseg.data.sources.reading import digest, read_sample
+from fleetseg.data.sources.walking import subfolders
 
 LOOKED_FOR = (
     "train/ with trainannot/ (SegNet)",
@@ -45,10 +47,15 @@ LOOKED_FOR = (
 _SPLITS = ("train", "val", "test")
 _RAW, _APPROVED = "701_StillsRaw_full", "LabeledApproved_full"
 
+# Names of what lies beside frames in some copies: colour labels, and labels as palette indices.
+_SIBLINGS = ("_L", "_P")
+
 _IDS = LabelCode(
     table=CAMVID_SEGNET_TO_TRAIN,
     known=(*range(CAMVID_SEGNET_VOID + 1), IGNORE),
     expected="0-10, or 11 or 255 to ignore",
+    colours=(*CAMVID_11.colours, (0, 0, 0)),
+    colour_ids=(*range(CAMVID_11.num_classes), IGNORE),
     cure="Is this label from another data set, or colour-coded? SegNet's CamVid has ids 0-11",
 )
 _COLOURS = LabelCode(
@@ -56,6 +63,7 @@ _COLOURS = LabelCode(
     known=(*range(len(CAMVID_32_COLOURS)), IGNORE),
     expected="CamVid's 32 colours",
     colours=CAMVID_32_COLOURS,
+    colour_ids=tuple(CAMVID_32_TO_TRAIN[: len(CAMVID_32_COLOURS)].tolist()),
     always_colours=True,  # a palette file's indices are the writer's, its colours CamVid's
     cure="CamVid's colours must match exactly: use the original labels, not resized or JPEG ones",
 )
@@ -74,7 +82,7 @@ def splits(root: Path) -> tuple[str, ...]:
     """Return the splits found below root; () if it is not CamVid."""
     folders = subfolders(root)
     if _RAW in folders:
-        named = {published_split(stem) for stem in stems(root / _RAW)}
+        named = {published_split(stem) for stem in _frames(root / _RAW)}
         return tuple(s for s in _SPLITS if s in named) + (("all",) if "" in named else ())
     # A split without labels counts only beside one that shows that this is CamVid.
     if not any(f"{s}{e}" in folders for s in _SPLITS for e in ("annot", "_labels")):
@@ -92,8 +100,12 @@ def open_camvid(config: SourceConfig) -> Source:
     root = existing_root(config)
     check_split(config, root, _openable(root), LOOKED_FOR)
     layout = _layout(root, config.split)
-    images = stems(layout.images)
-    labels = _labels(layout) if layout.labels.is_dir() else None
+    images = _frames(layout.images)
+    labels: dict[str, str] | None = None
+    notes: tuple[str, ...] = ()
+    if layout.labels.is_dir():
+        images, labels, notes = without_siblings(images, _labels(layout))
+        images = {s: path for s, path in images.items() if s in labels or re.search(r"[0-9]", s)}
     pairs = pair(
         images,
         labels,
@@ -107,7 +119,7 @@ def open_camvid(config: SourceConfig) -> Source:
     ]
     check_not_empty(samples, layout.images)
     read = partial(read_sample, space=CAMVID_11, code=layout.code)
-    return Source("camvid", CAMVID_11, ordered(samples), read, digest)
+    return Source("camvid", CAMVID_11, ordered(samples), read, digest, notes)
 
 
 def published_split(stem: str) -> str:
@@ -144,10 +156,17 @@ def _layout(root: Path, split: str) -> _Layout:
     return _Layout(root / split, root / f"{split}annot", "", _IDS)
 
 
+def _frames(folder: Path) -> dict[str, str]:
+    return stems(folder, but_not=_SIBLINGS)
+
+
 def _labels(layout: _Layout) -> dict[str, str]:
-    # Some Kaggle copies name labels like images, so the ending is taken off where it is there.
-    found = stems(layout.labels)
-    return {stem.removesuffix(layout.label_ending): path for stem, path in found.items()}
+    if not layout.label_ending:
+        return stems(layout.labels, but_not=_SIBLINGS)
+    # Some Kaggle copies name labels like images; where both names are there, the published one is
+    # the label.
+    named = stems(layout.labels, layout.label_ending)
+    return stems(layout.labels, but_not=_SIBLINGS) | named
 
 
 def _sample(split: str, stem: str, image: str, label: str | None) -> Sample:

@@ -1,11 +1,15 @@
 """Cityscapes: leftImg8bit/<split>/<city>/<city>_<drive>_<frame>_leftImg8bit.png and gtFine/.
 
+The folders may lie where the archives unpack to: leftImg8bit_trainvaltest/leftImg8bit/ and
+gtFine_trainvaltest/gtFine/. The frames of train_extra have coarse labels only: gtCoarse/.
+
 Cordts et al.: The Cityscapes dataset for semantic urban scene understanding, CVPR 2016,
 https://www.cityscapes-dataset.com
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,26 +30,39 @@ from fleetseg.data.sources.indexing import (
     ordered,
     pair,
     stems,
-    subfolders,
 )
 from fleetseg.data.sources.reading import digest, read_sample
+from fleetseg.data.sources.walking import on_disk, subfolders
+from fleetseg.texts import composed
 
 LOOKED_FOR = ("leftImg8bit/<split>/<city>/*_leftImg8bit.png with gtFine/",)
-_RAW, _TRAIN = "_gtFine_labelIds", "_gtFine_labelTrainIds"
+_IMAGE, _RAW, _TRAIN = "_leftImg8bit", "_labelIds", "_labelTrainIds"
+_COARSE_SPLIT = "train_extra"
+_DUMMIES = (
+    "The labels of Cityscapes' test split are not public, and the files are dummies: use "
+    "split = 'val'; leave any other such sample out"
+)
 _RAW_CODE = LabelCode(
     table=CITYSCAPES_ID_TO_TRAIN,
     known=(*range(CITYSCAPES_RAW_IDS), IGNORE),
     expected="raw Cityscapes ids 0-33, or 255",
+    void_cure=_DUMMIES,
 )
-_TRAIN_CODE = train_id_code(
-    CITYSCAPES_19, cure="Raw Cityscapes ids belong in a file named *_gtFine_labelIds.png"
+_TRAIN_CODE = replace(
+    train_id_code(
+        CITYSCAPES_19, cure="Raw Cityscapes ids belong in a file named *_gtFine_labelIds.png"
+    ),
+    void_cure=_DUMMIES,
 )
 
 
 def splits(root: Path) -> tuple[str, ...]:
     """Return the splits found below root; () if it is not Cityscapes."""
-    images = root / "leftImg8bit"
-    return subfolders(images) if next(images.glob("*/*/*_leftImg8bit.*"), None) else ()
+    found: dict[str, dict[str, str]] = {}
+    for images in _folders(root, "leftImg8bit"):
+        for split in subfolders(images):
+            found[split] = found.get(split) or stems(on_disk(images / split), _IMAGE)
+    return tuple(sorted(found)) if any(found.values()) else ()
 
 
 def open_cityscapes(config: SourceConfig) -> Source:
@@ -57,23 +74,36 @@ def open_cityscapes(config: SourceConfig) -> Source:
     """
     root = existing_root(config)
     check_split(config, root, splits(root), LOOKED_FOR)
-    images = root / "leftImg8bit" / config.split
-    labels = root / "gtFine" / config.split
+    images = _split_folder(root, "leftImg8bit", config.split)
+    labels, kind = _split_folder(root, "gtFine", config.split), "gtFine"
+    if composed(config.split) == _COARSE_SPLIT and not labels.is_dir():
+        labels, kind = _split_folder(root, "gtCoarse", config.split), "gtCoarse"
     pairs = pair(
-        stems(images, "_leftImg8bit"),
-        _labels(labels) if labels.is_dir() else None,
-        image_at=lambda stem: images / f"{stem}_leftImg8bit.png",
-        label_at=lambda stem: labels / f"{stem}{_RAW}.png",
+        stems(images, _IMAGE),
+        _labels(labels, kind) if labels.is_dir() else None,
+        image_at=lambda stem: images / f"{stem}{_IMAGE}.png",
+        label_at=lambda stem: labels / f"{stem}_{kind}{_RAW}.png",
     )
-    samples = ordered(_sample(config.split, *each) for each in pairs)
+    samples = ordered(_sample(composed(config.split), *each) for each in pairs)
     check_not_empty(samples, images)
     return Source("cityscapes", CITYSCAPES_19, samples, _read, digest)
 
 
-def _labels(folder: Path) -> dict[str, str]:
+def _folders(root: Path, name: str) -> list[Path]:
+    """Return the folders of this name: at the root, and within those of the archives."""
+    archives = [root / f for f in subfolders(root) if f.startswith(f"{name}_train")]
+    return [f for f in (root / name, *(a / name for a in archives)) if f.is_dir()]
+
+
+def _split_folder(root: Path, name: str, split: str) -> Path:
+    places = [on_disk(folder / split) for folder in _folders(root, name)]
+    return next((place for place in places if place.is_dir()), root / name / split)
+
+
+def _labels(folder: Path, kind: str) -> dict[str, str]:
     # labelIds win: they are the original. labelTrainIds are derived, and where files were scaled
     # down each kind was scaled by itself (the two differ in 77 of 32,768 pixels of one sample).
-    return stems(folder, _TRAIN) | stems(folder, _RAW)
+    return stems(folder, f"_{kind}{_TRAIN}") | stems(folder, f"_{kind}{_RAW}")
 
 
 _read_raw = partial(read_sample, space=CITYSCAPES_19, code=_RAW_CODE)
@@ -87,6 +117,7 @@ def _read(sample: Sample) -> tuple[Image_HWC, Label_HW | None]:
 
 def _sample(split: str, stem: str, image: str, label: str | None) -> Sample:
     city, _, name = stem.rpartition("/")
+    city = city.rpartition("/")[2] or name.partition("_")[0]
     drive = name.rpartition("_")[0]
     return Sample(
         id=f"cityscapes/{split}/{stem}",

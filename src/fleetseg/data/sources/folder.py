@@ -1,11 +1,15 @@
 """Your own pictures: images/ and masks/ with equal stems, and classes.toml.
 
+Or each mask has the stem of its image and one and the same ending: a.jpg with a_mask.png.
+
 classes.toml is either `space = "camvid11"` (a built-in label space) or
 
     classes = ["road", "person"]                 # train id = position
     colours = [[128, 64, 128], [220, 20, 60]]    # optional; also decodes colour-coded masks
     critical = ["person"]                        # optional
-    ignore = [254]                               # optional: ids that mean void, beside 255
+    values = [0, 255]                            # optional: the id of each class in the masks
+    ignore = [254, [0, 0, 0]]                    # optional: ids and colours that mean void, as 255
+    bits = 12                                    # optional: that 16-bit grey images use
     name = "depot"                               # optional: name of the data set
 
 Folders below images/ are domains. Splits are <split>/images/ with <split>/masks/, or, for the
@@ -16,6 +20,7 @@ any split's name.
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,19 +29,23 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from fleetseg.config import SourceConfig
 from fleetseg.data.labels import IGNORE, LABEL_SPACES, Colour, LabelSpace, label_space
 from fleetseg.data.sample import Sample, Source
-from fleetseg.data.sources.coding import train_id_code
+from fleetseg.data.sources.coding import LabelCode, train_id_code
 from fleetseg.data.sources.indexing import (
     check_not_empty,
     check_split,
+    common_ending,
     existing_root,
     last_number,
     ordered,
     pair,
     stems,
-    subfolders,
+    without_siblings,
 )
 from fleetseg.data.sources.reading import digest, read_sample
+from fleetseg.data.sources.walking import on_disk, subfolders
 from fleetseg.errors import DataError
+from fleetseg.files import read_text
+from fleetseg.texts import composed
 
 LOOKED_FOR = (
     "images/ with masks/ and classes.toml",
@@ -54,7 +63,21 @@ class _Classes(BaseModel):
     classes: list[str] = []
     colours: list[list[int]] = []
     critical: list[str] = []
-    ignore: list[int] = []
+    ignore: list[int | list[int]] = []
+    values: list[int] = []
+    bits: int = 16
+
+    @property
+    def void_ids(self) -> tuple[int, ...]:
+        return tuple(each for each in self.ignore if isinstance(each, int))
+
+    @property
+    def void_colours(self) -> tuple[Colour, ...]:
+        return tuple((e[0], e[1], e[2]) for e in self.ignore if isinstance(e, list))
+
+    @property
+    def num_classes(self) -> int:
+        return LABEL_SPACES[self.space].num_classes if self.space else len(self.classes)
 
     @model_validator(mode="after")
     def _fits_together(self) -> _Classes:
@@ -68,14 +91,31 @@ class _Classes(BaseModel):
             raise ValueError("`classes` must be distinct names, at most 255")
         if self.colours and len(self.colours) != len(self.classes):
             raise ValueError(f"{len(self.colours)} colours for {len(self.classes)} classes")
-        if not all(len(c) == 3 and all(0 <= v <= 255 for v in c) for c in self.colours):
+        colours = [*self.colours, *(each for each in self.ignore if isinstance(each, list))]
+        if not all(len(c) == 3 and all(0 <= v <= 255 for v in c) for c in colours):
             raise ValueError("a colour is [red, green, blue], each 0-255")
         if len({tuple(c) for c in self.colours}) != len(self.colours):
             raise ValueError("two classes share a colour")
         if not set(self.critical) <= set(self.classes):
             raise ValueError("`critical` names a class that is not in `classes`")
-        if not all(0 <= i <= IGNORE for i in self.ignore):
-            raise ValueError("`ignore` ids are 0-255")
+        return self
+
+    @model_validator(mode="after")
+    def _names_ids(self) -> _Classes:
+        taken = LABEL_SPACES[self.space].colours if self.space else self.colours
+        if {tuple(c) for c in taken} & set(self.void_colours):
+            raise ValueError("`ignore` names the colour of a class")
+        if self.num_classes + len(self.void_colours) > IGNORE:
+            raise ValueError("at most 255 colours, those under `ignore` included")
+        if not all(0 <= i <= IGNORE for i in (*self.void_ids, *self.values)):
+            raise ValueError("ids in `ignore` and `values` are 0-255")
+        if self.values and len(self.values) != self.num_classes:
+            raise ValueError(f"{len(self.values)} values for {self.num_classes} classes")
+        distinct = {*self.values} - {*self.void_ids}
+        if len(distinct) != len(self.values):
+            raise ValueError("`values` are distinct, and none of them is under `ignore`")
+        if not 8 <= self.bits <= 16:
+            raise ValueError("`bits` is 8-16")
         return self
 
 
@@ -86,7 +126,7 @@ def splits(root: Path) -> tuple[str, ...]:
     # Without classes.toml here, a folder of any other name is a data set of its own, not a split.
     any_name = (root / "classes.toml").is_file()
     names = tuple(name for name in subfolders(root) if any_name or name in _SPLIT_NAMES)
-    return tuple(name for name in names if (root / name / "images").is_dir())
+    return tuple(name for name in names if (on_disk(root / name) / "images").is_dir())
 
 
 def open_folder(config: SourceConfig) -> Source:
@@ -99,19 +139,50 @@ def open_folder(config: SourceConfig) -> Source:
     root = existing_root(config)
     images, masks = _image_and_mask_folders(config, root)
     classes = _read_classes(root, images.parent)
-    dataset = classes.name or root.resolve().name
+    dataset = composed(classes.name or root.resolve().name)
     space = _space(classes, dataset)
+    files = _files(stems(images), masks)
     pairs = pair(
-        stems(images),
-        stems(masks) if masks.is_dir() else None,
+        files.images,
+        files.labels,
         image_at=lambda stem: images / f"{stem}.png",
-        label_at=lambda stem: masks / f"{stem}.png",
+        label_at=lambda stem: masks / f"{stem}{files.ending}.png",
     )
-    samples = ordered(_sample(dataset, config.split, *each) for each in pairs)
+    samples = ordered(_sample(dataset, composed(config.split), *each) for each in pairs)
     check_not_empty(samples, images)
-    colours = space.colours if classes.space or classes.colours else ()
-    code = train_id_code(space, ignore=tuple(classes.ignore), colours=colours)
-    return Source(dataset, space, samples, partial(read_sample, space=space, code=code), digest)
+    read = partial(read_sample, space=space, code=_code(classes, space), bits=classes.bits)
+    return Source(dataset, space, samples, read, digest, files.notes)
+
+
+@dataclass(frozen=True)
+class _Files:
+    images: dict[str, str]
+    labels: dict[str, str] | None
+    ending: str = ""  # of the name of each mask, after that of its image
+    notes: tuple[str, ...] = ()
+
+
+def _files(images: dict[str, str], masks: Path) -> _Files:
+    if not masks.is_dir():
+        return _Files(images, None)
+    labels = stems(masks)
+    if ending := common_ending(images, labels):
+        note = f"each mask is paired with the image that is called as it is without '{ending}'"
+        labels = {stem.removesuffix(ending): path for stem, path in labels.items()}
+        return _Files(images, labels, ending, (note,))
+    images, labels, notes = without_siblings(images, labels)
+    return _Files(images, labels, notes=notes)
+
+
+def _code(classes: _Classes, space: LabelSpace) -> LabelCode:
+    coloured = classes.space or classes.colours
+    return train_id_code(
+        space,
+        ignore=classes.void_ids,
+        colours=space.colours if coloured else (),
+        void_colours=classes.void_colours if coloured else (),
+        values=tuple(classes.values),
+    )
 
 
 def _inner_splits(root: Path) -> tuple[str, ...]:
@@ -128,7 +199,8 @@ def _image_and_mask_folders(config: SourceConfig, root: Path) -> tuple[Path, Pat
     check_split(config, root, splits(root), LOOKED_FOR)
     if inner:
         return images / split, masks / split
-    return root / split / "images", root / split / "masks"
+    folder = on_disk(root / split)
+    return folder / "images", folder / "masks"
 
 
 def _read_classes(root: Path, beside: Path) -> _Classes:
@@ -136,7 +208,7 @@ def _read_classes(root: Path, beside: Path) -> _Classes:
     if not path.is_file():
         path = root / "classes.toml"
     try:
-        return _Classes.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return _Classes.model_validate(tomllib.loads(read_text(path)))
     except FileNotFoundError:
         raise DataError(
             "classes.toml is missing",
@@ -144,8 +216,6 @@ def _read_classes(root: Path, beside: Path) -> _Classes:
             cure='Write one: classes = ["road", ...] in the order of the ids, '
             f"or space = one of {', '.join(LABEL_SPACES)}",
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"not valid TOML ({error})", where=path) from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -155,6 +225,8 @@ def _read_classes(root: Path, beside: Path) -> _Classes:
             where=path,
             expected="keys: " + ", ".join(_Classes.model_fields),
         ) from None
+    except ValueError as error:
+        raise DataError(f"not valid TOML ({error})", where=path) from None
 
 
 def _space(classes: _Classes, dataset: str) -> LabelSpace:

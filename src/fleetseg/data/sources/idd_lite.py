@@ -21,11 +21,14 @@ from fleetseg.data.sources.indexing import (
     ordered,
     pair,
     stems,
-    subfolders,
+    without_siblings,
 )
 from fleetseg.data.sources.reading import digest, read_sample
+from fleetseg.data.sources.walking import on_disk, subfolders
+from fleetseg.texts import composed
 
 LOOKED_FOR = ("leftImg8bit/<split>/<drive>/<frame>_image.jpg with gtFine/",)
+_INSTANCES = "_inst_label"  # published beside each label; no part of a sample
 _CODE = train_id_code(
     IDD_7, cure="IDD-Lite has ids 0-6 and 255: is this a label of full IDD, or of another set?"
 )
@@ -34,9 +37,8 @@ _CODE = train_id_code(
 def splits(root: Path) -> tuple[str, ...]:
     """Return the splits found below root; () if it is not IDD-Lite."""
     images = root / "leftImg8bit"
-    found = subfolders(images)
     # Cityscapes has the same folders; the file names tell.
-    return found if next(images.glob("*/*/*_image.*"), None) else ()
+    return subfolders(images) if images.is_dir() and stems(images, "_image") else ()
 
 
 def open_idd_lite(config: SourceConfig) -> Source:
@@ -48,18 +50,24 @@ def open_idd_lite(config: SourceConfig) -> Source:
     """
     root = existing_root(config)
     check_split(config, root, splits(root), LOOKED_FOR)
-    images = root / "leftImg8bit" / config.split
-    labels = root / "gtFine" / config.split
+    images = on_disk(root / "leftImg8bit" / config.split)
+    labels = on_disk(root / "gtFine" / config.split)
+    found = stems(images, "_image")
+    masks: dict[str, str] | None = None
+    notes: tuple[str, ...] = ()
+    if labels.is_dir():
+        masks = stems(labels, "_label", but_not=[_INSTANCES])
+        found, masks, notes = without_siblings(found, masks)
     pairs = pair(
-        stems(images, "_image"),
-        stems(labels, "_label") if labels.is_dir() else None,
+        found,
+        masks,
         image_at=lambda stem: images / f"{stem}_image.jpg",
         label_at=lambda stem: labels / f"{stem}_label.png",
     )
-    samples = ordered(_sample(config.split, *each) for each in pairs)
+    samples = ordered(_sample(composed(config.split), *each) for each in pairs)
     check_not_empty(samples, images)
     read = partial(read_sample, space=IDD_7, code=_CODE)
-    return Source("idd_lite", IDD_7, samples, read, digest)
+    return Source("idd_lite", IDD_7, samples, read, digest, notes)
 
 
 def _sample(split: str, stem: str, image: str, label: str | None) -> Sample:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 
 from fleetseg.config import SourceConfig
 from fleetseg.data.sample import Sample
+from fleetseg.data.sources.coding import shortened
+from fleetseg.data.sources.walking import SUFFIXES, on_disk, pictures
 from fleetseg.errors import ConfigError, DataError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-"""What counts as a picture file in an index; whether it is one shows when it is read."""
+from fleetseg.texts import composed
 
 
-def stems(folder: Path, ending: str = "") -> dict[str, str]:
+def stems(folder: Path, ending: str = "", *, but_not: Sequence[str] = ()) -> dict[str, str]:
     """Map the relative stem ("drive/frame") of each picture below `folder` to its path.
 
-    Only files whose name before the suffix ends in `ending` count; the stem is without it.
+    Only files whose name before the suffix ends in `ending`, and in none of `but_not`, count; the
+    stem is without it.
 
     Raises:
         DataError: two files of one folder share a stem, so that labels cannot be told apart.
     """
     found: dict[str, str] = {}
-    for relative, path in _pictures(folder, ""):
-        if not relative.endswith(ending):
+    for relative, path in pictures(folder):
+        if not relative.endswith(ending) or (but_not and relative.endswith(tuple(but_not))):
             continue
         stem = relative.removesuffix(ending)
         if stem in found:
@@ -33,27 +34,11 @@ def stems(folder: Path, ending: str = "") -> dict[str, str]:
                 "two pictures share a name",
                 where=folder,
                 got=f"{Path(found[stem]).name} and {Path(path).name}",
-                expected="one file per stem",
+                expected="one file per stem, in whatever Unicode form",
                 cure="Rename or remove one",
             )
         found[stem] = path
     return found
-
-
-def _pictures(folder: Path, prefix: str) -> Iterable[tuple[str, str]]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"cannot list the folder ({error.strerror})", where=folder) from None
-    for entry in entries:
-        if entry.name.startswith("."):  # .DS_Store, ._copies of macOS, .ipynb_checkpoints
-            continue
-        if entry.is_dir():
-            yield from _pictures(Path(entry.path), f"{prefix}{entry.name}/")
-        else:
-            stem, suffix = os.path.splitext(entry.name)
-            if suffix.lower() in SUFFIXES:
-                yield prefix + stem, entry.path
 
 
 def pair(
@@ -80,6 +65,59 @@ def pair(
     ]
 
 
+def without_siblings(
+    images: dict[str, str], labels: dict[str, str]
+) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
+    """Drop files that accompany a sample: 1_vis or 1_thumb beside 1, without a partner of its own.
+
+    Returns:
+        The images and the labels that are left, and a note that counts what was dropped, if any.
+    """
+    both = images.keys() & labels.keys()
+    dropped = [
+        {stem: path for stem, path in files.items() if stem not in both and _beside(stem, both)}
+        for files in (images, labels)
+    ]
+    paths = sorted(path for files in dropped for path in files.values())
+    if not paths:
+        return images, labels, ()
+    note = (
+        f"{len(paths)} files lie beside samples and have no image or label of their own; "
+        f"they are passed over: {shortened([Path(path).name for path in paths], 3)}"
+    )
+    left = [
+        {stem: path for stem, path in files.items() if stem not in gone}
+        for files, gone in zip((images, labels), dropped, strict=True)
+    ]
+    return left[0], left[1], (note,)
+
+
+def common_ending(images: dict[str, str], labels: dict[str, str]) -> str:
+    """Return what every label's stem has after an image's, "" unless it is the same for all.
+
+    It begins with a separator and has no digit: 12 and 1_2 are no endings of frame 1.
+
+    >>> common_ending({"a": "", "b": ""}, {"a_mask": "", "b_mask": ""})
+    '_mask'
+    """
+    if not labels or any(stem in images for stem in labels):
+        return ""
+    first = min(labels)
+    for cut in range(len(first) - 1, first.rfind("/") + 1, -1):
+        ending = first[cut:]
+        if not re.fullmatch(r"[_.\- ][^0-9]+", ending):
+            continue
+        if all(s.endswith(ending) and s.removesuffix(ending) in images for s in labels):
+            return ending
+    return ""
+
+
+def _beside(stem: str, both: Set[str]) -> bool:
+    # Without a digit: 1_2 is a frame that lacks its partner, and says nothing of frame 1.
+    cuts = re.finditer(r"[_.\- ](?=[^0-9/]+$)", stem)
+    return any(stem[: cut.start()] in both for cut in cuts)
+
+
 def ordered(samples: Iterable[Sample]) -> tuple[Sample, ...]:
     """Return samples by domain, drive, frame and id."""
     return tuple(sorted(samples, key=lambda s: (s.domain, s.sequence, s.frame, s.id)))
@@ -95,15 +133,6 @@ def last_number(text: str) -> int:
     return int(numbers[-1]) if numbers else 0
 
 
-def subfolders(folder: Path) -> tuple[str, ...]:
-    """Return the sorted names of the folders directly below; () if there is no such folder."""
-    if not folder.is_dir():
-        return ()
-    return tuple(
-        sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
-    )
-
-
 def existing_root(config: SourceConfig) -> Path:
     """Return the root folder of a source on disk.
 
@@ -115,7 +144,7 @@ def existing_root(config: SourceConfig) -> Path:
         raise ConfigError(
             f"a source of kind '{config.kind}' needs a root", cure="Set root to its folder"
         )
-    root = Path(config.root)
+    root = on_disk(Path(config.root))
     if not root.is_dir():
         raise DataError("folder not found", where=root, cure="Check the source's root")
     return root
@@ -131,7 +160,7 @@ def check_split(
     """
     if not found:
         raise wrong_layout(root, f"no {config.kind} data set", looked_for)
-    if config.split not in found:
+    if composed(config.split) not in found:
         raise DataError(
             f"no split '{config.split}'",
             where=root,

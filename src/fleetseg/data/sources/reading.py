@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +23,16 @@ from PIL import (
     UnidentifiedImageError,
 )
 
-from fleetseg.data.labels import IGNORE, LabelSpace, ids_from_colours
+from fleetseg.data.labels import IGNORE, LabelSpace
 from fleetseg.data.sample import Image_HWC, Label_HW, Sample
-from fleetseg.data.sources.coding import LabelCode, shortened, to_train_ids
+from fleetseg.data.sources.coding import LabelCode
+from fleetseg.data.sources.headers import is_deep_colour
+from fleetseg.data.sources.label_maps import GREY_16, train_ids
+from fleetseg.data.sources.png import without_texts
 from fleetseg.errors import BadSample
 
 MAX_PIXELS = 64_000_000
 """A larger file is a decompression bomb, not a road scene (the largest road sets have 22 MP)."""
-
-MAX_UNKNOWN_COLOUR_SHARE = 0.001
-"""Of a colour-coded label: a few stray pixels are ignored; more means another palette."""
 
 # PIL never tries a decoder that is not named here (its EPS decoder starts another program).
 LABEL_FORMATS = ("PNG", "BMP", "TIFF", "PPM")
@@ -40,21 +41,24 @@ IMAGE_FORMATS = (*LABEL_FORMATS, "JPEG", "WEBP")
 # Modes whose conversion to RGB loses nothing a camera saw: grey is repeated, alpha is dropped,
 # palettes are looked up, print colours are converted.
 _TO_RGB = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-_GREY_16 = ("I;16", "I;16B", "I;16L", "I")  # older Pillows open 16-bit grey PNG as "I"
-_IDS = ("1", "L", "P", *_GREY_16)
+
+_Check = Callable[[ImageFile.ImageFile, str], None]
+"""Looks at a file's header before its pixels are decoded."""
+_Convert = Callable[[Image.Image, str], npt.NDArray[Any]]
 
 
 def read_sample(
-    sample: Sample, *, space: LabelSpace, code: LabelCode
+    sample: Sample, *, space: LabelSpace, code: LabelCode, bits: int = 16
 ) -> tuple[Image_HWC, Label_HW | None]:
     """Return image_HWC and label_HW (None if unlabelled) at the files' own resolution.
 
-    An EXIF orientation is applied to either file that has one, as every viewer does.
+    An EXIF orientation is applied to either file that has one, as every viewer does. `bits` is how
+    many of their bits 16-bit grey images use.
 
     Raises:
         BadSample: with the file, what is wrong with it, and the cure.
     """
-    image_HWC = read_image(sample.image)
+    image_HWC = read_image(sample.image, bits)
     size_hw = (image_HWC.shape[0], image_HWC.shape[1])
     return image_HWC, read_label_of(sample, size_hw, space=space, code=code)
 
@@ -77,7 +81,8 @@ def read_label_of(
             "every pixel of the label is void",
             where=sample.label,
             expected=f"some pixel of {space.name}",
-            cure="Leave the sample out, or remove the label to keep the image unlabelled",
+            cure=code.void_cure
+            or "Leave the sample out, or remove the label to keep the image unlabelled",
         )
     return label_HW
 
@@ -122,15 +127,16 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def read_image(path: str) -> Image_HWC:
+def read_image(path: str, bits: int = 16) -> Image_HWC:
     """Return a picture as RGB, uint8, shape (height, width, 3), turned upright.
 
-    16-bit grey keeps its high byte, as PIL does with 16-bit colour.
+    16-bit grey keeps the high 8 of the `bits` that it uses; 16-bit colour keeps its high byte.
 
     Raises:
         BadSample: the file is missing, truncated, too large or not a picture.
     """
-    return _decode(path, IMAGE_FORMATS, _rgb)
+    check = partial(_refuse_deep_colour, bits=bits)
+    return _decode(path, IMAGE_FORMATS, check, partial(_rgb, bits=bits))
 
 
 def read_label(path: str, *, space: LabelSpace, code: LabelCode) -> Label_HW:
@@ -139,13 +145,8 @@ def read_label(path: str, *, space: LabelSpace, code: LabelCode) -> Label_HW:
     Raises:
         BadSample: the file is missing, truncated, not a label map, or has ids that mean nothing.
     """
-
-    def raw_ids(image: Image.Image, path: str) -> npt.NDArray[Any]:
-        by_colour = code.colours and (code.always_colours or image.mode in ("RGB", "RGBA"))
-        return _ids_by_colour(image, path, code) if by_colour else _ids(image, path)
-
-    ids_HW = _decode(path, LABEL_FORMATS, raw_ids)
-    return to_train_ids(ids_HW, path, space=space, code=code)
+    convert = partial(train_ids, space=space, code=code)
+    return _decode(path, LABEL_FORMATS, _refuse_scaled_grey, convert)
 
 
 def digest(sample: Sample) -> tuple[str, str]:
@@ -166,19 +167,17 @@ def _file_digest(path: str) -> str:
 
 
 def _decode(
-    path: str,
-    formats: tuple[str, ...],
-    convert: Callable[[Image.Image, str], npt.NDArray[Any]],
+    path: str, formats: tuple[str, ...], check: _Check, convert: _Convert
 ) -> npt.NDArray[Any]:
     try:
-        with Image.open(path, formats=formats) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
-            if formats is LABEL_FORMATS:
-                _refuse_scaled_grey(image, path)
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return convert(image, path)
+        try:
+            return _opened(path, path, formats, check, convert)
+        except ValueError:
+            # Perhaps only PIL's limit on texts and colour profiles: the pixels may be sound.
+            pixels = without_texts(path)
+            if pixels is None:
+                raise
+            return _opened(pixels, path, formats, check, convert)
     except (BadSample, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -190,13 +189,25 @@ def _decode(
         ) from None
     except UnidentifiedImageError:
         raise _not_a_picture(path, formats) from None
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise _unreadable(path, error) from None
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decoder's
+            raise _unreadable(path, error) from None
         # On damaged files PIL's decoders raise whatever they trip over, not only OSError.
         raise BadSample(
             f"truncated or damaged file ({error})", where=path, cure="Copy it again"
         ) from None
+
+
+def _opened(
+    file: str | BinaryIO, path: str, formats: tuple[str, ...], check: _Check, convert: _Convert
+) -> npt.NDArray[Any]:
+    with Image.open(file, formats=formats) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+        check(image, path)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return convert(image, path)
 
 
 def _refuse_scaled_grey(image: ImageFile.ImageFile, path: str) -> None:
@@ -211,11 +222,21 @@ def _refuse_scaled_grey(image: ImageFile.ImageFile, path: str) -> None:
         )
 
 
-def _rgb(image: Image.Image, path: str) -> Image_HWC:
-    if image.mode in _GREY_16:
+def _refuse_deep_colour(image: ImageFile.ImageFile, path: str, bits: int) -> None:
+    if bits < 16 and is_deep_colour(image):
+        raise BadSample(
+            f"16-bit colour that uses {bits} bits, whose high byte is all that is read",
+            where=path,
+            expected="16-bit grey or 8-bit colour",
+            cure=f"Convert it to 8 bits: divide by {1 << (bits - 8)}",
+        )
+
+
+def _rgb(image: Image.Image, path: str, bits: int) -> Image_HWC:
+    if image.mode in GREY_16:
         grey_HW = np.asarray(image)
-        if grey_HW.min() >= 0 and grey_HW.max() <= 65535:
-            return np.repeat((grey_HW >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        if grey_HW.min() >= 0 and grey_HW.max() < 1 << 16:
+            return _from_grey_16(grey_HW, path, bits)
     if image.mode not in _TO_RGB:
         raise BadSample(
             "not a camera picture",
@@ -230,33 +251,16 @@ def _rgb(image: Image.Image, path: str) -> Image_HWC:
     return np.array(image.convert("RGB"))
 
 
-def _ids(image: Image.Image, path: str) -> npt.NDArray[Any]:
-    if image.mode not in _IDS:
+def _from_grey_16(grey_HW: npt.NDArray[Any], path: str, bits: int) -> Image_HWC:
+    if grey_HW.max() >> bits:
         raise BadSample(
-            "label map has colours instead of ids",
+            f"brighter than {bits} bits can be",
             where=path,
-            got=f"mode {image.mode}",
-            expected="one channel of class ids (8-bit grey or palette, 16-bit grey)",
-            cure="Convert colours to ids, or in a folder set list `colours` in classes.toml",
+            got=int(grey_HW.max()),
+            expected=f"at most {(1 << bits) - 1}",
+            cure="Correct `bits` in classes.toml",
         )
-    ids_HW = np.asarray(image)
-    return ids_HW.astype(np.uint8) if ids_HW.dtype == bool else ids_HW
-
-
-def _ids_by_colour(image: Image.Image, path: str, code: LabelCode) -> npt.NDArray[np.uint8]:
-    rgb_HWC = _rgb(image, path)
-    ids_HW, unknown_HW = ids_from_colours(rgb_HWC, code.colours)
-    if unknown_HW.mean() > MAX_UNKNOWN_COLOUR_SHARE:
-        colours, counts = np.unique(rgb_HWC[unknown_HW], axis=0, return_counts=True)
-        listed = (f"{tuple(c.tolist())} ({n} px)" for c, n in zip(colours, counts, strict=True))
-        raise BadSample(
-            "label colours that stand for no class",
-            where=path,
-            got=shortened(list(listed)),
-            expected=f"one of {len(code.colours)} colours, exactly",
-            cure=code.cure or "Was the label resized smoothly or saved as JPEG? Use the original",
-        )
-    return ids_HW
+    return np.repeat((grey_HW >> (bits - 8)).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _not_a_picture(path: str, formats: tuple[str, ...]) -> BadSample:

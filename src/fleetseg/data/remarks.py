@@ -1,0 +1,112 @@
+"""What is legal in a data set but seldom meant, in words: for `data check` and a run's notes.
+
+Suffix: C = class.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fleetseg.data.labels import IGNORE
+from fleetseg.data.sources.coding import shortened
+
+DARK = 32
+"""An image none of whose pixels is this bright is nearly black."""
+
+
+def class_remarks(
+    classes: Sequence[str], pixels_C: npt.NDArray[np.int64], void_pixels: int, *, own: bool
+) -> list[str]:
+    """Note classes that never occur, and what to write where void may have been meant as one.
+
+    `own` says that a classes.toml tells what the values in the labels mean.
+    """
+    missing = [i for i, pixels in enumerate(pixels_C) if pixels == 0]
+    void = void_pixels / max(int(pixels_C.sum()) + void_pixels, 1)
+    if not missing or len(missing) == len(classes):
+        return []
+    listed = shortened([f"{i} {classes[i]}" for i in missing])
+    note = f"class {listed} never occurs" if len(missing) == 1 else f"classes {listed} never occur"
+    note += " in a label"
+    if not void_pixels:
+        return [note]
+    note += f", while {void:.1%} of the pixels are void ({IGNORE})"
+    if own:
+        values = [i for i in range(len(classes)) if i not in missing] + [IGNORE]
+        example = f", e.g. `values = {values}`" if len(values) == len(classes) else ""
+        note += (
+            f": if {IGNORE} stands for a class in these masks (as in masks of 0 and {IGNORE}), "
+            f"write the value of each class under `values` in classes.toml{example}"
+        )
+    return [note]
+
+
+def dark_remarks(
+    brightest: Sequence[int], brightest_deep: Sequence[int], total: int, *, own: bool
+) -> list[str]:
+    """Note images that are nearly black, given each image's brightest value, 0-255.
+
+    Args:
+        brightest: of the images of 8 bits.
+        brightest_deep: of those of 16 bits, of which the high byte is read.
+        total: number of images.
+        own: a classes.toml tells how to read them.
+    """
+    notes = []
+    if brightest_deep and max(brightest_deep) < 2 * DARK:
+        bits = 8 + max(brightest_deep).bit_length()
+        notes.append(
+            f"{len(brightest_deep)} of {total} images are 16-bit files and nearly black (dark): "
+            f"their brightest value is {max(brightest_deep)} of 255, as if only {bits} bits were "
+            f"used. If so, convert them to 8 bits"
+            + (f", or, if they are grey, write `bits = {bits}` in classes.toml" if own else "")
+        )
+    else:
+        brightest = [*brightest, *brightest_deep]
+    dark = sum(value < DARK for value in brightest)
+    if dark:
+        notes.append(
+            f"{dark} of {total} images are nearly black (dark): no value above {DARK - 1} of 255"
+        )
+    return notes
+
+
+def turn_remarks(turns: Counter[str], turned_labels: int, total: int) -> list[str]:
+    """Note images with an EXIF orientation, by turn: their labels must be turned as well."""
+    turned = {turn: n for turn, n in sorted(turns.items()) if turn}
+    if not turned and not turned_labels:
+        return []
+    kinds = ", ".join(f"{n} {turn}" for turn, n in turned.items())
+    images = f"{sum(turned.values())} of {total} images have an EXIF orientation ({kinds})"
+    if not turned:
+        images = "no image has an EXIF orientation"
+    labels = f"{turned_labels} labels have one" if turned_labels else "no label has one"
+    return [
+        f"{images}, {labels}; each file is turned upright by its own: check that labels were drawn "
+        "on the upright image, or take the orientation out of the images"
+    ]
+
+
+def one_bit_remarks(one_bit: int, classes: Sequence[str]) -> list[str]:
+    """Note labels of one bit per pixel: which two classes they can show."""
+    if not one_bit:
+        return []
+    white = f"1 {classes[1]}" if len(classes) > 1 else "1"
+    return [
+        f"{one_bit} labels have one bit per pixel: black is read as id 0 {classes[0]}, white as id "
+        f"{white}"
+    ]
+
+
+def reason(text: str) -> str:
+    """Return what is wrong with a bad sample without its details, to count alike ones by.
+
+    >>> reason("label ids outside depot; got 7 (2 px), expected 0-2. Correct the label")
+    'label ids outside depot'
+    """
+    return re.split(r"; |\. | \(", text, maxsplit=1)[0]

@@ -1,0 +1,138 @@
+"""From the pixels of a label file to train ids: by the value, or by the colour where colours rule.
+
+A palette file has both. Where its colours are those of the classes, they say what is meant and the
+indices are an accident of the tool that wrote it; where the two contradict each other, it is bad.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fleetseg.data.labels import IGNORE, Colour, LabelSpace, ids_from_colours
+from fleetseg.data.sample import Label_HW
+from fleetseg.data.sources.coding import LabelCode, shortened, to_train_ids
+from fleetseg.errors import BadSample
+
+MAX_UNKNOWN_COLOUR_SHARE = 0.001
+"""Of a colour-coded label: a few stray pixels are ignored; more means another palette."""
+
+GREY_16 = ("I;16", "I;16B", "I;16L", "I")  # older Pillows open 16-bit grey PNG as "I"
+_IDS = ("1", "L", "P", *GREY_16)
+_PALETTE, _COLOUR = ("P", "PA"), ("RGB", "RGBA", "RGBX")
+_FEW = 4  # unknown colours that may well be classes or void; more come of blending
+
+
+def train_ids(image: Image.Image, path: str, *, space: LabelSpace, code: LabelCode) -> Label_HW:
+    """Return the train ids of a decoded label file, uint8, shape (height, width).
+
+    Raises:
+        BadSample: ids or colours that mean nothing, or colours where ids belong.
+    """
+    by_colour = code.always_colours or image.mode in _COLOUR
+    if code.colours and image.mode in _PALETTE and not by_colour:
+        by_colour = _palette_rules(image, path, code)
+    if code.colours and by_colour:
+        return _ids_of_colours(image, path, code)
+    return to_train_ids(_values(image, path), path, space=space, code=code)
+
+
+def _values(image: Image.Image, path: str) -> npt.NDArray[Any]:
+    if image.mode in ("LA", "PA") and image.getchannel("A").getextrema() == (255, 255):
+        image = image.getchannel(0)
+    if image.mode not in _IDS:
+        first, *others = (np.asarray(band) for band in image.convert("RGB").split())
+        equal = image.mode in _COLOUR and all((first == other).all() for other in others)
+        raise BadSample(
+            "label map has colours instead of ids",
+            where=path,
+            got=f"mode {image.mode}" + (" of equal channels" if equal else ""),
+            expected="one channel of class ids (8-bit grey or palette, 16-bit grey)",
+            cure="Save one of the channels as 8-bit grey, if its values are ids"
+            if equal
+            else "Convert colours to ids, or in a folder set list `colours` in classes.toml",
+        )
+    ids_HW = np.asarray(image)
+    return ids_HW.astype(np.uint8) if ids_HW.dtype == bool else ids_HW
+
+
+def _palette_rules(image: Image.Image, path: str, code: LabelCode) -> bool:
+    """Say whether a palette file is to be read by its colours.
+
+    It is not where each class colour that it uses stands at the index of its class (or where it
+    uses none): then the indices are ids.
+    """
+    id_of = dict(zip(code.colours, code.colour_ids, strict=True))
+    used = _used_colours(image)
+    named = {index: id_of[colour] for index, colour in used.items() if colour in id_of}
+    if all(index in code.known and code.table[index] == id_ for index, id_ in named.items()):
+        return False
+    if len(named) < len(used) and not _mostly_named(image, list(named)):
+        listed = [f"{i} {used[i]}" for i in used if i not in named]
+        raise BadSample(
+            "the palette contradicts the ids: class colours stand at indices of other classes",
+            where=path,
+            got=f"colours that stand for no class at {shortened(listed)}",
+            expected="every used colour of the palette to be a class's, or none",
+            cure="Save the ids as 8-bit grey to go by ids; to go by colours, list those that mean "
+            "void under `ignore` in classes.toml",
+        )
+    return True
+
+
+def _used_colours(image: Image.Image) -> dict[int, Colour]:
+    indices = np.unique(np.asarray(image.getchannel(0) if image.mode == "PA" else image)).tolist()
+    flat = image.getpalette("RGB") or []
+    flat += [0] * (3 * 256 - len(flat))
+    return {i: (flat[3 * i], flat[3 * i + 1], flat[3 * i + 2]) for i in indices}
+
+
+def _mostly_named(image: Image.Image, named: list[int]) -> bool:
+    indices_HW = np.asarray(image.getchannel(0) if image.mode == "PA" else image)
+    return bool(1 - np.isin(indices_HW, named).mean() <= MAX_UNKNOWN_COLOUR_SHARE)
+
+
+def _ids_of_colours(image: Image.Image, path: str, code: LabelCode) -> Label_HW:
+    if image.mode in GREY_16:
+        raise BadSample(
+            "label map has no colours",
+            where=path,
+            got="16-bit grey",
+            expected=f"one of {len(code.colours)} colours",
+            cure="Use the colour-coded label",
+        )
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    rgb_HWC = np.array(image.convert("RGB"))
+    indices_HW, unknown_HW = ids_from_colours(rgb_HWC, code.colours)
+    if "A" in image.getbands():  # what nobody sees and no class claims was not drawn
+        unknown_HW &= np.asarray(image.getchannel("A")) > 0
+    if unknown_HW.mean() > MAX_UNKNOWN_COLOUR_SHARE:
+        raise _unknown_colours(rgb_HWC[unknown_HW], path, code)
+    id_of = np.full(256, IGNORE, dtype=np.uint8)
+    id_of[: len(code.colour_ids)] = code.colour_ids
+    return id_of[indices_HW]
+
+
+def _unknown_colours(rgb_NC: npt.NDArray[np.uint8], path: str, code: LabelCode) -> BadSample:
+    colours, counts = np.unique(rgb_NC, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    listed = [f"{tuple(colours[i].tolist())} ({counts[i]} px)" for i in order]
+    if code.cure:
+        cure = code.cure
+    elif len(listed) <= _FEW:
+        first = colours[order[0]].tolist()
+        cure = f"If {tuple(first)} means void, write `ignore = [{first}]` in classes.toml"
+    else:
+        cure = "Was the label resized smoothly, drawn with smooth edges or saved as JPEG? "
+        cure += "Use the original"
+    return BadSample(
+        "label colours that stand for no class",
+        where=path,
+        got=shortened(listed),
+        expected=f"one of {len(code.colours)} colours, exactly",
+        cure=cure,
+    )

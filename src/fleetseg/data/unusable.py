@@ -1,0 +1,84 @@
+"""Why samples of a study cannot be used, in words: what is wrong with how many of them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fleetseg.data.labels import LabelSpace
+from fleetseg.data.remarks import class_remarks, reason
+from fleetseg.data.sample import Sample
+from fleetseg.data.store import Store
+from fleetseg.errors import DataError
+
+
+def no_usable_sample(name: str, store: Store) -> DataError:
+    """Build the error for a set to score on that has no good label at all, with the reason."""
+    return DataError(
+        "no usable labelled sample to evaluate on",
+        where=name,
+        got=why_unusable(store.samples, store.bad),
+        cure=common_cure(store.samples, store.bad) or "Use a split that has labels, such as val",
+    )
+
+
+def nobody_takes_part(abstains: Sequence[str], stores: Sequence[Store]) -> DataError:
+    """Build the error for a fleet all of whose clients abstain, given why each one does."""
+    reasons = [text for text, _ in Counter(abstains).most_common(3)]
+    why = [why_unusable(store.samples, store.bad) for store in stores]
+    cures = [common_cure(store.samples, store.bad) for store in stores]
+    return DataError(
+        "no client can take part",
+        got="; ".join([*reasons, *filter(None, why)]),
+        cure=next(filter(None, cures), None),
+    )
+
+
+def unseen_classes(
+    stores: Sequence[Store], trained: Sequence[tuple[int, int]], space: LabelSpace
+) -> list[str]:
+    """Note classes that no training sample shows.
+
+    Args:
+        stores: of the training data.
+        trained: (store, index in it) of each good sample to train on.
+        space: of their labels.
+    """
+    pixels_C, pixels = np.zeros(space.num_classes, dtype=np.int64), 0
+    for store, index in trained:
+        pixels_C += stores[store].histograms_NC[index]
+        pixels += math.prod(stores[store].pair(index)[1].shape)
+    void = pixels - int(pixels_C.sum())
+    remarks = class_remarks(space.classes, pixels_C, void, own=False)
+    return [f"in the training data, {remark}" for remark in remarks]
+
+
+def why_unusable(samples: Sequence[Sample], bad: Mapping[int, str]) -> str:
+    """Tell in a line why samples cannot be used: how many are bad for which reason, or unlabelled.
+
+    Args:
+        samples: all of them.
+        bad: number of a sample to what is wrong with it.
+    """
+    texts = {number: _without_file(text, samples[number]) for number, text in bad.items()}
+    counts = Counter(reason(text) for text in texts.values())
+    parts = [f"{n} of {len(samples)} samples: {what}" for what, n in counts.most_common(3)]
+    unlabelled = sum(s.label is None for i, s in enumerate(samples) if i not in bad)
+    if unlabelled:
+        parts.append(f"{unlabelled} of {len(samples)} samples have no label")
+    return "; ".join(parts)
+
+
+def common_cure(samples: Sequence[Sample], bad: Mapping[int, str]) -> str:
+    """Return the advice that the most bad samples come with, "" if there is none."""
+    cures = Counter(
+        _without_file(text, samples[number]).partition(". ")[2] for number, text in bad.items()
+    )
+    return cures.most_common(1)[0][0] if cures else ""
+
+
+def _without_file(text: str, sample: Sample) -> str:
+    return text.removeprefix(f"{sample.label}: ").removeprefix(f"{sample.image}: ")
