@@ -22,6 +22,7 @@ from fleetseg.learning.hardware import resolve
 from fleetseg.models.build import build_model, wrap
 from fleetseg.models.folder import load_model
 from fleetseg.models.segmenter import Segmenter
+from fleetseg.models.wrapping import copied_net, materialise
 from fleetseg.study import Study
 
 
@@ -88,7 +89,7 @@ def _uplink(experiment: Experiment, layout: Layout, out: Path) -> Uplink | None:
 def _model(experiment: Experiment, study: Study, net: nn.Module | None) -> Segmenter:
     classes = study.space.num_classes
     if net is not None:
-        return net if isinstance(net, Segmenter) else wrap(net, classes)
+        return _own_model(experiment, study, net)
     model = build_model(
         experiment.model.name,
         classes,
@@ -106,3 +107,25 @@ def _model(experiment: Experiment, study: Study, net: nn.Module | None) -> Segme
             expected=f"{model.name} with {classes}",
         )
     return start
+
+
+def _own_model(experiment: Experiment, study: Study, net: nn.Module) -> Segmenter:
+    """Wrap a copy of the user's network: the user's own may start another run."""
+    classes = study.space.num_classes
+    try:
+        copied = copied_net(net) if isinstance(net, nn.Module) else net  # wrap refuses it
+    except Exception as error:
+        raise ModelError(
+            f"the network cannot be copied ({type(error).__name__}: {error})",
+            where=type(net).__name__,
+            cure="Keep results of a forward pass, locks and open files out of its attributes",
+        ) from error
+    model = copied if isinstance(copied, Segmenter) else wrap(copied, classes)
+    if model.num_classes != classes:
+        raise ModelError(
+            "the network and the label space have different numbers of classes",
+            got=model.num_classes,
+            expected=f"{classes} ({study.space.name})",
+        )
+    materialise(model, experiment.training.crop or experiment.data.size, seed=experiment.seed)
+    return model

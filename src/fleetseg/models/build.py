@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from fleetseg import rng
-from fleetseg.errors import unknown_name
+from fleetseg.errors import ModelError, unknown_name
 from fleetseg.models import bisenetv2, fast_scnn
 from fleetseg.models.pretrained import load_imagenet
 from fleetseg.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Segmenter
+from fleetseg.models.wrapping import wrapped
 from fleetseg.models.zoo import PREFIX, build_zoo
 
 
@@ -81,28 +82,40 @@ def wrap(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     stride: int | None = None,
-    head_prefixes: Sequence[str] = (),
+    head_prefixes: Sequence[str] | None = None,
 ) -> Segmenter:
     """Wrap a user's network (N, 3, H, W) -> (N, num_classes, H, W); its weights stay as they are.
 
     Args:
-        net: may also return (logits, *auxiliary logits), or torchvision's mapping.
+        net: may also return (logits, *auxiliary logits), or torchvision's mapping. Its plain
+            BatchNorm2d and depthwise Conv2d become ours, in place, as in the networks of the zoo:
+            one image at a time and bfloat16 on a CPU train well.
         num_classes: number of output channels.
         name: written into the saved model.
         mean: per RGB channel of images in [0, 1]; ImageNet's unless the network wants another.
         std: as `mean`.
         stride: images are padded to a multiple of it; None asks the network's encoder as
             segmentation-models-pytorch names it (`encoder.output_stride`), else 1.
-        head_prefixes: prefixes of the network's own state-dict keys with the head learning rate.
+        head_prefixes: prefixes of the network's own state-dict keys with the head learning rate;
+            None takes all beside its `encoder` or `backbone`, if it has such a part.
+
+    Raises:
+        ModelError: not a network.
     """
-    if stride is None:
-        stride = int(getattr(getattr(net, "encoder", None), "output_stride", 1))
-    return Segmenter(
+    if not isinstance(net, nn.Module):
+        is_class = isinstance(net, type) and issubclass(net, nn.Module)
+        raise ModelError(
+            "not a network",
+            got=f"the class {net.__name__}" if is_class else type(net).__name__,
+            expected="a torch.nn.Module",
+            cure=f"Make one of it: {net.__name__}(...)" if is_class else None,
+        )
+    return wrapped(
         net,
+        num_classes,
         name=name,
-        num_classes=num_classes,
         mean=mean,
         std=std,
         stride=stride,
-        head_prefixes=tuple(f"net.{prefix}" for prefix in head_prefixes),
+        head_prefixes=head_prefixes,
     )

@@ -26,6 +26,7 @@ from fleetseg.errors import ConfigError, ModelError
 from fleetseg.files import read_text, write_atomic
 from fleetseg.models.build import build_model, is_known, wrap
 from fleetseg.models.segmenter import Segmenter
+from fleetseg.models.wrapping import materialise
 
 FORMAT = 1
 """Of config.json; a reader refuses a number it does not know."""
@@ -96,6 +97,7 @@ def load_model(path: Path | str, net: nn.Module | None = None) -> Segmenter:
         raise ModelError(
             "damaged or foreign model config", where=folder / CONFIG, got=repr(error)
         ) from None
+    materialise(segmenter, size_hw)
     _check_fit(tensors, segmenter.state_dict(), folder / WEIGHTS)
     segmenter.load_state_dict(tensors)
     segmenter.space, segmenter.size_hw = space, size_hw

@@ -14,8 +14,8 @@ from typing import Any
 from torch import nn
 
 from fleetseg.errors import ConfigError, MissingExtra, unknown_name
-from fleetseg.models.layers import adapt_layers
 from fleetseg.models.segmenter import Segmenter
+from fleetseg.models.wrapping import wrapped
 
 PREFIX = "zoo:"
 
@@ -54,13 +54,10 @@ def build_zoo(name: str, num_classes: int) -> Segmenter:
             cure="For example zoo:fpn/timm-tf_efficientnet_lite0",
         )
     if arch == "torchvision":
-        net, trunk, stride = _torchvision(encoder, num_classes), "backbone", 1
+        net = _torchvision(encoder, num_classes)
     else:
-        net, trunk = _smp(arch, encoder, num_classes), "encoder"
-        stride = int(net.encoder.output_stride)  # type: ignore[union-attr, arg-type]
-    adapt_layers(net)
-    heads = tuple(f"net.{child}." for child, _ in net.named_children() if child != trunk)
-    return Segmenter(net, name=name, num_classes=num_classes, stride=stride, head_prefixes=heads)
+        net = _smp(arch, encoder, num_classes)
+    return wrapped(net, num_classes, name=name)
 
 
 def _smp(arch: str, encoder: str, num_classes: int) -> nn.Module:
