@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
+from torch.utils.data import Dataset
 
 import fleetseg
 from fleetseg.errors import CheckpointError, ConfigError, DataError
@@ -81,20 +83,129 @@ def test_a_network_of_the_wrong_shape_is_refused(tmp_path: Path) -> None:
         )
 
 
-def test_labels_outside_the_space_make_a_client_abstain(tmp_path: Path) -> None:
-    """Never silently a wrong class: the loss refuses, the other client carries on."""
-    bad = [(image, np.full_like(label, 7)) for image, label in own_pairs(4)]
-    run = fleetseg.run(
-        make_experiment({"federation": {"rounds": 1, "quorum": 0.5}, "data": {"size": [32, 32]}}),
-        out=tmp_path / "run",
-        net=nn.Conv2d(3, 2, 1),
-        clients={"good": own_pairs(4), "bad": bad},
-        evaluation={"test": own_pairs(2)},
-        space=SPACE,
+def test_a_sample_that_cannot_be_used_is_named_at_the_door(tmp_path: Path) -> None:
+    """Never silently a wrong class, and never a vehicle that is silently left out."""
+    bad = own_pairs(4)
+    bad[2] = (bad[2][0], np.full_like(bad[2][1], 7))
+    short = own_pairs(4)
+    short[1] = (short[1][0], short[1][1][:16])
+    for given, words in (
+        ({"clients": {"good": own_pairs(4), "bad": bad}}, "vehicle 'bad', sample 2: .*got 7 "),
+        ({"clients": {7: short}}, "vehicle '7', sample 1: .*got label 32x16, expected 32x32"),
+        (
+            {"clients": {"good": own_pairs(4)}, "evaluation": {"t": bad}},
+            "evaluation set 't', sample 2: label ids",
+        ),
+    ):
+        with pytest.raises(DataError, match=words):
+            fleetseg.run(
+                make_experiment({"data": {"size": [32, 32]}}),
+                out=tmp_path / "run",
+                net=nn.Conv2d(3, 2, 1),
+                space=SPACE,
+                **given,
+            )
+    assert not (tmp_path / "run").exists()
+
+
+SHORT = make_experiment(
+    {
+        "data": {"size": [32, 32]},
+        "federation": {"rounds": 1},
+        "engine": {"precision": "fp32"},
+        "training": {"scale": [1, 1], "colour_jitter": 0.0},
+    }
+)
+
+
+class Tensors(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """The same as `own_pairs`, as most torch data sets have it."""
+
+    def __init__(self, count: int) -> None:
+        self.pairs = own_pairs(count)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image_HWC, label_HW = self.pairs[index]
+        image_CHW = torch.from_numpy(image_HWC).permute(2, 0, 1) / 255
+        return image_CHW, torch.from_numpy(label_HW).long()[None]
+
+
+def test_the_same_data_in_another_holder_give_the_same_model(tmp_path: Path) -> None:
+    net = nn.Conv2d(3, 2, 1)
+    plain, others = (
+        fleetseg.run(SHORT, out=tmp_path / name, net=net, space=SPACE, **given)
+        for name, given in {
+            "plain": {
+                "clients": {"1": own_pairs(4), "2": own_pairs(5)},
+                "evaluation": {"3": own_pairs(3)},
+            },
+            "others": {
+                "clients": {1: Tensors(4), 2: [(Image.fromarray(i), m) for i, m in own_pairs(5)]},
+                "evaluation": {3: Tensors(3)},
+            },
+        }.items()
     )
-    (failure,) = run.records[0]["failures"]
-    assert (failure["client"], failure["kind"]) == ("bad", "abstained")
-    assert run.records[0]["ok"] == ["good"]
+    assert plain.model_sha256 == others.model_sha256
+    assert plain.scores == others.scores
+
+
+def test_each_vehicle_alone_on_own_data(tmp_path: Path) -> None:
+    net = nn.Conv2d(3, 2, 1)
+    given = {
+        "net": net,
+        "clients": {"a": own_pairs(4), "../b": own_pairs(5)},
+        "evaluation": {"test": own_pairs(3)},
+        "space": SPACE,
+    }
+    runs = fleetseg.run_local(SHORT, out=tmp_path / "local", **given)
+    assert list(runs) == ["../b", "a"] or list(runs) == ["a", "../b"]
+    assert {run.folder.parent for run in runs.values()} == {tmp_path / "local"}
+    assert runs["a"].folder.name == "a"
+    assert runs["a"].model_sha256 != runs["../b"].model_sha256
+    assert all(run.miou is not None for run in runs.values())
+    with pytest.raises(ConfigError, match=r"Use fleetseg\.run_local"):
+        fleetseg.run(SHORT, out=tmp_path / "run", baseline="local", **given)
+
+
+PAINTED = {
+    "data": {
+        "size": [32, 48],
+        "sources": [{"conditions": ["day"], "cities": ["amber"], "frames_per_drive": 2}],
+        "evaluation": [
+            {
+                "split": "val",
+                "cities": ["birch"],
+                "conditions": ["day", "rain"],
+                "frames_per_drive": 1,
+            }
+        ],
+    },
+    "federation": {"rounds": 1},
+    "engine": {"kind": "inprocess"},
+}
+
+
+def test_own_data_and_an_experiments_data_go_together(tmp_path: Path) -> None:
+    """What is not given comes from the experiment; nothing that is given is passed over."""
+    experiment = make_experiment({**PAINTED, "data": {**PAINTED["data"], "cache": str(tmp_path)}})
+    street = [(image, label % 2) for image, label in own_pairs(2)]
+    net = nn.Conv2d(3, 11, 1)
+    mine = {"mine": street, "more": street}
+    run = fleetseg.run(experiment, out=tmp_path / "a", net=net, evaluation=mine)
+    assert set(run.scores["by_domain"]) == {"mine", "more"}
+    assert "me" not in run.records[0]["cohort"]
+    run = fleetseg.run(experiment, out=tmp_path / "b", net=net, clients={"me": street})
+    assert run.records[0]["cohort"] == ["me"]
+    assert set(run.scores["by_domain"]) == {"birch-day", "birch-rain"}
+    with pytest.raises(ConfigError, match="space= says what the ids of your own data mean"):
+        fleetseg.run(experiment, out=tmp_path / "c", net=net, space=SPACE)
+    with pytest.raises(ConfigError, match=r"got dark, bright \(two\), expected sky, building"):
+        fleetseg.run(
+            experiment, out=tmp_path / "c", net=net, space=SPACE, evaluation={"mine": street}
+        )
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fleetseg.api import run, serve
+    from fleetseg.api import run, run_local, serve
     from fleetseg.config import Experiment
     from fleetseg.data.labels import LabelSpace
     from fleetseg.errors import FleetSegError
@@ -32,6 +32,7 @@ __all__ = [
     "load_experiment",
     "load_model",
     "run",
+    "run_local",
     "serve",
 ]
 
@@ -44,6 +45,7 @@ _HOMES = {
     "load_experiment": "experiment_file",
     "load_model": "models.folder",
     "run": "api",
+    "run_local": "api",
     "serve": "api",
 }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -13,17 +14,19 @@ from fleetseg import baselines
 from fleetseg.compression.codec import parse_codec
 from fleetseg.compression.uplink import zstandard
 from fleetseg.config import Experiment
-from fleetseg.data.labels import LabelSpace, label_space
-from fleetseg.data.sample import Pairs
+from fleetseg.data.labels import LabelSpace
+from fleetseg.data.own import Collections
+from fleetseg.data.spaces import checked_space, open_space
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.experiment_file import load_experiment
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.rounds import Watcher
 from fleetseg.federation.runfolder import require_no_run
 from fleetseg.learning.losses import check_loss_name
+from fleetseg.own_study import study_of_pairs, with_own_evaluation
 from fleetseg.parts import Parts
 from fleetseg.runner import Run, fleet_terms, run_study
-from fleetseg.study import Progress, Study, prepare, prepare_server, study_of_pairs
+from fleetseg.study import Progress, Study, prepare, prepare_server
 
 
 def run(
@@ -32,8 +35,8 @@ def run(
     out: str | Path | None = None,
     resume: bool = False,
     net: nn.Module | None = None,
-    clients: Mapping[str, Pairs] | None = None,
-    evaluation: Mapping[str, Pairs] | None = None,
+    clients: Collections | None = None,
+    evaluation: Collections | None = None,
     space: LabelSpace | None = None,
     baseline: baselines.Baseline | None = None,
     watcher: Watcher | None = None,
@@ -45,10 +48,12 @@ def run(
         experiment: an Experiment, or the path of its TOML file.
         out: the run folder; default runs/<time>_<name>.
         resume: go on with the run in `out` if it holds one.
-        net: your own network, (N, 3, H, W) -> logits (N, classes, H, W); it gets images normalised
-            with ImageNet's mean and standard deviation, unless you `wrap` it yourself.
-        clients: your own data, client name -> collection of (image_HWC, label_HW) uint8 pairs.
-        evaluation: your own held-out data, set name -> collection of pairs.
+        net: your own network in place of [model], (N, 3, H, W) -> logits (N, classes, H, W); it
+            gets images normalised with ImageNet's mean and standard deviation, unless you `wrap`
+            it yourself. A copy is trained, yours stays as it is.
+        clients: your own data in place of data.sources: client name or number -> anything with a
+            length and an index that gives (image, label), as numpy arrays, PIL images or tensors.
+        evaluation: your own held-out data in place of data.evaluation, by name, as `clients`.
         space: the label space of your own data; default the experiment's.
         baseline: "centralised" pools all data in one client; "local" is `run_local`'s to do.
         watcher: called as rounds open and close.
@@ -61,7 +66,10 @@ def run(
     folder = _folder(described, out, resume)
     study = _study(described, clients, evaluation, space, progress)
     if baseline == "local":
-        raise ConfigError("one run is one model", cure="Use fleetseg.api.run_local")
+        raise ConfigError(
+            "one run is one model, and baseline='local' is one for each client",
+            cure="Use fleetseg.run_local, which takes the same arguments",
+        )
     if baseline == "centralised":
         described, study = baselines.centralised(described, study)
     return run_study(described, study, folder, resume=resume, net=net, watcher=watcher)
@@ -107,16 +115,27 @@ def run_local(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    net: nn.Module | None = None,
+    clients: Collections | None = None,
+    evaluation: Collections | None = None,
+    space: LabelSpace | None = None,
     watcher: Watcher | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Run]:
-    """Train each client alone; returns one run per client, in sub-folders of `out`."""
+    """Train each client alone; returns one run per client, in sub-folders of `out`.
+
+    The arguments are those of `run`.
+
+    Raises:
+        FleetSegError: see fleetseg.errors.
+    """
     described = _read(experiment)
     folder = _folder(described, out, resume)
-    study = prepare(described, progress)
+    study = _study(described, clients, evaluation, space, progress)
     runs: dict[str, Run] = {}
     for name, alone, own in baselines.local_only(described, study):
-        runs[name] = run_study(alone, own, folder / name, resume=resume, watcher=watcher)
+        own_folder = folder / _folder_name(name)
+        runs[name] = run_study(alone, own, own_folder, resume=resume, net=net, watcher=watcher)
         if runs[name].reason == "interrupted":
             break
     return runs
@@ -151,12 +170,46 @@ def _folder(experiment: Experiment, out: str | Path | None, resume: bool) -> Pat
 
 def _study(
     experiment: Experiment,
-    clients: Mapping[str, Pairs] | None,
-    evaluation: Mapping[str, Pairs] | None,
+    clients: Collections | None,
+    evaluation: Collections | None,
     space: LabelSpace | None,
     progress: Progress | None,
 ) -> Study:
-    if clients is None:
+    if space is not None:
+        space = checked_space(space)
+    if clients is not None:
+        known = space or open_space(experiment.data)
+        return study_of_pairs(experiment, known, clients, evaluation, progress)
+    if evaluation is None and space is None:
         return prepare(experiment, progress)
-    known = space or label_space(experiment.data.label_space)
-    return study_of_pairs(known, clients, evaluation or {})
+    if evaluation is None:
+        raise ConfigError(
+            "space= says what the ids of your own data mean, and there are none",
+            cure="Give clients= or evaluation=, or set data.label_space in the experiment",
+        )
+    return _with_own_evaluation(experiment, evaluation, space, progress)
+
+
+def _with_own_evaluation(
+    experiment: Experiment,
+    evaluation: Collections,
+    space: LabelSpace | None,
+    progress: Progress | None,
+) -> Study:
+    """Score an experiment's own clients on a user's own data."""
+    data = experiment.data.model_copy(update={"evaluation": ()})
+    study = prepare(experiment.model_copy(update={"data": data}), progress)
+    if space is not None and space.classes != study.space.classes:
+        raise ConfigError(
+            "space= differs from the label space of the experiment's clients",
+            got=f"{', '.join(space.classes[:12])} ({space.name})",
+            expected=f"{', '.join(study.space.classes[:12])} ({study.space.name})",
+            cure="Leave space= out and give the ids of data.label_space",
+        )
+    return with_own_evaluation(experiment, study, evaluation, progress)
+
+
+def _folder_name(client: str) -> str:
+    """Make a client's name that of one folder: it may be a path, or two dots."""
+    safe = re.sub(r"[^\w. -]|^\.+", "_", client)
+    return safe if safe == client else f"{safe}-{hashlib.sha256(client.encode()).hexdigest()[:8]}"

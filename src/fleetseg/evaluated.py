@@ -20,10 +20,10 @@ from fleetseg.data.cache import (
     open_store,
 )
 from fleetseg.data.holdout import hold_out
-from fleetseg.data.labels import label_space
 from fleetseg.data.partition import partition
 from fleetseg.data.sample import Source
 from fleetseg.data.sources import open_source
+from fleetseg.data.spaces import open_space
 from fleetseg.errors import DataError
 from fleetseg.study import EvaluationSet, Progress, prepare_server, scored_pairs
 
@@ -74,7 +74,7 @@ def _held_out(
         histograms_of = partial(
             label_histograms,
             size_hw=experiment.data.size,
-            space=label_space(experiment.data.label_space),
+            space=open_space(experiment.data),
             cache_dir=_cache_dir(experiment),
             progress=progress,
         )
@@ -102,7 +102,7 @@ def _open_some(
     progress: Progress | None,
 ) -> tuple[Store, Sequence[int]]:
     """Open some samples: out of the whole source if that is decoded already, else them alone."""
-    space, cache_dir = label_space(experiment.data.label_space), _cache_dir(experiment)
+    space, cache_dir = open_space(experiment.data), _cache_dir(experiment)
     whole = find_store(
         source, size_hw=size_hw, space=space, cache_dir=cache_dir, native_labels=True
     )

@@ -126,6 +126,7 @@ def _resolve_paths(experiment: Experiment, base: Path) -> Experiment:
             "sources": tuple(source(s) for s in experiment.data.sources),
             "evaluation": tuple(source(s) for s in experiment.data.evaluation),
             "cache": _resolve(experiment.data.cache, base),
+            "label_space": _resolve_space(experiment.data.label_space, base),
         }
     )
     partition = experiment.partition.model_copy(
@@ -133,6 +134,11 @@ def _resolve_paths(experiment: Experiment, base: Path) -> Experiment:
     )
     model = experiment.model.model_copy(update={"start": _resolve(experiment.model.start, base)})
     return experiment.model_copy(update={"data": data, "partition": partition, "model": model})
+
+
+def _resolve_space(name: str, base: Path) -> str:
+    """Take what ends in .toml for the path of a classes.toml, and all else for a name."""
+    return _resolve(name, base) if name.endswith(".toml") else name
 
 
 def _resolve(text: str, base: Path) -> str:
@@ -154,7 +160,7 @@ def _write_table(table: Mapping[str, Any], prefix: str, lines: list[str]) -> Non
     arrays = {k: v for k, v in table.items() if _is_table_array(v)}
     for key, value in table.items():
         if key not in nested and key not in arrays and value is not None:
-            lines.append(f"{key} = {_toml_value(value)}")
+            lines.append(f"{key} = {toml_value(value)}")
     for key, value in nested.items():
         lines.extend(["", f"[{prefix}{key}]"])
         _write_table(value, f"{prefix}{key}.", lines)
@@ -168,8 +174,9 @@ def _is_table_array(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Write a string, number, truth value or list of those as TOML."""
     if isinstance(value, list):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     # JSON's strings, numbers and booleans are TOML's too, but for surrogates and DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

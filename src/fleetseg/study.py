@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from fleetseg.data.aspect import aspect_note
 from fleetseg.data.cache import Picked, Store, default_cache_dir, open_stores
 from fleetseg.data.grouping import one_group, require_known
 from fleetseg.data.holdout import Split, hold_out
-from fleetseg.data.labels import LabelSpace, label_space
+from fleetseg.data.labels import LabelSpace
 from fleetseg.data.manifest import (
     Entry,
     Manifest,
@@ -24,8 +24,9 @@ from fleetseg.data.manifest import (
     shared_drives,
 )
 from fleetseg.data.partition import partition
-from fleetseg.data.sample import Pairs, Sample, ScoredPairs
+from fleetseg.data.sample import Sample, ScoredPairs
 from fleetseg.data.sources import open_source
+from fleetseg.data.spaces import open_space
 from fleetseg.data.unusable import no_usable_sample, nobody_takes_part, unseen_classes
 from fleetseg.federation.client import Client
 from fleetseg.federation.messages import Enrolment, taking_part
@@ -34,7 +35,8 @@ from fleetseg.texts import listing
 Progress = Callable[[str, int, int], None]
 """Called with (what is being read, how many are done, of how many)."""
 
-_BAD = "bad sample skipped: "
+BAD = "bad sample skipped: "
+"""How the note on a bad sample begins."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Study:
     manifest: Manifest | None  # None when the user brought pairs of their own
     notes: tuple[str, ...] = ()  # bad samples, clients that abstain, drives on both sides
     holds_out: bool = False  # clients keep frames for testing
+    own_data: Mapping[str, str] = field(default_factory=dict)  # whose -> digest of their samples
 
     @property
     def seen_domains(self) -> frozenset[str] | None:
@@ -66,7 +69,7 @@ class Study:
     @property
     def bad(self) -> tuple[str, ...]:
         """What is wrong with each bad sample."""
-        return tuple(n.removeprefix(_BAD) for n in self.notes if n.startswith(_BAD))
+        return tuple(n.removeprefix(BAD) for n in self.notes if n.startswith(BAD))
 
     @property
     def enrolled(self) -> dict[str, Enrolment]:
@@ -101,13 +104,17 @@ class _Pool:
         return Picked(tuple(stores), tuple(self.owner_N[n] for n in numbers))
 
 
-def prepare(experiment: Experiment, progress: Progress | None = None) -> Study:
+def prepare(
+    experiment: Experiment, progress: Progress | None = None, space: LabelSpace | None = None
+) -> Study:
     """Open all data of an experiment and give every client its samples.
+
+    A vehicle of a fleet gets the label `space` from its server.
 
     Raises:
         DataError, LeakError, ConfigError: see fleetseg.errors.
     """
-    space = label_space(experiment.data.label_space)
+    space = space or open_space(experiment.data)
     pool = _open_pool(experiment, space, progress)
     if pool.test:
         require_known(pool.samples, experiment.evaluation.by, key="evaluation.by")
@@ -115,13 +122,10 @@ def prepare(experiment: Experiment, progress: Progress | None = None) -> Study:
     held = partition(experiment.partition, pool.samples, histograms_NC, experiment.seed)
     split = hold_out(held, pool.samples, experiment.partition)
     clients = {c: _client(c, split[c], pool, histograms_NC, experiment) for c in split}
-    evaluation, named = _open_evaluation(experiment, space, progress)
+    evaluation, named = open_evaluation(experiment, space, progress)
     manifest = _manifest(pool, split, named)
     require_no_leaks(manifest)
-    if not taking_part({name: client.enrolment for name, client in clients.items()}):
-        raise nobody_takes_part(
-            [client.enrolment.abstains for client in clients.values()], pool.train
-        )
+    require_clients(clients, pool.train)
     notes = _notes(
         pool, split, list(named.values()), clients, experiment.partition, experiment.data.size
     )
@@ -138,18 +142,19 @@ def prepare_server(experiment: Experiment, progress: Progress | None = None) -> 
     Raises:
         DataError, ConfigError: see fleetseg.errors.
     """
-    space = label_space(experiment.data.label_space)
-    evaluation, named = _open_evaluation(experiment, space, progress)
+    space = open_space(experiment.data)
+    evaluation, named = open_evaluation(experiment, space, progress)
     manifest = Manifest(clients={}, evaluation=_evaluated(named))
-    notes = tuple(_BAD + text for store in named.values() for text in store.bad.values())
+    notes = tuple(BAD + text for store in named.values() for text in store.bad.values())
     notes += tuple(_squeezed(list(named.values()), experiment.data.size))
     held_out = experiment.partition.holdout > 0
     return Study(space, {}, evaluation, manifest, notes, held_out)
 
 
-def _open_evaluation(
+def open_evaluation(
     experiment: Experiment, space: LabelSpace, progress: Progress | None
 ) -> tuple[tuple[EvaluationSet, ...], dict[str, Store]]:
+    """Open the sets that the server scores on; returns them and their stores by name."""
     stores = [
         _open_stores(config, experiment.data, space, (True,), progress)[0]
         for config in experiment.data.evaluation
@@ -159,22 +164,26 @@ def _open_evaluation(
     return sets, named
 
 
-def study_of_pairs(
-    space: LabelSpace, clients: Mapping[str, Pairs], evaluation: Mapping[str, Pairs]
-) -> Study:
-    """Make a study of a user's own collections of (image_HWC, label_HW) pairs."""
-    enrolled = {name: _own_client(name, pairs, space) for name, pairs in clients.items()}
-    sets = tuple(
-        EvaluationSet(name, ScoredPairs(pairs, (name,) * len(pairs)))
-        for name, pairs in evaluation.items()
-    )
-    return Study(space, enrolled, sets, None)
+def told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    """Fix what it is that progress is told of."""
+    return None if progress is None else lambda done, of: progress(what, done, of)
 
 
-def _own_client(name: str, pairs: Pairs, space: LabelSpace) -> Client:
-    histogram_C = _histogram(pairs, space)
-    enrolment = _enrol(name, histogram_C, len(pairs), int(histogram_C.sum()))
-    return Client(enrolment, pairs, ScoredPairs(pairs, (name,) * len(pairs)))
+def require_clients(clients: Mapping[str, Client], stores: Sequence[Store] = ()) -> None:
+    """Refuse a fleet of which nobody can take part, and say why nobody can.
+
+    `stores` hold the training samples, if they come from disk: the commonest reasons are told.
+
+    Raises:
+        DataError: there is no client, or all abstain.
+    """
+    if not taking_part({name: client.enrolment for name, client in clients.items()}):
+        raise nobody_takes_part([client.enrolment.abstains for client in clients.values()], stores)
+
+
+def abstention(client: Client) -> str:
+    """Write the note on a client that abstains."""
+    return f"client {client.id} abstains: {client.enrolment.abstains}"
 
 
 def _open_pool(experiment: Experiment, space: LabelSpace, progress: Progress | None) -> _Pool:
@@ -241,13 +250,6 @@ def _enrol(
     return Enrolment(name, num_images, sum(counts), counts, abstains, test_pixels)
 
 
-def _histogram(pairs: Pairs, space: LabelSpace) -> np.ndarray:
-    total = np.zeros(256, dtype=np.int64)
-    for i in range(len(pairs)):
-        total += np.bincount(pairs[i][1].ravel(), minlength=256)[:256]
-    return total[: space.num_classes]
-
-
 def _names(stores: Sequence[Store]) -> list[str]:
     """Name evaluation sets after data set and split; a second one of the same is numbered."""
     names: list[str] = []
@@ -309,11 +311,9 @@ def _notes(
 ) -> list[str]:
     notes = []
     for store in (*pool.train, *stores):
-        notes += [_BAD + text for text in store.bad.values()]
+        notes += [BAD + text for text in store.bad.values()]
     notes += _squeezed((*pool.train, *stores), size_hw)
-    for name, client in clients.items():
-        if client.enrolment.abstains:
-            notes.append(f"client {name} abstains: {client.enrolment.abstains}")
+    notes += [abstention(c) for c in clients.values() if c.enrolment.abstains]
     # Painted drives of different splits share a name, not a street.
     tests = [s for store in stores for s in store.samples if s.dataset != "synthetic"]
     samples = pool.samples

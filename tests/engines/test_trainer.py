@@ -7,17 +7,20 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.engines.fleet import tiny_experiment
 from tests.engines.job import until
 
 from fleetseg.config import SourceConfig
 from fleetseg.engines import trainer as trainer_module
+from fleetseg.engines.enrolment import Terms, hello
 from fleetseg.engines.holdings import Holdings
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.engines.ledger import message_digest, read_ledger
@@ -28,9 +31,11 @@ from fleetseg.engines.protocol import (
     labels_digest,
     read_enrolments,
     read_evaluation,
+    read_space,
+    write_space,
 )
 from fleetseg.engines.trainer import Trainer
-from fleetseg.experiment_file import to_toml
+from fleetseg.experiment_file import make_experiment, to_toml
 from fleetseg.federation import rounds
 from fleetseg.federation.messages import Broadcast, Update
 from fleetseg.federation.tensors import ModelState
@@ -490,3 +495,50 @@ def test_requests_are_served_one_after_another_until_the_folder_goes(site: Site)
     serving.join(20)
     assert not serving.is_alive()
     door.close()
+
+
+# Classes of the fleet's own
+
+
+def test_classes_of_the_fleets_own_come_with_the_hello(tmp_path: Path) -> None:
+    folder = tmp_path / "depot"
+    for number in range(3):
+        image_HWC = np.full((64, 64, 3), 80 * number, np.uint8)
+        for name, array in (("images", image_HWC), ("masks", image_HWC[..., 0] // 100)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(folder / name / f"{number}.png")
+    (folder / "classes.toml").write_text('classes = ["floor", "person"]\n')
+    experiment = make_experiment(
+        {
+            "data": {
+                "label_space": str(folder / "classes.toml"),
+                "size": [64, 64],
+                "cache": str(tmp_path / "cache"),
+                "sources": [{"kind": "folder", "root": str(folder)}],
+            },
+            "engine": {"kind": "inprocess", "precision": "fp32"},
+        }
+    )
+    parts = build_parts(experiment, prepare(experiment), tmp_path / "run", None, rounds.Watcher())
+    assert str(tmp_path) not in experiment_for_vehicles(experiment)
+    site = made(parts, tmp_path, Holdings(SITE, sources=experiment.data.sources))
+    space = parts.study.space
+    answer = site.hello(space=write_space(space))
+    (enrolment,) = read_enrolments(answer["enrolments"], 2).values()
+    assert enrolment.num_images == 3
+    assert site.ask("train", SITE)[0] == {"update": 1}
+    others = replace(space, classes=("person", "floor"))
+    refused = site.hello(run="run-2", space=write_space(others), labels=labels_digest(others))
+    assert refused["failure"][0] == "abstained"
+    assert "no projection from label space" in refused["failure"][2]
+    for wrong in (None, {}, {**write_space(space), "colours": []}):
+        kind, _, why = site.hello(run="run-3", space=wrong)["failure"]
+        assert kind == "refused"
+        assert "a label space that cannot be read" in why
+
+
+def test_a_hello_has_the_classes_only_where_they_are_no_built_in_ones(parts: Parts) -> None:
+    terms = Terms("run", parts.experiment, parts.bench.layout, parts.study.space, None)
+    assert "space" not in hello(terms)
+    own = replace(parts.study.space, name="mine")
+    assert read_space(json.loads(json.dumps(hello(replace(terms, space=own))))["space"]) == own

@@ -16,7 +16,6 @@ from fleetseg.console import count, say, stderr_console, stdout_console
 from fleetseg.console.reading import reading
 from fleetseg.console.tables import Holding, holdings_table
 from fleetseg.data.check import CheckReport, check, detect, report_lines, shared_images
-from fleetseg.data.labels import label_space
 from fleetseg.data.sources import SPLITS, open_source
 from fleetseg.data.synthetic import open_synthetic, write_dataset
 from fleetseg.errors import ConfigError, DataError, unknown_name
@@ -112,7 +111,7 @@ def partition_and_show(experiment: Experiment, out: Path | None, *, as_json: boo
     if as_json:
         typer.echo(json.dumps(_as_json(holdings, study, out)))
         return
-    console, space = stdout_console(), label_space(experiment.data.label_space)
+    console, space = stdout_console(), study.space
     console.print(holdings_table(holdings, space))
     console.print()
     say(console, _legend(space.classes, space.colours))

@@ -16,9 +16,10 @@ from fleetseg.console import count, say, stderr_console, stdout_console
 from fleetseg.console.reading import reading
 from fleetseg.console.tables import domains_table, iou_table, score_lines
 from fleetseg.data.cache import default_cache_dir, open_store
-from fleetseg.data.labels import LabelSpace, label_space
+from fleetseg.data.labels import LabelSpace
 from fleetseg.data.sample import Pairs
 from fleetseg.data.sources import evenly_spaced, open_source
+from fleetseg.data.spaces import open_space
 from fleetseg.data.store import Store, View
 from fleetseg.data.unusable import no_usable_sample
 from fleetseg.errors import DataError, ModelError
@@ -138,12 +139,13 @@ def evaluate_on(path: Path, experiment: Experiment, progress: Any = None) -> Eva
         DataError: the experiment has neither evaluation sets nor held-out frames.
     """
     model, space, size_hw = _described(path)
-    if space != label_space(experiment.data.label_space):
+    wanted = open_space(experiment.data)
+    if space.classes != wanted.classes:
         raise ModelError(
             "the model has another label space than the experiment",
             where=path,
             got=space.name,
-            expected=experiment.data.label_space,
+            expected=wanted.name,
         )
     if not experiment.data.evaluation and experiment.partition.holdout == 0:
         raise DataError(

@@ -234,7 +234,8 @@ def projection(source: LabelSpace, target: LabelSpace) -> Table:
         raise ConfigError(
             f"no projection from label space '{source.name}' to '{target.name}'",
             expected=f"the same space or one of: {known}",
-            cure="Choose a data.label_space that every source can be projected to",
+            cure="Choose a data.label_space that every source can be projected to"
+            + ("" if key[0] else ", or 'own' for the classes of the source's classes.toml"),
         )
     return make_table(
         {

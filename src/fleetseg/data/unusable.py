@@ -32,7 +32,7 @@ def nobody_takes_part(abstains: Sequence[str], stores: Sequence[Store]) -> DataE
     cures = [common_cure(store.samples, store.bad) for store in stores]
     return DataError(
         "no client can take part",
-        got="; ".join([*reasons, *filter(None, why)]),
+        got="; ".join([*reasons, *filter(None, why)]) or "no client",
         cure=next(filter(None, cures), None),
     )
 

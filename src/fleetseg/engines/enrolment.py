@@ -11,6 +11,7 @@ from fleetseg import __version__
 from fleetseg.compression.uplink import Uplink
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
+from fleetseg.data.spaces import is_built_in
 from fleetseg.engines.protocol import (
     PROTOCOL,
     experiment_for_vehicles,
@@ -18,6 +19,7 @@ from fleetseg.engines.protocol import (
     read_enrolments,
     read_facts,
     read_failure,
+    write_space,
 )
 from fleetseg.errors import UpdateRejected
 from fleetseg.federation.messages import Enrolment, Failure
@@ -67,7 +69,9 @@ class Roster:
 
 def hello(terms: Terms) -> dict[str, Any]:
     """Build the request that opens a run at a site."""
+    own = {} if is_built_in(terms.space) else {"space": write_space(terms.space)}
     return {
+        **own,
         "what": "hello",
         "run": terms.run,
         "protocol": PROTOCOL,

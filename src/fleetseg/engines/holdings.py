@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
+from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import DataError
 from fleetseg.experiment_file import load_experiment
 from fleetseg.federation.client import Client
@@ -44,15 +45,17 @@ def open_clients(
     experiment: Experiment,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda note: None,
+    space: LabelSpace | None = None,
 ) -> Mapping[str, Client]:
     """Open the data as the experiment wants them and give every vehicle its samples.
 
-    What is wrong with samples is told here, and nowhere else.
+    What is wrong with samples is told here, and nowhere else. Without a label `space` it is the one
+    that the experiment names.
 
     Raises:
         DataError, ConfigError: the data cannot be used, or a vehicle is not in the split.
     """
-    study = prepare(_described(holdings, experiment), progress)
+    study = prepare(_described(holdings, experiment), progress, space)
     held = study.clients
     for note in study.notes:
         tell(note)

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from fleetseg.config import Experiment
-from fleetseg.data.labels import LabelSpace
-from fleetseg.errors import UpdateRejected
+from fleetseg.data.labels import LABEL_SPACES, LabelSpace
+from fleetseg.data.spaces import OWN, checked_space
+from fleetseg.errors import ConfigError, UpdateRejected
 from fleetseg.experiment_file import to_toml
 from fleetseg.federation.checks import check_enrolment
 from fleetseg.federation.messages import Enrolment, Evaluation, Failure
@@ -35,7 +36,15 @@ _MAX_VEHICLES, _MAX_DOMAINS, _MAX_TEXT = 10_000, 10_000, 500
 
 def experiment_for_vehicles(experiment: Experiment) -> str:
     """Write what vehicles need of an experiment; no path of the server's, and no start weights."""
-    data = experiment.data.model_copy(update={"sources": (), "evaluation": (), "cache": ""})
+    own = experiment.data.label_space not in LABEL_SPACES
+    data = experiment.data.model_copy(
+        update={
+            "sources": (),
+            "evaluation": (),
+            "cache": "",
+            "label_space": OWN if own else experiment.data.label_space,  # the hello has the classes
+        }
+    )
     model = experiment.model.model_copy(update={"pretrained": "", "start": ""})
     known = experiment.partition
     partition = type(known)(holdout=known.holdout, holdout_gap=known.holdout_gap)
@@ -47,6 +56,27 @@ def labels_digest(space: LabelSpace) -> str:
     """SHA-256 over the classes in their order and which of them are critical."""
     text = json.dumps([space.name, list(space.classes), sorted(space.critical)])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_space(space: LabelSpace) -> dict[str, Any]:
+    """Write a label space that is no built-in one."""
+    return asdict(space)
+
+
+def read_space(told: Any) -> LabelSpace:
+    """Read a label space, or raise UpdateRejected."""
+    try:
+        space = checked_space(
+            LabelSpace(
+                name=plain(told["name"], 100),
+                classes=tuple(plain(name, 100) for name in told["classes"]),
+                colours=tuple((int(r), int(g), int(b)) for r, g, b in told["colours"]),
+                critical=tuple(plain(name, 100) for name in told["critical"]),
+            )
+        )
+    except (TypeError, KeyError, ValueError, ConfigError):
+        raise UpdateRejected("malformed", "a label space that cannot be read") from None
+    return space
 
 
 def write_failure(kind: str, reason: str, detail: str = "") -> dict[str, Any]:

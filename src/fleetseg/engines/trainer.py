@@ -29,7 +29,8 @@ from fleetseg import __version__
 from fleetseg.compression.codec import parse_codec
 from fleetseg.compression.uplink import Uplink, zstandard
 from fleetseg.config import Experiment
-from fleetseg.data.labels import label_space
+from fleetseg.data.labels import LabelSpace, label_space
+from fleetseg.data.spaces import OWN
 from fleetseg.engines.holdings import Holdings, open_clients
 from fleetseg.engines.inprocess import attempt
 from fleetseg.engines.ledger import Ledger
@@ -38,6 +39,7 @@ from fleetseg.engines.protocol import (
     MAX_SKEW_S,
     PROTOCOL,
     labels_digest,
+    read_space,
     write_enrolments,
     write_evaluation,
     write_failure,
@@ -165,14 +167,13 @@ class Trainer:
         return self._ready
 
     def _prepare(self, header: Header) -> Ready:
-        experiment = _checked(header)
+        experiment, space = _checked(header)
         ready = self._ready
         if ready is not None and ready.run == header["run"]:
             if ready.bench.experiment.digest != experiment.digest:
                 raise Refusal("experiment", "this run was opened with another experiment")
             return ready
         self._say(f"opening data for run {header['run']}")
-        space = label_space(experiment.data.label_space)
         model = build_model(experiment.model.name, space.num_classes, seed=experiment.seed)
         layout = layout_of(model)
         if layout.digest != header["layout"]:
@@ -191,7 +192,7 @@ class Trainer:
             memory = ClientMemory(kept / "residuals")
             uplink = Uplink(codec, layout, experiment.seed, memory, limit)
         self._last = {}
-        clients = open_clients(self._holdings, experiment, tell=self._say)
+        clients = open_clients(self._holdings, experiment, tell=self._say, space=space)
         return Ready(header["run"], bench, clients, uplink)
 
     def _kept(self, run: str) -> Path:
@@ -211,8 +212,8 @@ class Trainer:
             self._say(f"enrolled {name}: {told}, {facts['device']} in {facts['precision']}")
 
 
-def _checked(header: Header) -> Experiment:
-    """Read the experiment of a hello and refuse what this installation does not understand."""
+def _checked(header: Header) -> tuple[Experiment, LabelSpace]:
+    """Read the experiment and the classes of a hello; refuse what is not understood here."""
     if header["protocol"] != PROTOCOL:
         raise Refusal(
             "protocol",
@@ -233,13 +234,14 @@ def _checked(header: Header) -> Experiment:
         experiment = make_experiment_from_text(
             header["experiment"], where="the server's experiment"
         )
-        space = label_space(experiment.data.label_space)
+        own = experiment.data.label_space == OWN
+        space = read_space(header.get("space")) if own else label_space(experiment.data.label_space)
     except FleetSegError as error:
         cure = f"Server: fleetseg {header['fleetseg']}, vehicle: {__version__}"
         raise Refusal("experiment", str(error), cure=cure) from None
     if labels_digest(space) != header["labels"]:
         raise Refusal("labels", f"another label space '{space.name}'")
-    return experiment
+    return experiment, space
 
 
 def _work(what: str, broadcast: Broadcast, ready: Ready, client: Client) -> Answer:

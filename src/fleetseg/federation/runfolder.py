@@ -3,6 +3,8 @@
 experiment.toml   resolved, reads back to the same experiment
 environment.json  versions, machine, resolved device and precision
 manifest.json     which client held which sample
+own_data.json     digests of samples that a user brought as Python objects
+classes.toml      the label space, where it is no built-in one
 rounds.jsonl      one line a round, then one line for the end: the source of truth
 checkpoints/      the last few rounds, each complete
 model/            the final model

@@ -12,6 +12,8 @@ classes.toml is either `space = "camvid11"` (a built-in label space) or
     bits = 12                                    # optional: that 16-bit grey images use
     name = "depot"                               # optional: name of the data set
 
+An experiment learns classes of its own with data.label_space = "own", or the file's path.
+
 Folders below images/ are domains. Splits are <split>/images/ with <split>/masks/, or, for the
 usual names of splits, images/<split>/ with masks/<split>/; without either, images/ serves under
 any split's name.
@@ -185,6 +187,28 @@ def _code(classes: _Classes, space: LabelSpace) -> LabelCode:
     )
 
 
+def space_of(config: SourceConfig) -> LabelSpace:
+    """Return the label space that the classes.toml of a folder describes, without indexing it.
+
+    Raises:
+        ConfigError, DataError: as `open_folder`.
+    """
+    root = existing_root(config)
+    images, _ = _image_and_mask_folders(config, root)
+    classes = _read_classes(root, images.parent)
+    return _space(classes, classes.name or root.resolve().name)
+
+
+def read_space(path: Path) -> LabelSpace:
+    """Return the label space that a classes.toml describes; unnamed, it bears its folder's name.
+
+    Raises:
+        DataError: it is missing or wrong.
+    """
+    classes = _parse_classes(path)
+    return _space(classes, classes.name or path.resolve().parent.name)
+
+
 def _inner_splits(root: Path) -> tuple[str, ...]:
     # Only where every folder below images/ bears a split's name: otherwise they are domains.
     names = subfolders(root / "images")
@@ -205,14 +229,16 @@ def _image_and_mask_folders(config: SourceConfig, root: Path) -> tuple[Path, Pat
 
 def _read_classes(root: Path, beside: Path) -> _Classes:
     path = beside / "classes.toml"
-    if not path.is_file():
-        path = root / "classes.toml"
+    return _parse_classes(path if path.is_file() else root / "classes.toml")
+
+
+def _parse_classes(path: Path) -> _Classes:
     try:
         return _Classes.model_validate(tomllib.loads(read_text(path)))
     except FileNotFoundError:
         raise DataError(
-            "classes.toml is missing",
-            where=root,
+            f"{path.name} is missing",
+            where=path.parent,
             cure='Write one: classes = ["road", ...] in the order of the ids, '
             f"or space = one of {', '.join(LABEL_SPACES)}",
         ) from None

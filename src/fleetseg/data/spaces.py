@@ -1,0 +1,100 @@
+"""Which classes an experiment learns: a built-in label space, or one of the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fleetseg.config import DataConfig, SourceConfig
+from fleetseg.data.labels import IGNORE, LABEL_SPACES, LabelSpace, label_space
+from fleetseg.data.sources import folder
+from fleetseg.errors import ConfigError, unknown_name
+from fleetseg.experiment_file import toml_value
+
+OWN = "own"
+"""As data.label_space: the classes that the sources' own classes.toml name."""
+
+
+def open_space(data: DataConfig) -> LabelSpace:
+    """Return the label space that data.label_space names.
+
+    It is the name of a built-in one, "own", or the path of a classes.toml (any name that ends in
+    .toml).
+
+    Raises:
+        ConfigError: an unknown name, or "own" where the sources have no classes in common.
+        DataError: a classes.toml is missing or wrong.
+    """
+    name = data.label_space
+    if name == OWN:
+        return _of_sources([*data.sources, *data.evaluation])
+    if name.endswith(".toml"):
+        return folder.read_space(Path(name))
+    if name not in LABEL_SPACES:
+        choices = [*LABEL_SPACES, OWN, "<path of a classes.toml>"]
+        raise unknown_name("label space", name, choices, where="data.label_space")
+    return label_space(name)
+
+
+def space_toml(space: LabelSpace) -> str:
+    """Write a label space as the text of a classes.toml."""
+    lines = {
+        "name": space.name,
+        "classes": list(space.classes),
+        "colours": [list(colour) for colour in space.colours],
+        "critical": list(space.critical),
+    }
+    return "".join(f"{key} = {toml_value(value)}\n" for key, value in lines.items())
+
+
+def is_built_in(space: LabelSpace) -> bool:
+    """Say whether a label space is one that every installation knows by its name."""
+    return LABEL_SPACES.get(space.name) == space
+
+
+def checked_space(space: LabelSpace) -> LabelSpace:
+    """Return a user's label space with lists made tuples.
+
+    Raises:
+        ConfigError: it does not fit together.
+    """
+    if not isinstance(space, LabelSpace):
+        raise ConfigError("space= takes a LabelSpace", got=type(space).__name__)
+    classes, critical = tuple(space.classes), tuple(space.critical)
+    colours = tuple((int(r), int(g), int(b)) for r, g, b in space.colours)
+    where = f"label space '{space.name}'"
+    if not 0 < len(classes) <= IGNORE or len(set(classes)) != len(classes):
+        wanted = f"1 to {IGNORE} distinct names"
+        raise ConfigError("unusable classes", where=where, got=classes[:8], expected=wanted)
+    if len(colours) != len(classes):
+        got, wanted = f"{len(colours)} colours", f"one for each of {len(classes)} classes"
+        raise ConfigError("colours and classes differ", where=where, got=got, expected=wanted)
+    if unknown := sorted(set(critical) - set(classes)):
+        raise ConfigError("critical names what is not a class", where=where, got=unknown)
+    return LabelSpace(space.name, classes, colours, critical)
+
+
+def _of_sources(configs: list[SourceConfig]) -> LabelSpace:
+    """Return the classes that all folders among the sources have in common."""
+    spaces = {c.root: folder.space_of(c) for c in configs if c.kind == "folder"}
+    if not spaces:
+        raise ConfigError(
+            f"data.label_space = '{OWN}', and no source has classes of its own",
+            expected="a source of kind = 'folder' with classes.toml",
+            cure="Or name a classes.toml: data.label_space = 'my/classes.toml'",
+        )
+    (first, chosen), *others = spaces.items()
+    for root, space in others:
+        if (space.classes, set(space.critical)) != (chosen.classes, set(chosen.critical)):
+            raise ConfigError(
+                f"data.label_space = '{OWN}', and the sources' classes differ",
+                where=root,
+                got=_words(space),
+                expected=f"{_words(chosen)} as {first}",
+                cure="Give them the same classes in the same order, and the same critical ones",
+            )
+    return chosen
+
+
+def _words(space: LabelSpace) -> str:
+    listed = ", ".join(space.classes[:12]) + (" ..." if len(space.classes) > 12 else "")
+    return f"{listed} (critical: {', '.join(space.critical) or 'none'})"
