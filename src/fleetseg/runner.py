@@ -15,23 +15,33 @@ import torch
 from torch import nn
 
 from fleetseg.config import Experiment
+from fleetseg.data.labels import LabelSpace
+from fleetseg.dry_run import try_one_step
 from fleetseg.engines.compressed import CompressedEngine
 from fleetseg.engines.conditions import SimulatedConditions
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.engines.workers import WorkersEngine
-from fleetseg.errors import ConfigError, DataError, QuorumLost
+from fleetseg.errors import ConfigError, DataError, EngineError, QuorumLost
 from fleetseg.experiment_file import to_toml
 from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState, no_momentum
 from fleetseg.federation.cohort import choose
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.messages import taking_part
-from fleetseg.federation.runfolder import RunFolder, can_resume, changed_since, environment
+from fleetseg.federation.runfolder import (
+    RunFolder,
+    can_resume,
+    changed_since,
+    environment,
+    require_no_run,
+)
 from fleetseg.federation.tensors import read_state
 from fleetseg.learning.hardware import Hardware, num_gpus
 from fleetseg.learning.losses import class_weights
+from fleetseg.models.build import is_known
 from fleetseg.models.folder import load_model, save_model
 from fleetseg.models.segmenter import Segmenter
+from fleetseg.own_study import record_own, require_same_own
 from fleetseg.parts import Parts, build_parts
 from fleetseg.scoring import Scorer
 from fleetseg.study import Study
@@ -55,6 +65,7 @@ class Run:
     model_sha256: str
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    space: LabelSpace | None = None  # what the model's classes mean
 
     @property
     def miou(self) -> float | None:
@@ -90,7 +101,9 @@ def run_study(
     """
     started_s = time.monotonic()
     parts = build_parts(experiment, study, out, net, watcher or rounds.Watcher())
+    tried = [] if resume and can_resume(out) else try_one_step(parts)
     state, notes = _open(parts, resume)
+    notes += tried
     latest = _Latest(parts.folder, state)
     reason = "failed"
     try:
@@ -101,15 +114,22 @@ def run_study(
             notes += _last_scores(latest, scorer, experiment)
     except KeyboardInterrupt:
         reason = "interrupted"
-    except QuorumLost:
+    except QuorumLost as lost:
         reason = "quorum-lost"
-        raise
+        raise _with_what_looked_odd(lost, tried) from None
     finally:
         seconds = round(time.monotonic() - started_s, 3)
         sha256 = _finish(parts, latest, reason, seconds)
     records = tuple(parts.folder.records)
-    every_note = (*study.notes, *notes)
-    return Run(out, experiment, reason, records, latest.last_scores, sha256, every_note, seconds)
+    why = [rounds.why_unused(records)] if reason == rounds.UNUSED else []
+    every_note = (*study.notes, *notes, *why)
+    scores, space = latest.last_scores, study.space
+    return Run(out, experiment, reason, records, scores, sha256, every_note, seconds, space)
+
+
+def _with_what_looked_odd(lost: QuorumLost, tried: list[str]) -> QuorumLost:
+    """Add what the step before round 1 has told: it may well be the cause."""
+    return QuorumLost(f"{lost}. Before round 1: {'; '.join(tried)}") if tried else lost
 
 
 def _last_scores(latest: _Latest, scorer: Scorer, experiment: Experiment) -> list[str]:
@@ -168,12 +188,15 @@ def _open(parts: Parts, resume: bool) -> tuple[ServerState, list[str]]:
                 where=folder.path / "manifest.json",
                 cure="Put the data back, or start a new run with another --out",
             )
+        require_same_own(folder.path, parts.study)
         state, notes = folder.resume()
         return state, notes + changed_since(folder.path, facts)
     state = ServerState(0, read_state(parts.bench.model, parts.bench.layout), no_momentum())
     momentum = parts.experiment.federation.server_momentum
     if momentum > 0:
         state = ServerState(0, state.model, torch.zeros(parts.bench.layout.num_trainable))
+    require_no_run(folder.path)
+    record_own(folder.path, parts.study)
     folder.create(parts.experiment, facts, state, manifest)
     return state, []
 
@@ -185,13 +208,32 @@ def _engine(parts: Parts) -> Iterator[Engine]:
         with _loopback(parts) as fleet:
             yield _with_conditions(fleet, parts)
         return
-    workers = num_workers(experiment, parts.study, parts.bench.hardware)
-    if workers == 0:
+    workers = _workers(parts)
+    if workers is None:
         yield _wrapped(InProcessEngine(clients, parts.bench), parts)
         return
-    parts.watcher.starting(f"starting {workers} worker{'s' * (workers > 1)}")
-    with WorkersEngine(clients, parts.bench, workers) as engine:
+    with workers as engine:
         yield _wrapped(engine, parts)
+
+
+def _workers(parts: Parts) -> WorkersEngine | None:
+    """Start the workers, if there are to be any.
+
+    With kind = "auto", a network of the user's that cannot be sent to them is trained in this
+    process, which gives the same model.
+    """
+    kind = parts.experiment.engine.kind
+    workers = num_workers(parts.experiment, parts.study, parts.bench.hardware)
+    if workers == 0:
+        return None
+    parts.watcher.starting(f"starting {workers} worker{'s' * (workers > 1)}")
+    try:
+        return WorkersEngine(parts.study.clients, parts.bench, workers)
+    except EngineError as error:
+        if kind != "auto" or is_known(parts.bench.model.name):
+            raise
+        parts.watcher.starting(f"no workers, training in this process: {error.what}")
+        return None
 
 
 @contextmanager
@@ -201,6 +243,12 @@ def _loopback(parts: Parts) -> Iterator[Engine]:
     if parts.study.manifest is None:
         raise ConfigError(
             "a fleet reads its data from disk, and these are Python objects",
+            cure="Use --engine inprocess or workers",
+        )
+    if not is_known(parts.bench.model.name):
+        raise ConfigError(
+            "the vehicles of a fleet build their network by its name, and this one is your own",
+            got=f"net= ({parts.bench.model.name})",
             cure="Use --engine inprocess or workers",
         )
     parts.watcher.starting("starting a fleet on this machine")

@@ -191,7 +191,7 @@ def test_a_missed_quorum_leaves_model_and_momentum_untouched_and_counts() -> Non
     calls = {"b": lost, "c": late, "d": silent}
     settings = {"rounds": 2, "quorum": 0.5, "server_momentum": 0.9}
     reason, log = go(Fleet(FOUR, calls), plan(federation=settings), start(momentum=True))
-    assert reason == "rounds"
+    assert reason == "no-update"
     assert [s.failed_rounds for s in log.states] == [1, 2]
     assert [s.round for s in log.states] == [1, 2]
     assert [s.model.values_F.tolist() for s in log.states] == [[0, 0, 0]] * 2

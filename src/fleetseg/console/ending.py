@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fleetseg.console import clock, count, ratio, say
+from fleetseg.console import clock, count, print_error, ratio, say
 from fleetseg.console.live import Style
 from fleetseg.console.tables import (
     Row,
@@ -21,6 +21,7 @@ from fleetseg.console.tables import (
     plain_table,
     score_lines,
 )
+from fleetseg.federation import rounds
 from fleetseg.federation.runfolder import read_end
 from fleetseg.runner import Run
 
@@ -32,11 +33,24 @@ REASONS = {
     "time": "the minutes are used up",
     "megabytes": "the megabytes are used up",
     "interrupted": "interrupted",
+    rounds.UNUSED: "no update was used",
 }
 
 
-def show_end(run: Run, style: Style, critical: Sequence[str], console: Console) -> None:
+def exit_code(runs: Iterable[Run]) -> int:
+    """Return 1, and say why on standard error, if a run has used no update; else 0."""
+    unused = [run for run in runs if run.reason == rounds.UNUSED]
+    for run in unused:
+        why = rounds.why_unused(run.records)
+        print_error(
+            f"{run.folder}: no update was used in {count(len(run.records), 'round')}: {why}"
+        )
+    return 1 if unused else 0
+
+
+def show_end(run: Run, style: Style, console: Console) -> None:
     """Show scores, notes and facts of a run; one line if quiet, one JSON object if asked."""
+    critical = run.space.critical if run.space else ()
     if style == "json":
         typer.echo(json.dumps({**(read_end(run.folder) or {}), "folder": str(run.folder)}))
         return

@@ -303,10 +303,9 @@ def _serve(
     again: str,
 ) -> int:
     from fleetseg import api
-    from fleetseg.console.ending import show_end
+    from fleetseg.console.ending import exit_code, show_end
     from fleetseg.console.live import watching
     from fleetseg.console.reading import reading
-    from fleetseg.data.labels import label_space
 
     with (
         reading(stderr_console(), quiet=style in ("json", "quiet")) as progress,
@@ -321,8 +320,8 @@ def _serve(
         run = api.serve(
             experiment, fleet.folder, out=out, resume=resume, watcher=watcher, progress=progress
         )
-    show_end(run, style, label_space(experiment.data.label_space).critical, console)
+    show_end(run, style, console)
     if run.reason != "interrupted":
-        return 0
+        return exit_code([run])
     say(stderr_console(), f"interrupted; go on with: {again}")
     return INTERRUPTED

@@ -16,11 +16,10 @@ from rich.console import Console
 from fleetseg import api
 from fleetseg.config import Experiment
 from fleetseg.console import INTERRUPTED, count, say, stderr_console, stdout_console
-from fleetseg.console.ending import show_end, show_local
+from fleetseg.console.ending import exit_code, show_end, show_local
 from fleetseg.console.interrupts import interruptible
 from fleetseg.console.live import Style, watching
 from fleetseg.console.reading import reading
-from fleetseg.data.labels import label_space
 from fleetseg.data.manifest import Manifest
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.experiment_file import load_experiment
@@ -111,12 +110,11 @@ def run_and_show(request: Request) -> int:
     if request.baseline == "local":
         show_local(runs, request.style, console)
     else:
-        critical = label_space(request.experiment.data.label_space).critical
-        show_end(runs[""], request.style, critical, console)
+        show_end(runs[""], request.style, console)
     if any(run.reason == "interrupted" for run in runs.values()):
         _say_how_to_go_on(request)
         return INTERRUPTED
-    return 0
+    return exit_code(runs.values())
 
 
 def _run(request: Request, console: Console) -> Mapping[str, Run]:

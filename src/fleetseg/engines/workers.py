@@ -15,7 +15,7 @@ import multiprocessing.connection
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
@@ -31,6 +31,11 @@ from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failu
 from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.learning.hardware import resolve
 
+_READY = {"ready": True}  # a worker's first message: all that it is born with has arrived
+_CURE = (
+    "A network or data set of your own must be importable: put its class into a module, "
+    "not into the script that runs; otherwise use --engine inprocess"
+)
 _ATTEMPTS = 2  # a client whose worker died is tried once more, on a fresh worker
 
 
@@ -63,6 +68,9 @@ class WorkersEngine:
         bench: Workbench,
         num_workers: int,
     ) -> None:
+        own = (getattr(client.train, "samples", None) for client in clients.values())
+        if why := _unsendable([*bench.model.modules(), *own]):
+            raise EngineError(f"this cannot be sent to a worker: {why}", cure=_CURE)
         self._clients = clients
         self._layout = bench.layout
         self._broadcast = _shared_state(self._layout)
@@ -78,6 +86,8 @@ class WorkersEngine:
         try:
             for job in self._jobs:
                 self._workers.append(self._start(job))
+            for worker in self._workers:
+                _await(worker)
         except BaseException:
             self.close()
             raise
@@ -128,12 +138,10 @@ class WorkersEngine:
         try:
             with _quiet_start():
                 process.start()
-        except (AttributeError, TypeError, RuntimeError) as error:
-            raise EngineError(
-                f"a worker could not be started ({error})",
-                cure="A model or data set of your own must be importable from a module; "
-                "otherwise use --engine inprocess",
-            ) from None
+        except OSError:
+            raise
+        except Exception as error:  # whatever a user's object answers to being sent
+            raise EngineError(f"a worker could not be started ({error})", cure=_CURE) from None
         theirs.close()
         return _Worker(process, ours, job.update)
 
@@ -161,6 +169,9 @@ class WorkersEngine:
                     worker = busy.pop(ready)  # type: ignore[call-overload]
                     index = self._workers.index(worker)
                     answer = self._answer(index, todo)
+                    if answer == _READY:  # a worker in a dead one's place; its answer comes next
+                        busy[worker.pipe] = worker
+                        continue
                     if answer is not None:
                         yield read(worker, answer)
                     if todo:
@@ -169,7 +180,8 @@ class WorkersEngine:
             # Nobody wants the rest (over-selection): an answer of this round must not be read as
             # one of the next.
             for worker in busy.values():
-                self._answer(self._workers.index(worker), deque())
+                while self._answer(self._workers.index(worker), deque()) == _READY:
+                    pass
 
     def _answer(self, index: int, todo: deque[tuple[str, int]]) -> dict[str, Any] | None:
         try:
@@ -210,6 +222,35 @@ class WorkersEngine:
         return Update(tensors=self._layout.views(worker.update), **answer["update"])
 
 
+def _unsendable(objects: Iterable[object]) -> str:
+    """Say which class cannot be found again in another process; empty if there is none."""
+    for each in objects:
+        kind = type(each)
+        if kind.__module__ == "__main__":
+            return f"class {kind.__qualname__} is defined in the script that runs"
+        if "<locals>" in kind.__qualname__:
+            return f"class {kind.__qualname__} is defined inside a function"
+    return ""
+
+
+def _await(worker: _Worker) -> None:
+    """Wait until a worker has all that it is born with.
+
+    Raises:
+        EngineError: it ended before.
+    """
+    try:
+        worker.pipe.recv_bytes()
+    except (EOFError, OSError):
+        worker.process.join()
+        code = worker.process.exitcode
+        raise EngineError(
+            "a worker ended while it was starting, before it had the network and the data",
+            got=f"exit code {code}" + ("; its own words stand above" if code == 1 else ""),
+            cure=_CURE if code == 1 else "If memory is short, start fewer: --workers",
+        ) from None
+
+
 @contextmanager
 def _quiet_start() -> Iterator[None]:
     """Start a process that neither imports the caller's script nor hears Ctrl-C while it boots.
@@ -237,6 +278,8 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     torch.set_num_threads(job.bench.experiment.engine.threads)
     bench: Workbench | Failure | None = None
+    with suppress(OSError):
+        pipe.send_bytes(json.dumps(_READY).encode())
     while True:
         try:
             order = json.loads(pipe.recv_bytes())
@@ -244,12 +287,17 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
             break
         broadcast = Broadcast(order["round"], job.broadcast, tuple(order["class_weights"]))
         client = job.clients[order["client"]]
-        if not isinstance(bench, Workbench):
-            bench = attempt(lambda b, c, _: _own_bench(job), broadcast, client, job.bench)
-        if isinstance(bench, Failure):
-            answer = _write_failure(bench)
-        else:
-            answer = _serve(order["task"], broadcast, client, bench, job.update)
+        try:
+            if not isinstance(bench, Workbench):
+                bench = attempt(lambda b, c, _: _own_bench(job), broadcast, client, job.bench)
+            if isinstance(bench, Failure):
+                answer = _write_failure(bench)
+            else:
+                answer = _serve(order["task"], broadcast, client, bench, job.update)
+        except Exception as error:
+            if "CUDA error" in str(error):
+                raise  # only a new process can go on
+            answer = _write_failure(Failure(client.id, "lost", "error", _told(error)))
         try:
             pipe.send_bytes(json.dumps(answer).encode())
         except OSError:
@@ -280,6 +328,10 @@ def _serve(
         confs = {domain: conf.tolist() for domain, conf in scores.conf_by_domain.items()}
         return {"round": scores.round, "client": client.id, "confs": confs}
     return _write_failure(scores)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
 def _write_failure(failure: Failure) -> dict[str, Any]:

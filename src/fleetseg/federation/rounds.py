@@ -22,6 +22,10 @@ Record = dict[str, Any]
 """What `rounds.jsonl` says of one round."""
 
 
+UNUSED = "no-update"
+"""Why a run ended whose rounds are over and in which not one update was used."""
+
+
 class Log(Protocol):
     """Where rounds are committed."""
 
@@ -103,7 +107,17 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         finally:
             log.publish(record)
         watcher.round_closed(record)
-    return reason
+    unused = log.records and not any(record["quorum"] for record in log.records)
+    return UNUSED if unused else reason
+
+
+def why_unused(records: Sequence[Record], limit: int = 10) -> str:
+    """Say why the last round had no usable update: who failed, and the first one's own words."""
+    failures = records[-1]["failures"] if records else []
+    who = ", ".join(f"{f['client']} ({f['kind']}: {f['reason']})" for f in failures[:limit])
+    more = f" and {len(failures) - limit} more" if len(failures) > limit else ""
+    told = next((f"; {f['client']} says: {f['detail']}" for f in failures if f["detail"]), "")
+    return f"{who}{more}{told}" or "no client answered"
 
 
 def _scores(plan: Plan, state: ServerState, log: Log) -> Record:
@@ -193,13 +207,9 @@ def _require_quorum(
     limit = plan.experiment.federation.max_failed_rounds
     if enrolled and state.failed_rounds < limit:
         return
-    failures = log.records[-1]["failures"] if log.records else []
-    missing = ", ".join(f"{f['client']} ({f['kind']}: {f['reason']})" for f in failures[:10])
-    if len({f["reason"] for f in failures}) == 1 and failures[0]["detail"]:
-        missing += f": {failures[0]['detail']}"  # one cause for all: say it in full
     raise QuorumLost(
         f"{state.failed_rounds} rounds in a row without a quorum" if enrolled else "no clients",
-        got=missing or "no client that can take part",
+        got=why_unused(log.records) if log.records else "no client that can take part",
         expected=f"usable updates from {plan.experiment.federation.quorum:.0%} of the cohort",
         cure="The model of the last good round is kept; mend the fleet and go on with --resume",
     )
