@@ -13,15 +13,16 @@ import torch
 from tests.engines.greedy import Pairs, network, pictures, raise_out_of_memory
 
 import fleetseg
+from fleetseg import runner
 from fleetseg.data.labels import label_space
 from fleetseg.engines import inprocess, workers
-from fleetseg.errors import OutOfMemory, QuorumLost
+from fleetseg.errors import ModelError, OutOfMemory, QuorumLost
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.client import Workbench
 from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.learning.hardware import Hardware
 from fleetseg.models.build import wrap
-from fleetseg.study import study_of_pairs
+from fleetseg.own_study import study_of_pairs
 
 PLAIN = {"batch_size": 2, "scale": [1, 1], "flip": False, "colour_jitter": 0.0}
 
@@ -77,7 +78,10 @@ def test_the_others_train_as_they_would_without_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["inprocess", "workers"])
-def test_if_all_fail_so_the_first_text_is_shown(kind: str, tmp_path: Path) -> None:
+def test_if_all_fail_so_the_first_text_is_shown(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "try_one_step", lambda parts: [])  # which would have told before
     with pytest.raises(QuorumLost) as caught:
         fleetseg.run(
             experiment(kind, max_failed_rounds=1),
@@ -88,6 +92,17 @@ def test_if_all_fail_so_the_first_text_is_shown(kind: str, tmp_path: Path) -> No
     assert "out-of-memory" in str(caught.value)
     assert "Tried to allocate 20.00 GiB" in str(caught.value)
     assert "smaller training.batch_size" in str(caught.value)
+
+
+def test_if_nobody_has_the_memory_it_is_told_before_round_1(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"Tried to allocate 20.*smaller training.batch_size"):
+        fleetseg.run(
+            experiment(),
+            clients=fleet("car-a", "car-b", "car-c"),
+            net=network(),
+            out=tmp_path / "run",
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_too_large_to_be_scored_is_scored_in_parts(tmp_path: Path) -> None:
@@ -120,6 +135,7 @@ def test_other_errors_are_raised_as_ever(tmp_path: Path, monkeypatch: pytest.Mon
     def broken(*arguments: object, **named: object) -> None:
         raise RuntimeError("an illegal memory access was encountered")
 
+    monkeypatch.setattr(runner, "try_one_step", lambda parts: [])
     monkeypatch.setattr("fleetseg.federation.client.train_locally", broken)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         fleetseg.run(experiment(), clients=fleet(), net=network(), out=tmp_path / "run")
@@ -129,7 +145,7 @@ def test_a_worker_whose_gpu_is_full_says_so_and_tries_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Several processes on one GPU: the model of one finds no room, and later it does."""
-    study = study_of_pairs(label_space("camvid11"), fleet(), {})
+    study = study_of_pairs(experiment(), label_space("camvid11"), fleet(), {})
     model = wrap(network(), study.space.num_classes)
     layout = layout_of(model)
     hardware = Hardware(torch.device("cpu"), "fp32")
@@ -152,6 +168,7 @@ def test_a_worker_whose_gpu_is_full_says_so_and_tries_again(
     threads, answers = torch.get_num_threads(), []
     serving = threading.Thread(target=workers.worker_main, args=(job, theirs))
     serving.start()
+    assert json.loads(ours.recv_bytes()) == workers._READY
     while len(answers) < 3:
         answers.append(json.loads(ours.recv_bytes()))
     ours.close()

@@ -186,7 +186,7 @@ def test_one_process_for_each_gpu(
     from fleetseg import runner
     from fleetseg.console.running import lanes
     from fleetseg.experiment_file import make_experiment
-    from fleetseg.study import study_of_pairs
+    from fleetseg.own_study import study_of_pairs
 
     pretend_mps(monkeypatch, 14)
     pretend_cuda(monkeypatch, (8, 0), (8, 0))
@@ -195,7 +195,8 @@ def test_one_process_for_each_gpu(
         monkeypatch.setattr(os, name, lambda *_, of=of: of if _ else len(of), raising=False)
     experiment = make_experiment({"engine": {"kind": "workers", "device": device}})
     pair = (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
-    study = study_of_pairs(label_space("camvid11"), {f"car-{i}": [pair] for i in range(20)}, {})
+    cars = {f"car-{i}": [pair] for i in range(20)}
+    study = study_of_pairs(experiment, label_space("camvid11"), cars, {})
     hardware = resolve(device, "auto")
     assert runner.num_workers(experiment, study, hardware) == processes
     assert lanes(experiment) == processes
