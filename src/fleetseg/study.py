@@ -132,7 +132,7 @@ def prepare(
     trained = [pool.owner_N[n] for part in split.values() for n in pool.good(part.train)]
     notes += one_group(pool.samples, experiment.partition)
     notes += [*repeated_images(manifest), *unseen_classes(pool.train, trained, space)]
-    notes.sort(key=lambda note: note.startswith(_BAD))  # many bad samples must not hide the rest
+    notes.sort(key=lambda note: note.startswith(BAD))  # many bad samples must not hide the rest
     return Study(space, clients, evaluation, manifest, tuple(notes), bool(manifest.held_out))
 
 
