@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from torch import nn
@@ -18,6 +17,7 @@ from fleetseg.data.sample import Pairs
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.experiment_file import load_experiment
 from fleetseg.federation.engine import Engine
+from fleetseg.federation.ownership import Ownership, drop_if_empty, new_run_folder, owning
 from fleetseg.federation.rounds import Watcher
 from fleetseg.federation.runfolder import require_no_run
 from fleetseg.learning.losses import check_loss_name
@@ -58,13 +58,15 @@ def run(
         FleetSegError: see fleetseg.errors; the text says what, where, and the cure.
     """
     described = _read(experiment)
-    folder = _folder(described, out, resume)
-    study = _study(described, clients, evaluation, space, progress)
     if baseline == "local":
         raise ConfigError("one run is one model", cure="Use fleetseg.api.run_local")
-    if baseline == "centralised":
-        described, study = baselines.centralised(described, study)
-    return run_study(described, study, folder, resume=resume, net=net, watcher=watcher)
+    with _own_folder(described, out, resume) as owned:
+        study = _study(described, clients, evaluation, space, progress)
+        if baseline == "centralised":
+            described, study = baselines.centralised(described, study)
+        return run_study(
+            described, study, owned.folder, resume=resume, net=net, watcher=watcher, owned=owned
+        )
 
 
 def serve(
@@ -87,19 +89,23 @@ def serve(
     from fleetseg.engines.nvflare.provision import read_fleet
     from fleetseg.engines.nvflare.serve import serving
 
-    described, folder = _read(experiment), Path(out)
-    known = read_fleet(Path(fleet))
-    if not resume:
-        require_no_run(folder)
-    study = prepare_server(described, progress)
+    described = _read(experiment)
+    known = read_fleet(Path(fleet).expanduser())
 
     def open_engine(parts: Parts) -> AbstractContextManager[Engine]:
         parts.watcher.starting(f"starting the server of {known.folder} on port {known.port}")
         return serving(known, fleet_terms(parts), parts.folder.path)
 
-    return run_study(
-        described, study, folder, resume=resume, watcher=watcher, open_engine=open_engine
-    )
+    with _own_folder(described, out, resume) as owned:
+        return run_study(
+            described,
+            prepare_server(described, progress),
+            owned.folder,
+            resume=resume,
+            watcher=watcher,
+            open_engine=open_engine,
+            owned=owned,
+        )
 
 
 def run_local(
@@ -112,13 +118,13 @@ def run_local(
 ) -> dict[str, Run]:
     """Train each client alone; returns one run per client, in sub-folders of `out`."""
     described = _read(experiment)
-    folder = _folder(described, out, resume)
-    study = prepare(described, progress)
     runs: dict[str, Run] = {}
-    for name, alone, own in baselines.local_only(described, study):
-        runs[name] = run_study(alone, own, folder / name, resume=resume, watcher=watcher)
-        if runs[name].reason == "interrupted":
-            break
+    with _own_folder(described, out, resume) as owned:
+        study = prepare(described, progress)
+        for name, alone, own in baselines.local_only(described, study):
+            runs[name] = run_study(alone, own, owned.folder / name, resume=resume, watcher=watcher)
+            if runs[name].reason == "interrupted":
+                break
     return runs
 
 
@@ -138,15 +144,22 @@ def _read(experiment: Experiment | str | Path) -> Experiment:
     return described
 
 
-def _folder(experiment: Experiment, out: str | Path | None, resume: bool) -> Path:
-    if out is None:
-        if resume:
-            raise CheckpointError("--resume needs --out: the run folder to go on with")
-        return Path("runs") / f"{time.strftime('%Y-%m-%d_%H%M%S')}_{experiment.name}"
-    folder = Path(out)
-    if not resume:
-        require_no_run(folder)  # before any data are read: a user should not wait to be told
-    return folder
+@contextmanager
+def _own_folder(
+    experiment: Experiment, out: str | Path | None, resume: bool
+) -> Iterator[Ownership]:
+    """Choose the run folder and own it, before any data are read: nobody should wait to be told."""
+    if out is None and resume:
+        raise CheckpointError("--resume needs --out: the run folder to go on with")
+    folder = new_run_folder(experiment.name) if out is None else Path(out).expanduser()
+    try:
+        with owning(folder) as owned:
+            if not resume:
+                require_no_run(folder)
+            yield owned
+    finally:
+        if out is None:
+            drop_if_empty(folder)
 
 
 def _study(

@@ -5,6 +5,7 @@ Rooms that need torch are imported inside the commands, so that help comes at on
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,8 @@ import typer
 from fleetseg.cli_cache import cache_app
 from fleetseg.cli_fleet import client, fleet_app, server
 from fleetseg.console import options as o
-from fleetseg.console import reports_errors
+from fleetseg.console import print_error, reports_errors
+from fleetseg.streams import finish_streams, prepare_streams
 
 app = typer.Typer(
     name="fleetseg",
@@ -266,7 +268,13 @@ app.command()(client)
 
 def main() -> None:
     """Run the command line."""
-    app()
+    prepare_streams()
+    try:
+        app()
+    finally:
+        if lost := finish_streams():
+            print_error(lost)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

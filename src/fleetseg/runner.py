@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,11 @@ from fleetseg.federation.checkpoint import ServerState, no_momentum
 from fleetseg.federation.cohort import choose
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.messages import taking_part
+from fleetseg.federation.ownership import Ownership, owning
 from fleetseg.federation.runfolder import RunFolder, can_resume, changed_since, environment
 from fleetseg.federation.tensors import read_state
+from fleetseg.files import explained
+from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import Hardware, num_gpus
 from fleetseg.learning.losses import class_weights
 from fleetseg.models.folder import load_model, save_model
@@ -79,15 +81,35 @@ def run_study(
     net: nn.Module | None = None,
     watcher: rounds.Watcher | None = None,
     open_engine: OpenEngine | None = None,
+    owned: Ownership | None = None,
 ) -> Run:
     """Run an experiment on a prepared study; Ctrl-C ends it with a usable run folder.
 
-    `open_engine` brings an engine whose clients are not the study's own (a fleet).
+    `open_engine` brings an engine whose clients are not the study's own (a fleet); `owned` says
+    that the caller owns `out` already.
 
     Raises:
-        CheckpointError: if `out` holds a run and `resume` is false, or belongs to another one.
+        CheckpointError: if `out` holds a run and `resume` is false, belongs to another one, is
+            another process's at the moment, or cannot be written.
         QuorumLost: the model of the last good round is saved by then.
     """
+    with owning(out) if owned is None else nullcontext(owned) as own:
+        try:
+            run = _run_owned(experiment, study, out, resume, net, watcher, open_engine)
+        except OSError as error:
+            raise (explained(error, out) or error) from error
+    return replace(run, notes=(own.note, *run.notes)) if own.note else run
+
+
+def _run_owned(
+    experiment: Experiment,
+    study: Study,
+    out: Path,
+    resume: bool,
+    net: nn.Module | None,
+    watcher: rounds.Watcher | None,
+    open_engine: OpenEngine | None,
+) -> Run:
     started_s = time.monotonic()
     parts = build_parts(experiment, study, out, net, watcher or rounds.Watcher())
     state, notes = _open(parts, resume)
@@ -229,7 +251,7 @@ def num_workers(experiment: Experiment, study: Study, hardware: Hardware) -> int
     """How many worker processes to use; 0 = train in this process."""
     settings = experiment.engine
     cohort = len(choose(study.clients, experiment.federation.cohort, seed=0, round_=1))
-    processes = settings.workers or num_gpus(hardware.device.type) or os.cpu_count() or 1
+    processes = settings.workers or num_gpus(hardware.device.type) or allowed_cores()
     workers = min(processes, cohort)
     if settings.kind == "auto":
         # Data that a user brought as Python objects need not survive the way to another process.

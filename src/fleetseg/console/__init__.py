@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fleetseg.errors import FleetSegError
+from fleetseg.files import explained
 
 P = ParamSpec("P")
 INTERRUPTED = 130  # exit code of Ctrl-C: 128 + SIGINT
@@ -72,6 +73,8 @@ def error_text(error: Exception) -> str:
     if isinstance(error, FleetSegError):
         return str(error)
     if isinstance(error, OSError):
+        if told := explained(error):
+            return str(told)
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
     what = " ".join(f"{type(error).__name__}: {error}".split())

@@ -27,6 +27,7 @@ from fleetseg.evaluation.pictures import Row as Frame
 from fleetseg.evaluation.pictures import contact_sheet
 from fleetseg.evaluation.predict import predict
 from fleetseg.experiment_file import make_experiment
+from fleetseg.federation.ownership import new_run_folder, owning
 from fleetseg.federation.rounds import Watcher
 from fleetseg.federation.runfolder import has_run
 from fleetseg.runner import Run, run_study
@@ -109,13 +110,13 @@ def run_demo(out: Path | None, fields: Mapping[str, Any] = FIELDS) -> int:
         CheckpointError: the folder holds a demo already.
     """
     started_s = time.monotonic()
-    folder = out or Path("runs") / f"{time.strftime('%Y-%m-%d_%H%M%S')}_demo"
+    folder = out or new_run_folder("demo")
     if has_run(folder / "federated"):
         raise CheckpointError(
             "this folder holds a demo already", where=folder, cure="Choose another --out"
         )
     stage = _Stage(stdout_console(), folder)
-    with interruptible():
+    with interruptible(), owning(folder):
         try:
             experiment, study = _introduce(stage, fields)
             federated = _federated(stage, experiment, study)

@@ -179,5 +179,8 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where it is closed
+            stream.reconfigure(errors="replace")  # a name that cannot be written must not end this
     with open(sys.argv[1], encoding="utf-8") as plan_file:
         sys.exit(keep(json.load(plan_file)))
