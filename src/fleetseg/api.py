@@ -21,6 +21,7 @@ from fleetseg.federation.ownership import Ownership, drop_if_empty, new_run_fold
 from fleetseg.federation.rounds import Watcher
 from fleetseg.federation.runfolder import require_no_run
 from fleetseg.learning.losses import check_loss_name
+from fleetseg.option_notes import Facts, expected_scores, require_workable
 from fleetseg.parts import Parts
 from fleetseg.runner import Run, fleet_terms, run_study
 from fleetseg.study import Progress, Study, prepare, prepare_server, study_of_pairs
@@ -170,6 +171,7 @@ def _study(
     progress: Progress | None,
 ) -> Study:
     if clients is None:
+        require_workable(Facts(experiment, expected_scores(experiment)))
         return prepare(experiment, progress)
     known = space or label_space(experiment.data.label_space)
     return study_of_pairs(known, clients, evaluation or {})

@@ -12,8 +12,8 @@ import typer
 
 from fleetseg.cli_cache import cache_app
 from fleetseg.cli_fleet import client, fleet_app, server
+from fleetseg.console import cohort_words, print_error, reports_errors
 from fleetseg.console import options as o
-from fleetseg.console import print_error, reports_errors
 from fleetseg.streams import finish_streams, prepare_streams
 
 app = typer.Typer(
@@ -255,11 +255,18 @@ def config_show(
     """  # noqa: D301
     from fleetseg.config import Experiment
     from fleetseg.experiment_file import load_experiment, to_toml
+    from fleetseg.option_notes import notes_before
 
     if experiment is None and overrides:
         raise typer.BadParameter("--set needs an EXPERIMENT.toml")
     described = Experiment() if experiment is None else load_experiment(experiment, overrides or ())
-    typer.echo(f"# digest {described.digest}\n{to_toml(described)}", nl=False)
+    remarks = [
+        f"digest {described.digest}",
+        f"asked each round: {cohort_words(described.federation.cohort)}",
+    ]
+    remarks += [f"note: {note}" for note in notes_before(described)]
+    head = "".join(f"# {remark}\n" for remark in remarks)
+    typer.echo(f"{head}{to_toml(described)}", nl=False)
 
 
 app.command()(server)

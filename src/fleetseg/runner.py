@@ -34,6 +34,7 @@ from fleetseg.learning.hardware import Hardware, num_gpus
 from fleetseg.learning.losses import class_weights
 from fleetseg.models.folder import load_model, save_model
 from fleetseg.models.segmenter import Segmenter
+from fleetseg.option_notes import Facts, option_notes, require_workable
 from fleetseg.parts import Parts, build_parts
 from fleetseg.scoring import Scorer
 from fleetseg.study import Study
@@ -111,8 +112,13 @@ def _run_owned(
     open_engine: OpenEngine | None,
 ) -> Run:
     started_s = time.monotonic()
+    facts = _facts(experiment, study, open_engine is not None, net is not None)
+    require_workable(facts)
+    idle = option_notes(facts)
     parts = build_parts(experiment, study, out, net, watcher or rounds.Watcher())
     state, notes = _open(parts, resume)
+    for note in idle:  # now, and not only when the hours are spent
+        parts.watcher.starting(f"note: {note}")
     latest = _Latest(parts.folder, state)
     reason = "failed"
     try:
@@ -130,8 +136,13 @@ def _run_owned(
         seconds = round(time.monotonic() - started_s, 3)
         sha256 = _finish(parts, latest, reason, seconds)
     records = tuple(parts.folder.records)
-    every_note = (*study.notes, *notes)
+    every_note = (*idle, *study.notes, *notes)
     return Run(out, experiment, reason, records, latest.last_scores, sha256, every_note, seconds)
+
+
+def _facts(experiment: Experiment, study: Study, over_network: bool, own_net: bool) -> Facts:
+    scored = bool(study.evaluation) or study.holds_out
+    return Facts(experiment, scored, over_network, own_net, own_data=study.manifest is None)
 
 
 def _last_scores(latest: _Latest, scorer: Scorer, experiment: Experiment) -> list[str]:

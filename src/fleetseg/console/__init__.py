@@ -110,3 +110,14 @@ def count(number: int, what: str) -> str:
     ('1 vehicle', '12,000 images')
     """
     return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def cohort_words(cohort: float) -> str:
+    """Say whom a cohort asks.
+
+    >>> cohort_words(1), cohort_words(1.0), cohort_words(4), cohort_words(0.25)
+    ('1 vehicle', 'the whole fleet', '4 vehicles', '25% of the fleet')
+    """
+    if isinstance(cohort, int) or cohort > 1:
+        return f"{cohort:.0f} vehicle" + ("" if cohort == 1 else "s")
+    return "the whole fleet" if cohort == 1 else f"{100 * cohort:.4g}% of the fleet"

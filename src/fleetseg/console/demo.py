@@ -20,7 +20,7 @@ from fleetseg.console.ending import local_row, run_row
 from fleetseg.console.interrupts import interruptible
 from fleetseg.console.live import watching
 from fleetseg.console.reading import reading
-from fleetseg.console.running import fleet_words, lanes, style_of
+from fleetseg.console.running import asked_words, fleet_words, lanes, style_of
 from fleetseg.console.tables import comparison_table, score_lines
 from fleetseg.errors import CheckpointError
 from fleetseg.evaluation.pictures import Row as Frame
@@ -142,7 +142,8 @@ def _introduce(stage: _Stage, fields: Mapping[str, Any]) -> tuple[Experiment, St
 def _federated(stage: _Stage, experiment: Experiment, study: Study) -> Run:
     stage.head("1  federated: the pictures stay in the vehicles")
     assert study.manifest is not None
-    title = f"{fleet_words(study.manifest)} · {experiment.model.name}"
+    asked = asked_words(experiment.federation.cohort, len(study.clients))
+    title = f"{fleet_words(study.manifest)} · {asked} · {experiment.model.name}"
     with stage.watch(experiment, title, lanes(experiment)) as watcher:
         return _whole(run_study(experiment, study, stage.folder / "federated", watcher=watcher))
 

@@ -266,7 +266,7 @@ def serve_and_show(
 ) -> int:
     """Run as a fleet's server, show, and return the exit code."""
     from fleetseg.console.interrupts import interruptible
-    from fleetseg.console.running import style_of
+    from fleetseg.console.running import asked_words, style_of
     from fleetseg.engines.nvflare.provision import read_fleet
     from fleetseg.experiment_file import load_experiment
 
@@ -277,7 +277,8 @@ def serve_and_show(
     words += [word for override in overrides for word in ("--set", override)]
     again = shlex.join([*words, "--resume", "--out", str(out)])
     style = style_of(console, as_json=as_json, quiet=quiet)
-    title = f"{experiment.name} · fleet of {count(len(known.active), 'vehicle')} · "
+    asked = asked_words(experiment.federation.cohort, len(known.active))
+    title = f"{experiment.name} · fleet of {count(len(known.active), 'vehicle')} · {asked} · "
     with interruptible():
         try:
             return _serve(

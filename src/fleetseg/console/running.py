@@ -22,6 +22,7 @@ from fleetseg.data.labels import label_space
 from fleetseg.data.manifest import Manifest
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.experiment_file import load_experiment
+from fleetseg.federation.cohort import size_of
 from fleetseg.federation.ownership import drop_if_empty, new_run_folder
 from fleetseg.federation.runfolder import can_resume, has_run, read_records
 from fleetseg.hosts import allowed_cores
@@ -170,18 +171,30 @@ def _title(request: Request) -> str:
     if request.baseline == "local":
         return f"{name}, local only: every vehicle alone · {model}"
     # The run folder knows the fleet: it was written before the first round.
-    fleet = fleet_words(Manifest.read(request.out / "manifest.json"))
+    manifest = Manifest.read(request.out / "manifest.json")
+    fleet = fleet_words(manifest)
     if request.baseline == "centralised":
         return f"{name}, centralised: {fleet} in one place · {model}"
     workers = lanes(request.experiment)
     where = "this process" if workers == 1 else f"{workers} at a time"
-    return f"{name} · {fleet} · {model} · {where}"
+    asked = asked_words(request.experiment.federation.cohort, len(manifest.clients))
+    return f"{name} · {fleet} · {asked} · {model} · {where}"
 
 
 def fleet_words(manifest: Manifest) -> str:
     """Say how large a fleet is."""
     images = sum(len(entries) for entries in manifest.clients.values())
     return f"{count(len(manifest.clients), 'vehicle')}, {count(images, 'image')}"
+
+
+def asked_words(cohort: float, fleet: int) -> str:
+    """Say how many of a fleet are asked each round.
+
+    >>> asked_words(1, 8), asked_words(1.0, 8), asked_words(0.5, 8)
+    ('asks 1 of 8 a round', 'asks all 8 a round', 'asks 4 of 8 a round')
+    """
+    asked = size_of(cohort, fleet)
+    return f"asks {'all' if asked == fleet else f'{asked} of'} {fleet} a round"
 
 
 def _say_how_to_go_on(request: Request) -> None:
