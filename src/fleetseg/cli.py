@@ -118,11 +118,13 @@ def evaluate(
     from fleetseg.config import SourceConfig
     from fleetseg.console.evaluating import evaluate_and_show, evaluate_where
     from fleetseg.experiment_file import load_experiment
+    from fleetseg.hosts import given_path
 
     if bool(dataset) == (experiment is not None):
         raise typer.BadParameter("name one of --dataset and --experiment")
     if experiment is None:
-        config = SourceConfig(kind=dataset, root=root, split=split)
+        folder = str(given_path(root)) if root else ""
+        config = SourceConfig(kind=dataset, root=folder, split=split)
         evaluate_and_show(model, config, as_json=as_json, pictures=pictures)
     elif pictures is not None:
         raise typer.BadParameter("--pictures goes with --dataset")

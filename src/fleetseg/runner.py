@@ -30,7 +30,7 @@ from fleetseg.federation.runfolder import RunFolder, can_resume, changed_since, 
 from fleetseg.federation.tensors import read_state
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
-from fleetseg.learning.hardware import Hardware, num_gpus
+from fleetseg.learning.hardware import Hardware, num_gpus, threads
 from fleetseg.learning.losses import class_weights
 from fleetseg.models.folder import load_model, save_model
 from fleetseg.models.segmenter import Segmenter
@@ -94,7 +94,8 @@ def run_study(
             another process's at the moment, or cannot be written.
         QuorumLost: the model of the last good round is saved by then.
     """
-    with owning(out) if owned is None else nullcontext(owned) as own:
+    cores = min(torch.get_num_threads(), allowed_cores())
+    with owning(out) if owned is None else nullcontext(owned) as own, threads(cores):
         try:
             run = _run_owned(experiment, study, out, resume, net, watcher, open_engine)
         except OSError as error:

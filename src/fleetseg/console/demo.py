@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fleetseg import baselines
 from fleetseg.config import Experiment
-from fleetseg.console import INTERRUPTED, clock, say, stderr_console, stdout_console
+from fleetseg.console import INTERRUPTED, clock, ratio, say, stderr_console, stdout_console
 from fleetseg.console.ending import local_row, run_row
 from fleetseg.console.interrupts import interruptible
 from fleetseg.console.live import watching
@@ -172,7 +172,7 @@ def _alone(stage: _Stage, experiment: Experiment, study: Study) -> dict[str, Run
         # Nobody needs to see these rounds one by one.
         run = _whole(run_study(alone, own, stage.folder / "local" / name))
         runs[name] = run
-        say(stage.console, f"{name:<24} mIoU {run.miou or 0:.3f}  in {clock(run.seconds)}")
+        say(stage.console, f"{name:<24} mIoU {ratio(run.miou)}  in {clock(run.seconds)}")
     return runs
 
 
@@ -209,7 +209,8 @@ def _compare(
     ]
     stage.console.print(comparison_table(rows))
     stage.console.print()
-    stage.console.print(Text(score_lines(federated.scores, study.space.critical)[0], "dim"))
+    for line in score_lines(federated.scores, study.space.critical)[:1]:
+        stage.console.print(Text(line, "dim"))
     if "time" in (federated.reason, centralised.reason):
         stage.console.print(Text(HURRIED, "yellow"))
     best = max(alone, key=lambda name: alone[name].miou or 0.0)

@@ -8,7 +8,6 @@ the socket lies in a folder that only that user can enter.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -20,6 +19,9 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from fleetseg.errors import ConfigError
+from fleetseg.hosts import temporary_folder
 
 Header = dict[str, Any]
 
@@ -158,14 +160,15 @@ def private_folder() -> Path:
     quotes.
 
     Raises:
-        OSError: there is no such place; the text names TMPDIR.
+        ConfigError: there is no such place.
     """
-    bases = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp"]  # noqa: S108
+    bases = [os.environ.get("XDG_RUNTIME_DIR", ""), str(temporary_folder()), "/tmp"]  # noqa: S108
     for base in bases:
         if _PLAIN_PATH.fullmatch(base) and os.access(base, os.W_OK | os.X_OK):
             return Path(tempfile.mkdtemp(prefix="fleetseg-", dir=base))
-    raise OSError(
-        errno.ENAMETOOLONG,
-        "no folder for sockets: set TMPDIR to one with a short path, without blanks",
-        bases[1],
+    raise ConfigError(
+        "no folder for sockets",
+        got=bases[1],
+        expected="at most 60 letters, digits and ._/+@~-, and leave to write",
+        cure="Set TMPDIR to such a folder",
     )

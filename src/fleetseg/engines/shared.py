@@ -98,7 +98,7 @@ def _new_block(num_bytes: int) -> int:
             raise
         raise EngineError(
             f"no memory to share with workers ({error.strerror})",
-            where=tempfile.gettempdir(),
+            where=os.environ.get("TMPDIR"),
             expected=f"room for {num_bytes:,} bytes",
             cure="Set TMPDIR to a folder with room, or use --engine inprocess",
         ) from None

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetseg.errors import CheckpointError
+from fleetseg.errors import CheckpointError, FolderInUse
 from fleetseg.files import explained
 
 LOCK = "run.lock"
@@ -103,13 +103,13 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
-def _in_use(path: Path) -> CheckpointError:
+def _in_use(path: Path) -> FolderInUse:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         holder = f"process {facts['pid']} on {facts['host']}, since {facts['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         holder = "another process"
-    return CheckpointError(
+    return FolderInUse(
         "a run is at work in this folder",
         where=path.parent,
         got=holder,

@@ -293,7 +293,8 @@ def last_words(log: Path) -> str:
     except OSError:
         return "nothing in the log"
     told = [line.strip() for line in lines if line.strip()]
-    wrong = [line for line in told if re.search(r"error|exception|cannot|denied", line, re.I)]
+    notable = [line for line in told if " - INFO - " not in line and " - DEBUG - " not in line]
+    wrong = [line for line in notable if re.search(r"error|exception|denied", line, re.I)]
     return plain((wrong or told or ["nothing in the log"])[-1], 300)
 
 

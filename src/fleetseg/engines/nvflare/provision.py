@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -82,7 +83,8 @@ def read_fleet(folder: Path) -> Fleet:
         raise ConfigError(
             "no fleet.json: not a fleet's folder",
             where=folder,
-            cure=f"Make one with: fleetseg fleet init {folder} --vehicles 4 --host SERVER",
+            cure="Make one with: "
+            f"fleetseg fleet init {shlex.quote(str(folder))} --vehicles 4 --host SERVER",
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"cannot be read ({error})", where=folder / "fleet.json") from None
