@@ -65,11 +65,6 @@ def _never_fixes_norms(facts: Facts) -> bool:
     return rounds <= share * rounds + 1e-9
 
 
-def _holds_out_in_vain(facts: Facts) -> bool:
-    e = facts.experiment
-    return bool(e.data.evaluation) and not e.evaluation.on_clients and not facts.own_data
-
-
 RULES: tuple[Rule, ...] = (
     Rule(("partition.by", "partition.piece"), _partition("natural"), "kind is not 'natural'"),
     Rule(("partition.alpha", "partition.min_size"), _partition("dirichlet"),
@@ -79,9 +74,8 @@ RULES: tuple[Rule, ...] = (
          "the file says who the vehicles are"),
     Rule(("partition.kind", "partition.by", "partition.clients", "partition.holdout"),
          lambda f: f.own_data, "the samples come with their vehicles"),
-    Rule(("partition.holdout",), _holds_out_in_vain,
-         "[[data.evaluation]] is what is scored, so these frames are neither trained on nor "
-         "scored; set evaluation.on_clients = true, or leave one of the two out"),
+    Rule(("partition.holdout_gap",), lambda f: f.experiment.partition.holdout == 0,
+         "partition.holdout is 0"),
     Rule(("data.sources", "data.evaluation"), lambda f: f.own_data, "the samples are your own"),
     Rule(("model.name", "model.pretrained", "model.start"), lambda f: f.own_net,
          "the network is your own"),
@@ -145,6 +139,12 @@ def _lone_notes(facts: Facts) -> list[str]:
         if source.kind != "synthetic" and unread:
             what = ", ".join(unread)
             notes.append(f"source {number}: {what} count for kind = 'synthetic' only")
+    held_out = experiment.partition.holdout and not experiment.evaluation.on_clients
+    if held_out and experiment.data.evaluation and not facts.own_data:
+        notes.append(
+            "partition.holdout keeps frames from training that nothing scores, because there is "
+            "[[data.evaluation]]; set evaluation.on_clients = true, or leave one of the two out"
+        )
     stop, every = experiment.stop, experiment.evaluation.every
     watched = _watched(experiment)
     scorings = experiment.federation.rounds // every if every else 0

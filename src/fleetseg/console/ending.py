@@ -62,7 +62,7 @@ def show_scores(scores: Mapping[str, Any], critical: Sequence[str], console: Con
             console.print(Text(line))
     if scores.get("by_client"):
         console.print()
-        console.print(domains_table(scores["by_client"], "vehicle"))
+        console.print(domains_table(scores["by_client"], f"vehicle{_on(scores)}"))
     if not scores:
         console.print()
         say(console, "nothing was scored: there is neither a test set nor a held-out frame", "dim")
@@ -102,11 +102,17 @@ def _final_line(run: Run) -> str:
     scores = f"mIoU {ratio(run.miou)} critical {ratio(run.scores.get('critical_miou'))}"
     by_client = run.scores.get("by_client", {})
     if run.miou is None and by_client:
-        scores = f"mIoU of {count(len(by_client), 'vehicle')}: {_range_of(by_client)}"
+        vehicles = count(len(by_client), "vehicle") + _on(run.scores).replace("its", "their")
+        scores = f"mIoU of {vehicles}: {_range_of(by_client)}"
     return (
         f"{scores}  {count(len(run.records), 'round')} ({run.reason})  "
         f"{run.folder}  sha256 {run.model_sha256}"
     )
+
+
+def _on(scores: Mapping[str, Any]) -> str:
+    frames = scores.get("by_client_on")
+    return f", on its {frames}" if frames else ""
 
 
 def _range_of(by_client: Mapping[str, Mapping[str, Any]]) -> str:

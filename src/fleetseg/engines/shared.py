@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import reduction
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +102,20 @@ def _new_block(num_bytes: int) -> int:
             expected=f"room for {num_bytes:,} bytes",
             cure="Set TMPDIR to a folder with room, or use --engine inprocess",
         ) from None
+
+
+def probe() -> Literal["memory", "file"]:
+    """Try what is shared with workers here: anonymous memory, or a file without a name.
+
+    Raises:
+        EngineError, OSError: as for a run with workers.
+    """
+    os.close(_new_block(_ALIGNMENT))
+    try:
+        os.close(_anonymous())
+    except (AttributeError, OSError):
+        return "file"
+    return "memory"
 
 
 def _anonymous() -> int:
