@@ -81,7 +81,8 @@ def explained(error: OSError, where: Path | None = None) -> CheckpointError | No
 
     `where` is what was to be written, if the error does not name a file.
     """
-    at = error.filename if error.filename is not None else where
+    named = error.filename if isinstance(error.filename, str) else where
+    at = None if named is None else Path(named).absolute()
     if error.errno in _TOO_MANY:
         # The file at hand is a bystander: whichever came last.
         limit = open_files_limit()
@@ -100,8 +101,15 @@ def explained(error: OSError, where: Path | None = None) -> CheckpointError | No
         return CheckpointError(
             f"cannot be written or read here: {what}",
             where=at,
-            cure="Choose a folder that you can write to (--out DIR)",
+            cure=_permission_cure(at, where),
         )
     if error.errno == errno.ENAMETOOLONG:
         return CheckpointError("the name is too long", where=at, cure="Choose a shorter --out")
     return None
+
+
+def _permission_cure(at: Path | None, wanted: Path | None) -> str:
+    wanted = None if wanted is None else wanted.absolute()
+    if at is None or wanted is None or not {at, *at.parents} & {wanted, *wanted.parents[:-1]}:
+        return "Change its permissions, or name another place"
+    return "Choose a folder that you can write to (--out DIR)"

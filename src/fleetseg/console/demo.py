@@ -213,12 +213,13 @@ def _compare(
         stage.console.print(Text(line, "dim"))
     if "time" in (federated.reason, centralised.reason):
         stage.console.print(Text(HURRIED, "yellow"))
-    best = max(alone, key=lambda name: alone[name].miou or 0.0)
-    models = {f"alone: {best}": alone[best], "federated": federated, "centralised": centralised}
-    picture = stage.folder / "predictions.png"
-    draw_predictions(models, study, picture)
     stage.console.print()
-    say(stage.console, f"pictures     {picture}")
+    if study.evaluation:
+        best = max(alone, key=lambda name: alone[name].miou or 0.0)
+        models = {f"alone: {best}": alone[best], "federated": federated, "centralised": centralised}
+        picture = stage.folder / "predictions.png"
+        draw_predictions(models, study, picture)
+        say(stage.console, f"pictures     {picture}")
     say(stage.console, f"run folders  {', '.join(str(r.folder) for r in (federated, centralised))}")
     say(stage.console, f"the model    {federated.folder / 'model' / 'model.safetensors'}")
 
