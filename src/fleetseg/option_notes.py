@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fleetseg.config import Experiment
+from fleetseg.config import Experiment, SourceConfig
 from fleetseg.errors import ConfigError
 
 _UNSCORED_CURE = (
@@ -184,8 +184,8 @@ def _shown(value: object) -> str:
     return f" = {value!r}" if isinstance(value, int | float | str) else ""
 
 
-def _differs(section: object, name: str) -> bool:
-    return getattr(section, name) != type(section).model_fields[name].default  # type: ignore[attr-defined]
+def _differs(section: SourceConfig, name: str) -> bool:
+    return bool(getattr(section, name) != getattr(_A_SOURCE, name))
 
 
 def _value(experiment: Experiment, option: str) -> object:
@@ -195,7 +195,7 @@ def _value(experiment: Experiment, option: str) -> object:
     return value
 
 
-_DEFAULTS = Experiment()
+_DEFAULTS, _A_SOURCE = Experiment(), SourceConfig()
 
 
 def expected_scores(experiment: Experiment) -> bool:
