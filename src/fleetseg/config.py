@@ -188,7 +188,7 @@ class EngineConfig(_Section):
     """Where clients run."""
 
     kind: Literal["auto", "inprocess", "workers", "fleet"] = "auto"
-    workers: int = Field(default=0, ge=0)  # 0 = one per core; kind = "fleet": sites, 0 = up to 4
+    workers: int = Field(default=0, ge=0)  # 0 = one per allowed core; "fleet": sites, up to 4
     threads: int = Field(default=1, ge=1)  # per client; part of the result, so never automatic
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

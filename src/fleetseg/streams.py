@@ -24,6 +24,7 @@ _PLAIN = {
     "×": "x",
     "±": "+-",
 }
+_DOTS = {chr(code) for code in range(0x2800, 0x2900)}  # a spinner's
 _GONE = (errno.EPIPE, errno.EIO)  # a closed pipe, a terminal that was hung up
 
 
@@ -32,7 +33,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(c, "?") for c in text), error.end
+    return "".join(_PLAIN.get(c, "*" if c in _DOTS else "?") for c in text), error.end
 
 
 class _Patient(io.FileIO):

@@ -13,6 +13,7 @@ import numpy as np
 from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
 from fleetseg.data.aspect import aspect_note
 from fleetseg.data.cache import Picked, Store, default_cache_dir, open_stores
+from fleetseg.data.cache_folder import cache_folder
 from fleetseg.data.grouping import one_group, require_known
 from fleetseg.data.holdout import Split, hold_out
 from fleetseg.data.labels import LabelSpace, label_space
@@ -122,7 +123,8 @@ def prepare(experiment: Experiment, progress: Progress | None = None) -> Study:
         raise nobody_takes_part(
             [client.enrolment.abstains for client in clients.values()], pool.train
         )
-    notes = _notes(
+    notes = _cache_notes(experiment.data)
+    notes += _notes(
         pool, split, list(named.values()), clients, experiment.partition, experiment.data.size
     )
     trained = [pool.owner_N[n] for part in split.values() for n in pool.good(part.train)]
@@ -141,8 +143,9 @@ def prepare_server(experiment: Experiment, progress: Progress | None = None) -> 
     space = label_space(experiment.data.label_space)
     evaluation, named = _open_evaluation(experiment, space, progress)
     manifest = Manifest(clients={}, evaluation=_evaluated(named))
-    notes = tuple(_BAD + text for store in named.values() for text in store.bad.values())
-    notes += tuple(_squeezed(list(named.values()), experiment.data.size))
+    bad = [_BAD + text for store in named.values() for text in store.bad.values()]
+    squeezed = _squeezed(list(named.values()), experiment.data.size)
+    notes = (*_cache_notes(experiment.data), *bad, *squeezed)
     held_out = experiment.partition.holdout > 0
     return Study(space, {}, evaluation, manifest, notes, held_out)
 
@@ -297,6 +300,12 @@ def _evaluated(stores: Mapping[str, Store]) -> dict[str, tuple[Entry, ...]]:
         name: tuple(Entry(s.id, *d) for s, d in zip(store.samples, store.digests, strict=True))
         for name, store in stores.items()
     }
+
+
+def _cache_notes(data: DataConfig) -> list[str]:
+    """Say so where decoded samples lie in a place that may not last."""
+    note = "" if data.cache else cache_folder().note
+    return [note] if note else []
 
 
 def _notes(

@@ -39,7 +39,8 @@ REASONS = {
 def show_end(run: Run, style: Style, critical: Sequence[str], console: Console) -> None:
     """Show scores, notes and facts of a run; one line if quiet, one JSON object if asked."""
     if style == "json":
-        typer.echo(json.dumps({**(read_end(run.folder) or {}), "folder": str(run.folder)}))
+        told = {**(read_end(run.folder) or {}), "notes": run.notes, "folder": str(run.folder)}
+        typer.echo(json.dumps(told))
         return
     if style == "quiet":
         say(console, _final_line(run))

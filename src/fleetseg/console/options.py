@@ -74,7 +74,7 @@ Engine = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=0, metavar="N", help="Worker processes or sites; 0 = one per core.",
+        "--workers", min=0, metavar="N", help="Worker processes or sites; 0 = one per usable core.",
         show_default=False,
     ),
 ]  # fmt: skip

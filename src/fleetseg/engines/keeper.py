@@ -109,9 +109,11 @@ def keep(plan: dict[str, Any]) -> int:
     with open(folder / "lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             say(f"error: this kit is in use by another process ({folder})")
             return 1
+        except OSError:
+            say(f"{folder}: this file system knows no locks; see to it that one process uses it")
         return _keep(plan, folder)
 
 
