@@ -149,3 +149,25 @@ def test_a_fleet_on_this_machine_in_an_odd_folder(tmp_path: Path) -> None:
     )
     run = fleetseg.run(experiment, out=tmp_path / ODD / "run")
     assert run.reason == "rounds"
+
+
+def test_two_operators_at_once_lose_no_vehicle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from fleetseg.engines.nvflare import provision
+
+    def made(folder: Path, extra: list[str]) -> Path:
+        time.sleep(0.05)
+        for name in ("a", "b", "c"):
+            (folder / "made" / name / "local").mkdir(parents=True, exist_ok=True)
+        return folder / "made"
+
+    monkeypatch.setattr(provision, "_provision", made)
+    (tmp_path / "pki").mkdir()
+    fleet = Fleet(tmp_path, "localhost", 1, ("car-1",))
+    fleet.save()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda name: provision.add_vehicle(fleet, name), ("a", "b", "c")))
+    assert sorted(read_fleet(tmp_path).vehicles) == ["a", "b", "c", "car-1"]
