@@ -234,11 +234,9 @@ class Experiment(_Section):
     def _fits_together(self) -> Experiment:
         if self.federation.cohort > 1 and self.federation.cohort != int(self.federation.cohort):
             raise ValueError(
-                "federation.cohort is a number of vehicles (1, 2, ...) or a share of the fleet "
-                f"(up to 1.0), and {self.federation.cohort} is neither"
+                "federation.cohort is a share of the fleet up to 1.0; above, it is a number of "
+                "vehicles (1, 2, ...) and must be whole"
             )
-        if self.federation.conditions.dropout == 1:
-            raise ValueError("federation.conditions.dropout = 1 loses every vehicle in each round")
         if self.partition.kind == "file" and not self.partition.file:
             raise ValueError("partition.kind = 'file' needs partition.file")
         if self.training.scale[0] > self.training.scale[1]:

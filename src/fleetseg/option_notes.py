@@ -108,8 +108,6 @@ RULES: tuple[Rule, ...] = (
          lambda f: f.scored and f.experiment.evaluation.every > f.experiment.federation.rounds,
          "the run is shorter, so only its last round is scored"),
     Rule(("stop.min_gain",), lambda f: f.experiment.stop.patience == 0, "stop.patience is 0"),
-    Rule(("engine.workers",), lambda f: f.experiment.engine.kind == "inprocess",
-         "engine.kind is 'inprocess'"),
 )  # fmt: skip
 
 
@@ -145,6 +143,8 @@ def _lone_notes(facts: Facts) -> list[str]:
             "partition.holdout keeps frames from training that nothing scores, because there is "
             "[[data.evaluation]]; set evaluation.on_clients = true, or leave one of the two out"
         )
+    if experiment.federation.conditions.dropout == 1:
+        notes.append("federation.conditions.dropout = 1 loses every vehicle in every round")
     stop, every = experiment.stop, experiment.evaluation.every
     watched = _watched(experiment)
     scorings = experiment.federation.rounds // every if every else 0
