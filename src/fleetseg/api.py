@@ -20,6 +20,7 @@ from fleetseg.federation.engine import Engine
 from fleetseg.federation.ownership import Ownership, drop_if_empty, new_run_folder, owning
 from fleetseg.federation.rounds import Watcher
 from fleetseg.federation.runfolder import require_no_run
+from fleetseg.hosts import given_path
 from fleetseg.learning.losses import check_loss_name
 from fleetseg.option_notes import Facts, expected_scores, require_workable
 from fleetseg.parts import Parts
@@ -91,7 +92,7 @@ def serve(
     from fleetseg.engines.nvflare.serve import serving
 
     described = _read(experiment)
-    known = read_fleet(Path(fleet).expanduser())
+    known = read_fleet(given_path(fleet))
 
     def open_engine(parts: Parts) -> AbstractContextManager[Engine]:
         parts.watcher.starting(f"starting the server of {known.folder} on port {known.port}")
@@ -132,7 +133,9 @@ def run_local(
 def _read(experiment: Experiment | str | Path) -> Experiment:
     """Read an experiment, and refuse at once what would fail later."""
     described = (
-        experiment if isinstance(experiment, Experiment) else load_experiment(Path(experiment))
+        experiment
+        if isinstance(experiment, Experiment)
+        else load_experiment(given_path(experiment))
     )
     if described.baseline.kind:
         raise ConfigError(
@@ -152,7 +155,7 @@ def _own_folder(
     """Choose the run folder and own it, before any data are read: nobody should wait to be told."""
     if out is None and resume:
         raise CheckpointError("--resume needs --out: the run folder to go on with")
-    folder = new_run_folder(experiment.name) if out is None else Path(out).expanduser()
+    folder = new_run_folder(experiment.name) if out is None else given_path(out)
     try:
         with owning(folder) as owned:
             if not resume:

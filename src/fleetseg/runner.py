@@ -99,7 +99,10 @@ def run_study(
         try:
             run = _run_owned(experiment, study, out, resume, net, watcher, open_engine)
         except OSError as error:
-            raise (explained(error, out) or error) from error
+            told = explained(error, out)
+            if told is None:
+                raise
+            raise told from error
     return replace(run, notes=(own.note, *run.notes)) if own.note else run
 
 

@@ -74,7 +74,7 @@ def _lock(path: Path) -> tuple[int, bool]:
     facts = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
     with contextlib.suppress(OSError):  # of a full disk others tell
         os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(facts).encode(), 0)
+        os.write(handle, json.dumps(facts).encode())
     return handle, locked
 
 

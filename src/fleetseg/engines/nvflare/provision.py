@@ -117,7 +117,7 @@ def create_fleet(folder: Path, host: str, port: int, vehicles: Sequence[str]) ->
     shutil.copytree(made / OPERATOR, fleet.operator)
     for vehicle in vehicles:
         shutil.copytree(made / vehicle, fleet.kit(vehicle))
-        _dress_kit(fleet.kit(vehicle))
+        dress_kit(fleet.kit(vehicle))
     dress_server(fleet)
     _strip(fleet.operator)
     fleet.save()
@@ -135,7 +135,7 @@ def add_vehicle(fleet: Fleet, vehicle: str) -> Fleet:
         write_atomic(fleet.folder / "pki" / "add.yml", json.dumps(described) + "\n")
         made = _provision(fleet.folder, ["--add-client", "add.yml"])
         shutil.copytree(made / vehicle, fleet.kit(vehicle))
-        _dress_kit(fleet.kit(vehicle))
+        dress_kit(fleet.kit(vehicle))
         added = replace(fleet, vehicles=(*fleet.vehicles, vehicle))
         added.save()
     return added
@@ -171,7 +171,8 @@ def dress_server(fleet: Fleet) -> None:
     _strip(fleet.server)
 
 
-def _dress_kit(kit: Path) -> None:
+def dress_kit(kit: Path) -> None:
+    """Write a vehicle's settings; a kit may be of an earlier version."""
     _write_json(kit / "local" / "resources.json", client_resources())
     _write_json(kit / "local" / "authorization.json", permissions())
     _strip(kit)
