@@ -67,7 +67,7 @@ def test_fewer_cores_by_a_list() -> None:
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
         "from fleetseg.config import Experiment\n"
         "from fleetseg.console.running import lanes\n"
-        "from fleetseg.data.cache import _THREADS\n"
+        "from fleetseg.data.building import _THREADS\n"
         "from fleetseg.federation.runfolder import environment\n"
         "from fleetseg.hosts import allowed_cores\n"
         "print(allowed_cores(), lanes(Experiment()), _THREADS, environment('cpu','fp32')['cores'])"
