@@ -154,7 +154,7 @@ def test_plain_output_without_a_terminal(tmp_path: Path) -> None:
     result = fleetseg("run", TINY, *SERIAL, "--out", tmp_path / "r")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "tiny · 2 vehicles, 8 images · fast_scnn · this process"
+    assert lines[0] == "tiny · 2 vehicles, 8 images · asks all 2 a round · fast_scnn · this process"
     assert lines[1].startswith("round 1/2  2 ok  loss ")
     assert "mIoU " in lines[2]
     assert any(line.startswith("pedestrian   !") for line in lines)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from torch import nn
@@ -20,9 +20,12 @@ from fleetseg.data.spaces import checked_space, open_space
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.experiment_file import load_experiment
 from fleetseg.federation.engine import Engine
+from fleetseg.federation.ownership import Ownership, drop_if_empty, new_run_folder, owning
 from fleetseg.federation.rounds import Watcher
 from fleetseg.federation.runfolder import require_no_run
+from fleetseg.hosts import given_path
 from fleetseg.learning.losses import check_loss_name
+from fleetseg.option_notes import Facts, expected_scores, require_workable
 from fleetseg.own_study import study_of_pairs, with_own_evaluation
 from fleetseg.parts import Parts
 from fleetseg.runner import Run, fleet_terms, run_study
@@ -63,16 +66,18 @@ def run(
         FleetSegError: see fleetseg.errors; the text says what, where, and the cure.
     """
     described = _read(experiment)
-    folder = _folder(described, out, resume)
-    study = _study(described, clients, evaluation, space, progress)
     if baseline == "local":
         raise ConfigError(
             "one run is one model, and baseline='local' is one for each client",
             cure="Use fleetseg.run_local, which takes the same arguments",
         )
-    if baseline == "centralised":
-        described, study = baselines.centralised(described, study)
-    return run_study(described, study, folder, resume=resume, net=net, watcher=watcher)
+    with _own_folder(described, out, resume) as owned:
+        study = _study(described, clients, evaluation, space, progress)
+        if baseline == "centralised":
+            described, study = baselines.centralised(described, study)
+        return run_study(
+            described, study, owned.folder, resume=resume, net=net, watcher=watcher, owned=owned
+        )
 
 
 def serve(
@@ -95,19 +100,23 @@ def serve(
     from fleetseg.engines.nvflare.provision import read_fleet
     from fleetseg.engines.nvflare.serve import serving
 
-    described, folder = _read(experiment), Path(out)
-    known = read_fleet(Path(fleet))
-    if not resume:
-        require_no_run(folder)
-    study = prepare_server(described, progress)
+    described = _read(experiment)
+    known = read_fleet(given_path(fleet))
 
     def open_engine(parts: Parts) -> AbstractContextManager[Engine]:
         parts.watcher.starting(f"starting the server of {known.folder} on port {known.port}")
         return serving(known, fleet_terms(parts), parts.folder.path)
 
-    return run_study(
-        described, study, folder, resume=resume, watcher=watcher, open_engine=open_engine
-    )
+    with _own_folder(described, out, resume) as owned:
+        return run_study(
+            described,
+            prepare_server(described, progress),
+            owned.folder,
+            resume=resume,
+            watcher=watcher,
+            open_engine=open_engine,
+            owned=owned,
+        )
 
 
 def run_local(
@@ -130,21 +139,23 @@ def run_local(
         FleetSegError: see fleetseg.errors.
     """
     described = _read(experiment)
-    folder = _folder(described, out, resume)
-    study = _study(described, clients, evaluation, space, progress)
     runs: dict[str, Run] = {}
-    for name, alone, own in baselines.local_only(described, study):
-        own_folder = folder / _folder_name(name)
-        runs[name] = run_study(alone, own, own_folder, resume=resume, net=net, watcher=watcher)
-        if runs[name].reason == "interrupted":
-            break
+    with _own_folder(described, out, resume) as owned:
+        study = _study(described, clients, evaluation, space, progress)
+        for name, alone, own in baselines.local_only(described, study):
+            own_folder = owned.folder / _folder_name(name)
+            runs[name] = run_study(alone, own, own_folder, resume=resume, net=net, watcher=watcher)
+            if runs[name].reason == "interrupted":
+                break
     return runs
 
 
 def _read(experiment: Experiment | str | Path) -> Experiment:
     """Read an experiment, and refuse at once what would fail later."""
     described = (
-        experiment if isinstance(experiment, Experiment) else load_experiment(Path(experiment))
+        experiment
+        if isinstance(experiment, Experiment)
+        else load_experiment(given_path(experiment))
     )
     if described.baseline.kind:
         raise ConfigError(
@@ -157,15 +168,22 @@ def _read(experiment: Experiment | str | Path) -> Experiment:
     return described
 
 
-def _folder(experiment: Experiment, out: str | Path | None, resume: bool) -> Path:
-    if out is None:
-        if resume:
-            raise CheckpointError("--resume needs --out: the run folder to go on with")
-        return Path("runs") / f"{time.strftime('%Y-%m-%d_%H%M%S')}_{experiment.name}"
-    folder = Path(out)
-    if not resume:
-        require_no_run(folder)  # before any data are read: a user should not wait to be told
-    return folder
+@contextmanager
+def _own_folder(
+    experiment: Experiment, out: str | Path | None, resume: bool
+) -> Iterator[Ownership]:
+    """Choose the run folder and own it, before any data are read: nobody should wait to be told."""
+    if out is None and resume:
+        raise CheckpointError("--resume needs --out: the run folder to go on with")
+    folder = new_run_folder(experiment.name) if out is None else given_path(out)
+    try:
+        with owning(folder) as owned:
+            if not resume:
+                require_no_run(folder)
+            yield owned
+    finally:
+        if out is None:
+            drop_if_empty(folder)
 
 
 def _study(
@@ -180,6 +198,8 @@ def _study(
     if clients is not None:
         known = space or open_space(experiment.data)
         return study_of_pairs(experiment, known, clients, evaluation, progress)
+    scored = evaluation is not None or expected_scores(experiment)
+    require_workable(Facts(experiment, scored))
     if evaluation is None and space is None:
         return prepare(experiment, progress)
     if evaluation is None:

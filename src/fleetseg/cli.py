@@ -5,14 +5,16 @@ Rooms that need torch are imported inside the commands, so that help comes at on
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
 
 from fleetseg.cli_cache import cache_app
 from fleetseg.cli_fleet import client, fleet_app, server
+from fleetseg.console import cohort_words, print_error, reports_errors
 from fleetseg.console import options as o
-from fleetseg.console import reports_errors
+from fleetseg.streams import finish_streams, prepare_streams
 
 app = typer.Typer(
     name="fleetseg",
@@ -116,11 +118,13 @@ def evaluate(
     from fleetseg.config import SourceConfig
     from fleetseg.console.evaluating import evaluate_and_show, evaluate_where
     from fleetseg.experiment_file import load_experiment
+    from fleetseg.hosts import given_path
 
     if bool(dataset) == (experiment is not None):
         raise typer.BadParameter("name one of --dataset and --experiment")
     if experiment is None:
-        config = SourceConfig(kind=dataset, root=root, split=split)
+        folder = str(given_path(root)) if root else ""
+        config = SourceConfig(kind=dataset, root=folder, split=split)
         evaluate_and_show(model, config, as_json=as_json, pictures=pictures)
     elif pictures is not None:
         raise typer.BadParameter("--pictures goes with --dataset")
@@ -253,11 +257,18 @@ def config_show(
     """  # noqa: D301
     from fleetseg.config import Experiment
     from fleetseg.experiment_file import load_experiment, to_toml
+    from fleetseg.option_notes import notes_before
 
     if experiment is None and overrides:
         raise typer.BadParameter("--set needs an EXPERIMENT.toml")
     described = Experiment() if experiment is None else load_experiment(experiment, overrides or ())
-    typer.echo(f"# digest {described.digest}\n{to_toml(described)}", nl=False)
+    remarks = [
+        f"digest {described.digest}",
+        f"asked each round: {cohort_words(described.federation.cohort)}",
+    ]
+    remarks += [f"note: {note}" for note in notes_before(described)]
+    head = "".join(f"# {remark}\n" for remark in remarks)
+    typer.echo(f"{head}{to_toml(described)}", nl=False)
 
 
 app.command()(server)
@@ -266,7 +277,13 @@ app.command()(client)
 
 def main() -> None:
     """Run the command line."""
-    app()
+    prepare_streams()
+    try:
+        app()
+    finally:
+        if lost := finish_streams():
+            print_error(lost)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

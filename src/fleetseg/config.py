@@ -10,17 +10,35 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
     PositiveFloat,
     PositiveInt,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
+
+
+def _count_or_share(value: Any, number_of: ValidatorFunctionWrapHandler) -> float:
+    """Keep a whole number a count: 1 is one vehicle, 1.0 the whole fleet."""
+    number = float(number_of(value))
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return int(number) if is_count or (number > 1 and number.is_integer()) else number
+
+
+def _as_it_is(number: Any) -> Any:
+    return number  # else an int would be written as a float
+
+
+Cohort = Annotated[float, WrapValidator(_count_or_share), PlainSerializer(_as_it_is)]
+"""An int is a number of vehicles, a float up to 1.0 a share of the fleet."""
 
 
 class _Section(BaseModel):
@@ -123,7 +141,8 @@ class FederationConfig(_Section):
     """What the server does."""
 
     rounds: int = Field(default=10, ge=1)
-    cohort: float = Field(default=1.0, gt=0)  # <= 1: share of the fleet; > 1: number of clients
+    # A whole number is a count (1 = one vehicle), a fraction a share (1.0 = the whole fleet).
+    cohort: Cohort = Field(default=1.0, gt=0)
     weights: Literal["images", "pixels", "uniform"] = "images"
     server_lr: float = Field(default=1.0, gt=0)
     server_momentum: float = Field(default=0.0, ge=0, lt=1)  # FedAvgM
@@ -170,7 +189,7 @@ class EngineConfig(_Section):
     """Where clients run."""
 
     kind: Literal["auto", "inprocess", "workers", "fleet"] = "auto"
-    workers: int = Field(default=0, ge=0)  # 0 = one per core; kind = "fleet": sites, 0 = up to 4
+    workers: int = Field(default=0, ge=0)  # 0 = one per allowed core; "fleet": sites, up to 4
     threads: int = Field(default=1, ge=1)  # per client; part of the result, so never automatic
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -215,7 +234,10 @@ class Experiment(_Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Experiment:
         if self.federation.cohort > 1 and self.federation.cohort != int(self.federation.cohort):
-            raise ValueError("federation.cohort above 1 is a number of clients and must be whole")
+            raise ValueError(
+                "federation.cohort is a share of the fleet up to 1.0; above, it is a number of "
+                "vehicles (1, 2, ...) and must be whole"
+            )
         if self.partition.kind == "file" and not self.partition.file:
             raise ValueError("partition.kind = 'file' needs partition.file")
         if self.training.scale[0] > self.training.scale[1]:
@@ -232,4 +254,7 @@ class Experiment(_Section):
         for key in ("kind", "workers"):
             del fields["engine"][key]
         del fields["data"]["cache"]
+        cohort = fields["federation"]["cohort"]
+        # 4 and 4.0 are the same count; 1 and 1.0 are not the same.
+        fields["federation"]["cohort"] = float(cohort) if cohort > 1 else cohort
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

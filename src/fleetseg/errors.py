@@ -12,6 +12,7 @@
   x UpdateRejected       an update from a client is refused; the run goes on without it
   x QuorumLost           too few usable updates for too many rounds
   x CheckpointError      a run folder or a checkpoint cannot be read or written
+    - FolderInUse        another process is at work in the run folder
 
 Each text says what is wrong, where, what was got, what was expected, and the cure.
 """
@@ -102,6 +103,10 @@ class QuorumLost(FleetSegError):
 
 class CheckpointError(FleetSegError):
     """A run folder or a checkpoint cannot be read or written."""
+
+
+class FolderInUse(CheckpointError):
+    """Another process is at work in the run folder."""
 
 
 def unknown_name(

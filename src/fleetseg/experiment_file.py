@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from fleetseg.config import Experiment, SourceConfig
 from fleetseg.errors import ConfigError
 from fleetseg.files import read_text
+from fleetseg.hosts import expanded
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -47,13 +47,17 @@ def make_experiment_from_text(text: str, *, where: str) -> Experiment:
         fields = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"not valid TOML ({error})", where=where) from None
-    return make_experiment(fields, where=where)
+    return make_experiment(fields, where=where, base=None)
 
 
 def make_experiment(
-    fields: Mapping[str, Any], *, where: str = "experiment", base: Path = Path()
+    fields: Mapping[str, Any], *, where: str = "experiment", base: Path | None = Path()
 ) -> Experiment:
-    """Build an Experiment from nested fields; paths are taken relative to `base`."""
+    """Build an Experiment from nested fields; paths are taken relative to `base`, if there is one.
+
+    Raises:
+        ConfigError: as `load_experiment`.
+    """
     try:
         # As JSON, because there pydantic can be strict ("3" and true are no numbers) and still take
         # lists for tuples.
@@ -61,7 +65,7 @@ def make_experiment(
         experiment = Experiment.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise _config_error(error, where) from None
-    return _resolve_paths(experiment, base)
+    return experiment if base is None else _resolve_paths(experiment, base)
 
 
 def to_toml(experiment: Experiment) -> str:
@@ -144,15 +148,8 @@ def _resolve_space(name: str, base: Path) -> str:
 def _resolve(text: str, base: Path) -> str:
     if not text:
         return ""
-    expanded = os.path.expandvars(os.path.expanduser(text))
-    missing = re.search(r"\$\{?(\w+)", expanded)
-    if missing:
-        raise ConfigError(
-            f"the environment variable {missing[1]} is not set",
-            where=text,
-            cure=f"Set it: export {missing[1]}=/folder/with/the/data",
-        )
-    return str((base / expanded).resolve())
+    literal = base / text  # a folder may be called "$a": a path in a run folder is one of today
+    return str((literal if os.path.exists(literal) else base / expanded(text)).resolve())
 
 
 def _write_table(table: Mapping[str, Any], prefix: str, lines: list[str]) -> None:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import uuid
 from pathlib import Path
 
 from fleetseg.errors import CheckpointError
+from fleetseg.hosts import open_files_limit
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -17,7 +23,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         CheckpointError: if the disk is full; names the path and the bytes needed.
     """
     content = data.encode() if isinstance(data, str) else data
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -26,7 +32,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise disk_full(path, len(content)) from None
         raise
     sync_folder(path.parent)
@@ -68,3 +74,42 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def explained(error: OSError, where: Path | None = None) -> CheckpointError | None:
+    """Build the error, with its cure, for trouble that is this machine's; None for any other.
+
+    `where` is what was to be written, if the error does not name a file.
+    """
+    named = error.filename if isinstance(error.filename, str) else where
+    at = None if named is None else Path(named).absolute()
+    if error.errno in _TOO_MANY:
+        # The file at hand is a bystander: whichever came last.
+        limit = open_files_limit()
+        return CheckpointError(
+            "too many open files",
+            got=f"a limit of {limit:,} (ulimit -n)" if limit and error.errno == errno.EMFILE
+            else "the limit of the whole machine",
+            cure="Raise it: ulimit -n 4096; or use fewer --workers",
+        )  # fmt: skip
+    if error.errno in _FULL:
+        return CheckpointError(
+            "no space left on the disk", where=at, cure="Free some space and go on with --resume"
+        )
+    if error.errno in _FORBIDDEN:
+        what = "a read-only file system" if error.errno == errno.EROFS else "no permission"
+        return CheckpointError(
+            f"cannot be written or read here: {what}",
+            where=at,
+            cure=_permission_cure(at, where),
+        )
+    if error.errno == errno.ENAMETOOLONG:
+        return CheckpointError("the name is too long", where=at, cure="Choose a shorter --out")
+    return None
+
+
+def _permission_cure(at: Path | None, wanted: Path | None) -> str:
+    wanted = None if wanted is None else wanted.absolute()
+    if at is None or wanted is None or not {at, *at.parents} & {wanted, *wanted.parents[:-1]}:
+        return "Change its permissions, or name another place"
+    return "Choose a folder that you can write to (--out DIR)"

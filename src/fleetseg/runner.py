@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from fleetseg.federation.checkpoint import ServerState, no_momentum
 from fleetseg.federation.cohort import choose
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.messages import taking_part
+from fleetseg.federation.ownership import Ownership, owning
 from fleetseg.federation.runfolder import (
     RunFolder,
     can_resume,
@@ -36,11 +36,14 @@ from fleetseg.federation.runfolder import (
     require_no_run,
 )
 from fleetseg.federation.tensors import read_state
-from fleetseg.learning.hardware import Hardware, num_gpus
+from fleetseg.files import explained
+from fleetseg.hosts import allowed_cores
+from fleetseg.learning.hardware import Hardware, num_gpus, threads
 from fleetseg.learning.losses import class_weights
 from fleetseg.models.build import is_known
 from fleetseg.models.folder import load_model, save_model
 from fleetseg.models.segmenter import Segmenter
+from fleetseg.option_notes import Facts, option_notes, require_workable
 from fleetseg.own_study import record_own, require_same_own
 from fleetseg.parts import Parts, build_parts
 from fleetseg.scoring import Scorer
@@ -90,20 +93,49 @@ def run_study(
     net: nn.Module | None = None,
     watcher: rounds.Watcher | None = None,
     open_engine: OpenEngine | None = None,
+    owned: Ownership | None = None,
 ) -> Run:
     """Run an experiment on a prepared study; Ctrl-C ends it with a usable run folder.
 
-    `open_engine` brings an engine whose clients are not the study's own (a fleet).
+    `open_engine` brings an engine whose clients are not the study's own (a fleet); `owned` says
+    that the caller owns `out` already.
 
     Raises:
-        CheckpointError: if `out` holds a run and `resume` is false, or belongs to another one.
+        CheckpointError: if `out` holds a run and `resume` is false, belongs to another one, is
+            another process's at the moment, or cannot be written.
         QuorumLost: the model of the last good round is saved by then.
     """
+    cores = min(torch.get_num_threads(), allowed_cores())
+    with owning(out) if owned is None else nullcontext(owned) as own, threads(cores):
+        try:
+            run = _run_owned(experiment, study, out, resume, net, watcher, open_engine)
+        except OSError as error:
+            told = explained(error, out)
+            if told is None:
+                raise
+            raise told from error
+    return replace(run, notes=(own.note, *run.notes)) if own.note else run
+
+
+def _run_owned(
+    experiment: Experiment,
+    study: Study,
+    out: Path,
+    resume: bool,
+    net: nn.Module | None,
+    watcher: rounds.Watcher | None,
+    open_engine: OpenEngine | None,
+) -> Run:
     started_s = time.monotonic()
+    facts = _facts(experiment, study, open_engine is not None, net is not None)
+    require_workable(facts)
+    idle = option_notes(facts)
     parts = build_parts(experiment, study, out, net, watcher or rounds.Watcher())
     tried = [] if resume and can_resume(out) else try_one_step(parts)
     state, notes = _open(parts, resume)
     notes += tried
+    for note in idle:  # now, and not only when the hours are spent
+        parts.watcher.starting(f"note: {note}")
     latest = _Latest(parts.folder, state)
     reason = "failed"
     try:
@@ -122,7 +154,7 @@ def run_study(
         sha256 = _finish(parts, latest, reason, seconds)
     records = tuple(parts.folder.records)
     why = [rounds.why_unused(records)] if reason == rounds.UNUSED else []
-    every_note = (*study.notes, *notes, *why)
+    every_note = (*idle, *study.notes, *notes, *why)
     scores, space = latest.last_scores, study.space
     return Run(out, experiment, reason, records, scores, sha256, every_note, seconds, space)
 
@@ -130,6 +162,11 @@ def run_study(
 def _with_what_looked_odd(lost: QuorumLost, tried: list[str]) -> QuorumLost:
     """Add what the step before round 1 has told: it may well be the cause."""
     return QuorumLost(f"{lost}. Before round 1: {'; '.join(tried)}") if tried else lost
+
+
+def _facts(experiment: Experiment, study: Study, over_network: bool, own_net: bool) -> Facts:
+    scored = bool(study.evaluation) or study.holds_out
+    return Facts(experiment, scored, over_network, own_net, own_data=study.manifest is None)
 
 
 def _last_scores(latest: _Latest, scorer: Scorer, experiment: Experiment) -> list[str]:
@@ -277,7 +314,7 @@ def num_workers(experiment: Experiment, study: Study, hardware: Hardware) -> int
     """How many worker processes to use; 0 = train in this process."""
     settings = experiment.engine
     cohort = len(choose(study.clients, experiment.federation.cohort, seed=0, round_=1))
-    processes = settings.workers or num_gpus(hardware.device.type) or os.cpu_count() or 1
+    processes = settings.workers or num_gpus(hardware.device.type) or allowed_cores()
     workers = min(processes, cohort)
     if settings.kind == "auto":
         # Data that a user brought as Python objects need not survive the way to another process.

@@ -13,6 +13,7 @@ import numpy as np
 from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
 from fleetseg.data.aspect import aspect_note
 from fleetseg.data.cache import Picked, Store, default_cache_dir, open_stores
+from fleetseg.data.cache_folder import cache_folder
 from fleetseg.data.grouping import one_group, require_known
 from fleetseg.data.holdout import Split, hold_out
 from fleetseg.data.labels import LabelSpace
@@ -126,7 +127,8 @@ def prepare(
     manifest = _manifest(pool, split, named)
     require_no_leaks(manifest)
     require_clients(clients, pool.train)
-    notes = _notes(
+    notes = _cache_notes(experiment.data)
+    notes += _notes(
         pool, split, list(named.values()), clients, experiment.partition, experiment.data.size
     )
     trained = [pool.owner_N[n] for part in split.values() for n in pool.good(part.train)]
@@ -145,8 +147,9 @@ def prepare_server(experiment: Experiment, progress: Progress | None = None) -> 
     space = open_space(experiment.data)
     evaluation, named = open_evaluation(experiment, space, progress)
     manifest = Manifest(clients={}, evaluation=_evaluated(named))
-    notes = tuple(BAD + text for store in named.values() for text in store.bad.values())
-    notes += tuple(_squeezed(list(named.values()), experiment.data.size))
+    bad = [BAD + text for store in named.values() for text in store.bad.values()]
+    squeezed = _squeezed(list(named.values()), experiment.data.size)
+    notes = (*_cache_notes(experiment.data), *bad, *squeezed)
     held_out = experiment.partition.holdout > 0
     return Study(space, {}, evaluation, manifest, notes, held_out)
 
@@ -299,6 +302,12 @@ def _evaluated(stores: Mapping[str, Store]) -> dict[str, tuple[Entry, ...]]:
         name: tuple(Entry(s.id, *d) for s, d in zip(store.samples, store.digests, strict=True))
         for name, store in stores.items()
     }
+
+
+def _cache_notes(data: DataConfig) -> list[str]:
+    """Say so where decoded samples lie in a place that may not last."""
+    note = "" if data.cache else cache_folder().note
+    return [note] if note else []
 
 
 def _notes(

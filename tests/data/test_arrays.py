@@ -196,7 +196,7 @@ ZEROS = np.zeros((6, 7), np.int64)
         (3, "the label cannot be read; got int"),
         (None, "Leave samples without a label out"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_label_map_is_refused(label: object, words: str) -> None:
     with pytest.raises(DataError) as refused:

@@ -77,6 +77,15 @@ def test_stragglers_are_late_in_every_round_and_do_not_train() -> None:
     assert late == {name for name, kind in second.items() if kind == "late"}
 
 
+def test_bytes_are_those_that_the_engine_behind_counts() -> None:
+    counting = Willing()
+    counting.traffic = lambda: (7, 5)  # type: ignore[attr-defined]
+    engine = SimulatedConditions(counting, experiment(), 4_000_000)
+    assert engine.traffic is not None
+    assert engine.traffic() == (7, 5)
+    assert SimulatedConditions(Willing(), experiment(), 4_000_000).traffic is None
+
+
 def test_the_virtual_clock_waits_for_the_slowest_or_the_deadline() -> None:
     # 10 images at 1 s, and 4 MB over a link of 2 MB/s: 12 s for a normal vehicle.
     calm = SimulatedConditions(Willing(), experiment(), 4_000_000)

@@ -17,7 +17,7 @@ FLEET = [f"car-{i:02d}" for i in range(20)]
 
 @pytest.mark.parametrize(
     ("cohort", "count"),
-    [(1.0, 20), (0.5, 10), (0.25, 5), (0.01, 1), (2, 2), (7.0, 7), (20, 20), (1000, 20)],
+    [(1.0, 20), (1, 1), (0.5, 10), (0.25, 5), (0.01, 1), (2, 2), (7.0, 7), (20, 20), (1000, 20)],
 )
 def test_size(cohort: float, count: int) -> None:
     chosen = choose(FLEET, cohort, seed=1, round_=1)
@@ -29,7 +29,8 @@ def test_size(cohort: float, count: int) -> None:
 @pytest.mark.parametrize(
     ("cohort", "over", "count"),
     [(10, 1.0, 10), (10, 1.1, 11), (10, 1.3, 13), (10, 2.0, 20), (15, 2.0, 20), (0.5, 1.5, 15),
-     (1.0, 1.5, 20), (3, 1.01, 4), (1, 1.2, 20), (0.05, 1.2, 2), (7, 1.0 + 1e-12, 7)],
+     (1.0, 1.5, 20), (3, 1.01, 4), (1.0, 1.2, 20), (1, 1.2, 2), (0.05, 1.2, 2),
+     (7, 1.0 + 1e-12, 7)],
 )  # fmt: skip
 def test_more_are_asked_than_are_wanted(cohort: float, over: float, count: int) -> None:
     chosen = choose(FLEET, cohort, seed=1, round_=1, over=over)

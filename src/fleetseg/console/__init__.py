@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fleetseg.errors import FleetSegError
+from fleetseg.files import explained
 
 P = ParamSpec("P")
 INTERRUPTED = 130  # exit code of Ctrl-C: 128 + SIGINT
@@ -72,6 +73,8 @@ def error_text(error: Exception) -> str:
     if isinstance(error, FleetSegError):
         return str(error)
     if isinstance(error, OSError):
+        if told := explained(error):
+            return str(told)
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
     what = " ".join(f"{type(error).__name__}: {error}".split())
@@ -107,3 +110,14 @@ def count(number: int, what: str) -> str:
     ('1 vehicle', '12,000 images')
     """
     return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def cohort_words(cohort: float) -> str:
+    """Say whom a cohort asks.
+
+    >>> cohort_words(1), cohort_words(1.0), cohort_words(4), cohort_words(0.25)
+    ('1 vehicle', 'the whole fleet', '4 vehicles', '25% of the fleet')
+    """
+    if isinstance(cohort, int) or cohort > 1:
+        return f"{cohort:.0f} vehicle" + ("" if cohort == 1 else "s")
+    return "the whole fleet" if cohort == 1 else f"{100 * cohort:.4g}% of the fleet"

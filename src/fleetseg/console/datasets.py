@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def synthesise(out: Path, config: SourceConfig, size: str) -> None:
         written = write_dataset(source, out, lambda n, of: progress(f"to {out}", n, of))
     console = stdout_console()
     say(console, f"{count(written, 'picture')} with labels in {out}")
-    say(console, f"look them over: fleetseg data check {out}", "dim")
+    say(console, f"look them over: fleetseg data check {shlex.quote(str(out))}", "dim")
 
 
 def partition_and_show(experiment: Experiment, out: Path | None, *, as_json: bool) -> None:

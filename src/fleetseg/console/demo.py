@@ -15,18 +15,19 @@ from rich.text import Text
 
 from fleetseg import baselines
 from fleetseg.config import Experiment
-from fleetseg.console import INTERRUPTED, clock, say, stderr_console, stdout_console
+from fleetseg.console import INTERRUPTED, clock, ratio, say, stderr_console, stdout_console
 from fleetseg.console.ending import local_row, run_row
 from fleetseg.console.interrupts import interruptible
 from fleetseg.console.live import watching
 from fleetseg.console.reading import reading
-from fleetseg.console.running import fleet_words, lanes, style_of
+from fleetseg.console.running import asked_words, fleet_words, lanes, style_of
 from fleetseg.console.tables import comparison_table, score_lines
 from fleetseg.errors import CheckpointError
 from fleetseg.evaluation.pictures import Row as Frame
 from fleetseg.evaluation.pictures import contact_sheet
 from fleetseg.evaluation.predict import predict
 from fleetseg.experiment_file import make_experiment
+from fleetseg.federation.ownership import new_run_folder, owning
 from fleetseg.federation.rounds import Watcher
 from fleetseg.federation.runfolder import has_run
 from fleetseg.runner import Run, run_study
@@ -109,13 +110,13 @@ def run_demo(out: Path | None, fields: Mapping[str, Any] = FIELDS) -> int:
         CheckpointError: the folder holds a demo already.
     """
     started_s = time.monotonic()
-    folder = out or Path("runs") / f"{time.strftime('%Y-%m-%d_%H%M%S')}_demo"
+    folder = out or new_run_folder("demo")
     if has_run(folder / "federated"):
         raise CheckpointError(
             "this folder holds a demo already", where=folder, cure="Choose another --out"
         )
     stage = _Stage(stdout_console(), folder)
-    with interruptible():
+    with interruptible(), owning(folder):
         try:
             experiment, study = _introduce(stage, fields)
             federated = _federated(stage, experiment, study)
@@ -141,7 +142,8 @@ def _introduce(stage: _Stage, fields: Mapping[str, Any]) -> tuple[Experiment, St
 def _federated(stage: _Stage, experiment: Experiment, study: Study) -> Run:
     stage.head("1  federated: the pictures stay in the vehicles")
     assert study.manifest is not None
-    title = f"{fleet_words(study.manifest)} · {experiment.model.name}"
+    asked = asked_words(experiment.federation.cohort, len(study.clients))
+    title = f"{fleet_words(study.manifest)} · {asked} · {experiment.model.name}"
     with stage.watch(experiment, title, lanes(experiment)) as watcher:
         return _whole(run_study(experiment, study, stage.folder / "federated", watcher=watcher))
 
@@ -170,7 +172,7 @@ def _alone(stage: _Stage, experiment: Experiment, study: Study) -> dict[str, Run
         # Nobody needs to see these rounds one by one.
         run = _whole(run_study(alone, own, stage.folder / "local" / name))
         runs[name] = run
-        say(stage.console, f"{name:<24} mIoU {run.miou or 0:.3f}  in {clock(run.seconds)}")
+        say(stage.console, f"{name:<24} mIoU {ratio(run.miou)}  in {clock(run.seconds)}")
     return runs
 
 
@@ -207,15 +209,17 @@ def _compare(
     ]
     stage.console.print(comparison_table(rows))
     stage.console.print()
-    stage.console.print(Text(score_lines(federated.scores, study.space.critical)[0], "dim"))
+    for line in score_lines(federated.scores, study.space.critical)[:1]:
+        stage.console.print(Text(line, "dim"))
     if "time" in (federated.reason, centralised.reason):
         stage.console.print(Text(HURRIED, "yellow"))
-    best = max(alone, key=lambda name: alone[name].miou or 0.0)
-    models = {f"alone: {best}": alone[best], "federated": federated, "centralised": centralised}
-    picture = stage.folder / "predictions.png"
-    draw_predictions(models, study, picture)
     stage.console.print()
-    say(stage.console, f"pictures     {picture}")
+    if study.evaluation:
+        best = max(alone, key=lambda name: alone[name].miou or 0.0)
+        models = {f"alone: {best}": alone[best], "federated": federated, "centralised": centralised}
+        picture = stage.folder / "predictions.png"
+        draw_predictions(models, study, picture)
+        say(stage.console, f"pictures     {picture}")
     say(stage.console, f"run folders  {', '.join(str(r.folder) for r in (federated, centralised))}")
     say(stage.console, f"the model    {federated.folder / 'model' / 'model.safetensors'}")
 

@@ -10,18 +10,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from fleetseg.console import host_checks as host
 from fleetseg.console import say, stdout_console
+from fleetseg.console.findings import Finding, Verdict
+from fleetseg.errors import FleetSegError
 
 if TYPE_CHECKING:
     from fleetseg.data.sample import Pairs
 
-Verdict = Literal["ok", "note", "bad"]
 _MARKS: dict[Verdict, tuple[str, str]] = {
     "ok": ("✓", "green"),
     "note": ("–", "yellow"),
@@ -35,15 +36,6 @@ _EXTRAS = {
     "compression": ("zstandard",),
     "fleet": ("nvflare", "zstandard"),
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at."""
-
-    verdict: Verdict
-    what: str
-    detail: str
 
 
 def examine_and_show() -> int:
@@ -87,8 +79,7 @@ def _processor() -> Iterator[Finding]:
 
     numbers = "bf16 in hardware" if cpu_has_bf16() else "no bf16 in hardware, fp32 is used"
     capability = torch.backends.cpu.get_cpu_capability()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("ok", "processor", f"{cores} cores, {capability}, {numbers}")
+    yield Finding("ok", "processor", f"{host.cores()}, {capability}, {numbers}")
 
 
 def _memory() -> Iterator[Finding]:
@@ -136,9 +127,14 @@ def _extras() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
-    from fleetseg.data.cache import default_cache_dir
+    from fleetseg.data.cache_folder import cache_folder
 
-    folder = default_cache_dir()
+    try:
+        chosen = cache_folder()
+    except FleetSegError as error:
+        yield Finding("bad", "cache", str(error))
+        return
+    folder = chosen.path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -150,6 +146,9 @@ def _cache() -> Iterator[Finding]:
     free_gb = shutil.disk_usage(folder).free / 1e9
     used_gb = _size(folder) / 1e9
     detail = f"{folder}, {used_gb:.2f} GB used, {free_gb:.1f} GB free on the disk"
+    if chosen.note:
+        yield Finding("note", "cache", f"{detail}; {chosen.note}")
+        return
     yield Finding("ok" if free_gb > _ROOMY_GB else "note", "cache", detail)
 
 
@@ -218,6 +217,13 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _memory,
     _graphics,
     _extras,
+    host.open_files,
+    host.shared_memory,
+    host.user,
+    host.variables,
+    host.temporary,
+    host.working_folder,
+    host.output,
     _cache,
     _speed,
 )

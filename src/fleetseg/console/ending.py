@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -52,31 +53,44 @@ def show_end(run: Run, style: Style, console: Console) -> None:
     """Show scores, notes and facts of a run; one line if quiet, one JSON object if asked."""
     critical = run.space.critical if run.space else ()
     if style == "json":
-        typer.echo(json.dumps({**(read_end(run.folder) or {}), "folder": str(run.folder)}))
+        told = {**(read_end(run.folder) or {}), "notes": run.notes, "folder": str(run.folder)}
+        typer.echo(json.dumps(told))
         return
     if style == "quiet":
         say(console, _final_line(run))
         return
-    if run.scores:
-        console.print()
-        console.print(iou_table(run.scores, critical))
-        console.print()
-        for line in score_lines(run.scores, critical):
-            console.print(Text(line))
-    if "by_client" in run.scores:
-        console.print()
-        console.print(domains_table(run.scores["by_client"], "vehicle"))
+    show_scores(run.scores, critical, console)
     _show_notes(run.notes, console)
     console.print()
     for label, text in _facts(run):
         say(console, Text.assemble((f"{label:<12}", "dim"), text))
 
 
+def show_scores(scores: Mapping[str, Any], critical: Sequence[str], console: Console) -> None:
+    """Show what there is: of the server's set, of the vehicles, of both or of none."""
+    if "iou" in scores:
+        console.print()
+        console.print(iou_table(scores, critical))
+    if "miou" in scores:
+        console.print()
+        for line in score_lines(scores, critical):
+            console.print(Text(line))
+    if scores.get("by_client"):
+        console.print()
+        console.print(domains_table(scores["by_client"], f"vehicle{_on(scores)}"))
+    if not scores:
+        console.print()
+        say(console, "nothing was scored: there is neither a test set nor a held-out frame", "dim")
+
+
 def _facts(run: Run) -> list[tuple[str, str]]:
     images, steps, in_a_row = effort(run.records)
     up, down = (sum(r[f"bytes_{way}"] for r in run.records) / 1e6 for way in ("up", "down"))
     return [
-        ("stopped", f"after {count(len(run.records), 'round')}: {REASONS[run.reason]}"),
+        (
+            "stopped",
+            f"after {count(len(run.records), 'round')}: {REASONS.get(run.reason, run.reason)}",
+        ),
         *_which_round(run),
         ("effort", f"{images:,} images seen, {steps:,} steps ({in_a_row:,} in a row)"),
         ("traffic", f"{up:,.1f} MB up, {down:,.1f} MB down"),
@@ -85,6 +99,11 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("model", str(run.folder / "model" / "model.safetensors")),
         ("sha256", run.model_sha256),
     ]
+
+
+def _stopped(run: Run) -> str:
+    rounds = count(len(run.records), "round")
+    return f"after {rounds}: {REASONS.get(run.reason, run.reason)}"
 
 
 def _which_round(run: Run) -> list[tuple[str, str]]:
@@ -96,10 +115,24 @@ def _which_round(run: Run) -> list[tuple[str, str]]:
 
 def _final_line(run: Run) -> str:
     scores = f"mIoU {ratio(run.miou)} critical {ratio(run.scores.get('critical_miou'))}"
+    by_client = run.scores.get("by_client", {})
+    if run.miou is None and by_client:
+        vehicles = count(len(by_client), "vehicle") + _on(run.scores).replace("its", "their")
+        scores = f"mIoU of {vehicles}: {_range_of(by_client)}"
     return (
         f"{scores}  {count(len(run.records), 'round')} ({run.reason})  "
         f"{run.folder}  sha256 {run.model_sha256}"
     )
+
+
+def _on(scores: Mapping[str, Any]) -> str:
+    frames = scores.get("by_client_on")
+    return f", on its {frames}" if frames else ""
+
+
+def _range_of(by_client: Mapping[str, Mapping[str, Any]]) -> str:
+    mious = [s["miou"] for s in by_client.values() if s.get("miou") is not None]
+    return f"{ratio(min(mious))} to {ratio(max(mious))}" if mious else ratio(None)
 
 
 def _show_notes(notes: Sequence[str], console: Console) -> None:

@@ -23,7 +23,8 @@ from fleetseg.console import options as o
 from fleetseg.console.tables import class_bars, class_shares, name_cell, plain_table
 from fleetseg.data.labels import LABEL_SPACES
 from fleetseg.data.sources import SOURCES, SPLITS
-from fleetseg.errors import ConfigError, FleetSegError, unknown_name
+from fleetseg.errors import ConfigError, FleetSegError, FolderInUse, unknown_name
+from fleetseg.hosts import given_path
 from fleetseg.texts import plain
 
 _ONLINE_S = 25.0
@@ -35,7 +36,7 @@ def init_and_show(folder: Path, vehicles: str, host: str, port: int) -> None:
     from fleetseg.engines.nvflare.provision import create_fleet
 
     fleet = create_fleet(folder, host, port, vehicle_names(vehicles))
-    console, kits = stdout_console(), folder / "kits"
+    console, kits, quoted = stdout_console(), folder / "kits", shlex.quote(str(folder))
     say(
         console,
         f"{count(len(fleet.vehicles), 'kit')} in {kits}, server {host}, port {port}",
@@ -43,12 +44,12 @@ def init_and_show(folder: Path, vehicles: str, host: str, port: int) -> None:
     )
     shown = fleet.vehicles[0]
     for what, command in (
-        ("here, the server", f"fleetseg server --fleet {folder} EXPERIMENT.toml"),
+        ("here, the server", f"fleetseg server --fleet {quoted} EXPERIMENT.toml"),
         (
             "on each vehicle, with its kit",
-            f"fleetseg client --kit {kits / shown} --dataset camvid --root PATH",
+            f"fleetseg client --kit {shlex.quote(str(kits / shown))} --dataset camvid --root PATH",
         ),
-        ("who is there", f"fleetseg fleet status --fleet {folder}"),
+        ("who is there", f"fleetseg fleet status --fleet {quoted}"),
     ):
         say(console, Text.assemble((f"{what:<32}", "dim"), command))
     say(
@@ -83,7 +84,8 @@ def add_and_show(folder: Path, vehicle: str) -> None:
     fleet = add_vehicle(read_fleet(folder), vehicle)
     console = stdout_console()
     say(console, f"a kit for {vehicle} in {fleet.kit(vehicle)}; the server need not be restarted")
-    say(console, f"fleetseg client --kit {fleet.kit(vehicle)} --dataset camvid --root PATH", "dim")
+    kit = shlex.quote(str(fleet.kit(vehicle)))
+    say(console, f"fleetseg client --kit {kit} --dataset camvid --root PATH", "dim")
 
 
 def revoke_and_show(folder: Path, vehicle: str) -> None:
@@ -239,7 +241,7 @@ def _source(kind: str, root: str, split: str, sequences: Sequence[str]) -> Sourc
     if kind not in SOURCES:
         raise unknown_name("data set", kind, SOURCES)
     if root:
-        root = str(Path(root).expanduser().resolve())
+        root = str(given_path(root).resolve())
     elif kind != "synthetic":
         raise ConfigError("--root PATH is missing", expected=f"the folder of the {kind} data")
     if not split:
@@ -266,7 +268,7 @@ def serve_and_show(
 ) -> int:
     """Run as a fleet's server, show, and return the exit code."""
     from fleetseg.console.interrupts import interruptible
-    from fleetseg.console.running import style_of
+    from fleetseg.console.running import asked_words, style_of
     from fleetseg.engines.nvflare.provision import read_fleet
     from fleetseg.experiment_file import load_experiment
 
@@ -277,7 +279,8 @@ def serve_and_show(
     words += [word for override in overrides for word in ("--set", override)]
     again = shlex.join([*words, "--resume", "--out", str(out)])
     style = style_of(console, as_json=as_json, quiet=quiet)
-    title = f"{experiment.name} · fleet of {count(len(known.active), 'vehicle')} · "
+    asked = asked_words(experiment.federation.cohort, len(known.active))
+    title = f"{experiment.name} · fleet of {count(len(known.active), 'vehicle')} · {asked} · "
     with interruptible():
         try:
             return _serve(
@@ -286,6 +289,8 @@ def serve_and_show(
         except KeyboardInterrupt:
             say(stderr_console(), "interrupted before the first round")
             return INTERRUPTED
+        except FolderInUse:
+            raise
         except FleetSegError:
             if (out / "experiment.toml").is_file():
                 say(stderr_console(), f"go on with: {again}", "dim")

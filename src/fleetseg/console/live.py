@@ -60,7 +60,7 @@ class RoundFacts:
             abstained=failed["abstained"],
             loss=record["loss"] if record["ok"] else None,
             miou=record.get("miou"),
-            critical_miou=record.get("scores", {}).get("critical_miou"),
+            critical_miou=(record.get("scores") or {}).get("critical_miou"),
             mb_up=record["bytes_up"] / 1e6,
             mb_down=record["bytes_down"] / 1e6,
             seconds=seconds,

@@ -8,6 +8,17 @@ from typing import Annotated
 
 import typer
 
+from fleetseg.errors import ConfigError
+from fleetseg.hosts import given_path
+
+
+def _path(text: str) -> Path:
+    """Read a path that a shell may not have expanded (--out=~/runs, a unit file)."""
+    try:
+        return given_path(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+
 
 class EngineKind(StrEnum):
     """Where clients run."""
@@ -25,14 +36,12 @@ class BaselineKind(StrEnum):
 
 
 ExperimentFile = Annotated[
-    Path, typer.Argument(metavar="EXPERIMENT.toml", help="The experiment file.")
+    Path, typer.Argument(metavar="EXPERIMENT.toml", help="The experiment file.", parser=_path)
 ]
 OptionalExperiment = Annotated[
     Path | None,
     typer.Argument(
-        metavar="EXPERIMENT.toml",
-        help="The experiment file.",
-        show_default=False,
+        metavar="EXPERIMENT.toml", help="The experiment file.", show_default=False, parser=_path
     ),
 ]
 Overrides = Annotated[
@@ -48,7 +57,7 @@ RunFolder = Annotated[
     Path | None,
     typer.Option(
         "--out", metavar="DIR", help="The run folder; default runs/<time>_<name>.",
-        show_default=False,
+        show_default=False, parser=_path,
     ),
 ]  # fmt: skip
 Resume = Annotated[
@@ -65,7 +74,7 @@ Engine = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=0, metavar="N", help="Worker processes or sites; 0 = one per core.",
+        "--workers", min=0, metavar="N", help="Worker processes or sites; 0 = one per usable core.",
         show_default=False,
     ),
 ]  # fmt: skip
@@ -85,7 +94,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the final
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 ModelOrRun = Annotated[
-    Path, typer.Argument(metavar="MODEL_OR_RUN", help="A model folder or a run folder.")
+    Path,
+    typer.Argument(metavar="MODEL_OR_RUN", help="A model folder or a run folder.", parser=_path),
 ]
 Dataset = Annotated[
     str,
@@ -103,6 +113,7 @@ TestFrames = Annotated[
         metavar="EXPERIMENT.toml",
         help="Instead of a data set: what this experiment scores on, held-out frames included.",
         show_default=False,
+        parser=_path,
     ),
 ]
 Root = Annotated[
@@ -113,14 +124,16 @@ Pictures = Annotated[
     Path | None,
     typer.Option(
         "--pictures", metavar="DIR", help="Write image, truth and prediction side by side.",
-        show_default=False,
+        show_default=False, parser=_path,
     ),
 ]  # fmt: skip
 
 FleetFolder = Annotated[
-    Path, typer.Option("--fleet", metavar="DIR", help="The fleet's folder.")
+    Path, typer.Option("--fleet", metavar="DIR", help="The fleet's folder.", parser=_path)
 ]  # fmt: skip
-NewFleet = Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the fleet.")]
+NewFleet = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A new folder for the fleet.", parser=_path)
+]
 Vehicles = Annotated[
     str, typer.Option("--vehicles", metavar="N|A,B", help="How many vehicles, or their names.")
 ]  # fmt: skip
@@ -138,7 +151,8 @@ VehicleName = Annotated[str, typer.Argument(metavar="NAME", help="The vehicle.")
 KitFolder = Annotated[
     Path,
     typer.Option(
-        "--kit", metavar="DIR", help="This vehicle's start-up kit.", show_default=False
+        "--kit", metavar="DIR", help="This vehicle's start-up kit.", show_default=False,
+        parser=_path,
     ),
 ]  # fmt: skip
 ClientDataset = Annotated[
@@ -161,6 +175,7 @@ SplitFile = Annotated[
         metavar="FILE",
         help="Who holds what: a manifest (fleetseg partition --out) or a published split.",
         show_default=False,
+        parser=_path,
     ),
 ]
 InSplit = Annotated[
@@ -174,7 +189,7 @@ InSplit = Annotated[
 ]
 
 DataPath = Annotated[
-    Path, typer.Argument(metavar="PATH", help="A data set, or a folder of data sets.")
+    Path, typer.Argument(metavar="PATH", help="A data set, or a folder of data sets.", parser=_path)
 ]
 OptionalKind = Annotated[
     str, typer.Option("--kind", metavar="KIND", help="Its layout; default: found out.")
@@ -182,7 +197,7 @@ OptionalKind = Annotated[
 OptionalSplit = Annotated[
     str, typer.Option("--split", metavar="S", help="Which part of it; default: all.")
 ]
-SynthOut = Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")]
+SynthOut = Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.", parser=_path)]
 Cities = Annotated[str, typer.Option("--cities", metavar="A,B", help="Which cities; default: all.")]
 Conditions = Annotated[
     str, typer.Option("--conditions", metavar="A,B", help="Which conditions; default: all.")
@@ -215,14 +230,14 @@ ManifestOut = Annotated[
     Path | None,
     typer.Option(
         "--out", metavar="FILE", help="Write the manifest: client -> samples with SHA-256.",
-        show_default=False,
+        show_default=False, parser=_path,
     ),
 ]  # fmt: skip
 DemoOut = Annotated[
     Path | None,
     typer.Option(
         "--out", metavar="DIR", help="Where runs and pictures go; default runs/<time>_demo.",
-        show_default=False,
+        show_default=False, parser=_path,
     ),
 ]  # fmt: skip
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,10 @@ from fleetseg.console.reading import reading
 from fleetseg.data.manifest import Manifest
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.experiment_file import load_experiment
+from fleetseg.federation.cohort import size_of
+from fleetseg.federation.ownership import drop_if_empty, new_run_folder
 from fleetseg.federation.runfolder import can_resume, has_run, read_records
+from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import num_gpus, resolve
 from fleetseg.runner import Run
 
@@ -38,6 +39,7 @@ class Request:
     again: str  # the command that goes on with this run
     resume: bool = False
     baseline: Literal["centralised", "local"] | None = None
+    chosen: bool = False  # `out` is a name of ours
 
 
 def make_request(
@@ -59,15 +61,16 @@ def make_request(
             raise typer.BadParameter("name an EXPERIMENT.toml, or a run with --resume --out DIR")
         file = _own_experiment(out, baseline)
     experiment = load_experiment(file, overrides)
-    if out is None and not resume:
-        out = Path("runs") / f"{time.strftime('%Y-%m-%d_%H%M%S')}_{experiment.name}"
+    chosen = out is None and not resume
+    if chosen:
+        out = new_run_folder(experiment.name)
     if out is None:
         raise CheckpointError("--resume needs --out: the run folder to go on with")
     words = ["fleetseg", "run", str(file)]
     words += [word for override in overrides for word in ("--set", override)]
     words += ["--baseline", baseline] if baseline else []
     again = shlex.join([*words, "--resume", "--out", str(out)])
-    return Request(experiment, out, style, again, resume, baseline)
+    return Request(experiment, out, style, again, resume, baseline, chosen)
 
 
 def _own_experiment(out: Path, baseline: str | None) -> Path:
@@ -107,6 +110,9 @@ def run_and_show(request: Request) -> int:
         except KeyboardInterrupt:
             _say_how_to_go_on(request)
             return INTERRUPTED
+        finally:
+            if request.chosen:
+                drop_if_empty(request.out)
     if request.baseline == "local":
         show_local(runs, request.style, console)
     else:
@@ -155,7 +161,7 @@ def lanes(experiment: Experiment) -> int:
     if settings.kind == "inprocess":
         return 1
     gpus = num_gpus(resolve(settings.device, settings.precision).device.type)
-    return settings.workers or gpus or os.cpu_count() or 1
+    return settings.workers or gpus or allowed_cores()
 
 
 def _title(request: Request) -> str:
@@ -163,18 +169,30 @@ def _title(request: Request) -> str:
     if request.baseline == "local":
         return f"{name}, local only: every vehicle alone · {model}"
     # The run folder knows the fleet: it was written before the first round.
-    fleet = fleet_words(Manifest.read(request.out / "manifest.json"))
+    manifest = Manifest.read(request.out / "manifest.json")
+    fleet = fleet_words(manifest)
     if request.baseline == "centralised":
         return f"{name}, centralised: {fleet} in one place · {model}"
     workers = lanes(request.experiment)
     where = "this process" if workers == 1 else f"{workers} at a time"
-    return f"{name} · {fleet} · {model} · {where}"
+    asked = asked_words(request.experiment.federation.cohort, len(manifest.clients))
+    return f"{name} · {fleet} · {asked} · {model} · {where}"
 
 
 def fleet_words(manifest: Manifest) -> str:
     """Say how large a fleet is."""
     images = sum(len(entries) for entries in manifest.clients.values())
     return f"{count(len(manifest.clients), 'vehicle')}, {count(images, 'image')}"
+
+
+def asked_words(cohort: float, fleet: int) -> str:
+    """Say how many of a fleet are asked each round.
+
+    >>> asked_words(1, 8), asked_words(1.0, 8), asked_words(0.5, 8)
+    ('asks 1 of 8 a round', 'asks all 8 a round', 'asks 4 of 8 a round')
+    """
+    asked = size_of(cohort, fleet)
+    return f"asks {'all' if asked == fleet else f'{asked} of'} {fleet} a round"
 
 
 def _say_how_to_go_on(request: Request) -> None:

@@ -43,7 +43,7 @@ def name_cell(name: str, style: str = "") -> Text:
 def iou_table(scores: Mapping[str, Any], critical: Collection[str]) -> Table:
     """List the IoU of every class; safety-critical classes bear a mark."""
     table = plain_table("class", "", "IoU", " ", left=("class", "", " "))
-    for name, iou in scores["iou"].items():
+    for name, iou in scores.get("iou", {}).items():
         is_critical = name in critical
         table.add_row(
             name_cell(name, "bold" if is_critical else ""),
@@ -55,12 +55,15 @@ def iou_table(scores: Mapping[str, Any], critical: Collection[str]) -> Table:
 
 
 def score_lines(scores: Mapping[str, Any], critical: Sequence[str]) -> list[str]:
-    """Write the summary of a scored model, each figure with its convention."""
-    _, _, how = scores["convention"].partition(" ")
+    """Write the summary of a scored model, each figure with its convention; nothing for none."""
+    if "miou" not in scores:
+        return []
+    _, _, how = scores.get("convention", "").partition(" ")
+    named = f"{CRITICAL_MARK} {', '.join(critical)}" if critical else "no class is marked so"
     lines = [
-        f"mIoU            {ratio(scores['miou'])}  {how}",
-        f"critical mIoU   {ratio(scores['critical_miou'])}  {CRITICAL_MARK} {', '.join(critical)}",
-        f"pixel accuracy  {ratio(scores['pixel_accuracy'])}",
+        f"mIoU            {ratio(scores['miou'])}  {how}".rstrip(),
+        f"critical mIoU   {ratio(scores.get('critical_miou'))}  {named}",
+        f"pixel accuracy  {ratio(scores.get('pixel_accuracy'))}",
     ]
     sides = [f"{side} {ratio(scores[side])}" for side in ("seen", "unseen") if side in scores]
     if len(sides) == 2:
@@ -74,10 +77,10 @@ def domains_table(by_domain: Mapping[str, Mapping[str, Any]], head: str = "domai
     for name, scores in by_domain.items():
         table.add_row(
             name_cell(name or "(all)"),
-            ratio(scores["miou"]),
-            ratio(scores["critical_miou"]),
-            ratio(scores["pixel_accuracy"]),
-            f"{scores['pixels']:,}",
+            ratio(scores.get("miou")),
+            ratio(scores.get("critical_miou")),
+            ratio(scores.get("pixel_accuracy")),
+            f"{scores.get('pixels', 0):,}",
         )
     return table
 

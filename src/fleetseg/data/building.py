@@ -28,8 +28,9 @@ from fleetseg.data.sources.coding import LabelCode
 from fleetseg.data.store import FORMAT_VERSION, IMAGES, INDEX, LABELS
 from fleetseg.errors import BadSample
 from fleetseg.files import write_atomic
+from fleetseg.hosts import allowed_cores
 
-_THREADS = min(8, os.cpu_count() or 1)
+_THREADS = min(8, allowed_cores())
 _AHEAD = 2 * _THREADS  # samples decoded ahead of the one being written
 
 

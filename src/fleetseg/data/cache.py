@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleetseg.data.building import Plan, build, facts_of
+from fleetseg.data.cache_folder import default_cache_dir
 from fleetseg.data.decoding import Size_HW, file_settings
 from fleetseg.data.digests import known_digests, sample_digests
 from fleetseg.data.halves import new_half, sweep
@@ -54,14 +55,6 @@ _ATTEMPTS = 10
 _PROBES = 16  # samples whose heads tell the size of labels
 Progress = Callable[[str, int, int], None]
 """Called with (what is being read, how many are done, of how many)."""
-
-
-def default_cache_dir() -> Path:
-    """Return $FLEETSEG_CACHE, or fleetseg/ in the user's cache folder."""
-    if chosen := os.environ.get("FLEETSEG_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "fleetseg"
 
 
 def open_store(

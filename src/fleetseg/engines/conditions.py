@@ -6,7 +6,7 @@ a simulated bad day can be repeated. Nobody trains for a reply that would not co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from fleetseg import rng
 from fleetseg.config import Experiment
@@ -23,6 +23,8 @@ class SimulatedConditions:
         self._experiment = experiment
         self._megabytes = message_bytes / 1e6
         self.now_s = 0.0
+        # Bytes are those that the engine behind counts, where it does: who vanishes sends none.
+        self.traffic: Callable[[], tuple[int, int]] | None = getattr(engine, "traffic", None)
 
     def available(self) -> Mapping[str, Enrolment]:
         """Every client of the engine behind."""

@@ -109,9 +109,11 @@ def keep(plan: dict[str, Any]) -> int:
     with open(folder / "lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             say(f"error: this kit is in use by another process ({folder})")
             return 1
+        except OSError:
+            say(f"{folder}: this file system knows no locks; see to it that one process uses it")
         return _keep(plan, folder)
 
 
@@ -179,5 +181,8 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where it is closed
+            stream.reconfigure(errors="replace")  # a name that cannot be written must not end this
     with open(sys.argv[1], encoding="utf-8") as plan_file:
         sys.exit(keep(json.load(plan_file)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import socket
 import struct
@@ -19,8 +20,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fleetseg.errors import ConfigError
+from fleetseg.hosts import temporary_folder
+
 Header = dict[str, Any]
 
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/+@~-]{0,60}")
 _SIZES = struct.Struct("<IQ")  # bytes of the header, bytes of the payload
 MAX_HEADER_BYTES = 1 << 24
 MAX_PAYLOAD_BYTES = 1 << 32
@@ -149,7 +154,21 @@ def connect(path: str | Path) -> Link:
 
 
 def private_folder() -> Path:
-    """Make a new folder that only this user can enter, with a path short enough for a socket."""
-    base = os.environ.get("XDG_RUNTIME_DIR", "")
-    usable = base and len(base) < 60 and os.access(base, os.W_OK)
-    return Path(tempfile.mkdtemp(prefix="fleetseg-", dir=base if usable else None))
+    """Make a new folder that only this user can enter, with a path that is short and plain.
+
+    A socket's path has at most some 100 bytes, and what is passed on in texts should not need
+    quotes.
+
+    Raises:
+        ConfigError: there is no such place.
+    """
+    bases = [os.environ.get("XDG_RUNTIME_DIR", ""), str(temporary_folder()), "/tmp"]  # noqa: S108
+    for base in bases:
+        if _PLAIN_PATH.fullmatch(base) and os.access(base, os.W_OK | os.X_OK):
+            return Path(tempfile.mkdtemp(prefix="fleetseg-", dir=base))
+    raise ConfigError(
+        "no folder for sockets",
+        got=bases[1],
+        expected="at most 60 letters, digits and ._/+@~-, and leave to write",
+        cure="Set TMPDIR to such a folder",
+    )

@@ -52,9 +52,11 @@ from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Updat
 from fleetseg.federation.tensors import layout_of
 from fleetseg.federation.wire import decode_broadcast, encode_update
 from fleetseg.files import write_atomic
+from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import resolve, threads
 from fleetseg.memory import is_out_of_memory, told
 from fleetseg.models.build import build_model
+from fleetseg.streams import prepare_streams
 
 _RUNS_KEPT = 3
 Answer = tuple[Header, bytes]
@@ -275,7 +277,7 @@ def _facts(ready: Ready) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": allowed_cores(),
         "device": str(hardware.device),
         "precision": hardware.precision,
     }
@@ -284,6 +286,7 @@ def _facts(ready: Ready) -> dict[str, Any]:
 def main(folder: Path, socket: Path) -> None:
     """Serve until killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the keeper's to handle
+    prepare_streams()
 
     def say(text: str) -> None:
         with contextlib.suppress(OSError):  # a full disk must not end the process, too

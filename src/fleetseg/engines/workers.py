@@ -1,6 +1,6 @@
 """Clients in N worker processes; models travel through shared memory, words as JSON over a pipe.
 
-The server writes a broadcast once into a block that all workers read. Each worker has a block of
+The server writes a broadcast once into a place that all workers read. Each worker has a place of
 its own for its update, which the server folds from where it lies. A worker holds every client's
 data as memory-mapped files, so clients go to whichever worker is free; since the result depends
 only on (seed, round, client) and the number of threads, it does not matter which one that is.
@@ -8,7 +8,6 @@ only on (seed, round, client) and the number of threads, it does not matter whic
 
 from __future__ import annotations
 
-import copy
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -25,10 +24,12 @@ import numpy as np
 import torch
 
 from fleetseg.engines.inprocess import attempt
+from fleetseg.engines.shared import SharedStates, with_tensors, without_values
 from fleetseg.errors import EngineError
 from fleetseg.federation.client import Client, Workbench, client_evaluate, client_update
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
-from fleetseg.federation.tensors import Layout, ModelState
+from fleetseg.federation.tensors import ModelState
+from fleetseg.files import explained
 from fleetseg.learning.hardware import resolve
 
 _READY = {"ready": True}  # a worker's first message: all that it is born with has arrived
@@ -46,8 +47,17 @@ class WorkerJob:
     index: int
     bench: Workbench
     clients: Mapping[str, Client]
-    broadcast: ModelState  # in shared memory, read by all workers
-    update: ModelState  # in shared memory, written by this worker
+    states: SharedStates  # the broadcast, which all workers read; then each worker's update
+
+    @property
+    def broadcast(self) -> ModelState:
+        """What the server writes."""
+        return self.states[0]
+
+    @property
+    def update(self) -> ModelState:
+        """What this worker writes."""
+        return self.states[1 + self.index]
 
 
 @dataclass
@@ -73,16 +83,12 @@ class WorkersEngine:
             raise EngineError(f"this cannot be sent to a worker: {why}", cure=_CURE)
         self._clients = clients
         self._layout = bench.layout
-        self._broadcast = _shared_state(self._layout)
-        if bench.hardware.device.type != "cpu":
-            # What goes to a new process goes through main memory: MPS shares nothing, and with CUDA
-            # every worker would hold on to the GPU of this one.
-            bench = replace(bench, model=copy.deepcopy(bench.model).cpu())
-        self._jobs = [
-            WorkerJob(i, bench, clients, self._broadcast, _shared_state(self._layout))
-            for i in range(num_workers)
-        ]
         self._workers: list[_Worker] = []
+        with _startable():
+            handed = replace(bench, model=without_values(bench.model))
+            self._states = SharedStates(self._layout, 1 + num_workers)
+        self._broadcast = self._states[0]
+        self._jobs = [WorkerJob(i, handed, clients, self._states) for i in range(num_workers)]
         try:
             for job in self._jobs:
                 self._workers.append(self._start(job))
@@ -125,24 +131,23 @@ class WorkersEngine:
                 worker.process.kill()
                 worker.process.join()
         self._workers = []
+        self._states.close()
 
     def _start(self, job: WorkerJob) -> _Worker:
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=worker_main,
-            args=(job, theirs),
-            name=f"fleetseg-worker-{job.index}",
-            daemon=True,
-        )
-        try:
-            with _quiet_start():
-                process.start()
-        except OSError:
-            raise
-        except Exception as error:  # whatever a user's object answers to being sent
-            raise EngineError(f"a worker could not be started ({error})", cure=_CURE) from None
-        theirs.close()
+        with _startable():
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=worker_main,
+                args=(job, theirs),
+                name=f"fleetseg-worker-{job.index}",
+                daemon=True,
+            )
+            try:
+                with _quiet_start():
+                    process.start()
+            finally:
+                theirs.close()
         return _Worker(process, ours, job.update)
 
     def _dispatch(
@@ -252,6 +257,24 @@ def _await(worker: _Worker) -> None:
 
 
 @contextmanager
+def _startable() -> Iterator[None]:
+    """Say why a worker cannot be started."""
+    try:
+        yield
+    except OSError as error:
+        raise (explained(error) or _unstarted(error)) from None
+    except Exception as error:  # whatever a user's object answers to being sent
+        raise EngineError(f"a worker could not be started ({error})", cure=_CURE) from None
+
+
+def _unstarted(error: OSError) -> EngineError:
+    return EngineError(
+        f"a worker could not be started ({error.strerror})",
+        cure="Use fewer --workers, or raise the limit of processes (ulimit -u) or of memory",
+    )
+
+
+@contextmanager
 def _quiet_start() -> Iterator[None]:
     """Start a process that neither imports the caller's script nor hears Ctrl-C while it boots.
 
@@ -278,6 +301,7 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     torch.set_num_threads(job.bench.experiment.engine.threads)
     bench: Workbench | Failure | None = None
+    broadcast_state, update = job.broadcast, job.update
     with suppress(OSError):
         pipe.send_bytes(json.dumps(_READY).encode())
     while True:
@@ -285,7 +309,7 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
             order = json.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             break
-        broadcast = Broadcast(order["round"], job.broadcast, tuple(order["class_weights"]))
+        broadcast = Broadcast(order["round"], broadcast_state, tuple(order["class_weights"]))
         client = job.clients[order["client"]]
         try:
             if not isinstance(bench, Workbench):
@@ -293,7 +317,7 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
             if isinstance(bench, Failure):
                 answer = _write_failure(bench)
             else:
-                answer = _serve(order["task"], broadcast, client, bench, job.update)
+                answer = _serve(order["task"], broadcast, client, bench, update)
         except Exception as error:
             if "CUDA error" in str(error):
                 raise  # only a new process can go on
@@ -309,8 +333,7 @@ def _own_bench(job: WorkerJob) -> Workbench:
     settings = job.bench.experiment.engine
     hardware = resolve(settings.device, settings.precision, job.index)
     hardware.select()
-    # torch hands tensors to a new process by sharing them; each worker needs a model of its own.
-    model = copy.deepcopy(job.bench.model).to(hardware.device)
+    model = with_tensors(job.bench.model).to(hardware.device)
     return replace(job.bench, model=model, hardware=hardware)
 
 
@@ -347,10 +370,3 @@ def _read_evaluation(worker: _Worker, answer: dict[str, Any]) -> Evaluation | Fa
         return _read_failure(answer)
     confs = {domain: np.array(conf, dtype=np.int64) for domain, conf in answer["confs"].items()}
     return Evaluation(answer["round"], answer["client"], confs)
-
-
-def _shared_state(layout: Layout) -> ModelState:
-    return ModelState(
-        torch.zeros(layout.num_floats).share_memory_(),  # type: ignore[no-untyped-call]
-        torch.zeros(layout.num_counters, dtype=torch.int64).share_memory_(),  # type: ignore[no-untyped-call]
-    )

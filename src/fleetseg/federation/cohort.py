@@ -10,12 +10,13 @@ from fleetseg.federation.messages import Enrolment
 
 
 def size_of(cohort: float, available: int) -> int:
-    """How many clients a cohort is: up to 1 a share of the available (at least one), else a count.
+    """How many clients a cohort is: an int is a count, a float up to 1 a share (at least one).
 
-    >>> size_of(0.5, 8), size_of(3.0, 8), size_of(30.0, 8)
-    (4, 3, 8)
+    >>> size_of(0.5, 8), size_of(1.0, 8), size_of(1, 8), size_of(3, 8), size_of(30, 8)
+    (4, 8, 1, 3, 8)
     """
-    wished = round(cohort * available) if cohort <= 1 else int(cohort)
+    is_count = isinstance(cohort, int) or cohort > 1
+    wished = int(cohort) if is_count else round(cohort * available)
     return min(max(wished, 1), available)
 
 

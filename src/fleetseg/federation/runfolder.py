@@ -12,6 +12,7 @@ clients/          what simulated clients keep for themselves
 residuals/        what their compressed updates left out, to be sent later
 logs/             over a network: every message that was received
 fleet/            of a fleet on this machine: its certificates and kits
+run.lock          while a process is at work here: which one (see `ownership`)
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from fleetseg.federation.checkpoint import (
     save_checkpoint,
 )
 from fleetseg.files import disk_full, write_atomic
+from fleetseg.hosts import allowed_cores
 
 
 class RunFolder:
@@ -226,7 +228,7 @@ def environment(device: str, precision: str) -> dict[str, Any]:
         "numpy": np.__version__,
         "system": platform.platform(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
+        "cores": allowed_cores(),
         "device": device,
         "precision": precision,
     }

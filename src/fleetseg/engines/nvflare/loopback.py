@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from fleetseg.engines.nvflare.provision import Fleet, create_fleet, read_fleet
 from fleetseg.engines.nvflare.serve import serving
 from fleetseg.engines.nvflare.vehicle import keeper_command, read_kit
 from fleetseg.files import write_atomic
+from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import own_gpu
 
 _MOST_SITES = 4  # by default; a site takes some 700 MB
@@ -31,7 +31,7 @@ def loopback(
 
     The fleet lies in the run folder, and is used again by a resume.
     """
-    wished = terms.experiment.engine.workers or min(_MOST_SITES, max(1, os.cpu_count() or 1))
+    wished = terms.experiment.engine.workers or min(_MOST_SITES, allowed_cores())
     assigned = share_out(clients, min(wished, len(clients)))
     folder = run_folder / "fleet"
     fleet = _fleet(folder, assigned)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import shutil
 import sys
 import threading
@@ -25,6 +26,7 @@ from fleetseg.engines.nvflare.sites import CONTROLLER, EXECUTOR
 from fleetseg.engines.switchboard import Switchboard
 from fleetseg.errors import EngineError, FleetSegError
 from fleetseg.files import disk_full, write_atomic
+from fleetseg.texts import plain
 
 _POLL_S = 0.25
 _LEAST_FREE = 1 << 18  # bytes, for logs
@@ -32,6 +34,8 @@ _INFO_S = 2.0  # between two looks at who is registered
 _START_S = 60.0  # for a submitted job to connect, before it is submitted again
 _FRESH_S = 15.0  # NVFlare's heartbeats come every 10 s
 _FETCH_S = 0.1  # between two questions of a vehicle for tasks
+_MOST_FAILED_STARTS = 6
+_LOG_TAIL = 1 << 16  # bytes
 _QUIET = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "GRPC_VERBOSITY": "NONE"}
 
 
@@ -41,12 +45,14 @@ class NvflareNetwork:
     def __init__(self, fleet: Fleet, board: Switchboard, door: Path, expected_s: float) -> None:
         self._fleet, self._board = fleet, board
         self._environment = {**_QUIET, LINK_VARIABLE: str(door)}
+        self._segment = door.parent / "segment"  # in a plain path: a submission is a line of text
         self._expected_s = expected_s  # how long to wait for all vehicles before the first job
         self._process: Any = None
         self._start = 0  # of the server; a session belongs to one
         self._session: Any = None
         self._session_start = 0
         self._job, self._submitted_s = "", 0.0
+        self._failed_starts = 0  # jobs in a row that ended before they connected
         self._registered: dict[str, float] = {}  # site -> time of its last heartbeat
         self._looked_s = self._began_s = 0.0
         self._trouble = "the server is starting"
@@ -173,10 +179,13 @@ class NvflareNetwork:
         now_s = time.monotonic()
         if self._board.job:
             self._job, self._submitted_s, self._trouble = self._board.job, 0.0, ""
-            self._began_s = now_s
+            self._began_s, self._failed_starts = now_s, 0
             return
-        if self._submitted_s and now_s - self._submitted_s < _START_S and not self._ended():
-            return
+        if self._submitted_s:
+            ended = self._ended()
+            if now_s - self._submitted_s < _START_S and not ended:
+                return
+            self._note_failed_start(ended)
         missing = set(self._fleet.active) - set(self._registered)
         waited_s = now_s - self._began_s
         if not self._registered or (missing and waited_s < self._expected_s):
@@ -184,9 +193,22 @@ class NvflareNetwork:
             return
         if self._job:
             _quietly(lambda: self._session.abort_job(self._job))
-        self._job = self._session.submit_job(str(_job_folder(self._fleet)))
+        self._job = self._session.submit_job(str(_job_folder(self._segment)))
         self._submitted_s = time.monotonic()
         self._trouble = "the engine's job is starting"
+
+    def _note_failed_start(self, ended: bool) -> None:
+        """Give up where one job after another ends before it connects: time does not mend that."""
+        self._submitted_s = 0.0
+        self._failed_starts = self._failed_starts + 1 if ended else 0
+        if self._failed_starts >= _MOST_FAILED_STARTS:
+            log = self._fleet.server / "console.log"
+            raise EngineError(
+                f"the engine's job ended {self._failed_starts} times in a row before it connected",
+                where=log,
+                got=last_words(log),
+                cure="Mend what the log says, then go on with --resume",
+            )
 
     def _ended(self) -> bool:
         status = str(self._session.get_job_meta(self._job).get("status", ""))
@@ -262,9 +284,22 @@ def _open_session(fleet: Fleet) -> Any:
     return session
 
 
-def _job_folder(fleet: Fleet) -> Path:
+def last_words(log: Path) -> str:
+    """Return the last line of a log that tells of an error, else its last one."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - _LOG_TAIL))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return "nothing in the log"
+    told = [line.strip() for line in lines if line.strip()]
+    notable = [line for line in told if " - INFO - " not in line and " - DEBUG - " not in line]
+    wrong = [line for line in notable if re.search(r"error|exception|denied", line, re.I)]
+    return plain((wrong or told or ["nothing in the log"])[-1], 300)
+
+
+def _job_folder(folder: Path) -> Path:
     """Write the job: two class names and no code, the same for every segment of every run."""
-    folder = fleet.operator / "segment"
     config = folder / "app" / "config"
     config.mkdir(parents=True, exist_ok=True)
     patience = {

@@ -10,12 +10,16 @@ DIR/fleet.json      host, port, vehicles, who is revoked
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +86,8 @@ def read_fleet(folder: Path) -> Fleet:
         raise ConfigError(
             "no fleet.json: not a fleet's folder",
             where=folder,
-            cure=f"Make one with: fleetseg fleet init {folder} --vehicles 4 --host SERVER",
+            cure="Make one with: "
+            f"fleetseg fleet init {shlex.quote(str(folder))} --vehicles 4 --host SERVER",
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"cannot be read ({error})", where=folder / "fleet.json") from None
@@ -112,7 +117,7 @@ def create_fleet(folder: Path, host: str, port: int, vehicles: Sequence[str]) ->
     shutil.copytree(made / OPERATOR, fleet.operator)
     for vehicle in vehicles:
         shutil.copytree(made / vehicle, fleet.kit(vehicle))
-        _dress_kit(fleet.kit(vehicle))
+        dress_kit(fleet.kit(vehicle))
     dress_server(fleet)
     _strip(fleet.operator)
     fleet.save()
@@ -122,15 +127,17 @@ def create_fleet(folder: Path, host: str, port: int, vehicles: Sequence[str]) ->
 def add_vehicle(fleet: Fleet, vehicle: str) -> Fleet:
     """Make a kit for one more vehicle; certificates of the others stay as they are."""
     _check_names([vehicle])
-    if vehicle in fleet.vehicles or vehicle == fleet.host:
-        raise ConfigError(f"there is a '{vehicle}' already", where=fleet.folder)
-    described = {"name": vehicle, "type": "client", "org": ORG}
-    write_atomic(fleet.folder / "pki" / "add.yml", json.dumps(described) + "\n")
-    made = _provision(fleet.folder, ["--add-client", "add.yml"])
-    shutil.copytree(made / vehicle, fleet.kit(vehicle))
-    _dress_kit(fleet.kit(vehicle))
-    added = replace(fleet, vehicles=(*fleet.vehicles, vehicle))
-    added.save()
+    with _changing(fleet.folder):
+        fleet = read_fleet(fleet.folder)  # somebody may have added another one since
+        if vehicle in fleet.vehicles or vehicle == fleet.host:
+            raise ConfigError(f"there is a '{vehicle}' already", where=fleet.folder)
+        described = {"name": vehicle, "type": "client", "org": ORG}
+        write_atomic(fleet.folder / "pki" / "add.yml", json.dumps(described) + "\n")
+        made = _provision(fleet.folder, ["--add-client", "add.yml"])
+        shutil.copytree(made / vehicle, fleet.kit(vehicle))
+        dress_kit(fleet.kit(vehicle))
+        added = replace(fleet, vehicles=(*fleet.vehicles, vehicle))
+        added.save()
     return added
 
 
@@ -141,9 +148,20 @@ def revoke_vehicle(fleet: Fleet, vehicle: str) -> Fleet:
         raise ConfigError(
             f"no vehicle '{vehicle}'", where=fleet.folder, expected=f"one of: {known}"
         )
-    revoked = replace(fleet, revoked=tuple(sorted({*fleet.revoked, vehicle})))
-    revoked.save()
+    with _changing(fleet.folder):
+        fleet = read_fleet(fleet.folder)
+        revoked = replace(fleet, revoked=tuple(sorted({*fleet.revoked, vehicle})))
+        revoked.save()
     return revoked
+
+
+@contextmanager
+def _changing(folder: Path) -> Iterator[None]:
+    """Change a fleet's folder one after another: two operators must not lose a vehicle."""
+    with open(folder / "change.lock", "w", encoding="utf-8") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def dress_server(fleet: Fleet) -> None:
@@ -153,7 +171,8 @@ def dress_server(fleet: Fleet) -> None:
     _strip(fleet.server)
 
 
-def _dress_kit(kit: Path) -> None:
+def dress_kit(kit: Path) -> None:
+    """Write a vehicle's settings; a kit may be of an earlier version."""
     _write_json(kit / "local" / "resources.json", client_resources())
     _write_json(kit / "local" / "authorization.json", permissions())
     _strip(kit)

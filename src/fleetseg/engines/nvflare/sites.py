@@ -67,7 +67,7 @@ def client_resources() -> dict[str, Any]:
             },
             {
                 "id": "process_launcher",
-                "path": f"{_COMMON}.job_launcher.client_process_launcher.ClientProcessJobLauncher",
+                "path": f"{_HERE}.launchers.VehicleLauncher",
                 "args": {},
             },
             {"id": "kit_place", "path": f"{_HERE}.guard.KitPlace", "args": {}},
@@ -78,7 +78,7 @@ def client_resources() -> dict[str, Any]:
 def server_resources(folder: Path) -> dict[str, Any]:
     """Settings of the server; its storage lies inside `folder`."""
     filesystem = f"{_COMMON}.storages.filesystem_storage.FilesystemStorage"
-    launcher = f"{_COMMON}.job_launcher.server_process_launcher.ServerProcessJobLauncher"
+    launcher = f"{_HERE}.launchers.ServerLauncher"
     return {
         **_allowed(),
         "servers": [

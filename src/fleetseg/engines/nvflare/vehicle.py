@@ -15,6 +15,7 @@ from typing import Any
 from fleetseg.engines.link import private_folder
 from fleetseg.engines.nvflare.names import TRAINER_VARIABLE
 from fleetseg.engines.nvflare.network import client_command
+from fleetseg.engines.nvflare.provision import dress_kit
 from fleetseg.errors import ConfigError, EngineError
 from fleetseg.files import write_atomic
 
@@ -164,6 +165,8 @@ def plan_of(kit: Kit) -> dict[str, Any]:
 def keeper_command(kit: Kit) -> list[str]:
     """Write the keeper's plan; returns the command that follows it."""
     kit.own.mkdir(parents=True, exist_ok=True)
+    if (kit.folder / "local").is_dir():
+        dress_kit(kit.folder)
     path = kit.own / "plan.json"
     write_atomic(path, json.dumps(plan_of(kit), indent=1) + "\n")
     return [sys.executable, "-m", "fleetseg.engines.keeper", str(path)]

@@ -1,0 +1,17 @@
+"""What `fleetseg doctor` finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["ok", "note", "bad"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    verdict: Verdict
+    what: str
+    detail: str

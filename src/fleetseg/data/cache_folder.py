@@ -1,0 +1,77 @@
+"""Where decoded samples are kept: where the user says, the user's cache, or a temporary folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleetseg.errors import DataError
+from fleetseg.hosts import can_write, home, path_from_environment, temporary_folder
+
+VARIABLE = "FLEETSEG_CACHE"
+_CURE = f"Set {VARIABLE} to a folder of yours"
+
+
+@dataclass(frozen=True)
+class CacheFolder:
+    """A folder, and what the user should know of the choice."""
+
+    path: Path
+    note: str = ""
+
+
+def default_cache_dir() -> Path:
+    """Return $FLEETSEG_CACHE, or fleetseg/ in the user's cache folder.
+
+    Raises:
+        ConfigError, DataError: see `cache_folder`.
+    """
+    return cache_folder().path
+
+
+def cache_folder() -> CacheFolder:
+    """Choose the folder; a user without a home that can be written to gets a temporary one.
+
+    Raises:
+        ConfigError: FLEETSEG_CACHE cannot be expanded, or there is no folder at all.
+        DataError: the temporary folder belongs to somebody else.
+    """
+    if chosen := path_from_environment(VARIABLE):
+        return CacheFolder(chosen.absolute())
+    base, why = _users_cache()
+    if base is not None:
+        return CacheFolder(base / "fleetseg")
+    folder = _temporary()
+    note = f"{why}, so decoded samples are kept in {folder}; set {VARIABLE} to a folder that lasts"
+    return CacheFolder(folder, note)
+
+
+def _users_cache() -> tuple[Path | None, str]:
+    """Return the folder, or None and why there is none."""
+    named = path_from_environment("XDG_CACHE_HOME")
+    if named is not None and named.is_absolute():  # its specification says: ignore others
+        if can_write(named):
+            return named, ""
+        return None, f"XDG_CACHE_HOME ({named}) cannot be written to"
+    at_home = home()
+    if at_home is None:
+        return None, "this user has no home folder"
+    if not can_write(at_home / ".cache" / "fleetseg"):
+        return None, f"the home folder ({at_home}) cannot be written to"
+    return at_home / ".cache", ""
+
+
+def _temporary() -> Path:
+    who = os.getuid() if hasattr(os, "getuid") else "cache"
+    folder = temporary_folder() / f"fleetseg-{who}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # Everybody may write where this lies: what another user put there is not ours.
+        if hasattr(os, "getuid") and folder.lstat().st_uid != os.getuid():
+            raise DataError("the cache folder belongs to another user", where=folder, cure=_CURE)
+    except OSError as error:
+        raise DataError(
+            f"the cache folder cannot be made ({error.strerror})", where=folder, cure=_CURE
+        ) from None
+    return folder

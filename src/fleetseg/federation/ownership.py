@@ -1,0 +1,159 @@
+"""Who works in a run folder: a lock of the operating system, which ends with its process.
+
+The kernel takes the lock back when its holder dies, even by kill -9, so a lock file that lies about
+means nothing by itself. Processes that a run starts do not inherit it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleetseg.errors import CheckpointError, FolderInUse
+from fleetseg.files import explained
+
+LOCK = "run.lock"
+_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """A run folder that is this process's alone, for as long as `owning` lasts."""
+
+    folder: Path
+    note: str = ""  # set where the file system knows no locks
+
+
+@contextmanager
+def owning(folder: Path) -> Iterator[Ownership]:
+    """Own a run folder while the block lasts; it is made if it is not there.
+
+    Raises:
+        CheckpointError: another process owns it (says which one), or it cannot be written.
+    """
+    made = not folder.exists()
+    handle = -1
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, locked = _lock(folder / LOCK)
+        except OSError as error:
+            raise (explained(error, folder) or _unusable(folder, error)) from None
+        yield Ownership(folder, "" if locked else _unlocked(folder))
+    finally:
+        if handle >= 0:
+            with contextlib.suppress(OSError):
+                (folder / LOCK).unlink()
+            os.close(handle)
+        if made:
+            drop_if_empty(folder)
+
+
+def _lock(path: Path) -> tuple[int, bool]:
+    """Return an open lock file, and whether the file system could lock it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            locked = _try_to_lock(handle)
+        except BlockingIOError:
+            os.close(handle)
+            raise _in_use(path) from None
+        if not locked or _is_at(handle, path):
+            break
+        os.close(handle)  # its owner ended, and took the file away, between our two steps
+    facts = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
+    with contextlib.suppress(OSError):  # of a full disk others tell
+        os.ftruncate(handle, 0)
+        os.write(handle, json.dumps(facts).encode())
+    return handle, locked
+
+
+def _try_to_lock(handle: int) -> bool:
+    """Lock a file or raise BlockingIOError; False where there are no locks."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            raise BlockingIOError from None
+        return False
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
+
+
+def _in_use(path: Path) -> FolderInUse:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        holder = f"process {facts['pid']} on {facts['host']}, since {facts['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        holder = "another process"
+    return FolderInUse(
+        "a run is at work in this folder",
+        where=path.parent,
+        got=holder,
+        cure="Wait for it to end, or stop it; or choose another --out",
+    )
+
+
+def _unusable(folder: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"cannot be used as a run folder ({error.strerror})",
+        where=folder,
+        cure="Choose another --out",
+    )
+
+
+def _unlocked(folder: Path) -> str:
+    return (
+        f"{folder}: this file system knows no locks, so nothing keeps a second run from writing "
+        "here too; see to it that there is none"
+    )
+
+
+def new_run_folder(name: str, base: Path = Path("runs")) -> Path:
+    """Make a run folder of a name that nobody has taken: the time, the name, and maybe a number.
+
+    Raises:
+        CheckpointError: folders cannot be made there.
+    """
+    stem = f"{time.strftime('%Y-%m-%d_%H%M%S')}_{name}"
+    for number in itertools.count(1):
+        folder = base / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if base.is_dir():
+                continue
+            raise _unusable(base, NotADirectoryError(errno.ENOTDIR, "not a folder")) from None
+        except OSError as error:
+            raise (explained(error, folder) or _unusable(folder, error)) from None
+        return folder
+    raise AssertionError
+
+
+def drop_if_empty(folder: Path) -> None:
+    """Remove a folder that a run made and left nothing in."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
