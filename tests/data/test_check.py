@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from fleetseg.config import SourceConfig
-from fleetseg.data.check import CheckReport, check, detect, report_lines
+from fleetseg.data.check import CheckReport, check, detect, report_lines, shared_sequences
 from fleetseg.data.labels import CAMVID_11
+from fleetseg.data.sample import Source
 from fleetseg.data.sources import open_source
 from fleetseg.errors import DataError
 
@@ -202,3 +203,17 @@ def test_real_camvid_shares(real_data: Path, split: str) -> None:
     assert report.classes == CAMVID_11.classes
     pixels = np.array([*report.pixels_C, report.void_pixels])
     assert np.allclose(pixels / pixels.sum(), CAMVID_SHARES[split], atol=6e-5)
+
+
+def test_drives_in_two_splits_are_told(tmp_path: Path) -> None:
+    def report(split: str, *drives: str) -> CheckReport:
+        source = Source("camvid", CAMVID_11, (), read=None, digest=None)  # type: ignore[arg-type]
+        whole = check(source)
+        return dataclasses.replace(whole, splits={split: 1}, sequences=dict.fromkeys(drives, 1))
+
+    train = report("train", "a", "b", "c", "d", "e", "")
+    assert shared_sequences([train, report("val", "x", "")]) == []
+    (line,) = shared_sequences([train, report("val", "b", "x")])
+    assert line.startswith("note: drive b is in camvid/train and camvid/val: ")
+    (line,) = shared_sequences([train, report("test", *"abcde")])
+    assert line.startswith("note: drives a, b, c and 2 more are in camvid/train and camvid/test")

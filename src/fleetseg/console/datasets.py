@@ -16,7 +16,14 @@ from fleetseg.config import Experiment, SourceConfig
 from fleetseg.console import count, say, stderr_console, stdout_console
 from fleetseg.console.reading import reading
 from fleetseg.console.tables import Holding, holdings_table
-from fleetseg.data.check import CheckReport, check, detect, report_lines, shared_images
+from fleetseg.data.check import (
+    CheckReport,
+    check,
+    detect,
+    report_lines,
+    shared_images,
+    shared_sequences,
+)
 from fleetseg.data.sources import SPLITS, open_source
 from fleetseg.data.synthetic import open_synthetic, write_dataset
 from fleetseg.errors import ConfigError, DataError, unknown_name
@@ -43,6 +50,8 @@ def check_and_show(path: Path, *, kind: str, split: str, as_json: bool) -> int:
             console.print()
         for line in report_lines(report):
             say(console, line, _style(line))
+    for line in (line for those in reports.values() for line in shared_sequences(those)):
+        say(stderr_console() if as_json else console, line, _style(line))
     shared = [line for those in reports.values() for line in shared_images(those)]
     for line in shared:
         say(stderr_console() if as_json else console, line, "bold red")

@@ -33,6 +33,7 @@ from fleetseg.data.sources.headers import Header, read_header
 from fleetseg.data.sources.indexing import wrong_layout
 from fleetseg.data.sources.walking import on_disk, subfolders
 from fleetseg.errors import BadSample, DataError
+from fleetseg.texts import listing
 
 Digests = tuple[str, str]  # SHA-256 of an image and of its label
 _LISTED = 10  # of alike faults
@@ -214,6 +215,24 @@ def shared_images(reports: Sequence[CheckReport]) -> list[str]:
             lines.append(
                 f"{len(both)} equal images lie in {names}, e.g. {example}: a run that trains on "
                 "one and is scored on the other is refused"
+            )
+    return lines
+
+
+def shared_sequences(reports: Sequence[CheckReport]) -> list[str]:
+    """Note drives that are in two splits: legal, but scores on their frames are optimistic.
+
+    Args:
+        reports: of splits of one data set.
+    """
+    lines = []
+    for one, other in itertools.combinations(reports, 2):
+        if both := sorted({*one.sequences} & {*other.sequences} - {""}):
+            names = " and ".join("/".join((r.name, *r.splits)) for r in (one, other))
+            drives = f"drive {both[0]} is" if len(both) == 1 else f"drives {listing(both)} are"
+            lines.append(
+                f"note: {drives} in {names}: a model that trains on one and is scored on the "
+                "other has seen the road, and its scores are optimistic"
             )
     return lines
 
