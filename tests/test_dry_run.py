@@ -225,14 +225,16 @@ def test_noise_stands_in_where_the_clients_are_elsewhere(tmp_path: Path) -> None
             try_one_step(parts)
 
 
-def test_samples_that_are_all_bad_are_told_with_the_first(tmp_path: Path) -> None:
+def test_samples_that_are_all_bad_are_told_with_the_reason(tmp_path: Path) -> None:
     for name, array in (("images", np.zeros((8, 8, 3))), ("masks", np.full((8, 8), 9))):
         (tmp_path / name).mkdir()
         Image.fromarray(array.astype(np.uint8)).save(tmp_path / name / "1.png")
     (tmp_path / "classes.toml").write_text('classes = ["a"]\n')
     source = {"kind": "folder", "root": str(tmp_path)}
     fields = {"label_space": "own", "sources": [source], "cache": str(tmp_path / "cache")}
-    with pytest.raises(DataError, match=r"no client can take part; got .*masks/1.png: label ids"):
+    with pytest.raises(
+        DataError, match=r"no client can take part; got .*1 of 1 samples: label ids"
+    ):
         fleetseg.run(make_experiment({"data": fields}), out=tmp_path / "run")
 
 

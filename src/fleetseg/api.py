@@ -51,9 +51,8 @@ def run(
         experiment: an Experiment, or the path of its TOML file.
         out: the run folder; default runs/<time>_<name>.
         resume: go on with the run in `out` if it holds one.
-        net: your own network in place of [model], (N, 3, H, W) -> logits (N, classes, H, W); it
-            gets images normalised with ImageNet's mean and standard deviation, unless you `wrap`
-            it yourself. A copy is trained, yours stays as it is.
+        net: your own network, (N, 3, H, W) -> logits (N, classes, H, W); it gets images normalised
+            with ImageNet's mean and deviation, unless you `wrap` it. A copy of it is trained.
         clients: your own data in place of data.sources: client name or number -> anything with a
             length and an index that gives (image, label), as numpy arrays, PIL images or tensors.
         evaluation: your own held-out data in place of data.evaluation, by name, as `clients`.

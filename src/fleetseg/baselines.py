@@ -43,7 +43,7 @@ def centralised(experiment: Experiment, study: Study) -> tuple[Experiment, Study
     epochs = experiment.baseline.images_share * federated_images(experiment, study) / images
     steps = epochs * batches_per_epoch(images, experiment.training.batch_size)
     per_round = max(1, math.ceil(steps / experiment.federation.rounds))
-    alone = _alone(experiment, "centralised", {"local_steps": per_round})
+    alone = _alone(experiment, "centralised", {"local_steps": per_round, "local_epochs": 1})
     return alone, _with_client(study, pooled)
 
 

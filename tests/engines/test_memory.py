@@ -16,6 +16,7 @@ import fleetseg
 from fleetseg import runner
 from fleetseg.data.labels import label_space
 from fleetseg.engines import inprocess, workers
+from fleetseg.engines.shared import SharedStates
 from fleetseg.errors import ModelError, OutOfMemory, QuorumLost
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.client import Workbench
@@ -150,7 +151,9 @@ def test_a_worker_whose_gpu_is_full_says_so_and_tries_again(
     layout = layout_of(model)
     hardware = Hardware(torch.device("cpu"), "fp32")
     bench = Workbench(model, layout, experiment(), hardware, study.space.num_classes)
-    job = workers.WorkerJob(0, bench, study.clients, read_state(model, layout), layout.empty())
+    states = SharedStates(layout, 2)
+    states[0].values_F.copy_(read_state(model, layout).values_F)
+    job = workers.WorkerJob(0, bench, study.clients, states)
     original, calls = workers._own_bench, []
 
     def crowded(job: workers.WorkerJob) -> Workbench:

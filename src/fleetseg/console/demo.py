@@ -39,7 +39,7 @@ _DRIVES = {"kind": "synthetic", "cities": CITIES, "conditions": CONDITIONS}
 FIELDS: dict[str, Any] = {
     "name": "demo",
     "data": {
-        "size": [144, 192],
+        "size": [120, 160],
         "sources": [{**_DRIVES, "frames_per_drive": 16}],
         "evaluation": [{**_DRIVES, "split": "test", "frames_per_drive": 5}],
     },
@@ -56,8 +56,8 @@ FIELDS: dict[str, Any] = {
         "scale": [1.0, 1.0],
     },
     # Half of the fleet at a time: twice the rounds in the same time.
-    "federation": {"rounds": 48, "cohort": 0.5},
-    "evaluation": {"every": 6},
+    "federation": {"rounds": 20, "cohort": 0.5},
+    "evaluation": {"every": 5},
     # A slow machine gets a shorter demo rather than a long wait.
     "stop": {"minutes": 1.5},
 }

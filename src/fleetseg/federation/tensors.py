@@ -57,6 +57,10 @@ class Layout:
     floats: tuple[Entry, ...]
     counters: tuple[Entry, ...]
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what is derived: torch would hand a tensor to a new process as an open file."""
+        return {"floats": self.floats, "counters": self.counters}
+
     @cached_property
     def num_trainable(self) -> int:
         """Number of trainable values; they come first among the floats."""
