@@ -17,6 +17,7 @@ from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update, 
 from fleetseg.federation.server_optim import server_step
 from fleetseg.federation.stopping import stop_reason
 from fleetseg.federation.tensors import Layout, ModelState
+from fleetseg.texts import listing
 
 Record = dict[str, Any]
 """What `rounds.jsonl` says of one round."""
@@ -114,10 +115,9 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
 def why_unused(records: Sequence[Record], limit: int = 10) -> str:
     """Say why the last round had no usable update: who failed, and the first one's own words."""
     failures = records[-1]["failures"] if records else []
-    who = ", ".join(f"{f['client']} ({f['kind']}: {f['reason']})" for f in failures[:limit])
-    more = f" and {len(failures) - limit} more" if len(failures) > limit else ""
+    who = listing([f"{f['client']} ({f['kind']}: {f['reason']})" for f in failures], limit)
     told = next((f"; {f['client']} says: {f['detail']}" for f in failures if f["detail"]), "")
-    return f"{who}{more}{told}" or "no client answered"
+    return f"{who}{told}" or "no client answered"
 
 
 def _scores(plan: Plan, state: ServerState, log: Log) -> Record:

@@ -27,6 +27,7 @@ from fleetseg.files import read_text, write_atomic
 from fleetseg.models.build import build_model, is_known, wrap
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.models.wrapping import materialise
+from fleetseg.texts import listing
 
 FORMAT = 1
 """Of config.json; a reader refuses a number it does not know."""
@@ -246,7 +247,7 @@ def _check_fit(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], where
         if key in tensors and _kind(tensors[key]) != _kind(state[key])
     ]
     parts = {"missing": missing, "unexpected": unexpected, "wrong shape or type": misfits}
-    problems = [f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in parts.items() if keys]
+    problems = [f"{len(keys)} {kind}: {listing(keys, 8)}" for kind, keys in parts.items() if keys]
     if problems:
         raise ModelError(
             f"the saved weights do not fit the network ({'; '.join(problems)})",
@@ -257,8 +258,3 @@ def _check_fit(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], where
 
 def _kind(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def _some(keys: list[str], limit: int = 8) -> str:
-    rest = len(keys) - limit
-    return ", ".join(keys[:limit]) + (f" and {rest} more" if rest > 0 else "")
