@@ -263,6 +263,17 @@ def test_help_comes_without_torch() -> None:
     assert not loaded & {"torch", "numpy", "fleetseg.api"}
 
 
+def test_a_vehicle_starts_without_torch() -> None:
+    """`fleetseg client` becomes its keeper; only the trainer needs torch."""
+    pytest.importorskip("nvflare")
+    code = (
+        "import sys, fleetseg.console.fleet, fleetseg.engines.holdings\n"
+        "import fleetseg.data.sources, fleetseg.engines.nvflare.vehicle\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 LIGHT = (
     "fleetseg.engines.link",
     "fleetseg.engines.leash",

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
-import subprocess
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.engines.fleet import tiny_experiment
 
 import fleetseg
+from fleetseg.engines.starting import start
 from fleetseg.federation.runfolder import read_records
-
-# Runs an experiment in a process of its own and kills it before or after the n-th call of a
-# function; the product has no hooks for this.
-_VICTIM = """
-import os, signal, sys
-import importlib
-from pathlib import Path
-import fleetseg
-module, name, call, when, toml, out = sys.argv[1:]
-holder = importlib.import_module(module)
-*path, last = name.split(".")
-for part in path:
-    holder = getattr(holder, part)
-original, calls = getattr(holder, last), 0
-def killer(*args, **kwargs):
-    global calls
-    calls += 1
-    if calls == int(call) and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = original(*args, **kwargs)
-    if calls == int(call) and when == "after":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-setattr(holder, last, killer)
-fleetseg.run(fleetseg.load_experiment(Path(toml)), out=out)
-"""
 
 POINTS = {
     "before the first round": ("fleetseg.federation.rounds", "run", 1, "before"),
@@ -65,16 +41,38 @@ POINTS = {
 }
 
 
+def victim(job: tuple[str, str, int, str, str, str], pipe: Connection) -> None:
+    """Run an experiment and die before or after the n-th call of a function.
+
+    In a process of its own; the product has no hooks for this.
+    """
+    module, name, call, when, toml, out = job
+    holder = importlib.import_module(module)
+    *path, last = name.split(".")
+    for part in path:
+        holder = getattr(holder, part)
+    original, calls = getattr(holder, last), 0
+
+    def killer(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if calls == call and when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(holder, last, killer)
+    fleetseg.run(fleetseg.load_experiment(Path(toml)), out=out)
+
+
 def kill_at(point: str, toml: Path, out: Path) -> None:
     """Run an experiment in a process of its own until it kills itself."""
-    module, name, call, when = POINTS[point]
-    victim = subprocess.run(
-        [sys.executable, "-c", _VICTIM, module, name, str(call), when, str(toml), str(out)],
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-    assert victim.returncode == -signal.SIGKILL, victim.stderr
+    job = (*POINTS[point], str(toml), str(out))
+    process, _ = start("victim", victim, job, on_cpu=True)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 @pytest.fixture(scope="module")

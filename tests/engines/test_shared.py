@@ -115,9 +115,9 @@ def test_too_many_open_files_is_not_taken_for_no_memory(monkeypatch: pytest.Monk
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(shared, "_anonymous", none)
-    from fleetseg.engines.workers import _startable
+    from fleetseg.engines.starting import startable
 
-    with pytest.raises(CheckpointError, match=r"ulimit -n"), _startable():
+    with pytest.raises(CheckpointError, match=r"ulimit -n"), startable():
         SharedStates(layout_of(Odd()), 2)
 
 

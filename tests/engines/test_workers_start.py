@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import types
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 import fleetseg
+from fleetseg.engines import starting
 from fleetseg.errors import EngineError, QuorumLost
 from fleetseg.experiment_file import make_experiment
 
@@ -56,6 +58,8 @@ def test_what_a_worker_cannot_import_ends_the_run_before_round_1(
     here = types.ModuleType("only_here")
     here.Net = type("Net", (nn.Conv2d,), {"__module__": "only_here"})
     monkeypatch.setitem(sys.modules, "only_here", here)
+    # One that is forked speaks where the process it is forked off did: long before this test.
+    monkeypatch.setattr(starting, "_context", lambda on_cpu: multiprocessing.get_context("spawn"))
     with pytest.raises(EngineError, match=r"ended while it was starting.*exit code 1.*a module"):
         run(tmp_path / "run", here.Net(3, 2, 1))
     assert "No module named 'only_here'" in capfd.readouterr().err

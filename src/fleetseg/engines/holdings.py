@@ -6,14 +6,17 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
 from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import DataError
 from fleetseg.experiment_file import load_experiment
-from fleetseg.federation.client import Client
 from fleetseg.files import write_atomic
-from fleetseg.study import Progress, prepare
+
+if TYPE_CHECKING:  # these load torch, which `fleetseg client` has no need of
+    from fleetseg.federation.client import Client
+    from fleetseg.study import Progress
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ def open_clients(
     Raises:
         DataError, ConfigError: the data cannot be used, or a vehicle is not in the split.
     """
+    from fleetseg.study import prepare
+
     study = prepare(_described(holdings, experiment), progress, space)
     held = study.clients
     for note in study.notes:

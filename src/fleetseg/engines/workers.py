@@ -9,13 +9,12 @@ only on (seed, round, client) and the number of threads, it does not matter whic
 from __future__ import annotations
 
 import json
-import multiprocessing
 import multiprocessing.connection
+import multiprocessing.process
 import signal
-import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -25,18 +24,14 @@ import torch
 
 from fleetseg.engines.inprocess import attempt
 from fleetseg.engines.shared import SharedStates, with_tensors, without_values
+from fleetseg.engines.starting import IMPORT_CURE, start, startable, unsendable
 from fleetseg.errors import EngineError
 from fleetseg.federation.client import Client, Workbench, client_evaluate, client_update
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
 from fleetseg.federation.tensors import ModelState
-from fleetseg.files import explained
 from fleetseg.learning.hardware import resolve
 
 _READY = {"ready": True}  # a worker's first message: all that it is born with has arrived
-_CURE = (
-    "A network or data set of your own must be importable: put its class into a module, "
-    "not into the script that runs; otherwise use --engine inprocess"
-)
 _ATTEMPTS = 2  # a client whose worker died is tried once more, on a fresh worker
 
 
@@ -79,12 +74,12 @@ class WorkersEngine:
         num_workers: int,
     ) -> None:
         own = (getattr(client.train, "samples", None) for client in clients.values())
-        if why := _unsendable([*bench.model.modules(), *own]):
-            raise EngineError(f"this cannot be sent to a worker: {why}", cure=_CURE)
+        if why := unsendable([*bench.model.modules(), *own]):
+            raise EngineError(f"this cannot be sent to a worker: {why}", cure=IMPORT_CURE)
         self._clients = clients
         self._layout = bench.layout
         self._workers: list[_Worker] = []
-        with _startable():
+        with startable():
             handed = replace(bench, model=without_values(bench.model))
             self._states = SharedStates(self._layout, 1 + num_workers)
         self._broadcast = self._states[0]
@@ -134,21 +129,9 @@ class WorkersEngine:
         self._states.close()
 
     def _start(self, job: WorkerJob) -> _Worker:
-        context = multiprocessing.get_context("spawn")
-        with _startable():
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=worker_main,
-                args=(job, theirs),
-                name=f"fleetseg-worker-{job.index}",
-                daemon=True,
-            )
-            try:
-                with _quiet_start():
-                    process.start()
-            finally:
-                theirs.close()
-        return _Worker(process, ours, job.update)
+        on_cpu = job.bench.hardware.device.type == "cpu"
+        process, pipe = start(f"fleetseg-worker-{job.index}", worker_main, job, on_cpu=on_cpu)
+        return _Worker(process, pipe, job.update)
 
     def _dispatch(
         self,
@@ -227,17 +210,6 @@ class WorkersEngine:
         return Update(tensors=self._layout.views(worker.update), **answer["update"])
 
 
-def _unsendable(objects: Iterable[object]) -> str:
-    """Say which class cannot be found again in another process; empty if there is none."""
-    for each in objects:
-        kind = type(each)
-        if kind.__module__ == "__main__":
-            return f"class {kind.__qualname__} is defined in the script that runs"
-        if "<locals>" in kind.__qualname__:
-            return f"class {kind.__qualname__} is defined inside a function"
-    return ""
-
-
 def _await(worker: _Worker) -> None:
     """Wait until a worker has all that it is born with.
 
@@ -252,48 +224,8 @@ def _await(worker: _Worker) -> None:
         raise EngineError(
             "a worker ended while it was starting, before it had the network and the data",
             got=f"exit code {code}" + ("; its own words stand above" if code == 1 else ""),
-            cure=_CURE if code == 1 else "If memory is short, start fewer: --workers",
+            cure=IMPORT_CURE if code == 1 else "If memory is short, start fewer: --workers",
         ) from None
-
-
-@contextmanager
-def _startable() -> Iterator[None]:
-    """Say why a worker cannot be started."""
-    try:
-        yield
-    except OSError as error:
-        raise (explained(error) or _unstarted(error)) from None
-    except Exception as error:  # whatever a user's object answers to being sent
-        raise EngineError(f"a worker could not be started ({error})", cure=_CURE) from None
-
-
-def _unstarted(error: OSError) -> EngineError:
-    return EngineError(
-        f"a worker could not be started ({error.strerror})",
-        cure="Use fewer --workers, or raise the limit of processes (ulimit -u) or of memory",
-    )
-
-
-@contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Start a process that neither imports the caller's script nor hears Ctrl-C while it boots.
-
-    A worker needs nothing of the script, and one without `if __name__ == "__main__"` would start
-    itself again in each worker. A new process inherits the blocked signal.
-    """
-    main = sys.modules["__main__"]
-    hidden = {n: getattr(main, n, None) for n in ("__spec__", "__file__")}
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        main.__spec__ = None
-        if hidden["__file__"] is not None:
-            del main.__file__
-        yield
-    finally:
-        main.__spec__ = hidden["__spec__"]
-        if hidden["__file__"] is not None:
-            main.__file__ = hidden["__file__"]
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def worker_main(job: WorkerJob, pipe: Connection) -> None:
