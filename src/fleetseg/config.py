@@ -205,6 +205,7 @@ class FleetConfig(_Section):
     fetch_s: float = Field(default=20.0, gt=0)  # idle, and its task not fetched: lost
     segment_rounds: int = Field(default=50, ge=1)  # then the engine's job is renewed
     renew_s: float = Field(default=60.0, ge=0)  # earliest renewal for a vehicle that came back
+    round_every_s: float = Field(default=0.0, ge=0)  # rounds begin no closer: vehicles rest
     outage_s: float = Field(default=300.0, gt=0)  # without any connection, then the run ends
 
 

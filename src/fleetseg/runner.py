@@ -349,6 +349,7 @@ def _plan(parts: Parts, engine: Engine, scorer: Scorer) -> rounds.Plan:
         experiment=parts.experiment,
         layout=layout,
         traffic=counted,
+        round_every_s=0.0 if counted is None else parts.experiment.fleet.round_every_s,
         score=scorer.score if scorer.can_score else None,
         message_bytes=parts.message_bytes,
         class_weights_C=weights,

@@ -92,6 +92,26 @@ def go(fleet: Fleet, plan_: Plan, state: ServerState | None = None) -> tuple[str
     return run(plan_, fleet, state or start(), log, Watcher()), log
 
 
+def test_rounds_begin_no_closer_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, slept = [100.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now_s[0] += seconds
+
+    monkeypatch.setattr("fleetseg.federation.rounds.time.sleep", sleep)
+    monkeypatch.setattr("fleetseg.federation.rounds.time.monotonic", lambda: now_s[0])
+
+    def slow(client: str, broadcast: Broadcast) -> list[Reply]:
+        now_s[0] += 3.0 if broadcast.round == 2 else 0.5
+        return [Failure(client, "lost", "crashed")]
+
+    settings = {"rounds": 4, "max_failed_rounds": 9}
+    fleet = Fleet({"a": ([1.0, 1.0, 1.0], 1)}, {"a": slow})
+    go(fleet, replace(plan(federation=settings), round_every_s=2.0))
+    assert slept == [0.0, 1.5, 0.0, 1.5]
+
+
 def lost(client: str, broadcast: Broadcast) -> list[Reply]:
     return [Failure(client, "lost", "crashed")]
 

@@ -66,6 +66,7 @@ class Plan:
     class_weights_C: tuple[float, ...] = ()
     clock: Callable[[], float] = field(default=time.monotonic)
     traffic: Callable[[], tuple[int, int]] | None = None  # bytes so far (down, up), where counted
+    round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
 
 
 def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watcher) -> str:
@@ -83,7 +84,10 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         # It may have ended after this round was committed and before it was scored.
         late = _scores(plan, state, log)
         log.publish(log.records[-1] | late)
+    due_s = time.monotonic()
     while (reason := stop_reason(plan.experiment, state.round, log.records)) is None:
+        time.sleep(max(0.0, due_s - time.monotonic()))
+        due_s = time.monotonic() + plan.round_every_s
         started_s, round_ = plan.clock(), state.round + 1
         enrolled = taking_part(engine.available())
         _require_quorum(state, enrolled, plan, log)
