@@ -1,7 +1,8 @@
 # Only python3 (3.11 or later) with venv and make are needed.
 PYTHON ?= python3
 BIN := .venv/bin
-# Several test processes share the cores: each does its tensor work on one thread.
+# Several test processes share the cores: each does its tensor work on one thread. One more than
+# CI has cores, as one of them runs fleets, which wait half of the time.
 TEST_ENV := OMP_NUM_THREADS=1
 
 .PHONY: help demo test gpu lint clean
@@ -17,7 +18,7 @@ demo: .venv/.installed
 	$(BIN)/fleetseg demo
 
 test: lint
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --durations=15
+	$(TEST_ENV) $(BIN)/python -m pytest -n 3 --durations=15
 
 gpu: .venv/.installed-dev
 	$(BIN)/python -m pytest -m gpu tests/gpu

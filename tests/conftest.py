@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 DATA_ROOT = Path(
     os.environ.get("FLEETSEG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
 )
+
+
+# Many processes that wait for each other, and a test goes on where the one before it ended.
+FLEETS = (
+    "tests/engines/nvflare/test_vehicles.py",
+    "tests/engines/nvflare/test_network.py",
+    "tests/engines/nvflare/test_crashes.py",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the fleets, which last longest, to one process, first of all; the rest singly."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneFleetAtATime(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "fleets" if nodeid.startswith(FLEETS) else nodeid
+
+    return OneFleetAtATime(config, log)
 
 
 @pytest.fixture

@@ -32,13 +32,14 @@ def experiment(
 ) -> Experiment:
     """The tiny experiment; `seconds` makes a vehicle's round last about that long, or longer."""
     steps = max(1, round(seconds / 0.03))
+    patience = {"silent_s": 6.0, "gather_s": 40.0, "renew_s": 5.0, "wait_s": 60.0}
     return tiny_experiment(
         cache,
         training={"batch_size": 2, "lr": 1e-4, "local_steps": steps, "optimiser_state": "kept"},
         federation={"rounds": rounds, "uplink": uplink},
         evaluation={"every": 0, "on_clients": True},
         engine={"kind": "fleet", "workers": 2, "precision": "fp32"},
-        fleet={"silent_s": 6.0, "gather_s": 40.0, "renew_s": 5.0, "wait_s": 60.0, **fleet},
+        fleet={**patience, **fleet},
     )
 
 
@@ -102,9 +103,14 @@ def rounds_of(run: Path) -> list[dict[str, Any]]:
     return read
 
 
-def done(run: Path) -> int:
+def committed(run: Path) -> list[dict[str, Any]]:
     """Rounds that are committed."""
-    return sum("event" not in line for line in rounds_of(run))
+    return [line for line in rounds_of(run) if "event" not in line]
+
+
+def done(run: Path) -> int:
+    """How many rounds are committed."""
+    return len(committed(run))
 
 
 def sha_of(run: Path) -> str:

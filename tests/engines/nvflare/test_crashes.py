@@ -10,7 +10,7 @@ from tests.engines.nvflare import harness as h
 import fleetseg
 from fleetseg.engines.ledger import read_ledger
 
-ROUNDS = 7
+ROUNDS = 6
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_any_process_of_the_engine_may_die_and_the_model_is_the_same(
 ) -> None:
     """One TOML in process and over the network, where everything is killed once."""
     # Vehicles keep state of two kinds between rounds: moments, and what top-k left out.
-    described = h.experiment(cache, ROUNDS, seconds=0.5, uplink="topk(10%)+int8")
+    described = h.experiment(cache, ROUNDS, seconds=0.2, uplink="topk(10%)+int8")
     wanted = in_process(described, tmp_path / "reference")
     run, toml = tmp_path / "run", h.write(described, tmp_path / "experiment.toml")
     server = run / "fleet" / "server"
@@ -44,7 +44,7 @@ def test_any_process_of_the_engine_may_die_and_the_model_is_the_same(
             with h.timed(f"{what.rpartition('.')[2]} killed, to the next committed round"):
                 now = h.done(run)
                 h.until(lambda now=now: h.done(run) > now, f"a round after: {first.text}")
-        h.until(lambda: h.done(run) >= 5, f"round 5: {first.text}")
+        h.until(lambda: h.done(run) >= 4, f"round 4: {first.text}")
         first.kill()  # the process that aggregates, as a reboot would
         h.until(lambda: not h.tree(run), "everything ends with it", 30)
         again = h.fleetseg("run", "--resume", "--out", run, "--json", log=tmp_path / "again.log")
@@ -54,7 +54,7 @@ def test_any_process_of_the_engine_may_die_and_the_model_is_the_same(
     assert end["model_sha256"] == wanted.model_sha256
     # What the server scores depends on its number of threads; vehicles have theirs from the TOML.
     assert end["scores"]["by_client"] == wanted.scores["by_client"]
-    lines = [line for line in h.rounds_of(run) if "event" not in line]
+    lines = h.committed(run)
     assert [line["round"] for line in lines] == list(range(1, ROUNDS + 1))
     assert [line["failures"] for line in lines] == [[]] * ROUNDS
     assert_nothing_left_unseen(run)

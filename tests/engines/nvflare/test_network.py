@@ -99,7 +99,7 @@ class NetworkFleet(Fleet):
         return ["ip", "netns", "exec", self.hosts.namespace(host)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
     if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("tc") is None:
         pytest.skip("network namespaces need root, ip and tc")
@@ -114,28 +114,23 @@ def hosts() -> Iterator[Hosts]:
         made.destroy()
 
 
-@pytest.fixture
-def fleet(tmp_path: Path, hosts: Hosts) -> Iterator[NetworkFleet]:
-    with h.nothing_left(tmp_path):
-        made = NetworkFleet(tmp_path, hosts)
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, hosts: Hosts) -> Iterator[NetworkFleet]:
+    """One fleet for all tests of this file, which come in this order."""
+    folder = tmp_path_factory.mktemp("fleet")
+    with h.nothing_left(folder):
+        made = NetworkFleet(folder, hosts)
         try:
+            for car in ("car-1", "car-2"):
+                made.start_client(car)
+            made.start_server()
+            made.until_round("both serve", lambda r: r["ok"] == ["car-1", "car-2"])
             yield made
         finally:
             made.stop()
 
 
-def test_slow_and_broken_links(fleet: NetworkFleet) -> None:
-    for car in ("car-1", "car-2"):
-        fleet.start_client(car)
-    fleet.start_server()
-    fleet.until_round("both serve", lambda r: r["ok"] == ["car-1", "car-2"])
-    bytes_are_those_of_the_wire(fleet)
-    a_slow_link(fleet)
-    a_vehicle_without_a_link(fleet)
-    a_server_without_a_link(fleet)
-
-
-def bytes_are_those_of_the_wire(fleet: NetworkFleet) -> None:
+def test_bytes_are_those_of_the_wire(fleet: NetworkFleet) -> None:
     """What we count is what the interface counts, but for TLS, headers and signs of life."""
     fleet.next_rounds(1)
     before = fleet.hosts.received("server")
@@ -145,7 +140,7 @@ def bytes_are_those_of_the_wire(fleet: NetworkFleet) -> None:
     assert 0.7 * counted < on_wire < 1.4 * counted
 
 
-def a_slow_link(fleet: NetworkFleet) -> None:
+def test_a_slow_link(fleet: NetworkFleet) -> None:
     """A link of 20 Mbit/s: 4.7 MB take two seconds each way, and nobody is lost."""
     usual = min(record["seconds"] for record in fleet.next_rounds(2))
     with fleet.hosts.slow("car-2", 20):
@@ -155,7 +150,7 @@ def a_slow_link(fleet: NetworkFleet) -> None:
         assert min(r["seconds"] for r in slowed) > usual + 2
 
 
-def a_vehicle_without_a_link(fleet: NetworkFleet) -> None:
+def test_a_vehicle_without_a_link(fleet: NetworkFleet) -> None:
     with fleet.hosts.cut("car-2"):
         lost = fleet.until_round("car-2 is lost", lambda r: failure(r, "car-2"))
         assert failure(lost, "car-2") == "lost silent"
@@ -165,7 +160,7 @@ def a_vehicle_without_a_link(fleet: NetworkFleet) -> None:
         fleet.until_round("car-2 serves again", lambda r: "car-2" in r["ok"])
 
 
-def a_server_without_a_link(fleet: NetworkFleet) -> None:
+def test_a_server_without_a_link(fleet: NetworkFleet) -> None:
     """All are gone at once: the run waits, and goes on with everybody."""
     with fleet.hosts.cut("server"):
         fleet.until_round("nobody answers", lambda r: r["ok"] == [])

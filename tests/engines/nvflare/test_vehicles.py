@@ -48,13 +48,23 @@ class Fleet:
             "federation.max_failed_rounds": 2,
         }
         described = h.experiment(
-            self.folder / "cache", 1000, seconds=1.0, min_vehicles=1, wait_s=20.0
+            *(self.folder / "cache", 1000),
+            **{"seconds": 1.0, "round_every_s": 2.5, "min_vehicles": 1, "wait_s": 20.0},
         )
         toml = h.write(described, self.folder / "experiment.toml")
         words = [f"--set={key}={value}" for key, value in settings.items()]
         self.server = h.fleetseg(
             *("server", "--fleet", self.fleet, toml, "--out", self.run, *words, *options),
             log=self.folder / "server.log",
+            prefix=self.command("server"),
+        )
+        self.started.append(self.server)
+
+    def resume_server(self) -> None:
+        """Go on with the run, as the interrupted server says."""
+        self.server = h.fleetseg(
+            *("server", "--fleet", self.fleet, "--resume", "--out", self.run),
+            log=self.folder / "server-again.log",
             prefix=self.command("server"),
         )
         self.started.append(self.server)
@@ -93,14 +103,14 @@ class Fleet:
         """The next whole rounds after this moment."""
         start = self.last()
         h.until(lambda: self.last() >= start + number, f"{number} rounds: {self.server.text}")
-        return h.rounds_of(self.run)[start : start + number]
+        return h.committed(self.run)[start : start + number]
 
     def until_round(self, what: str, wanted: Any) -> dict[str, Any]:
         """Wait for a committed round, from now on, that fits."""
         start = self.last()
 
         def fits() -> Any:
-            return next((r for r in h.rounds_of(self.run)[start:] if wanted(r)), None)
+            return next((r for r in h.committed(self.run)[start:] if wanted(r)), None)
 
         return h.until(fits, f"{what}: {h.rounds_of(self.run)[-3:]} {self.server.text[-2000:]}", 90)  # type: ignore[no-any-return]
 
@@ -126,46 +136,28 @@ def frozen(text: str, folder: Path) -> Iterator[None]:
         h.kill(text, folder, signal.SIGCONT)
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with h.nothing_left(tmp_path):
-        made = Fleet(tmp_path)
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One fleet for all tests of this file, which come in this order."""
+    folder = tmp_path_factory.mktemp("fleet")
+    with h.nothing_left(folder):
+        made = Fleet(folder)
         try:
+            for car in ("car-1", "car-2", "car-3"):
+                made.start_client(car)  # before there is a server: they wait for it
+            made.start_server()
+            made.until_round("all three serve", lambda r: r["ok"] == ["car-1", "car-2", "car-3"])
             yield made
         finally:
             made.stop()
 
 
-def start(fleet: Fleet) -> None:
-    for car in ("car-1", "car-2", "car-3"):
-        fleet.start_client(car)  # before there is a server: they wait for it
-    fleet.start_server()
-    fleet.until_round("all three serve", lambda r: r["ok"] == ["car-1", "car-2", "car-3"])
-
-
-def test_vehicles_that_crash_freeze_dawdle_and_vanish(fleet: Fleet) -> None:
-    start(fleet)
-    a_trainer_dies(fleet)
-    a_vehicle_freezes(fleet)
-    a_vehicle_is_slow(fleet)
-    a_vehicle_is_lost_and_comes_back(fleet)
-    everything_sent_is_listed(fleet)
-    all_vehicles_are_lost(fleet)
-
-
-def test_who_may_take_part_and_ctrl_c(fleet: Fleet) -> None:
-    start(fleet)
-    strangers_are_refused(fleet)
-    a_vehicle_is_revoked(fleet)
-    ctrl_c_leaves_a_usable_run(fleet)
-
-
-def a_trainer_dies(fleet: Fleet) -> None:
+def test_a_trainer_dies(fleet: Fleet) -> None:
     """One typed failure, and the next rounds have it again."""
     start = fleet.last()
 
     def failures() -> list[str]:
-        return [t for r in h.rounds_of(fleet.run)[start:] if (t := failure(r, "car-1"))]
+        return [t for r in h.committed(fleet.run)[start:] if (t := failure(r, "car-1"))]
 
     for _ in range(8):  # it may have nothing to do at the moment it is killed
         h.kill(h.TRAINER, fleet.kit("car-1"))
@@ -173,13 +165,13 @@ def a_trainer_dies(fleet: Fleet) -> None:
         if failures():
             break
     assert failures()[0] == "lost trainer-died"
-    died = next(r for r in h.rounds_of(fleet.run)[start:] if failure(r, "car-1"))
+    died = next(r for r in h.committed(fleet.run)[start:] if failure(r, "car-1"))
     h.note("trainer killed: the round in which it died", died["seconds"])
-    assert all(r["quorum"] for r in h.rounds_of(fleet.run)[start:])
+    assert all(r["quorum"] for r in h.committed(fleet.run)[start:])
     fleet.until_round("car-1 serves again", lambda r: "car-1" in r["ok"])
 
 
-def a_vehicle_freezes(fleet: Fleet) -> None:
+def test_a_vehicle_freezes(fleet: Fleet) -> None:
     """Silence costs seconds; when it thaws, the same processes serve again."""
     with frozen("", fleet.kit("car-2")):
         lost = fleet.until_round("car-2 is lost", lambda r: failure(r, "car-2"))
@@ -192,7 +184,7 @@ def a_vehicle_freezes(fleet: Fleet) -> None:
         fleet.until_round("car-2 serves again", lambda r: "car-2" in r["ok"])
 
 
-def a_vehicle_is_slow(fleet: Fleet) -> None:
+def test_a_vehicle_is_slow(fleet: Fleet) -> None:
     """It gives signs of life and no update: late at the deadline, and not asked while at work."""
     with frozen(h.TRAINER, fleet.kit("car-3")):
         late = fleet.until_round("car-3 is late", lambda r: failure(r, "car-3"))
@@ -204,7 +196,39 @@ def a_vehicle_is_slow(fleet: Fleet) -> None:
     fleet.until_round("car-3 serves again", lambda r: "car-3" in r["ok"])
 
 
-def strangers_are_refused(fleet: Fleet) -> None:
+def test_a_vehicle_is_lost_and_comes_back(fleet: Fleet) -> None:
+    """A machine that is gone costs seconds; when it is back, it serves within a segment."""
+    fleet.clients["car-2"].kill()
+    h.until(lambda: not h.tree(fleet.kit("car-2")), "the whole machine is gone", 30)
+    gone = fleet.until_round("a round without car-2", lambda r: "car-2" not in r["ok"])
+    h.note("machine lost (silent_s = 6): the round that loses it", gone["seconds"])
+    began_s = time.monotonic()
+    fleet.start_client("car-2")
+    fleet.until_round("car-2 serves again", lambda r: "car-2" in r["ok"])
+    h.note("machine back (renew_s = 5), to the first round with it", time.monotonic() - began_s)
+    assert time.monotonic() - began_s < 90
+
+
+def test_everything_sent_is_listed(fleet: Fleet) -> None:
+    """What reached the server is in the vehicles' own lists, byte for byte."""
+    sent = {
+        (car, line["sha256"]): line["bytes"]
+        for car in fleet.clients
+        for line in read_ledger(fleet.kit(car) / "fleetseg" / "logs" / "egress.jsonl")
+    }
+    received = read_ledger(fleet.run / "logs" / "ingress.jsonl")
+    typed = [line for line in received if line["kind"] != "failure"]
+    assert len(typed) > 10
+    unlisted = [line for line in typed if (line["vehicle"], line["sha256"]) not in sent]
+    # The engine's own pipe says that a trainer died; nothing of the trainer's went with it.
+    assert all(line["fields"] == ["failure"] for line in unlisted)
+    kinds = {line["kind"] for line in typed}
+    assert kinds == {"hello", "train"}
+    fields = {tuple(line["fields"]) for line in typed}
+    assert fields <= {("enrolments", "facts"), ("update",), ("failure",)}
+
+
+def test_strangers_are_refused(fleet: Fleet) -> None:
     """Each by one clear line on the side that can mend it; the run does not notice."""
     copy = fleet.folder / "stolen"
     shutil.copytree(fleet.kit("car-1"), copy, ignore=shutil.ignore_patterns("fleetseg"))
@@ -228,20 +252,7 @@ def strangers_are_refused(fleet: Fleet) -> None:
     assert "car-1" in fleet.next_rounds(2)[-1]["ok"]
 
 
-def a_vehicle_is_lost_and_comes_back(fleet: Fleet) -> None:
-    """A machine that is gone costs seconds; when it is back, it serves within a segment."""
-    fleet.clients["car-2"].kill()
-    h.until(lambda: not h.tree(fleet.kit("car-2")), "the whole machine is gone", 30)
-    gone = fleet.until_round("a round without car-2", lambda r: "car-2" not in r["ok"])
-    h.note("machine lost (silent_s = 6): the round that loses it", gone["seconds"])
-    began_s = time.monotonic()
-    fleet.start_client("car-2")
-    fleet.until_round("car-2 serves again", lambda r: "car-2" in r["ok"])
-    h.note("machine back (renew_s = 5), to the first round with it", time.monotonic() - began_s)
-    assert time.monotonic() - began_s < 90
-
-
-def a_vehicle_is_revoked(fleet: Fleet) -> None:
+def test_a_vehicle_is_revoked(fleet: Fleet) -> None:
     revoke = h.fleetseg(
         "fleet", "revoke", "car-3", "--fleet", fleet.fleet, log=fleet.folder / "revoke.log"
     )
@@ -253,40 +264,7 @@ def a_vehicle_is_revoked(fleet: Fleet) -> None:
     h.until(lambda: "has been revoked" in text.text, f"car-3 is told: {text.text}", 60)
 
 
-def all_vehicles_are_lost(fleet: Fleet) -> None:
-    """A bounded wait, then a clear end; the model of the last good round is there."""
-    for client in fleet.clients.values():
-        client.kill()
-    with h.timed("all vehicles lost (wait_s = 20), to the end of the run"):
-        assert fleet.server.wait(60) == 1
-    last = fleet.server.text.splitlines()[-1]
-    assert last.startswith("error: "), fleet.server.text[-1000:]
-    assert "--resume" in fleet.server.text
-    end = h.rounds_of(fleet.run)[-1]
-    assert end["reason"] == "quorum-lost"
-    assert (fleet.run / "model" / "model.safetensors").is_file()
-
-
-def everything_sent_is_listed(fleet: Fleet) -> None:
-    """What reached the server is in the vehicles' own lists, byte for byte."""
-    sent = {
-        (car, line["sha256"]): line["bytes"]
-        for car in fleet.clients
-        for line in read_ledger(fleet.kit(car) / "fleetseg" / "logs" / "egress.jsonl")
-    }
-    received = read_ledger(fleet.run / "logs" / "ingress.jsonl")
-    typed = [line for line in received if line["kind"] != "failure"]
-    assert len(typed) > 10
-    unlisted = [line for line in typed if (line["vehicle"], line["sha256"]) not in sent]
-    # The engine's own pipe says that a trainer died; nothing of the trainer's went with it.
-    assert all(line["fields"] == ["failure"] for line in unlisted)
-    kinds = {line["kind"] for line in typed}
-    assert kinds == {"hello", "train"}
-    fields = {tuple(line["fields"]) for line in typed}
-    assert fields <= {("enrolments", "facts"), ("update",), ("failure",)}
-
-
-def ctrl_c_leaves_a_usable_run(fleet: Fleet) -> None:
+def test_ctrl_c_leaves_a_usable_run(fleet: Fleet) -> None:
     status = h.fleetseg(
         "fleet", "status", "--fleet", fleet.fleet, "--json", log=fleet.folder / "status.log"
     )
@@ -302,6 +280,22 @@ def ctrl_c_leaves_a_usable_run(fleet: Fleet) -> None:
     assert "--resume" in fleet.server.text
     assert not h.tree(fleet.fleet / "server")
     assert (fleet.run / "model" / "model.safetensors").is_file()
-    for car in ("car-1", "car-2"):
-        os.kill(fleet.clients[car].popen.pid, signal.SIGTERM)
-        assert fleet.clients[car].wait(40) == 0
+
+
+def test_all_vehicles_are_lost(fleet: Fleet) -> None:
+    """A bounded wait, then a clear end; the model of the last good round is there."""
+    last = fleet.last()
+    fleet.resume_server()  # while the vehicles wait for it
+    fleet.until_round("both serve the resumed run", lambda r: r["ok"] == ["car-1", "car-2"])
+    assert h.committed(fleet.run)[last]["round"] == last + 1
+    os.kill(fleet.clients["car-1"].popen.pid, signal.SIGTERM)
+    assert fleet.clients["car-1"].wait(40) == 0
+    fleet.clients["car-2"].kill()
+    with h.timed("all vehicles lost (wait_s = 20), to the end of the run"):
+        assert fleet.server.wait(60) == 1
+    told = fleet.server.text.splitlines()[-1]
+    assert told.startswith("error: "), fleet.server.text[-1000:]
+    assert "--resume" in fleet.server.text
+    end = h.rounds_of(fleet.run)[-1]
+    assert end["reason"] == "quorum-lost"
+    assert (fleet.run / "model" / "model.safetensors").is_file()
