@@ -102,7 +102,7 @@ def test_the_integers_are_those_recorded(name: str, kind: str, tmp_path: Path) -
     assert run.model_sha256 == digest
 
 
-# (torch, instruction set, maker of the processor) -> digest of examples/tiny.toml, cut down, in one thread and fp32.
+# (torch, instruction set, maker of the processor) -> digest of examples/tiny.toml, cut down, fp32.
 TINY = {
     ("2.14.1", "AVX2", "AuthenticAMD"): (
         "677fbdd93fd0391864f5c03411a40c8344e7da6798cd7a7f446055402d34d758"
