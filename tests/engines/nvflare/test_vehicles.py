@@ -49,22 +49,13 @@ class Fleet:
         }
         described = h.experiment(
             *(self.folder / "cache", 1000),
-            **{"seconds": 1.0, "round_every_s": 2.5, "min_vehicles": 1, "wait_s": 20.0},
+            **{"seconds": 1.0, "round_every_s": 2.5, "min_vehicles": 1, "wait_s": 30.0},
         )
         toml = h.write(described, self.folder / "experiment.toml")
         words = [f"--set={key}={value}" for key, value in settings.items()]
         self.server = h.fleetseg(
             *("server", "--fleet", self.fleet, toml, "--out", self.run, *words, *options),
             log=self.folder / "server.log",
-            prefix=self.command("server"),
-        )
-        self.started.append(self.server)
-
-    def resume_server(self) -> None:
-        """Go on with the run, as the interrupted server says."""
-        self.server = h.fleetseg(
-            *("server", "--fleet", self.fleet, "--resume", "--out", self.run),
-            log=self.folder / "server-again.log",
             prefix=self.command("server"),
         )
         self.started.append(self.server)
@@ -276,7 +267,7 @@ def test_ctrl_c_leaves_a_usable_run(fleet: Fleet) -> None:
     assert told["sites"]["car-1"]["vehicles"]["car-1"]["images"] == 12
     fleet.server.interrupt()
     with h.timed("Ctrl-C on the server, until everything it started is gone"):
-        assert fleet.server.wait(60) == 130
+        assert fleet.server.wait(90) == 130
     assert "--resume" in fleet.server.text
     assert not h.tree(fleet.fleet / "server")
     assert (fleet.run / "model" / "model.safetensors").is_file()
@@ -285,14 +276,14 @@ def test_ctrl_c_leaves_a_usable_run(fleet: Fleet) -> None:
 def test_all_vehicles_are_lost(fleet: Fleet) -> None:
     """A bounded wait, then a clear end; the model of the last good round is there."""
     last = fleet.last()
-    fleet.resume_server()  # while the vehicles wait for it
+    fleet.start_server("--resume")  # while the vehicles wait for it
     fleet.until_round("both serve the resumed run", lambda r: r["ok"] == ["car-1", "car-2"])
     assert h.committed(fleet.run)[last]["round"] == last + 1
     os.kill(fleet.clients["car-1"].popen.pid, signal.SIGTERM)
     assert fleet.clients["car-1"].wait(40) == 0
     fleet.clients["car-2"].kill()
-    with h.timed("all vehicles lost (wait_s = 20), to the end of the run"):
-        assert fleet.server.wait(60) == 1
+    with h.timed("all vehicles lost (wait_s = 30), to the end of the run"):
+        assert fleet.server.wait(90) == 1
     told = fleet.server.text.splitlines()[-1]
     assert told.startswith("error: "), fleet.server.text[-1000:]
     assert "--resume" in fleet.server.text
