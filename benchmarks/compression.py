@@ -40,7 +40,7 @@ def make_update(layout: Layout) -> Update:
         scale = 10 ** (-2 - 2 * float(torch.rand((), generator=draws)))
         part = torch.randn(entry.size, generator=draws) * scale
         state.values_F[entry.start : entry.stop] = part
-    return Update(1, "car", layout.views(state), 10, 100, 1, 10, 0.5)
+    return Update(1, "car", state, 10, 100, 1, 10, 0.5)
 
 
 def seconds_of(work: Callable[[], object]) -> float:

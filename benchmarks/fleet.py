@@ -170,7 +170,7 @@ def _prepare_vehicle(kit_folder: Path, name: str, layout: Any, num_classes: int)
     # Random, because an update of zeros would gain by any compression on the way.
     values_F = 1e-4 * torch.randn(layout.num_floats)
     change = ModelState(values_F, torch.ones(layout.num_counters).long())
-    update = Update(int(ROUND), name, layout.views(change), 10, num_classes, 1, 10, 0.5)
+    update = Update(int(ROUND), name, change, 10, num_classes, 1, 10, 0.5)
     (kit.own / "update.bin").write_bytes(encode_update(update, layout))
     path = kit.own / "plan.json"
     plan = json.loads(path.read_text())

@@ -113,7 +113,6 @@ def _trouble(client: Client, bench: Workbench, parts: Parts) -> FleetSegError | 
                 round_=1,
                 enrolled=client.enrolment,
                 max_norm=0.0,
-                into=bench.layout.empty(),
             )
         bench.tensors.load(state)
         score_pairs(bench, ScoredPairs([client.train[0]], ("",)))

@@ -26,13 +26,9 @@ def plan_of(text: str, layout: Layout) -> Plan:
     return Plan.of(codec, layout)
 
 
-def change_of(update: Update, layout: Layout) -> ModelState:
-    return layout.gather(update.tensors, layout.empty())
-
-
 @each_codec
 def test_round_trip(text: str, layout: Layout, update: Callable[..., Update]) -> None:
-    plan, change = plan_of(text, layout), change_of(update(), layout)
+    plan, change = plan_of(text, layout), update().change
     data = encode(change, plan, rng.generator(0))
     assert len(data) == plan.num_bytes
     back = decode(data, plan)
@@ -50,7 +46,7 @@ def test_round_trip(text: str, layout: Layout, update: Callable[..., Update]) ->
 
 
 def test_fp32_is_exact(layout: Layout, update: Callable[..., Update]) -> None:
-    plan, change = plan_of("fp32", layout), change_of(update(), layout)
+    plan, change = plan_of("fp32", layout), update().change
     assert decode(encode(change, plan, rng.generator(0)), plan).digest() == change.digest()
 
 
@@ -64,7 +60,7 @@ def test_scales_are_per_tensor_or_output_channel(text: str, groups: int, layout:
 def test_what_is_not_finite_arrives_so(
     text: str, bad: float, layout: Layout, update: Callable[..., Update]
 ) -> None:
-    plan, change = plan_of(text, layout), change_of(update(), layout)
+    plan, change = plan_of(text, layout), update().change
     for position in (0, layout.num_trainable - 1, layout.num_floats - 1):
         spoilt = change.clone()
         spoilt.values_F[position] = bad

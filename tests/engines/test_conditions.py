@@ -12,6 +12,7 @@ from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
 from fleetseg.federation.tensors import ModelState
 
+MODEL = ModelState(torch.zeros(1), torch.zeros(0, dtype=torch.int64))
 FLEET = [f"car-{i:03d}" for i in range(200)]
 
 
@@ -29,7 +30,7 @@ class Willing:
     ) -> Iterator[Update | Failure]:
         self.asked += cohort
         for name in cohort:
-            yield Update(broadcast.round, name, {}, 10, 100, 1, 10, 0.5)
+            yield Update(broadcast.round, name, MODEL, 10, 100, 1, 10, 0.5)
 
     def evaluate(
         self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float

@@ -49,8 +49,9 @@ def enrolment(vehicle: str, **changes: Any) -> Enrolment:
 
 
 def update(vehicle: str, round_: int = 1, **changes: Any) -> Update:
-    tensors = {"weight": torch.tensor([[0.5, 0.25, float(len(vehicle))]])}
-    return replace(Update(round_, vehicle, tensors, 4, 10, 2, 4, 0.5), **changes)
+    values_F = torch.tensor([0.5, 0.25, float(len(vehicle))])
+    change = ModelState(values_F, torch.zeros(0, dtype=torch.int64))
+    return replace(Update(round_, vehicle, change, 4, 10, 2, 4, 0.5), **changes)
 
 
 def vehicle_of(site: str, header: Header) -> str:
@@ -339,9 +340,9 @@ def test_a_round_of_honest_vehicles(world: MakeWorld) -> None:
     for reply in replies:
         assert isinstance(reply, Update)
         expected = update(reply.client_id, 7)
-        assert torch.equal(reply.tensors["weight"], expected.tensors["weight"])
+        assert reply.change.digest() == expected.change.digest()
         wire_bytes = len(encode_update(expected, LAYOUT))
-        assert replace(reply, tensors={}) == replace(expected, tensors={}, wire_bytes=wire_bytes)
+        assert replace(reply, change=expected.change) == replace(expected, wire_bytes=wire_bytes)
     (order,) = job.asked[1:]
     assert order["targets"] == ["a", "b", "c"]
     assert {k: order["header"][k] for k in ("what", "run", "round", "vehicles")} == {
@@ -438,8 +439,8 @@ def test_compressed_updates_are_unpacked(world: MakeWorld, tmp_path: Path) -> No
     unpacked = replies["a"]
     assert isinstance(unpacked, Update)
     assert unpacked.wire_bytes == len(packed)
-    sent, got = update("a").tensors["weight"], unpacked.tensors["weight"]
-    assert torch.allclose(sent, got, atol=0.02)
+    sent_F, got_F = update("a").change.values_F, unpacked.change.values_F
+    assert torch.allclose(sent_F, got_F, atol=0.02)
     assert outcome(replies["b"]) == ("refused", "malformed")
     assert fleet.engine.traffic()[1] == len(packed) + len(plain)
 

@@ -1,4 +1,4 @@
-"""A tiny network, an honest update of it, and the list of all that a bad client may send."""
+"""A tiny network, an honest update of it, and the lists of all that a bad client may send."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fleetseg.federation.messages import Enrolment, Update
 from fleetseg.federation.tensors import Layout, ModelState, layout_of, read_state
 
 Mutation = Callable[[Update], Update]
+Tensors = dict[str, Tensor]
 
 
 class TinyNet(nn.Module):
@@ -64,7 +65,7 @@ def honest(
         return Update(
             round=1,
             client_id=client_id,
-            tensors=layout.views(change),
+            change=change,
             num_images=source.num_images,
             num_pixels=source.num_pixels,
             num_steps=3,
@@ -75,30 +76,19 @@ def honest(
     return make
 
 
-def _tensor(key: str, change: Callable[[Tensor], Any]) -> Mutation:
-    return lambda u: replace(u, tensors={**u.tensors, key: change(u.tensors[key].clone())})
-
-
 def _poke(key: str, value: float) -> Mutation:
-    def change(tensor: Tensor) -> Tensor:
-        tensor.view(-1)[-1] = value
-        return tensor
+    """Set the last value of a tensor."""
 
-    return _tensor(key, change)
+    def mutate(update: Update) -> Update:
+        change = update.change.clone()
+        layout_of(TinyNet()).views(change)[key].view(-1)[-1] = value
+        return replace(update, change=change)
+
+    return mutate
 
 
 def _field(name: str, value: Any) -> Mutation:
     return lambda u: replace(u, **{name: value})
-
-
-def _renamed(update: Update) -> Update:
-    tensors = dict(update.tensors)
-    tensors["conv.weights"] = tensors.pop("conv.weight")
-    return replace(update, tensors=tensors)
-
-
-def _without(update: Update) -> Update:
-    return replace(update, tensors={k: v for k, v in update.tensors.items() if k != "foo.bias"})
 
 
 def _bad_updates() -> dict[str, tuple[Mutation, str]]:
@@ -115,32 +105,6 @@ def _bad_updates() -> dict[str, tuple[Mutation, str]]:
     for odd in ("0.5", None, True, [0.5]):
         cases[f"loss {odd!r}"] = _field("loss", odd), "non-finite"
     cases["loss 1e38"] = _field("loss", 1e38), "magnitude"
-    shapes: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
-        "broadcastable": ("conv.bias", lambda t: t[:1]),
-        "0-d": ("conv.bias", lambda t: t[0]),
-        "transposed": ("bn1.weight", lambda t: t.T),
-        "flattened": ("conv.weight", lambda t: t.flatten()),
-        "(3, 4)": ("bn1.weight", lambda t: torch.zeros(3, 4)),
-        "empty": ("bn1.bias", lambda t: t[:0]),
-        "counter (1,)": ("foo.num_batches_tracked", lambda t: t.view(1)),
-    }
-    for name, (key, change) in shapes.items():
-        cases[f"shape {name}"] = _tensor(key, change), "shape"
-    floats = (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool)
-    for dtype in (*floats, torch.complex64):
-        cases[f"weight {dtype}"] = _tensor("conv.weight", lambda t, d=dtype: t.to(d)), "dtype"
-    for dtype in (torch.int32, torch.float32, torch.bool):
-        change = _tensor("foo.num_batches_tracked", lambda t, d=dtype: t.to(d))
-        cases[f"counter {dtype}"] = change, "dtype"
-    cases["numpy array"] = _tensor("conv.weight", lambda t: t.numpy()), "dtype"
-    cases["list"] = _tensor("conv.bias", lambda t: t.tolist()), "dtype"
-    cases["missing key"] = _without, "keys"
-    cases["renamed key"] = _renamed, "keys"
-    cases["extra key"] = (
-        lambda u: replace(u, tensors={**u.tensors, "../../etc/passwd": torch.zeros(1)}),
-        "keys",
-    )
-    cases["no tensors"] = _field("tensors", {}), "keys"
     for name in ("num_images", "num_pixels", "num_steps", "images_seen"):
         for value in (0, -40, 10**15, math.nan, True, "5", [5], 5.0, None):
             cases[f"{name} {value!r}"] = _field(name, value), "count"
@@ -148,18 +112,50 @@ def _bad_updates() -> dict[str, tuple[Mutation, str]]:
     cases["variance -1"] = _poke("foo.running_var", -2.0), "variance"
     cases["variance just below 0"] = _poke("foo.running_var", -1.0001), "variance"
     for count in (-1, -(2**63), 2**63 - 1, 2**40):
-        cases[f"counter {count}"] = _poke_counter(count), "count"
+        cases[f"counter {count}"] = _poke("foo.num_batches_tracked", count), "count"
     for round_ in (0, 2, -1, math.nan, None, "1"):
         cases[f"round {round_!r}"] = _field("round", round_), "stale"
     return cases
 
 
-def _poke_counter(value: int) -> Mutation:
-    return _tensor("foo.num_batches_tracked", lambda t: torch.full_like(t, value))
+def bad_tensors() -> dict[str, tuple[Callable[[Tensors], Tensors], str]]:
+    """Name -> (what is done to the tensors of a message, the reason it must be refused for)."""
+    cases: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {}
+
+    def one(key: str, change: Callable[[Tensor], Tensor]) -> Callable[[Tensors], Tensors]:
+        return lambda named: {**named, key: change(named[key]).contiguous()}
+
+    shapes: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+        "broadcastable": ("conv.bias", lambda t: t[:1].clone()),
+        "0-d": ("conv.bias", lambda t: t[0].clone()),
+        "transposed": ("bn1.weight", lambda t: t.T.clone()),
+        "flattened": ("conv.weight", lambda t: t.flatten()),
+        "(3, 4)": ("bn1.weight", lambda t: torch.zeros(3, 4)),
+        "empty": ("bn1.bias", lambda t: t[:0].clone()),
+        "counter (1,)": ("foo.num_batches_tracked", lambda t: t.view(1)),
+    }
+    for name, (key, change) in shapes.items():
+        cases[f"shape {name}"] = one(key, change), "shape"
+    for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool):
+        cases[f"weight {dtype}"] = one("conv.weight", lambda t, d=dtype: t.to(d)), "dtype"
+    for dtype in (torch.int32, torch.float32, torch.bool):
+        key = "foo.num_batches_tracked"
+        cases[f"counter {dtype}"] = one(key, lambda t, d=dtype: t.to(d)), "dtype"
+    cases["missing key"] = lambda n: {k: t for k, t in n.items() if k != "foo.bias"}, "keys"
+    cases["renamed key"] = (
+        lambda n: {{"conv.weight": "conv.weights"}.get(k, k): t for k, t in n.items()},
+        "keys",
+    )
+    cases["extra key"] = lambda n: {**n, "../../etc/passwd": torch.zeros(1)}, "keys"
+    cases["no tensors"] = lambda n: {}, "keys"
+    return cases
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test that asks for `mutate, reason` once per bad update."""
+    """Run each test that asks for them once per bad update, or bad tensors of a message."""
     if {"mutate", "reason"} <= set(metafunc.fixturenames):
         cases = _bad_updates()
         metafunc.parametrize(("mutate", "reason"), list(cases.values()), ids=list(cases))
+    if {"spoil", "reason"} <= set(metafunc.fixturenames):
+        spoilt = bad_tensors()
+        metafunc.parametrize(("spoil", "reason"), list(spoilt.values()), ids=list(spoilt))

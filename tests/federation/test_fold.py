@@ -30,12 +30,12 @@ def open_fold(layout: Layout, base: ModelState, enrolled: Enrolled) -> Callable[
     return make
 
 
-def flat(update: Update, layout: Layout) -> np.ndarray:
-    return np.concatenate([update.tensors[e.key].flatten().numpy() for e in layout.floats])
+def flat(update: Update) -> np.ndarray:
+    return update.change.values_F.numpy()
 
 
 def mean64(updates: Sequence[Update], weights: Sequence[int], layout: Layout) -> np.ndarray:
-    rows = np.stack([flat(u, layout).astype(np.float64) for u in updates])
+    rows = np.stack([flat(u).astype(np.float64) for u in updates])
     return (rows * np.array(weights, np.float64)[:, None]).sum(0) / sum(weights)
 
 
@@ -125,7 +125,7 @@ def test_counters_are_the_largest_reported_integers(
     fold = open_fold()
     for client, count in (("car-0", 4), ("car-1", 9), ("car-2", 3)):
         update = honest(client)
-        update.tensors["foo.num_batches_tracked"].fill_(count)
+        update.change.counters_K.fill_(count)
         fold.take(update)
     assert fold.counters_K.tolist() == [9]
     assert fold.counters_K.dtype == torch.int64

@@ -24,8 +24,8 @@ Script = Callable[[str, Broadcast], list[Reply]]
 
 
 def update(client: str, round_: int, delta: Sequence[float], images: int, **changes: Any) -> Update:
-    tensors = {"weight": torch.tensor([list(delta)], dtype=torch.float32)}
-    honest = Update(round_, client, tensors, images, images * 10, 2, images, 0.5)
+    change = ModelState(torch.tensor(list(delta), dtype=torch.float32), NO_COUNTERS)
+    honest = Update(round_, client, change, images, images * 10, 2, images, 0.5)
     return replace(honest, **changes)
 
 

@@ -144,36 +144,6 @@ def test_views_share_memory_with_the_vectors(layout: Layout, base: ModelState) -
     assert views["foo.num_batches_tracked"].shape == ()
 
 
-def test_flat_tensors_are_gathered_without_a_copy(layout: Layout, base: ModelState) -> None:
-    sent, into = base.clone(), base.clone()
-    flat = layout.gather(layout.views(sent), into)
-    assert flat.values_F.data_ptr() == sent.values_F.data_ptr()
-    assert flat.counters_K.data_ptr() == sent.counters_K.data_ptr()
-    assert flat.digest() == base.digest()
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_tensors_from_anywhere_are_gathered_right(
-    seed: int, layout: Layout, base: ModelState
-) -> None:
-    """Alone in memory, at a shifted start, swapped with a twin, transposed: never misread."""
-    sent = base.clone()
-    sent.values_F.copy_(torch.arange(layout.num_floats))
-    views = layout.views(sent)
-    shifted = torch.cat([torch.full((3,), 99.0), sent.values_F])[3:]
-    named = {
-        0: {k: v.clone() for k, v in views.items()},
-        1: {**views, "foo.bias": views["foo.bias"].clone()},
-        2: {**views, "foo.bias": views["foo.weight"], "foo.weight": views["foo.bias"]},
-        3: {**views, "bn1.weight": views["bn1.weight"].T.contiguous().T},
-        4: layout.views(ModelState(shifted, sent.counters_K)),
-        5: {**views, "foo.bias": views["foo.bias"].detach().requires_grad_()},
-    }[seed]
-    flat = layout.gather(named, base.clone())
-    for key, view in layout.views(flat).items():
-        assert torch.equal(view, named[key]), key
-
-
 def test_digest_of_a_state_changes_with_any_bit(base: ModelState) -> None:
     digests = {base.digest(), base.clone().digest()}
     assert len(digests) == 1

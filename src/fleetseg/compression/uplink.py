@@ -18,7 +18,6 @@ from fleetseg.compression.codec import Codec
 from fleetseg.compression.payload import Plan, decode, encode
 from fleetseg.errors import MissingExtra, UpdateRejected
 from fleetseg.federation.aggregate import MAX_VALUE
-from fleetseg.federation.checks import check_tensors
 from fleetseg.federation.client_state import ClientMemory
 from fleetseg.federation.messages import Update
 from fleetseg.federation.tensors import Layout, ModelState
@@ -58,10 +57,9 @@ class Uplink:
         over trainable values; the residual includes what rounding took from the values sent.
 
         Raises:
-            UpdateRejected: keys, shapes or dtypes are not the layout's, or the header is no header.
+            UpdateRejected: the header is no header.
         """
-        check_tensors(update.tensors, self.layout)
-        change = self.layout.gather(update.tensors, self.layout.empty())
+        change = update.change
         if self.codec.share < 1:
             change = self._with_residual(change, update)
         draws = rng.generator(self.seed, update.round, update.client_id, "quantise")
@@ -79,10 +77,8 @@ class Uplink:
             UpdateRejected: it is none, or was made for another model or codec.
         """
         header, frame = self._opened(data)
-        state = decode(self._expanded(frame), self.plan)
-        return Update(
-            tensors=self.layout.views(state), wire_bytes=len(data), **checked_update_meta(header)
-        )
+        change = decode(self._expanded(frame), self.plan)
+        return Update(change=change, wire_bytes=len(data), **checked_update_meta(header))
 
     def _header(self, update: Update) -> bytes:
         fields = {

@@ -77,11 +77,10 @@ class WorkersEngine:
         if why := unsendable([*bench.model.modules(), *own]):
             raise EngineError(f"this cannot be sent to a worker: {why}", cure=IMPORT_CURE)
         self._clients = clients
-        self._layout = bench.layout
         self._workers: list[_Worker] = []
         with startable():
             handed = replace(bench, model=without_values(bench.model))
-            self._states = SharedStates(self._layout, 1 + num_workers)
+            self._states = SharedStates(bench.layout, 1 + num_workers)
         self._broadcast = self._states[0]
         self._jobs = [WorkerJob(i, handed, clients, self._states) for i in range(num_workers)]
         try:
@@ -207,7 +206,7 @@ class WorkersEngine:
     def _read_update(self, worker: _Worker, answer: dict[str, Any]) -> Update | Failure:
         if "failure" in answer:
             return _read_failure(answer)
-        return Update(tensors=self._layout.views(worker.update), **answer["update"])
+        return Update(change=worker.update, **answer["update"])
 
 
 def _await(worker: _Worker) -> None:
@@ -275,7 +274,7 @@ def _serve(
     if task == "train":
         reply = attempt(lambda b, c, w: client_update(b, c, w, into), broadcast, client, bench)
         if isinstance(reply, Update):
-            fields = {k: v for k, v in vars(reply).items() if k != "tensors"}
+            fields = {k: v for k, v in vars(reply).items() if k != "change"}
             return {"update": fields}
         return _write_failure(reply)
     scores = attempt(client_evaluate, broadcast, client, bench)

@@ -7,12 +7,10 @@ code, counted, and never ends the run.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from fleetseg.errors import UpdateRejected
 from fleetseg.federation.aggregate import MAX_VALUE
@@ -35,11 +33,8 @@ def validate_update(
     round_: int,
     enrolled: Enrolment,
     max_norm: float,
-    into: ModelState,
-) -> ModelState:
-    """Check a whole update and return its tensors as flat vectors.
-
-    They lie in `into`, or in the update's own memory if that is flat already.
+) -> None:
+    """Check a whole update.
 
     Raises:
         UpdateRejected: with a reason code; nothing of the update has been used by then.
@@ -56,10 +51,7 @@ def validate_update(
         raise UpdateRejected(
             "magnitude", "the loss is too large", got=update.loss, expected=f"<= {MAX_LOSS:g}"
         )
-    check_tensors(update.tensors, layout)
-    change = layout.gather(update.tensors, into)
-    _check_values(change, layout, base, max_norm)
-    return change
+    _check_values(update.change, layout, base, max_norm)
 
 
 def _check_count(name: str, value: object, cap: int) -> None:
@@ -69,28 +61,9 @@ def _check_count(name: str, value: object, cap: int) -> None:
         )
 
 
-def check_tensors(tensors: Mapping[str, Tensor], layout: Layout) -> None:
-    """Check that keys, shapes and dtypes are those of the layout, or raise UpdateRejected."""
-    missing = sorted(layout.by_key.keys() - tensors.keys())
-    extra = sorted(tensors.keys() - layout.by_key.keys())
-    if missing or extra:
-        raise UpdateRejected("keys", f"tensor names differ: missing {missing}, extra {extra}"[:500])
-    for key, entry in layout.by_key.items():
-        tensor = tensors[key]
-        dtype = torch.int64 if entry.kind == "counter" else torch.float32
-        if not isinstance(tensor, Tensor):
-            raise UpdateRejected("dtype", "not a tensor", where=key, got=type(tensor).__name__)
-        if tuple(tensor.shape) != entry.shape:
-            raise UpdateRejected(
-                "shape", "wrong shape", where=key, got=tuple(tensor.shape), expected=entry.shape
-            )
-        if tensor.dtype != dtype:
-            raise UpdateRejected(
-                "dtype", "wrong dtype", where=key, got=tensor.dtype, expected=dtype
-            )
-
-
 def _check_values(delta: ModelState, layout: Layout, base: ModelState, max_norm: float) -> None:
+    assert delta.values_F.shape == base.values_F.shape
+    assert delta.counters_K.shape == base.counters_K.shape
     values_F = delta.values_F.numpy()
     # The extremes see NaN and infinity too, in one pass and without an array of flags.
     low, high = (float(value) for value in torch.aminmax(delta.values_F))

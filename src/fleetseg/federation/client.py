@@ -86,12 +86,12 @@ def client_update(
     if result.num_steps == 0:
         return Failure(client.id, "abstained", "no-labels", "no labelled pixel in any batch")
     change = into or bench.layout.empty()
-    named = bench.tensors.read(change)
+    bench.tensors.read(change)
     change.values_F.sub_(broadcast.state.values_F)
     return Update(
         round=broadcast.round,
         client_id=client.id,
-        tensors=named,
+        change=change,
         num_images=client.enrolment.num_images,
         num_pixels=client.enrolment.num_pixels,
         num_steps=result.num_steps,

@@ -39,7 +39,6 @@ class RoundFold:
         self.layout = layout
         self._weight_by = weight_by
         self._max_norm = max_norm
-        self._scratch = layout.empty()  # touched only by updates that are not flat as they come
 
     def open(
         self,
@@ -114,17 +113,16 @@ class RoundFold:
         if update.client_id not in self._waiting:
             raise UpdateRejected("unasked", "not asked, or answered before", got=update.client_id)
         self._waiting.discard(update.client_id)
-        change = validate_update(
+        validate_update(
             update,
             layout=self.layout,
             base=self._base,
             round_=self._round,
             enrolled=self._enrolled[update.client_id],
             max_norm=self._max_norm,
-            into=self._scratch,
         )
-        self._mean.add(change.values_F.numpy(), self._weight(update))
-        torch.maximum(self.counters_K, change.counters_K, out=self.counters_K)
+        self._mean.add(update.change.values_F.numpy(), self._weight(update))
+        torch.maximum(self.counters_K, update.change.counters_K, out=self.counters_K)
         self.taken.append(
             Taken(
                 update.client_id,

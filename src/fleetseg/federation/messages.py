@@ -4,7 +4,7 @@
 |------------|------------------------|------------------------------------------------------------|
 | Broadcast  | tensors                | the global model: the server's to give                     |
 |            | class weights          | from class counts summed over the fleet, no one client's   |
-| Update     | tensors                | change of the model by local training                      |
+| Update     | change                 | change of the model by local training                      |
 |            | num_images, num_pixels | weight of the update; counts over all a client's samples   |
 |            | num_steps, images_seen | cost of training                                           |
 |            | loss                   | health of training, mean over a round                      |
@@ -24,7 +24,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from fleetseg.federation.tensors import ModelState
 
@@ -61,13 +60,12 @@ class Broadcast:
 class Update:
     """A client's answer to a broadcast.
 
-    `tensors`: per state-dict key, the change of parameters and statistics against the broadcast
-    (float32), and counters as they stand (int64).
+    `change`: of parameters and statistics against the broadcast, and counters as they stand.
     """
 
     round: int
     client_id: str
-    tensors: Mapping[str, Tensor]
+    change: ModelState
     num_images: int
     num_pixels: int
     num_steps: int

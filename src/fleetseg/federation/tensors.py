@@ -1,4 +1,4 @@
-"""A model's state as three flat vectors, split once by module type.
+"""A model's state as two flat vectors, split once by module type.
 
 Every state-dict key is one of three kinds (contract 5 of docs/architecture.md):
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -109,20 +109,6 @@ class Layout:
                 named[entry.key] = part if len(entry.shape) == 1 else part.view(entry.shape)
         return named
 
-    def gather(self, named: Mapping[str, Tensor], into: ModelState) -> ModelState:
-        """Return tensors of the right keys, shapes and dtypes as flat vectors.
-
-        Copies them into `into`, unless they are the views of flat vectors already: then those
-        vectors themselves are returned, without a copy.
-        """
-        values_F = _behind([named[e.key] for e in self.floats], self.floats)
-        counters_K = _behind([named[e.key] for e in self.counters], self.counters)
-        if values_F is not None and (counters_K is not None or not self.counters):
-            return ModelState(values_F, into.counters_K if counters_K is None else counters_K)
-        for key, view in self.views(into).items():
-            view.copy_(named[key].detach())
-        return into
-
 
 @dataclass(frozen=True)
 class ModelState:
@@ -141,24 +127,6 @@ class ModelState:
         hasher = hashlib.sha256(self.values_F.numpy().data)
         hasher.update(self.counters_K.numpy().data)
         return hasher.hexdigest()
-
-
-def _behind(tensors: Sequence[Tensor], entries: Sequence[Entry]) -> Tensor | None:
-    """Return the flat vector that the tensors are views of, or None if there is no such vector."""
-    filled = [(t, e) for t, e in zip(tensors, entries, strict=True) if e.size]
-    if not filled:
-        return None
-    first, at = filled[0]
-    if first.device.type != "cpu":
-        return None
-    memory, width = first.untyped_storage().data_ptr(), first.element_size()
-    start = first.data_ptr() - at.start * width
-    for tensor, entry in filled:
-        if tensor.data_ptr() != start + entry.start * width or not tensor.is_contiguous():
-            return None
-        if tensor.untyped_storage().data_ptr() != memory:
-            return None
-    return first.detach().as_strided((entries[-1].stop,), (1,), (start - memory) // width)
 
 
 def layout_of(model: nn.Module) -> Layout:
@@ -228,13 +196,12 @@ class ModelTensors:
             ):
                 held[name].copy_(view)
 
-    def read(self, into: ModelState) -> dict[str, Tensor]:
-        """Copy the model's values to `into`; returns the views of it by key."""
-        views = self._layout.views(into)
+    def read(self, into: ModelState) -> None:
+        """Copy the model's values to `into`."""
+        views = self._layout.views(into).values()
         with torch.no_grad():
-            for (held, name), view in zip(self._slots, views.values(), strict=True):
+            for (held, name), view in zip(self._slots, views, strict=True):
                 view.copy_(held[name])
-        return views
 
 
 def _slot(model: nn.Module, key: str) -> tuple[dict[str, Any], str]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from fleetseg.errors import UpdateRejected
-from fleetseg.federation.checks import check_tensors
 from fleetseg.federation.messages import Broadcast, Update
 from fleetseg.federation.tensors import Layout, ModelState
 
@@ -43,16 +43,12 @@ def encode_broadcast(broadcast: Broadcast, layout: Layout) -> bytes:
 
 def encode_update(update: Update, layout: Layout) -> bytes:
     """Encode an update; its size depends on the layout only."""
-    return _encode("update", layout, update.tensors, update_meta(update))
+    return _encode("update", layout, layout.views(update.change), update_meta(update))
 
 
 def decode_broadcast(data: bytes, layout: Layout) -> Broadcast:
     """Decode a broadcast, or raise UpdateRejected."""
-    meta, tensors = _decode("broadcast", data, layout)
-    check_tensors(tensors, layout)
-    state = layout.empty()
-    for key, view in layout.views(state).items():
-        view.copy_(tensors[key])
+    meta, state = _decode("broadcast", data, layout)
     weights = meta.get("class_weights")
     if type(meta.get("round")) is not int or not isinstance(weights, list):
         raise UpdateRejected("malformed", "a broadcast needs a round and class weights")
@@ -63,8 +59,8 @@ def decode_broadcast(data: bytes, layout: Layout) -> Broadcast:
 
 def decode_update(data: bytes, layout: Layout) -> Update:
     """Decode an update, or raise UpdateRejected; `validate_update` must follow."""
-    meta, tensors = _decode("update", data, layout)
-    return Update(tensors=tensors, **checked_update_meta(meta))
+    meta, change = _decode("update", data, layout)
+    return Update(change=change, **checked_update_meta(meta))
 
 
 def update_meta(update: Update) -> dict[str, Any]:
@@ -84,7 +80,7 @@ def checked_update_meta(meta: Any) -> dict[str, Any]:
 
 def message_bytes(layout: Layout, state: ModelState) -> tuple[int, int]:
     """Return the encoded size in bytes of a (broadcast, update) of this layout."""
-    update = Update(1, "c", layout.views(state), 1, 1, 1, 1, 0.0)
+    update = Update(1, "c", state, 1, 1, 1, 1, 0.0)
     return len(encode_broadcast(Broadcast(1, state), layout)), len(encode_update(update, layout))
 
 
@@ -104,7 +100,7 @@ def _encode(
     return bytes(data)
 
 
-def _decode(kind: str, data: bytes, layout: Layout) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _decode(kind: str, data: bytes, layout: Layout) -> tuple[dict[str, Any], ModelState]:
     header = _checked_header(kind, data, layout)
     try:
         tensors = safetensors.torch.load(data)
@@ -117,7 +113,32 @@ def _decode(kind: str, data: bytes, layout: Layout) -> tuple[dict[str, Any], dic
         OverflowError,
     ) as error:
         raise UpdateRejected("malformed", f"not a valid message ({error})"[:300]) from None
-    return header["meta"], tensors
+    _check_tensors(tensors, layout)
+    state = layout.empty()
+    for key, view in layout.views(state).items():
+        view.copy_(tensors[key])
+    return header["meta"], state
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], layout: Layout) -> None:
+    """Check that keys, shapes and dtypes are those of the layout, or raise UpdateRejected."""
+    missing = sorted(layout.by_key.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - layout.by_key.keys())
+    if missing or extra:
+        raise UpdateRejected("keys", f"tensor names differ: missing {missing}, extra {extra}"[:500])
+    for key, entry in layout.by_key.items():
+        tensor = tensors[key]
+        dtype = torch.int64 if entry.kind == "counter" else torch.float32
+        if not isinstance(tensor, Tensor):
+            raise UpdateRejected("dtype", "not a tensor", where=key, got=type(tensor).__name__)
+        if tuple(tensor.shape) != entry.shape:
+            raise UpdateRejected(
+                "shape", "wrong shape", where=key, got=tuple(tensor.shape), expected=entry.shape
+            )
+        if tensor.dtype != dtype:
+            raise UpdateRejected(
+                "dtype", "wrong dtype", where=key, got=tensor.dtype, expected=dtype
+            )
 
 
 def _checked_header(kind: str, data: bytes, layout: Layout) -> dict[str, Any]:
