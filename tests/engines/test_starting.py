@@ -10,7 +10,9 @@ from multiprocessing.connection import Connection
 
 import pytest
 
+from fleetseg.engines import starting
 from fleetseg.engines.starting import start
+from fleetseg.errors import EngineError
 
 
 def report(job: object, pipe: Connection) -> None:
@@ -61,3 +63,23 @@ def test_a_process_for_a_gpu_is_a_new_one() -> None:
     answer = told(1, on_cpu=False)
     assert answer["parent"] == os.getpid()
     assert not answer["imported"]
+
+
+def test_without_a_place_for_a_socket_each_is_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a `TMPDIR` of more than a hundred characters."""
+
+    def too_long() -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr(starting.forkserver, "ensure_running", too_long)
+    assert told(1, on_cpu=True)["parent"] == os.getpid()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_what_cannot_be_forked_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr("multiprocessing.popen_forkserver.Popen.__init__", gone)
+    with pytest.raises(EngineError, match=r"could not be started \(unexpected EOF\).*ulimit -u"):
+        start("fleetseg-worker-test", report, 1, on_cpu=True)

@@ -2,7 +2,8 @@
 
 On Linux, workers that train on a CPU are forked off one process that has imported everything and
 done nothing else (`forkserver`): eight of them do not import torch eight times, which is seconds
-each. On a GPU, which does not outlive a fork, and elsewhere each is a new interpreter (`spawn`).
+each. On a GPU, which does not outlive a fork, and where that process cannot be had, each is a new
+interpreter (`spawn`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
-from fleetseg.errors import EngineError
+from fleetseg.errors import EngineError, FleetSegError
 from fleetseg.files import explained
 
 IMPORT_CURE = (
@@ -37,8 +38,8 @@ def start(
         EngineError: it cannot be started, or the job cannot be sent.
         CheckpointError: this process has too many open files.
     """
-    context = _context(on_cpu)
     with startable():
+        context = _context(on_cpu)
         ours, theirs = context.Pipe()
         process: multiprocessing.process.BaseProcess = context.Process(
             target=_run, args=(target, job, theirs, dict(os.environ)), name=name, daemon=True
@@ -67,8 +68,8 @@ def startable() -> Iterator[None]:
     """Say why a worker cannot be started."""
     try:
         yield
-    except OSError as error:
-        raise (explained(error) or _unstarted(error)) from None
+    except (OSError, EOFError) as error:  # EOF: the process that forks could not
+        raise _unstarted(error) from None
     except Exception as error:  # whatever a user's object answers to being sent
         raise EngineError(f"a worker could not be started ({error})", cure=IMPORT_CURE) from None
 
@@ -78,6 +79,11 @@ def _context(on_cpu: bool) -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
+    try:
+        with _quiet_start():
+            forkserver.ensure_running()
+    except OSError:  # no place for its socket: a TMPDIR that is too long for one, or none
+        return multiprocessing.get_context("spawn")
     return context
 
 
@@ -93,9 +99,11 @@ def _run(
     target(job, pipe)
 
 
-def _unstarted(error: OSError) -> EngineError:
+def _unstarted(error: OSError | EOFError) -> FleetSegError:
+    if isinstance(error, OSError) and (known := explained(error)):
+        return known
     return EngineError(
-        f"a worker could not be started ({error.strerror})",
+        f"a worker could not be started ({getattr(error, 'strerror', None) or error})",
         cure="Use fewer --workers, or raise the limit of processes (ulimit -u) or of memory",
     )
 
