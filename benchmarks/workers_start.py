@@ -37,7 +37,9 @@ def measure(way: str, workers: int) -> None:
     if way == "one by one":
         starting._context = lambda on_cpu: multiprocessing.get_context("spawn")
     torch.optim.SGD([nn.Parameter(torch.zeros(1))])
-    space = fleetseg.LabelSpace("two", ("dark", "bright"), ((0, 0, 0), (255, 255, 255)))
+    space = fleetseg.LabelSpace(
+        "two", ("dark", "bright"), ((0, 0, 0), (255, 255, 255)), ("bright",)
+    )
     experiment = make_experiment(
         {
             "data": {"size": [16, 16]},
