@@ -100,7 +100,7 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
     from fleetseg.engines.nvflare.serve import serving
     from fleetseg.experiment_file import make_experiment
     from fleetseg.federation import rounds
-    from fleetseg.federation.checkpoint import ServerState, no_momentum
+    from fleetseg.federation.checkpoint import ServerState
     from fleetseg.federation.tensors import layout_of, read_state
     from fleetseg.federation.wire import message_bytes
 
@@ -134,7 +134,7 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
         )
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before_mb = memory_of(os.getpid())[0]
-        rounds.run(plan, engine, ServerState(0, state, no_momentum()), log, rounds.Watcher())
+        rounds.run(plan, engine, ServerState(0, state), log, rounds.Watcher())
         end_mb, peak_mb = memory_of(os.getpid())
     failures = [failure for record in log.records for failure in record["failures"]]
     if failures:

@@ -25,7 +25,7 @@ from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation import client as client_module
 from fleetseg.federation import rounds
-from fleetseg.federation.checkpoint import ServerState, no_momentum
+from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.client import Client, Workbench
 from fleetseg.federation.messages import Enrolment
 from fleetseg.federation.tensors import layout_of, read_state
@@ -82,7 +82,7 @@ def federated(
     nothing = LocalResult(1, 10, 0.5, {})
     with mock.patch.object(client_module, "train_locally", return_value=nothing):
         engine = InProcessEngine(fleet, bench)
-        rounds.run(plan, engine, ServerState(0, state, no_momentum()), log, rounds.Watcher())
+        rounds.run(plan, engine, ServerState(0, state), log, rounds.Watcher())
     return [record["seconds"] for record in log.records]
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.sample import ScoredPairs
-from fleetseg.federation.checkpoint import ServerState, no_momentum
+from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.client import Client, Workbench
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure
 from fleetseg.federation.tensors import ModelState, layout_of, read_state
@@ -98,7 +98,7 @@ def test_a_client_without_test_frames_is_not_asked_and_not_missing() -> None:
 @pytest.mark.parametrize(("holds_out", "frames"), [(True, "held-out"), (False, "training")])
 def test_scores_of_clients_say_of_which_frames(holds_out: bool, frames: str) -> None:
     some, state = scorer(Engine({"a": EASY}, {"a": 8}), holds_out=holds_out)
-    scores, refused = some.by_client(ServerState(1, state, no_momentum()))
+    scores, refused = some.by_client(ServerState(1, state))
     assert scores["by_client_on"] == f"{frames} frames"
     assert refused == []
 

@@ -23,6 +23,7 @@ from fleetseg.federation.engine import Engine
 from fleetseg.federation.ownership import Ownership, drop_if_empty, new_run_folder, owning
 from fleetseg.federation.rounds import Watcher
 from fleetseg.federation.runfolder import require_no_run
+from fleetseg.federation.server_optim import server_optimiser
 from fleetseg.hosts import given_path
 from fleetseg.learning.losses import check_loss_name
 from fleetseg.option_notes import Facts, expected_scores, require_workable
@@ -162,6 +163,7 @@ def _read(experiment: Experiment | str | Path) -> Experiment:
             cure=f"Use that one's file, with --baseline {described.baseline.kind}",
         )
     check_loss_name(described.training.loss)
+    server_optimiser(described.federation)
     if parse_codec(described.federation.uplink) is not None:
         zstandard()
     return described

@@ -86,6 +86,7 @@ def _alone(
     federation = experiment.federation.model_copy(
         update={
             "cohort": 1.0,
+            "server_optimiser": "sgd",
             "server_lr": 1.0,
             "server_momentum": 0.0,
             "max_update_norm": 0.0,

@@ -144,6 +144,7 @@ class FederationConfig(_Section):
     # A whole number is a count (1 = one vehicle), a fraction a share (1.0 = the whole fleet).
     cohort: Cohort = Field(default=1.0, gt=0)
     weights: Literal["images", "pixels", "uniform"] = "images"
+    server_optimiser: str = "sgd"  # see federation.server_optim
     server_lr: float = Field(default=1.0, gt=0)
     server_momentum: float = Field(default=0.0, ge=0, lt=1)  # FedAvgM
     quorum: float = Field(default=0.5, ge=0, le=1)  # share of the cohort that must be usable

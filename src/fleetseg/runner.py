@@ -23,7 +23,7 @@ from fleetseg.engines.workers import WorkersEngine
 from fleetseg.errors import ConfigError, DataError, EngineError, QuorumLost
 from fleetseg.experiment_file import to_toml
 from fleetseg.federation import rounds
-from fleetseg.federation.checkpoint import ServerState, no_momentum
+from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.cohort import choose
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.messages import taking_part
@@ -35,6 +35,7 @@ from fleetseg.federation.runfolder import (
     environment,
     require_no_run,
 )
+from fleetseg.federation.server_optim import first_slots
 from fleetseg.federation.tensors import read_state
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
@@ -228,10 +229,9 @@ def _open(parts: Parts, resume: bool) -> tuple[ServerState, list[str]]:
         require_same_own(folder.path, parts.study)
         state, notes = folder.resume()
         return state, notes + changed_since(folder.path, facts)
-    state = ServerState(0, read_state(parts.bench.model, parts.bench.layout), no_momentum())
-    momentum = parts.experiment.federation.server_momentum
-    if momentum > 0:
-        state = ServerState(0, state.model, torch.zeros(parts.bench.layout.num_trainable))
+    layout = parts.bench.layout
+    slots = first_slots(parts.experiment.federation, layout)
+    state = ServerState(0, read_state(parts.bench.model, layout), slots)
     require_no_run(folder.path)
     record_own(folder.path, parts.study)
     folder.create(parts.experiment, facts, state, manifest)

@@ -16,7 +16,6 @@ from fleetseg.federation.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     load_newest,
-    no_momentum,
     save_checkpoint,
 )
 from fleetseg.federation.tensors import ModelState
@@ -28,16 +27,16 @@ RECORD = {"round": 1, "loss": 0.25, "ok": ["a", "käfer"], "miou": None}
 def state(round_: int, momentum: bool = True) -> ServerState:
     draw = rng.torch_generator(0, round_, purpose="checkpoint-test")
     model = ModelState(torch.randn(200, generator=draw), torch.tensor([round_, 2**60]))
-    return ServerState(
-        round_, model, torch.randn(150, generator=draw) if momentum else no_momentum()
-    )
+    names = ("momentum", "second moment") if momentum else ()
+    return ServerState(round_, model, {n: torch.randn(150, generator=draw) for n in names})
 
 
 def same(a: ServerState, b: ServerState) -> bool:
     return (
         (a.round, a.failed_rounds) == (b.round, b.failed_rounds)
         and a.model.digest() == b.model.digest()
-        and torch.equal(a.momentum_T, b.momentum_T)
+        and a.slots.keys() == b.slots.keys()
+        and all(torch.equal(a.slots[name], b.slots[name]) for name in a.slots)
     )
 
 
@@ -59,7 +58,7 @@ def test_round_trip(tmp_path: Path, momentum: bool) -> None:
 
 def test_failed_rounds_and_empty_counters(tmp_path: Path) -> None:
     model = ModelState(torch.ones(2), torch.empty(0, dtype=torch.int64))
-    path = save_checkpoint(tmp_path, ServerState(4, model, no_momentum(), 2), {}, **IDS)
+    path = save_checkpoint(tmp_path, ServerState(4, model, {}, 2), {}, **IDS)
     read, record = load_checkpoint(path, **IDS)
     assert (read.round, read.failed_rounds, record) == (4, 2, {})
     assert read.model.counters_K.dtype == torch.int64
@@ -164,7 +163,7 @@ def test_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("fleetseg.federation.checkpoint.FORMAT_VERSION", 99)
     path = save(tmp_path, 1)
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="another version; got 99, expected 1"):
+    with pytest.raises(CheckpointError, match="another version; got 99, expected 2"):
         load_checkpoint(path, **IDS)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from fleetseg.config import EvaluationConfig, Experiment, FederationConfig, StopConfig
 from fleetseg.errors import QuorumLost
-from fleetseg.federation.checkpoint import ServerState, no_momentum
+from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
 from fleetseg.federation.rounds import Plan, Record, Watcher, run
 from fleetseg.federation.tensors import ModelState, layout_of
@@ -77,7 +77,7 @@ class MemoryLog:
 
 def start(momentum: bool = False, failed_rounds: int = 0) -> ServerState:
     model = ModelState(torch.zeros(3), NO_COUNTERS)
-    return ServerState(0, model, torch.zeros(3) if momentum else no_momentum(), failed_rounds)
+    return ServerState(0, model, {"momentum": torch.zeros(3)} if momentum else {}, failed_rounds)
 
 
 def plan(score: Any = None, clock: Any = None, **sections: Any) -> Plan:
@@ -151,7 +151,7 @@ def test_server_learning_rate_and_momentum_by_hand() -> None:
     _, log = go(Fleet({"a": ([2.0, 4.0, 8.0], 1)}), plan(federation=settings), start(momentum=True))
     # velocity 2, 3, 3.5; model 1, 2.5, 4.25
     assert [s.model.values_F[0].item() for s in log.states] == [1, 2.5, 4.25]
-    assert log.states[-1].momentum_T.tolist() == [3.5, 7, 14]
+    assert log.states[-1].slots["momentum"].tolist() == [3.5, 7, 14]
 
 
 def test_the_record_of_a_round() -> None:
@@ -215,7 +215,7 @@ def test_a_missed_quorum_leaves_model_and_momentum_untouched_and_counts() -> Non
     assert [s.failed_rounds for s in log.states] == [1, 2]
     assert [s.round for s in log.states] == [1, 2]
     assert [s.model.values_F.tolist() for s in log.states] == [[0, 0, 0]] * 2
-    assert log.states[-1].momentum_T.tolist() == [0, 0, 0]
+    assert log.states[-1].slots["momentum"].tolist() == [0, 0, 0]
     assert [r["quorum"] for r in log.records] == [False, False]
     assert log.records[0]["ok"] == ["a"]
 
@@ -411,7 +411,7 @@ def test_stops_at_the_minutes_of_the_given_clock() -> None:
 
 
 def test_a_finished_run_does_nothing_more() -> None:
-    state = ServerState(3, start().model, no_momentum())
+    state = ServerState(3, start().model)
     fleet = Fleet(TWO)
     reason, log = go(fleet, plan(federation={"rounds": 3}), state)
     assert (reason, log.records, fleet.seen) == ("rounds", [], [])

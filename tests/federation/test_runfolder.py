@@ -12,7 +12,7 @@ import torch
 from fleetseg.config import Experiment, FederationConfig
 from fleetseg.data.manifest import Entry, Manifest
 from fleetseg.errors import CheckpointError
-from fleetseg.federation.checkpoint import ServerState, no_momentum
+from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.runfolder import (
     RunFolder,
     can_resume,
@@ -31,7 +31,7 @@ MANIFEST = Manifest({"a": (Entry("img-1", "0" * 64, "1" * 64),)})
 
 def state(round_: int) -> ServerState:
     model = ModelState(torch.full((4,), float(round_)), torch.tensor([round_]))
-    return ServerState(round_, model, no_momentum())
+    return ServerState(round_, model)
 
 
 def record(round_: int) -> dict[str, Any]:

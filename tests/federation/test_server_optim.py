@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from tests.engines.fleet import tiny_experiment
+from tests.toys.server_optimiser import TOY_ADAM
 from torch import nn
 
+import fleetseg
 from fleetseg import rng
+from fleetseg.config import FederationConfig
+from fleetseg.errors import ConfigError
+from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.aggregate import FixedPointMean
-from fleetseg.federation.checkpoint import no_momentum
-from fleetseg.federation.server_optim import server_step
+from fleetseg.federation.rounds import Watcher
+from fleetseg.federation.server_optim import SERVER_OPTIMISERS, Slots, first_slots, server_step
 from fleetseg.federation.tensors import Layout, ModelState, layout_of
+
+
+def fedavgm(lr: float, momentum: float) -> FederationConfig:
+    return FederationConfig(server_lr=lr, server_momentum=momentum)
 
 
 def deltas(layout: Layout, rounds: int) -> list[np.ndarray]:
@@ -21,30 +33,34 @@ def test_fedavg_by_hand() -> None:
     layout = layout_of(nn.Linear(3, 1, bias=False))
     model = ModelState(torch.tensor([1.0, 2.0, 3.0]), torch.empty(0, dtype=torch.int64))
     delta = np.array([0.5, -1, 2], np.float32)
-    new, momentum_T = server_step(
-        model, no_momentum(), delta, model.counters_K, layout=layout, lr=1.0, momentum=0.0
+    new, slots = server_step(
+        model,
+        {},
+        delta,
+        model.counters_K,
+        layout=layout,
+        settings=fedavgm(1.0, 0.0),
     )
     assert new.values_F.tolist() == [1.5, 1.0, 5.0]
-    assert momentum_T.numel() == 0
+    assert slots == {}
     assert model.values_F.tolist() == [1, 2, 3]
 
 
 def test_fedavgm_by_hand() -> None:
     layout = layout_of(nn.Linear(1, 1, bias=False))
-    model, momentum_T = ModelState(torch.tensor([0.0]), torch.empty(0, dtype=torch.int64)), None
-    momentum_T = torch.zeros(1)
+    model = ModelState(torch.tensor([0.0]), torch.empty(0, dtype=torch.int64))
+    slots = first_slots(fedavgm(2.0, 0.5), layout)
     seen = []
     for delta in (1.0, 1.0, 0.0):
-        model, momentum_T = server_step(
+        model, slots = server_step(
             model,
-            momentum_T,
+            slots,
             np.array([delta], np.float32),
             model.counters_K,
             layout=layout,
-            lr=2.0,
-            momentum=0.5,
+            settings=fedavgm(2.0, 0.5),
         )
-        seen.append((momentum_T.item(), model.values_F.item()))
+        seen.append((slots["momentum"].item(), model.values_F.item()))
     assert seen == [(1.0, 2.0), (1.5, 5.0), (0.75, 6.5)]
 
 
@@ -55,18 +71,17 @@ def test_is_torch_sgd_on_the_pseudo_gradient(
 ) -> None:
     reference = nn.Parameter(base.values_F[: layout.num_trainable].clone())
     sgd = torch.optim.SGD([reference], lr=lr, momentum=momentum)
-    model, momentum_T = base, torch.zeros(layout.num_trainable) if momentum else no_momentum()
+    model, slots = base, first_slots(fedavgm(lr, momentum), layout)
     for delta_F in deltas(layout, rounds=8):
         reference.grad = -torch.from_numpy(delta_F[: layout.num_trainable])
         sgd.step()
-        model, momentum_T = server_step(
+        model, slots = server_step(
             model,
-            momentum_T,
+            slots,
             delta_F,
             model.counters_K,
             layout=layout,
-            lr=lr,
-            momentum=momentum,
+            settings=fedavgm(lr, momentum),
         )
         torch.testing.assert_close(
             model.values_F[: layout.num_trainable], reference.detach(), rtol=1e-6, atol=1e-7
@@ -78,27 +93,33 @@ def test_statistics_are_averaged_untouched_by_lr_and_momentum(
     layout: Layout, base: ModelState, lr: float, momentum: float
 ) -> None:
     num = layout.num_trainable
-    model, momentum_T = base, torch.zeros(num)
+    model, slots = base, first_slots(fedavgm(lr, momentum), layout)
     expected = base.values_F[num:].clone()
     for delta_F in deltas(layout, rounds=3):
         expected += torch.from_numpy(delta_F[num:])
-        model, momentum_T = server_step(
+        model, slots = server_step(
             model,
-            momentum_T,
+            slots,
             delta_F,
             model.counters_K,
             layout=layout,
-            lr=lr,
-            momentum=momentum,
+            settings=fedavgm(lr, momentum),
         )
     assert torch.equal(model.values_F[num:], expected)
-    assert momentum_T.shape == (num,)
+    assert all(vector_T.shape == (num,) for vector_T in slots.values())
 
 
 def test_counters_are_taken_as_given(layout: Layout, base: ModelState) -> None:
     given = torch.tensor([2**53 + 1])
     zero = np.zeros(layout.num_floats, np.float32)
-    new, _ = server_step(base, no_momentum(), zero, given, layout=layout, lr=0.1, momentum=0.0)
+    new, _ = server_step(
+        base,
+        {},
+        zero,
+        given,
+        layout=layout,
+        settings=fedavgm(0.1, 0.0),
+    )
     assert new.counters_K.dtype == torch.int64
     assert new.counters_K.tolist() == [2**53 + 1]
     given.fill_(0)
@@ -110,13 +131,18 @@ def test_model_and_momentum_stay_and_the_delta_s_memory_is_taken_over(
 ) -> None:
     (delta_F,) = deltas(layout, rounds=1)
     before = base.digest()
-    momentum_T = torch.ones(layout.num_trainable)
+    slots: Slots = {"momentum": torch.ones(layout.num_trainable)}
     new, _ = server_step(
-        base, momentum_T, delta_F, base.counters_K, layout=layout, lr=0.5, momentum=0.9
+        base,
+        slots,
+        delta_F,
+        base.counters_K,
+        layout=layout,
+        settings=fedavgm(0.5, 0.9),
     )
     assert base.digest() == before
     assert new.values_F.data_ptr() == delta_F.ctypes.data
-    assert momentum_T.tolist() == [1.0] * layout.num_trainable
+    assert slots["momentum"].tolist() == [1.0] * layout.num_trainable
 
 
 def test_rounding_never_leaves_a_negative_variance() -> None:
@@ -137,12 +163,47 @@ def test_rounding_never_leaves_a_negative_variance() -> None:
         model = ModelState(values_F, torch.zeros(1, dtype=torch.int64))
         new, _ = server_step(
             model,
-            no_momentum(),
+            {},
             mean_delta_F,
             model.counters_K,
             layout=layout,
-            lr=1.0,
-            momentum=0.0,
+            settings=fedavgm(1.0, 0.0),
         )
         assert new.values_F[entry.start] >= 0
     assert smallest < 0, "the case this test is for did not occur"
+
+
+# A method is one file and one dict line
+
+
+def test_an_unknown_one_is_refused_before_any_data_are_read() -> None:
+    experiment = make_experiment({"federation": {"server_optimiser": "sdg"}})
+    with pytest.raises(ConfigError, match=r"server optimiser.*sdg.*sgd"):
+        fleetseg.run(experiment)
+
+
+@pytest.mark.parametrize("kind", ["inprocess", "workers"])
+def test_one_from_outside_needs_a_dict_line_and_survives_a_crash(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its two slots are written, read and moved on by code that knows nothing of it."""
+    monkeypatch.setitem(SERVER_OPTIMISERS, "toy adam", TOY_ADAM)
+    experiment = tiny_experiment(
+        tmp_path / "cache",
+        federation={"rounds": 3, "server_optimiser": "toy adam", "server_lr": 0.01},
+        engine={"kind": kind, "workers": 2},
+    )
+    whole = fleetseg.run(experiment, out=tmp_path / "whole")
+
+    def crash(record: dict[str, object]) -> None:
+        if record["round"] == 2:
+            raise RuntimeError("power failure")
+
+    with pytest.raises(RuntimeError, match="power failure"):
+        fleetseg.run(experiment, out=tmp_path / "run", watcher=Watcher(round_closed=crash))
+    resumed = fleetseg.run(experiment, out=tmp_path / "run", resume=True)
+    assert [r["round"] for r in resumed.records] == [1, 2, 3]
+    assert resumed.model_sha256 == whole.model_sha256
+    plain = experiment.federation.model_copy(update={"server_optimiser": "sgd"})
+    other = fleetseg.run(experiment.model_copy(update={"federation": plain}), out=tmp_path / "sgd")
+    assert other.model_sha256 != whole.model_sha256

@@ -10,21 +10,21 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from fleetseg.errors import CheckpointError
 from fleetseg.federation.tensors import ModelState
 from fleetseg.files import write_atomic
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 KEEP = 3
+_SLOT = "slot/"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ServerState:
 
     round: int  # rounds finished
     model: ModelState
-    momentum_T: Tensor  # empty when the server has no momentum
+    slots: Mapping[str, Tensor] = field(default_factory=dict)  # what its optimiser remembers
     failed_rounds: int = 0  # without quorum, in a row
 
 
@@ -47,7 +47,7 @@ def save_checkpoint(
     tensors = {
         "values": state.model.values_F,
         "counters": state.model.counters_K,
-        "momentum": state.momentum_T,
+        **{_SLOT + name: vector_T for name, vector_T in state.slots.items()},
     }
     meta = {
         "version": FORMAT_VERSION,
@@ -96,6 +96,7 @@ def load_checkpoint(
             where=path,
             got=meta["version"],
             expected=FORMAT_VERSION,
+            cure="Finish the run with the version of fleetseg that began it",
         )
     for name, wanted in (("experiment", experiment), ("layout", layout)):
         if meta[name] != wanted:
@@ -107,7 +108,8 @@ def load_checkpoint(
                 cure="Resume with the run folder's own experiment.toml, or choose a new --out",
             )
     model = ModelState(tensors["values"], tensors["counters"])
-    state = ServerState(meta["round"], model, tensors["momentum"], meta["failed_rounds"])
+    slots = {k.removeprefix(_SLOT): t for k, t in tensors.items() if k.startswith(_SLOT)}
+    state = ServerState(meta["round"], model, slots, meta["failed_rounds"])
     return state, meta["record"]
 
 
@@ -144,8 +146,3 @@ def _digest(tensors: Mapping[str, Tensor], meta: str) -> str:
         if tensor.numel():
             hasher.update(tensor.contiguous().numpy().data)
     return hasher.hexdigest()
-
-
-def no_momentum() -> Tensor:
-    """The momentum of a server that has none."""
-    return torch.empty(0)

@@ -151,17 +151,16 @@ def _advance(state: ServerState, fold: RoundFold, asked: int, plan: Plan) -> Ser
     settings = plan.experiment.federation
     # The allowance is for products such as 0.55 * 20 = 11.000000000000002.
     if not fold.taken or len(fold.taken) < settings.quorum * asked - 1e-9:
-        return ServerState(state.round + 1, state.model, state.momentum_T, state.failed_rounds + 1)
-    model, momentum_T = server_step(
+        return ServerState(state.round + 1, state.model, state.slots, state.failed_rounds + 1)
+    model, slots = server_step(
         state.model,
-        state.momentum_T,
+        state.slots,
         fold.take_mean_delta(),
         fold.counters_K,
         layout=plan.layout,
-        lr=settings.server_lr,
-        momentum=settings.server_momentum,
+        settings=settings,
     )
-    return ServerState(state.round + 1, model, momentum_T)
+    return ServerState(state.round + 1, model, slots)
 
 
 def _bytes(fold: RoundFold, asked: int, plan: Plan, before: tuple[int, int]) -> tuple[int, int]:

@@ -1,44 +1,101 @@
-"""The server's step: how the mean change of a cohort moves the global model."""
+"""The server's step: how the mean change of a cohort moves the global model.
+
+A server optimiser is a `ServerOptimiser` in `SERVER_OPTIMISERS`: the names of what it remembers
+and a pure step over the trainable values. Everything else of a model is the same for all of them.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fleetseg.config import FederationConfig
+from fleetseg.errors import unknown_name
 from fleetseg.federation.tensors import Layout, ModelState
+
+Slots = Mapping[str, Tensor]
+"""What an optimiser remembers between rounds: float32 vectors as long as the trainable values."""
+
+
+@dataclass(frozen=True)
+class ServerOptimiser:
+    """Which vectors are remembered (zeros at first), and the step.
+
+    `step(model_T, delta_T, slots, settings)` returns the new values and the new slots. The values
+    may take over the memory of `delta_T`; the model and the slots stay as they were.
+    """
+
+    slots: Callable[[FederationConfig], tuple[str, ...]]
+    step: Callable[[Tensor, Tensor, Slots, FederationConfig], tuple[Tensor, Slots]]
+
+
+def _sgd(
+    model_T: Tensor, delta_T: Tensor, slots: Slots, settings: FederationConfig
+) -> tuple[Tensor, Slots]:
+    """Apply FedAvgM: v <- momentum * v + delta; x <- x + lr * v.
+
+    With lr = 1 and momentum = 0 this is FedAvg (McMahan et al. 2017, Algorithm 1); with momentum it
+    is FedAvgM (Hsu, Qi, Brown 2019, arXiv 1909.06335): SGD on the pseudo-gradient -delta.
+    """
+    step_T = delta_T
+    if settings.server_momentum > 0:
+        step_T = slots["momentum"].mul(settings.server_momentum).add_(delta_T)
+        slots = {"momentum": step_T}
+    return torch.add(model_T, step_T, alpha=settings.server_lr, out=delta_T), slots
+
+
+SERVER_OPTIMISERS: dict[str, ServerOptimiser] = {
+    "sgd": ServerOptimiser(lambda s: ("momentum",) if s.server_momentum > 0 else (), _sgd),
+}
+
+
+def server_optimiser(settings: FederationConfig) -> ServerOptimiser:
+    """Look the experiment's optimiser up.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if settings.server_optimiser not in SERVER_OPTIMISERS:
+        raise unknown_name("server optimiser", settings.server_optimiser, SERVER_OPTIMISERS)
+    return SERVER_OPTIMISERS[settings.server_optimiser]
+
+
+def first_slots(settings: FederationConfig, layout: Layout) -> Slots:
+    """Make what the optimiser remembers before the first round."""
+    names = server_optimiser(settings).slots(settings)
+    return {name: torch.zeros(layout.num_trainable) for name in names}
 
 
 def server_step(
     model: ModelState,
-    momentum_T: Tensor,
+    slots: Slots,
     mean_delta_F: npt.NDArray[np.float32],
     counters_K: Tensor,
     *,
     layout: Layout,
-    lr: float,
-    momentum: float,
-) -> tuple[ModelState, Tensor]:
-    """Apply FedAvgM: v <- momentum * v + delta; x <- x + lr * v (trainable values only).
+    settings: FederationConfig,
+) -> tuple[ModelState, Slots]:
+    """Move the model by the mean change of a cohort; returns it and what the optimiser remembers.
 
-    With lr = 1 and momentum = 0 this is FedAvg (McMahan et al. 2017, Algorithm 1); with momentum it
-    is FedAvgM (Hsu, Qi, Brown 2019, arXiv 1909.06335): SGD on the pseudo-gradient -delta.
-    Statistics of norm layers become their weighted mean, untouched by lr and momentum; counters are
-    taken as given (the largest reported), integers throughout.
+    The optimiser sees trainable values only. Statistics of norm layers become their weighted mean,
+    whatever the optimiser; counters are taken as given (the largest reported), integers throughout.
 
     The new model takes over the memory of `mean_delta_F`; the old one stays as it was.
     """
     values_F = torch.from_numpy(mean_delta_F)
     num = layout.num_trainable
-    step_T = values_F[:num]
-    if momentum > 0:
-        step_T = momentum_T = momentum_T.mul(momentum).add_(step_T)
-    torch.add(model.values_F[:num], step_T, alpha=lr, out=values_F[:num])
+    step = server_optimiser(settings).step
+    new_T, slots = step(model.values_F[:num], values_F[:num], slots, settings)
+    values_F[:num].copy_(new_T)  # nothing to do where it took over the memory
     values_F[num:].add_(model.values_F[num:])
     for entry in layout.floats:
         if entry.is_variance:
             # Rounding of a mean near -x must not leave a variance below zero: honest clients would
             # be refused for it ever after.
             values_F[entry.start : entry.stop].clamp_(min=0)
-    return ModelState(values_F, counters_K.clone()), momentum_T
+    return ModelState(values_F, counters_K.clone()), slots
