@@ -36,6 +36,7 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "training.focal_gamma": ({"training": {"loss": "ce+dice", "focal_gamma": 1.0}}, {}),
     "training.class_weights": ({"training": {"loss": "dice", "class_weights": "fleet"}}, {}),
     "federation.over_selection": ({"federation": {"over_selection": 1.5}}, {}),
+    "federation.sampler": ({"federation": {"sampler": "other"}}, {}),
     "federation.deadline_s": ({"federation": {"deadline_s": 3.0}}, {}),
     "federation.conditions.slowdown": ({"federation": {"conditions": {"slowdown": 4.0}}}, {}),
     "evaluation.every": ({"evaluation": {"every": 3}}, {"scored": False}),

@@ -11,8 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from fleetseg import baselines
-from fleetseg.compression.codec import parse_codec
-from fleetseg.compression.uplink import zstandard
+from fleetseg.choices import check_choices
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.own import Collections
@@ -23,9 +22,7 @@ from fleetseg.federation.engine import Engine
 from fleetseg.federation.ownership import Ownership, drop_if_empty, new_run_folder, owning
 from fleetseg.federation.rounds import Watcher
 from fleetseg.federation.runfolder import require_no_run
-from fleetseg.federation.server_optim import server_optimiser
 from fleetseg.hosts import given_path
-from fleetseg.learning.losses import check_loss_name
 from fleetseg.option_notes import Facts, expected_scores, require_workable
 from fleetseg.own_study import study_of_pairs, with_own_evaluation
 from fleetseg.parts import Parts
@@ -162,10 +159,7 @@ def _read(experiment: Experiment | str | Path) -> Experiment:
             f"this experiment is the {described.baseline.kind} baseline of another one",
             cure=f"Use that one's file, with --baseline {described.baseline.kind}",
         )
-    check_loss_name(described.training.loss)
-    server_optimiser(described.federation)
-    if parse_codec(described.federation.uplink) is not None:
-        zstandard()
+    check_choices(described)
     return described
 
 

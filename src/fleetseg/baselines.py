@@ -17,7 +17,7 @@ from fleetseg.config import ConditionsConfig, Experiment, TrainingConfig
 from fleetseg.data.cache import Pooled
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.federation.client import Client
-from fleetseg.federation.cohort import choose
+from fleetseg.federation.cohort import choose, size_of
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.learning.local import batches_per_epoch
 from fleetseg.study import EvaluationSet, Study
@@ -51,7 +51,7 @@ def local_only(experiment: Experiment, study: Study) -> Iterator[tuple[str, Expe
     """Give each client a study of its own."""
     settings = experiment.federation
     names = list(taking_part(study.enrolled))
-    share = len(choose(names, settings.cohort, seed=experiment.seed, round_=1)) / len(names)
+    share = size_of(settings.cohort, len(names)) / len(names)
     rounds = max(1, round(settings.rounds * share))
     for name in names:
         alone = _alone(experiment, "local", {}, rounds=rounds)
@@ -65,7 +65,13 @@ def federated_images(experiment: Experiment, study: Study) -> int:
     return sum(
         _images_a_round(enrolled[name].num_images, experiment.training)
         for round_ in range(1, settings.rounds + 1)
-        for name in choose(enrolled, settings.cohort, seed=experiment.seed, round_=round_)
+        for name in choose(
+            enrolled,
+            settings.cohort,
+            seed=experiment.seed,
+            round_=round_,
+            sampler=settings.sampler,
+        )
     )
 
 
@@ -86,6 +92,7 @@ def _alone(
     federation = experiment.federation.model_copy(
         update={
             "cohort": 1.0,
+            "sampler": "uniform",
             "server_optimiser": "sgd",
             "server_lr": 1.0,
             "server_momentum": 0.0,

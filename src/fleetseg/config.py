@@ -143,6 +143,7 @@ class FederationConfig(_Section):
     rounds: int = Field(default=10, ge=1)
     # A whole number is a count (1 = one vehicle), a fraction a share (1.0 = the whole fleet).
     cohort: Cohort = Field(default=1.0, gt=0)
+    sampler: str = "uniform"  # who that is: see federation.cohort
     weights: Literal["images", "pixels", "uniform"] = "images"
     server_optimiser: str = "sgd"  # see federation.server_optim
     server_lr: float = Field(default=1.0, gt=0)

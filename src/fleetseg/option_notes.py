@@ -93,7 +93,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("training.focal_gamma",), _loss_lacks("focal"), "training.loss has no 'focal'"),
     Rule(("training.class_weights",), _loss_lacks("ce", "ohem", "focal"),
          "training.loss has no part that takes class weights"),
-    Rule(("federation.over_selection",), _asks_all,
+    Rule(("federation.over_selection", "federation.sampler"), _asks_all,
          "federation.cohort = 1.0 asks the whole fleet already"),
     Rule(("federation.deadline_s",), lambda f: _calm(f) and not f.on_a_fleet,
          "clients on this machine are waited for; it counts with simulated conditions or a fleet"),

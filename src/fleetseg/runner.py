@@ -24,7 +24,7 @@ from fleetseg.errors import ConfigError, DataError, EngineError, QuorumLost
 from fleetseg.experiment_file import to_toml
 from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState
-from fleetseg.federation.cohort import choose
+from fleetseg.federation.cohort import size_of
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.messages import taking_part
 from fleetseg.federation.ownership import Ownership, owning
@@ -313,7 +313,7 @@ def fleet_terms(parts: Parts) -> Terms:
 def num_workers(experiment: Experiment, study: Study, hardware: Hardware) -> int:
     """How many worker processes to use; 0 = train in this process."""
     settings = experiment.engine
-    cohort = len(choose(study.clients, experiment.federation.cohort, seed=0, round_=1))
+    cohort = size_of(experiment.federation.cohort, len(study.clients))
     processes = settings.workers or num_gpus(hardware.device.type) or allowed_cores()
     workers = min(processes, cohort)
     if settings.kind == "auto":

@@ -2,17 +2,24 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.engines.fleet import tiny_experiment
 
-from fleetseg.federation.cohort import choose, longest_first, size_of
+import fleetseg
+from fleetseg import baselines
+from fleetseg.errors import ConfigError
+from fleetseg.federation.cohort import SAMPLERS, choose, longest_first, size_of
 from fleetseg.federation.messages import Enrolment
+from fleetseg.study import prepare
 
-FLEET = [f"car-{i:02d}" for i in range(20)]
+FLEET = {f"car-{i:02d}": Enrolment(f"car-{i:02d}", 1 + i, 9, (9,)) for i in range(20)}
 
 
 @pytest.mark.parametrize(
@@ -40,24 +47,26 @@ def test_more_are_asked_than_are_wanted(cohort: float, over: float, count: int) 
 
 @given(st.floats(0.001, 50), st.floats(1, 2), st.integers(0, 30))
 def test_a_cohort_is_never_more_than_there_are(cohort: float, over: float, available: int) -> None:
-    fleet = [f"car-{k}" for k in range(available)]
+    fleet = {f"car-{k}": Enrolment(f"car-{k}", 1, 1, (1,)) for k in range(available)}
     wanted = size_of(cohort, available)
     assert min(1, available) <= wanted <= available
     assert wanted <= len(choose(fleet, cohort, seed=0, round_=1, over=over)) <= available
 
 
 def test_an_empty_fleet() -> None:
-    assert choose([], 0.5, seed=0, round_=1) == ()
+    assert choose({}, 0.5, seed=0, round_=1) == ()
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.permutations(FLEET), st.floats(0.05, 1.0), st.integers(0, 2**40), st.integers(1, 10**6))
+@given(
+    st.permutations(list(FLEET)), st.floats(0.05, 1.0), st.integers(0, 2**40), st.integers(1, 10**6)
+)
 def test_a_pure_function_whatever_the_order(
     fleet: list[str], cohort: float, seed: int, round_: int
 ) -> None:
-    assert choose(fleet, cohort, seed=seed, round_=round_) == choose(
-        iter(FLEET), cohort, seed=seed, round_=round_
-    )
+    shuffled = {name: FLEET[name] for name in fleet}
+    drawn = choose(shuffled, cohort, seed=seed, round_=round_)
+    assert drawn == choose(FLEET, cohort, seed=seed, round_=round_)
 
 
 def test_rounds_and_seeds_differ() -> None:
@@ -97,3 +106,40 @@ def test_the_largest_goes_first_and_names_break_ties() -> None:
     enrolled = {c: Enrolment(c, n, n, (n,)) for c, n in {"a": 3, "b": 9, "c": 9, "d": 1}.items()}
     assert longest_first(["a", "c", "d", "b"], enrolled) == ("b", "c", "a", "d")
     assert longest_first(["d", "a"], enrolled) == ("a", "d")
+
+
+# A sampler is one function and one dict line
+
+
+def fewest_images(
+    enrolled: Mapping[str, Enrolment], count: int, generator: np.random.Generator
+) -> list[str]:
+    """Ask those that hold least; the generator breaks ties."""
+    order = generator.permutation(len(enrolled))
+    names = [list(enrolled)[i] for i in order]
+    return sorted(names, key=lambda name: enrolled[name].num_images)[:count]
+
+
+def test_one_from_outside_is_asked_unless_everybody_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SAMPLERS, "fewest", fewest_images)
+    few = choose(FLEET, 3, seed=0, round_=1, sampler="fewest")
+    assert few == ("car-00", "car-01", "car-02")
+    assert len(choose(FLEET, 1.0, seed=0, round_=1, sampler="fewest")) == 20
+
+
+def test_it_is_named_in_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = [
+        {"conditions": ["day"], "cities": ["amber"], "frames_per_drive": 2},
+        {"conditions": ["day"], "cities": ["birch", "coral"], "frames_per_drive": 3},
+    ]
+    experiment = tiny_experiment(
+        tmp_path / "cache",
+        data={"sources": sources},
+        federation={"rounds": 3, "cohort": 1, "sampler": "fewest"},
+    )
+    with pytest.raises(ConfigError, match=r"unknown sampler 'fewest'; expected one of: uniform"):
+        fleetseg.run(experiment, out=tmp_path / "run")
+    monkeypatch.setitem(SAMPLERS, "fewest", fewest_images)
+    run = fleetseg.run(experiment, out=tmp_path / "run")
+    assert [record["ok"] for record in run.records] == [["synthetic-amber-day"]] * 3
+    assert baselines.federated_images(experiment, prepare(experiment)) == 3 * 2

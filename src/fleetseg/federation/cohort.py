@@ -1,9 +1,14 @@
-"""Who is asked in a round."""
+"""Who is asked in a round.
+
+A sampler is a function in `SAMPLERS`; what it draws depends on nothing but its arguments.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
 
 from fleetseg import rng
 from fleetseg.federation.messages import Enrolment
@@ -20,27 +25,41 @@ def size_of(cohort: float, available: int) -> int:
     return min(max(wished, 1), available)
 
 
+Sampler = Callable[[Mapping[str, Enrolment], int, np.random.Generator], Iterable[str]]
+"""(clients in order of their names, how many, a generator) -> that many different names."""
+
+
+def _uniform(
+    enrolled: Mapping[str, Enrolment], count: int, generator: np.random.Generator
+) -> list[str]:
+    names = list(enrolled)
+    return [names[i] for i in generator.choice(len(names), size=count, replace=False)]
+
+
+SAMPLERS: dict[str, Sampler] = {"uniform": _uniform}
+
+
 def choose(
-    available: Iterable[str], cohort: float, *, seed: int, round_: int, over: float = 1.0
+    enrolled: Mapping[str, Enrolment],
+    cohort: float,
+    *,
+    seed: int,
+    round_: int,
+    over: float = 1.0,
+    sampler: str = "uniform",
 ) -> tuple[str, ...]:
-    """Draw clients uniformly without replacement, as a pure function of (seed, round).
+    """Draw clients without replacement, as a pure function of (seed, round).
 
-    `over` times as many are drawn as the cohort's size. The answer is sorted and does not depend on
-    the order of `available`.
-
-    >>> choose(["b", "a"], 1.0, seed=0, round_=1)
-    ('a', 'b')
+    `over` times as many are drawn as the cohort's size; if that is everybody, no sampler is asked.
+    The answer is sorted and does not depend on the order of `enrolled`.
     """
-    clients = sorted(available)
+    ordered = {name: enrolled[name] for name in sorted(enrolled)}
     # The allowance is for products such as 1.1 * 10 = 11.000000000000002.
-    wished = math.ceil(over * size_of(cohort, len(clients)) - 1e-9)
-    count = min(wished, len(clients))
-    if count == len(clients):
-        return tuple(clients)
-    drawn = rng.generator(seed, round_, purpose="cohort").choice(
-        len(clients), size=count, replace=False
-    )
-    return tuple(clients[i] for i in sorted(drawn))
+    wished = math.ceil(over * size_of(cohort, len(ordered)) - 1e-9)
+    if wished >= len(ordered):
+        return tuple(ordered)
+    drawn = SAMPLERS[sampler](ordered, wished, rng.generator(seed, round_, purpose="cohort"))
+    return tuple(sorted(drawn))
 
 
 def longest_first(cohort: Iterable[str], enrolled: Mapping[str, Enrolment]) -> tuple[str, ...]:

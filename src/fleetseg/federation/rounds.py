@@ -141,7 +141,12 @@ def _cohort(enrolled: Mapping[str, Enrolment], round_: int, plan: Plan) -> tuple
     """Draw who is asked, the largest first."""
     settings, seed = plan.experiment.federation, plan.experiment.seed
     chosen = cohorts.choose(
-        enrolled, settings.cohort, seed=seed, round_=round_, over=settings.over_selection
+        enrolled,
+        settings.cohort,
+        seed=seed,
+        round_=round_,
+        over=settings.over_selection,
+        sampler=settings.sampler,
     )
     return cohorts.longest_first(chosen, enrolled)
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from fleetseg.config import FederationConfig
-from fleetseg.errors import unknown_name
 from fleetseg.federation.tensors import Layout, ModelState
 
 Slots = Mapping[str, Tensor]
@@ -54,20 +53,9 @@ SERVER_OPTIMISERS: dict[str, ServerOptimiser] = {
 }
 
 
-def server_optimiser(settings: FederationConfig) -> ServerOptimiser:
-    """Look the experiment's optimiser up.
-
-    Raises:
-        ConfigError: there is none of this name.
-    """
-    if settings.server_optimiser not in SERVER_OPTIMISERS:
-        raise unknown_name("server optimiser", settings.server_optimiser, SERVER_OPTIMISERS)
-    return SERVER_OPTIMISERS[settings.server_optimiser]
-
-
 def first_slots(settings: FederationConfig, layout: Layout) -> Slots:
     """Make what the optimiser remembers before the first round."""
-    names = server_optimiser(settings).slots(settings)
+    names = SERVER_OPTIMISERS[settings.server_optimiser].slots(settings)
     return {name: torch.zeros(layout.num_trainable) for name in names}
 
 
@@ -89,7 +77,7 @@ def server_step(
     """
     values_F = torch.from_numpy(mean_delta_F)
     num = layout.num_trainable
-    step = server_optimiser(settings).step
+    step = SERVER_OPTIMISERS[settings.server_optimiser].step
     new_T, slots = step(model.values_F[:num], values_F[:num], slots, settings)
     values_F[:num].copy_(new_T)  # nothing to do where it took over the memory
     values_F[num:].add_(model.values_F[num:])
