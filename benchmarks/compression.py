@@ -21,7 +21,7 @@ import torch
 from fleetseg import rng
 from fleetseg.compression.codec import parse_codec
 from fleetseg.compression.uplink import Uplink
-from fleetseg.federation.client_state import ClientMemory
+from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.federation.messages import Update
 from fleetseg.federation.tensors import Layout, ModelState, layout_of
 from fleetseg.federation.wire import decode_update, encode_update
@@ -34,11 +34,11 @@ REPEATS = 5
 
 def make_update(layout: Layout) -> Update:
     """Draw a change of each tensor with a scale of its own."""
-    draws = rng.torch_generator(0, purpose="codec-benchmark")
+    generator = rng.torch_generator(0, purpose="codec-benchmark")
     state = ModelState(torch.empty(layout.num_floats), torch.ones(layout.num_counters).long())
     for entry in layout.floats:
-        scale = 10 ** (-2 - 2 * float(torch.rand((), generator=draws)))
-        part = torch.randn(entry.size, generator=draws) * scale
+        scale = 10 ** (-2 - 2 * float(torch.rand((), generator=generator)))
+        part = torch.randn(entry.size, generator=generator) * scale
         state.values_F[entry.start : entry.stop] = part
     return Update(1, "car", state, 10, 100, 1, 10, 0.5)
 
@@ -70,7 +70,7 @@ def main() -> None:
         codec = parse_codec(text)
         assert codec is not None
         with tempfile.TemporaryDirectory() as folder:
-            uplink = Uplink(codec, layout, 0, ClientMemory(Path(folder)))
+            uplink = Uplink(codec, layout, 0, ClientStateStore(Path(folder)))
             data = uplink.pack(update)
             # Of the second round: top-k then has a residual to read and add.
             second = replace(update, round=2)

@@ -35,7 +35,7 @@ TRIALS: dict[str, tuple[tuple[str, ...], ...]] = {
     "federated": (
         ("training.lr=3e-3",),
         ("training.lr=6e-3",),
-        ("training.lr=6e-3", "training.fix_norms_after=1.0"),
+        ("training.lr=6e-3", "training.freeze_bn_after=1.0"),
     ),
     "centralised": (
         ("training.lr=3e-3",),
@@ -82,7 +82,7 @@ class Protocol:
         if self.scores(job.name) is not None:
             return
         out = self.out / job.name
-        command = [sys.executable, "-m", "fleetseg.cli", "run", str(EXAMPLES / "camvid.toml")]
+        command = [sys.executable, "-m", "fleetseg.cli.main", "run", str(EXAMPLES / "camvid.toml")]
         for setting in (*self.common, *job.settings):
             command += ["--set", setting]
         if job.side == "centralised":

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 # Torch and the rest are imported where they are used: the idle trainer is this file, too.
-from fleetseg.engines.link import Door, LinkLost
+from fleetseg.fleet.sockets import ConnectionLost, Listener
 
 WARM_UP = 3  # rounds that are not counted
 ROUND = "99999999"  # stands in a prepared update where the round belongs; JSON allows spaces there
@@ -39,7 +39,7 @@ AIMS_S = {2: 1.0, 4: 2.0}
 AIM_RATIO, AIM_IDLE_MB = 2.0, 120.0
 PATIENCE_S = 420.0  # for one fleet, start to end
 ROLES = {  # what a command line holds -> which process it is
-    "fleetseg.engines.keeper": "keeper",
+    "fleetseg.fleet.vehicle.supervisor": "supervisor",
     "client_train": "vehicle",
     "worker_process": "vehicle job",
     "server_train": "server",
@@ -93,16 +93,16 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
     import torch
 
     from fleetseg.data.labels import label_space
-    from fleetseg.engines.enrolment import Terms
-    from fleetseg.engines.leash import start_leashed, stop
-    from fleetseg.engines.nvflare.loopback import _free_port
-    from fleetseg.engines.nvflare.provision import create_fleet
-    from fleetseg.engines.nvflare.serve import serving
     from fleetseg.experiment_file import make_experiment
     from fleetseg.federation import rounds
     from fleetseg.federation.checkpoint import ServerState
     from fleetseg.federation.tensors import layout_of, read_state
     from fleetseg.federation.wire import message_bytes
+    from fleetseg.fleet.loopback import free_port
+    from fleetseg.fleet.nvflare.provision import create_fleet
+    from fleetseg.fleet.server.enrolment import RunSpec
+    from fleetseg.fleet.server.serve import serving
+    from fleetseg.fleet.subprocesses import start_child, stop
 
     torch.set_num_threads(1)
     experiment = make_experiment(
@@ -118,15 +118,15 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
     state = read_state(model, layout)
     space = label_space("cityscapes19")
     names = [f"car-{i + 1}" for i in range(vehicles)]
-    fleet = create_fleet(root / "fleet", "localhost", _free_port(), names)
-    terms = Terms("benchmark", experiment, layout, space, None)
+    fleet = create_fleet(root / "fleet", "localhost", free_port(), names)
+    spec = RunSpec("benchmark", experiment, layout, space, None)
     log, started_s = KeepNothing(), time.monotonic()
     with contextlib.ExitStack() as stack:
         for name in names:
             command = _prepare_vehicle(fleet.kit(name), name, layout, space.num_classes)
-            keeper = start_leashed(command, log=root / f"{name}.log", environment={})
-            stack.callback(stop, keeper, 15.0)
-        engine = stack.enter_context(serving(fleet, terms, root / "run"))
+            supervisor = start_child(command, log=root / f"{name}.log", environment={})
+            stack.callback(stop, supervisor, 15.0)
+        engine = stack.enter_context(serving(fleet, spec, root / "run"))
         engine.available()
         ready_s = time.monotonic() - started_s
         plan = rounds.Plan(
@@ -153,17 +153,17 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
 
 
 def _prepare_vehicle(kit_folder: Path, name: str, layout: Any, num_classes: int) -> list[str]:
-    """Write what an idle trainer answers, and a keeper's plan that runs it."""
+    """Write what an idle trainer answers, and a supervisor's plan that runs it."""
     import torch
 
-    from fleetseg.engines.nvflare.vehicle import keeper_command, read_kit
-    from fleetseg.engines.protocol import write_enrolments
     from fleetseg.federation.messages import Enrolment, Update
     from fleetseg.federation.tensors import ModelState
     from fleetseg.federation.wire import encode_update
+    from fleetseg.fleet.nvflare.kit import read_kit, supervisor_command
+    from fleetseg.fleet.protocol import write_enrolments
 
     kit = read_kit(kit_folder)
-    command = keeper_command(kit)
+    command = supervisor_command(kit)
     enrolment = Enrolment(name, 10, num_classes, (1,) * num_classes)
     told = {"enrolments": write_enrolments({name: enrolment}), "facts": {}}
     (kit.own / "hello-answer.json").write_text(json.dumps(told))
@@ -182,16 +182,16 @@ def _prepare_vehicle(kit_folder: Path, name: str, layout: Any, num_classes: int)
 
 
 def idle_trainer(folder: Path, socket: Path) -> None:
-    """Answer as fleetseg.engines.trainer does, without torch and without work."""
+    """Answer as fleetseg.fleet.vehicle.trainer does, without torch and without work."""
     hello = json.loads((folder / "hello-answer.json").read_text())
     update = bytearray((folder / "update.bin").read_bytes())
     at = update.index(ROUND.encode())
-    with Door(socket) as door:
+    with Listener(socket) as door:
         while door.path.exists():
             link = door.accept(timeout_s=1.0)
             if link is None:
                 continue
-            with contextlib.closing(link), contextlib.suppress(LinkLost):
+            with contextlib.closing(link), contextlib.suppress(ConnectionLost):
                 while (message := link.receive()) is not None:
                     header = message[0]
                     if header["what"] == "hello":
@@ -205,29 +205,29 @@ def _work_of_a_vehicle(model: Any, root: Path) -> float:
     """Milliseconds of what a real trainer does in a round besides training and the network."""
     from unittest import mock
 
-    from fleetseg.engines.ledger import Ledger
     from fleetseg.experiment_file import make_experiment
     from fleetseg.federation import client as client_module
-    from fleetseg.federation.client import Client, Workbench, client_update
+    from fleetseg.federation.client import Client, LocalRuntime, client_update
     from fleetseg.federation.messages import Broadcast, Enrolment, Update
     from fleetseg.federation.tensors import layout_of, read_state
     from fleetseg.federation.wire import decode_broadcast, encode_broadcast, encode_update
+    from fleetseg.fleet.message_log import MessageLog
     from fleetseg.learning.hardware import resolve
     from fleetseg.learning.local import LocalResult
 
     layout = layout_of(model)
-    bench = Workbench(model, layout, make_experiment({}), resolve("cpu", "fp32"), 19)
+    runtime = LocalRuntime(model, layout, make_experiment({}), resolve("cpu", "fp32"), 19)
     client = Client(Enrolment("car", 10, 100, (100,)), ())
     message = encode_broadcast(Broadcast(1, read_state(model, layout)), layout)
-    ledger = Ledger(root / "egress.jsonl")
+    message_log = MessageLog(root / "egress.jsonl")
     seconds = []
     with mock.patch.object(client_module, "train_locally") as train:
         train.return_value = LocalResult(1, 10, 0.5, {})
         for _ in range(7):
             started_s = time.perf_counter()
-            update = client_update(decode_broadcast(message, layout), client, bench)
+            update = client_update(decode_broadcast(message, layout), client, runtime)
             assert isinstance(update, Update)
-            ledger.note("train", "car", {"update": 1}, encode_update(update, layout))
+            message_log.note("train", "car", {"update": 1}, encode_update(update, layout))
             seconds.append(time.perf_counter() - started_s)
     return 1e3 * statistics.median(seconds)
 
@@ -239,13 +239,13 @@ def theirs(root: Path, vehicles: int, num_rounds: int, floats: int) -> dict[str,
     """Run rounds of NVFlare's FedAvg; returns what was measured."""
     from nvflare.fuel.flare_api.flare_api import new_secure_session
 
-    from fleetseg.engines.leash import start_leashed, stop
-    from fleetseg.engines.nvflare.loopback import _free_port
-    from fleetseg.engines.nvflare.network import client_command, server_command
-    from fleetseg.engines.nvflare.provision import OPERATOR, create_fleet
+    from fleetseg.fleet.loopback import free_port
+    from fleetseg.fleet.nvflare.network import client_command, server_command
+    from fleetseg.fleet.nvflare.provision import OPERATOR, create_fleet
+    from fleetseg.fleet.subprocesses import start_child, stop
 
     names = [f"car-{i + 1}" for i in range(vehicles)]
-    fleet = create_fleet(root / "fleet", "localhost", _free_port(), names)
+    fleet = create_fleet(root / "fleet", "localhost", free_port(), names)
     _undress(fleet.server)
     for name in names:
         _undress(fleet.kit(name))
@@ -256,7 +256,7 @@ def theirs(root: Path, vehicles: int, num_rounds: int, floats: int) -> dict[str,
         commands = {fleet.server: server_command(fleet.server)}
         commands |= {fleet.kit(name): client_command(fleet.kit(name), name) for name in names}
         for folder, command in commands.items():
-            process = start_leashed(
+            process = start_child(
                 command, log=root / f"{folder.name}.log", environment=quiet, cwd=folder
             )
             stack.callback(stop, process, 8.0)
@@ -478,7 +478,7 @@ def _aim(seconds: float | None) -> str:
 def _notes(vehicles: int, mine: Any, memory: Memory, other_memory: Memory) -> list[str]:
     above = [mine[key] - mine["before_mb"] for key in ("peak_mb", "end_mb")]
     copies = above[0] / mine["model_mb"]
-    idle = [memory.idle(role) for role in ("keeper", "vehicle")]
+    idle = [memory.idle(role) for role in ("supervisor", "vehicle")]
     each = [(m.peak(role), m.last(role)) for m in (memory, other_memory) for role in SERVERS]
     first = mine["seconds"][0]
     return [
@@ -491,8 +491,9 @@ def _notes(vehicles: int, mine: Any, memory: Memory, other_memory: Memory) -> li
         "  with its own FedAvg  {:.0f} at most, {:.0f} at the end; its job {:.0f}, {:.0f}".format(
             *each[2], *each[3]
         ),
-        f"  idle vehicle         {sum(idle):.0f} without its trainer (keeper {idle[0]:.0f}, NVFlare"
-        f" {idle[1]:.0f}; aim <= {AIM_IDLE_MB:.0f}); a job adds {memory.peak('vehicle job'):.0f}",
+        f"  idle vehicle         {sum(idle):.0f} without its trainer (supervisor {idle[0]:.0f},"
+        f" NVFlare {idle[1]:.0f}; aim <= {AIM_IDLE_MB:.0f}); a job adds"
+        f" {memory.peak('vehicle job'):.0f}",
         f"  all vehicles ready after {mine['ready_s']:.0f} s, first round {first:.2f} s; not in the"
         f" rounds: {mine['vehicle_ms']:.0f} ms of a trainer's own work besides training",
     ]

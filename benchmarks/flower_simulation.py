@@ -74,8 +74,8 @@ app = ServerApp()
 @app.main()
 def main(grid, context):
     config = context.run_config
-    draws = np.random.default_rng(0)
-    values = draws.normal(0, 0.05, config["floats"]).astype(np.float32)
+    generator = np.random.default_rng(0)
+    values = generator.normal(0, 0.05, config["floats"]).astype(np.float32)
     parts = np.array_split(values, config["arrays"])
     arrays = ArrayRecord({{f"layer-{{i}}": Array(part) for i, part in enumerate(parts)}})
 

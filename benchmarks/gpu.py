@@ -36,7 +36,7 @@ from fleetseg.errors import FleetSegError
 from fleetseg.evaluation.predict import evaluate_pairs
 from fleetseg.experiment_file import make_experiment
 from fleetseg.learning.hardware import Hardware, resolve
-from fleetseg.learning.local import Moment, train_locally
+from fleetseg.learning.local import RoundContext, train_locally
 from fleetseg.models.build import build_model
 
 CLASSES = 11
@@ -164,7 +164,7 @@ def our_training(
             model,
             pairs,
             settings,
-            moment=Moment(0, 1, 1, "benchmark"),
+            context=RoundContext(0, 1, 1, "benchmark"),
             size_hw=plan.size_hw,
             hardware=hardware,
         )
@@ -271,14 +271,14 @@ def prepared(network: str, hardware: Hardware) -> nn.Module:
 
 def pictures(plan: Plan, count: int, *, label_scale: int = 1, seed: int = 0) -> Pairs:
     """Noise with labels in blocks, as label maps are."""
-    draws = rng.generator(seed, purpose="benchmark")
+    generator = rng.generator(seed, purpose="benchmark")
     height, width = plan.size_hw
     block = 16 * label_scale
     made = []
     for _ in range(count):
-        coarse = draws.integers(0, CLASSES, (height // 16, width // 16), np.uint8)
+        coarse = generator.integers(0, CLASSES, (height // 16, width // 16), np.uint8)
         label = coarse.repeat(block, axis=0).repeat(block, axis=1)
-        made.append((draws.integers(0, 256, (height, width, 3), np.uint8), label))
+        made.append((generator.integers(0, 256, (height, width, 3), np.uint8), label))
     return made
 
 

@@ -17,16 +17,16 @@ from pathlib import Path
 import torch
 
 import fleetseg
+from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import Experiment
 from fleetseg.data.augment import to_batch
 from fleetseg.experiment_file import make_experiment
 from fleetseg.learning.hardware import resolve
-from fleetseg.learning.local import Moment, batches
+from fleetseg.learning.local import RoundContext, batches
 from fleetseg.learning.losses import build_loss, segmentation_loss
 from fleetseg.learning.parameters import build_optimiser
 from fleetseg.models.build import build_model
-from fleetseg.runner import run_study
-from fleetseg.study import Study, prepare
+from fleetseg.runs.run import run_experiment
 
 
 def experiment(cache: Path, rounds: int) -> Experiment:
@@ -47,12 +47,12 @@ def experiment(cache: Path, rounds: int) -> Experiment:
     )
 
 
-def bare_loop(described: Experiment, study: Study, rounds: int) -> float:
+def bare_loop(described: Experiment, fleet_data: FleetData, rounds: int) -> float:
     """Train on preloaded tensors, the same number of steps on batches of the same sizes."""
     hardware = resolve("cpu", "auto")
-    model = build_model(described.model.name, study.space.num_classes)
+    model = build_model(described.model.name, fleet_data.space.num_classes)
     model = model.to(memory_format=torch.channels_last).train()
-    loaded = [_preload(client, described) for client in study.clients.values()]
+    loaded = [_preload(client, described) for client in fleet_data.clients.values()]
     loss_of = build_loss(described.training)
     started_s = time.perf_counter()
     for _ in range(rounds):
@@ -74,7 +74,7 @@ def bare_loop(described: Experiment, study: Study, rounds: int) -> float:
 def _preload(client: object, described: Experiment) -> list[tuple[torch.Tensor, torch.Tensor]]:
     pairs = client.train  # type: ignore[attr-defined]
     count = -(-len(pairs) // described.training.batch_size)
-    order = batches(len(pairs), described.training, Moment(0, 1, 1, "c"))
+    order = batches(len(pairs), described.training, RoundContext(0, 1, 1, "c"))
     return [to_batch([pairs[int(i)] for i in next(order)]) for _ in range(count)]
 
 
@@ -88,12 +88,12 @@ def main() -> None:
     federated_s, bare_s = [], []
     with tempfile.TemporaryDirectory() as folder:
         described = experiment(Path(folder) / "cache", options.rounds)
-        study = prepare(described)
-        warm_up = run_study(described, study, Path(folder) / "warm-up")
+        fleet_data = open_fleet_data(described)
+        warm_up = run_experiment(described, fleet_data, Path(folder) / "warm-up")
         for repeat in range(options.repeats):
-            run = run_study(described, study, Path(folder) / f"run-{repeat}")
+            run = run_experiment(described, fleet_data, Path(folder) / f"run-{repeat}")
             federated_s.append(sum(r["seconds"] for r in run.records))
-            bare_s.append(bare_loop(described, study, options.rounds))
+            bare_s.append(bare_loop(described, fleet_data, options.rounds))
     steps = sum(r["steps"] for r in warm_up.records)
     ratios = [f / b for f, b in zip(federated_s, bare_s, strict=True)]
     print(f"fleetseg {fleetseg.__version__}, torch {torch.__version__}, 1 thread, {steps} steps")

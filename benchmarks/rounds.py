@@ -26,7 +26,7 @@ from fleetseg.experiment_file import make_experiment
 from fleetseg.federation import client as client_module
 from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState
-from fleetseg.federation.client import Client, Workbench
+from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.messages import Enrolment
 from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.federation.wire import message_bytes
@@ -71,7 +71,7 @@ def federated(
         {"federation": {"rounds": ROUNDS}, "evaluation": {"every": 0}, "engine": {"threads": 1}}
     )
     layout = layout_of(model)
-    bench = Workbench(model, layout, experiment, resolve("cpu", "fp32"), 19)
+    runtime = LocalRuntime(model, layout, experiment, resolve("cpu", "fp32"), 19)
     fleet = {
         f"car-{i:04d}": Client(Enrolment(f"car-{i:04d}", 10, 100, (100,)), ())
         for i in range(clients)
@@ -81,7 +81,7 @@ def federated(
     log = MemoryLog(on_idle)
     nothing = LocalResult(1, 10, 0.5, {})
     with mock.patch.object(client_module, "train_locally", return_value=nothing):
-        engine = InProcessEngine(fleet, bench)
+        engine = InProcessEngine(fleet, runtime)
         rounds.run(plan, engine, ServerState(0, state), log, rounds.Watcher())
     return [record["seconds"] for record in log.records]
 

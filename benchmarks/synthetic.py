@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from fleetseg.data.painting.cities import CITIES
-from fleetseg.data.painting.weather import CONDITIONS
-from fleetseg.data.synthetic import SIZE_HW, paint
+from fleetseg.data.synthetic.cities import CITIES
+from fleetseg.data.synthetic.source import SIZE_HW, paint
+from fleetseg.data.synthetic.weather import CONDITIONS
 
 FRAMES = 8
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from fleetseg.config import TrainingConfig
 from fleetseg.learning.hardware import resolve
-from fleetseg.learning.local import Moment, train_locally
+from fleetseg.learning.local import RoundContext, train_locally
 from fleetseg.models.build import build_model
 
 SIZE_HW = (256, 320)
@@ -31,11 +31,11 @@ def ours(name: str) -> float:
     """Images per second of `train_locally`."""
     hardware = resolve("cpu", "auto")
     model = build_model(name, 11).to(memory_format=torch.channels_last)
-    draws = np.random.Generator(np.random.Philox(0))
+    generator = np.random.Generator(np.random.Philox(0))
     pairs = [
         (
-            draws.integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8),
-            draws.integers(0, 11, SIZE_HW, dtype=np.uint8),
+            generator.integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8),
+            generator.integers(0, 11, SIZE_HW, dtype=np.uint8),
         )
         for _ in range(BATCH)
     ]
@@ -43,7 +43,12 @@ def ours(name: str) -> float:
 
     def once() -> None:
         train_locally(
-            model, pairs, training, moment=Moment(0, 1, 1, "c"), size_hw=SIZE_HW, hardware=hardware
+            model,
+            pairs,
+            training,
+            context=RoundContext(0, 1, 1, "c"),
+            size_hw=SIZE_HW,
+            hardware=hardware,
         )
 
     once()

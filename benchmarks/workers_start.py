@@ -27,8 +27,8 @@ from fleetseg.experiment_file import make_experiment
 
 def images(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Four frames of 16 x 16 with two classes."""
-    draws = np.random.Generator(np.random.Philox(seed))
-    frames = draws.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    generator = np.random.Generator(np.random.Philox(seed))
+    frames = generator.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     return [(frame, (frame[..., 0] > 127).astype(np.uint8)) for frame in frames]
 
 

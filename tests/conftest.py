@@ -15,9 +15,9 @@ DATA_ROOT = Path(
 
 # Many processes that wait for each other, and a test goes on where the one before it ended.
 FLEETS = (
-    "tests/engines/nvflare/test_vehicles.py",
-    "tests/engines/nvflare/test_network.py",
-    "tests/engines/nvflare/test_crashes.py",
+    "tests/fleet/nvflare/test_vehicles.py",
+    "tests/fleet/nvflare/test_network.py",
+    "tests/fleet/nvflare/test_crashes.py",
 )
 
 

@@ -39,8 +39,8 @@ def test_readme_snippet_with_own_model_and_data(
 
 
 def own_pairs(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    draws = np.random.Generator(np.random.Philox(count))
-    images = draws.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    generator = np.random.Generator(np.random.Philox(count))
+    images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     return [(image, (image[..., 0] > 127).astype(np.uint8)) for image in images]
 
 
@@ -295,7 +295,7 @@ def test_the_final_model_is_scored_wherever_a_run_stops(tmp_path: Path) -> None:
 
 def test_too_few_vehicles_end_the_run_with_the_model_as_it_was(tmp_path: Path) -> None:
     from fleetseg.errors import QuorumLost
-    from fleetseg.federation.runfolder import read_end
+    from fleetseg.runs.folder import read_end
 
     with pytest.raises(QuorumLost, match="2 rounds in a row"):
         fleetseg.run(
@@ -304,7 +304,7 @@ def test_too_few_vehicles_end_the_run_with_the_model_as_it_was(tmp_path: Path) -
                     "federation": {
                         "rounds": 9,
                         "max_failed_rounds": 2,
-                        "conditions": {"dropout": 1.0},
+                        "faults": {"dropout": 1.0},
                     },
                     "data": {"size": [32, 32]},
                 }

@@ -45,7 +45,7 @@ def nested(path: str, value: Any) -> dict[str, Any]:
 
 def test_the_sections_are_all_found() -> None:
     prefixes = [prefix for prefix, _ in SECTIONS]
-    assert "federation.conditions." in prefixes
+    assert "federation.faults." in prefixes
     assert "data.sources." in prefixes
     assert len(KEYS) > 60
 
@@ -69,7 +69,7 @@ def test_the_nearest_key_is_named() -> None:
     for path, near in (
         ("training.learning_rat", None),
         ("training.bach_size", "batch_size"),
-        ("federation.conditions.drop_out", "dropout"),
+        ("federation.faults.drop_out", "dropout"),
         ("trainning", "training"),
     ):
         with pytest.raises(ConfigError) as caught:
@@ -177,7 +177,7 @@ def test_dates_are_no_values(tmp_path: Path) -> None:
         ("training.lr=1e-3", "training.lr", 1e-3),
         ("training.flip=false", "training.flip", False),
         ("data.size=[96, 128]", "data.size", (96, 128)),
-        ("federation.conditions.dropout=0.25", "federation.conditions.dropout", 0.25),
+        ("federation.faults.dropout=0.25", "federation.faults.dropout", 0.25),
         ("model.pretrained=", "model.pretrained", ""),
         ("data.sources=[{kind='camvid', limit=3}]", "data.sources.0.limit", 3),
     ],
@@ -286,7 +286,7 @@ experiments = st.builds(
                 "sources": [{"kind": kind, "cities": [kind, "b"]} for kind in kinds],
             },
             "training": {"lr": lr, "flip": flip, **({"crop": crop} if crop else {})},
-            "federation": {"rounds": rounds, "cohort": cohort, "conditions": {"slowdown": 1 + lr}},
+            "federation": {"rounds": rounds, "cohort": cohort, "faults": {"slowdown": 1 + lr}},
         }
     ),
     names,
@@ -344,7 +344,7 @@ def test_digest_sees_all_but_where_it_runs() -> None:
         changed(engine={"device": "cuda"}),
         changed(training={"lr": 0.06}),
         changed(data={"size": [256, 192]}),
-        changed(federation={"conditions": {"dropout": 0.1}}),
+        changed(federation={"faults": {"dropout": 0.1}}),
         changed(data={"sources": [{"split": "val"}]}),
     ]
     assert {e.digest for e in same} == {base.digest}

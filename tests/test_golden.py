@@ -43,9 +43,9 @@ class Integers(nn.Module):
 
 
 def drive(seed: int, frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    draws = np.random.Generator(np.random.Philox(seed))
-    images = draws.integers(0, 256, (frames, SIZE, SIZE, 3), dtype=np.uint8)
-    wrong = draws.random((frames, SIZE, SIZE)) < 0.25
+    generator = np.random.Generator(np.random.Philox(seed))
+    images = generator.integers(0, 256, (frames, SIZE, SIZE, 3), dtype=np.uint8)
+    wrong = generator.random((frames, SIZE, SIZE)) < 0.25
     return [
         (image, ((image[..., 0] > 127) ^ off).astype(np.uint8))
         for image, off in zip(images, wrong, strict=True)

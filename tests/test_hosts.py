@@ -66,11 +66,12 @@ def test_fewer_cores_by_a_list() -> None:
     code = (
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
         "from fleetseg.config import Experiment\n"
-        "from fleetseg.console.running import lanes\n"
-        "from fleetseg.data.building import _THREADS\n"
-        "from fleetseg.federation.runfolder import environment\n"
+        "from fleetseg.console.run import concurrency\n"
+        "from fleetseg.data.store.build import _THREADS\n"
+        "from fleetseg.runs.folder import environment\n"
         "from fleetseg.hosts import allowed_cores\n"
-        "print(allowed_cores(), lanes(Experiment()), _THREADS, environment('cpu','fp32')['cores'])"
+        "print(allowed_cores(), concurrency(Experiment()), _THREADS,"
+        "      environment('cpu','fp32')['cores'])"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["1"] * 4

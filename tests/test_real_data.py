@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import fleetseg
-from fleetseg.study import prepare
+from fleetseg.clients import open_fleet_data
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = ["model.name=fast_scnn", "model.pretrained=", "federation.rounds=2", "data.size=[90,120]",
@@ -44,8 +44,8 @@ def test_camvid_trains_from_its_example(tmp_path: Path) -> None:
 @pytest.mark.real_data
 def test_two_countries_train_one_model(tmp_path: Path) -> None:
     experiment = limited(EXAMPLES / "two-countries.toml", ["camvid", "idd_lite"], 60, [])
-    study = prepare(experiment)
-    datasets = {entries[0].id.split("/")[0] for entries in study.manifest.clients.values()}
+    fleet_data = open_fleet_data(experiment)
+    datasets = {entries[0].id.split("/")[0] for entries in fleet_data.manifest.clients.values()}
     assert datasets == {"camvid", "idd_lite"}
     run = fleetseg.run(experiment, out=tmp_path / "run")
     assert set(run.scores["by_domain"]) == {"camvid", "idd_lite"}

@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fleetseg._version import __version__
+
 if TYPE_CHECKING:
     from fleetseg.api import run, run_local, serve
     from fleetseg.config import Experiment
@@ -19,9 +21,7 @@ if TYPE_CHECKING:
     from fleetseg.errors import FleetSegError
     from fleetseg.experiment_file import load_experiment
     from fleetseg.models.folder import load_model
-    from fleetseg.runner import Run
-
-__version__ = "0.1.0"
+    from fleetseg.runs.run import Run
 
 __all__ = [
     "Experiment",
@@ -41,7 +41,7 @@ _HOMES = {
     "Experiment": "config",
     "FleetSegError": "errors",
     "LabelSpace": "data.labels",
-    "Run": "runner",
+    "Run": "runs.run",
     "load_experiment": "experiment_file",
     "load_model": "models.folder",
     "run": "api",

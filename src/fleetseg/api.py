@@ -10,8 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from fleetseg import baselines
-from fleetseg.choices import check_choices
+from fleetseg.clients import FleetData, Progress, open_fleet_data, open_server_data
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.own import Collections
@@ -19,15 +18,16 @@ from fleetseg.data.spaces import checked_space, open_space
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.experiment_file import load_experiment
 from fleetseg.federation.engine import Engine
-from fleetseg.federation.ownership import Ownership, drop_if_empty, new_run_folder, owning
 from fleetseg.federation.rounds import Watcher
-from fleetseg.federation.runfolder import require_no_run
 from fleetseg.hosts import given_path
-from fleetseg.option_notes import Facts, expected_scores, require_workable
-from fleetseg.own_study import study_of_pairs, with_own_evaluation
-from fleetseg.parts import Parts
-from fleetseg.runner import Run, fleet_terms, run_study
-from fleetseg.study import Progress, Study, prepare, prepare_server
+from fleetseg.own_data import fleet_data_of_pairs, with_own_evaluation
+from fleetseg.runs import baselines
+from fleetseg.runs.choices import check_choices
+from fleetseg.runs.folder import require_no_run
+from fleetseg.runs.lock import Ownership, drop_if_empty, new_run_folder, owning
+from fleetseg.runs.option_notes import Facts, expected_scores, require_workable
+from fleetseg.runs.run import Run, fleet_terms, run_experiment
+from fleetseg.runs.setup import RunSetup
 
 
 def run(
@@ -69,11 +69,11 @@ def run(
             cure="Use fleetseg.run_local, which takes the same arguments",
         )
     with _own_folder(described, out, resume) as owned:
-        study = _study(described, clients, evaluation, space, progress)
+        data = _fleet_data(described, clients, evaluation, space, progress)
         if baseline == "centralised":
-            described, study = baselines.centralised(described, study)
-        return run_study(
-            described, study, owned.folder, resume=resume, net=net, watcher=watcher, owned=owned
+            described, data = baselines.centralised(described, data)
+        return run_experiment(
+            described, data, owned.folder, resume=resume, net=net, watcher=watcher, owned=owned
         )
 
 
@@ -94,20 +94,20 @@ def serve(
     Raises:
         FleetSegError: see fleetseg.errors.
     """
-    from fleetseg.engines.nvflare.provision import read_fleet
-    from fleetseg.engines.nvflare.serve import serving
+    from fleetseg.fleet.nvflare.provision import read_fleet
+    from fleetseg.fleet.server.serve import serving
 
     described = _read(experiment)
     known = read_fleet(given_path(fleet))
 
-    def open_engine(parts: Parts) -> AbstractContextManager[Engine]:
-        parts.watcher.starting(f"starting the server of {known.folder} on port {known.port}")
+    def open_engine(parts: RunSetup) -> AbstractContextManager[Engine]:
+        parts.watcher.status(f"starting the server of {known.folder} on port {known.port}")
         return serving(known, fleet_terms(parts), parts.folder.path)
 
     with _own_folder(described, out, resume) as owned:
-        return run_study(
+        return run_experiment(
             described,
-            prepare_server(described, progress),
+            open_server_data(described, progress),
             owned.folder,
             resume=resume,
             watcher=watcher,
@@ -138,10 +138,12 @@ def run_local(
     described = _read(experiment)
     runs: dict[str, Run] = {}
     with _own_folder(described, out, resume) as owned:
-        study = _study(described, clients, evaluation, space, progress)
-        for name, alone, own in baselines.local_only(described, study):
+        fleet_data = _fleet_data(described, clients, evaluation, space, progress)
+        for name, alone, own in baselines.local_only(described, fleet_data):
             own_folder = owned.folder / _folder_name(name)
-            runs[name] = run_study(alone, own, own_folder, resume=resume, net=net, watcher=watcher)
+            runs[name] = run_experiment(
+                alone, own, own_folder, resume=resume, net=net, watcher=watcher
+            )
             if runs[name].reason == "interrupted":
                 break
     return runs
@@ -181,22 +183,22 @@ def _own_folder(
             drop_if_empty(folder)
 
 
-def _study(
+def _fleet_data(
     experiment: Experiment,
     clients: Collections | None,
     evaluation: Collections | None,
     space: LabelSpace | None,
     progress: Progress | None,
-) -> Study:
+) -> FleetData:
     if space is not None:
         space = checked_space(space)
     if clients is not None:
         known = space or open_space(experiment.data)
-        return study_of_pairs(experiment, known, clients, evaluation, progress)
+        return fleet_data_of_pairs(experiment, known, clients, evaluation, progress)
     scored = evaluation is not None or expected_scores(experiment)
     require_workable(Facts(experiment, scored))
     if evaluation is None and space is None:
-        return prepare(experiment, progress)
+        return open_fleet_data(experiment, progress)
     if evaluation is None:
         raise ConfigError(
             "space= says what the ids of your own data mean, and there are none",
@@ -210,18 +212,18 @@ def _with_own_evaluation(
     evaluation: Collections,
     space: LabelSpace | None,
     progress: Progress | None,
-) -> Study:
+) -> FleetData:
     """Score an experiment's own clients on a user's own data."""
     data = experiment.data.model_copy(update={"evaluation": ()})
-    study = prepare(experiment.model_copy(update={"data": data}), progress)
-    if space is not None and space.classes != study.space.classes:
+    fleet_data = open_fleet_data(experiment.model_copy(update={"data": data}), progress)
+    if space is not None and space.classes != fleet_data.space.classes:
         raise ConfigError(
             "space= differs from the label space of the experiment's clients",
             got=f"{', '.join(space.classes[:12])} ({space.name})",
-            expected=f"{', '.join(study.space.classes[:12])} ({study.space.name})",
+            expected=f"{', '.join(fleet_data.space.classes[:12])} ({fleet_data.space.name})",
             cure="Leave space= out and give the ids of data.label_space",
         )
-    return with_own_evaluation(experiment, study, evaluation, progress)
+    return with_own_evaluation(experiment, fleet_data, evaluation, progress)
 
 
 def _folder_name(client: str) -> str:

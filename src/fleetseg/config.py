@@ -115,7 +115,7 @@ class TrainingConfig(_Section):
     warmup_rounds: int = Field(default=0, ge=0)
     # FixBN: past this share of the rounds, batch norms train with the global running statistics
     # instead of each batch's, and leave them as they are; 1 = never.
-    fix_norms_after: float = Field(default=1.0, ge=0, le=1)
+    freeze_bn_after: float = Field(default=1.0, ge=0, le=1)
     loss: str = "ce"  # ce, ohem, focal, dice, lovasz, or a sum such as "ce+dice"
     class_weights: Literal["none", "local", "fleet"] = "none"  # 1/ln(1.1 + pixel share)
     ohem_fraction: float = Field(default=0.25, gt=0, le=1)  # of the valid pixels
@@ -127,7 +127,7 @@ class TrainingConfig(_Section):
     colour_jitter: float = Field(default=0.25, ge=0, le=1)  # 0 = off
 
 
-class ConditionsConfig(_Section):
+class FaultsConfig(_Section):
     """Simulated trouble on a virtual clock: vehicles that vanish and vehicles that are slow."""
 
     dropout: float = Field(default=0.0, ge=0, le=1)  # chance per client and round to vanish
@@ -152,10 +152,10 @@ class FederationConfig(_Section):
     max_failed_rounds: int = Field(default=3, ge=1)  # in a row without quorum, then the run ends
     # Ask this many times the cohort, and close the round once a cohort's worth of updates is in.
     over_selection: float = Field(default=1.0, ge=1, le=2)
-    deadline_s: float = Field(default=0.0, ge=0)  # 0 = none; virtual time when conditions are set
+    deadline_s: float = Field(default=0.0, ge=0)  # 0 = none; virtual time when faults are simulated
     max_update_norm: float = Field(default=0.0, ge=0)  # L2 of the trainable delta, 0 = off
     uplink: str = "none"  # codec of updates: none, int8, topk(1%)+int8, ...: see compression.codec
-    conditions: ConditionsConfig = ConditionsConfig()
+    faults: FaultsConfig = FaultsConfig()
 
 
 class StopConfig(_Section):

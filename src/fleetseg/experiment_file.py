@@ -95,6 +95,10 @@ def _apply_override(fields: dict[str, Any], override: str) -> None:
 def _config_error(error: ValidationError, where: str) -> ConfigError:
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
+    if path in RENAMED:
+        return ConfigError(
+            f"'{path}' has another name now", where=where, expected=f"'{RENAMED[path]}'"
+        )
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
         near = difflib.get_close_matches(key, _known_keys(first["loc"][:-1]), n=1)
@@ -108,6 +112,13 @@ def _config_error(error: ValidationError, where: str) -> ConfigError:
     what = first["msg"].removeprefix("Value error, ")
     got = repr(first["input"]) if path else None
     return ConfigError(f"{path}: {what}" if path else what, where=where, got=got)
+
+
+RENAMED = {
+    "federation.conditions": "federation.faults",
+    "training.fix_norms_after": "training.freeze_bn_after",
+}
+"""Names of earlier versions, and today's."""
 
 
 def _known_keys(location: Sequence[int | str]) -> list[str]:

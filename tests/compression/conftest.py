@@ -25,8 +25,8 @@ def update(layout: Layout) -> Callable[[int], Update]:
     """Make the update of car-1 for a round."""
 
     def make(round_: int = 1) -> Update:
-        draws = rng.torch_generator(0, round_, "car-1", "test-compression")
-        values_F = torch.randn(layout.num_floats, generator=draws) * 1e-2
+        generator = rng.torch_generator(0, round_, "car-1", "test-compression")
+        values_F = torch.randn(layout.num_floats, generator=generator) * 1e-2
         change = ModelState(values_F, torch.tensor([round_ * 7]))
         return Update(round_, "car-1", change, 10, 1000, 3, 12, 0.25)
 

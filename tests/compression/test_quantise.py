@@ -53,10 +53,10 @@ def test_integers_have_no_bias(levels: int) -> None:
     """The mean of many roundings is the value, to four standard errors of it."""
     values = np.array([0.013, -0.5, 1.0, 0.777, -0.0001], np.float32)
     sizes, times = np.array([values.size]), 20_000
-    draws = rng.generator(1)
+    generator = rng.generator(1)
     total = np.zeros(values.size)
     for _ in range(times):
-        codes, scales = q.to_integers(values, sizes, levels, draws)
+        codes, scales = q.to_integers(values, sizes, levels, generator)
         total += q.from_integers(codes, scales, sizes)
     standard_error = scales[0] * 0.5 / np.sqrt(times)
     assert np.abs(total / times - values).max() < 4 * standard_error

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 import zstandard
-from tests.engines.fleet import tiny_experiment
+from tests.experiments import tiny_experiment
 
 import fleetseg
 from fleetseg import rng
 from fleetseg.compression.codec import parse_codec
 from fleetseg.compression.uplink import Uplink
 from fleetseg.errors import ConfigError, MissingExtra, UpdateRejected
-from fleetseg.federation.client_state import ClientMemory
+from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.federation.messages import Update
 from fleetseg.federation.tensors import Layout
 
@@ -35,7 +35,7 @@ def uplink(layout: Layout, tmp_path: Path) -> Callable[[str], Uplink]:
     def make(text: str) -> Uplink:
         codec = parse_codec(text)
         assert codec is not None
-        return Uplink(codec, layout, 5, ClientMemory(tmp_path))
+        return Uplink(codec, layout, 5, ClientStateStore(tmp_path))
 
     return make
 
@@ -64,7 +64,7 @@ def test_top_k_loses_nothing_in_the_long_run(
     for round_ in range(1, 7):
         learned += trainable(update(round_), layout)
         sent += trainable(both.unpack(both.pack(update(round_))), layout)
-    kept = ClientMemory(tmp_path).load("car-1", 7)["residual"]
+    kept = ClientStateStore(tmp_path).load("car-1", 7)["residual"]
     torch.testing.assert_close(sent + kept, learned, rtol=0, atol=1e-6)
     assert kept.abs().max() > 0
 
@@ -85,7 +85,7 @@ def test_an_update_that_is_not_finite_is_not_remembered(
     bad.change.values_F[0] = float("nan")
     arrived = trainable(both.unpack(both.pack(bad)), layout)
     assert bool(torch.isnan(arrived).any())
-    assert ClientMemory(tmp_path).load("car-1", 2) == {}
+    assert ClientStateStore(tmp_path).load("car-1", 2) == {}
     good = trainable(both.unpack(both.pack(update(2))), layout)
     assert bool(torch.isfinite(good).all())
 
@@ -96,7 +96,7 @@ def test_one_refused_update_does_not_get_later_ones_refused(
 ) -> None:
     codec = parse_codec("topk(5%)+int8")
     assert codec is not None
-    both = Uplink(codec, layout, 5, ClientMemory(tmp_path), max_norm)
+    both = Uplink(codec, layout, 5, ClientStateStore(tmp_path), max_norm)
     before = both.pack(update(1))
     bad = update(2)
     bad.change.values_F.fill_(size)
@@ -170,12 +170,16 @@ def test_damaged_messages_are_refused_or_read_but_never_crash(
 ) -> None:
     both = uplink("topk(10%)+int8")
     data = both.pack(update())
-    draws = rng.generator(9)
+    generator = rng.generator(9)
     for _ in range(300):
         hurt = bytearray(data)
-        for _ in range(int(draws.integers(1, 4))):
-            hurt[int(draws.integers(len(hurt)))] = int(draws.integers(256))
-        cut = bytes(hurt[: int(draws.integers(len(hurt) + 1))]) if draws.random() < 0.3 else hurt
+        for _ in range(int(generator.integers(1, 4))):
+            hurt[int(generator.integers(len(hurt)))] = int(generator.integers(256))
+        cut = (
+            bytes(hurt[: int(generator.integers(len(hurt) + 1))])
+            if generator.random() < 0.3
+            else hurt
+        )
         with np.errstate(all="ignore"):
             try:
                 both.unpack(bytes(cut))

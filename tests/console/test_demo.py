@@ -9,7 +9,7 @@ from PIL import Image
 from fleetseg.console.demo import FIELDS, run_demo, spread
 from fleetseg.errors import CheckpointError
 from fleetseg.experiment_file import make_experiment
-from fleetseg.federation.runfolder import read_experiment, read_records
+from fleetseg.runs.folder import read_experiment, read_records
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from fleetseg.console import doctor
 from fleetseg.console import host_checks as host
 from fleetseg.console.findings import Finding
-from fleetseg.data import cache_folder
+from fleetseg.data.store import folder as cache_folder
 
 
 @pytest.fixture(autouse=True)

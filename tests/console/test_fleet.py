@@ -281,24 +281,24 @@ def test_data_that_are_not_there(kit: Path, tmp_path: Path) -> None:
         begin(kit, "camvid", str(tmp_path / "none"))
 
 
-def test_a_client_becomes_its_keeper(
+def test_a_client_becomes_its_supervisor(
     kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fleetseg.engines.holdings import Holdings
-    from fleetseg.engines.nvflare import vehicle as vehicle_module
+    from fleetseg.fleet.nvflare import kit as vehicle_module
+    from fleetseg.fleet.vehicle.site_data import SiteData
 
     became: list[list[str]] = []
     monkeypatch.setattr(vehicle_module, "wait_for_server", lambda kit, say: None)
     monkeypatch.setattr(console_fleet.os, "execv", lambda path, words: became.append(words))
     begin(kit, sequences=("amber-day",), vehicles=("x", "y"))
     ((_, *words),) = became
-    assert words[:2] == ["-m", "fleetseg.engines.keeper"]
+    assert words[:2] == ["-m", "fleetseg.fleet.vehicle.supervisor"]
     plan = json.loads(Path(words[2]).read_text())
     assert set(plan["children"]) == {"trainer", "engine"}
     Path(plan["sockets"]).rmdir()
-    holdings = Holdings.read(kit / "fleetseg" / "holdings.json")
-    assert (holdings.site, holdings.vehicles, holdings.split_file) == ("car-1", ("x", "y"), "")
-    (source,) = holdings.sources
+    site_data = SiteData.read(kit / "fleetseg" / "site-data.json")
+    assert (site_data.site, site_data.vehicles, site_data.split_file) == ("car-1", ("x", "y"), "")
+    (source,) = site_data.sources
     assert (source.kind, source.split, source.sequences) == ("synthetic", "train", ("amber-day",))
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("car-1: 12 images of synthetic/train; server localhost:9; certificate")

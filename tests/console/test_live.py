@@ -87,10 +87,10 @@ def test_the_table_fits_into_a_terminal(width: int) -> None:
 
 
 def test_the_live_table_says_who_trains_and_stays_within_the_screen() -> None:
-    table = LiveTable(lambda: "title " * 30, total_rounds=50, lanes=2, height=24)
+    table = LiveTable(lambda: "title " * 30, total_rounds=50, concurrency=2, height=24)
     started: list[bool] = []
     watcher = table.watcher(on_start=lambda: started.append(True))
-    watcher.starting("starting 2 workers")
+    watcher.status("starting 2 workers")
     assert "starting 2 workers" in drawn(table, 80)[-1]
     cohort = [f"fleet-vehicle-{i}" for i in range(5)]
     for round_ in range(1, 31):
@@ -117,7 +117,7 @@ def test_names_lose_what_they_share() -> None:
 
 def test_json_is_one_object_per_round_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     with watching(
-        "json", Console(), title=lambda: "never", total_rounds=2, lanes=1
+        "json", Console(), title=lambda: "never", total_rounds=2, concurrency=1
     ) as watcher:  # fmt: skip
         watcher.round_opened(1, ["a"])
         watcher.round_closed(record(1))

@@ -11,8 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import fleetseg
-from fleetseg.cli import app
-from fleetseg.federation.runfolder import read_end
+from fleetseg.cli.main import app
+from fleetseg.runs.folder import read_end
 
 CLASSES = 'name = "depot"\nclasses = ["floor", "person"]\ncritical = ["person"]\n'
 EXPERIMENT = """
@@ -35,9 +35,9 @@ precision = "fp32"
 @pytest.fixture
 def depot(tmp_path: Path) -> Path:
     """An experiment beside two splits; two vehicles in train."""
-    draws = np.random.Generator(np.random.Philox(1))
+    generator = np.random.Generator(np.random.Philox(1))
     for stem in ("train/images/a/1", "train/images/a/2", "train/images/b/1", "val/images/c/1"):
-        image_HWC = draws.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        image_HWC = generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)
         image, mask = (tmp_path / "depot" / f"{stem}.png" for stem in (stem, masks(stem)))
         image.parent.mkdir(parents=True, exist_ok=True)
         mask.parent.mkdir(parents=True, exist_ok=True)

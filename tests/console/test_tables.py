@@ -6,13 +6,13 @@ import numpy as np
 from rich.console import Console
 
 from fleetseg.console.tables import (
-    Holding,
+    ClientSummary,
     Row,
     class_bars,
+    clients_table,
     comparison_table,
     domains_table,
     effort,
-    holdings_table,
     iou_table,
     score_lines,
 )
@@ -65,11 +65,11 @@ def test_bars_compare_with_the_richest_vehicle() -> None:
 
 
 def test_what_vehicles_hold() -> None:
-    holdings = [
-        Holding("a", 12, 0, 0, ("d1", "d2", "d3", "d4", "d5"), 2_500_000, (10, 0, 0), ""),
-        Holding("b", 0, 3, 0, (), 0, (0, 0, 0), "no usable labelled sample"),
+    clients = [
+        ClientSummary("a", 12, 0, 0, ("d1", "d2", "d3", "d4", "d5"), 2_500_000, (10, 0, 0), ""),
+        ClientSummary("b", 0, 3, 0, (), 0, (0, 0, 0), "no usable labelled sample"),
     ]
-    head, _, first, second = drawn(holdings_table(holdings, SPACE))
+    head, _, first, second = drawn(clients_table(clients, SPACE))
     assert "held out" not in head
     assert first.split() == ["a", "12", "0", "2.50", "█··", "d1,", "d2,", "d3", "+2"]
     assert second.split() == ["b", "0", "3", "0.00", "···"]
@@ -95,7 +95,7 @@ def test_the_best_is_bold_by_its_figure_and_not_by_its_name() -> None:
 
 def test_effort_adds_up() -> None:
     records = [
-        {"images_seen": 10, "steps": 4, "longest_steps": 2},
-        {"images_seen": 5, "steps": 3, "longest_steps": 1},
+        {"images_seen": 10, "steps": 4, "critical_path_steps": 2},
+        {"images_seen": 5, "steps": 3, "critical_path_steps": 1},
     ]
     assert effort(records) == (15, 7, 3)

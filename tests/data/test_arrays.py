@@ -16,8 +16,8 @@ WHERE = "vehicle 'a', sample 3"
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
-    draws = np.random.Generator(np.random.Philox(seed))
-    return draws.integers(0, 256, shape, dtype=np.uint8)
+    generator = np.random.Generator(np.random.Philox(seed))
+    return generator.integers(0, 256, shape, dtype=np.uint8)
 
 
 # Every way to hold the same RGB picture (uint8, HWC), with how its floating-point numbers go.

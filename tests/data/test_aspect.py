@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fleetseg.clients import open_fleet_data, open_server_data
 from fleetseg.config import Experiment, SourceConfig
 from fleetseg.data.aspect import aspect_note, aspect_off, suggested_size
 from fleetseg.data.check import check, report_lines
 from fleetseg.data.sources import open_source
-from fleetseg.study import prepare, prepare_server
 
 
 def test_a_note_has_the_count_the_sizes_the_share_and_the_cure() -> None:
@@ -63,7 +63,7 @@ def wide(tmp_path: Path) -> Path:
     return tmp_path / "wide"
 
 
-def test_study_and_check_say_it_once_for_each_source(wide: Path, tmp_path: Path) -> None:
+def test_run_and_check_say_it_once_for_each_source(wide: Path, tmp_path: Path) -> None:
     data = {
         "size": [48, 64],
         "cache": str(tmp_path / "cache"),
@@ -72,14 +72,14 @@ def test_study_and_check_say_it_once_for_each_source(wide: Path, tmp_path: Path)
     }
     scored = {"on_clients": True}
     experiment = Experiment.model_validate({"data": data, "evaluation": scored})
-    told = [note for note in prepare(experiment).notes if "squeezed" in note]
+    told = [note for note in open_fleet_data(experiment).notes if "squeezed" in note]
     assert [note.split(" images")[0] for note in told] == ["wide/train: 3 of 3", "wide/val: 2 of 2"]
     assert all("off by 50%: set data.size = [" in note for note in told)
-    assert [n for n in prepare_server(experiment).notes if "squeezed" in n] == told[1:]
+    assert [n for n in open_server_data(experiment).notes if "squeezed" in n] == told[1:]
     report = check(open_source(SourceConfig(kind="folder", root=str(wide), split="val")))
     (line,) = [line for line in report_lines(report) if "squeezed" in line]
     assert line.startswith("note: wide: 2 of 2 images are squeezed to the default data.size = [192")
     fitting = experiment.model_copy(
         update={"data": experiment.data.model_copy(update={"size": (32, 64)})}
     )
-    assert not [note for note in prepare(fitting).notes if "squeezed" in note]
+    assert not [note for note in open_fleet_data(fitting).notes if "squeezed" in note]

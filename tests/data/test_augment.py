@@ -25,8 +25,8 @@ def coloured(label_HW: np.ndarray) -> Pair:
 
 
 def blocks(seed: int, size_hw: tuple[int, int] = (96, 128), block: int = 16) -> Pair:
-    draws = rng.generator(seed)
-    small_HW = draws.integers(0, 4, (size_hw[0] // block, size_hw[1] // block), dtype=np.uint8)
+    generator = rng.generator(seed)
+    small_HW = generator.integers(0, 4, (size_hw[0] // block, size_hw[1] // block), dtype=np.uint8)
     return coloured(np.kron(small_HW, np.ones((block, block), dtype=np.uint8)))
 
 
@@ -102,8 +102,8 @@ def test_twice_the_size_by_hand() -> None:
 @pytest.mark.parametrize("scale", [0.6, 1.7])
 def test_resizing_agrees_with_pil(scale: float) -> None:
     # A crop of the whole scaled picture, so that the window is known.
-    draws = rng.generator(3)
-    image_HWC = draws.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    generator = rng.generator(3)
+    image_HWC = generator.integers(0, 256, (60, 80, 3), dtype=np.uint8)
     crop_hw = (round(60 * scale), round(80 * scale))
     pair = (image_HWC, np.zeros((60, 80), dtype=np.uint8))
     images_NCHW, _ = Augment(crop_hw, (scale, scale)).batch([pair], rng.generator(0))
@@ -157,8 +157,8 @@ def test_colour_jitter_agrees_with_pil() -> None:
     # Middling colours, so that no step clips: ours clips once at the end, PIL after each.
     image_HWC = rng.generator(5).integers(90, 160, (64, 64, 3), dtype=np.uint8)
     label_HW = np.zeros((64, 64), dtype=np.uint8)
-    draws = rng.generator(11).random((1, 8))
-    brightness, contrast, saturation = 1 + 0.25 * (2 * draws[0, 4:7] - 1)
+    numbers = rng.generator(11).random((1, 8))
+    brightness, contrast, saturation = 1 + 0.25 * (2 * numbers[0, 4:7] - 1)
     expected_HWC = pil_jitter(image_HWC, brightness, contrast, saturation).astype(np.float32)
     images_NCHW, labels_NHW = Augment((64, 64), colour_jitter=0.25).batch(
         [(image_HWC, label_HW)], rng.generator(11)
@@ -208,11 +208,11 @@ def test_an_option_does_not_change_what_the_others_do() -> None:
 
 
 def test_without_options_a_batch_is_a_plain_stack() -> None:
-    draws = rng.generator(9)
+    generator = rng.generator(9)
     pairs = [
         (
-            draws.integers(0, 256, (24, 32, 3), dtype=np.uint8),
-            draws.integers(0, 9, (24, 32), np.uint8),
+            generator.integers(0, 256, (24, 32, 3), dtype=np.uint8),
+            generator.integers(0, 9, (24, 32), np.uint8),
         )
         for _ in range(3)
     ]

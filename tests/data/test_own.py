@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
-from fleetseg.data.decoding import resized_image, resized_label
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.own import OwnPairs, look_over, named, notes_on, pairs_of
+from fleetseg.data.store.decoding import resized_image, resized_label
 from fleetseg.errors import ConfigError, DataError
 
 SPACE = LabelSpace("two", ("dark", "bright"), ((0, 0, 0), (255, 255, 255)), ("bright",))
@@ -19,8 +19,8 @@ SIZE = (8, 10)
 
 
 def drive(count: int = 3, height: int = 8, width: int = 10) -> list[tuple[Any, Any]]:
-    draws = np.random.Generator(np.random.Philox(count))
-    images = draws.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    generator = np.random.Generator(np.random.Philox(count))
+    images = generator.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
     return [(image, (image[..., 0] > 127).astype(np.uint8)) for image in images]
 
 

@@ -44,10 +44,10 @@ def network(most: int = 1000) -> Greedy:
 
 def pictures(seed: int, count: int = 4, bright: bool = False) -> Pairs:
     """Noise, or pictures that are `BRIGHT` all over."""
-    draws = rng.generator(seed, purpose="pictures")
+    generator = rng.generator(seed, purpose="pictures")
     made = []
     for _ in range(count):
-        image = draws.integers(0, 256, (*SIZE_HW, 3), np.uint8)
-        label = draws.integers(0, 11, SIZE_HW, np.uint8)
+        image = generator.integers(0, 256, (*SIZE_HW, 3), np.uint8)
+        label = generator.integers(0, 11, SIZE_HW, np.uint8)
         made.append((np.full_like(image, BRIGHT) if bright else image, label))
     return made

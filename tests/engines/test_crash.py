@@ -11,16 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.engines.fleet import tiny_experiment
+from tests.experiments import tiny_experiment
 
 import fleetseg
 from fleetseg.engines.starting import start
-from fleetseg.federation.runfolder import read_records
+from fleetseg.runs.folder import read_records
 
 POINTS = {
     "before the first round": ("fleetseg.federation.rounds", "run", 1, "before"),
     "before a broadcast": ("fleetseg.engines.inprocess", "InProcessEngine.train", 2, "before"),
-    "after two of four updates": ("fleetseg.federation.fold", "RoundFold._fold", 6, "after"),
+    "after two of four updates": (
+        "fleetseg.federation.collect",
+        "RoundCollector._fold",
+        6,
+        "after",
+    ),
     "while an update is folded": (
         "fleetseg.federation.aggregate",
         "FixedPointMean.add",
@@ -28,16 +33,16 @@ POINTS = {
         "before",
     ),
     "before the server's step": ("fleetseg.federation.rounds", "server_step", 2, "before"),
-    "during evaluation": ("fleetseg.scoring", "Scorer.score", 2, "before"),
+    "during evaluation": ("fleetseg.runs.scoring", "Scorer.score", 2, "before"),
     "while a checkpoint is written": ("fleetseg.files", "os.replace", 7, "before"),
     "between checkpoint and log line": (
-        "fleetseg.federation.runfolder",
+        "fleetseg.runs.folder",
         "RunFolder._append",
         2,
         "before",
     ),
-    "after the log line": ("fleetseg.federation.runfolder", "RunFolder._append", 2, "after"),
-    "before the model is saved": ("fleetseg.runner", "save_model", 1, "before"),
+    "after the log line": ("fleetseg.runs.folder", "RunFolder._append", 2, "after"),
+    "before the model is saved": ("fleetseg.runs.run", "save_model", 1, "before"),
 }
 
 
@@ -109,7 +114,7 @@ def test_a_killed_worker_is_replaced(whole: tuple[Path, fleetseg.Run], tmp_path:
 
     cache, uninterrupted = whole
     experiment = tiny_experiment(cache, engine={"kind": "workers", "workers": 2})
-    original = WorkersEngine._hand_out
+    original = WorkersEngine._assign
     killed: list[int] = []
 
     def kill_once(self, index, order, todo, busy):  # type: ignore[no-untyped-def]
@@ -119,7 +124,7 @@ def test_a_killed_worker_is_replaced(whole: tuple[Path, fleetseg.Run], tmp_path:
         original(self, index, order, todo, busy)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WorkersEngine, "_hand_out", kill_once)
+        patch.setattr(WorkersEngine, "_assign", kill_once)
         run = fleetseg.run(experiment, out=tmp_path / "run")
     assert killed
     assert run.model_sha256 == uninterrupted.model_sha256

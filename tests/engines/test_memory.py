@@ -13,17 +13,17 @@ import torch
 from tests.engines.greedy import Pairs, network, pictures, raise_out_of_memory
 
 import fleetseg
-from fleetseg import runner
 from fleetseg.data.labels import label_space
 from fleetseg.engines import inprocess, workers
 from fleetseg.engines.shared import SharedStates
 from fleetseg.errors import ModelError, OutOfMemory, QuorumLost
 from fleetseg.experiment_file import make_experiment
-from fleetseg.federation.client import Workbench
+from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.learning.hardware import Hardware
 from fleetseg.models.build import wrap
-from fleetseg.own_study import study_of_pairs
+from fleetseg.own_data import fleet_data_of_pairs
+from fleetseg.runs import run as runner
 
 PLAIN = {"batch_size": 2, "scale": [1, 1], "flip": False, "colour_jitter": 0.0}
 
@@ -146,17 +146,17 @@ def test_a_worker_whose_gpu_is_full_says_so_and_tries_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Several processes on one GPU: the model of one finds no room, and later it does."""
-    study = study_of_pairs(experiment(), label_space("camvid11"), fleet(), {})
-    model = wrap(network(), study.space.num_classes)
+    fleet_data = fleet_data_of_pairs(experiment(), label_space("camvid11"), fleet(), {})
+    model = wrap(network(), fleet_data.space.num_classes)
     layout = layout_of(model)
     hardware = Hardware(torch.device("cpu"), "fp32")
-    bench = Workbench(model, layout, experiment(), hardware, study.space.num_classes)
+    runtime = LocalRuntime(model, layout, experiment(), hardware, fleet_data.space.num_classes)
     states = SharedStates(layout, 2)
     states[0].values_F.copy_(read_state(model, layout).values_F)
-    job = workers.WorkerJob(0, bench, study.clients, states)
+    job = workers.WorkerJob(0, runtime, fleet_data.clients, states)
     original, calls = workers._own_bench, []
 
-    def crowded(job: workers.WorkerJob) -> Workbench:
+    def crowded(job: workers.WorkerJob) -> LocalRuntime:
         calls.append(job.index)
         if len(calls) == 1:
             raise_out_of_memory()

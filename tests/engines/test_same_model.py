@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.engines.fleet import tiny_experiment
+from tests.experiments import tiny_experiment
 
 import fleetseg
+from fleetseg.clients import open_fleet_data
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.federation import rounds
-from fleetseg.parts import build_parts
-from fleetseg.runner import run_study
-from fleetseg.study import prepare
+from fleetseg.runs.run import run_experiment
+from fleetseg.runs.setup import set_up
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_sha256_is_the_file_s_and_stands_in_the_last_line(
 def test_clients_start_from_the_global_model(cache: Path, tmp_path: Path) -> None:
     """Pitfall 1 of prior systems: what clients get must be what the checkpoint holds."""
     experiment = tiny_experiment(cache)
-    study = prepare(experiment)
+    fleet_data = open_fleet_data(experiment)
     seen: list[str] = []
     in_order = InProcessEngine.train
 
@@ -80,8 +80,8 @@ def test_clients_start_from_the_global_model(cache: Path, tmp_path: Path) -> Non
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(InProcessEngine, "train", spy)
-        run_study(start, study, tmp_path / "second")
-    parts = build_parts(start, study, tmp_path / "third", None, rounds.Watcher())
+        run_experiment(start, fleet_data, tmp_path / "second")
+    parts = set_up(start, fleet_data, tmp_path / "third", None, rounds.Watcher())
     from fleetseg.federation.tensors import read_state
 
-    assert seen[0] == read_state(first.model(), parts.bench.layout).digest()
+    assert seen[0] == read_state(first.model(), parts.runtime.layout).digest()

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.engines.fleet import tiny_experiment
+from tests.experiments import tiny_experiment
 
 import fleetseg
+from fleetseg.clients import open_fleet_data
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.engines.workers import WorkersEngine
 from fleetseg.federation import rounds
 from fleetseg.federation.messages import Broadcast, Evaluation, Update
-from fleetseg.federation.runfolder import read_records
 from fleetseg.federation.tensors import read_state
-from fleetseg.parts import Parts, build_parts
-from fleetseg.study import prepare
+from fleetseg.runs.folder import read_records
+from fleetseg.runs.setup import RunSetup, set_up
 
 
 @pytest.fixture(scope="module")
@@ -27,25 +27,25 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def parts(cache: Path) -> Parts:
+def parts(cache: Path) -> RunSetup:
     experiment = tiny_experiment(cache, evaluation={"on_clients": True})
-    return build_parts(experiment, prepare(experiment), cache / "run", None, rounds.Watcher())
+    return set_up(experiment, open_fleet_data(experiment), cache / "run", None, rounds.Watcher())
 
 
 @pytest.fixture(scope="module")
-def engine(parts: Parts) -> Iterator[WorkersEngine]:
-    with WorkersEngine(parts.study.clients, parts.bench, 2) as running:
+def engine(parts: RunSetup) -> Iterator[WorkersEngine]:
+    with WorkersEngine(parts.fleet_data.clients, parts.runtime, 2) as running:
         yield running
 
 
-def broadcast(parts: Parts, round_: int) -> Broadcast:
-    return Broadcast(round_, read_state(parts.bench.model, parts.bench.layout))
+def broadcast(parts: RunSetup, round_: int) -> Broadcast:
+    return Broadcast(round_, read_state(parts.runtime.model, parts.runtime.layout))
 
 
 def test_a_round_after_a_closed_one_has_its_own_answers(
-    parts: Parts, engine: WorkersEngine
+    parts: RunSetup, engine: WorkersEngine
 ) -> None:
-    everybody = sorted(parts.study.clients)
+    everybody = sorted(parts.fleet_data.clients)
     first, second = broadcast(parts, 1), broadcast(parts, 2)
     for taken in (1, 3):
         replies = engine.train(everybody, first, 0.0)
@@ -57,8 +57,8 @@ def test_a_round_after_a_closed_one_has_its_own_answers(
         assert all(isinstance(a, Update) and a.round == 2 for a in answers)
 
 
-def test_scores_after_a_closed_round_are_scores(parts: Parts, engine: WorkersEngine) -> None:
-    everybody = sorted(parts.study.clients)
+def test_scores_after_a_closed_round_are_scores(parts: RunSetup, engine: WorkersEngine) -> None:
+    everybody = sorted(parts.fleet_data.clients)
     replies = engine.train(everybody, broadcast(parts, 1), 0.0)
     next(replies)
     replies.close()  # type: ignore[attr-defined]
@@ -67,17 +67,17 @@ def test_scores_after_a_closed_round_are_scores(parts: Parts, engine: WorkersEng
     assert all(isinstance(s, Evaluation) for s in scores)
 
 
-def test_a_round_that_never_began_may_be_closed(parts: Parts, engine: WorkersEngine) -> None:
-    everybody, model = sorted(parts.study.clients), broadcast(parts, 1)
+def test_a_round_that_never_began_may_be_closed(parts: RunSetup, engine: WorkersEngine) -> None:
+    everybody, model = sorted(parts.fleet_data.clients), broadcast(parts, 1)
     engine.train(everybody, model, 0.0).close()  # type: ignore[attr-defined]
     scores = engine.evaluate(everybody[:1], model, 0.0)
     assert [s.client_id for s in scores] == everybody[:1]
 
 
 def test_a_worker_that_dies_while_a_round_is_closed_is_replaced(
-    parts: Parts, engine: WorkersEngine
+    parts: RunSetup, engine: WorkersEngine
 ) -> None:
-    everybody = sorted(parts.study.clients)
+    everybody = sorted(parts.fleet_data.clients)
     replies = engine.train(everybody, broadcast(parts, 1), 0.0)
     next(replies)
     pid = engine._workers[0].process.pid
@@ -90,11 +90,11 @@ def test_a_worker_that_dies_while_a_round_is_closed_is_replaced(
 
 
 def test_updates_after_a_closed_round_have_the_bits_of_one_process(
-    parts: Parts, engine: WorkersEngine
+    parts: RunSetup, engine: WorkersEngine
 ) -> None:
-    everybody = sorted(parts.study.clients)
+    everybody = sorted(parts.fleet_data.clients)
     model = broadcast(parts, 3)
-    serial = InProcessEngine(parts.study.clients, parts.bench)
+    serial = InProcessEngine(parts.fleet_data.clients, parts.runtime)
     expected = {
         r.client_id: r.change.digest()
         for r in serial.train(everybody, model, 0.0)

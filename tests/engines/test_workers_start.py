@@ -22,8 +22,8 @@ SPACE = fleetseg.LabelSpace("two", ("dark", "bright"), ((0, 0, 0), (255, 255, 25
 
 
 def drive(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    draws = np.random.Generator(np.random.Philox(seed))
-    images = draws.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    generator = np.random.Generator(np.random.Philox(seed))
+    images = generator.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     return [(image, (image[..., 0] > 127).astype(np.uint8)) for image in images]
 
 
@@ -108,7 +108,7 @@ def test_auto_trains_in_this_process_what_cannot_be_sent(tmp_path: Path, trouble
         }
     )
     told: list[str] = []
-    watcher = fleetseg.federation.rounds.Watcher(starting=told.append)
+    watcher = fleetseg.federation.rounds.Watcher(status=told.append)
     done = fleetseg.run(experiment, out=tmp_path / "run", net=net, watcher=watcher)
     assert done.reason == "rounds"
     assert len(done.records[0]["ok"]) == 2

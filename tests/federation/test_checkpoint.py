@@ -27,7 +27,7 @@ RECORD = {"round": 1, "loss": 0.25, "ok": ["a", "käfer"], "miou": None}
 def state(round_: int, momentum: bool = True) -> ServerState:
     draw = rng.torch_generator(0, round_, purpose="checkpoint-test")
     model = ModelState(torch.randn(200, generator=draw), torch.tensor([round_, 2**60]))
-    names = ("momentum", "second moment") if momentum else ()
+    names = ("momentum", "second context") if momentum else ()
     return ServerState(round_, model, {n: torch.randn(150, generator=draw) for n in names})
 
 

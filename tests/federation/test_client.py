@@ -9,7 +9,7 @@ from torch import nn
 
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation import client as client_module
-from fleetseg.federation.client import Client, Workbench, client_update
+from fleetseg.federation.client import Client, LocalRuntime, client_update
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure
 from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.learning.hardware import Hardware
@@ -27,12 +27,12 @@ def test_a_round_without_a_step_says_why(
     model = wrap(nn.Conv2d(3, 2, 1), 2)
     layout = layout_of(model)
     hardware = Hardware(torch.device("cpu"), "fp32")
-    bench = Workbench(model, layout, make_experiment({}), hardware, 2)
+    runtime = LocalRuntime(model, layout, make_experiment({}), hardware, 2)
     pairs = [(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8))]
     client = Client(Enrolment("car", 1, 16, (16, 0)), pairs)
     nothing = LocalResult(0, 8, 0.0, {}, skipped_steps=skipped)
     monkeypatch.setattr(client_module, "train_locally", lambda *a, **k: nothing)
-    reply = client_update(Broadcast(1, read_state(model, layout)), client, bench)
+    reply = client_update(Broadcast(1, read_state(model, layout)), client, runtime)
     assert isinstance(reply, Failure)
     assert (reply.kind, reply.reason) == ("abstained", reason)
     assert detail in reply.detail

@@ -7,23 +7,23 @@ import torch
 
 from fleetseg.errors import CheckpointError
 from fleetseg.federation.checkpoint import KEEP
-from fleetseg.federation.client_state import ClientMemory
+from fleetseg.federation.client_state import ClientStateStore
 
 
 def tensors(value: float) -> dict[str, torch.Tensor]:
     return {"momentum.0": torch.full((3,), value), "step": torch.tensor(int(value))}
 
 
-def files(memory: ClientMemory) -> list[str]:
+def files(memory: ClientStateStore) -> list[str]:
     return sorted(path.name for path in memory.folder.rglob("*") if path.is_file())
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> ClientMemory:
-    return ClientMemory(tmp_path / "clients")
+def memory(tmp_path: Path) -> ClientStateStore:
+    return ClientStateStore(tmp_path / "clients")
 
 
-def test_round_trip(memory: ClientMemory) -> None:
+def test_round_trip(memory: ClientStateStore) -> None:
     memory.save("a", 1, tensors(1.5))
     read = memory.load("a", before_round=2)
     assert read.keys() == {"momentum.0", "step"}
@@ -31,21 +31,21 @@ def test_round_trip(memory: ClientMemory) -> None:
     assert read["step"].dtype == torch.int64
 
 
-def test_empty_before_the_first_round(memory: ClientMemory) -> None:
+def test_empty_before_the_first_round(memory: ClientStateStore) -> None:
     assert memory.load("a", before_round=1) == {}
     memory.save("a", 1, tensors(1))
     assert memory.load("a", before_round=1) == {}
     assert memory.load("b", before_round=5) == {}
 
 
-def test_a_round_done_again_starts_from_the_same_state(memory: ClientMemory) -> None:
+def test_a_round_done_again_starts_from_the_same_state(memory: ClientStateStore) -> None:
     for round_ in (1, 2, 3):
         memory.save("a", round_, tensors(round_))
     assert memory.load("a", before_round=4)["step"] == 3
     assert memory.load("a", before_round=3)["step"] == 2  # the server lost round 3
 
 
-def test_more_states_are_kept_than_checkpoints(memory: ClientMemory) -> None:
+def test_more_states_are_kept_than_checkpoints(memory: ClientStateStore) -> None:
     """Whichever checkpoint a server resumes from, the state before it must still be there."""
     for round_ in range(1, 9):
         memory.save("a", round_, tensors(round_))
@@ -54,7 +54,7 @@ def test_more_states_are_kept_than_checkpoints(memory: ClientMemory) -> None:
         assert memory.load("a", before_round=resumed_from + 1)["step"] == resumed_from
 
 
-def test_states_of_abandoned_later_rounds_go(memory: ClientMemory) -> None:
+def test_states_of_abandoned_later_rounds_go(memory: ClientStateStore) -> None:
     for round_ in (4, 5):
         memory.save("a", round_, tensors(round_))
     memory.save("a", 4, tensors(40))
@@ -62,7 +62,7 @@ def test_states_of_abandoned_later_rounds_go(memory: ClientMemory) -> None:
     assert memory.load("a", before_round=6)["step"] == 40
 
 
-def test_clients_are_apart_whatever_their_names(memory: ClientMemory, tmp_path: Path) -> None:
+def test_clients_are_apart_whatever_their_names(memory: ClientStateStore, tmp_path: Path) -> None:
     names = ["a", "A", "../../a", "a/b", "", "ä" * 300, "a\0b", "con"]
     for index, name in enumerate(names):
         memory.save(name, 1, tensors(index))
@@ -71,7 +71,7 @@ def test_clients_are_apart_whatever_their_names(memory: ClientMemory, tmp_path: 
     assert len(list(memory.folder.iterdir())) == len(names)
 
 
-def test_damage_is_told(memory: ClientMemory) -> None:
+def test_damage_is_told(memory: ClientStateStore) -> None:
     memory.save("a", 1, tensors(1))
     (path,) = memory.folder.rglob("*.safetensors")
     path.write_bytes(path.read_bytes()[:-1])

@@ -10,14 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engines.fleet import tiny_experiment
+from tests.experiments import tiny_experiment
 
 import fleetseg
-from fleetseg import baselines
+from fleetseg.clients import open_fleet_data
 from fleetseg.errors import ConfigError
 from fleetseg.federation.cohort import SAMPLERS, choose, longest_first, size_of
 from fleetseg.federation.messages import Enrolment
-from fleetseg.study import prepare
+from fleetseg.runs import baselines
 
 FLEET = {f"car-{i:02d}": Enrolment(f"car-{i:02d}", 1 + i, 9, (9,)) for i in range(20)}
 
@@ -142,4 +142,4 @@ def test_it_is_named_in_the_experiment(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(SAMPLERS, "fewest", fewest_images)
     run = fleetseg.run(experiment, out=tmp_path / "run")
     assert [record["ok"] for record in run.records] == [["synthetic-amber-day"]] * 3
-    assert baselines.federated_images(experiment, prepare(experiment)) == 3 * 2
+    assert baselines.federated_images(experiment, open_fleet_data(experiment)) == 3 * 2

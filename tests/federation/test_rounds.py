@@ -168,7 +168,7 @@ def test_the_record_of_a_round() -> None:
     ]
     assert record["quorum"] is True
     assert record["loss"] == 0.5
-    assert (record["steps"], record["longest_steps"], record["images_seen"]) == (4, 2, 3)
+    assert (record["steps"], record["critical_path_steps"], record["images_seen"]) == (4, 2, 3)
     # Down to all that were asked; up from those that came, in time or late.
     assert record["bytes_down"] == 5 * 1000
     assert record["bytes_up"] == 3 * 600

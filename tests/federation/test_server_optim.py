@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.engines.fleet import tiny_experiment
+from tests.experiments import tiny_experiment
 from tests.toys.server_optimiser import TOY_ADAM
 from torch import nn
 

@@ -102,13 +102,13 @@ def test_a_saved_model_is_the_same_on_a_cpu(cache: Path, tmp_path: Path) -> None
 
 def blocks(seed: int, count: int = 4, size_hw: tuple[int, int] = (64, 96)) -> Pairs:
     """Pictures in blocks of the class colours; labels twice as large, a few of them wrong."""
-    draws = rng.generator(seed, purpose="gpu-blocks")
+    generator = rng.generator(seed, purpose="gpu-blocks")
     height, width = size_hw
     made = []
     for _ in range(count):
-        classes = draws.integers(0, CLASSES, (height // 8, width // 8))
+        classes = generator.integers(0, CLASSES, (height // 8, width // 8))
         image = COLOURS_C3[classes].repeat(8, axis=0).repeat(8, axis=1)
-        wrong = np.where(draws.random(classes.shape) < 0.2, (classes + 1) % CLASSES, classes)
+        wrong = np.where(generator.random(classes.shape) < 0.2, (classes + 1) % CLASSES, classes)
         label = wrong.repeat(16, axis=0).repeat(16, axis=1).astype(np.uint8)
         label[:5] = 255
         made.append((image, label))
@@ -151,8 +151,8 @@ def test_a_real_network_scores_as_on_a_cpu() -> None:
 
 
 def test_fp32_is_not_tf32() -> None:
-    draws = rng.torch_generator(0, purpose="gpu-tf32")
-    images_NCHW = torch.randn(2, 64, 32, 32, generator=draws)
+    generator = rng.torch_generator(0, purpose="gpu-tf32")
+    images_NCHW = torch.randn(2, 64, 32, 32, generator=generator)
     conv = torch.nn.Conv2d(64, 64, 3, bias=False)
     exact = conv.double()(images_NCHW.double()).detach()
     conv = conv.float().to(DEVICE)

@@ -15,7 +15,7 @@ from fleetseg.config import TrainingConfig
 from fleetseg.learning.hardware import Hardware, resolve
 from fleetseg.learning.local import (
     LocalResult,
-    Moment,
+    RoundContext,
     read_moments,
     restore_moments,
     train_locally,
@@ -35,13 +35,13 @@ def gpu(precision: str = "fp32") -> Hardware:
 
 def pairs(count: int = 6) -> list[tuple[np.ndarray, np.ndarray]]:
     """Blocks of 8 x 8 pixels whose colour tells their class, with some noise."""
-    draws = rng.generator(0, purpose="gpu-pairs")
-    colours_C3 = draws.integers(0, 256, (CLASSES, 3))
+    generator = rng.generator(0, purpose="gpu-pairs")
+    colours_C3 = generator.integers(0, 256, (CLASSES, 3))
     made = []
     for _ in range(count):
-        blocks = draws.integers(0, CLASSES, (SIZE_HW[0] // 8, SIZE_HW[1] // 8))
+        blocks = generator.integers(0, CLASSES, (SIZE_HW[0] // 8, SIZE_HW[1] // 8))
         label = blocks.repeat(8, axis=0).repeat(8, axis=1)
-        image = colours_C3[label] + draws.integers(-20, 21, (*SIZE_HW, 3))
+        image = colours_C3[label] + generator.integers(-20, 21, (*SIZE_HW, 3))
         made.append((image.clip(0, 255).astype(np.uint8), label.astype(np.uint8)))
     return made
 
@@ -60,7 +60,7 @@ def train(
         model,
         pairs(),
         TrainingConfig(**settings),
-        moment=Moment(0, round_, 9, "car"),
+        context=RoundContext(0, round_, 9, "car"),
         size_hw=SIZE_HW,
         hardware=hardware,
         optimiser_state=kept,
@@ -161,9 +161,9 @@ def test_a_real_network_trains_to_the_same_bits(precision: str) -> None:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_are_those_of_a_cpu(name: str, weighted: bool) -> None:
-    draws = rng.torch_generator(0, purpose="gpu-losses")
-    logits_NChw = torch.randn(2, CLASSES, 16, 24, generator=draws)
-    labels_NHW = torch.randint(0, CLASSES, (2, *SIZE_HW), generator=draws, dtype=torch.uint8)
+    generator = rng.torch_generator(0, purpose="gpu-losses")
+    logits_NChw = torch.randn(2, CLASSES, 16, 24, generator=generator)
+    labels_NHW = torch.randint(0, CLASSES, (2, *SIZE_HW), generator=generator, dtype=torch.uint8)
     labels_NHW[:, :9] = 255
     class_weights_C = torch.linspace(0.5, 2, CLASSES) if weighted else None
     results = []

@@ -18,12 +18,12 @@ from fleetseg.learning.losses import build_loss
 def batch(
     seed: int, n: int, c: int, small: tuple[int, int], full: tuple[int, int], ignored: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    draws = torch.Generator().manual_seed(seed)
-    logits_NChw = 3 * torch.randn(n, c, *small, generator=draws)
-    labels_NHW = torch.randint(0, c, (n, *full), generator=draws)
-    labels_NHW[torch.rand(n, *full, generator=draws) < ignored] = IGNORE
+    generator = torch.Generator().manual_seed(seed)
+    logits_NChw = 3 * torch.randn(n, c, *small, generator=generator)
+    labels_NHW = torch.randint(0, c, (n, *full), generator=generator)
+    labels_NHW[torch.rand(n, *full, generator=generator) < ignored] = IGNORE
     labels_NHW[0, 0, 0] = 0
-    return logits_NChw.requires_grad_(), labels_NHW, 0.1 + torch.rand(c, generator=draws)
+    return logits_NChw.requires_grad_(), labels_NHW, 0.1 + torch.rand(c, generator=generator)
 
 
 def torchs(logits_NChw: Tensor, labels_NHW: Tensor, weights_C: Tensor | None) -> Tensor:

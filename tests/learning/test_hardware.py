@@ -183,10 +183,10 @@ def test_inference_is_in_the_format_of_training() -> None:
 def test_one_process_for_each_gpu(
     device: str, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fleetseg import runner
-    from fleetseg.console.running import lanes
+    from fleetseg.console.run import concurrency
     from fleetseg.experiment_file import make_experiment
-    from fleetseg.own_study import study_of_pairs
+    from fleetseg.own_data import fleet_data_of_pairs
+    from fleetseg.runs import run as runner
 
     pretend_mps(monkeypatch, 14)
     pretend_cuda(monkeypatch, (8, 0), (8, 0))
@@ -196,7 +196,7 @@ def test_one_process_for_each_gpu(
     experiment = make_experiment({"engine": {"kind": "workers", "device": device}})
     pair = (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
     cars = {f"car-{i}": [pair] for i in range(20)}
-    study = study_of_pairs(experiment, label_space("camvid11"), cars, {})
+    fleet_data = fleet_data_of_pairs(experiment, label_space("camvid11"), cars, {})
     hardware = resolve(device, "auto")
-    assert runner.num_workers(experiment, study, hardware) == processes
-    assert lanes(experiment) == processes
+    assert runner.num_workers(experiment, fleet_data, hardware) == processes
+    assert concurrency(experiment) == processes

@@ -12,7 +12,7 @@ from torch import nn
 from fleetseg.config import TrainingConfig
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.local import (
-    Moment,
+    RoundContext,
     batches,
     num_steps,
     read_moments,
@@ -28,10 +28,10 @@ PLAIN = {"scale": (1.0, 1.0), "flip": False, "colour_jitter": 0.0, "schedule": "
 
 
 def pairs(count: int, label: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
-    draws = np.random.Generator(np.random.Philox(count))
+    generator = np.random.Generator(np.random.Philox(count))
     return [
         (
-            draws.integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8),
+            generator.integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8),
             np.full(SIZE_HW, label, dtype=np.uint8),
         )
         for _ in range(count)
@@ -45,9 +45,9 @@ def network() -> nn.Module:
                                   nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(4, 3, 1)), 3)  # fmt: skip
 
 
-def weights_after(training: TrainingConfig, moment: Moment, count: int = 5) -> torch.Tensor:
+def weights_after(training: TrainingConfig, context: RoundContext, count: int = 5) -> torch.Tensor:
     model = network()
-    train_locally(model, pairs(count), training, moment=moment, size_hw=SIZE_HW, hardware=CPU)
+    train_locally(model, pairs(count), training, context=context, size_hw=SIZE_HW, hardware=CPU)
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
@@ -55,7 +55,7 @@ def weights_after(training: TrainingConfig, moment: Moment, count: int = 5) -> t
 def test_an_epoch_takes_every_image_once(count: int, size: int, round_: int) -> None:
     training = TrainingConfig(batch_size=size)
     steps = num_steps(count, training)
-    source = batches(count, training, Moment(0, round_, 5, "car"))
+    source = batches(count, training, RoundContext(0, round_, 5, "car"))
     epoch = [next(source) for _ in range(steps)]
     taken = sorted(np.concatenate(epoch).tolist())
     assert taken == ([0, 0] if count == 1 else list(range(count)))
@@ -77,7 +77,7 @@ def test_counted_steps_take_all_images_evenly(
     training = TrainingConfig(batch_size=size, local_steps=steps)
     seen_N = np.zeros(count, dtype=np.int64)
     for round_ in range(1, rounds + 1):
-        source = batches(count, training, Moment(0, round_, rounds, "car"))
+        source = batches(count, training, RoundContext(0, round_, rounds, "car"))
         for _ in range(steps):
             np.add.at(seen_N, next(source), 1)
     assert seen_N.max() - seen_N.min() <= 1
@@ -88,7 +88,7 @@ def test_order_differs_by_round_epoch_and_client() -> None:
     training = TrainingConfig(batch_size=20)
 
     def order(round_: int, client: str, epoch: int) -> tuple[int, ...]:
-        source = batches(20, training, Moment(0, round_, 9, client))
+        source = batches(20, training, RoundContext(0, round_, 9, client))
         return tuple([next(source) for _ in range(epoch + 1)][-1].tolist())
 
     orders = [order(r, c, e) for r in (1, 2) for c in ("a", "b") for e in (0, 1)]
@@ -98,16 +98,20 @@ def test_order_differs_by_round_epoch_and_client() -> None:
 
 def test_training_is_a_pure_function_of_its_moment() -> None:
     training = TrainingConfig(batch_size=2)
-    first = weights_after(training, Moment(0, 1, 4, "a"))
+    first = weights_after(training, RoundContext(0, 1, 4, "a"))
     torch.rand(7)  # moves the global generator, which must not matter
-    assert torch.equal(first, weights_after(training, Moment(0, 1, 4, "a")))
-    for other in (Moment(1, 1, 4, "a"), Moment(0, 2, 4, "a"), Moment(0, 1, 4, "b")):
+    assert torch.equal(first, weights_after(training, RoundContext(0, 1, 4, "a")))
+    for other in (
+        RoundContext(1, 1, 4, "a"),
+        RoundContext(0, 2, 4, "a"),
+        RoundContext(0, 1, 4, "b"),
+    ):
         assert not torch.equal(first, weights_after(training, other))
 
 
 def test_training_leaves_the_global_generator_alone() -> None:
     before = torch.default_generator.get_state()
-    weights_after(TrainingConfig(batch_size=2), Moment(0, 1, 4, "a"))
+    weights_after(TrainingConfig(batch_size=2), RoundContext(0, 1, 4, "a"))
     assert torch.equal(before, torch.default_generator.get_state())
 
 
@@ -117,7 +121,9 @@ def test_one_step_is_the_optimiser_s() -> None:
     data = pairs(3)
     model, twin = (wrap(nn.Conv2d(3, 3, 1, bias=False), 3) for _ in range(2))
     twin.load_state_dict(model.state_dict())
-    train_locally(model, data, training, moment=Moment(0, 1, 1, "c"), size_hw=SIZE_HW, hardware=CPU)
+    train_locally(
+        model, data, training, context=RoundContext(0, 1, 1, "c"), size_hw=SIZE_HW, hardware=CPU
+    )
     images = torch.stack([torch.from_numpy(i).permute(2, 0, 1).float() / 255 for i, _ in data])
     labels = torch.stack([torch.from_numpy(lab).long() for _, lab in data])
     twin.train()
@@ -133,8 +139,8 @@ def test_learning_rate_follows_global_rounds() -> None:
         batch_size=8, lr=0.1, schedule="poly", scale=(1, 1), flip=False, colour_jitter=0.0
     )
     start = torch.cat([p.detach().flatten() for p in network().parameters()])
-    early = (weights_after(training, Moment(0, 1, 10, "a")) - start).norm()
-    late = (weights_after(training, Moment(0, 10, 10, "a")) - start).norm()
+    early = (weights_after(training, RoundContext(0, 1, 10, "a")) - start).norm()
+    late = (weights_after(training, RoundContext(0, 10, 10, "a")) - start).norm()
     assert late < 0.3 * early
 
 
@@ -145,7 +151,7 @@ def test_all_ignored_takes_no_step() -> None:
         model,
         pairs(4, label=255),
         TrainingConfig(batch_size=2),
-        moment=Moment(0, 1, 1, "c"),
+        context=RoundContext(0, 1, 1, "c"),
         size_hw=SIZE_HW,
         hardware=CPU,
     )
@@ -158,7 +164,7 @@ def test_one_image_trains_with_batch_norm() -> None:
         network(),
         pairs(1),
         TrainingConfig(batch_size=4),
-        moment=Moment(0, 1, 1, "c"),
+        context=RoundContext(0, 1, 1, "c"),
         size_hw=SIZE_HW,
         hardware=CPU,
     )
@@ -191,7 +197,7 @@ def test_moments_survive_the_way_to_disk(optimiser: str) -> None:
 
 def test_fixed_norms_keep_their_statistics_and_use_them() -> None:
     """FixBN: late rounds normalise by the running statistics, exactly as at test time."""
-    fixed = TrainingConfig(batch_size=8, fix_norms_after=0.5, **PLAIN)
+    fixed = TrainingConfig(batch_size=8, freeze_bn_after=0.5, **PLAIN)
     early, late, free = (network() for _ in range(3))
     for model, training, round_ in (
         (early, fixed, 2),
@@ -202,7 +208,7 @@ def test_fixed_norms_keep_their_statistics_and_use_them() -> None:
             model,
             pairs(5),
             training,
-            moment=Moment(0, round_, 4, "c"),
+            context=RoundContext(0, round_, 4, "c"),
             size_hw=SIZE_HW,
             hardware=CPU,
         )
@@ -215,20 +221,24 @@ def test_fixed_norms_keep_their_statistics_and_use_them() -> None:
     assert not torch.equal(gain, torch.ones_like(gain))
     assert not torch.equal(bias, torch.zeros_like(bias))
     # The same model in an early round again: the statistics move.
-    train_locally(late, pairs(5), fixed, moment=Moment(0, 1, 4, "c"), size_hw=SIZE_HW, hardware=CPU)
+    train_locally(
+        late, pairs(5), fixed, context=RoundContext(0, 1, 4, "c"), size_hw=SIZE_HW, hardware=CPU
+    )
     assert not torch.equal(late.state_dict()[norm], start)
 
 
 def test_a_step_with_fixed_norms_is_the_step_of_test_time() -> None:
     training = TrainingConfig(
-        batch_size=8, lr=0.1, weight_decay=0.0, momentum=0.0, fix_norms_after=0.0, **PLAIN
+        batch_size=8, lr=0.1, weight_decay=0.0, momentum=0.0, freeze_bn_after=0.0, **PLAIN
     )
     data = pairs(3)
     model, twin = (wrap(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)), 3) for _ in range(2))
     model.net[1].running_mean.fill_(0.3)
     model.net[1].running_var.fill_(0.2)
     twin.load_state_dict(model.state_dict())
-    train_locally(model, data, training, moment=Moment(0, 1, 1, "c"), size_hw=SIZE_HW, hardware=CPU)
+    train_locally(
+        model, data, training, context=RoundContext(0, 1, 1, "c"), size_hw=SIZE_HW, hardware=CPU
+    )
     images = torch.stack([torch.from_numpy(i).permute(2, 0, 1).float() / 255 for i, _ in data])
     labels = torch.stack([torch.from_numpy(lab).long() for _, lab in data])
     twin.eval()

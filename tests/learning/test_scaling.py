@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fleetseg import rng
 from fleetseg.config import TrainingConfig
 from fleetseg.learning.hardware import Hardware
-from fleetseg.learning.local import LocalResult, Moment, train_locally
+from fleetseg.learning.local import LocalResult, RoundContext, train_locally
 from fleetseg.learning.parameters import build_optimiser
 from fleetseg.learning.scaling import LossScale, take_step
 from fleetseg.models.build import wrap
@@ -58,9 +58,12 @@ def steepness(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def pairs() -> list[tuple[np.ndarray, np.ndarray]]:
-    draws = rng.generator(0, purpose="pairs")
+    generator = rng.generator(0, purpose="pairs")
     return [
-        (draws.integers(0, 256, (*SIZE_HW, 3), np.uint8), draws.integers(0, 2, SIZE_HW, np.uint8))
+        (
+            generator.integers(0, 256, (*SIZE_HW, 3), np.uint8),
+            generator.integers(0, 2, SIZE_HW, np.uint8),
+        )
         for _ in range(4)
     ]
 
@@ -76,7 +79,7 @@ def train(
         model,
         pairs(),
         TrainingConfig(batch_size=2, scale=(1, 1), lr=1e-3, **training),
-        moment=Moment(0, round_, 9, "car"),
+        context=RoundContext(0, round_, 9, "car"),
         size_hw=SIZE_HW,
         hardware=hardware,
         optimiser_state=kept,

@@ -78,9 +78,9 @@ def test_conv_bn_keeps_size_for_odd_kernels_and_dilation() -> None:
 def test_training_in_bf16_stays_finite() -> None:
     """torch's own bf16 backward pass of depthwise layers gave weight gradients of 1e31 here."""
     from fleetseg.config import TrainingConfig
-    from fleetseg.data.synthetic import paint
+    from fleetseg.data.synthetic.source import paint
     from fleetseg.learning.hardware import Hardware, threads
-    from fleetseg.learning.local import Moment, train_locally
+    from fleetseg.learning.local import RoundContext, train_locally
     from fleetseg.models.build import build_model
 
     pairs = [paint(0, "train", "amber", "day", frame) for frame in range(12)]
@@ -90,7 +90,7 @@ def test_training_in_bf16_stays_finite() -> None:
             model,
             pairs,
             TrainingConfig(batch_size=8, scale=(1.0, 1.0), flip=False, colour_jitter=0.0),
-            moment=Moment(0, 1, 2, "car"),
+            context=RoundContext(0, 1, 2, "car"),
             size_hw=(192, 256),
             hardware=Hardware(torch.device("cpu"), "bf16"),
         )

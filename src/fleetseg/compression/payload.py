@@ -76,7 +76,7 @@ class Plan:
         return np.diff(np.searchsorted(positions, np.append(self.groups_G, ends[-1:])))
 
 
-def encode(change: ModelState, plan: Plan, draws: np.random.Generator) -> bytes:
+def encode(change: ModelState, plan: Plan, generator: np.random.Generator) -> bytes:
     """Write a change of the model in `plan.num_bytes` bytes."""
     num, codec = plan.layout.num_trainable, plan.codec
     values_F = change.values_F.numpy()
@@ -88,7 +88,7 @@ def encode(change: ModelState, plan: Plan, draws: np.random.Generator) -> bytes:
     if codec.format in quantise.LEVELS:
         levels = quantise.LEVELS[codec.format]
         codes_V, arrays["scales"] = quantise.to_integers(
-            sent_V, plan.sizes_G(positions), levels, draws
+            sent_V, plan.sizes_G(positions), levels, generator
         )
         arrays["values"] = codes_V if codec.format == "int8" else quantise.to_nibbles(codes_V)
     elif codec.format == "fp16":

@@ -20,7 +20,7 @@ LEVELS = {"int8": 127, "int4": 7}
 
 
 def to_integers(
-    values_V: Floats, sizes_G: npt.NDArray[np.int64], levels: int, draws: np.random.Generator
+    values_V: Floats, sizes_G: npt.NDArray[np.int64], levels: int, generator: np.random.Generator
 ) -> tuple[Codes, Floats]:
     """Round to integers in -levels..levels; returns (codes_V, scales_G).
 
@@ -38,7 +38,7 @@ def to_integers(
     work_V = np.repeat(inverse_G, sizes_G)
     with np.errstate(invalid="ignore", over="ignore"):
         work_V *= values_V
-        work_V += draws.random(values_V.size, dtype=np.float32)
+        work_V += generator.random(values_V.size, dtype=np.float32)
         np.floor(work_V, out=work_V)
         np.clip(work_V, -levels, levels, out=work_V)
         codes_V = work_V.astype(np.int8)

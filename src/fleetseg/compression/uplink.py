@@ -18,7 +18,7 @@ from fleetseg.compression.codec import Codec
 from fleetseg.compression.payload import Plan, decode, encode
 from fleetseg.errors import MissingExtra, UpdateRejected
 from fleetseg.federation.aggregate import MAX_VALUE
-from fleetseg.federation.client_state import ClientMemory
+from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.federation.messages import Update
 from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.federation.wire import checked_update_meta, update_meta
@@ -37,7 +37,7 @@ class Uplink:
     codec: Codec
     layout: Layout
     seed: int
-    memory: ClientMemory  # of the vehicle; holds what top-k left out
+    memory: ClientStateStore  # of the vehicle; holds what top-k left out
     max_norm: float = 0.0  # L2, as the server checks it; 0 = it does not
 
     @property
@@ -62,8 +62,8 @@ class Uplink:
         change = update.change
         if self.codec.share < 1:
             change = self._with_residual(change, update)
-        draws = rng.generator(self.seed, update.round, update.client_id, "quantise")
-        payload = encode(change, self.plan, draws)
+        generator = rng.generator(self.seed, update.round, update.client_id, "quantise")
+        payload = encode(change, self.plan, generator)
         if self.codec.share < 1:
             self._keep_residual(change, payload, update)
         header = self._header(update)

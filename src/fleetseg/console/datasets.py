@@ -12,10 +12,11 @@ from pathlib import Path
 import typer
 from rich.text import Text
 
+from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import Experiment, SourceConfig
 from fleetseg.console import count, say, stderr_console, stdout_console
-from fleetseg.console.reading import reading
-from fleetseg.console.tables import Holding, holdings_table
+from fleetseg.console.progress import reading
+from fleetseg.console.tables import ClientSummary, clients_table
 from fleetseg.data.check import (
     CheckReport,
     check,
@@ -25,9 +26,8 @@ from fleetseg.data.check import (
     shared_sequences,
 )
 from fleetseg.data.sources import SPLITS, open_source
-from fleetseg.data.synthetic import open_synthetic, write_dataset
+from fleetseg.data.synthetic.source import open_synthetic, write_dataset
 from fleetseg.errors import ConfigError, DataError, unknown_name
-from fleetseg.study import Study, prepare
 
 _BAD_LISTED = 10
 
@@ -113,39 +113,39 @@ def partition_and_show(experiment: Experiment, out: Path | None, *, as_json: boo
         LeakError: a sample stands on two sides.
     """
     with reading(stderr_console(), quiet=as_json) as progress:
-        study = prepare(experiment, progress)
-    assert study.manifest is not None
+        fleet_data = open_fleet_data(experiment, progress)
+    assert fleet_data.manifest is not None
     if out is not None:
-        study.manifest.write(out)
-    holdings = [_holding(name, study) for name in sorted(study.clients)]
+        fleet_data.manifest.write(out)
+    clients = [_client_summary(name, fleet_data) for name in sorted(fleet_data.clients)]
     if as_json:
-        typer.echo(json.dumps(_as_json(holdings, study, out)))
+        typer.echo(json.dumps(_as_json(clients, fleet_data, out)))
         return
-    console, space = stdout_console(), study.space
-    console.print(holdings_table(holdings, space))
+    console, space = stdout_console(), fleet_data.space
+    console.print(clients_table(clients, space))
     console.print()
     say(console, _legend(space.classes, space.colours))
-    for part in study.evaluation:
+    for part in fleet_data.evaluation:
         say(console, f"evaluation on {part.name}: {count(len(part.scored), 'image')}")
-    many = len(study.bad) - _BAD_LISTED
-    for note in study.notes[: -many if many > 0 else None]:  # bad samples come last
+    many = len(fleet_data.bad) - _BAD_LISTED
+    for note in fleet_data.notes[: -many if many > 0 else None]:  # bad samples come last
         console.print(Text(f"note: {note}", "yellow"))
     if many > 0:
         say(console, f"and {count(many, 'more bad sample')}: see fleetseg data check", "yellow")
-    images = sum(h.images for h in holdings)
-    say(console, f"{count(len(holdings), 'vehicle')}, {count(images, 'usable image')}, no leaks")
+    images = sum(h.images for h in clients)
+    say(console, f"{count(len(clients), 'vehicle')}, {count(images, 'usable image')}, no leaks")
     if out is not None:
-        say(console, f"manifest in {out}, sha256 {study.manifest.digest}")
+        say(console, f"manifest in {out}, sha256 {fleet_data.manifest.digest}")
 
 
-def _holding(name: str, study: Study) -> Holding:
-    assert study.manifest is not None
-    client, enrolment = study.clients[name], study.clients[name].enrolment
-    return Holding(
+def _client_summary(name: str, fleet_data: FleetData) -> ClientSummary:
+    assert fleet_data.manifest is not None
+    client, enrolment = fleet_data.clients[name], fleet_data.clients[name].enrolment
+    return ClientSummary(
         client=name,
         images=enrolment.num_images,
-        unusable=len(study.manifest.clients[name]) - enrolment.num_images,
-        held_out=len(study.manifest.held_out.get(name, ())),
+        unusable=len(fleet_data.manifest.clients[name]) - enrolment.num_images,
+        held_out=len(fleet_data.manifest.held_out.get(name, ())),
         domains=tuple(sorted(client.train_domains or ())),
         pixels=enrolment.num_pixels,
         histogram_C=enrolment.histogram_C,
@@ -153,14 +153,16 @@ def _holding(name: str, study: Study) -> Holding:
     )
 
 
-def _as_json(holdings: Sequence[Holding], study: Study, out: Path | None) -> dict[str, object]:
-    assert study.manifest is not None
+def _as_json(
+    clients: Sequence[ClientSummary], fleet_data: FleetData, out: Path | None
+) -> dict[str, object]:
+    assert fleet_data.manifest is not None
     return {
-        "clients": [dataclasses.asdict(holding) for holding in holdings],
-        "classes": list(study.space.classes),
-        "evaluation": {part.name: len(part.scored) for part in study.evaluation},
-        "notes": list(study.notes),
-        "manifest_sha256": study.manifest.digest,
+        "clients": [dataclasses.asdict(client) for client in clients],
+        "classes": list(fleet_data.space.classes),
+        "evaluation": {part.name: len(part.scored) for part in fleet_data.evaluation},
+        "notes": list(fleet_data.notes),
+        "manifest_sha256": fleet_data.manifest.digest,
         "manifest": None if out is None else str(out),
     }
 

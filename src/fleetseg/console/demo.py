@@ -13,25 +13,25 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from fleetseg import baselines
+from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import Experiment
 from fleetseg.console import INTERRUPTED, clock, ratio, say, stderr_console, stdout_console
-from fleetseg.console.ending import local_row, run_row
-from fleetseg.console.interrupts import interruptible
 from fleetseg.console.live import watching
-from fleetseg.console.reading import reading
-from fleetseg.console.running import asked_words, fleet_words, lanes, style_of
+from fleetseg.console.progress import reading
+from fleetseg.console.run import asked_words, concurrency, fleet_words, output_style
+from fleetseg.console.signals import interruptible
+from fleetseg.console.summary import local_row, run_row
 from fleetseg.console.tables import comparison_table, score_lines
 from fleetseg.errors import CheckpointError
 from fleetseg.evaluation.pictures import Row as Frame
 from fleetseg.evaluation.pictures import contact_sheet
 from fleetseg.evaluation.predict import predict
 from fleetseg.experiment_file import make_experiment
-from fleetseg.federation.ownership import new_run_folder, owning
 from fleetseg.federation.rounds import Watcher
-from fleetseg.federation.runfolder import has_run
-from fleetseg.runner import Run, run_study
-from fleetseg.study import Study, prepare
+from fleetseg.runs import baselines
+from fleetseg.runs.folder import has_run
+from fleetseg.runs.lock import new_run_folder, owning
+from fleetseg.runs.run import Run, run_experiment
 
 CITIES = ["amber", "birch", "coral", "delta"]
 CONDITIONS = ["day", "rain"]
@@ -47,7 +47,7 @@ FIELDS: dict[str, Any] = {
     "training": {
         "optimiser": "adamw",
         "lr": 7e-3,
-        "fix_norms_after": 0.6,
+        "freeze_bn_after": 0.6,
         "weight_decay": 0.01,
         "optimiser_state": "kept",
         "batch_size": 4,
@@ -68,7 +68,7 @@ STORY = (
     "round it trains the shared model on them and sends back only how the weights changed, and "
     "the server averages the changes. All models are scored on the same unseen drives."
 )
-HURRIED = (
+CUT_SHORT = (
     "This machine is slow or busy: runs were cut short to end in three minutes, and the figures "
     "are lower than they could be."
 )
@@ -88,14 +88,14 @@ class _Stage:
     folder: Path
 
     def watch(
-        self, experiment: Experiment, title: str, lanes_: int
+        self, experiment: Experiment, title: str, concurrency_: int
     ) -> AbstractContextManager[Watcher]:
         return watching(
-            style_of(self.console, as_json=False, quiet=False),
+            output_style(self.console, as_json=False, quiet=False),
             self.console,
             title=lambda: title,
             total_rounds=experiment.federation.rounds,
-            lanes=lanes_,
+            concurrency=concurrency_,
         )
 
     def head(self, text: str) -> None:
@@ -118,11 +118,13 @@ def run_demo(out: Path | None, fields: Mapping[str, Any] = FIELDS) -> int:
     stage = _Stage(stdout_console(), folder)
     with interruptible(), owning(folder):
         try:
-            experiment, study = _introduce(stage, fields)
-            federated = _federated(stage, experiment, study)
-            centralised = _centralised(stage, _at_equal_images(experiment, study, federated), study)
-            alone = _alone(stage, experiment, study)
-            _compare(stage, federated, centralised, alone, study)
+            experiment, fleet_data = _introduce(stage, fields)
+            federated = _federated(stage, experiment, fleet_data)
+            centralised = _centralised(
+                stage, _at_equal_images(experiment, fleet_data, federated), fleet_data
+            )
+            alone = _alone(stage, experiment, fleet_data)
+            _compare(stage, federated, centralised, alone, fleet_data)
         except (KeyboardInterrupt, _Interrupted):
             say(stderr_console(), f"interrupted; what was done so far is in {folder}")
             return INTERRUPTED
@@ -130,55 +132,57 @@ def run_demo(out: Path | None, fields: Mapping[str, Any] = FIELDS) -> int:
     return 0
 
 
-def _introduce(stage: _Stage, fields: Mapping[str, Any]) -> tuple[Experiment, Study]:
+def _introduce(stage: _Stage, fields: Mapping[str, Any]) -> tuple[Experiment, FleetData]:
     experiment = make_experiment(fields)
     say(stage.console, Text("fleetseg demo: a fleet learns to see the street", "bold"))
     stage.console.print(Text(STORY))
     with reading(stderr_console(), verb="painting") as progress:
-        study = prepare(experiment, progress)
-    return experiment, study
+        fleet_data = open_fleet_data(experiment, progress)
+    return experiment, fleet_data
 
 
-def _federated(stage: _Stage, experiment: Experiment, study: Study) -> Run:
+def _federated(stage: _Stage, experiment: Experiment, fleet_data: FleetData) -> Run:
     stage.head("1  federated: the pictures stay in the vehicles")
-    assert study.manifest is not None
-    asked = asked_words(experiment.federation.cohort, len(study.clients))
-    title = f"{fleet_words(study.manifest)} · {asked} · {experiment.model.name}"
-    with stage.watch(experiment, title, lanes(experiment)) as watcher:
-        return _whole(run_study(experiment, study, stage.folder / "federated", watcher=watcher))
+    assert fleet_data.manifest is not None
+    asked = asked_words(experiment.federation.cohort, len(fleet_data.clients))
+    title = f"{fleet_words(fleet_data.manifest)} · {asked} · {experiment.model.name}"
+    with stage.watch(experiment, title, concurrency(experiment)) as watcher:
+        return _whole(
+            run_experiment(experiment, fleet_data, stage.folder / "federated", watcher=watcher)
+        )
 
 
-def _at_equal_images(experiment: Experiment, study: Study, federated: Run) -> Experiment:
+def _at_equal_images(experiment: Experiment, fleet_data: FleetData, federated: Run) -> Experiment:
     """Give the centralised run the images that the federated one saw, even if it was cut short."""
     seen = sum(record["images_seen"] for record in federated.records)
-    share = seen / baselines.federated_images(experiment, study)
+    share = seen / baselines.federated_images(experiment, fleet_data)
     baseline = experiment.baseline.model_copy(update={"images_share": share})
     return experiment.model_copy(update={"baseline": baseline})
 
 
-def _centralised(stage: _Stage, experiment: Experiment, study: Study) -> Run:
+def _centralised(stage: _Stage, experiment: Experiment, fleet_data: FleetData) -> Run:
     stage.head("2  centralised: all pictures in one place, as many of them seen")
-    pooled, one = baselines.centralised(experiment, study)
+    pooled, one = baselines.centralised(experiment, fleet_data)
     with stage.watch(pooled, f"all pictures pooled · {experiment.model.name}", 1) as watcher:
-        return _whole(run_study(pooled, one, stage.folder / "centralised", watcher=watcher))
+        return _whole(run_experiment(pooled, one, stage.folder / "centralised", watcher=watcher))
 
 
-def _alone(stage: _Stage, experiment: Experiment, study: Study) -> dict[str, Run]:
-    chosen = spread(list(study.clients), ALONE)
-    fleet = len(study.clients)
+def _alone(stage: _Stage, experiment: Experiment, fleet_data: FleetData) -> dict[str, Run]:
+    chosen = spread(list(fleet_data.clients), ALONE)
+    fleet = len(fleet_data.clients)
     stage.head(f"3  local only: {len(chosen)} of the {fleet} vehicles, each on its own")
     runs = {}
-    for name, alone, own in _only(chosen, baselines.local_only(experiment, study)):
+    for name, alone, own in _only(chosen, baselines.local_only(experiment, fleet_data)):
         # Nobody needs to see these rounds one by one.
-        run = _whole(run_study(alone, own, stage.folder / "local" / name))
+        run = _whole(run_experiment(alone, own, stage.folder / "local" / name))
         runs[name] = run
         say(stage.console, f"{name:<24} mIoU {ratio(run.miou)}  in {clock(run.seconds)}")
     return runs
 
 
 def _only(
-    chosen: list[str], runs: Iterator[tuple[str, Experiment, Study]]
-) -> Iterator[tuple[str, Experiment, Study]]:
+    chosen: list[str], runs: Iterator[tuple[str, Experiment, FleetData]]
+) -> Iterator[tuple[str, Experiment, FleetData]]:
     return (run for run in runs if run[0] in chosen)
 
 
@@ -199,7 +203,7 @@ def spread(names: list[str], wished: int) -> list[str]:
 
 
 def _compare(
-    stage: _Stage, federated: Run, centralised: Run, alone: dict[str, Run], study: Study
+    stage: _Stage, federated: Run, centralised: Run, alone: dict[str, Run], fleet_data: FleetData
 ) -> None:
     stage.head("the three compared, on the same unseen drives")
     rows = [
@@ -209,24 +213,26 @@ def _compare(
     ]
     stage.console.print(comparison_table(rows))
     stage.console.print()
-    for line in score_lines(federated.scores, study.space.critical)[:1]:
+    for line in score_lines(federated.scores, fleet_data.space.critical)[:1]:
         stage.console.print(Text(line, "dim"))
     if "time" in (federated.reason, centralised.reason):
-        stage.console.print(Text(HURRIED, "yellow"))
+        stage.console.print(Text(CUT_SHORT, "yellow"))
     stage.console.print()
-    if study.evaluation:
+    if fleet_data.evaluation:
         best = max(alone, key=lambda name: alone[name].miou or 0.0)
         models = {f"alone: {best}": alone[best], "federated": federated, "centralised": centralised}
         picture = stage.folder / "predictions.png"
-        draw_predictions(models, study, picture)
+        draw_predictions(models, fleet_data, picture)
         say(stage.console, f"pictures     {picture}")
     say(stage.console, f"run folders  {', '.join(str(r.folder) for r in (federated, centralised))}")
     say(stage.console, f"the model    {federated.folder / 'model' / 'model.safetensors'}")
 
 
-def draw_predictions(runs: Mapping[str, Run], study: Study, path: Path, frames: int = 4) -> None:
+def draw_predictions(
+    runs: Mapping[str, Run], fleet_data: FleetData, path: Path, frames: int = 4
+) -> None:
     """Write test frames of several domains with truth and each run's prediction beside them."""
-    part = study.evaluation[0]
+    part = fleet_data.evaluation[0]
     first_of = {domain: i for i, domain in reversed(list(enumerate(part.scored.domains)))}
     chosen = spread(sorted(first_of), frames)
     models = {name: run.model() for name, run in runs.items()}
@@ -236,4 +242,4 @@ def draw_predictions(runs: Mapping[str, Run], study: Study, path: Path, frames: 
         size_hw = (label_HW.shape[0], label_HW.shape[1])
         preds = {name: predict(m, image_HWC[None], size_hw)[0] for name, m in models.items()}
         rows.append((image_HWC, label_HW, preds))
-    contact_sheet(rows, chosen, study.space).save(path)
+    contact_sheet(rows, chosen, fleet_data.space).save(path)

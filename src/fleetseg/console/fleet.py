@@ -19,13 +19,12 @@ from rich.text import Text
 
 from fleetseg.config import SourceConfig
 from fleetseg.console import INTERRUPTED, count, say, stderr_console, stdout_console
-from fleetseg.console import options as o
 from fleetseg.console.tables import class_bars, class_shares, name_cell, plain_table
 from fleetseg.data.labels import LABEL_SPACES
 from fleetseg.data.sources import SOURCES, SPLITS
 from fleetseg.errors import ConfigError, FleetSegError, FolderInUse, unknown_name
 from fleetseg.hosts import given_path
-from fleetseg.texts import plain
+from fleetseg.text import names, plain
 
 _ONLINE_S = 25.0
 _MACHINE = ("machine", "device", "precision")
@@ -33,7 +32,7 @@ _MACHINE = ("machine", "device", "precision")
 
 def init_and_show(folder: Path, vehicles: str, host: str, port: int) -> None:
     """Make a fleet and say what comes next."""
-    from fleetseg.engines.nvflare.provision import create_fleet
+    from fleetseg.fleet.nvflare.provision import create_fleet
 
     fleet = create_fleet(folder, host, port, vehicle_names(vehicles))
     console, kits, quoted = stdout_console(), folder / "kits", shlex.quote(str(folder))
@@ -71,7 +70,7 @@ def vehicle_names(text: str) -> tuple[str, ...]:
         if not 1 <= number <= 10_000:
             raise ConfigError("--vehicles takes 1 to 10000, or names", got=text)
         return tuple(f"car-{k + 1}" for k in range(number))
-    named = o.names(text)
+    named = names(text)
     if not named:
         raise ConfigError("--vehicles takes 1 to 10000, or names", got=repr(text))
     return named
@@ -79,7 +78,7 @@ def vehicle_names(text: str) -> tuple[str, ...]:
 
 def add_and_show(folder: Path, vehicle: str) -> None:
     """Make one more kit."""
-    from fleetseg.engines.nvflare.provision import add_vehicle, read_fleet
+    from fleetseg.fleet.nvflare.provision import add_vehicle, read_fleet
 
     fleet = add_vehicle(read_fleet(folder), vehicle)
     console = stdout_console()
@@ -90,7 +89,7 @@ def add_and_show(folder: Path, vehicle: str) -> None:
 
 def revoke_and_show(folder: Path, vehicle: str) -> None:
     """Take a vehicle out of the fleet."""
-    from fleetseg.engines.nvflare.provision import read_fleet, revoke_vehicle
+    from fleetseg.fleet.nvflare.provision import read_fleet, revoke_vehicle
 
     fleet = revoke_vehicle(read_fleet(folder), vehicle)
     left = count(len(fleet.active), "vehicle")
@@ -100,8 +99,8 @@ def revoke_and_show(folder: Path, vehicle: str) -> None:
 
 def show_status(folder: Path, *, as_json: bool) -> None:
     """Show who is there, what they hold and when they were last seen."""
-    from fleetseg.engines.nvflare.provision import read_fleet
-    from fleetseg.engines.nvflare.serve import read_status
+    from fleetseg.fleet.nvflare.provision import read_fleet
+    from fleetseg.fleet.server.serve import read_status
 
     fleet = read_fleet(folder)
     status = read_status(fleet)
@@ -200,14 +199,14 @@ def start_client(
     split_file: Path | None,
     vehicles: Sequence[str],
 ) -> None:
-    """Check a vehicle's kit, data and connection, and become its keeper; does not return."""
-    from fleetseg.engines.nvflare.provision import require_nvflare
-    from fleetseg.engines.nvflare.vehicle import (
+    """Check a vehicle's kit, data and connection, and become its supervisor; does not return."""
+    from fleetseg.fleet.nvflare.kit import (
         check_certificate,
-        keeper_command,
         read_kit,
+        supervisor_command,
         wait_for_server,
     )
+    from fleetseg.fleet.nvflare.provision import require_nvflare
 
     require_nvflare()
     kit, console = read_kit(kit_folder), stdout_console()
@@ -215,23 +214,23 @@ def start_client(
     source = _source(kind, root, split, sequences)
     if split_file is not None and not split_file.exists():
         raise ConfigError("there is no such split file", where=split_file)
-    from fleetseg.engines.holdings import Holdings
+    from fleetseg.fleet.vehicle.site_data import SiteData
 
     kit.own.mkdir(parents=True, exist_ok=True)
-    holdings = Holdings(
+    site_data = SiteData(
         kit.name,
         (source,),
         "" if split_file is None else str(split_file.resolve()),
         tuple(vehicles),
     )
-    holdings.write(kit.own / "holdings.json")
+    site_data.write(kit.own / "site-data.json")
     where = f"server {kit.host}:{kit.port}"
     say(console, f"{kit.name}: {_found(source)}; {where}; certificate until {ends:%Y-%m-%d}")
     say(
         console, f"what leaves this vehicle is listed in {kit.own / 'logs' / 'egress.jsonl'}", "dim"
     )
     wait_for_server(kit, lambda text: say(console, text))
-    command = keeper_command(kit)
+    command = supervisor_command(kit)
     sys.stdout.flush()
     # This process has loaded much that an idle vehicle does not need.
     os.execv(command[0], command)  # noqa: S606
@@ -267,10 +266,10 @@ def serve_and_show(
     quiet: bool,
 ) -> int:
     """Run as a fleet's server, show, and return the exit code."""
-    from fleetseg.console.interrupts import interruptible
-    from fleetseg.console.running import asked_words, style_of
-    from fleetseg.engines.nvflare.provision import read_fleet
+    from fleetseg.console.run import asked_words, output_style
+    from fleetseg.console.signals import interruptible
     from fleetseg.experiment_file import load_experiment
+    from fleetseg.fleet.nvflare.provision import read_fleet
 
     known, experiment = read_fleet(fleet), load_experiment(file, overrides)
     out = out or Path("runs") / experiment.name
@@ -278,7 +277,7 @@ def serve_and_show(
     words = ["fleetseg", "server", "--fleet", str(fleet), str(file)]
     words += [word for override in overrides for word in ("--set", override)]
     again = shlex.join([*words, "--resume", "--out", str(out)])
-    style = style_of(console, as_json=as_json, quiet=quiet)
+    style = output_style(console, as_json=as_json, quiet=quiet)
     asked = asked_words(experiment.federation.cohort, len(known.active))
     title = f"{experiment.name} · fleet of {count(len(known.active), 'vehicle')} · {asked} · "
     with interruptible():
@@ -308,9 +307,9 @@ def _serve(
     again: str,
 ) -> int:
     from fleetseg import api
-    from fleetseg.console.ending import exit_code, show_end
     from fleetseg.console.live import watching
-    from fleetseg.console.reading import reading
+    from fleetseg.console.progress import reading
+    from fleetseg.console.summary import exit_code, show_end
 
     with (
         reading(stderr_console(), quiet=style in ("json", "quiet")) as progress,
@@ -319,7 +318,7 @@ def _serve(
             console,
             title=lambda: title,
             total_rounds=experiment.federation.rounds,
-            lanes=len(fleet.active),
+            concurrency=len(fleet.active),
         ) as watcher,
     ):
         run = api.serve(

@@ -15,7 +15,7 @@ from fleetseg.hosts import allowed_cores, can_write, cpu_quota, home, open_files
 
 _FEW_FILES = 256  # a few workers and data sets, and the machine's own
 _LEAST_FILES = 64
-_ROOMY_GB = 2.0
+_MIN_FREE_GB = 2.0
 
 
 def cores() -> str:
@@ -105,12 +105,12 @@ def variables() -> Iterator[Finding]:
 
 def temporary() -> Iterator[Finding]:
     """Temporary files and sockets."""
-    from fleetseg.engines.link import private_folder
+    from fleetseg.fleet.sockets import private_directory
     from fleetseg.hosts import temporary_folder
 
     try:
         folder = temporary_folder()
-        private_folder().rmdir()
+        private_directory().rmdir()
     except (FleetSegError, OSError) as error:
         yield Finding("bad", "temporary", str(error))
         return
@@ -125,7 +125,7 @@ def temporary() -> Iterator[Finding]:
 
 def working_folder() -> Iterator[Finding]:
     """Whether runs can be written here, and owned by one process at a time."""
-    from fleetseg.federation.ownership import owning
+    from fleetseg.runs.lock import owning
 
     here = Path.cwd()
     try:
@@ -142,7 +142,7 @@ def working_folder() -> Iterator[Finding]:
     detail = f"{here / 'runs'}, {free_gb:.1f} GB free"
     if unlocked:
         detail += "; no locks on this file system: see to it that a run folder has one process"
-    verdict: Verdict = "note" if unlocked or free_gb < _ROOMY_GB else "ok"
+    verdict: Verdict = "note" if unlocked or free_gb < _MIN_FREE_GB else "ok"
     yield Finding(verdict, "runs", detail)
 
 

@@ -100,7 +100,7 @@ def watching(
     *,
     title: Callable[[], str],
     total_rounds: int,
-    lanes: int,
+    concurrency: int,
 ) -> Iterator[Watcher]:
     """Show a run on a console while the block lasts.
 
@@ -109,7 +109,7 @@ def watching(
         console: where.
         title: asked once the first round is open, when the run folder is there.
         total_rounds: after which the run ends at the latest.
-        lanes: how many vehicles train at the same time.
+        concurrency: how many vehicles train at the same time.
     """
     if style == "quiet":
         yield Watcher()
@@ -118,7 +118,7 @@ def watching(
     elif style == "plain":
         yield _PlainLines(console, title, total_rounds).watcher()
     else:
-        table = LiveTable(title, total_rounds, lanes, height=console.size.height)
+        table = LiveTable(title, total_rounds, concurrency, height=console.size.height)
         live = Live(table, console=console, refresh_per_second=4)
         try:
             yield table.watcher(on_start=live.start)
@@ -174,10 +174,10 @@ class LiveTable:
     """The last rounds as a table, and what is happening now below it; drawn again and again."""
 
     def __init__(
-        self, title: Callable[[], str], total_rounds: int, lanes: int, *, height: int = 24
+        self, title: Callable[[], str], total_rounds: int, concurrency: int, *, height: int = 24
     ) -> None:
         self._title_of, self._title = title, ""
-        self._total, self._lanes = total_rounds, lanes
+        self._total, self._concurrency = total_rounds, concurrency
         self._pace = Pace(total_rounds)
         self._rows: deque[RoundFacts] = deque(maxlen=max(3, min(_ROWS, height - _FRAME_LINES)))
         self._round, self._done = 0, 0
@@ -239,7 +239,7 @@ class LiveTable:
         grid.add_column(no_wrap=True)
         grid.add_column(no_wrap=True, overflow="ellipsis")
         # Clients are handed out in order, so the first of those not back are in training.
-        now = ", ".join(short_names(self._cohort, self._waiting[: self._lanes]))
+        now = ", ".join(short_names(self._cohort, self._waiting[: self._concurrency]))
         doing = f"training: {now}" if now else "scoring and saving"
         back = f"{len(self._cohort) - len(self._waiting)} of {count(len(self._cohort), 'vehicle')}"
         text = f"round {self._round} of {self._total}, {back} back, {doing}"

@@ -86,7 +86,7 @@ def domains_table(by_domain: Mapping[str, Mapping[str, Any]], head: str = "domai
 
 
 @dataclass(frozen=True)
-class Holding:
+class ClientSummary:
     """What one client holds, as `fleetseg partition` tells it."""
 
     client: str
@@ -99,25 +99,25 @@ class Holding:
     abstains: str
 
 
-def holdings_table(holdings: Sequence[Holding], space: LabelSpace) -> Table:
+def clients_table(clients: Sequence[ClientSummary], space: LabelSpace) -> Table:
     """List what the vehicles hold; the bars compare each class with the vehicle richest in it."""
     heads = ["vehicle", "images", "bad", "held out", "Mpx", "classes", "domains"]
-    if not any(h.held_out for h in holdings):
+    if not any(h.held_out for h in clients):
         heads.remove("held out")
     table = plain_table(*heads, left=("vehicle", "classes", "domains"))
-    shares_NC = [class_shares(h.histogram_C) for h in holdings]
+    shares_NC = [class_shares(h.histogram_C) for h in clients]
     most_C = [max(column) for column in zip(*shares_NC, strict=True)]
-    for holding, share_C in zip(holdings, shares_NC, strict=True):
+    for client, share_C in zip(clients, shares_NC, strict=True):
         cells: list[str | Text] = [
-            name_cell(holding.client, "dim" if holding.abstains else ""),
-            f"{holding.images:,}",
-            Text(str(holding.unusable), "yellow" if holding.unusable else "dim"),
-            f"{holding.pixels / 1e6:.2f}",
+            name_cell(client.client, "dim" if client.abstains else ""),
+            f"{client.images:,}",
+            Text(str(client.unusable), "yellow" if client.unusable else "dim"),
+            f"{client.pixels / 1e6:.2f}",
             class_bars(share_C, most_C, space),
-            name_cell(_few(holding.domains)),
+            name_cell(_few(client.domains)),
         ]
         if "held out" in heads:
-            cells.insert(3, str(holding.held_out))
+            cells.insert(3, str(client.held_out))
         table.add_row(*cells)
     return table
 
@@ -140,7 +140,7 @@ class Row:
     critical_miou: float | None
     images_seen: int | None
     steps: int | None  # gradient steps, all vehicles together
-    longest_steps: int | None  # gradient steps one after another
+    critical_path_steps: int | None  # gradient steps one after another
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
@@ -156,7 +156,7 @@ def comparison_table(rows: Sequence[Row]) -> Table:
             _figure(row.critical_miou, best_critical),
             _number(row.images_seen),
             _number(row.steps),
-            _number(row.longest_steps),
+            _number(row.critical_path_steps),
         )
     return table
 
@@ -176,7 +176,7 @@ def effort(records: Sequence[Mapping[str, Any]]) -> tuple[int, int, int]:
     return (
         sum(r["images_seen"] for r in records),
         sum(r["steps"] for r in records),
-        sum(r["longest_steps"] for r in records),
+        sum(r["critical_path_steps"] for r in records),
     )
 
 

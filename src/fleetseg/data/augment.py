@@ -42,12 +42,12 @@ class Augment:
         """Read the transform of an experiment; without a crop it is the working size."""
         return cls(training.crop or size_hw, training.scale, training.flip, training.colour_jitter)
 
-    def batch(self, pairs: Sequence[Pair], draws: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, pairs: Sequence[Pair], generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Transform samples into (images_NCHW float32 in [0, 1], labels_NHW uint8).
 
         Images are channels-last in memory.
         """
-        numbers_N8 = draws.random((len(pairs), 8))
+        numbers_N8 = generator.random((len(pairs), 8))
         images, labels = [], []
         for (image_HWC, label_HW), numbers_8 in zip(pairs, numbers_N8, strict=True):
             image, label = self._one(image_HWC, label_HW, numbers_8)

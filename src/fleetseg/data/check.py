@@ -28,12 +28,12 @@ from fleetseg.data.remarks import (
 )
 from fleetseg.data.sample import Image_HWC, Label_HW, Sample, Source
 from fleetseg.data.sources import LAYOUTS, SPLITS
-from fleetseg.data.sources.coding import shortened
 from fleetseg.data.sources.headers import Header, read_header
 from fleetseg.data.sources.indexing import wrong_layout
+from fleetseg.data.sources.label_encoding import shortened
 from fleetseg.data.sources.walking import on_disk, subfolders
 from fleetseg.errors import BadSample, DataError
-from fleetseg.texts import listing
+from fleetseg.text import listing
 
 Digests = tuple[str, str]  # SHA-256 of an image and of its label
 _LISTED = 10  # of alike faults

@@ -18,9 +18,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from fleetseg.data.arrays import ROUNDING, Raw, raw_image, to_ids, to_rgb
-from fleetseg.data.decoding import resized_image, resized_label
 from fleetseg.data.labels import IGNORE, LabelSpace
 from fleetseg.data.sample import Image_HWC, Label_HW
+from fleetseg.data.store.decoding import resized_image, resized_label
 from fleetseg.errors import ConfigError, DataError, FleetSegError
 
 IMAGE_KEYS = ("image", "img")

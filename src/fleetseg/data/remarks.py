@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleetseg.data.labels import IGNORE
-from fleetseg.data.sources.coding import shortened
+from fleetseg.data.sources.label_encoding import shortened
 
 DARK = 32
 """An image none of whose pixels is this bright is nearly black."""

@@ -1,4 +1,4 @@
-"""Why samples of a study cannot be used, in words: what is wrong with how many of them."""
+"""Why samples of a fleet cannot be used, in words: what is wrong with how many of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.remarks import class_remarks, reason
 from fleetseg.data.sample import Sample
-from fleetseg.data.store import Store
+from fleetseg.data.store.store import Store
 from fleetseg.errors import DataError
 
 

@@ -7,21 +7,21 @@ from functools import partial
 from typing import TypeVar
 
 from fleetseg.errors import DataError, OutOfMemory
-from fleetseg.federation.client import Client, Workbench, client_evaluate, client_update
+from fleetseg.federation.client import Client, LocalRuntime, client_evaluate, client_update
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
 from fleetseg.learning.hardware import threads
 from fleetseg.memory import free, is_out_of_memory, told
 
-Answer = TypeVar("Answer", Update, Evaluation, Workbench)
+Answer = TypeVar("Answer", Update, Evaluation, LocalRuntime)
 
 
 class InProcessEngine:
     """Runs the cohort serially on one scratch model."""
 
-    def __init__(self, clients: Mapping[str, Client], bench: Workbench) -> None:
+    def __init__(self, clients: Mapping[str, Client], runtime: LocalRuntime) -> None:
         self._clients = clients
-        self._bench = bench
-        self._change = bench.layout.empty()  # reused by every update
+        self._bench = runtime
+        self._change = runtime.layout.empty()  # reused by every update
 
     def available(self) -> Mapping[str, Enrolment]:
         """Every client, always."""
@@ -43,7 +43,7 @@ class InProcessEngine:
         self,
         cohort: Sequence[str],
         broadcast: Broadcast,
-        work: Callable[[Broadcast, Client, Workbench], Answer | Failure],
+        work: Callable[[Broadcast, Client, LocalRuntime], Answer | Failure],
     ) -> Iterator[Answer | Failure]:
         for name in cohort:
             with threads(self._bench.experiment.engine.threads):
@@ -52,21 +52,21 @@ class InProcessEngine:
 
 
 def attempt(
-    work: Callable[[Broadcast, Client, Workbench], Answer | Failure],
+    work: Callable[[Broadcast, Client, LocalRuntime], Answer | Failure],
     broadcast: Broadcast,
     client: Client,
-    bench: Workbench,
+    runtime: LocalRuntime,
 ) -> Answer | Failure:
     """Do a client's work; trouble with its data or its size is its own, all else is a bug."""
     try:
-        return work(broadcast, client, bench)
+        return work(broadcast, client, runtime)
     except DataError as error:
         return Failure(client.id, "abstained", "data", error.what)
     except (OutOfMemory, RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        detail = told(error, bench.hardware.device)
+        detail = told(error, runtime.hardware.device)
     # The frames of the step, and with them its tensors, are gone only here.
-    bench.model.zero_grad(set_to_none=True)
-    free(bench.hardware.device)
+    runtime.model.zero_grad(set_to_none=True)
+    free(runtime.hardware.device)
     return Failure(client.id, "lost", "out-of-memory", detail)

@@ -26,7 +26,7 @@ from fleetseg.engines.inprocess import attempt
 from fleetseg.engines.shared import SharedStates, with_tensors, without_values
 from fleetseg.engines.starting import IMPORT_CURE, start, startable, unsendable
 from fleetseg.errors import EngineError
-from fleetseg.federation.client import Client, Workbench, client_evaluate, client_update
+from fleetseg.federation.client import Client, LocalRuntime, client_evaluate, client_update
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
 from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.hardware import resolve
@@ -40,7 +40,7 @@ class WorkerJob:
     """Everything a worker process is born with."""
 
     index: int
-    bench: Workbench
+    runtime: LocalRuntime
     clients: Mapping[str, Client]
     states: SharedStates  # the broadcast, which all workers read; then each worker's update
 
@@ -70,17 +70,17 @@ class WorkersEngine:
     def __init__(
         self,
         clients: Mapping[str, Client],
-        bench: Workbench,
+        runtime: LocalRuntime,
         num_workers: int,
     ) -> None:
         own = (getattr(client.train, "samples", None) for client in clients.values())
-        if why := unsendable([*bench.model.modules(), *own]):
+        if why := unsendable([*runtime.model.modules(), *own]):
             raise EngineError(f"this cannot be sent to a worker: {why}", cure=IMPORT_CURE)
         self._clients = clients
         self._workers: list[_Worker] = []
         with startable():
-            handed = replace(bench, model=without_values(bench.model))
-            self._states = SharedStates(bench.layout, 1 + num_workers)
+            handed = replace(runtime, model=without_values(runtime.model))
+            self._states = SharedStates(runtime.layout, 1 + num_workers)
         self._broadcast = self._states[0]
         self._jobs = [WorkerJob(i, handed, clients, self._states) for i in range(num_workers)]
         try:
@@ -128,7 +128,7 @@ class WorkersEngine:
         self._states.close()
 
     def _start(self, job: WorkerJob) -> _Worker:
-        on_cpu = job.bench.hardware.device.type == "cpu"
+        on_cpu = job.runtime.hardware.device.type == "cpu"
         process, pipe = start(f"fleetseg-worker-{job.index}", worker_main, job, on_cpu=on_cpu)
         return _Worker(process, pipe, job.update)
 
@@ -149,7 +149,7 @@ class WorkersEngine:
         todo = deque((name, 1) for name in cohort)
         busy: dict[Connection, _Worker] = {}
         for index in range(min(len(self._workers), len(todo))):
-            self._hand_out(index, order, todo, busy)
+            self._assign(index, order, todo, busy)
         try:
             while busy:
                 for ready in multiprocessing.connection.wait(list(busy)):
@@ -162,7 +162,7 @@ class WorkersEngine:
                     if answer is not None:
                         yield read(worker, answer)
                     if todo:
-                        self._hand_out(index, order, todo, busy)
+                        self._assign(index, order, todo, busy)
         finally:
             # Nobody wants the rest (over-selection): an answer of this round must not be read as
             # one of the next.
@@ -175,9 +175,9 @@ class WorkersEngine:
             answer: dict[str, Any] = json.loads(self._workers[index].pipe.recv_bytes())
             return answer
         except (EOFError, OSError):
-            return self._bury(index, todo)
+            return self._replace_dead_worker(index, todo)
 
-    def _hand_out(
+    def _assign(
         self,
         index: int,
         order: Mapping[str, Any],
@@ -190,7 +190,9 @@ class WorkersEngine:
         with suppress(OSError):  # if it is dead, the wait for its answer will find out
             worker.pipe.send_bytes(json.dumps({**order, "client": worker.client}).encode())
 
-    def _bury(self, index: int, todo: deque[tuple[str, int]]) -> dict[str, Any] | None:
+    def _replace_dead_worker(
+        self, index: int, todo: deque[tuple[str, int]]
+    ) -> dict[str, Any] | None:
         """Replace a dead worker; its client is tried again, or told as lost."""
         dead = self._workers[index]
         dead.process.join()
@@ -230,8 +232,8 @@ def _await(worker: _Worker) -> None:
 def worker_main(job: WorkerJob, pipe: Connection) -> None:
     """Serve one task after another until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    torch.set_num_threads(job.bench.experiment.engine.threads)
-    bench: Workbench | Failure | None = None
+    torch.set_num_threads(job.runtime.experiment.engine.threads)
+    runtime: LocalRuntime | Failure | None = None
     broadcast_state, update = job.broadcast, job.update
     with suppress(OSError):
         pipe.send_bytes(json.dumps(_READY).encode())
@@ -243,12 +245,12 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
         broadcast = Broadcast(order["round"], broadcast_state, tuple(order["class_weights"]))
         client = job.clients[order["client"]]
         try:
-            if not isinstance(bench, Workbench):
-                bench = attempt(lambda b, c, _: _own_bench(job), broadcast, client, job.bench)
-            if isinstance(bench, Failure):
-                answer = _write_failure(bench)
+            if not isinstance(runtime, LocalRuntime):
+                runtime = attempt(lambda b, c, _: _own_bench(job), broadcast, client, job.runtime)
+            if isinstance(runtime, Failure):
+                answer = _write_failure(runtime)
             else:
-                answer = _serve(order["task"], broadcast, client, bench, update)
+                answer = _serve(order["task"], broadcast, client, runtime, update)
         except Exception as error:
             if "CUDA error" in str(error):
                 raise  # only a new process can go on
@@ -259,25 +261,25 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
             break
 
 
-def _own_bench(job: WorkerJob) -> Workbench:
+def _own_bench(job: WorkerJob) -> LocalRuntime:
     """Make the workbench of this process, on the GPU that is its share."""
-    settings = job.bench.experiment.engine
+    settings = job.runtime.experiment.engine
     hardware = resolve(settings.device, settings.precision, job.index)
     hardware.select()
-    model = with_tensors(job.bench.model).to(hardware.device)
-    return replace(job.bench, model=model, hardware=hardware)
+    model = with_tensors(job.runtime.model).to(hardware.device)
+    return replace(job.runtime, model=model, hardware=hardware)
 
 
 def _serve(
-    task: str, broadcast: Broadcast, client: Client, bench: Workbench, into: ModelState
+    task: str, broadcast: Broadcast, client: Client, runtime: LocalRuntime, into: ModelState
 ) -> dict[str, Any]:
     if task == "train":
-        reply = attempt(lambda b, c, w: client_update(b, c, w, into), broadcast, client, bench)
+        reply = attempt(lambda b, c, w: client_update(b, c, w, into), broadcast, client, runtime)
         if isinstance(reply, Update):
             fields = {k: v for k, v in vars(reply).items() if k != "change"}
             return {"update": fields}
         return _write_failure(reply)
-    scores = attempt(client_evaluate, broadcast, client, bench)
+    scores = attempt(client_evaluate, broadcast, client, runtime)
     if isinstance(scores, Evaluation):
         confs = {domain: conf.tolist() for domain, conf in scores.conf_by_domain.items()}
         return {"round": scores.round, "client": client.id, "confs": confs}

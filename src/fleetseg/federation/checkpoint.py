@@ -1,4 +1,4 @@
-"""Checkpoints: one file a round, committed by one rename, digested, and read back with suspicion.
+"""Checkpoints: one file a round, committed by one rename, digested, and verified when read.
 
 A checkpoint holds the global model, the server optimiser and the record of the round that made it.
 Nothing else is needed to go on: all randomness is derived (see fleetseg.rng).

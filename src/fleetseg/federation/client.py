@@ -11,11 +11,11 @@ import torch
 from fleetseg.config import Experiment
 from fleetseg.data.sample import Pairs, ScoredPairs
 from fleetseg.evaluation.predict import evaluate_by_domain
-from fleetseg.federation.client_state import ClientMemory
+from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
 from fleetseg.federation.tensors import Layout, ModelState, ModelTensors
 from fleetseg.learning.hardware import Hardware
-from fleetseg.learning.local import Moment, train_locally
+from fleetseg.learning.local import RoundContext, train_locally
 from fleetseg.learning.losses import class_weights
 from fleetseg.models.segmenter import Segmenter
 
@@ -43,7 +43,7 @@ class Client:
 
 
 @dataclass(frozen=True)
-class Workbench:
+class LocalRuntime:
     """What one process trains with: a scratch model that every client's work overwrites."""
 
     model: Segmenter
@@ -51,7 +51,7 @@ class Workbench:
     experiment: Experiment
     hardware: Hardware
     num_classes: int
-    memory: ClientMemory | None = None  # where clients keep state between rounds, if they do
+    memory: ClientStateStore | None = None  # where clients keep state between rounds, if they do
 
     @cached_property
     def tensors(self) -> ModelTensors:
@@ -60,23 +60,25 @@ class Workbench:
 
 
 def client_update(
-    broadcast: Broadcast, client: Client, bench: Workbench, into: ModelState | None = None
+    broadcast: Broadcast, client: Client, runtime: LocalRuntime, into: ModelState | None = None
 ) -> Update | Failure:
     """Train on the client's samples from the broadcast model; returns the change.
 
     `into` may give the memory that the change is written to (a shared block).
     """
-    experiment = bench.experiment
-    bench.tensors.load(broadcast.state)
-    keeps = bench.memory if experiment.training.optimiser_state == "kept" else None
+    experiment = runtime.experiment
+    runtime.tensors.load(broadcast.state)
+    keeps = runtime.memory if experiment.training.optimiser_state == "kept" else None
     result = train_locally(
-        bench.model,
+        runtime.model,
         client.train,
         experiment.training,
-        moment=Moment(experiment.seed, broadcast.round, experiment.federation.rounds, client.id),
+        context=RoundContext(
+            experiment.seed, broadcast.round, experiment.federation.rounds, client.id
+        ),
         size_hw=experiment.data.size,
-        hardware=bench.hardware,
-        class_weights_C=_class_weights(broadcast, client, bench),
+        hardware=runtime.hardware,
+        class_weights_C=_class_weights(broadcast, client, runtime),
         optimiser_state=keeps.load(client.id, broadcast.round) if keeps else None,
     )
     if keeps:
@@ -85,8 +87,8 @@ def client_update(
         return Failure(client.id, "abstained", "non-finite", _NO_FINITE_STEP)
     if result.num_steps == 0:
         return Failure(client.id, "abstained", "no-labels", "no labelled pixel in any batch")
-    change = into or bench.layout.empty()
-    bench.tensors.read(change)
+    change = into or runtime.layout.empty()
+    runtime.tensors.read(change)
     change.values_F.sub_(broadcast.state.values_F)
     return Update(
         round=broadcast.round,
@@ -100,32 +102,34 @@ def client_update(
     )
 
 
-def client_evaluate(broadcast: Broadcast, client: Client, bench: Workbench) -> Evaluation:
+def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Evaluation:
     """Score the broadcast model on the client's own test samples."""
-    bench.tensors.load(broadcast.state)
-    conf_by_domain = score_pairs(bench, client.test)
+    runtime.tensors.load(broadcast.state)
+    conf_by_domain = score_pairs(runtime, client.test)
     return Evaluation(broadcast.round, client.id, conf_by_domain)
 
 
 def score_pairs(
-    bench: Workbench, scored: ScoredPairs
+    runtime: LocalRuntime, scored: ScoredPairs
 ) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]:
-    """Score the bench's model as it stands: one confusion matrix per domain."""
+    """Score the runtime's model as it stands: one confusion matrix per domain."""
     return evaluate_by_domain(
-        bench.model,
+        runtime.model,
         scored.pairs,
         scored.domains,
-        num_classes=bench.num_classes,
-        batch_size=bench.experiment.evaluation.batch_size,
-        device=bench.hardware.device,
-        context=bench.hardware.inference,
+        num_classes=runtime.num_classes,
+        batch_size=runtime.experiment.evaluation.batch_size,
+        device=runtime.hardware.device,
+        context=runtime.hardware.inference,
     )
 
 
-def _class_weights(broadcast: Broadcast, client: Client, bench: Workbench) -> torch.Tensor | None:
-    choice = bench.experiment.training.class_weights
+def _class_weights(
+    broadcast: Broadcast, client: Client, runtime: LocalRuntime
+) -> torch.Tensor | None:
+    choice = runtime.experiment.training.class_weights
     if choice == "fleet":
         return torch.tensor(broadcast.class_weights_C)
     if choice == "local":
-        return class_weights(np.array(client.enrolment.histogram_C), bench.num_classes)
+        return class_weights(np.array(client.enrolment.histogram_C), runtime.num_classes)
     return None

@@ -21,7 +21,7 @@ _KEEP = 4  # one more than the checkpoints kept: a server may resume from any of
 
 
 @dataclass(frozen=True)
-class ClientMemory:
+class ClientStateStore:
     """A folder with one sub-folder per client."""
 
     folder: Path

@@ -11,13 +11,13 @@ from fleetseg.config import Experiment
 from fleetseg.errors import QuorumLost
 from fleetseg.federation import cohort as cohorts
 from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.collect import RoundCollector
 from fleetseg.federation.engine import Engine
-from fleetseg.federation.fold import RoundFold
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update, taking_part
 from fleetseg.federation.server_optim import server_step
 from fleetseg.federation.stopping import stop_reason
 from fleetseg.federation.tensors import Layout, ModelState
-from fleetseg.texts import listing
+from fleetseg.text import listing
 
 Record = dict[str, Any]
 """What `rounds.jsonl` says of one round."""
@@ -48,7 +48,7 @@ class Log(Protocol):
 class Watcher:
     """What a user sees while it runs; every callback may be left out."""
 
-    starting: Callable[[str], None] = lambda what: None  # before the first round, if it takes long
+    status: Callable[[str], None] = lambda what: None  # before the first round, if it takes long
     round_opened: Callable[[int, Sequence[str]], None] = lambda round_, cohort: None
     replied: Callable[[Update | Failure, Failure | None], None] = lambda reply, failure: None
     round_closed: Callable[[Record], None] = lambda record: None
@@ -77,7 +77,7 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
             last good model is committed by then.
     """
     settings = plan.experiment.federation
-    fold = RoundFold(plan.layout, settings.weights, settings.max_update_norm)
+    fold = RoundCollector(plan.layout, settings.weights, settings.max_update_norm)
     if state.failed_rounds >= settings.max_failed_rounds:
         state = replace(state, failed_rounds=0)  # resumed with a mended fleet: new tries
     if log.records and not {"scores", "unscored"} & set(log.records[-1]):
@@ -102,7 +102,7 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
             if len(fold.taken) >= wanted < len(cohort):
                 break
         fold.close(enough=len(fold.taken) >= wanted)
-        state = _advance(state, fold, min(wanted, len(cohort)), plan)
+        state = _server_update(state, fold, min(wanted, len(cohort)), plan)
         record = _record(state, fold, cohort, plan, before)
         record["seconds"] = round(plan.clock() - started_s, 3)
         log.commit(state, record)
@@ -126,7 +126,7 @@ def why_unused(records: Sequence[Record], limit: int = 10) -> str:
 
 def _scores(plan: Plan, state: ServerState, log: Log) -> Record:
     """Score the newest round, if it is due."""
-    if plan.score is None or not _due(plan.experiment, state.round):
+    if plan.score is None or not _evaluates_in(plan.experiment, state.round):
         return {}
     scores = plan.score(state.model, scored_before(log.records))
     return scores if "unscored" in scores else {"scores": scores, "miou": scores["miou"]}
@@ -151,7 +151,7 @@ def _cohort(enrolled: Mapping[str, Enrolment], round_: int, plan: Plan) -> tuple
     return cohorts.longest_first(chosen, enrolled)
 
 
-def _advance(state: ServerState, fold: RoundFold, asked: int, plan: Plan) -> ServerState:
+def _server_update(state: ServerState, fold: RoundCollector, asked: int, plan: Plan) -> ServerState:
     """Take the server's step, or leave the model as it was when the quorum was missed."""
     settings = plan.experiment.federation
     # The allowance is for products such as 0.55 * 20 = 11.000000000000002.
@@ -168,7 +168,9 @@ def _advance(state: ServerState, fold: RoundFold, asked: int, plan: Plan) -> Ser
     return ServerState(state.round + 1, model, slots)
 
 
-def _bytes(fold: RoundFold, asked: int, plan: Plan, before: tuple[int, int]) -> tuple[int, int]:
+def _bytes(
+    fold: RoundCollector, asked: int, plan: Plan, before: tuple[int, int]
+) -> tuple[int, int]:
     """Bytes (down, up) of a round: counted where they were sent, or else by what was sent."""
     if plan.traffic is not None:
         down, up = plan.traffic()
@@ -180,7 +182,7 @@ def _bytes(fold: RoundFold, asked: int, plan: Plan, before: tuple[int, int]) -> 
 
 def _record(
     state: ServerState,
-    fold: RoundFold,
+    fold: RoundCollector,
     cohort: Sequence[str],
     plan: Plan,
     before: tuple[int, int],
@@ -197,14 +199,14 @@ def _record(
         "quorum": state.failed_rounds == 0,
         "loss": fold.mean_loss(),
         "steps": sum(t.num_steps for t in fold.taken),
-        "longest_steps": max((t.num_steps for t in fold.taken), default=0),
+        "critical_path_steps": max((t.num_steps for t in fold.taken), default=0),
         "images_seen": sum(t.images_seen for t in fold.taken),
         "bytes_down": down,
         "bytes_up": up,
     }
 
 
-def _due(experiment: Experiment, round_: int) -> bool:
+def _evaluates_in(experiment: Experiment, round_: int) -> bool:
     every = experiment.evaluation.every
     return round_ == experiment.federation.rounds or (every > 0 and round_ % every == 0)
 

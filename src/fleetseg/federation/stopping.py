@@ -20,7 +20,7 @@ def stop_reason(
         return "target"
     if rounds_done >= experiment.federation.rounds:
         return "rounds"
-    if stop.patience and _waited(mious, stop.min_gain) >= stop.patience:
+    if stop.patience and _evaluations_since_best(mious, stop.min_gain) >= stop.patience:
         return "plateau"
     if stop.minutes and minutes >= stop.minutes:
         return "time"
@@ -45,10 +45,10 @@ def _comparable(records: Sequence[Mapping[str, Any]]) -> list[float]:
     ]
 
 
-def _waited(mious: Sequence[float], min_gain: float) -> int:
+def _evaluations_since_best(mious: Sequence[float], min_gain: float) -> int:
     """Number of evaluations since the last one that gained at least `min_gain` on the best.
 
-    >>> _waited([0.1, 0.3, 0.3, 0.2], 0.01)
+    >>> _evaluations_since_best([0.1, 0.3, 0.3, 0.2], 0.01)
     2
     """
     best, waited = float("-inf"), 0

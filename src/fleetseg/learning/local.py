@@ -24,13 +24,17 @@ from fleetseg.learning.schedules import lr_factor
 
 
 @dataclass(frozen=True)
-class Moment:
+class RoundContext:
     """Where in a run a piece of local training stands: all that its randomness depends on."""
 
     seed: int
     round: int  # 1-based
     total_rounds: int
     client_id: str
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """Random numbers for one purpose of this client in this round."""
+        return rng.generator(self.seed, self.round, self.client_id, purpose)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def train_locally(
     pairs: Pairs,
     training: TrainingConfig,
     *,
-    moment: Moment,
+    context: RoundContext,
     size_hw: tuple[int, int],
     hardware: Hardware,
     class_weights_C: Tensor | None = None,
@@ -80,7 +84,7 @@ def train_locally(
 
     The optimiser starts afresh each round unless `optimiser_state` brings its moments back; the
     learning rate follows the schedule over global rounds. A batch without a labelled pixel takes
-    no step. Dropout and augmentation draw from generators derived from `moment`, so the result is
+    no step. Dropout and augmentation draw from generators derived from `context`, so the result is
     a pure function of the arguments (and of the number of threads, and of the kind of GPU).
     """
     optimiser = build_optimiser(model, training)
@@ -92,13 +96,15 @@ def train_locally(
     steps = num_steps(len(pairs), training)
     losses: list[float] = []
     images_seen = 0
-    _set_mode(model, training, moment)
-    dropout = rng.torch_default(moment.seed, moment.round, moment.client_id, "dropout")
+    _set_mode(model, training, context)
+    dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
     with hardware.exact(), dropout:
-        for step, indices in zip(range(steps), batches(len(pairs), training, moment), strict=False):
-            _set_lr(optimiser, training, moment, step / steps)
-            draws = rng.generator(moment.seed, moment.round, moment.client_id, f"augment-{step}")
-            images_NCHW, labels_NHW = augment.batch([pairs[int(i)] for i in indices], draws)
+        for step, indices in zip(
+            range(steps), batches(len(pairs), training, context), strict=False
+        ):
+            _set_lr(optimiser, training, context, step / steps)
+            chosen = [pairs[int(i)] for i in indices]
+            images_NCHW, labels_NHW = augment.batch(chosen, context.generator(f"augment-{step}"))
             images_seen += len(indices)
             if not bool((labels_NHW != IGNORE).any()):
                 continue
@@ -111,7 +117,7 @@ def train_locally(
 
 
 def batches(
-    num_images: int, training: TrainingConfig, moment: Moment
+    num_images: int, training: TrainingConfig, context: RoundContext
 ) -> Iterator[np.ndarray[tuple[int], np.dtype[np.intp]]]:
     """Yield a round's index batches, epoch after epoch without end; every epoch is shuffled anew.
 
@@ -121,16 +127,16 @@ def batches(
     one is taken twice, for BatchNorm.
     """
     count = batches_per_epoch(num_images, training.batch_size)
-    epoch, start = divmod((moment.round - 1) * training.local_steps, count)
-    round_ = 0 if training.local_steps else moment.round
+    epoch, start = divmod((context.round - 1) * training.local_steps, count)
+    round_ = 0 if training.local_steps else context.round
     while True:
-        draws = rng.generator(moment.seed, round_, moment.client_id, f"shuffle-{epoch}")
-        for part in np.array_split(draws.permutation(num_images), count)[start:]:
+        generator = rng.generator(context.seed, round_, context.client_id, f"shuffle-{epoch}")
+        for part in np.array_split(generator.permutation(num_images), count)[start:]:
             yield np.repeat(part, 2) if num_images == 1 else part
         epoch, start = epoch + 1, 0
 
 
-def _set_mode(model: nn.Module, training: TrainingConfig, moment: Moment) -> None:
+def _set_mode(model: nn.Module, training: TrainingConfig, context: RoundContext) -> None:
     """Train; in late rounds with batch norms that take their running statistics as constants.
 
     A vehicle's batches are not the fleet's: trained on their own statistics, features fit a
@@ -139,7 +145,7 @@ def _set_mode(model: nn.Module, training: TrainingConfig, moment: Moment) -> Non
     """
     model.train()
     # The allowance is for products such as 0.58 * 50 = 28.999999999999996.
-    if moment.round <= training.fix_norms_after * moment.total_rounds + 1e-9:
+    if context.round <= training.freeze_bn_after * context.total_rounds + 1e-9:
         return
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.track_running_stats:
@@ -147,10 +153,13 @@ def _set_mode(model: nn.Module, training: TrainingConfig, moment: Moment) -> Non
 
 
 def _set_lr(
-    optimiser: torch.optim.Optimizer, training: TrainingConfig, moment: Moment, progress: float
+    optimiser: torch.optim.Optimizer,
+    training: TrainingConfig,
+    context: RoundContext,
+    progress: float,
 ) -> None:
     factor = lr_factor(
-        training.schedule, moment.round, progress, moment.total_rounds, training.warmup_rounds
+        training.schedule, context.round, progress, context.total_rounds, training.warmup_rounds
     )
     for group in optimiser.param_groups:
         group["lr"] = training.lr * factor * group["lr_factor"]

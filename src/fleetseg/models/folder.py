@@ -20,14 +20,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-import fleetseg
+from fleetseg._version import __version__
 from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import ConfigError, ModelError
 from fleetseg.files import read_text, write_atomic
 from fleetseg.models.build import build_model, is_known, wrap
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.models.wrapping import materialise
-from fleetseg.texts import listing
+from fleetseg.text import listing
 
 FORMAT = 1
 """Of config.json; a reader refuses a number it does not know."""
@@ -115,7 +115,7 @@ def _config(
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "fleetseg": fleetseg.__version__,
+        "fleetseg": __version__,
         "model": segmenter.name,
         "num_classes": segmenter.num_classes,
         "stride": segmenter.stride,

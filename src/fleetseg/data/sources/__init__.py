@@ -11,11 +11,11 @@ from fleetseg.config import SourceConfig
 from fleetseg.data.sample import Sample, Source
 from fleetseg.data.sources import camvid, cityscapes, folder, idd_lite
 from fleetseg.errors import DataError, unknown_name
-from fleetseg.texts import composed
+from fleetseg.text import composed
 
 
 def _open_synthetic(config: SourceConfig) -> Source:
-    from fleetseg.data.synthetic import open_synthetic
+    from fleetseg.data.synthetic.source import open_synthetic
 
     return open_synthetic(config)
 
@@ -37,10 +37,10 @@ SPLITS: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "folder": folder.splits,
 }
 LAYOUTS: dict[str, tuple[str, ...]] = {
-    "cityscapes": cityscapes.LOOKED_FOR,
-    "idd_lite": idd_lite.LOOKED_FOR,
-    "camvid": camvid.LOOKED_FOR,
-    "folder": folder.LOOKED_FOR,
+    "cityscapes": cityscapes.EXPECTED_LAYOUT,
+    "idd_lite": idd_lite.EXPECTED_LAYOUT,
+    "camvid": camvid.EXPECTED_LAYOUT,
+    "folder": folder.EXPECTED_LAYOUT,
 }
 
 

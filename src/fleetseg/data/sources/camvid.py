@@ -25,7 +25,6 @@ from fleetseg.data.labels import (
     IGNORE,
 )
 from fleetseg.data.sample import Sample, Source
-from fleetseg.data.sources.coding import LabelCode
 from fleetseg.data.sources.indexing import (
     check_not_empty,
     check_split,
@@ -36,10 +35,11 @@ from fleetseg.data.sources.indexing import (
     stems,
     without_siblings,
 )
+from fleetseg.data.sources.label_encoding import LabelEncoding
 from fleetseg.data.sources.reading import digest, read_sample
 from fleetseg.data.sources.walking import subfolders
 
-LOOKED_FOR = (
+EXPECTED_LAYOUT = (
     "train/ with trainannot/ (SegNet)",
     "train/ with train_labels/ (Kaggle)",
     "701_StillsRaw_full/ with LabeledApproved_full/ (original)",
@@ -50,7 +50,7 @@ _RAW, _APPROVED = "701_StillsRaw_full", "LabeledApproved_full"
 # Names of what lies beside frames in some copies: colour labels, and labels as palette indices.
 _SIBLINGS = ("_L", "_P")
 
-_IDS = LabelCode(
+_IDS = LabelEncoding(
     table=CAMVID_SEGNET_TO_TRAIN,
     known=(*range(CAMVID_SEGNET_VOID + 1), IGNORE),
     expected="0-10, or 11 or 255 to ignore",
@@ -58,7 +58,7 @@ _IDS = LabelCode(
     colour_ids=(*range(CAMVID_11.num_classes), IGNORE),
     cure="Is this label from another data set, or colour-coded? SegNet's CamVid has ids 0-11",
 )
-_COLOURS = LabelCode(
+_COLOURS = LabelEncoding(
     table=CAMVID_32_TO_TRAIN,
     known=(*range(len(CAMVID_32_COLOURS)), IGNORE),
     expected="CamVid's 32 colours",
@@ -74,7 +74,7 @@ class _Layout:
     images: Path
     labels: Path
     label_ending: str
-    code: LabelCode
+    code: LabelEncoding
     published_split: bool = False  # the folder holds all splits
 
 
@@ -98,7 +98,7 @@ def open_camvid(config: SourceConfig) -> Source:
         DataError: not a CamVid folder, no such split, or no pictures.
     """
     root = existing_root(config)
-    check_split(config, root, _openable(root), LOOKED_FOR)
+    check_split(config, root, _openable(root), EXPECTED_LAYOUT)
     layout = _layout(root, config.split)
     images = _frames(layout.images)
     labels: dict[str, str] | None = None

@@ -21,7 +21,6 @@ from fleetseg.data.labels import (
     IGNORE,
 )
 from fleetseg.data.sample import Image_HWC, Label_HW, Sample, Source
-from fleetseg.data.sources.coding import LabelCode, train_id_code
 from fleetseg.data.sources.indexing import (
     check_not_empty,
     check_split,
@@ -31,18 +30,19 @@ from fleetseg.data.sources.indexing import (
     pair,
     stems,
 )
+from fleetseg.data.sources.label_encoding import LabelEncoding, train_id_code
 from fleetseg.data.sources.reading import digest, read_sample
 from fleetseg.data.sources.walking import on_disk, subfolders
-from fleetseg.texts import composed
+from fleetseg.text import composed
 
-LOOKED_FOR = ("leftImg8bit/<split>/<city>/*_leftImg8bit.png with gtFine/",)
+EXPECTED_LAYOUT = ("leftImg8bit/<split>/<city>/*_leftImg8bit.png with gtFine/",)
 _IMAGE, _RAW, _TRAIN = "_leftImg8bit", "_labelIds", "_labelTrainIds"
 _COARSE_SPLIT = "train_extra"
 _DUMMIES = (
     "The labels of Cityscapes' test split are not public, and the files are dummies: use "
     "split = 'val'; leave any other such sample out"
 )
-_RAW_CODE = LabelCode(
+_RAW_CODE = LabelEncoding(
     table=CITYSCAPES_ID_TO_TRAIN,
     known=(*range(CITYSCAPES_RAW_IDS), IGNORE),
     expected="raw Cityscapes ids 0-33, or 255",
@@ -73,7 +73,7 @@ def open_cityscapes(config: SourceConfig) -> Source:
         DataError: not a Cityscapes folder, no such split, or no pictures.
     """
     root = existing_root(config)
-    check_split(config, root, splits(root), LOOKED_FOR)
+    check_split(config, root, splits(root), EXPECTED_LAYOUT)
     images = _split_folder(root, "leftImg8bit", config.split)
     labels, kind = _split_folder(root, "gtFine", config.split), "gtFine"
     if composed(config.split) == _COARSE_SPLIT and not labels.is_dir():

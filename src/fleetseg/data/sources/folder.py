@@ -31,7 +31,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from fleetseg.config import SourceConfig
 from fleetseg.data.labels import IGNORE, LABEL_SPACES, Colour, LabelSpace, label_space
 from fleetseg.data.sample import Sample, Source
-from fleetseg.data.sources.coding import LabelCode, train_id_code
 from fleetseg.data.sources.indexing import (
     check_not_empty,
     check_split,
@@ -43,13 +42,14 @@ from fleetseg.data.sources.indexing import (
     stems,
     without_siblings,
 )
+from fleetseg.data.sources.label_encoding import LabelEncoding, train_id_code
 from fleetseg.data.sources.reading import digest, read_sample
 from fleetseg.data.sources.walking import on_disk, subfolders
 from fleetseg.errors import DataError
 from fleetseg.files import read_text
-from fleetseg.texts import composed
+from fleetseg.text import composed
 
-LOOKED_FOR = (
+EXPECTED_LAYOUT = (
     "images/ with masks/ and classes.toml",
     "<split>/images/ with <split>/masks/ and classes.toml",
     "images/<split>/ with masks/<split>/ and classes.toml",
@@ -176,7 +176,7 @@ def _files(images: dict[str, str], masks: Path) -> _Files:
     return _Files(images, labels, notes=notes)
 
 
-def _code(classes: _Classes, space: LabelSpace) -> LabelCode:
+def _code(classes: _Classes, space: LabelSpace) -> LabelEncoding:
     coloured = classes.space or classes.colours
     return train_id_code(
         space,
@@ -220,7 +220,7 @@ def _image_and_mask_folders(config: SourceConfig, root: Path) -> tuple[Path, Pat
     inner = _inner_splits(root)
     if images.is_dir() and not inner:
         return images, masks
-    check_split(config, root, splits(root), LOOKED_FOR)
+    check_split(config, root, splits(root), EXPECTED_LAYOUT)
     if inner:
         return images / split, masks / split
     folder = on_disk(root / split)

@@ -12,7 +12,6 @@ from pathlib import Path
 from fleetseg.config import SourceConfig
 from fleetseg.data.labels import IDD_7
 from fleetseg.data.sample import Sample, Source
-from fleetseg.data.sources.coding import train_id_code
 from fleetseg.data.sources.indexing import (
     check_not_empty,
     check_split,
@@ -23,11 +22,12 @@ from fleetseg.data.sources.indexing import (
     stems,
     without_siblings,
 )
+from fleetseg.data.sources.label_encoding import train_id_code
 from fleetseg.data.sources.reading import digest, read_sample
 from fleetseg.data.sources.walking import on_disk, subfolders
-from fleetseg.texts import composed
+from fleetseg.text import composed
 
-LOOKED_FOR = ("leftImg8bit/<split>/<drive>/<frame>_image.jpg with gtFine/",)
+EXPECTED_LAYOUT = ("leftImg8bit/<split>/<drive>/<frame>_image.jpg with gtFine/",)
 _INSTANCES = "_inst_label"  # published beside each label; no part of a sample
 _CODE = train_id_code(
     IDD_7, cure="IDD-Lite has ids 0-6 and 255: is this a label of full IDD, or of another set?"
@@ -49,7 +49,7 @@ def open_idd_lite(config: SourceConfig) -> Source:
         DataError: not an IDD-Lite folder, no such split, or no pictures.
     """
     root = existing_root(config)
-    check_split(config, root, splits(root), LOOKED_FOR)
+    check_split(config, root, splits(root), EXPECTED_LAYOUT)
     images = on_disk(root / "leftImg8bit" / config.split)
     labels = on_disk(root / "gtFine" / config.split)
     found = stems(images, "_image")

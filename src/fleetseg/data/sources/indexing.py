@@ -9,10 +9,10 @@ from pathlib import Path
 
 from fleetseg.config import SourceConfig
 from fleetseg.data.sample import Sample
-from fleetseg.data.sources.coding import shortened
+from fleetseg.data.sources.label_encoding import shortened
 from fleetseg.data.sources.walking import SUFFIXES, on_disk, pictures
 from fleetseg.errors import ConfigError, DataError
-from fleetseg.texts import composed
+from fleetseg.text import composed
 
 
 def stems(folder: Path, ending: str = "", *, but_not: Sequence[str] = ()) -> dict[str, str]:

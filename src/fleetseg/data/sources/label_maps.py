@@ -14,7 +14,7 @@ from PIL import Image
 
 from fleetseg.data.labels import IGNORE, Colour, LabelSpace, ids_from_colours
 from fleetseg.data.sample import Label_HW
-from fleetseg.data.sources.coding import LabelCode, shortened, to_train_ids
+from fleetseg.data.sources.label_encoding import LabelEncoding, shortened, to_train_ids
 from fleetseg.errors import BadSample
 
 MAX_UNKNOWN_COLOUR_SHARE = 0.001
@@ -26,7 +26,7 @@ _PALETTE, _COLOUR = ("P", "PA"), ("RGB", "RGBA", "RGBX")
 _FEW = 4  # unknown colours that may well be classes or void; more come of blending
 
 
-def train_ids(image: Image.Image, path: str, *, space: LabelSpace, code: LabelCode) -> Label_HW:
+def train_ids(image: Image.Image, path: str, *, space: LabelSpace, code: LabelEncoding) -> Label_HW:
     """Return the train ids of a decoded label file, uint8, shape (height, width).
 
     Raises:
@@ -59,7 +59,7 @@ def _values(image: Image.Image, path: str) -> npt.NDArray[Any]:
     return ids_HW.astype(np.uint8) if ids_HW.dtype == bool else ids_HW
 
 
-def _palette_rules(image: Image.Image, path: str, code: LabelCode) -> bool:
+def _palette_rules(image: Image.Image, path: str, code: LabelEncoding) -> bool:
     """Say whether a palette file is to be read by its colours.
 
     It is not where each class colour that it uses stands at the index of its class (or where it
@@ -95,7 +95,7 @@ def _mostly_named(image: Image.Image, named: list[int]) -> bool:
     return bool(1 - np.isin(indices_HW, named).mean() <= MAX_UNKNOWN_COLOUR_SHARE)
 
 
-def _ids_of_colours(image: Image.Image, path: str, code: LabelCode) -> Label_HW:
+def _ids_of_colours(image: Image.Image, path: str, code: LabelEncoding) -> Label_HW:
     if image.mode in GREY_16:
         raise BadSample(
             "label map has no colours",
@@ -117,7 +117,7 @@ def _ids_of_colours(image: Image.Image, path: str, code: LabelCode) -> Label_HW:
     return id_of[indices_HW]
 
 
-def _unknown_colours(rgb_NC: npt.NDArray[np.uint8], path: str, code: LabelCode) -> BadSample:
+def _unknown_colours(rgb_NC: npt.NDArray[np.uint8], path: str, code: LabelEncoding) -> BadSample:
     colours, counts = np.unique(rgb_NC, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     listed = [f"{tuple(colours[i].tolist())} ({counts[i]} px)" for i in order]

@@ -25,8 +25,8 @@ from PIL import (
 
 from fleetseg.data.labels import IGNORE, LabelSpace
 from fleetseg.data.sample import Image_HWC, Label_HW, Sample
-from fleetseg.data.sources.coding import LabelCode
 from fleetseg.data.sources.headers import is_deep_colour
+from fleetseg.data.sources.label_encoding import LabelEncoding
 from fleetseg.data.sources.label_maps import GREY_16, train_ids
 from fleetseg.data.sources.png import without_texts
 from fleetseg.errors import BadSample
@@ -48,7 +48,7 @@ _Convert = Callable[[Image.Image, str], npt.NDArray[Any]]
 
 
 def read_sample(
-    sample: Sample, *, space: LabelSpace, code: LabelCode, bits: int = 16
+    sample: Sample, *, space: LabelSpace, code: LabelEncoding, bits: int = 16
 ) -> tuple[Image_HWC, Label_HW | None]:
     """Return image_HWC and label_HW (None if unlabelled) at the files' own resolution.
 
@@ -64,7 +64,7 @@ def read_sample(
 
 
 def read_label_of(
-    sample: Sample, size_hw: tuple[int, int], *, space: LabelSpace, code: LabelCode
+    sample: Sample, size_hw: tuple[int, int], *, space: LabelSpace, code: LabelEncoding
 ) -> Label_HW | None:
     """Return the label of an image of a known size, without reading the image; None if unlabelled.
 
@@ -139,7 +139,7 @@ def read_image(path: str, bits: int = 16) -> Image_HWC:
     return _decode(path, IMAGE_FORMATS, check, partial(_rgb, bits=bits))
 
 
-def read_label(path: str, *, space: LabelSpace, code: LabelCode) -> Label_HW:
+def read_label(path: str, *, space: LabelSpace, code: LabelEncoding) -> Label_HW:
     """Return a label map in train ids of `space`, uint8, shape (height, width).
 
     Raises:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleetseg.errors import DataError
-from fleetseg.texts import composed
+from fleetseg.text import composed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 """What counts as a picture file in an index; whether it is one shows when it is read."""

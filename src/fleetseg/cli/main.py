@@ -1,0 +1,291 @@
+"""The command line: thin commands, each calls one function of a room.
+
+Rooms that need torch are imported inside the commands, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from fleetseg.cli import options as o
+from fleetseg.cli.cache import cache_app
+from fleetseg.cli.fleet import client, fleet_app, server
+from fleetseg.console import cohort_words, print_error, reports_errors
+from fleetseg.streams import finish_streams, prepare_streams
+from fleetseg.text import names
+
+app = typer.Typer(
+    name="fleetseg",
+    help="Federated semantic segmentation: a fleet learns, the pictures stay in the car.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look data over, paint some, clear the cache.")
+config_app = typer.Typer(no_args_is_help=True, help="See what an experiment says.")
+data_app.add_typer(cache_app, name="cache")
+app.add_typer(data_app, name="data")
+app.add_typer(config_app, name="config")
+app.add_typer(fleet_app, name="fleet")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from fleetseg._version import __version__
+
+        typer.echo(f"fleetseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+@reports_errors
+def run(
+    experiment: o.OptionalExperiment = None,
+    overrides: o.Overrides = None,
+    out: o.RunFolder = None,
+    resume: o.Resume = False,
+    engine: o.Engine = None,
+    workers: o.Workers = None,
+    baseline: o.Baseline = None,
+    as_json: o.JsonLines = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Train a fleet, or one of the two baselines it is compared with.
+
+    \b
+    Examples:
+      fleetseg run examples/tiny.toml
+      fleetseg run examples/tiny.toml --set federation.rounds=12 --out runs/tiny
+      fleetseg run --resume --out runs/tiny
+      fleetseg run examples/tiny.toml --baseline centralised
+      fleetseg run examples/tiny.toml --engine fleet
+      fleetseg run examples/tiny.toml --json > rounds.jsonl
+    """  # noqa: D301
+    from fleetseg.console import stdout_console
+    from fleetseg.console.run import make_request, output_style, run_and_show
+
+    given: dict[str, Any] = {"kind": engine, "workers": workers}
+    settings = [f"engine.{k}={v}" for k, v in given.items() if v is not None]
+    request = make_request(
+        experiment,
+        [*(overrides or ()), *settings],
+        out=out,
+        resume=resume,
+        baseline=None if baseline is None else baseline.value,
+        style=output_style(stdout_console(), as_json=as_json, quiet=quiet),
+    )
+    raise typer.Exit(run_and_show(request))
+
+
+@app.command()
+@reports_errors
+def evaluate(
+    model: o.ModelOrRun,
+    dataset: o.Dataset = "",
+    root: o.Root = "",
+    split: o.Split = "test",
+    experiment: o.TestFrames = None,
+    as_json: o.Json = False,
+    pictures: o.Pictures = None,
+    debug: o.Debug = False,
+) -> None:
+    """Score a model on a data set, or where an experiment scores: IoU of every class, per domain.
+
+    \b
+    Examples:
+      fleetseg evaluate runs/tiny --dataset synthetic --split test
+      fleetseg evaluate runs/camvid --dataset camvid --root data/camvid --split val
+      fleetseg evaluate runs/camvid/model --dataset cityscapes --root data/cityscapes \\
+        --split val --pictures looks --json
+      fleetseg evaluate runs/one-country --experiment examples/two-countries.toml
+    """  # noqa: D301
+    from fleetseg.config import SourceConfig
+    from fleetseg.console.evaluate import evaluate_and_show, evaluate_where
+    from fleetseg.experiment_file import load_experiment
+    from fleetseg.hosts import given_path
+
+    if bool(dataset) == (experiment is not None):
+        raise typer.BadParameter("name one of --dataset and --experiment")
+    if experiment is None:
+        folder = str(given_path(root)) if root else ""
+        config = SourceConfig(kind=dataset, root=folder, split=split)
+        evaluate_and_show(model, config, as_json=as_json, pictures=pictures)
+    elif pictures is not None:
+        raise typer.BadParameter("--pictures goes with --dataset")
+    else:
+        evaluate_where(model, load_experiment(experiment), as_json=as_json)
+
+
+@app.command()
+@reports_errors
+def partition(
+    experiment: o.ExperimentFile,
+    overrides: o.Overrides = None,
+    out: o.ManifestOut = None,
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Say which vehicle holds what, and whether a sample stands on two sides.
+
+    \b
+    Examples:
+      fleetseg partition examples/tiny.toml
+      fleetseg partition examples/tiny.toml --set partition.kind=dirichlet \\
+        --set partition.clients=6 --out manifest.json
+    """  # noqa: D301
+    from fleetseg.console.datasets import partition_and_show
+    from fleetseg.experiment_file import load_experiment
+
+    described = load_experiment(experiment, overrides or ())
+    partition_and_show(described, out, as_json=as_json)
+
+
+@data_app.command("check")
+@reports_errors
+def data_check(
+    path: o.DataPath,
+    kind: o.OptionalKind = "",
+    split: o.OptionalSplit = "",
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Read every sample once, list bad files with what is wrong, and note what is seldom meant.
+
+    The exit code is 1 if there is a bad file, or an image that lies in two splits.
+
+    \b
+    Examples:
+      fleetseg data check data/camvid
+      fleetseg data check data --split val --json
+      fleetseg data check data/my-drives --kind folder
+    """  # noqa: D301
+    from fleetseg.console.datasets import check_and_show
+
+    raise typer.Exit(check_and_show(path, kind=kind, split=split, as_json=as_json))
+
+
+@data_app.command("synth")
+@reports_errors
+def data_synth(
+    out: o.SynthOut,
+    cities: o.Cities = "",
+    conditions: o.Conditions = "",
+    frames: o.Frames = 12,
+    split: o.SynthSplit = "train",
+    seed: o.Seed = 0,
+    size: o.Size = "192x256",
+    debug: o.Debug = False,
+) -> None:
+    """Paint street scenes with exact labels into a folder, in CamVid's layout.
+
+    \b
+    Examples:
+      fleetseg data synth streets
+      fleetseg data synth streets --cities amber,birch --conditions night,rain --size 360x480
+    """  # noqa: D301
+    from fleetseg.config import SourceConfig
+    from fleetseg.console.datasets import synthesise
+
+    config = SourceConfig(
+        split=split,
+        cities=names(cities),
+        conditions=names(conditions),
+        frames_per_drive=frames,
+        seed=seed,
+    )
+    synthesise(out, config, size)
+
+
+@app.command()
+@reports_errors
+def doctor(debug: o.Debug = False) -> None:
+    """Look at this machine: versions, processor, memory, GPUs, extras, cache, speed.
+
+    \b
+    Example:
+      fleetseg doctor
+    """  # noqa: D301
+    from fleetseg.console.doctor import examine_and_show
+
+    raise typer.Exit(examine_and_show())
+
+
+@app.command()
+@reports_errors
+def demo(out: o.DemoOut = None, debug: o.Debug = False) -> None:
+    """See it work: a fleet in four painted cities learns in three minutes, and is compared.
+
+    \b
+    Examples:
+      fleetseg demo
+      fleetseg demo --out runs/my-demo
+    """  # noqa: D301
+    from fleetseg.console.demo import run_demo
+
+    raise typer.Exit(run_demo(out))
+
+
+@config_app.command("show")
+@reports_errors
+def config_show(
+    experiment: o.OptionalExperiment = None,
+    overrides: o.Overrides = None,
+    debug: o.Debug = False,
+) -> None:
+    """Print an experiment with all its defaults filled in; without a file, all defaults.
+
+    \b
+    Examples:
+      fleetseg config show examples/tiny.toml --set seed=1
+      fleetseg config show > my-experiment.toml
+    """  # noqa: D301
+    from fleetseg.config import Experiment
+    from fleetseg.experiment_file import load_experiment, to_toml
+    from fleetseg.runs.option_notes import notes_before
+
+    if experiment is None and overrides:
+        raise typer.BadParameter("--set needs an EXPERIMENT.toml")
+    described = Experiment() if experiment is None else load_experiment(experiment, overrides or ())
+    remarks = [
+        f"digest {described.digest}",
+        f"asked each round: {cohort_words(described.federation.cohort)}",
+    ]
+    remarks += [f"note: {note}" for note in notes_before(described)]
+    head = "".join(f"# {remark}\n" for remark in remarks)
+    typer.echo(f"{head}{to_toml(described)}", nl=False)
+
+
+app.command()(server)
+app.command()(client)
+
+
+def main() -> None:
+    """Run the command line."""
+    prepare_streams()
+    try:
+        app()
+    finally:
+        if lost := finish_streams():
+            print_error(lost)
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

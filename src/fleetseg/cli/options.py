@@ -1,0 +1,242 @@
+"""The arguments and options of the commands, each described once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleetseg.errors import ConfigError
+from fleetseg.hosts import given_path
+
+
+def _path(text: str) -> Path:
+    """Read a path that a shell may not have expanded (--out=~/runs, a unit file)."""
+    try:
+        return given_path(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+class EngineKind(StrEnum):
+    """Where clients run."""
+
+    inprocess = "inprocess"
+    workers = "workers"
+    fleet = "fleet"
+
+
+class BaselineKind(StrEnum):
+    """What a federated run is compared with."""
+
+    centralised = "centralised"
+    local = "local"
+
+
+ExperimentFile = Annotated[
+    Path, typer.Argument(metavar="EXPERIMENT.toml", help="The experiment file.", parser=_path)
+]
+OptionalExperiment = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="EXPERIMENT.toml", help="The experiment file.", show_default=False, parser=_path
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key, e.g. federation.rounds=20; may be given again and again.",
+        show_default=False,
+    ),
+]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="The run folder; default runs/<time>_<name>.",
+        show_default=False, parser=_path,
+    ),
+]  # fmt: skip
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out, from its last round.")
+]
+Engine = Annotated[
+    EngineKind | None,
+    typer.Option(
+        "--engine",
+        help="Train in this process, in several, or in a fleet on this machine.",
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=0, metavar="N", help="Worker processes or sites; 0 = one per usable core.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Baseline = Annotated[
+    BaselineKind | None,
+    typer.Option(
+        "--baseline",
+        help="Instead of the federation: all data in one place, or every vehicle alone.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per line: the rounds, then the end.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the final line.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+ModelOrRun = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL_OR_RUN", help="A model folder or a run folder.", parser=_path),
+]
+Dataset = Annotated[
+    str,
+    typer.Option(
+        "--dataset",
+        metavar="KIND",
+        help="synthetic, camvid, idd_lite, cityscapes or folder.",
+        show_default=False,
+    ),
+]
+TestFrames = Annotated[
+    Path | None,
+    typer.Option(
+        "--experiment",
+        metavar="EXPERIMENT.toml",
+        help="Instead of a data set: what this experiment scores on, held-out frames included.",
+        show_default=False,
+        parser=_path,
+    ),
+]
+Root = Annotated[
+    str, typer.Option("--root", metavar="PATH", help="Its folder; none for synthetic.")
+]
+Split = Annotated[str, typer.Option("--split", metavar="S", help="Which part of it.")]
+Pictures = Annotated[
+    Path | None,
+    typer.Option(
+        "--pictures", metavar="DIR", help="Write image, truth and prediction side by side.",
+        show_default=False, parser=_path,
+    ),
+]  # fmt: skip
+
+FleetFolder = Annotated[
+    Path, typer.Option("--fleet", metavar="DIR", help="The fleet's folder.", parser=_path)
+]  # fmt: skip
+NewFleet = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A new folder for the fleet.", parser=_path)
+]
+Vehicles = Annotated[
+    str, typer.Option("--vehicles", metavar="N|A,B", help="How many vehicles, or their names.")
+]  # fmt: skip
+Host = Annotated[
+    str,
+    typer.Option(
+        "--host", metavar="NAME", help="The server's name, as vehicles resolve it; a DNS name.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Port = Annotated[
+    int, typer.Option("--port", min=1, max=65535, help="The one port that the server opens.")
+]
+VehicleName = Annotated[str, typer.Argument(metavar="NAME", help="The vehicle.")]
+KitFolder = Annotated[
+    Path,
+    typer.Option(
+        "--kit", metavar="DIR", help="This vehicle's start-up kit.", show_default=False,
+        parser=_path,
+    ),
+]  # fmt: skip
+ClientDataset = Annotated[
+    str,
+    typer.Option(
+        "--dataset", metavar="KIND", help="camvid, idd_lite, cityscapes, folder or synthetic.",
+        show_default=False,
+    ),
+]  # fmt: skip
+ClientSplit = Annotated[
+    str, typer.Option("--split", metavar="S", help="Which part of it; default: train.")
+]
+Sequences = Annotated[
+    str, typer.Option("--sequences", metavar="A,B", help="Only these drives of it.")
+]
+SplitFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--split-file",
+        metavar="FILE",
+        help="Who holds what: a manifest (fleetseg partition --out) or a published split.",
+        show_default=False,
+        parser=_path,
+    ),
+]
+InSplit = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vehicle",
+        metavar="NAME",
+        help="Whose part of the split file; default: the kit's name. Again for several.",
+        show_default=False,
+    ),
+]
+
+DataPath = Annotated[
+    Path, typer.Argument(metavar="PATH", help="A data set, or a folder of data sets.", parser=_path)
+]
+OptionalKind = Annotated[
+    str, typer.Option("--kind", metavar="KIND", help="Its layout; default: found out.")
+]
+OptionalSplit = Annotated[
+    str, typer.Option("--split", metavar="S", help="Which part of it; default: all.")
+]
+SynthOut = Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.", parser=_path)]
+Cities = Annotated[str, typer.Option("--cities", metavar="A,B", help="Which cities; default: all.")]
+Conditions = Annotated[
+    str, typer.Option("--conditions", metavar="A,B", help="Which conditions; default: all.")
+]
+Frames = Annotated[
+    int, typer.Option("--frames", min=1, metavar="N", help="Frames of each (city, condition).")
+]
+SynthSplit = Annotated[str, typer.Option("--split", metavar="S", help="train, val or test.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the painter.")]
+Size = Annotated[
+    str, typer.Option("--size", metavar="HxW", help="Height x width of the pictures in pixels.")
+]
+OlderThan = Annotated[
+    float | None,
+    typer.Option(
+        "--older-than", min=0, metavar="DAYS", help="Whole ones too, unused for so long.",
+        show_default=False,
+    ),
+]  # fmt: skip
+KeepGb = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-gb", min=0, metavar="N", help="The longest unused too, until N GB remain.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Everything = Annotated[bool, typer.Option("--all", help="All that no living process has open.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")]
+ManifestOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="FILE", help="Write the manifest: client -> samples with SHA-256.",
+        show_default=False, parser=_path,
+    ),
+]  # fmt: skip
+DemoOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="Where runs and pictures go; default runs/<time>_demo.",
+        show_default=False, parser=_path,
+    ),
+]  # fmt: skip

@@ -1,0 +1,347 @@
+"""From an experiment to a fleet: open the data, decide who holds what, write it down."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
+from fleetseg.data.aspect import aspect_note
+from fleetseg.data.labels import LabelSpace
+from fleetseg.data.partition.assign import partition
+from fleetseg.data.partition.grouping import one_group, require_known
+from fleetseg.data.partition.holdout import Split, hold_out
+from fleetseg.data.partition.manifest import (
+    Entry,
+    Manifest,
+    repeated_images,
+    require_no_leaks,
+    shared_drives,
+)
+from fleetseg.data.sample import Sample, ScoredPairs
+from fleetseg.data.sources import open_source
+from fleetseg.data.spaces import open_space
+from fleetseg.data.store.cache import Picked, Store, default_cache_dir, open_stores
+from fleetseg.data.store.folder import cache_folder
+from fleetseg.data.unusable import no_usable_sample, nobody_takes_part, unseen_classes
+from fleetseg.federation.client import Client
+from fleetseg.federation.messages import Enrolment, taking_part
+from fleetseg.text import listing
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being read, how many are done, of how many)."""
+
+BAD = "bad sample skipped: "
+"""How the note on a bad sample begins."""
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Samples the server scores on, at their labels' own resolution."""
+
+    name: str
+    scored: ScoredPairs
+
+
+@dataclass(frozen=True)
+class FleetData:
+    """A fleet with its data, ready to run."""
+
+    space: LabelSpace
+    clients: Mapping[str, Client]
+    evaluation: tuple[EvaluationSet, ...]
+    manifest: Manifest | None  # None when the user brought pairs of their own
+    notes: tuple[str, ...] = ()  # bad samples, clients that abstain, drives on both sides
+    holds_out: bool = False  # clients keep frames for testing
+    own_data: Mapping[str, str] = field(default_factory=dict)  # whose -> digest of their samples
+
+    @property
+    def seen_domains(self) -> frozenset[str] | None:
+        """Domains of any training sample; None where that is not known."""
+        trained = [c.train_domains for c in self.clients.values() if not c.enrolment.abstains]
+        known = [domains for domains in trained if domains is not None]
+        return frozenset().union(*known) if known and len(known) == len(trained) else None
+
+    @property
+    def bad(self) -> tuple[str, ...]:
+        """What is wrong with each bad sample."""
+        return tuple(n.removeprefix(BAD) for n in self.notes if n.startswith(BAD))
+
+    @property
+    def enrolled(self) -> dict[str, Enrolment]:
+        """What every client says of itself."""
+        return {name: client.enrolment for name, client in self.clients.items()}
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """All training samples of an experiment, from several stores, under one numbering."""
+
+    train: tuple[Store, ...]  # labels at working resolution
+    test: tuple[Store, ...]  # labels at their own resolution; empty if no client is scored
+    owner_N: tuple[tuple[int, int], ...]  # sample number -> (store, index in the store)
+
+    @cached_property  # asked for by every client: a list of all samples each time is quadratic
+    def samples(self) -> list[Sample]:
+        return [s for store in self.train for s in store.samples]
+
+    @cached_property
+    def digests(self) -> list[tuple[str, str]]:
+        return [d for store in self.train for d in store.digests]
+
+    def good(self, numbers: Sequence[int]) -> list[int]:
+        """Drop samples that are bad or have no label."""
+        return [n for n in numbers if self._usable(*self.owner_N[n])]
+
+    def _usable(self, store: int, index: int) -> bool:
+        return index not in self.train[store].bad and bool(self.train[store].labelled[index])
+
+    def pairs(self, stores: Sequence[Store], numbers: Sequence[int]) -> Picked:
+        return Picked(tuple(stores), tuple(self.owner_N[n] for n in numbers))
+
+
+def open_fleet_data(
+    experiment: Experiment, progress: Progress | None = None, space: LabelSpace | None = None
+) -> FleetData:
+    """Open all data of an experiment and give every client its samples.
+
+    A vehicle of a fleet gets the label `space` from its server.
+
+    Raises:
+        DataError, LeakError, ConfigError: see fleetseg.errors.
+    """
+    space = space or open_space(experiment.data)
+    pool = _open_pool(experiment, space, progress)
+    if pool.test:
+        require_known(pool.samples, experiment.evaluation.by, key="evaluation.by")
+    histograms_NC = np.concatenate([store.histograms_NC for store in pool.train])
+    held = partition(experiment.partition, pool.samples, histograms_NC, experiment.seed)
+    split = hold_out(held, pool.samples, experiment.partition)
+    clients = {c: _client(c, split[c], pool, histograms_NC, experiment) for c in split}
+    evaluation, named = open_evaluation(experiment, space, progress)
+    manifest = _manifest(pool, split, named)
+    require_no_leaks(manifest)
+    require_clients(clients, pool.train)
+    notes = _cache_notes(experiment.data)
+    notes += _notes(
+        pool, split, list(named.values()), clients, experiment.partition, experiment.data.size
+    )
+    trained = [pool.owner_N[n] for part in split.values() for n in pool.good(part.train)]
+    notes += one_group(pool.samples, experiment.partition)
+    notes += [*repeated_images(manifest), *unseen_classes(pool.train, trained, space)]
+    notes.sort(key=lambda note: note.startswith(BAD))  # many bad samples must not hide the rest
+    return FleetData(space, clients, evaluation, manifest, tuple(notes), bool(manifest.held_out))
+
+
+def open_server_data(experiment: Experiment, progress: Progress | None = None) -> FleetData:
+    """Open what the server of a fleet scores on; the clients are elsewhere.
+
+    Raises:
+        DataError, ConfigError: see fleetseg.errors.
+    """
+    space = open_space(experiment.data)
+    evaluation, named = open_evaluation(experiment, space, progress)
+    manifest = Manifest(clients={}, evaluation=_evaluated(named))
+    bad = [BAD + text for store in named.values() for text in store.bad.values()]
+    squeezed = _squeezed(list(named.values()), experiment.data.size)
+    notes = (*_cache_notes(experiment.data), *bad, *squeezed)
+    held_out = experiment.partition.holdout > 0
+    return FleetData(space, {}, evaluation, manifest, notes, held_out)
+
+
+def open_evaluation(
+    experiment: Experiment, space: LabelSpace, progress: Progress | None
+) -> tuple[tuple[EvaluationSet, ...], dict[str, Store]]:
+    """Open the sets that the server scores on; returns them and their stores by name."""
+    stores = [
+        _open_stores(config, experiment.data, space, (True,), progress)[0]
+        for config in experiment.data.evaluation
+    ]
+    named = dict(zip(_names(stores), stores, strict=True))
+    sets = tuple(_evaluation_set(name, store, experiment) for name, store in named.items())
+    return sets, named
+
+
+def told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    """Fix what it is that progress is told of."""
+    return None if progress is None else lambda done, of: progress(what, done, of)
+
+
+def require_clients(clients: Mapping[str, Client], stores: Sequence[Store] = ()) -> None:
+    """Refuse a fleet of which nobody can take part, and say why nobody can.
+
+    `stores` hold the training samples, if they come from disk: the commonest reasons are told.
+
+    Raises:
+        DataError: there is no client, or all abstain.
+    """
+    if not taking_part({name: client.enrolment for name, client in clients.items()}):
+        raise nobody_takes_part([client.enrolment.abstains for client in clients.values()], stores)
+
+
+def abstention(client: Client) -> str:
+    """Write the note on a client that abstains."""
+    return f"client {client.id} abstains: {client.enrolment.abstains}"
+
+
+def _open_pool(experiment: Experiment, space: LabelSpace, progress: Progress | None) -> _Pool:
+    data = experiment.data
+    scored = experiment.evaluation.on_clients or experiment.partition.holdout > 0
+    kinds = (False, True) if scored else (False,)
+    opened = [_open_stores(config, data, space, kinds, progress) for config in data.sources]
+    train, test = [stores[0] for stores in opened], [stores[-1] for stores in opened if scored]
+    owners = [(k, i) for k, store in enumerate(train) for i in range(len(store))]
+    return _Pool(tuple(train), tuple(test), tuple(owners))
+
+
+def _open_stores(
+    config: SourceConfig,
+    data: DataConfig,
+    space: LabelSpace,
+    native_labels: Sequence[bool],
+    progress: Progress | None,
+) -> tuple[Store, ...]:
+    return open_stores(
+        open_source(config),
+        size_hw=data.size,
+        space=space,
+        cache_dir=Path(data.cache) if data.cache else default_cache_dir(),
+        native_labels=native_labels,
+        progress=progress,
+    )
+
+
+def _client(
+    name: str,
+    split: Split,
+    pool: _Pool,
+    histograms_NC: np.ndarray,
+    experiment: Experiment,
+) -> Client:
+    train, by = split.train, experiment.evaluation.by
+    on_training = experiment.evaluation.on_clients and experiment.partition.holdout == 0
+    good_train, good_test = pool.good(train), pool.good(train if on_training else split.test)
+    num_bad = len(train) - len(good_train)
+    abstains = ""
+    if not good_train:
+        abstains = "no usable labelled sample"
+    elif num_bad > experiment.data.max_bad_share * len(train):
+        abstains = f"{num_bad} of {len(train)} samples are bad"
+    histogram_C = histograms_NC[good_train].sum(axis=0)
+    test_pixels = sum(
+        int(pool.test[k].histograms_NC[i].sum())
+        for k, i in map(pool.owner_N.__getitem__, good_test)
+    )
+    pairs = pool.pairs(pool.train, good_train)
+    return Client(
+        enrolment=_enrol(name, histogram_C, len(good_train), test_pixels, abstains),
+        train=pairs,
+        test=scored_pairs(pool.pairs(pool.test, good_test), by),
+        train_domains=frozenset(_domains(pairs.samples, by)),
+    )
+
+
+def _enrol(
+    name: str, histogram_C: np.ndarray, num_images: int, test_pixels: int, abstains: str = ""
+) -> Enrolment:
+    counts = tuple(int(n) for n in histogram_C)
+    return Enrolment(name, num_images, sum(counts), counts, abstains, test_pixels)
+
+
+def _names(stores: Sequence[Store]) -> list[str]:
+    """Name evaluation sets after data set and split; a second one of the same is numbered."""
+    names: list[str] = []
+    for store in stores:
+        name = f"{store.samples[0].dataset}/{store.samples[0].split}"
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    return names
+
+
+def _evaluation_set(name: str, store: Store, experiment: Experiment) -> EvaluationSet:
+    good = [i for i in range(len(store)) if i not in store.bad and store.labelled[i]]
+    if not good:
+        raise no_usable_sample(name, store)
+    require_known(store.samples, experiment.evaluation.by, key="evaluation.by")
+    picked = Picked((store,), tuple((0, i) for i in good))
+    return EvaluationSet(name, scored_pairs(picked, experiment.evaluation.by))
+
+
+def scored_pairs(pairs: Picked, by: str) -> ScoredPairs:
+    """Group samples for their scores by one of their facts."""
+    return ScoredPairs(pairs, _domains(pairs.samples, by))
+
+
+def _domains(samples: Sequence[Sample], by: str) -> tuple[str, ...]:
+    return tuple(str(getattr(sample, by)) for sample in samples)
+
+
+def _manifest(
+    pool: _Pool,
+    split: Mapping[str, Split],
+    stores: Mapping[str, Store],
+) -> Manifest:
+    samples, digests = pool.samples, pool.digests
+
+    def entries(numbers: Sequence[int]) -> tuple[Entry, ...]:
+        return tuple(Entry(samples[n].id, *digests[n]) for n in numbers)
+
+    return Manifest(
+        clients={client: entries(part.train) for client, part in split.items()},
+        held_out={client: entries(part.test) for client, part in split.items() if part.test},
+        evaluation=_evaluated(stores),
+    )
+
+
+def _evaluated(stores: Mapping[str, Store]) -> dict[str, tuple[Entry, ...]]:
+    return {
+        name: tuple(Entry(s.id, *d) for s, d in zip(store.samples, store.digests, strict=True))
+        for name, store in stores.items()
+    }
+
+
+def _cache_notes(data: DataConfig) -> list[str]:
+    """Say so where decoded samples lie in a place that may not last."""
+    note = "" if data.cache else cache_folder().note
+    return [note] if note else []
+
+
+def _notes(
+    pool: _Pool,
+    split: Mapping[str, Split],
+    stores: Sequence[Store],
+    clients: Mapping[str, Client],
+    partition: PartitionConfig,
+    size_hw: tuple[int, int],
+) -> list[str]:
+    notes = []
+    for store in (*pool.train, *stores):
+        notes += [BAD + text for text in store.bad.values()]
+    notes += _squeezed((*pool.train, *stores), size_hw)
+    notes += [abstention(c) for c in clients.values() if c.enrolment.abstains]
+    # Painted drives of different splits share a name, not a street.
+    tests = [s for store in stores for s in store.samples if s.dataset != "synthetic"]
+    samples = pool.samples
+    trained = [samples[n] for part in split.values() for n in part.train]
+    held_out = [samples[n] for part in split.values() for n in part.test]
+    notes += shared_drives(trained, tests)
+    notes += shared_drives(trained, held_out, partition.holdout_gap)
+    if untested := [c for c, part in split.items() if held_out and not part.test]:
+        notes.append(
+            f"{listing(untested)}: too few frames to hold any out, so not scored themselves"
+        )
+    return notes
+
+
+def _squeezed(stores: Sequence[Store], size_hw: tuple[int, int]) -> list[str]:
+    """Note each source whose images have another aspect ratio than the working size."""
+    notes = []
+    for store in stores:
+        name = f"{store.samples[0].dataset}/{store.samples[0].split}"
+        counts = Counter(hw for hw in store.native_hw if hw is not None)
+        notes.append(aspect_note(name, counts, size_hw))
+    return list(dict.fromkeys(note for note in notes if note is not None))

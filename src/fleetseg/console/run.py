@@ -1,0 +1,203 @@
+"""`fleetseg run`: start it, show it, say how to go on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import typer
+from rich.console import Console
+
+from fleetseg import api
+from fleetseg.config import Experiment
+from fleetseg.console import INTERRUPTED, count, say, stderr_console, stdout_console
+from fleetseg.console.live import Style, watching
+from fleetseg.console.progress import reading
+from fleetseg.console.signals import interruptible
+from fleetseg.console.summary import exit_code, show_end, show_local
+from fleetseg.data.partition.manifest import Manifest
+from fleetseg.errors import CheckpointError, ConfigError
+from fleetseg.experiment_file import load_experiment
+from fleetseg.federation.cohort import size_of
+from fleetseg.hosts import allowed_cores
+from fleetseg.learning.hardware import num_gpus, resolve
+from fleetseg.runs.folder import can_resume, has_run, read_records
+from fleetseg.runs.lock import drop_if_empty, new_run_folder
+from fleetseg.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    experiment: Experiment
+    out: Path
+    style: Style
+    again: str  # the command that goes on with this run
+    resume: bool = False
+    baseline: Literal["centralised", "local"] | None = None
+    chosen: bool = False  # `out` is a name of ours
+
+
+def make_request(
+    file: Path | None,
+    overrides: Sequence[str],
+    *,
+    out: Path | None,
+    resume: bool,
+    baseline: Literal["centralised", "local"] | None,
+    style: Style,
+) -> Request:
+    """Find the experiment and the run folder.
+
+    Raises:
+        ConfigError, CheckpointError: there is no such experiment or run.
+    """
+    if file is None:
+        if out is None or not resume:
+            raise typer.BadParameter("name an EXPERIMENT.toml, or a run with --resume --out DIR")
+        file = _own_experiment(out, baseline)
+    experiment = load_experiment(file, overrides)
+    chosen = out is None and not resume
+    if chosen:
+        out = new_run_folder(experiment.name)
+    if out is None:
+        raise CheckpointError("--resume needs --out: the run folder to go on with")
+    words = ["fleetseg", "run", str(file)]
+    words += [word for override in overrides for word in ("--set", override)]
+    words += ["--baseline", baseline] if baseline else []
+    again = shlex.join([*words, "--resume", "--out", str(out)])
+    return Request(experiment, out, style, again, resume, baseline, chosen)
+
+
+def _own_experiment(out: Path, baseline: str | None) -> Path:
+    if not has_run(out):
+        raise CheckpointError(
+            "there is no run to go on with",
+            where=out,
+            expected="a run folder with experiment.toml",
+            cure="Name the EXPERIMENT.toml to start it",
+        )
+    centralised = any(record["cohort"] == ["centralised"] for record in read_records(out))
+    if baseline is not None or centralised:
+        # A baseline's own experiment.toml says what its one client did, not whom it stands for.
+        raise ConfigError(
+            "a baseline is resumed from the experiment it was started with",
+            where=out,
+            cure="fleetseg run EXPERIMENT.toml --baseline KIND --resume --out DIR",
+        )
+    return out / "experiment.toml"
+
+
+def output_style(console: Console, *, as_json: bool, quiet: bool) -> Style:
+    """Choose how a run is shown."""
+    if as_json:
+        return "json"
+    if quiet:
+        return "quiet"
+    return "live" if console.is_terminal else "plain"
+
+
+def run_and_show(request: Request) -> int:
+    """Run, show, and return the exit code."""
+    console = stdout_console()
+    with interruptible():
+        try:
+            runs = _run(request, console)
+        except KeyboardInterrupt:
+            _say_how_to_go_on(request)
+            return INTERRUPTED
+        finally:
+            if request.chosen:
+                drop_if_empty(request.out)
+    if request.baseline == "local":
+        show_local(runs, request.style, console)
+    else:
+        show_end(runs[""], request.style, console)
+    if any(run.reason == "interrupted" for run in runs.values()):
+        _say_how_to_go_on(request)
+        return INTERRUPTED
+    return exit_code(runs.values())
+
+
+def _run(request: Request, console: Console) -> Mapping[str, Run]:
+    experiment, style = request.experiment, request.style
+    quiet = style in ("json", "quiet")
+    with (
+        reading(stderr_console(), quiet=quiet) as progress,
+        watching(
+            style,
+            console,
+            title=lambda: _title(request),
+            total_rounds=experiment.federation.rounds,
+            concurrency=1 if request.baseline else concurrency(experiment),
+        ) as watcher,
+    ):
+        if request.baseline == "local":
+            return api.run_local(
+                experiment,
+                out=request.out,
+                resume=request.resume,
+                watcher=watcher,
+                progress=progress,
+            )
+        run = api.run(
+            experiment,
+            out=request.out,
+            resume=request.resume,
+            baseline=request.baseline,
+            watcher=watcher,
+            progress=progress,
+        )
+        return {"": run}
+
+
+def concurrency(experiment: Experiment) -> int:
+    """How many vehicles train at the same time."""
+    settings = experiment.engine
+    if settings.kind == "inprocess":
+        return 1
+    gpus = num_gpus(resolve(settings.device, settings.precision).device.type)
+    return settings.workers or gpus or allowed_cores()
+
+
+def _title(request: Request) -> str:
+    name, model = request.experiment.name, request.experiment.model.name
+    if request.baseline == "local":
+        return f"{name}, local only: every vehicle alone · {model}"
+    # The run folder knows the fleet: it was written before the first round.
+    manifest = Manifest.read(request.out / "manifest.json")
+    fleet = fleet_words(manifest)
+    if request.baseline == "centralised":
+        return f"{name}, centralised: {fleet} in one place · {model}"
+    workers = concurrency(request.experiment)
+    where = "this process" if workers == 1 else f"{workers} at a time"
+    asked = asked_words(request.experiment.federation.cohort, len(manifest.clients))
+    return f"{name} · {fleet} · {asked} · {model} · {where}"
+
+
+def fleet_words(manifest: Manifest) -> str:
+    """Say how large a fleet is."""
+    images = sum(len(entries) for entries in manifest.clients.values())
+    return f"{count(len(manifest.clients), 'vehicle')}, {count(images, 'image')}"
+
+
+def asked_words(cohort: float, fleet: int) -> str:
+    """Say how many of a fleet are asked each round.
+
+    >>> asked_words(1, 8), asked_words(1.0, 8), asked_words(0.5, 8)
+    ('asks 1 of 8 a round', 'asks all 8 a round', 'asks 4 of 8 a round')
+    """
+    asked = size_of(cohort, fleet)
+    return f"asks {'all' if asked == fleet else f'{asked} of'} {fleet} a round"
+
+
+def _say_how_to_go_on(request: Request) -> None:
+    folders = [request.out, *request.out.glob("*/")] if request.out.is_dir() else []
+    if any(can_resume(folder) for folder in folders):
+        say(stderr_console(), f"interrupted; go on with: {request.again}")
+    else:
+        say(stderr_console(), "interrupted before the first round")

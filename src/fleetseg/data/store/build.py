@@ -1,0 +1,199 @@
+"""Decoding a source into new folders of images and of labels.
+
+While a folder is being made its file of pixels is locked, so that nobody takes it for a rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from fleetseg.data.labels import LabelSpace, Table
+from fleetseg.data.sample import Label_HW, Source
+from fleetseg.data.sources.label_encoding import LabelEncoding
+from fleetseg.data.store.decoding import Decoded, Size_HW, Wanted, decode, image_settings
+from fleetseg.data.store.locking import share
+from fleetseg.data.store.store import FORMAT_VERSION, IMAGES, INDEX, LABELS
+from fleetseg.errors import BadSample
+from fleetseg.files import write_atomic
+from fleetseg.hosts import allowed_cores
+
+_THREADS = min(8, allowed_cores())
+_AHEAD = 2 * _THREADS  # samples decoded ahead of the one being written
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a store is made of."""
+
+    source: Source
+    digests: tuple[tuple[str, str], ...]
+    size_hw: Size_HW
+    space: LabelSpace
+    table: Table  # train ids of the source -> train ids of `space`
+
+    @cached_property
+    def images_key(self) -> str:
+        """Digest of all that the pixels of the images depend on, except where the files lie."""
+        rows = [[s.id, d[0]] for s, d in zip(self.source.samples, self.digests, strict=True)]
+        settings = image_settings(self.source)
+        return _sha256([FORMAT_VERSION, IMAGES, self.size_hw, settings, rows])
+
+    def labels_key(self, size_hw: Size_HW | None) -> str:
+        """Digest of all that the labels at a size (None: their own) and their facts depend on."""
+        return _sha256([FORMAT_VERSION, LABELS, size_hw, self._labelling])
+
+    @cached_property
+    def _labelling(self) -> str:
+        source, space = self.source, self.space
+        facts: list[Any] = [space.name, space.classes, source.space.classes, self.table.tolist()]
+        code = source.read.keywords.get("code") if isinstance(source.read, partial) else None
+        if isinstance(
+            code, LabelEncoding
+        ):  # the user's classes.toml may have changed, the files not
+            facts.append({f.name: getattr(code, f.name) for f in fields(code)})
+        for sample, digest in zip(source.samples, self.digests, strict=True):
+            facts.append([{**asdict(sample), "image": "", "label": bool(sample.label)}, digest])
+        return _sha256(facts)
+
+
+def _sha256(facts: Any) -> str:
+    text = json.dumps(facts, default=lambda array: array.tolist())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def facts_of(source: Source) -> list[dict[str, Any]]:
+    """Return what an index says of each sample, its paths included."""
+    return [asdict(sample) for sample in source.samples]
+
+
+@contextmanager
+def build(
+    plan: Plan,
+    images: Path | None,
+    labels: Sequence[tuple[Path, Size_HW | None]],
+    native_hw: Sequence[Size_HW | None],
+    progress: Callable[[int, int], None],
+) -> Iterator[None]:
+    """Decode all samples once, into a new folder of images and new ones of labels at some sizes.
+
+    `native_hw` are the sizes of the images where they are known, else it is empty. On entering, the
+    folders are whole; until it is left they are in use.
+    """
+    samples, sizes = plan.source.samples, tuple(size_hw for _, size_hw in labels)
+    wanted = Wanted(plan.source, plan.size_hw, plan.space, plan.table, images is not None, sizes)
+    with ExitStack() as stack:
+        image_folders = [stack.enter_context(_Folder(f, IMAGES)) for f in [images] if f]
+        label_folders = [stack.enter_context(_Folder(f, LABELS)) for f, _ in labels]
+        decoded = _ahead(
+            lambda i: decode(samples[i], native_hw[i] if native_hw else None, wanted), len(samples)
+        )
+        for number, result in enumerate(decoded):
+            for folder in image_folders:
+                _add_image(folder, number, result, plan.size_hw)
+            for folder, label in zip(label_folders, result.labels, strict=True):
+                _add_label(folder, number, label, plan.space)
+            progress(number + 1, len(samples))
+        for folder in image_folders:
+            folder.finish({**_origin(plan), "size_hw": plan.size_hw})
+        facts = {"space": plan.space.name, "samples": facts_of(plan.source)}
+        for folder, size_hw in zip(label_folders, sizes, strict=True):
+            folder.finish({**_origin(plan), "size_hw": size_hw, **facts, "digests": plan.digests})
+        yield
+
+
+def _origin(plan: Plan) -> dict[str, Any]:
+    samples = plan.source.samples
+    return {"source": plan.source.name, "split": samples[0].split, "count": len(samples)}
+
+
+def _add_image(folder: _Folder, number: int, result: Decoded, size_hw: Size_HW) -> None:
+    if isinstance(result.image, np.ndarray):
+        folder.append(result.image)
+        folder.row(native_hw=result.native_hw)
+    else:
+        folder.bad[number] = str(result.image)
+        folder.append(np.zeros((*size_hw, 3), np.uint8))
+        folder.row(native_hw=None)
+
+
+def _add_label(
+    folder: _Folder, number: int, label: Label_HW | BadSample | None, space: LabelSpace
+) -> None:
+    if isinstance(label, BadSample):
+        folder.bad[number] = str(label)
+    label_HW = label if isinstance(label, np.ndarray) else np.zeros((0, 0), np.uint8)
+    counts = np.bincount(label_HW.ravel(), minlength=256)[: space.num_classes].tolist()
+    start = folder.append(label_HW)
+    folder.row(label_starts=start, label_shapes=label_HW.shape, histograms=counts)
+
+
+class _Folder:
+    """A new folder of pixels, locked while it is made; an index makes it whole."""
+
+    def __init__(self, path: Path, pixels: str) -> None:
+        self.bad: dict[int, str] = {}
+        self._path, self._pixels = path, pixels
+        self._columns: dict[str, list[Any]] = {}
+        path.mkdir()
+        self._file = open(path / pixels, "wb")  # noqa: SIM115
+        share(self._file)
+
+    def __enter__(self) -> _Folder:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+
+    def row(self, **cells: Any) -> None:
+        """Note facts of one sample."""
+        for name, cell in cells.items():
+            self._columns.setdefault(name, []).append(cell)
+
+    def append(self, pixels: npt.NDArray[np.uint8]) -> int:
+        """Write the pixels of one sample and return where they begin."""
+        start = self._file.tell()
+        _write(self._file, np.ascontiguousarray(pixels).reshape(-1).data)
+        return start
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """Write everything down to the disk."""
+        if self._file.tell() == 0:
+            _write(self._file, memoryview(b"\0"))  # an empty file cannot be mapped
+        self._file.flush()
+        os.fsync(self._file.fileno())  # or a power cut could leave the right size, but zeros
+        whole = {"version": FORMAT_VERSION, "pixels": [self._pixels, self._file.tell()]}
+        index = {**whole, **facts, "bad": self.bad, **self._columns}
+        write_atomic(self._path / INDEX, json.dumps(index))
+
+
+def _write(file: BinaryIO, data: memoryview) -> None:
+    file.write(data)
+
+
+def _ahead(work: Callable[[int], Decoded], count: int) -> Iterator[Decoded]:
+    """Map in order with a few threads (PIL lets go of the interpreter lock), a little ahead."""
+    waiting: deque[Future[Decoded]] = deque()
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        try:
+            for number in range(count):
+                waiting.append(pool.submit(work, number))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,256 @@
+"""Decoded samples on disk, memory-mapped: cheap to open again and to hand to another process.
+
+A store is two folders. One has images.u8 (N, H, W, 3), the other labels.u8 (label maps one after
+another, none for an unlabelled sample); each has an index.json, which says how large the other file
+must be. Several folders of labels may go with one of images. fleetseg.data.store.cache makes them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fleetseg.data.labels import IGNORE
+from fleetseg.data.sample import Image_HWC, Label_HW, Pairs, Sample
+from fleetseg.data.store.locking import share
+from fleetseg.errors import BadSample, DataError
+
+FORMAT_VERSION = 4  # raise it whenever the same files would give other bytes
+IMAGES, LABELS, INDEX = "images.u8", "labels.u8", "index.json"
+
+
+@dataclass(frozen=True)
+class Store:
+    """One split of one source, decoded. It is but two paths: they are opened once it is used."""
+
+    images: Path
+    labels: Path
+
+    @classmethod
+    def load(cls, images: Path, labels: Path) -> Store:
+        """Open a store made earlier, in this process or another one.
+
+        While it is open, no `fleetseg data cache prune` removes it.
+
+        Raises:
+            DataError: no whole store lies there.
+        """
+        store = cls(images, labels)
+        _ = store._opened
+        return store
+
+    @cached_property
+    def _opened(self) -> _Opened:
+        return opened(self.images, self.labels)
+
+    def __reduce__(self) -> tuple[type[Store], tuple[Path, Path]]:
+        """Cross to another process as two paths."""
+        return Store, (self.images, self.labels)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The samples in the source's order, bad ones included."""
+        return self._opened.samples
+
+    @property
+    def digests(self) -> tuple[tuple[str, str], ...]:
+        """SHA-256 of image and label per sample; "" for no label or a file that is not there."""
+        return self._opened.digests
+
+    @property
+    def bad(self) -> dict[int, str]:
+        """Index to what is wrong with image or label, for samples that cannot be used."""
+        return self._opened.bad
+
+    @property
+    def labelled(self) -> npt.NDArray[np.bool_]:
+        """Which samples are good and have a label, shape (N,)."""
+        return self._opened.labelled
+
+    @property
+    def histograms_NC(self) -> npt.NDArray[np.int64]:
+        """Valid pixels per sample and class at the stored resolution, shape (N, num_classes).
+
+        They are those of the label, also where it is the image that is bad.
+        """
+        return self._opened.histograms_NC
+
+    @property
+    def native_hw(self) -> tuple[tuple[int, int] | None, ...]:
+        """Size of each image before it was resized; None for a bad one."""
+        return self._opened.native_hw
+
+    def pair(self, index: int) -> tuple[Image_HWC, Label_HW]:
+        """Look at one sample without copying it; an unlabelled one has a label all IGNORE.
+
+        Raises:
+            BadSample: it could not be read when the store was made.
+        """
+        store = self._opened
+        if index < 0:
+            index += len(store.samples)
+        if index in store.bad:
+            raise BadSample(store.bad[index])
+        image_HWC = store.images_NHWC[index]
+        height, width = store.label_shapes[index]
+        if height == 0:
+            return image_HWC, np.full(image_HWC.shape[:2], IGNORE, np.uint8)
+        start = store.label_starts[index]
+        return image_HWC, store.labels[start : start + height * width].reshape(height, width)
+
+
+@dataclass(frozen=True)
+class View:
+    """Some samples of a store, as pairs; crosses to another process as a path and numbers."""
+
+    store: Store
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> tuple[Image_HWC, Label_HW]:
+        return self.store.pair(self.indices[index])
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Samples of several stores as pairs, in the order given: `places` are (store, index)."""
+
+    stores: tuple[Store, ...]
+    places: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, number: int, /) -> tuple[Image_HWC, Label_HW]:
+        store, index = self.places[number]
+        return self.stores[store].pair(index)
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """What is known of each pair, in the same order."""
+        of_store = [store.samples for store in self.stores]
+        return tuple(of_store[store][index] for store, index in self.places)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Several collections of pairs, one after another."""
+
+    parts: Sequence[Pairs]
+
+    @cached_property
+    def _stops(self) -> npt.NDArray[np.int64]:
+        return np.cumsum([len(part) for part in self.parts], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._stops[-1]) if len(self.parts) else 0
+
+    def __getitem__(self, index: int, /) -> tuple[Image_HWC, Label_HW]:
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(index)
+        part = int(np.searchsorted(self._stops, place, side="right"))
+        before = int(self._stops[part - 1]) if part else 0
+        return self.parts[part][place - before]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    samples: tuple[Sample, ...]
+    digests: tuple[tuple[str, str], ...]
+    bad: dict[int, str]
+    labelled: npt.NDArray[np.bool_]
+    histograms_NC: npt.NDArray[np.int64]
+    native_hw: tuple[tuple[int, int] | None, ...]
+    images_NHWC: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.uint8]
+    label_shapes: list[list[int]]
+    label_starts: list[int]
+
+
+@lru_cache(maxsize=64)
+def opened(images: Path, labels: Path) -> _Opened:
+    """Read the indices of a store and map its pixels, once per process and store.
+
+    Raises:
+        DataError: no whole store lies there.
+    """
+    image_pixels, image_index = open_folder(images, IMAGES)
+    label_pixels, label_index = open_folder(labels, LABELS)
+    samples = tuple(Sample(**fields) for fields in label_index["samples"])
+    bad = {int(i): text for i, text in {**label_index["bad"], **image_index["bad"]}.items()}
+    histograms_NC = np.array(label_index["histograms"], dtype=np.int64).reshape(len(samples), -1)
+    labelled = np.array([height > 0 for height, _ in label_index["label_shapes"]], dtype=np.bool_)
+    labelled[list(bad)] = False
+    histograms_NC.setflags(write=False)
+    labelled.setflags(write=False)
+    return _Opened(
+        samples=samples,
+        digests=tuple((image, label) for image, label in label_index["digests"]),
+        bad=dict(sorted(bad.items())),
+        labelled=labelled,
+        histograms_NC=histograms_NC,
+        native_hw=tuple(None if hw is None else (hw[0], hw[1]) for hw in image_index["native_hw"]),
+        images_NHWC=image_pixels.reshape(len(samples), *image_index["size_hw"], 3),
+        labels=label_pixels,
+        label_shapes=label_index["label_shapes"],
+        label_starts=label_index["label_starts"],
+    )
+
+
+def read_index(folder: Path, pixels: str) -> dict[str, Any] | None:
+    """Return the index of a folder of IMAGES or LABELS, None if that is not there or not whole."""
+    index = read_json(folder / INDEX)
+    if index is None or index.get("version") != FORMAT_VERSION:
+        return None
+    try:
+        whole = [pixels, (folder / pixels).stat().st_size]
+    except OSError:
+        return None
+    return index if index.get("pixels") == whole else None
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the table in a file, None if it is not there or not a table."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return table if isinstance(table, dict) else None
+
+
+def open_folder(folder: Path, pixels: str) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+    """Map the pixels of a folder and read its index; it is in use until the map is gone.
+
+    Raises:
+        DataError: it is not there or not whole.
+    """
+    try:
+        with open(folder / pixels, "rb") as file:
+            stays = share(file)  # before the index is read: from here on nobody removes it
+            mapped = np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
+            index = read_index(folder, pixels)
+            stays = stays and os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+    except (OSError, ValueError):  # not there, or empty
+        index, stays = None, False
+    if index is None or not stays:
+        raise DataError(
+            "no whole store of decoded samples", where=folder, cure="Open its source again"
+        )
+    with suppress(OSError):  # when it was last used; a cache of somebody else may be read-only
+        os.utime(folder / INDEX)
+    return mapped, index

@@ -1,0 +1,77 @@
+"""A whole fleet on this machine, for trying out: a server and sites, with certificates and all."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from fleetseg.files import write_atomic
+from fleetseg.fleet.nvflare.kit import read_kit, supervisor_command
+from fleetseg.fleet.nvflare.provision import Fleet, create_fleet, read_fleet
+from fleetseg.fleet.server.engine import FleetEngine
+from fleetseg.fleet.server.enrolment import RunSpec
+from fleetseg.fleet.server.serve import serving
+from fleetseg.fleet.subprocesses import start_child, stop
+from fleetseg.fleet.vehicle.site_data import SiteData
+from fleetseg.hosts import allowed_cores
+from fleetseg.learning.hardware import own_gpu
+
+_MOST_SITES = 4  # by default; a site takes some 700 MB
+
+
+@contextmanager
+def loopback(
+    spec: RunSpec, run_folder: Path, clients: Sequence[str], experiment_toml: str
+) -> Iterator[FleetEngine]:
+    """Run sites for all clients of an experiment on this machine.
+
+    The fleet lies in the run folder, and is used again by a resume.
+    """
+    wished = spec.experiment.engine.workers or min(_MOST_SITES, allowed_cores())
+    assigned = share_out(clients, min(wished, len(clients)))
+    folder = run_folder / "fleet"
+    fleet = _fleet(folder, assigned)
+    path = folder / "experiment.toml"
+    write_atomic(path, experiment_toml)
+    with ExitStack() as stack:
+        for number, (site, vehicles) in enumerate(assigned.items()):
+            kit = read_kit(fleet.kit(site))
+            kit.own.mkdir(parents=True, exist_ok=True)
+            site_data = SiteData(site, vehicles=tuple(vehicles), experiment=str(path))
+            site_data.write(kit.own / "site-data.json")
+            supervisor = start_child(
+                supervisor_command(kit),
+                log=kit.own / "logs" / "supervisor.log",
+                environment=own_gpu(number),
+            )
+            stack.callback(stop, supervisor, 15.0)
+        yield stack.enter_context(serving(fleet, replace(spec, assigned=assigned), run_folder))
+
+
+def share_out(clients: Sequence[str], sites: int) -> Mapping[str, tuple[str, ...]]:
+    """Give each site its vehicles.
+
+    >>> share_out(["a", "b", "c"], 2)
+    {'site-1': ('a', 'c'), 'site-2': ('b',)}
+    """
+    return {f"site-{k + 1}": tuple(clients[k::sites]) for k in range(sites)}
+
+
+def _fleet(folder: Path, assigned: Mapping[str, Sequence[str]]) -> Fleet:
+    if (folder / "fleet.json").is_file():
+        fleet = read_fleet(folder)
+        if fleet.vehicles == tuple(assigned):
+            return fleet
+        shutil.rmtree(folder)
+    return create_fleet(folder, "localhost", free_port(), tuple(assigned))
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,166 @@
+"""The server's end inside an NVFlare job: hands out tasks and passes replies on, nothing else.
+
+It does what the process behind the socket says (`engines.fleet`) and ends when that hangs up; that
+process sees by the same socket when this one dies.
+
+To it: {"is": "joined", "job", "sites"}, {"is": "sent" | "reply" | "beat" | "gone", "site", ...}.
+From it: {"do": "ask", "task", "targets", "header"} + payload, {"do": "cancel", "task"},
+{"do": "end"}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+from typing import Any
+
+from nvflare.apis.client import Client
+from nvflare.apis.controller_spec import ClientTask, Task
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.impl.controller import Controller
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+
+from fleetseg.fleet.nvflare.names import BEAT, HEADER, LINK_VARIABLE, OK, PAYLOAD, TASK
+from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, connect
+from fleetseg.fleet.subprocesses import end_with_parent
+
+_UNDIGESTED = 2  # replies in this process that the other has not taken yet
+_HOURS_S = 7 * 24 * 3600  # a task ends when it is cancelled; deadlines are the other side's
+
+
+def _disable_debug_repr() -> None:
+    """Keep NVFlare 2.9 from writing whole messages out as text for a debug line that nobody reads.
+
+    `cell.py` formats each reply before it asks whether the line is wanted: 38 MB of text and 0.1 s
+    for a model of 13.5 MB, half the time of a round without training.
+    """
+    try:
+        from nvflare.fuel.utils.buffer_list import ConsumableBufferList
+    except ImportError:  # another version: nothing to mend
+        return
+    ConsumableBufferList.__repr__ = lambda self: "<buffers>"
+    ConsumableBufferList.__str__ = ConsumableBufferList.__repr__
+
+
+class FleetController(Controller):  # type: ignore[misc]
+    """Relays between the aggregating process and the sites of one job."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tasks: dict[str, Task] = {}
+        self._out: queue.Queue[tuple[Header, bytes] | None] = queue.Queue()
+        self._room = threading.Semaphore(_UNDIGESTED)
+        self._link: Connection | None = None
+
+    def start_controller(self, fl_ctx: FLContext) -> None:
+        """Connect to the aggregating process and start passing messages on."""
+        _disable_debug_repr()
+        end_with_parent()  # NVFlare's own watch takes up to ten seconds
+        self._link = connect(os.environ[LINK_VARIABLE])
+        self._engine.register_aux_message_handler(BEAT, self._beat)
+        sites = [client.name for client in self._engine.get_clients()]
+        self._say({"is": "joined", "job": fl_ctx.get_job_id(), "sites": sites})
+        threading.Thread(target=self._write, name="fleetseg-link", daemon=True).start()
+
+    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        """Do as told until told to end, hung up on or aborted."""
+        assert self._link is not None
+        try:
+            while not abort_signal.triggered:
+                message = self._link.receive(timeout_s=0.2)
+                if message is not None and not self._obey(*message, fl_ctx):
+                    break
+        except ConnectionLost:
+            self.log_info(fl_ctx, "the aggregating process is gone; ending this job")
+        finally:
+            self._link.close()
+            self._out.put(None)
+
+    def stop_controller(self, fl_ctx: FLContext) -> None:
+        """Nothing is left to stop."""
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Tell about sites that NVFlare has found dead."""
+        super().handle_event(event_type, fl_ctx)
+        if event_type == EventType.CLIENT_DISCONNECTED:
+            self._say(
+                {"is": "gone", "site": fl_ctx.get_prop(FLContextKey.DISCONNECTED_CLIENT_NAME)}
+            )
+
+    def process_result_of_unknown_task(
+        self,
+        client: Client,
+        task_name: str,
+        client_task_id: str,
+        result: Shareable,
+        fl_ctx: FLContext,
+    ) -> None:
+        """Tell that a late reply came; it is not read."""
+        self._say({"is": "late", "site": client.name, "bytes": len(result.get(PAYLOAD, b""))})
+
+    def _obey(self, header: Header, payload: bytes, fl_ctx: FLContext) -> bool:
+        what = header["do"]
+        if what == "ask":
+            self._ask(header, payload, fl_ctx)
+        elif what == "cancel":
+            task = self._tasks.pop(header["task"], None)
+            if task is not None:
+                self.cancel_task(task, fl_ctx=fl_ctx)
+        return bool(what != "end")
+
+    def _ask(self, header: Header, payload: bytes, fl_ctx: FLContext) -> None:
+        data = Shareable()
+        data[HEADER] = json.dumps(header["header"])
+        data[PAYLOAD] = payload
+        name = header["task"]
+
+        def sent(client_task: ClientTask, fl_ctx: FLContext) -> None:
+            self._say({"is": "sent", "task": name, "site": client_task.client.name})
+
+        def received(client_task: ClientTask, fl_ctx: FLContext) -> None:
+            result, client_task.result = client_task.result, None  # the task keeps every ClientTask
+            self._reply(name, client_task.client.name, result)
+
+        task = Task(
+            TASK, data, timeout=_HOURS_S, after_task_sent_cb=sent, result_received_cb=received
+        )
+        self._tasks[name] = task
+        # min_responses=0: the task stands until every target has answered.
+        self.broadcast(task, fl_ctx, targets=list(header["targets"]), min_responses=0)
+
+    def _reply(self, task: str, site: str, result: Shareable) -> None:
+        header, payload = result.get(HEADER), result.get(PAYLOAD, b"")
+        if not isinstance(header, str) or not isinstance(payload, bytes):
+            told = {"failure": ["lost", "engine-error", f"return code {result.get_return_code()}"]}
+            header, payload = json.dumps(told), b""
+        # Blocks where the other side is slower than the network: two replies at most wait here.
+        self._room.acquire()
+        self._out.put(({"is": "reply", "task": task, "site": site, "header": header}, payload))
+
+    def _beat(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+        peer = fl_ctx.get_peer_context()
+        if peer is not None:
+            busy = str(request.get(TASK, ""))
+            self._say({"is": "beat", "site": peer.get_identity_name(), "busy": busy})
+        return make_reply(OK)
+
+    def _say(self, header: dict[str, Any]) -> None:
+        self._out.put((header, b""))
+
+    def _write(self) -> None:
+        assert self._link is not None
+        while (item := self._out.get()) is not None:
+            header, payload = item
+            try:
+                self._link.send(header, payload)
+            except ConnectionLost:
+                self._link.close()  # control_flow ends by it
+                return
+            finally:
+                if header["is"] == "reply":
+                    self._room.release()

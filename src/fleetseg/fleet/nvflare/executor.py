@@ -1,0 +1,103 @@
+"""A vehicle's end inside an NVFlare job: passes tasks to the trainer and its answers back.
+
+No torch here: were this process to run out of memory, NVFlare would end the job for the whole
+fleet. A trainer that dies is one typed failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from typing import Any
+
+from nvflare.apis.event_type import EventType
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+
+from fleetseg.fleet.nvflare.names import BEAT, HEADER, OK, PAYLOAD, TASK, TRAINER_VARIABLE
+from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, connect
+from fleetseg.fleet.subprocesses import end_with_parent
+
+_BEAT_S = 1.0
+_TRAINER_S = 60.0  # how long a trainer may take to start (again)
+
+
+class TrainerExecutor(Executor):  # type: ignore[misc]
+    """Relays between one site's part of a job and its trainer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._busy = ""
+        self._over = threading.Event()
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Give signs of life from the start of a job to its end."""
+        if event_type == EventType.START_RUN:
+            end_with_parent()
+            engine = fl_ctx.get_engine()
+            threading.Thread(target=self._beats, args=(engine,), daemon=True).start()
+        elif event_type == EventType.AFTER_SEND_TASK_RESULT:
+            self._busy = ""
+        elif event_type in (EventType.ABOUT_TO_END_RUN, EventType.END_RUN):
+            self._over.set()
+
+    def execute(
+        self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
+    ) -> Shareable:
+        """Have the trainer do one task; every way it can fail is an answer, too."""
+        header = json.loads(shareable[HEADER])
+        self._busy = header["task"]  # until the answer is sent, see `handle_event`
+        answer, payload = self._served(header, shareable[PAYLOAD], abort_signal)
+        reply = make_reply(OK)
+        reply[HEADER] = json.dumps(answer)
+        reply[PAYLOAD] = payload
+        return reply
+
+    def _served(self, header: Header, payload: bytes, abort_signal: Signal) -> tuple[Header, bytes]:
+        link = None
+        try:
+            link = _to_trainer(abort_signal)
+            link.send(header, payload)
+            while not abort_signal.triggered:
+                answer = link.receive(timeout_s=0.2)
+                if answer is not None:
+                    return answer
+            return _failure("aborted", "the job ended"), b""
+        except ConnectionLost as lost:
+            return _failure("trainer-died", str(lost)), b""
+        finally:
+            if link is not None:
+                link.close()
+
+    def _beats(self, engine: Any) -> None:
+        while not self._over.wait(_BEAT_S):
+            request = Shareable()
+            request[TASK] = self._busy
+            with engine.new_context() as fl_ctx:
+                engine.send_aux_request(
+                    targets=None,
+                    topic=BEAT,
+                    request=request,
+                    timeout=0.0,
+                    fl_ctx=fl_ctx,
+                    optional=True,
+                )
+
+
+def _to_trainer(abort_signal: Signal) -> Connection:
+    until_s = time.monotonic() + _TRAINER_S
+    while True:
+        try:
+            return connect(os.environ[TRAINER_VARIABLE])
+        except ConnectionLost:
+            if abort_signal.triggered or time.monotonic() > until_s:
+                raise
+        time.sleep(0.2)
+
+
+def _failure(reason: str, detail: str) -> Header:
+    return {"failure": ["lost", reason, detail]}

@@ -1,0 +1,66 @@
+"""One process per kit: a second one with the same certificate is refused while the first lives.
+
+NVFlare takes a new registration of a name for a restart and drops the old one, which then looks
+alive and hears nothing. Here each process tells where it runs, and the server lets a name be taken
+over from the same place at once, from another one only when the first has fallen silent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import uuid
+from pathlib import Path
+
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_component import FLComponent
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.fl_exception import NotAuthenticated
+
+_PLACE = "fleetseg_place"
+_FRESH_S = 25.0  # two heartbeats of NVFlare and some
+
+
+class LocationReporter(FLComponent):  # type: ignore[misc]
+    """On a vehicle: says at registration which machine and folder it runs in."""
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Add the place, as a digest, to what is sent with a registration."""
+        if event_type in (EventType.SYSTEM_START, EventType.BEFORE_CLIENT_REGISTER):
+            fl_ctx.set_prop(_PLACE, _place(), private=False, sticky=True)
+
+
+class DuplicateKitGuard(FLComponent):  # type: ignore[misc]
+    """On the server: knows where each kit runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[str, tuple[str, float]] = {}  # name -> place, time of last sign of life
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Refuse a second place; note signs of life."""
+        peer = fl_ctx.get_peer_context()
+        if peer is None:
+            return
+        name, place = peer.get_identity_name(), peer.get_prop(_PLACE, "")
+        known, seen_s = self._seen.get(name, (place, 0.0))
+        now_s = time.monotonic()
+        if event_type == EventType.CLIENT_REGISTER_RECEIVED:
+            if place != known and now_s - seen_s < _FRESH_S:
+                self.log_error(fl_ctx, f"kit {name} is in use at another place: refused")
+                raise NotAuthenticated(f"kit {name} is in use at another place")
+            self._seen[name] = place, now_s
+        elif event_type == EventType.CLIENT_HEARTBEAT_RECEIVED and place == known:
+            self._seen[name] = place, now_s
+        elif event_type == EventType.CLIENT_QUIT and place == known:
+            self._seen.pop(name, None)
+
+
+def _place() -> str:
+    """Digest of this machine and folder; the kit's own start if the machine has no name."""
+    try:
+        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except OSError:
+        machine = f"{uuid.getnode():x}"
+    return hashlib.sha256(f"{machine} {os.getcwd()}".encode()).hexdigest()[:16]

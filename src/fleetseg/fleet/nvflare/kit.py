@@ -1,0 +1,184 @@
+"""A vehicle's side, put together: what its supervisor has to keep running."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fleetseg.errors import ConfigError, EngineError
+from fleetseg.files import write_atomic
+from fleetseg.fleet.nvflare.names import TRAINER_VARIABLE
+from fleetseg.fleet.nvflare.network import client_command
+from fleetseg.fleet.nvflare.provision import dress_kit
+from fleetseg.fleet.sockets import private_directory
+
+_COPIED = (
+    "the server refuses this kit: it is in use at another place "
+    "(one kit is one process; make another with: fleetseg fleet add NAME)"
+)
+_TOLD = {
+    "is disabled": "this vehicle has been revoked by the fleet's operator; the server refuses it",
+    "Failed to send heartbeat": "the server does not take this vehicle's heartbeats: it is down, "
+    "or it has revoked this vehicle",
+    "register_client unauthenticated": _COPIED,
+    "in use at another place": _COPIED,
+    "Maximum number of clients reached": "the server takes no more vehicles",
+    "Successfully registered client": "connected to the server",
+    "CERTIFICATE_VERIFY_FAILED": "the certificates do not fit: this kit is of another fleet, or a "
+    "clock is wrong",
+    "No space left on device": "the disk of this vehicle is full: free some space",
+}
+
+
+@dataclass(frozen=True)
+class Kit:
+    """A start-up kit: who it is for and where its server is."""
+
+    folder: Path
+    name: str
+    host: str
+    port: int
+    identity: str  # the name in the server's certificate
+
+    @property
+    def own(self) -> Path:
+        """Where fleetseg keeps what is this vehicle's."""
+        return self.folder / "fleetseg"
+
+
+def read_kit(folder: Path) -> Kit:
+    """Read a start-up kit.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    folder = folder.resolve()
+    path = folder / "startup" / "fed_client.json"
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        server = fields["servers"][0]
+        host, _, port = server["service"]["target"].rpartition(":")
+        return Kit(folder, fields["client"]["fqsn"], host, int(port), server["identity"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise ConfigError(
+            f"not a start-up kit ({type(error).__name__}: {error})",
+            where=folder,
+            cure="Use a folder kits/NAME that `fleetseg fleet init` made",
+        ) from None
+
+
+def check_certificate(kit: Kit) -> datetime:
+    """Return when the kit's certificate ends.
+
+    Raises:
+        EngineError: it is not valid now, by this machine's clock.
+    """
+    from cryptography import x509
+
+    path = kit.folder / "startup" / "client.crt"
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    now, begins, ends = (
+        datetime.now(UTC),
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+    )
+    if not begins <= now <= ends:
+        raise EngineError(
+            "this kit's certificate is not valid now",
+            where=path,
+            got=f"{now:%Y-%m-%d %H:%M} UTC by this machine's clock",
+            expected=f"{begins:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d %H:%M}",
+            cure="Set the clock (NTP), or have the operator make new kits",
+        )
+    return ends
+
+
+def shake_hands(kit: Kit, timeout_s: float = 5.0) -> bool:
+    """Try the server's certificate and ours once; false if nobody listens there yet.
+
+    Raises:
+        EngineError: the two do not trust each other; says which side can mend it.
+    """
+    startup = kit.folder / "startup"
+    context = ssl.create_default_context(cafile=str(startup / "rootCA.pem"))
+    context.load_cert_chain(startup / "client.crt", startup / "client.key")
+    context.set_alpn_protocols(["h2"])
+    where = f"{kit.host}:{kit.port}"
+    try:
+        with (
+            socket.create_connection((kit.host, kit.port), timeout=timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname=kit.identity) as secured,
+        ):
+            secured.settimeout(timeout_s)
+            secured.recv(9)  # HTTP/2 settings; a refusal of our certificate comes here
+    except ssl.SSLCertVerificationError as error:
+        raise EngineError(
+            f"the server's certificate is not trusted ({error.verify_message})",
+            where=where,
+            cure="This kit is of another fleet, or this machine's clock is wrong",
+        ) from None
+    except ssl.SSLError as error:
+        raise EngineError(
+            f"the server does not trust this kit's certificate ({error.reason})",
+            where=where,
+            cure="Use a kit that this server's fleet made: fleetseg fleet add NAME",
+        ) from None
+    except OSError:
+        return False
+    return True
+
+
+def plan_of(kit: Kit) -> dict[str, Any]:
+    """Write down what the supervisor of a kit has to keep running."""
+    sockets = private_directory()
+    trainer_log = kit.own / "logs" / "trainer.log"
+    engine_log = kit.own / "logs" / "engine.log"
+    environment = {"MALLOC_ARENA_MAX": "2", "GRPC_VERBOSITY": "NONE"}
+    trainer = [sys.executable, "-m", "fleetseg.fleet.vehicle.trainer", str(kit.own)]
+    return {
+        "folder": str(kit.own),
+        "sockets": str(sockets),
+        "trainer_log": str(trainer_log),
+        "children": {
+            "trainer": {
+                "command": [*trainer, str(sockets / "trainer")],
+                "log": str(trainer_log),
+                "environment": environment,
+            },
+            "engine": {
+                "command": client_command(kit.folder, kit.name),
+                "log": str(engine_log),
+                "environment": {**environment, TRAINER_VARIABLE: str(sockets / "trainer")},
+            },
+        },
+        "follow": {str(engine_log): _TOLD},
+    }
+
+
+def supervisor_command(kit: Kit) -> list[str]:
+    """Write the supervisor's plan; returns the command that follows it."""
+    kit.own.mkdir(parents=True, exist_ok=True)
+    if (kit.folder / "local").is_dir():
+        dress_kit(kit.folder)
+    path = kit.own / "plan.json"
+    write_atomic(path, json.dumps(plan_of(kit), indent=1) + "\n")
+    return [sys.executable, "-m", "fleetseg.fleet.vehicle.supervisor", str(path)]
+
+
+def wait_for_server(kit: Kit, say: Any, patience_s: float = float("inf")) -> None:
+    """Wait until the server answers; says so once."""
+    until_s, told = time.monotonic() + patience_s, False
+    while not shake_hands(kit):
+        if time.monotonic() > until_s:
+            raise EngineError("the server does not answer", where=f"{kit.host}:{kit.port}")
+        if not told:
+            say(f"waiting for the server at {kit.host}:{kit.port}")
+            told = True
+        time.sleep(1.0)

@@ -1,0 +1,259 @@
+"""A fleet on disk: certificates, the server's folder, one start-up kit per vehicle.
+
+DIR/fleet.json      host, port, vehicles, who is revoked
+    pki/            the root key and NVFlare's project: keep it safe, back it up
+    server/         the server's own NVFlare folder
+    operator/       who may submit runs: used by `fleetseg server`, stays here
+    kits/NAME/      carry each to its vehicle
+    status.json     what `fleetseg fleet status` shows
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fleetseg.errors import ConfigError, EngineError, MissingExtra
+from fleetseg.files import write_atomic
+from fleetseg.fleet.nvflare.sites import client_resources, permissions, server_resources
+
+PROJECT = "fleetseg"
+OPERATOR = "operator@fleet.local"
+ORG = "fleet"
+PORT = 8102
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
+_SCRIPTS = ("start.sh", "sub_start.sh", "stop_fl.sh", "fl_admin.sh", "system_info.ipynb")
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What `fleet.json` says, and where it lies."""
+
+    folder: Path
+    host: str
+    port: int = PORT
+    vehicles: tuple[str, ...] = ()
+    revoked: tuple[str, ...] = ()
+
+    @property
+    def server(self) -> Path:
+        """The server's NVFlare folder."""
+        return self.folder / "server"
+
+    @property
+    def operator(self) -> Path:
+        """The kit that submits runs."""
+        return self.folder / "operator"
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Vehicles that may take part."""
+        return tuple(name for name in self.vehicles if name not in self.revoked)
+
+    def kit(self, vehicle: str) -> Path:
+        """A vehicle's start-up kit."""
+        return self.folder / "kits" / vehicle
+
+    def save(self) -> None:
+        """Write `fleet.json`."""
+        fields = {key: value for key, value in asdict(self).items() if key != "folder"}
+        write_atomic(self.folder / "fleet.json", json.dumps(fields, indent=1) + "\n")
+
+
+def read_fleet(folder: Path) -> Fleet:
+    """Read a fleet's folder.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    folder = folder.resolve()
+    try:
+        fields = json.loads((folder / "fleet.json").read_text(encoding="utf-8"))
+        vehicles, revoked = tuple(fields["vehicles"]), tuple(fields["revoked"])
+        return Fleet(folder, fields["host"], fields["port"], vehicles, revoked)
+    except FileNotFoundError:
+        raise ConfigError(
+            "no fleet.json: not a fleet's folder",
+            where=folder,
+            cure="Make one with: "
+            f"fleetseg fleet init {shlex.quote(str(folder))} --vehicles 4 --host SERVER",
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"cannot be read ({error})", where=folder / "fleet.json") from None
+
+
+def create_fleet(folder: Path, host: str, port: int, vehicles: Sequence[str]) -> Fleet:
+    """Make certificates and kits for a new fleet.
+
+    Raises:
+        ConfigError: the folder holds one already, or a name is not usable.
+        EngineError: NVFlare could not make them.
+    """
+    if (folder / "fleet.json").exists():
+        raise ConfigError(
+            "this folder holds a fleet already", where=folder, cure="Add to it: fleetseg fleet add"
+        )
+    _check_names([host, *vehicles])
+    if len(set(vehicles)) < len(vehicles) or host in vehicles:
+        raise ConfigError("two vehicles (or a vehicle and the server) of one name")
+    (folder / "pki").mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
+    folder.chmod(0o700)
+    fleet = Fleet(folder, host, port, tuple(vehicles))
+    write_atomic(folder / "pki" / "project.yml", json.dumps(_project(fleet), indent=1) + "\n")
+    made = _provision(folder, [])
+    shutil.copytree(made / host, fleet.server)
+    shutil.copytree(made / OPERATOR, fleet.operator)
+    for vehicle in vehicles:
+        shutil.copytree(made / vehicle, fleet.kit(vehicle))
+        dress_kit(fleet.kit(vehicle))
+    write_server_settings(fleet)
+    remove_start_scripts(fleet.operator)
+    fleet.save()
+    return fleet
+
+
+def add_vehicle(fleet: Fleet, vehicle: str) -> Fleet:
+    """Make a kit for one more vehicle; certificates of the others stay as they are."""
+    _check_names([vehicle])
+    with _changing(fleet.folder):
+        fleet = read_fleet(fleet.folder)  # somebody may have added another one since
+        if vehicle in fleet.vehicles or vehicle == fleet.host:
+            raise ConfigError(f"there is a '{vehicle}' already", where=fleet.folder)
+        described = {"name": vehicle, "type": "client", "org": ORG}
+        write_atomic(fleet.folder / "pki" / "add.yml", json.dumps(described) + "\n")
+        made = _provision(fleet.folder, ["--add-client", "add.yml"])
+        shutil.copytree(made / vehicle, fleet.kit(vehicle))
+        dress_kit(fleet.kit(vehicle))
+        added = replace(fleet, vehicles=(*fleet.vehicles, vehicle))
+        added.save()
+    return added
+
+
+def revoke_vehicle(fleet: Fleet, vehicle: str) -> Fleet:
+    """Note that a vehicle may no longer take part; a running server sees it within seconds."""
+    if vehicle not in fleet.vehicles:
+        known = ", ".join(fleet.vehicles)
+        raise ConfigError(
+            f"no vehicle '{vehicle}'", where=fleet.folder, expected=f"one of: {known}"
+        )
+    with _changing(fleet.folder):
+        fleet = read_fleet(fleet.folder)
+        revoked = replace(fleet, revoked=tuple(sorted({*fleet.revoked, vehicle})))
+        revoked.save()
+    return revoked
+
+
+@contextmanager
+def _changing(folder: Path) -> Iterator[None]:
+    """Change a fleet's folder one after another: two operators must not lose a vehicle."""
+    with open(folder / "change.lock", "w", encoding="utf-8") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def write_server_settings(fleet: Fleet) -> None:
+    """Write the server's settings; paths in it are those of today."""
+    _write_json(fleet.server / "local" / "resources.json", server_resources(fleet.server))
+    _write_json(fleet.server / "local" / "authorization.json", permissions())
+    remove_start_scripts(fleet.server)
+
+
+def dress_kit(kit: Path) -> None:
+    """Write a vehicle's settings; a kit may be of an earlier version."""
+    _write_json(kit / "local" / "resources.json", client_resources())
+    _write_json(kit / "local" / "authorization.json", permissions())
+    remove_start_scripts(kit)
+
+
+def remove_start_scripts(kit: Path) -> None:
+    """Leave no script that would start a second process with this kit."""
+    for name in _SCRIPTS:
+        (kit / "startup" / name).unlink(missing_ok=True)
+    for path in [*kit.glob("readme.txt"), *kit.glob("startup/readme.txt")]:
+        path.unlink()
+    for key in kit.glob("startup/*.key"):
+        key.chmod(0o600)
+
+
+def _write_json(path: Path, fields: Mapping[str, Any]) -> None:
+    write_atomic(path, json.dumps(fields, indent=1) + "\n")
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ConfigError("not usable as a name", got=repr(name), expected="a-z, 0-9, . _ -")
+
+
+def _project(fleet: Fleet) -> dict[str, Any]:
+    """NVFlare's project file; YAML reads JSON."""
+    builders = "nvflare.lighter.impl"
+    participants = [
+        {
+            "name": fleet.host,
+            "type": "server",
+            "org": ORG,
+            "fed_learn_port": fleet.port,
+            "admin_port": fleet.port,
+        },
+        *({"name": name, "type": "client", "org": ORG} for name in fleet.vehicles),
+        {"name": OPERATOR, "type": "admin", "org": ORG, "role": "lead"},
+    ]
+    return {
+        "api_version": 3,
+        "name": PROJECT,
+        "description": "a fleet of fleetseg",
+        "participants": participants,
+        "builders": [
+            {
+                "path": f"{builders}.workspace.WorkspaceBuilder",
+                "args": {"template_file": ["master_template.yml"]},
+            },
+            {
+                "path": f"{builders}.static_file.StaticFileBuilder",
+                "args": {"config_folder": "config", "scheme": "grpc"},
+            },
+            {"path": f"{builders}.cert.CertBuilder"},
+            {"path": f"{builders}.signature.SignatureBuilder"},
+        ],
+    }
+
+
+def _provision(folder: Path, extra: Sequence[str]) -> Path:
+    """Run NVFlare's provisioning; returns the folder with the newest kits."""
+    require_nvflare()
+    command = [sys.executable, "-m", "nvflare.cli", "provision", "-p", "project.yml", "-w", "ws"]
+    done = subprocess.run(  # noqa: S603
+        [*command, *extra, "--force"],
+        cwd=folder / "pki",
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    made = sorted((folder / "pki" / "ws" / PROJECT).glob("prod_*"))
+    if done.returncode != 0 or not made:
+        told = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise EngineError("NVFlare could not make the kits", where=folder, got=" / ".join(told))
+    return made[-1]
+
+
+def require_nvflare() -> None:
+    """Raise MissingExtra where NVFlare is not installed."""
+    try:
+        import nvflare  # noqa: F401
+    except ImportError:
+        raise MissingExtra("nvflare", "fleet", "a fleet over a network") from None

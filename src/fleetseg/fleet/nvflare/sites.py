@@ -1,0 +1,118 @@
+"""What each site allows and where it keeps things: NVFlare's `resources.json` and permissions.
+
+Tighter than NVFlare's own: a site runs two classes of ours and nothing else, takes no code with a
+job, and sends no logs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+# In words, because the processes that read these files import them themselves.
+_HERE = "fleetseg.fleet.nvflare"
+CONTROLLER = f"{_HERE}.controller.FleetController"
+EXECUTOR = f"{_HERE}.executor.TrainerExecutor"
+_COMMON = "nvflare.app_common"
+_HEARTBEAT_TIMEOUT_S = 60
+MAX_VEHICLES = 10_000
+
+
+def permissions() -> dict[str, Any]:
+    """Who may do what: the operator submits and stops runs; nobody sends code or opens a shell."""
+    nothing = {"byoc": "none", "shell_commands": "none", "clone_job": "none"}
+    return {
+        "format_version": "1.0",
+        "permissions": {
+            "project_admin": {"view": "any", "submit_job": "none", **nothing},
+            "org_admin": {"view": "any", "submit_job": "none", **nothing},
+            "lead": {
+                "submit_job": "any",
+                "manage_job": "any",
+                "download_job": "none",
+                "view": "any",
+                "operate": "any",
+                "server-predeployed-flwr": "none",
+                **nothing,
+            },
+            "member": {"view": "any", "submit_job": "none", **nothing},
+        },
+    }
+
+
+def _allowed() -> dict[str, Any]:
+    return {
+        "format_version": 2,
+        "class_list_enforcement_mode": "enforce",
+        "class_allow_list": [CONTROLLER, EXECUTOR],
+    }
+
+
+def client_resources() -> dict[str, Any]:
+    """Settings of a vehicle."""
+    return {
+        **_allowed(),
+        "allow_log_streaming": False,
+        "client": {"retry_timeout": 30, "compression": "Gzip"},
+        "components": [
+            {
+                "id": "resource_manager",
+                "path": f"{_COMMON}.resource_managers.gpu_resource_manager.GPUResourceManager",
+                "args": {"num_of_gpus": 0, "mem_per_gpu_in_GiB": 0, "expiration_period": 300},
+            },
+            {
+                "id": "resource_consumer",
+                "path": f"{_COMMON}.resource_consumers.gpu_resource_consumer.GPUResourceConsumer",
+                "args": {},
+            },
+            {
+                "id": "process_launcher",
+                "path": f"{_HERE}.launchers.VehicleLauncher",
+                "args": {},
+            },
+            {"id": "kit_place", "path": f"{_HERE}.guard.LocationReporter", "args": {}},
+        ],
+    }
+
+
+def server_resources(folder: Path) -> dict[str, Any]:
+    """Settings of the server; its storage lies inside `folder`."""
+    filesystem = f"{_COMMON}.storages.filesystem_storage.FilesystemStorage"
+    launcher = f"{_HERE}.launchers.ServerLauncher"
+    return {
+        **_allowed(),
+        "servers": [
+            {
+                "admin_storage": "transfer",
+                "max_num_clients": MAX_VEHICLES,
+                "heart_beat_timeout": _HEARTBEAT_TIMEOUT_S,
+                "download_job_url": "http://localhost/",
+                "admin_timeout": 10.0,
+            }
+        ],
+        "snapshot_persistor": {
+            "path": f"{_COMMON}.state_persistors.storage_state_persistor.StorageStatePersistor",
+            "args": {
+                "uri_root": "/",
+                "storage": {
+                    "path": filesystem,
+                    "args": {"root_dir": str(folder / "snapshots"), "uri_root": "/"},
+                },
+            },
+        },
+        "components": [
+            {
+                "id": "job_scheduler",
+                "path": f"{_COMMON}.job_schedulers.job_scheduler.DefaultJobScheduler",
+                "args": {"max_jobs": 4, "min_schedule_interval": 0.5, "max_schedule_interval": 2.0},
+            },
+            {
+                "id": "job_manager",
+                "path": "nvflare.apis.impl.job_def_manager.SimpleJobDefManager",
+                "args": {"uri_root": str(folder / "jobs"), "job_store_id": "job_store"},
+            },
+            {"id": "job_store", "path": filesystem},
+            {"id": "process_launcher", "path": launcher, "args": {}},
+            {"id": "kit_guard", "path": f"{_HERE}.guard.DuplicateKitGuard", "args": {}},
+        ],
+    }

@@ -1,0 +1,268 @@
+"""The aggregating process's end of the link: who is there, and which answer belongs to which task.
+
+One thread reads what the engine's server job says. When that job ends, by plan or by kill -9, the
+link closes, and the next job that connects takes its place: a new *segment*.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fleetseg.errors import CheckpointError, FleetSegError
+from fleetseg.files import disk_full
+from fleetseg.fleet.message_log import MessageLog
+from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, Listener, parse_header
+
+_WAITING_REPLIES = 2  # read but not folded yet; beyond it, the network waits
+
+
+@dataclass
+class Site:
+    """One kit's process in the current segment."""
+
+    name: str
+    beat_s: float  # monotonic time of the last sign of life
+    busy: str = ""  # the task it says it works on
+    overdue: str = ""  # a task it fetched and nobody waits for any more
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a task has to hear: it was fetched, it was answered, or the segment is over."""
+
+    what: Literal["sent", "reply", "over"]
+    task: str = ""
+    site: str = ""
+    header: Header = field(default_factory=dict)
+    payload: bytes = b""
+    at_s: float = 0.0  # when it came, by the dispatcher's clock
+
+
+class TaskBatch:
+    """Tasks asked together; use it as a context manager, which cancels what is left."""
+
+    def __init__(self, dispatcher: TaskDispatcher) -> None:
+        self._dispatcher = dispatcher
+        self.events: queue.Queue[Event] = queue.Queue()
+        self.room = threading.Semaphore(_WAITING_REPLIES)
+        self.tasks: set[str] = set()
+        self.over = False
+
+    def __enter__(self) -> TaskBatch:
+        """Return the batch itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Cancel every task that still stands."""
+        self.close()
+
+    def close(self) -> None:
+        """Cancel every task that still stands."""
+        self.over = True
+        self._dispatcher.cancel(self)
+
+    def ask(self, header: Header, payload: bytes, targets: Sequence[str]) -> str:
+        """Ask sites; returns the task's name."""
+        return self._dispatcher.ask(self, header, payload, targets)
+
+    def next(self, timeout_s: float) -> Event | None:
+        """Wait for something to happen."""
+        with contextlib.suppress(queue.Empty):
+            return self.events.get(timeout=timeout_s) if timeout_s else self.events.get_nowait()
+        return None
+
+    def acknowledge(self) -> None:
+        """Let the next update in: one that came out of `next` is no longer needed."""
+        self.room.release()
+
+    def put(self, event: Event) -> None:
+        """Hand an event over; one with an update waits until there is room for it."""
+        while event.payload and not self.room.acquire(timeout=0.2):
+            if self.over:
+                return
+        self.events.put(event)
+
+
+class TaskDispatcher:
+    """Reads the link of one segment after another and sorts what comes."""
+
+    def __init__(self, door: Listener, message_log: MessageLog, clock: Callable[[], float]) -> None:
+        self._door, self._message_log, self._clock = door, message_log, clock
+        self.changed = threading.Condition()
+        self.job = ""  # the engine's name of the segment; "" while there is none
+        self.segment = 0  # number of segments so far
+        self.began_s = 0.0
+        self.sites: dict[str, Site] = {}
+        self.bytes_down = self.bytes_up = 0
+        self.fatal: FleetSegError | None = None  # what waiting does not mend
+        self._link: Connection | None = None
+        self._batches: dict[str, tuple[TaskBatch, int, str]] = {}  # task -> batch, bytes, what
+        self._named = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name="fleetseg-dispatcher", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the segment and stop listening."""
+        self._closing = True
+        self.end_segment()
+        self._thread.join(timeout=5)
+        self._door.close()
+
+    def end_segment(self) -> None:
+        """Have the engine's job end; a new one may follow."""
+        link = self._link
+        if link is not None:
+            with contextlib.suppress(ConnectionLost):
+                link.send({"do": "end"})
+
+    def drop(self) -> None:
+        """Take the segment for lost: its job, if it is still there, ends by it."""
+        link = self._link
+        if link is not None:
+            link.close()
+
+    def ask(self, batch: TaskBatch, header: Header, payload: bytes, targets: Sequence[str]) -> str:
+        """Send a request to sites of this segment; returns the task's name."""
+        with self.changed:
+            self._named += 1
+            task = f"{header['what']}-{self._named}"
+            batch.tasks.add(task)
+            self._batches[task] = batch, len(payload), header["what"]
+            link = self._link
+        told = {**header, "task": task}
+        order = {"do": "ask", "task": task, "targets": list(targets), "header": told}
+        with contextlib.suppress(ConnectionLost):  # the batch hears that the segment is over
+            if link is None:
+                raise ConnectionLost("no segment")
+            link.send(order, payload)
+            return task
+        batch.put(Event("over"))
+        return task
+
+    def cancel(self, batch: TaskBatch) -> None:
+        """Take back all tasks of a batch; who is still at work on one is overdue."""
+        link = self._link
+        for task in batch.tasks:
+            with self.changed:
+                self._batches.pop(task, None)
+            if link is not None:
+                with contextlib.suppress(ConnectionLost):
+                    link.send({"do": "cancel", "task": task})
+
+    def silent_s(self, site: str) -> float:
+        """Seconds since a site's last sign of life; infinite for one not in this segment."""
+        with self.changed:
+            known = self.sites.get(site)
+            return self._clock() - known.beat_s if known else float("inf")
+
+    def _serve(self) -> None:
+        while not self._closing:
+            link = self._door.accept(timeout_s=0.5)
+            if link is None:
+                continue
+            with contextlib.suppress(ConnectionLost), contextlib.closing(link):
+                for header, payload in _messages(link):
+                    try:
+                        self._hear(link, header, payload)
+                    except OSError as error:
+                        self.fatal = _unlisted(self._message_log.path, error)
+                        break
+            self._part(link)
+
+    def _part(self, link: Connection) -> None:
+        with self.changed:
+            if self._link is not link:
+                return
+            self._link, self.job, self.sites = None, "", {}
+            orphans = {id(e): e for e, _, _ in self._batches.values()}
+            self.changed.notify_all()
+        for batch in orphans.values():
+            batch.put(Event("over"))
+
+    def _hear(self, link: Connection, header: Header, payload: bytes) -> None:
+        what = header["is"]
+        if what == "joined":
+            self._join(link, header)
+        elif what == "beat":
+            self._beat(header["site"], header["busy"])
+        elif what == "gone":
+            with self.changed:
+                if header["site"] in self.sites:
+                    self.sites[header["site"]].beat_s = float("-inf")
+                self.changed.notify_all()
+        elif what == "late":
+            self._late(header["site"], header["bytes"])
+        else:
+            self._deliver(header, payload)
+
+    def _join(self, link: Connection, header: Header) -> None:
+        now_s = self._clock()
+        with self.changed:
+            self._link, self.job, self.began_s = link, header["job"], now_s
+            self.segment += 1
+            self.sites = {name: Site(name, now_s) for name in header["sites"]}
+            self.changed.notify_all()
+
+    def _beat(self, name: str, busy: str) -> None:
+        with self.changed:
+            site = self.sites.setdefault(name, Site(name, 0.0))
+            site.beat_s, site.busy = self._clock(), busy
+            if site.overdue and site.overdue != busy:
+                site.overdue = ""
+            self.changed.notify_all()
+
+    def _late(self, name: str, num_bytes: int) -> None:
+        with self.changed:
+            self.bytes_up += num_bytes
+            if name in self.sites:
+                self.sites[name].overdue = ""
+
+    def _deliver(self, header: Header, payload: bytes) -> None:
+        task, name = header["task"], header["site"]
+        is_reply = header["is"] == "reply"
+        with self.changed:
+            batch, sent_bytes, what = self._batches.get(task, (None, 0, ""))
+            site = self.sites.get(name)
+            if site is not None:
+                site.beat_s = self._clock()
+            if is_reply:
+                self.bytes_up += len(payload)
+            else:
+                self.bytes_down += sent_bytes
+        now_s = self._clock()
+        if not is_reply:
+            if batch is not None:
+                batch.put(Event("sent", task, name, at_s=now_s))
+            return
+        told = parse_header(header["header"])
+        if told is None:
+            told = {"failure": ["refused", "malformed", "a header that cannot be read"]}
+        self._message_log.note(what or "late", name, told, payload)
+        if batch is not None:
+            batch.put(Event("reply", task, name, told, payload if what == "train" else b"", now_s))
+
+
+def _messages(link: Connection) -> Iterator[tuple[Header, bytes]]:
+    while True:
+        message = link.receive()
+        assert message is not None
+        yield message
+
+
+def _unlisted(path: Path, error: OSError) -> FleetSegError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(path, 200)
+    return CheckpointError(f"cannot be written ({error.strerror})", where=path)
+
+
+def names_of(sites: Mapping[str, Any]) -> str:
+    """List names for a person."""
+    return ", ".join(sorted(sites)) or "none"

@@ -1,0 +1,351 @@
+"""Clients on other machines: deadlines, silence, stragglers, segments.
+
+What carries the messages is behind a `Network` (NVFlare first). It may lose a job, a server or a
+vehicle at any moment; what is asked again then is asked with the same broadcast, and the answer is
+the same, so a crash costs time and never changes the model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from fleetseg.config import FleetConfig
+from fleetseg.errors import EngineError, FleetSegError, QuorumLost, UpdateRejected
+from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.tensors import Layout
+from fleetseg.federation.wire import decode_update, encode_broadcast
+from fleetseg.fleet.protocol import read_evaluation, read_failure
+from fleetseg.fleet.server.dispatcher import Event, TaskBatch, TaskDispatcher, names_of
+from fleetseg.fleet.server.enrolment import Roster, RunSpec, hello
+
+_TICK_S = 0.1
+_FAREWELL_S = 3.0
+
+
+class Network(Protocol):
+    """Whatever keeps an engine's job running between this process and the sites."""
+
+    def trouble(self) -> str:
+        """Say why there is no segment now; empty while one runs or is on its way."""
+        ...
+
+    def fatal(self) -> FleetSegError | None:
+        """What waiting does not mend, such as a full disk."""
+        ...
+
+    def returned(self) -> frozenset[str]:
+        """Sites that are reachable but not part of the running segment."""
+        ...
+
+    def revoked(self) -> frozenset[str]:
+        """Sites that may no longer take part."""
+        ...
+
+
+@dataclass
+class _Pending:
+    """A vehicle that was asked and has not answered."""
+
+    site: str
+    task: str = ""
+    asked_s: float = 0.0
+    fetched: bool = False
+
+
+class FleetEngine:
+    """An `Engine` whose clients are reached over a network."""
+
+    def __init__(self, spec: RunSpec, dispatcher: TaskDispatcher, network: Network) -> None:
+        self._spec, self._dispatcher, self._network = spec, dispatcher, network
+        self._settings: FleetConfig = spec.experiment.fleet
+        self._rounds_in_segment = 0
+        self._clock = time.monotonic
+        self._told = ""
+        self._hellos: TaskBatch | None = None
+        self.roster = Roster()
+
+    def traffic(self) -> tuple[int, int]:
+        """Bytes of models and updates so far, (down, up), as they were handed to the network."""
+        return self._dispatcher.bytes_down, self._dispatcher.bytes_up
+
+    def available(self) -> Mapping[str, Enrolment]:
+        """Every enrolled vehicle that gives signs of life and is not at work on an old task.
+
+        Waits, up to `fleet.wait_s`, for `fleet.min_vehicles` of them.
+
+        Raises:
+            QuorumLost: too few came.
+        """
+        until_s = self._clock() + self._settings.wait_s
+        while True:
+            self._renew_if_due()
+            self._enrol()
+            here = self._here()
+            if len(here) >= self._least():
+                return here
+            if self._clock() > until_s:
+                raise self._too_few(here)
+            self._tell(f"{len(here)} of {self._least()} vehicles are here; waiting for more")
+            with self._dispatcher.changed:
+                self._dispatcher.changed.wait(0.5)
+
+    def train(
+        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[Update | Failure]:
+        """Have vehicles train; each has until the deadline, and loses its place by silence."""
+        self._rounds_in_segment += 1
+        for vehicle, answer, payload in self._request("train", cohort, broadcast, deadline_s):
+            reply = answer if isinstance(answer, Failure) else self._update(vehicle, payload)
+            if isinstance(reply, Update):
+                self.roster.last_round[self.roster.site_of[vehicle]] = broadcast.round
+            yield reply
+
+    def evaluate(
+        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[Evaluation | Failure]:
+        """Have vehicles score the model on their own samples."""
+        classes = self._spec.space.num_classes
+        for vehicle, answer, _ in self._request("evaluate", cohort, broadcast, deadline_s):
+            if isinstance(answer, Failure):
+                yield answer
+                continue
+            try:
+                yield read_evaluation(vehicle, answer, classes)
+            except UpdateRejected as rejected:
+                yield Failure(vehicle, "refused", rejected.reason, str(rejected)[:500])
+
+    # One request: ask, wait, ask again where a segment was lost
+
+    def _request(
+        self, what: str, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[tuple[str, Any, bytes]]:
+        payload = encode_broadcast(broadcast, self._spec.layout)
+        header = {"what": what, "run": self._spec.run, "round": broadcast.round}
+        until_s = self._clock() + deadline_s if deadline_s > 0 else float("inf")
+        waiting = {vehicle: _Pending(self.roster.site_of[vehicle]) for vehicle in cohort}
+        while waiting:
+            self._enrol()
+            for vehicle in [v for v in waiting if v not in self.roster.enrolled]:
+                del waiting[vehicle]
+                yield vehicle, Failure(vehicle, "lost", "not-back", "not in the new segment"), b""
+            with TaskBatch(self._dispatcher) as batch:
+                self._ask(batch, header, payload, waiting)
+                try:
+                    yield from self._collect(batch, waiting, until_s)
+                except GeneratorExit:  # enough have answered: nobody waits for the others
+                    for pending in waiting.values():
+                        self._mark_abandoned(pending)
+                    raise
+
+    def _ask(
+        self, batch: TaskBatch, header: dict[str, Any], payload: bytes, waiting: dict[str, _Pending]
+    ) -> None:
+        """Ask all vehicles: those of one site in turn, those of different sites by one task."""
+        turns: dict[str, int] = {}
+        waves: dict[int, dict[str, str]] = {}
+        for vehicle, pending in waiting.items():
+            pending.site = self.roster.site_of[vehicle]
+            turn = turns[pending.site] = turns.get(pending.site, 0) + 1
+            waves.setdefault(turn, {})[pending.site] = vehicle
+        for wave in waves.values():
+            named = {site: vehicle for site, vehicle in wave.items() if site != vehicle}
+            told = {**header, "vehicles": named}
+            task = batch.ask(told, payload, sorted(wave))
+            for vehicle in wave.values():
+                waiting[vehicle].task, waiting[vehicle].asked_s = task, self._clock()
+                waiting[vehicle].fetched = False
+
+    def _collect(
+        self, batch: TaskBatch, waiting: dict[str, _Pending], until_s: float
+    ) -> Iterator[tuple[str, Any, bytes]]:
+        by_task = {(pending.task, pending.site): vehicle for vehicle, pending in waiting.items()}
+        while waiting:
+            self._raise_if_fatal()
+            event = batch.next(_TICK_S)
+            if event is not None and event.what == "over":
+                return
+            if event is not None:
+                vehicle = by_task.get((event.task, event.site))
+                pending = waiting.get(vehicle) if vehicle is not None else None
+                if vehicle is not None and pending is not None:
+                    yield from self._heard(vehicle, pending, event, waiting)
+                if event.payload:
+                    batch.acknowledge()
+                if event.at_s <= until_s < self._clock():
+                    continue  # it came in time, and others may have: read them first
+            for vehicle, failure in self._given_up(waiting, until_s):
+                self._mark_abandoned(waiting.pop(vehicle))
+                yield vehicle, failure, b""
+
+    def _heard(
+        self, vehicle: str, pending: _Pending, event: Event, waiting: dict[str, _Pending]
+    ) -> Iterator[tuple[str, Any, bytes]]:
+        if event.what == "sent":
+            pending.fetched, pending.asked_s = True, self._clock()
+            return
+        del waiting[vehicle]
+        if pending.site in self._network.revoked():
+            yield vehicle, Failure(vehicle, "refused", "revoked"), b""
+            return
+        for other in waiting.values():  # its turn comes now
+            if other.site == pending.site:
+                other.asked_s = self._clock()
+        yield vehicle, read_failure(vehicle, event.header) or event.header, event.payload
+
+    def _given_up(
+        self, waiting: Mapping[str, _Pending], until_s: float
+    ) -> list[tuple[str, Failure]]:
+        now_s, settings = self._clock(), self._settings
+        if now_s > until_s:
+            return [(v, Failure(v, "late", "deadline", "no answer in time")) for v in waiting]
+        if self.roster.segment != self._dispatcher.segment or not self._dispatcher.job:
+            return []  # the news of the segment's end is on its way
+        lost = []
+        for vehicle, pending in waiting.items():
+            silent_s = self._dispatcher.silent_s(pending.site)
+            if silent_s > settings.silent_s:
+                lost.append((vehicle, Failure(vehicle, "lost", "silent", "no sign of life")))
+            elif self._ignores(pending, now_s):
+                reason = "dropped" if pending.fetched else "not-fetched"
+                lost.append((vehicle, Failure(vehicle, "lost", reason, "idle, and no answer")))
+        return lost
+
+    def _ignores(self, pending: _Pending, now_s: float) -> bool:
+        site = self._dispatcher.sites.get(pending.site)
+        idle = site is not None and not site.busy
+        return idle and now_s - pending.asked_s > self._settings.fetch_s
+
+    def _mark_abandoned(self, pending: _Pending) -> None:
+        with self._dispatcher.changed:
+            site = self._dispatcher.sites.get(pending.site)
+            if site is not None and pending.fetched:
+                site.overdue = pending.task
+
+    def _update(self, vehicle: str, payload: bytes) -> Update | Failure:
+        spec = self._spec
+        try:
+            unpack = spec.uplink.unpack if spec.uplink else partial(_decode, spec.layout)
+            update = unpack(payload)
+        except UpdateRejected as rejected:
+            return Failure(vehicle, "refused", rejected.reason, str(rejected)[:500])
+        if update.client_id != vehicle:
+            return Failure(vehicle, "refused", "identity", "an update in another one's name")
+        return update
+
+    # Segments and enrolment
+
+    def _here(self) -> dict[str, Enrolment]:
+        return {v: e for v, e in self.roster.enrolled.items() if self._answers(v)}
+
+    def _answers(self, vehicle: str) -> bool:
+        site = self._dispatcher.sites.get(self.roster.site_of[vehicle])
+        if site is None or site.overdue or site.name in self._network.revoked():
+            return False
+        return self._dispatcher.silent_s(site.name) <= self._settings.silent_s
+
+    def _least(self) -> int:
+        return max(1, self._settings.min_vehicles)
+
+    def _too_few(self, here: Mapping[str, Enrolment]) -> QuorumLost:
+        refused = [f"{site}: {f.reason} ({f.detail})" for site, f in self.roster.refused.items()]
+        return QuorumLost(
+            "too few vehicles",
+            got=f"{names_of(here)} after {self._settings.wait_s:.0f} s"
+            + (f"; refused: {'; '.join(refused[:5])}" if refused else ""),
+            expected=f"{self._least()} (fleet.min_vehicles)",
+            cure="The model of the last round is kept; see `fleetseg fleet status`, then --resume",
+        )
+
+    def _raise_if_fatal(self) -> None:
+        if fatal := self._dispatcher.fatal or self._network.fatal():
+            raise fatal
+
+    def _tell(self, text: str) -> None:
+        """Say why nothing happens, when that changes."""
+        if text and text != self._told:
+            self._told = text
+            self._spec.tell(text)
+
+    def _renew_if_due(self) -> None:
+        """End a segment that is long enough, that a vehicle waits for the end of, or must leave."""
+        dispatcher, settings = self._dispatcher, self._settings
+        if not dispatcher.job or self.roster.segment != dispatcher.segment:
+            return
+        waited = dispatcher.began_s + settings.renew_s < self._clock() and self._network.returned()
+        banned = self._network.revoked() & set(dispatcher.sites)
+        if waited or banned or self._rounds_in_segment >= settings.segment_rounds:
+            segment = dispatcher.segment
+            self._notify_revoked(banned)
+            dispatcher.end_segment()
+            self._wait_for_segment(after=segment)
+
+    def _notify_revoked(self, sites: Collection[str]) -> None:
+        """Have the vehicles' side know why it hears nothing from now on."""
+        waiting, until_s = set(sites), self._clock() + _FAREWELL_S
+        with TaskBatch(self._dispatcher) as batch:
+            if waiting:
+                batch.ask({"what": "revoked", "run": self._spec.run}, b"", sorted(waiting))
+            while waiting and self._clock() < until_s:
+                event = batch.next(_TICK_S)
+                if event is not None and event.what == "over":
+                    return
+                if event is not None and event.what == "reply":
+                    waiting.discard(event.site)
+
+    def _wait_for_segment(self, after: int) -> None:
+        until_s = self._clock() + self._settings.outage_s
+        dispatcher = self._dispatcher
+        while not (dispatcher.job and dispatcher.segment > after):
+            self._raise_if_fatal()
+            self._tell(self._network.trouble())
+            if self._clock() > until_s:
+                raise EngineError(
+                    f"no connection to the fleet for {self._settings.outage_s:.0f} s",
+                    got=self._network.trouble() or None,
+                    cure="The run folder is intact: go on with --resume",
+                )
+            with dispatcher.changed:
+                dispatcher.changed.wait(0.2)
+
+    def _enrol(self) -> None:
+        """Make sure that there is a segment and that its sites have enrolled."""
+        self._wait_for_segment(after=0)
+        self._welcome_latecomers()
+        while self.roster.segment != self._dispatcher.segment or not self._dispatcher.job:
+            self._wait_for_segment(after=0)
+            self._open_segment()
+
+    def _open_segment(self) -> None:
+        dispatcher = self._dispatcher
+        segment, sites = dispatcher.segment, set(dispatcher.sites)
+        self._rounds_in_segment = 0
+        self.roster = Roster(segment, last_round=self.roster.last_round)
+        until_s = self._clock() + self._settings.gather_s
+        if self._hellos is not None:
+            self._hellos.close()
+        # Not closed at the end: who takes longer to open its data is registered later.
+        self._hellos = batch = TaskBatch(dispatcher)
+        batch.ask(hello(self._spec), b"", sorted(sites))
+        while sites and self._clock() < until_s:
+            event = batch.next(_TICK_S)
+            if event is not None and event.what == "over":
+                break
+            if event is not None and event.what == "reply":
+                sites.discard(event.site)
+                self.roster.register(event.site, event.header, self._spec)
+            silent = [s for s in sites if dispatcher.silent_s(s) > self._settings.silent_s]
+            sites -= set(silent)
+
+    def _welcome_latecomers(self) -> None:
+        while self._hellos is not None and (event := self._hellos.next(0)) is not None:
+            if event.what == "reply":
+                self.roster.register(event.site, event.header, self._spec)
+
+
+def _decode(layout: Layout, payload: bytes) -> Update:
+    update = decode_update(payload, layout)
+    return Update(**{**vars(update), "wire_bytes": len(payload)})

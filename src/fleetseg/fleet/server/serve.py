@@ -1,0 +1,178 @@
+"""From a fleet's folder to an engine that trains it: the server's side, put together."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import secrets
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from fleetseg.errors import EngineError, FleetSegError
+from fleetseg.files import write_atomic
+from fleetseg.fleet.message_log import MessageLog
+from fleetseg.fleet.nvflare.network import NvflareNetwork
+from fleetseg.fleet.nvflare.provision import Fleet, require_nvflare
+from fleetseg.fleet.server.dispatcher import TaskDispatcher
+from fleetseg.fleet.server.engine import FleetEngine
+from fleetseg.fleet.server.enrolment import RunSpec
+from fleetseg.fleet.sockets import Listener, private_directory
+
+_STATUS_S = 2.0
+
+
+@contextmanager
+def serving(fleet: Fleet, spec: RunSpec, run_folder: Path) -> Iterator[FleetEngine]:
+    """Start the server of a fleet for one run; everything it started ends with the block.
+
+    Raises:
+        EngineError: the port is taken, or another server works on this folder.
+        MissingExtra: NVFlare is not installed.
+    """
+    require_nvflare()
+    settings = spec.experiment.fleet
+    with ExitStack() as stack:
+        stack.enter_context(_alone(fleet))
+        _require_port(fleet)
+        sockets = private_directory()
+        stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+        door = Listener(sockets / "link")
+        message_log = MessageLog(run_folder / "logs" / "ingress.jsonl")
+        dispatcher = TaskDispatcher(door, message_log, time.monotonic)
+        stack.callback(dispatcher.close)
+        network = NvflareNetwork(fleet, dispatcher, door.path, settings.gather_s)
+        stack.enter_context(network)
+        engine = FleetEngine(spec, dispatcher, network)
+        stack.enter_context(_telling(fleet, spec, engine, dispatcher, network))
+        yield engine
+
+
+def run_name(folder: Path) -> str:
+    """Return the name under which vehicles know a run; the same after a resume."""
+    path = folder / "fleet-run.json"
+    if path.is_file():
+        return str(json.loads(path.read_text(encoding="utf-8"))["run"])
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{folder.name[:40]}-{secrets.token_hex(6)}"
+    write_atomic(path, json.dumps({"run": name}) + "\n")
+    return name
+
+
+@contextmanager
+def _alone(fleet: Fleet) -> Iterator[None]:
+    with open(fleet.folder / "server.lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EngineError(
+                "another server works on this fleet",
+                where=fleet.folder,
+                cure="Stop it first: one fleet has one server",
+            ) from None
+        except OSError:
+            pass  # a file system without locks; the port is the server's alone, too
+        yield
+
+
+def _require_port(fleet: Fleet) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", fleet.port))
+        except OSError as error:
+            raise EngineError(
+                f"port {fleet.port} cannot be opened ({error.strerror})",
+                where=fleet.folder / "fleet.json",
+                cure=f"Stop what listens there (ss -ltnp 'sport = :{fleet.port}'), "
+                "or make the fleet with another --port",
+            ) from None
+
+
+@contextmanager
+def _telling(
+    fleet: Fleet,
+    spec: RunSpec,
+    engine: FleetEngine,
+    dispatcher: TaskDispatcher,
+    network: NvflareNetwork,
+) -> Iterator[None]:
+    """Keep `status.json` fresh while the block lasts."""
+    over = threading.Event()
+
+    def tell() -> None:
+        while not over.wait(_STATUS_S):
+            with contextlib.suppress(OSError, RuntimeError, FleetSegError):
+                _write_status(fleet, status_of(spec, engine, dispatcher, network))
+
+    thread = threading.Thread(target=tell, name="fleetseg-status", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=5)
+        with contextlib.suppress(OSError, FleetSegError):
+            _write_status(fleet, {**status_of(spec, engine, dispatcher, network), "running": False})
+
+
+def status_of(
+    spec: RunSpec, engine: FleetEngine, dispatcher: TaskDispatcher, network: NvflareNetwork
+) -> dict[str, Any]:
+    """Say who is there and what they hold."""
+    roster, now = engine.roster, time.time()
+    sites: dict[str, dict[str, Any]] = {}
+    for name, age_s in network.registered().items():
+        sites.setdefault(name, {})["last_seen"] = now - age_s
+    for name in list(dispatcher.sites):
+        silent_s = dispatcher.silent_s(name)
+        if silent_s != float("inf"):
+            seen = sites.setdefault(name, {}).get("last_seen", 0.0)
+            sites[name]["last_seen"] = max(seen, now - silent_s)
+    for vehicle, enrolment in roster.enrolled.items():
+        held = {
+            "images": enrolment.num_images,
+            "pixels": enrolment.num_pixels,
+            "histogram": list(enrolment.histogram_C),
+            "abstains": enrolment.abstains,
+        }
+        sites.setdefault(roster.site_of[vehicle], {}).setdefault("vehicles", {})[vehicle] = held
+    for site, failure in roster.refused.items():
+        sites.setdefault(site, {})["refused"] = f"{failure.reason}: {failure.detail}"
+    for site, facts in roster.facts.items():
+        sites.setdefault(site, {})["facts"] = facts
+    for site, round_ in roster.last_round.items():
+        sites.setdefault(site, {})["last_round"] = round_
+    return {
+        "time": now,
+        "running": True,
+        "run": spec.run,
+        "classes": list(spec.space.classes),
+        "segment": dispatcher.segment,
+        "trouble": network.trouble(),
+        "sites": sites,
+    }
+
+
+def _write_status(fleet: Fleet, status: Mapping[str, Any]) -> None:
+    known = read_status(fleet)
+    old = known.get("sites", {}) if known.get("run") == status["run"] else {}
+    # A site that is away is shown with what was known of it.
+    sites = {name: {**old.get(name, {}), **fields} for name, fields in status["sites"].items()}
+    merged = {**status, "sites": {**old, **sites}}
+    write_atomic(fleet.folder / "status.json", json.dumps(merged) + "\n")
+
+
+def read_status(fleet: Fleet) -> dict[str, Any]:
+    """Read the last status; empty if there never was one."""
+    try:
+        status = json.loads((fleet.folder / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}

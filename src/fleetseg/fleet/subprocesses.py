@@ -1,0 +1,115 @@
+"""Children that end with their parent, even when that is killed with -9.
+
+`python -m fleetseg.fleet.subprocesses PARENT_PID COMMAND ...` asks the kernel for a signal at the
+parent's death and becomes the command. Without it, a killed server would leave an engine that holds
+its port.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+def start_child(
+    command: Sequence[str], *, log: Path, environment: Mapping[str, str], cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a command whose output is appended to `log` and that dies with this process.
+
+    It is in a session of its own, so that Ctrl-C in a terminal reaches its parent only. Must be
+    called from a thread that lives as long as the child should.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    parent_watch = [sys.executable, "-m", "fleetseg.fleet.subprocesses", str(os.getpid())]
+    with open(log, "ab") as output:
+        return subprocess.Popen(  # noqa: S603
+            [*parent_watch, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+
+def stop(process: subprocess.Popen[Any], patience_s: float) -> None:
+    """End a child and all that it started: ask, wait, then kill what is left."""
+    below = descendants(process.pid)
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=patience_s)
+    for pid in (process.pid, *below):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    """Ids of the children of a process, their children, and so on."""
+    found: list[int] = []
+    todo = [pid]
+    while todo:
+        parent = todo.pop()
+        with contextlib.suppress(OSError, ValueError):
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                children = [int(word) for word in (task / "children").read_text().split()]
+                found += children
+                todo += children
+    return found
+
+
+def kill_orphans(module: str, folder: Path) -> int:
+    """Kill processes of an earlier start that run `module` for `folder`; returns how many.
+
+    A child that was just being started when its parent was killed may have been tied to nothing.
+    """
+    ended = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            started_for_it = any(w.startswith(module) for w in words) and str(folder) in words
+            if started_for_it and int(entry.name) != os.getpid():
+                os.kill(int(entry.name), signal.SIGKILL)
+                ended += 1
+    return ended
+
+
+def end_with_parent(poll_s: float = 0.3) -> None:
+    """End this process soon after its parent, for one whose start is not ours to tie.
+
+    (The kernel's signal is no help there: it comes when the *thread* that started us ends.)
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(poll_s)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="fleetseg-parent-watch", daemon=True).start()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Tie this process to its parent and become the command."""
+    parent, *command = arguments
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        sys.exit(1)  # it died before this process could watch it
+    os.execvp(command[0], command)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""A vehicle's side of a networked fleet."""

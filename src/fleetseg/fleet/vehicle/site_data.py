@@ -1,0 +1,120 @@
+"""What a site holds: written by `fleetseg client` beside its kit, read by its trainer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
+from fleetseg.data.labels import LabelSpace
+from fleetseg.errors import DataError
+from fleetseg.experiment_file import load_experiment
+from fleetseg.files import write_atomic
+
+if TYPE_CHECKING:  # these load torch, which `fleetseg client` has no need of
+    from fleetseg.clients import Progress
+    from fleetseg.federation.client import Client
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """The data of one site, and the vehicles it stands for."""
+
+    site: str
+    sources: tuple[SourceConfig, ...] = ()
+    split_file: str = ""  # who holds what, where the sources hold more than this site
+    vehicles: tuple[str, ...] = ()  # names in the split; empty = one vehicle, named as the site
+    experiment: str = ""  # instead of sources: the data and partition of this experiment (loopback)
+
+    def write(self, path: Path) -> None:
+        """Write as JSON."""
+        fields = asdict(replace(self, sources=()))
+        fields["sources"] = [source.model_dump(mode="json") for source in self.sources]
+        write_atomic(path, json.dumps(fields, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> SiteData:
+        """Read what `write` wrote."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        sources = tuple(SourceConfig.model_validate(source) for source in fields.pop("sources"))
+        return cls(sources=sources, **{**fields, "vehicles": tuple(fields["vehicles"])})
+
+
+def open_clients(
+    site_data: SiteData,
+    experiment: Experiment,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda note: None,
+    space: LabelSpace | None = None,
+) -> Mapping[str, Client]:
+    """Open the data as the experiment wants them and give every vehicle its samples.
+
+    What is wrong with samples is told here, and nowhere else. Without a label `space` it is the one
+    that the experiment names.
+
+    Raises:
+        DataError, ConfigError: the data cannot be used, or a vehicle is not in the split.
+    """
+    from fleetseg.clients import open_fleet_data
+
+    fleet_data = open_fleet_data(_described(site_data, experiment), progress, space)
+    held = fleet_data.clients
+    for note in fleet_data.notes:
+        tell(note)
+    if not site_data.vehicles:
+        if len(held) != 1 and (site_data.split_file or site_data.experiment):
+            if site_data.site not in held:
+                raise _not_held(site_data.site, held)
+            return {site_data.site: held[site_data.site]}
+        (client,) = held.values()
+        return {site_data.site: _named(client, site_data.site)}
+    for name in site_data.vehicles:
+        if name not in held:
+            raise _not_held(name, held)
+    return {name: held[name] for name in site_data.vehicles}
+
+
+def _not_held(name: str, held: Mapping[str, Client]) -> DataError:
+    some = ", ".join(sorted(held)[:10]) + (" ..." if len(held) > 10 else "")
+    return DataError(
+        f"nobody named '{name}' in the split", expected=f"one of: {some}", cure="Use --vehicle NAME"
+    )
+
+
+def _named(client: Client, name: str) -> Client:
+    return replace(client, enrolment=replace(client.enrolment, client_id=name))
+
+
+def _described(site_data: SiteData, experiment: Experiment) -> Experiment:
+    """Put the site's own data in place of the experiment's; the server's are not here."""
+    if site_data.experiment:
+        own = load_experiment(Path(site_data.experiment))
+        data, partition = own.data, own.partition
+    else:
+        data = DataConfig(sources=site_data.sources)
+        partition = _partition(site_data)
+    wanted = {
+        "label_space": experiment.data.label_space,
+        "size": experiment.data.size,
+        "max_bad_share": experiment.data.max_bad_share,
+        "evaluation": (),
+    }
+    known = experiment.partition
+    holdout = {"holdout": known.holdout, "holdout_gap": known.holdout_gap}
+    return experiment.model_copy(
+        update={
+            "data": data.model_copy(update=wanted),
+            "partition": partition.model_copy(update=holdout),
+        }
+    )
+
+
+def _partition(site_data: SiteData) -> PartitionConfig:
+    if site_data.split_file:
+        return PartitionConfig(kind="file", file=site_data.split_file)
+    if len(site_data.sources) == 1:
+        return PartitionConfig(kind="natural", by="dataset")
+    return PartitionConfig(kind="iid", clients=1)

@@ -1,0 +1,188 @@
+"""A vehicle's smallest process: keeps two others running, and does nothing else.
+
+    python -m fleetseg.fleet.vehicle.supervisor PLAN.json
+
+PLAN names a folder, the engine's command, the trainer's, and texts in the engine's log that a
+person should see. It imports nothing heavy: an idle vehicle pays for the engine, hardly for this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fleetseg.fleet.subprocesses import kill_orphans, start_child, stop
+
+_POLL_S = 0.25
+_CALM_S = 60.0  # a child that ran this long starts again at once
+_PATIENCE_S = 5.0
+_MAX_PAUSE_S = 10.0
+_MOST_READ, _MOST_ECHOED = 1 << 20, 1 << 16  # bytes of a log at once
+
+
+class Child:
+    """A process that is started again when it dies, sooner or later."""
+
+    def __init__(
+        self, name: str, command: list[str], log: Path, environment: dict[str, str]
+    ) -> None:
+        self.name, self.log = name, log
+        self._command, self._environment = command, environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._began_s = self._next_s = 0.0
+        self._pause_s = 0.5
+
+    def keep(self, now_s: float) -> str:
+        """Start it if it is not running; returns what a person should know."""
+        if self._process is None:
+            if now_s >= self._next_s:
+                self._began_s = now_s
+                self._process = start_child(
+                    self._command, log=self.log, environment=self._environment
+                )
+            return ""
+        code = self._process.poll()
+        if code is None:
+            return ""
+        stop(self._process, patience_s=0)
+        self._process = None
+        calm = now_s - self._began_s > _CALM_S
+        self._pause_s = 0.5 if calm else min(2 * self._pause_s, _MAX_PAUSE_S)
+        self._next_s = now_s + self._pause_s
+        how = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return f"{self.name} {how}; starting it again in {self._pause_s:.0f} s (log: {self.log})"
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            stop(self._process, patience_s=_PATIENCE_S)
+
+
+class Follower:
+    """Reads what is appended to a log and tells known texts, each once a minute."""
+
+    def __init__(self, path: Path, texts: dict[str, str]) -> None:
+        self._path, self._texts = path, texts
+        self._at = path.stat().st_size if path.exists() else 0
+        self._told_s: dict[str, float] = {}
+
+    def new(self, now_s: float) -> list[str]:
+        """Return what is new, in words for a person."""
+        told = []
+        for line in self._lines():
+            for text, words in self._texts.items():
+                if text in line and now_s - self._told_s.get(words, -1e9) > _CALM_S:
+                    self._told_s[words] = now_s
+                    told.append(words)
+        return told
+
+    def _lines(self) -> list[str]:
+        try:
+            size = self._path.stat().st_size
+            if size < self._at:
+                self._at = 0
+            if size == self._at:
+                return []
+            with open(self._path, "rb") as file:
+                file.seek(self._at)
+                data = file.read(_MOST_READ)
+        except OSError:
+            return []
+        whole = _whole_lines(data, _MOST_READ)
+        self._at += len(whole)
+        return whole.decode(errors="replace").splitlines()
+
+
+def keep(plan: dict[str, Any]) -> int:
+    """Run until told to stop; returns the exit code."""
+    folder = Path(plan["folder"])
+    with open(folder / "lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"error: this kit is in use by another process ({folder})")
+            return 1
+        except OSError:
+            say(f"{folder}: this file system knows no locks; see to it that one process uses it")
+        return _keep(plan, folder)
+
+
+def _keep(plan: dict[str, Any], folder: Path) -> int:
+    kill_orphans("nvflare.", folder.parent)
+    children = [
+        Child(name, part["command"], Path(part["log"]), part["environment"])
+        for name, part in plan["children"].items()
+    ]
+    followers = [Follower(Path(path), dict(texts)) for path, texts in plan["follow"].items()]
+    trainer = Path(plan["trainer_log"])
+    echo = trainer.stat().st_size if trainer.exists() else 0
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, ask)
+    try:
+        while not asked and os.getppid() == plan.get("parent", os.getppid()):
+            now_s = time.monotonic()
+            for child in children:
+                if told := child.keep(now_s):
+                    say(told)
+            for follower in followers:
+                for told in follower.new(now_s):
+                    say(told)
+            echo = _echo(trainer, echo)
+            time.sleep(_POLL_S)
+    finally:
+        for child in children:
+            child.stop()
+        with contextlib.suppress(OSError):
+            shutil.rmtree(plan["sockets"])
+    say("stopped")
+    return 0
+
+
+def _echo(path: Path, at: int) -> int:
+    """Show what the trainer says of its own work."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(at)
+            data = file.read(_MOST_ECHOED)
+    except OSError:
+        return at
+    whole = _whole_lines(data, _MOST_ECHOED)
+    with contextlib.suppress(OSError):
+        sys.stdout.write(whole.decode(errors="replace"))
+        sys.stdout.flush()
+    return at + len(whole)
+
+
+def _whole_lines(data: bytes, most: int) -> bytes:
+    """Return the lines that have ended; all of it where one line is longer than what is read."""
+    whole, end, _ = data.rpartition(b"\n")
+    return whole + end if end or len(data) < most else data
+
+
+def say(text: str) -> None:
+    """Print a line with the time."""
+    with contextlib.suppress(OSError):  # the output may be a file on a full disk
+        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where it is closed
+            stream.reconfigure(errors="replace")  # a name that cannot be written must not end this
+    with open(sys.argv[1], encoding="utf-8") as plan_file:
+        sys.exit(keep(json.load(plan_file)))

@@ -1,0 +1,309 @@
+"""The long-lived process of a site: keeps torch, model and data warm over rounds and jobs.
+
+    python -m fleetseg.fleet.vehicle.trainer FOLDER SOCKET
+
+FOLDER holds `site-data.json` and what the site keeps for itself: what vehicles remember between
+rounds, and `logs/egress.jsonl`, the list of every message that went out. Requests come over SOCKET,
+one at a time; an answer is written to the list before it is handed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fleetseg._version import __version__
+from fleetseg.compression.codec import parse_codec
+from fleetseg.compression.uplink import Uplink, zstandard
+from fleetseg.config import Experiment
+from fleetseg.data.labels import LabelSpace, label_space
+from fleetseg.data.spaces import OWN
+from fleetseg.engines.inprocess import attempt
+from fleetseg.errors import FleetSegError, UpdateRejected
+from fleetseg.experiment_file import make_experiment_from_text
+from fleetseg.federation.client import Client, LocalRuntime, client_evaluate, client_update
+from fleetseg.federation.client_state import ClientStateStore
+from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Update
+from fleetseg.federation.tensors import layout_of
+from fleetseg.federation.wire import decode_broadcast, encode_update
+from fleetseg.files import write_atomic
+from fleetseg.fleet.message_log import MessageLog
+from fleetseg.fleet.protocol import (
+    MAX_SKEW_S,
+    PROTOCOL,
+    labels_digest,
+    read_space,
+    write_enrolments,
+    write_evaluation,
+    write_failure,
+)
+from fleetseg.fleet.sockets import ConnectionLost, Header, Listener
+from fleetseg.fleet.vehicle.site_data import SiteData, open_clients
+from fleetseg.hosts import allowed_cores
+from fleetseg.learning.hardware import resolve, threads
+from fleetseg.memory import is_out_of_memory, told
+from fleetseg.models.build import build_model
+from fleetseg.streams import prepare_streams
+
+_RUNS_KEPT = 3
+Answer = tuple[Header, bytes]
+
+
+class Refusal(FleetSegError):
+    """This site takes no part in a run; the server is told why."""
+
+    def __init__(self, reason: str, what: str, **parts: object) -> None:
+        self.reason = reason
+        super().__init__(what, **parts)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run that this site takes part in."""
+
+    run: str
+    runtime: LocalRuntime
+    clients: Mapping[str, Client]
+    uplink: Uplink | None
+
+
+class Trainer:
+    """Answers requests; knows one run at a time and the last answer of every vehicle."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self._folder, self._say = folder, say
+        self._site_data = SiteData.read(folder / "site-data.json")
+        self._message_log = MessageLog(folder / "logs" / "egress.jsonl")
+        self._ready: Ready | None = None
+        self._last: dict[str, tuple[tuple[Any, ...], Answer]] = {}
+
+    def serve(self, door: Listener) -> None:
+        """Answer one request after another, for ever."""
+        while True:
+            link = door.accept(timeout_s=1.0)
+            if link is None:
+                if not door.path.exists():
+                    return  # the supervisor has gone and taken the folder along
+                continue
+            try:
+                while (message := link.receive(timeout_s=None)) is not None:
+                    link.send(*self.answer(*message))
+            except ConnectionLost:
+                continue  # whoever asked is gone; if it asks again, the answer is kept
+            finally:
+                link.close()
+
+    def answer(self, header: Header, payload: bytes) -> Answer:
+        """Answer one request; whatever goes wrong with it is an answer, too."""
+        vehicle = header.get("vehicles", {}).get(self._site_data.site, self._site_data.site)
+        try:
+            answer = self._answer(header, payload, vehicle)
+        except Refusal as refusal:
+            answer = write_failure("refused", refusal.reason, str(refusal)), b""
+        except UpdateRejected as rejected:
+            answer = write_failure("refused", rejected.reason, str(rejected)), b""
+        except FleetSegError as error:
+            # The text may name a file, which is for this side only.
+            self._say(f"cannot serve: {error}")
+            answer = write_failure("abstained", type(error).__name__, error.what), b""
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # In a run's opening: `attempt` answers for what is missing in a client's work.
+            answer = write_failure("lost", "out-of-memory", told(error, "this machine")), b""
+        if "failure" in answer[0]:
+            self._say(f"{header['what']}: {': '.join(answer[0]['failure'])}")
+        try:
+            self._message_log.note(_kind(header, answer[0]), vehicle, *answer)
+        except OSError as error:
+            # What is not in the list does not leave.
+            self._say(
+                f"{self._message_log.path}: {error.strerror}; nothing is sent until it can be"
+            )
+            return write_failure("lost", "disk", "the list of messages cannot be written"), b""
+        return answer
+
+    def _answer(self, header: Header, payload: bytes, vehicle: str) -> Answer:
+        if header["what"] == "hello":
+            self._ready = self._prepare(header)
+            write_atomic(self._folder / "hello.json", json.dumps(header))
+            enrolled = {name: c.enrolment for name, c in self._ready.clients.items()}
+            facts = _facts(self._ready)
+            self._tell(enrolled, facts)
+            return {"enrolments": write_enrolments(enrolled), "facts": facts}, b""
+        if header["what"] == "revoked":
+            raise Refusal("revoked", "this vehicle has been revoked by the fleet's operator")
+        ready = self._ready_for(header["run"])
+        if vehicle not in ready.clients:
+            raise Refusal("unknown-vehicle", f"no vehicle '{vehicle}' here")
+        # The digest, because models to score may share a round's number.
+        digest = hashlib.sha256(payload).digest()
+        key = (header["run"], header["what"], header["round"], digest)
+        if vehicle in self._last and self._last[vehicle][0] == key:
+            return self._last[vehicle][1]
+        broadcast = decode_broadcast(payload, ready.runtime.layout)
+        answer = _work(header["what"], broadcast, ready, ready.clients[vehicle])
+        if "failure" not in answer[0]:
+            self._last[vehicle] = key, answer
+        self._say(f"round {header['round']}: {header['what']} {vehicle} done")
+        return answer
+
+    def _ready_for(self, run: str) -> Ready:
+        """Return the run at hand; after a restart of this process, prepare it again."""
+        if self._ready is None and (self._folder / "hello.json").is_file():
+            header = json.loads((self._folder / "hello.json").read_text())
+            self._ready = self._prepare({**header, "time": time.time()})
+        if self._ready is None or self._ready.run != run:
+            raise Refusal("unknown-run", "this run has not been opened here", got=run[:40])
+        return self._ready
+
+    def _prepare(self, header: Header) -> Ready:
+        experiment, space = _checked(header)
+        ready = self._ready
+        if ready is not None and ready.run == header["run"]:
+            if ready.runtime.experiment.digest != experiment.digest:
+                raise Refusal("experiment", "this run was opened with another experiment")
+            return ready
+        self._say(f"opening data for run {header['run']}")
+        model = build_model(experiment.model.name, space.num_classes, seed=experiment.seed)
+        layout = layout_of(model)
+        if layout.digest != header["layout"]:
+            raise Refusal("model", "another network of the same name", got=layout.digest[:12])
+        hardware = resolve(experiment.engine.device, experiment.engine.precision)
+        model = model.to(hardware.device).to(memory_format=hardware.memory_format)
+        kept = self._kept(header["run"])
+        runtime = LocalRuntime(
+            model,
+            layout,
+            experiment,
+            hardware,
+            space.num_classes,
+            ClientStateStore(kept / "clients"),
+        )
+        codec = parse_codec(experiment.federation.uplink)
+        uplink = None
+        if codec is not None:
+            zstandard()
+            limit = experiment.federation.max_update_norm
+            memory = ClientStateStore(kept / "residuals")
+            uplink = Uplink(codec, layout, experiment.seed, memory, limit)
+        self._last = {}
+        clients = open_clients(self._site_data, experiment, tell=self._say, space=space)
+        return Ready(header["run"], runtime, clients, uplink)
+
+    def _kept(self, run: str) -> Path:
+        """Give a run a folder for what vehicles remember; those of old runs go."""
+        runs = self._folder / "runs"
+        kept = runs / "".join(c if c.isalnum() or c in "-_" else "_" for c in run)[:80]
+        kept.mkdir(parents=True, exist_ok=True)
+        os.utime(kept)
+        by_age = sorted(runs.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in by_age[_RUNS_KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+        return kept
+
+    def _tell(self, enrolled: Mapping[str, Enrolment], facts: Mapping[str, Any]) -> None:
+        for name, enrolment in enrolled.items():
+            told = enrolment.abstains or f"{enrolment.num_images} images"
+            self._say(f"enrolled {name}: {told}, {facts['device']} in {facts['precision']}")
+
+
+def _checked(header: Header) -> tuple[Experiment, LabelSpace]:
+    """Read the experiment and the classes of a hello; refuse what is not understood here."""
+    if header["protocol"] != PROTOCOL:
+        raise Refusal(
+            "protocol",
+            "server and vehicle speak different versions",
+            got=f"{header['protocol']} (fleetseg {header['fleetseg']})",
+            expected=f"{PROTOCOL} (fleetseg {__version__})",
+            cure="Install the same version of fleetseg on both",
+        )
+    skew_s = time.time() - header["time"]
+    if abs(skew_s) > MAX_SKEW_S:
+        raise Refusal(
+            "clock",
+            f"the vehicle's clock is {abs(skew_s):.0f} s {'ahead' if skew_s > 0 else 'behind'}",
+            expected=f"at most {MAX_SKEW_S:.0f} s",
+            cure="Set the clocks (NTP)",
+        )
+    try:
+        experiment = make_experiment_from_text(
+            header["experiment"], where="the server's experiment"
+        )
+        own = experiment.data.label_space == OWN
+        space = read_space(header.get("space")) if own else label_space(experiment.data.label_space)
+    except FleetSegError as error:
+        cure = f"Server: fleetseg {header['fleetseg']}, vehicle: {__version__}"
+        raise Refusal("experiment", str(error), cure=cure) from None
+    if labels_digest(space) != header["labels"]:
+        raise Refusal("labels", f"another label space '{space.name}'")
+    return experiment, space
+
+
+def _work(what: str, broadcast: Broadcast, ready: Ready, client: Client) -> Answer:
+    if what not in ("train", "evaluate"):
+        raise Refusal("malformed", f"cannot do '{what[:20]}'")
+    with threads(ready.runtime.experiment.engine.threads):
+        if what == "evaluate":
+            scores = attempt(client_evaluate, broadcast, client, ready.runtime)
+            if isinstance(scores, Evaluation):
+                return write_evaluation(scores), b""
+            return write_failure(scores.kind, scores.reason, scores.detail), b""
+        update = attempt(client_update, broadcast, client, ready.runtime)
+        if not isinstance(update, Update):
+            return write_failure(update.kind, update.reason, update.detail), b""
+        if ready.uplink is not None:
+            data = ready.uplink.pack(update)
+        else:
+            data = encode_update(update, ready.runtime.layout)
+    return {"update": update.round}, data
+
+
+def _kind(request: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+    return "failure" if "failure" in answer else str(request["what"])
+
+
+def _facts(ready: Ready) -> dict[str, Any]:
+    """Say what the server's operator may know of this machine."""
+    hardware = ready.runtime.hardware
+    return {
+        "fleetseg": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": allowed_cores(),
+        "device": str(hardware.device),
+        "precision": hardware.precision,
+    }
+
+
+def main(folder: Path, socket: Path) -> None:
+    """Serve until killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    prepare_streams()
+
+    def say(text: str) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not end the process, too
+            print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+    trainer = Trainer(folder, say)
+    with Listener(socket) as door:
+        say("ready")
+        trainer.serve(door)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

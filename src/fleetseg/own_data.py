@@ -1,0 +1,171 @@
+"""A fleet's data that a user brings as Python objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fleetseg.clients import (
+    BAD,
+    EvaluationSet,
+    FleetData,
+    Progress,
+    abstention,
+    open_evaluation,
+    require_clients,
+    told,
+)
+from fleetseg.config import Experiment
+from fleetseg.data.labels import LabelSpace
+from fleetseg.data.own import Collections, Looked, look_over, named, notes_on, pairs_of
+from fleetseg.data.sample import ScoredPairs
+from fleetseg.data.spaces import is_built_in, space_toml
+from fleetseg.errors import DataError
+from fleetseg.federation.client import Client
+from fleetseg.federation.messages import Enrolment
+from fleetseg.files import write_atomic
+
+OWN_DATA, CLASSES = "own_data.json", "classes.toml"
+"""In a run folder: digests of what a user brought as objects, and classes that are not built in."""
+
+
+def fleet_data_of_pairs(
+    experiment: Experiment,
+    space: LabelSpace,
+    clients: Collections,
+    evaluation: Collections | None,
+    progress: Progress | None = None,
+) -> FleetData:
+    """Make a fleet's data of a user's own collections of samples (see fleetseg.data.own).
+
+    Without `evaluation`, the experiment's own evaluation sets are opened.
+
+    Raises:
+        DataError, ConfigError: naming the vehicle and the sample that cannot be used.
+    """
+    size_hw = experiment.data.size
+    enrolled: dict[str, Client] = {}
+    notes: list[str] = []
+    seen: dict[bytes, str] = {}  # digest of an image -> who trains on it
+    digests = {}
+    for name, samples in named(clients, "vehicle", "clients").items():
+        owner = f"vehicle '{name}'"
+        looked = look_over(samples, owner, space, size_hw, told(progress, owner))
+        enrolled[name] = _client(name, samples, space, experiment, looked)
+        notes += notes_on(looked, owner, size_hw)
+        seen.update((image, owner) for image, _ in looked.digests)
+        digests[owner] = looked.sha256
+    require_clients(enrolled)
+    notes += [abstention(c) for c in enrolled.values() if c.enrolment.abstains]
+    if experiment.partition.holdout > 0:
+        notes.append("partition.holdout is not for clients=: hold samples out as evaluation=")
+    fleet_data = FleetData(space, enrolled, (), None, tuple(notes), own_data=digests)
+    if evaluation is not None:
+        return with_own_evaluation(experiment, fleet_data, evaluation, progress, seen)
+    sets, stores = open_evaluation(experiment, space, progress)
+    bad = tuple(BAD + text for store in stores.values() for text in store.bad.values())
+    return replace(fleet_data, evaluation=sets, notes=(*fleet_data.notes, *bad))
+
+
+def with_own_evaluation(
+    experiment: Experiment,
+    fleet_data: FleetData,
+    evaluation: Collections,
+    progress: Progress | None = None,
+    seen: Mapping[bytes, str] | None = None,
+) -> FleetData:
+    """Give a fleet's data evaluation sets of a user's own.
+
+    `seen` tells by an image's digest who trains on it.
+
+    Raises:
+        DataError, ConfigError: naming the set and the sample that cannot be used.
+    """
+    size_hw, space = experiment.data.size, fleet_data.space
+    sets: list[EvaluationSet] = []
+    notes, digests = list(fleet_data.notes), dict(fleet_data.own_data)
+    for name, samples in named(evaluation, "evaluation set", "evaluation").items():
+        owner = f"evaluation set '{name}'"
+        looked = look_over(samples, owner, space, size_hw, told(progress, owner))
+        if not looked.numbers:
+            raise DataError("no labelled pixel to evaluate on", where=owner)
+        pairs = pairs_of(samples, owner, space, size_hw, looked, native_labels=True)
+        sets.append(EvaluationSet(name, ScoredPairs(pairs, (name,) * len(pairs))))
+        notes += [*notes_on(looked, owner, size_hw), *_trained_on(looked, owner, seen or {})]
+        digests[owner] = looked.sha256
+    return replace(fleet_data, evaluation=tuple(sets), notes=tuple(notes), own_data=digests)
+
+
+def record_own(folder: Path, fleet_data: FleetData) -> None:
+    """Write down, for a resumption, what of the data is the user's own and in no file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_built_in(fleet_data.space):
+        write_atomic(folder / CLASSES, space_toml(fleet_data.space))
+    if fleet_data.own_data:
+        write_atomic(folder / OWN_DATA, json.dumps(dict(fleet_data.own_data), indent=1) + "\n")
+
+
+def require_same_own(folder: Path, fleet_data: FleetData) -> None:
+    """Refuse to go on with classes or samples that are not those the run started with.
+
+    Raises:
+        DataError: naming what differs.
+    """
+    cure = "Put it back, or start a new run with another --out"
+    path, space = folder / CLASSES, fleet_data.space
+    if path.is_file() and path.read_text(encoding="utf-8") != space_toml(space):
+        raise DataError(
+            "the classes differ from when the run was started",
+            where=path,
+            got=f"{', '.join(space.classes)} ({space.name}) now",
+            cure=cure,
+        )
+    path = folder / OWN_DATA
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    differ = [
+        owner
+        for owner in sorted({*before, *fleet_data.own_data})
+        if before.get(owner) != fleet_data.own_data.get(owner)
+    ]
+    if differ:
+        raise DataError(
+            "the data differ from when the run was started",
+            where=path,
+            got=", ".join(differ[:10]) + (" ..." if len(differ) > 10 else ""),
+            cure=cure,
+        )
+
+
+def _trained_on(looked: Looked, owner: str, seen: Mapping[bytes, str]) -> list[str]:
+    owners = [seen[image] for image, _ in looked.digests if image in seen]
+    if not owners:
+        return []
+    count = f"{len(owners)} of {len(looked.digests)} images"
+    return [f"{owner}: {count} are in training, too (the first with {owners[0]})"]
+
+
+def _client(
+    name: str, samples: Any, space: LabelSpace, experiment: Experiment, looked: Looked
+) -> Client:
+    train, test = (
+        pairs_of(
+            samples, f"vehicle '{name}'", space, experiment.data.size, looked, native_labels=native
+        )
+        for native in (False, True)
+    )
+    abstains = "" if looked.histogram_C.any() else "no usable labelled sample"
+    histogram_C = tuple(looked.histogram_C.tolist())
+    scored = experiment.evaluation.on_clients  # on the training frames: there are no others
+    enrolment = Enrolment(
+        client_id=name,
+        num_images=len(train),
+        num_pixels=sum(histogram_C),
+        histogram_C=histogram_C,
+        abstains=abstains,
+        num_test_pixels=looked.native_pixels if scored else 0,
+    )
+    domains = (name,) * len(test)
+    return Client(enrolment, train, ScoredPairs(test, domains) if scored else ScoredPairs())

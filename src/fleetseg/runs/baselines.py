@@ -1,0 +1,129 @@
+"""The two runs that a federated figure is compared with.
+
+* centralised: all vehicles' samples pooled in one place, trained on as many images as the fleet;
+* local: each vehicle alone, as many local steps as it would take in the federation.
+
+Both are federations of one client, so that they share every line of training code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+from fleetseg.config import FaultsConfig, Experiment, TrainingConfig
+from fleetseg.data.store.cache import Pooled
+from fleetseg.data.sample import ScoredPairs
+from fleetseg.federation.client import Client
+from fleetseg.federation.cohort import choose, size_of
+from fleetseg.federation.messages import Enrolment, taking_part
+from fleetseg.learning.local import batches_per_epoch
+from fleetseg.clients import EvaluationSet, FleetData
+
+Baseline = Literal["centralised", "local"]
+
+
+def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experiment, FleetData]:
+    """Pool all samples in one client that sees as many images as the fleet does in all rounds.
+
+    `baseline.images_share` gives it more or fewer: its own best budget is found by trying.
+    """
+    members = [fleet_data.clients[name] for name in taking_part(fleet_data.enrolled)]
+    histogram_C = tuple(
+        sum(n) for n in zip(*(c.enrolment.histogram_C for c in members), strict=True)
+    )
+    images = sum(c.enrolment.num_images for c in members)
+    pooled = Client(
+        enrolment=Enrolment("centralised", images, sum(histogram_C), histogram_C),
+        train=Pooled([c.train for c in members]),
+        train_domains=fleet_data.seen_domains,
+    )
+    epochs = experiment.baseline.images_share * federated_images(experiment, fleet_data) / images
+    steps = epochs * batches_per_epoch(images, experiment.training.batch_size)
+    per_round = max(1, math.ceil(steps / experiment.federation.rounds))
+    alone = _alone(experiment, "centralised", {"local_steps": per_round, "local_epochs": 1})
+    return alone, _with_client(fleet_data, pooled)
+
+
+def local_only(experiment: Experiment, fleet_data: FleetData) -> Iterator[tuple[str, Experiment, FleetData]]:
+    """Give each client a run of its own."""
+    settings = experiment.federation
+    names = list(taking_part(fleet_data.enrolled))
+    share = size_of(settings.cohort, len(names)) / len(names)
+    rounds = max(1, round(settings.rounds * share))
+    for name in names:
+        alone = _alone(experiment, "local", {}, rounds=rounds)
+        yield name, alone, _with_client(fleet_data, fleet_data.clients[name])
+
+
+def federated_images(experiment: Experiment, fleet_data: FleetData) -> int:
+    """Number of images that the federated run trains on, summed over clients and rounds."""
+    enrolled = taking_part(fleet_data.enrolled)
+    settings = experiment.federation
+    return sum(
+        _images_a_round(enrolled[name].num_images, experiment.training)
+        for round_ in range(1, settings.rounds + 1)
+        for name in choose(
+            enrolled,
+            settings.cohort,
+            seed=experiment.seed,
+            round_=round_,
+            sampler=settings.sampler,
+        )
+    )
+
+
+def _images_a_round(num_images: int, training: TrainingConfig) -> int:
+    if not training.local_steps:
+        return training.local_epochs * num_images
+    per_batch = num_images / batches_per_epoch(num_images, training.batch_size)
+    return round(training.local_steps * per_batch)
+
+
+def _alone(
+    experiment: Experiment,
+    kind: Baseline,
+    training: dict[str, Any],
+    rounds: int | None = None,
+) -> Experiment:
+    """The experiment of one client: no server momentum, nobody vanishes, the optimiser is kept."""
+    federation = experiment.federation.model_copy(
+        update={
+            "cohort": 1.0,
+            "sampler": "uniform",
+            "server_optimiser": "sgd",
+            "server_lr": 1.0,
+            "server_momentum": 0.0,
+            "max_update_norm": 0.0,
+            "uplink": "none",
+            "faults": FaultsConfig(),
+            "rounds": rounds or experiment.federation.rounds,
+        }
+    )
+    engine = experiment.engine.model_copy(update={"kind": "inprocess"})
+    kept = {"optimiser_state": "kept", **training}
+    return experiment.model_copy(
+        update={
+            "federation": federation,
+            "baseline": experiment.baseline.model_copy(update={"kind": kind}),
+            "engine": engine,
+            "training": experiment.training.model_copy(update=kept),
+        }
+    )
+
+
+def _with_client(fleet_data: FleetData, client: Client) -> FleetData:
+    """The data of one client alone; the frames that the fleet holds out become a server set."""
+    return replace(fleet_data, clients={client.id: client}, evaluation=test_sets(fleet_data))
+
+
+def test_sets(fleet_data: FleetData) -> tuple[EvaluationSet, ...]:
+    """The server's sets; where it has none, the clients' held-out frames as one; else nothing."""
+    if fleet_data.evaluation or not fleet_data.holds_out:
+        return fleet_data.evaluation
+    scored = [client.test for client in fleet_data.clients.values()]
+    domains = tuple(domain for part in scored for domain in part.domains)
+    pooled = ScoredPairs(Pooled([part.pairs for part in scored]), domains)
+    return (EvaluationSet("held-out frames of all clients", pooled),)

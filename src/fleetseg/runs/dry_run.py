@@ -1,0 +1,237 @@
+"""One step before the first round: what every client would trip over is found and named at once.
+
+It is taken on a copy of the model, so that no bit of the run depends on it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fleetseg import rng
+from fleetseg.data.sample import ScoredPairs
+from fleetseg.errors import FleetSegError, ModelError, UpdateRejected
+from fleetseg.federation.checks import validate_update
+from fleetseg.federation.client import Client, LocalRuntime, client_update, score_pairs
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
+from fleetseg.federation.tensors import read_state
+from fleetseg.learning.hardware import threads
+from fleetseg.memory import free, is_out_of_memory, told
+from fleetseg.runs.setup import RunSetup
+
+_TRIES = 5  # clients, before what they all trip over counts as everybody's
+_LARGEST_STRIDE = 128  # features of larger pictures are never 1x1 because of the picture's size
+_RAISE_SIZE = "Raise data.size (and training.crop, if set)"
+_MORE_THAN_ONE = ("more than 1 value per channel", "more than 1 spatial element")
+_OF_A_STRIDE = ("Sizes of tensors must match", "must match the size of tensor")
+_TOO_SMALL = ("Kernel size can't be greater", "Output size is too small", "should be less than")
+
+
+def try_one_step(setup: RunSetup) -> list[str]:
+    """Have a client take one training step and score one image; returns notes.
+
+    One client's trouble may be its own, so others are tried before anything is said.
+
+    Raises:
+        ModelError: the network cannot be trained, or not at this size.
+        DataError: the samples of all clients that were tried cannot be used.
+    """
+    runtime = _trial_bench(setup)
+    first: FleetSegError | None = None
+    with threads(setup.experiment.engine.threads):
+        clients = _some(setup)
+        for client in clients:
+            found = _trouble(client, runtime, setup)
+            free(runtime.hardware.device)
+            if found is None:
+                return _notes(clients, runtime, setup)
+            first = first or found
+    if first is None:
+        return []
+    raise first
+
+
+def _trial_bench(setup: RunSetup) -> LocalRuntime:
+    """A copy of the run's workbench that takes one step and keeps nothing."""
+    training = setup.experiment.training
+    one_step: dict[str, object] = {"local_steps": 1}
+    if training.class_weights == "fleet":
+        one_step["class_weights"] = "local"  # the fleet's are known to the server only
+    experiment = setup.experiment.model_copy(
+        update={"training": training.model_copy(update=one_step)}
+    )
+    model = copy.deepcopy(setup.runtime.model)
+    return replace(setup.runtime, model=model, experiment=experiment, memory=None)
+
+
+def _some(setup: RunSetup) -> list[Client]:
+    """Return a few clients, the largest first and the others evenly spaced below it."""
+    enrolled = taking_part(setup.fleet_data.enrolled)
+    ordered = sorted(enrolled, key=lambda name: (-enrolled[name].num_images, name))
+    if not ordered:
+        return [_stand_in(setup)]
+    step = max(1, len(ordered) // _TRIES)
+    return [setup.fleet_data.clients[name] for name in ordered[::step][:_TRIES]]
+
+
+def _stand_in(setup: RunSetup) -> Client:
+    """A client with two pictures of noise, where the clients are on other machines."""
+    height, width = setup.experiment.data.size
+    classes = setup.fleet_data.space.num_classes
+    generator = rng.generator(setup.experiment.seed, purpose="dry-run")
+    pairs = [
+        (
+            generator.integers(0, 256, (height, width, 3), dtype=np.uint8),
+            generator.integers(0, classes, (height, width), dtype=np.uint8),
+        )
+        for _ in range(2)
+    ]
+    counts = np.bincount(np.stack([label for _, label in pairs]).ravel(), minlength=classes)
+    enrolment = Enrolment("dry-run", 2, 2 * height * width, tuple(counts.tolist()))
+    return Client(enrolment, pairs)
+
+
+def _trouble(client: Client, runtime: LocalRuntime, setup: RunSetup) -> FleetSegError | None:
+    """Let a client take its step; return what went wrong, if it would go wrong in a run."""
+    state = read_state(setup.runtime.model, setup.runtime.layout)
+    try:
+        reply = client_update(Broadcast(1, state), client, runtime)
+        if isinstance(reply, Failure):
+            return None  # no label in this batch, or a loss scale of fp16 that is still too high
+        if setup.fleet_data.clients:  # noise in a stand-in's place says nothing of magnitudes
+            validate_update(
+                reply,
+                layout=runtime.layout,
+                base=state,
+                round_=1,
+                enrolled=client.enrolment,
+                max_norm=0.0,
+            )
+        runtime.tensors.load(state)
+        score_pairs(runtime, ScoredPairs([client.train[0]], ("",)))
+    except UpdateRejected as rejected:
+        return _unusable_update(rejected, runtime, setup)
+    except FleetSegError as error:
+        return error
+    except Exception as error:
+        return _failed_step(error, runtime, setup)
+    return None
+
+
+def _unusable_update(rejected: UpdateRejected, runtime: LocalRuntime, setup: RunSetup) -> ModelError:
+    points = _points(runtime)
+    cause = "" if not points else f": {_words_on(points, setup)}"
+    return ModelError(
+        f"already the first training step gives an update that is refused ({rejected}){cause}",
+        where=_where(setup),
+        cure=_RAISE_SIZE if points else "Lower training.lr, or see that the loss is finite",
+    )
+
+
+def _failed_step(error: Exception, runtime: LocalRuntime, setup: RunSetup) -> ModelError:
+    if is_out_of_memory(error):
+        # Without its cause, whose frames hold on to the memory.
+        runtime.model.zero_grad(set_to_none=True)
+        return ModelError(told(error, runtime.hardware.device), where=_where(setup))
+    text = " ".join(str(error).split())[:400]
+    cure = None
+    if any(part in text for part in _MORE_THAN_ONE):
+        cure = f"A norm layer sees one value per channel. {_RAISE_SIZE}, or training.batch_size"
+    elif any(part in text for part in _OF_A_STRIDE):
+        cure = (
+            "If the network wants sizes of a multiple of 32, say so: "
+            "net=fleetseg.models.build.wrap(net, num_classes, stride=32)"
+        )
+    elif any(part in text for part in _TOO_SMALL):
+        cure = _RAISE_SIZE
+    failed = ModelError(
+        f"network '{runtime.model.name}' cannot take a training step",
+        where=_where(setup),
+        got=f"{type(error).__name__}: {text}",
+        cure=cure,
+    )
+    failed.__cause__ = error
+    return failed
+
+
+def _where(setup: RunSetup) -> str:
+    height, width = _crop_hw(setup)
+    return f"a trial step of {setup.experiment.training.batch_size} x {width}x{height}"
+
+
+def _crop_hw(setup: RunSetup) -> tuple[int, int]:
+    return setup.experiment.training.crop or setup.experiment.data.size
+
+
+def _notes(clients: Sequence[Client], runtime: LocalRuntime, setup: RunSetup) -> list[str]:
+    """Tell of features that are too small, and refuse them where there is nothing else to see."""
+    points = _points(runtime)
+    if points and clients[0].enrolment.num_images == 1:
+        # An image beside itself: a variance of nearly nothing, by which gradients are divided.
+        raise ModelError(
+            f"{_words_on(points, setup)}, and no vehicle has more than one image",
+            where=_where(setup),
+            cure=_RAISE_SIZE,
+        )
+    return [f"{_words_on(points, setup)}. {_RAISE_SIZE}"] if points else []
+
+
+def _words_on(points: Sequence[str], setup: RunSetup) -> str:
+    height, width = _crop_hw(setup)
+    return (
+        f"at {width}x{height} the features of {len(points)} BatchNorm layers (the first: "
+        f"{points[0]}) are 1x1, so that a batch gives them one value per image"
+    )
+
+
+def _points(runtime: LocalRuntime) -> list[str]:
+    """Name the BatchNorm layers that see 1x1 features because of the picture's small size.
+
+    Those that see 1x1 at any size, after global pooling, are meant to.
+    """
+    height, width = runtime.experiment.training.crop or runtime.experiment.data.size
+    if max(height, width) > _LARGEST_STRIDE:
+        return []
+    try:
+        small = _pointlike(runtime, (height, width))
+        if not small:
+            return []
+        large = set(_pointlike(runtime, (4 * height, 4 * width)))
+    except Exception:
+        return []  # a network of one size only
+    return [name for name in small if name not in large]
+
+
+def _pointlike(runtime: LocalRuntime, size_hw: tuple[int, int]) -> list[str]:
+    model, device = runtime.model, runtime.hardware.device
+    with _watching_norms(model) as found, torch.no_grad(), runtime.hardware.inference():
+        model.eval()(torch.zeros(1, 3, *size_hw, device=device))
+    return found
+
+
+@contextmanager
+def _watching_norms(model: nn.Module) -> Iterator[list[str]]:
+    """Collect the names of batch norms, in order, whose input is 1x1."""
+    found: list[str] = []
+
+    def watch(name: str, features: torch.Tensor) -> None:
+        if features.ndim == 4 and features.shape[2:] == (1, 1):
+            found.append(name.removeprefix("net."))
+
+    hooks = [
+        module.register_forward_pre_hook(lambda _, args, name=name: watch(name, args[0]))
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

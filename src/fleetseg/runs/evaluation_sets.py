@@ -1,0 +1,123 @@
+"""What an experiment scores on, opened without what it trains on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fleetseg.config import Experiment
+from fleetseg.data.store.cache import (
+    Picked,
+    Store,
+    default_cache_dir,
+    find_store,
+    label_histograms,
+    open_store,
+)
+from fleetseg.data.partition.holdout import hold_out
+from fleetseg.data.partition.assign import partition
+from fleetseg.data.sample import Source
+from fleetseg.data.sources import open_source
+from fleetseg.data.spaces import open_space
+from fleetseg.errors import DataError
+from fleetseg.clients import EvaluationSet, Progress, open_server_data, scored_pairs
+
+
+def open_test_sets(
+    experiment: Experiment, size_hw: tuple[int, int], progress: Progress | None = None
+) -> tuple[tuple[EvaluationSet, ...], tuple[str, ...]]:
+    """Open the server's sets, or else the clients' held-out frames, for a network of some size.
+
+    Only what is scored is decoded; for a partition that goes by what labels show, all labels are.
+
+    Returns:
+        the sets, and what is wrong with each bad sample in them.
+
+    Raises:
+        DataError, ConfigError: see fleetseg.errors.
+    """
+    if experiment.data.evaluation:
+        data = experiment.data.model_copy(update={"size": size_hw})
+        fleet_data = open_server_data(experiment.model_copy(update={"data": data}), progress)
+        return fleet_data.evaluation, fleet_data.bad
+    sources = [open_source(config) for config in experiment.data.sources]
+    numbers = _held_out(experiment, sources, progress)
+    stores: list[Store] = []
+    places: list[tuple[int, int]] = []
+    bad: list[str] = []
+    for source, chosen in zip(sources, _by_source(numbers, sources), strict=True):
+        if chosen:
+            store, indices = _open_some(experiment, source, chosen, size_hw, progress)
+            places += [
+                (len(stores), i) for i in indices if i not in store.bad and store.labelled[i]
+            ]
+            bad += [store.bad[i] for i in indices if i in store.bad]
+            stores.append(store)
+    if not places:
+        raise DataError("no usable labelled frame is held out", where=experiment.name)
+    scored = scored_pairs(Picked(tuple(stores), tuple(places)), experiment.evaluation.by)
+    return (EvaluationSet("held-out frames of all clients", scored),), tuple(bad)
+
+
+def _held_out(
+    experiment: Experiment, sources: Sequence[Source], progress: Progress | None
+) -> list[int]:
+    """Numbers of the frames, counted through all sources, that any client holds out."""
+    samples = [sample for source in sources for sample in source.samples]
+    histograms_NC: npt.NDArray[np.int64] = np.zeros((len(samples), 0), dtype=np.int64)
+    if experiment.partition.kind == "dirichlet":
+        histograms_of = partial(
+            label_histograms,
+            size_hw=experiment.data.size,
+            space=open_space(experiment.data),
+            cache_dir=_cache_dir(experiment),
+            progress=progress,
+        )
+        histograms_NC = np.concatenate([histograms_of(source) for source in sources])
+    held = partition(experiment.partition, samples, histograms_NC, experiment.seed)
+    split = hold_out(held, samples, experiment.partition)
+    return [number for part in split.values() for number in part.test]
+
+
+def _by_source(numbers: Sequence[int], sources: Sequence[Source]) -> list[list[int]]:
+    """Sort numbers that count through all sources into indices of each source."""
+    first, chosen = 0, []
+    for source in sources:
+        end = first + len(source.samples)
+        chosen.append(sorted(number - first for number in numbers if first <= number < end))
+        first = end
+    return chosen
+
+
+def _open_some(
+    experiment: Experiment,
+    source: Source,
+    chosen: Sequence[int],
+    size_hw: tuple[int, int],
+    progress: Progress | None,
+) -> tuple[Store, Sequence[int]]:
+    """Open some samples: out of the whole source if that is decoded already, else them alone."""
+    space, cache_dir = open_space(experiment.data), _cache_dir(experiment)
+    whole = find_store(
+        source, size_hw=size_hw, space=space, cache_dir=cache_dir, native_labels=True
+    )
+    if whole is not None:
+        return whole, chosen
+    store = open_store(
+        dataclasses.replace(source, samples=tuple(source.samples[i] for i in chosen)),
+        size_hw=size_hw,
+        space=space,
+        cache_dir=cache_dir,
+        native_labels=True,
+        progress=progress,
+    )
+    return store, range(len(chosen))
+
+
+def _cache_dir(experiment: Experiment) -> Path:
+    return Path(experiment.data.cache) if experiment.data.cache else default_cache_dir()

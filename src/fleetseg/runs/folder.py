@@ -1,0 +1,248 @@
+"""The run folder: everything one run leaves behind, and how to go on from it.
+
+experiment.toml   resolved, reads back to the same experiment
+environment.json  versions, machine, resolved device and precision
+manifest.json     which client held which sample
+own_data.json     digests of samples that a user brought as Python objects
+classes.toml      the label space, where it is no built-in one
+rounds.jsonl      one line a round, then one line for the end: the source of truth
+checkpoints/      the last few rounds, each complete
+model/            the final model
+clients/          what simulated clients keep for themselves
+residuals/        what their compressed updates left out, to be sent later
+logs/             over a network: every message that was received
+fleet/            of a fleet on this machine: its certificates and kits
+run.lock          while a process is at work here: which one (see `ownership`)
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fleetseg.config import Experiment
+from fleetseg.data.partition.manifest import Manifest
+from fleetseg.errors import CheckpointError
+from fleetseg.experiment_file import load_experiment, to_toml
+from fleetseg.federation.checkpoint import (
+    ServerState,
+    list_checkpoints,
+    load_newest,
+    save_checkpoint,
+)
+from fleetseg.files import disk_full, write_atomic
+from fleetseg.hosts import allowed_cores
+
+
+class RunFolder:
+    """Writes and reads one run folder; it is the `Log` that rounds are committed to."""
+
+    def __init__(self, path: Path, experiment: Experiment, layout_digest: str) -> None:
+        self.path = path
+        self._experiment_digest = experiment.digest
+        self._layout_digest = layout_digest
+        self._records: list[dict[str, Any]] = []
+        self._unpublished = False  # the newest round has no line in the log yet
+
+    @property
+    def records(self) -> Sequence[dict[str, Any]]:
+        """All committed rounds, oldest first."""
+        return self._records
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def create(
+        self,
+        experiment: Experiment,
+        environment: Mapping[str, Any],
+        state: ServerState,
+        manifest: Manifest | None,
+    ) -> None:
+        """Lay out a new run folder; experiment.toml comes last and makes it one.
+
+        Raises:
+            CheckpointError: if the folder holds a run already.
+        """
+        require_no_run(self.path)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
+        write_atomic(self._log, "")
+        if manifest is not None:
+            manifest.write(self.path / "manifest.json")
+        self._save(state, {})
+        write_atomic(self.path / "experiment.toml", to_toml(experiment))
+
+    def commit(self, state: ServerState, record: dict[str, Any]) -> None:
+        """Make a round final, by the rename of its checkpoint; its line follows with `publish`."""
+        self._save(state, record)
+        self._records.append(record)
+        self._unpublished = True
+
+    def publish(self, record: dict[str, Any]) -> None:
+        """Log the newest round: its line is added, or rewritten if it was there without scores."""
+        self._records[-1] = record
+        if self._unpublished:
+            self._append(record)
+        else:
+            self._rewrite()
+        self._unpublished = False
+
+    def resume(self) -> tuple[ServerState, list[str]]:
+        """Read the last committed round and bring the log in line with it.
+
+        Returns the state and what was found damaged. A crash between `commit` and `publish` leaves
+        the log one line short: the checkpoint has all of it but the scores. A damaged newest
+        checkpoint leaves it ahead.
+        """
+        for left_by_a_crash in self.path.rglob(".*.tmp"):
+            left_by_a_crash.unlink(missing_ok=True)
+        state, record, damaged = load_newest(
+            self.checkpoints, experiment=self._experiment_digest, layout=self._layout_digest
+        )
+        records = {r["round"]: r for r in read_records(self.path) if r["round"] <= state.round}
+        if state.round > 0:
+            records.setdefault(state.round, record)
+        if len(records) != state.round:
+            missing = sorted(set(range(1, state.round)) - set(records))
+            raise CheckpointError("rounds are missing from the log", where=self._log, got=missing)
+        self._records = [records[r] for r in sorted(records)]
+        self._rewrite()
+        return state, damaged
+
+    def finish(self, end: Mapping[str, Any]) -> None:
+        """Append the line that closes the log."""
+        self._append({"event": "end", **end})
+
+    @property
+    def _log(self) -> Path:
+        return self.path / "rounds.jsonl"
+
+    def _rewrite(self) -> None:
+        write_atomic(self._log, "".join(_line(r) for r in self._records))
+
+    def _save(self, state: ServerState, record: dict[str, Any]) -> None:
+        save_checkpoint(
+            self.checkpoints,
+            state,
+            record,
+            experiment=self._experiment_digest,
+            layout=self._layout_digest,
+        )
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        line = _line(record)
+        try:
+            with open(self._log, "a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise disk_full(self._log, len(line)) from None
+            raise
+
+
+def has_run(path: Path) -> bool:
+    """Say whether a folder holds a run that was started."""
+    return (path / "experiment.toml").is_file()
+
+
+def require_no_run(path: Path) -> None:
+    """Refuse a folder that holds a run: nothing is overwritten.
+
+    Raises:
+        CheckpointError: naming the folder and the two ways on.
+    """
+    if has_run(path):
+        raise CheckpointError(
+            "this folder holds a run already",
+            where=path,
+            cure="Go on with it by --resume, or choose another --out",
+        )
+
+
+def can_resume(path: Path) -> bool:
+    """Say whether a folder holds at least one committed round."""
+    return has_run(path) and bool(list_checkpoints(path / "checkpoints"))
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read a run folder's own experiment."""
+    return load_experiment(path / "experiment.toml")
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Read the rounds of a run folder; half a last line (a crash) is left out."""
+    return [line for line in _read_lines(path) if "round" in line and "event" not in line]
+
+
+def read_end(path: Path) -> dict[str, Any] | None:
+    """Read the line that closes the log, or None for a run that is not over."""
+    lines = _read_lines(path)
+    return lines[-1] if lines and lines[-1].get("event") == "end" else None
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = (path / "rounds.jsonl").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        raise CheckpointError("no rounds.jsonl: not a run folder", where=path) from None
+    lines = []
+    for line in text.splitlines():
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(fields, dict):
+            break
+        lines.append(fields)
+    return lines
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+_DECIDING = ("torch", "cpu_capability", "device", "precision")
+
+
+def environment(device: str, precision: str) -> dict[str, Any]:
+    """Describe the machine and the versions a run was made with."""
+    from fleetseg._version import __version__
+
+    return {
+        "fleetseg": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": platform.platform(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": allowed_cores(),
+        "device": device,
+        "precision": precision,
+    }
+
+
+def changed_since(folder: Path, now: Mapping[str, Any]) -> list[str]:
+    """Say what of the machine, of all that decides on bits, is not as when a run was started."""
+    try:
+        then = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []  # of no use but for this
+    return [
+        f"resumed with {name} {now[name]}, started with {then[name]}: "
+        "the model may not have the bits of a run that was never stopped"
+        for name in _DECIDING
+        if name in then and then[name] != now[name]
+    ]

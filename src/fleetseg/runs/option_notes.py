@@ -1,0 +1,208 @@
+"""Options of an experiment that have no effect, or can have none: what is said of them.
+
+An option that is set (to another value than its default) where nothing reads it gets a note; what
+contradicts itself is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fleetseg.config import Experiment, SourceConfig
+from fleetseg.errors import ConfigError
+
+_UNSCORED_CURE = (
+    "Add [[data.evaluation]] or partition.holdout (in Python: evaluation=), or take the option out"
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What decides whether an option has an effect."""
+
+    experiment: Experiment
+    scored: bool  # there is something to score on after a round
+    over_network: bool = False  # clients are on other machines, whatever [engine] says
+    own_net: bool = False  # the network is the caller's
+    own_data: bool = False  # the samples are the caller's
+
+    @property
+    def on_a_fleet(self) -> bool:
+        """Whether replies take real time to arrive."""
+        return self.over_network or self.experiment.engine.kind == "fleet"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Options that nothing reads if `idle` is true, and why."""
+
+    options: tuple[str, ...]
+    idle: Callable[[Facts], bool]
+    because: str
+
+
+def _partition(*kinds: str) -> Callable[[Facts], bool]:
+    return lambda f: not f.over_network and f.experiment.partition.kind not in kinds
+
+
+def _loss_lacks(*names: str) -> Callable[[Facts], bool]:
+    return lambda f: not set(names) & set(f.experiment.training.loss.split("+"))
+
+
+def _calm(facts: Facts) -> bool:
+    faults = facts.experiment.federation.faults
+    return faults.dropout == 0 and faults.stragglers == 0
+
+
+def _asks_all(facts: Facts) -> bool:
+    cohort = facts.experiment.federation.cohort
+    return isinstance(cohort, float) and cohort == 1.0
+
+
+def _never_fixes_norms(facts: Facts) -> bool:
+    share, rounds = facts.experiment.training.freeze_bn_after, facts.experiment.federation.rounds
+    return rounds <= share * rounds + 1e-9
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(("partition.by", "partition.piece"), _partition("natural"), "kind is not 'natural'"),
+    Rule(("partition.alpha", "partition.min_size"), _partition("dirichlet"),
+         "kind is not 'dirichlet'"),
+    Rule(("partition.file",), _partition("file"), "kind is not 'file'"),
+    Rule(("partition.clients",), lambda f: f.experiment.partition.kind == "file",
+         "the file says who the vehicles are"),
+    Rule(("partition.kind", "partition.by", "partition.clients", "partition.holdout"),
+         lambda f: f.own_data, "the samples come with their vehicles"),
+    Rule(("partition.holdout_gap",), lambda f: f.experiment.partition.holdout == 0,
+         "partition.holdout is 0"),
+    Rule(("data.sources", "data.evaluation"), lambda f: f.own_data, "the samples are your own"),
+    Rule(("model.name", "model.pretrained", "model.start"), lambda f: f.own_net,
+         "the network is your own"),
+    Rule(("model.pretrained",), lambda f: bool(f.experiment.model.start),
+         "model.start gives all weights"),
+    Rule(("training.momentum", "training.nesterov"),
+         lambda f: f.experiment.training.optimiser != "sgd", "training.optimiser is not 'sgd'"),
+    Rule(("training.local_epochs",), lambda f: f.experiment.training.local_steps > 0,
+         "training.local_steps says how long a vehicle trains"),
+    Rule(("training.freeze_bn_after",), _never_fixes_norms, "no round comes after that share"),
+    Rule(("training.warmup_rounds",),
+         lambda f: f.experiment.training.warmup_rounds >= f.experiment.federation.rounds,
+         "all rounds are warm-up, and training.lr is never reached"),
+    Rule(("training.ohem_fraction",), _loss_lacks("ohem"), "training.loss has no 'ohem'"),
+    Rule(("training.focal_gamma",), _loss_lacks("focal"), "training.loss has no 'focal'"),
+    Rule(("training.class_weights",), _loss_lacks("ce", "ohem", "focal"),
+         "training.loss has no part that takes class weights"),
+    Rule(("federation.over_selection", "federation.sampler"), _asks_all,
+         "federation.cohort = 1.0 asks the whole fleet already"),
+    Rule(("federation.deadline_s",), lambda f: _calm(f) and not f.on_a_fleet,
+         "clients on this machine are waited for; it counts with simulated faults or a fleet"),
+    Rule(("federation.faults.slowdown",),
+         lambda f: f.experiment.federation.faults.stragglers == 0, "there are no stragglers"),
+    Rule(("federation.faults.seconds_per_image", "federation.faults.megabytes_per_s"),
+         _calm, "there are neither drop-outs nor stragglers"),
+    Rule(("evaluation.every", "evaluation.by"),
+         lambda f: not f.scored and not f.experiment.evaluation.on_clients,
+         "nothing is scored; add [[data.evaluation]] or partition.holdout"),
+    Rule(("evaluation.every",),
+         lambda f: f.scored and f.experiment.evaluation.every > f.experiment.federation.rounds,
+         "the run is shorter, so only its last round is scored"),
+    Rule(("stop.min_gain",), lambda f: f.experiment.stop.patience == 0, "stop.patience is 0"),
+)  # fmt: skip
+
+
+def option_notes(facts: Facts) -> tuple[str, ...]:
+    """Say which options that are set have no effect, and why; each once.
+
+    >>> option_notes(Facts(Experiment(partition={"alpha": 0.1}), scored=True))
+    ("partition.alpha = 0.1 has no effect: kind is not 'dirichlet'",)
+    """
+    told: dict[str, str] = {}
+    for rule in RULES:
+        for option in rule.options:
+            value = _value(facts.experiment, option)
+            if value != _value(_DEFAULTS, option) and rule.idle(facts):
+                shown = f"{option}{_shown(value)} has no effect: {rule.because}"
+                told.setdefault(option, shown)
+    return (*told.values(), *_lone_notes(facts))
+
+
+def _lone_notes(facts: Facts) -> list[str]:
+    experiment, notes = facts.experiment, []
+    for number, source in enumerate((*experiment.data.sources, *experiment.data.evaluation), 1):
+        if source.kind == "synthetic" and source.root:
+            notes.append(f"source {number}: root has no effect: the synthetic drives are painted")
+        painted = ("cities", "conditions", "frames_per_drive", "seed")
+        unread = [name for name in painted if _differs(source, name)]
+        if source.kind != "synthetic" and unread:
+            what = ", ".join(unread)
+            notes.append(f"source {number}: {what} count for kind = 'synthetic' only")
+    held_out = experiment.partition.holdout and not experiment.evaluation.on_clients
+    if held_out and experiment.data.evaluation and not facts.own_data:
+        notes.append(
+            "partition.holdout keeps frames from training that nothing scores, because there is "
+            "[[data.evaluation]]; set evaluation.on_clients = true, or leave one of the two out"
+        )
+    if experiment.federation.faults.dropout == 1:
+        notes.append("federation.faults.dropout = 1 loses every vehicle in every round")
+    stop, every = experiment.stop, experiment.evaluation.every
+    watched = _watched(experiment)
+    scorings = experiment.federation.rounds // every if every else 0
+    if watched and scorings < 1:
+        notes.append(f"{watched} cannot end the run early: only its last round is scored")
+    elif stop.patience >= scorings > 0:
+        notes.append(
+            f"stop.patience = {stop.patience} cannot end the run early: it has "
+            f"{scorings} evaluations (evaluation.every = {every})"
+        )
+    return notes
+
+
+def require_workable(facts: Facts) -> None:
+    """Refuse what can never do what it says.
+
+    Raises:
+        ConfigError: a condition to stop looks at scores, and nothing is scored.
+    """
+    watched = _watched(facts.experiment)
+    if watched and not facts.scored:
+        raise ConfigError(
+            f"{watched} can never stop the run: nothing is scored after a round",
+            cure=_UNSCORED_CURE,
+        )
+
+
+def _watched(experiment: Experiment) -> str:
+    stop = experiment.stop
+    named = {"stop.target_miou": stop.target_miou, "stop.patience": stop.patience}
+    return " and ".join(name for name, value in named.items() if value)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return f" = {str(value).lower()}"
+    return f" = {value!r}" if isinstance(value, int | float | str) else ""
+
+
+def _differs(section: SourceConfig, name: str) -> bool:
+    return bool(getattr(section, name) != getattr(_A_SOURCE, name))
+
+
+def _value(experiment: Experiment, option: str) -> object:
+    value: object = experiment
+    for part in option.split("."):
+        value = getattr(value, part)
+    return value
+
+
+_DEFAULTS, _A_SOURCE = Experiment(), SourceConfig()
+
+
+def expected_scores(experiment: Experiment) -> bool:
+    """Say whether an experiment that reads its data from disk has anything to score on."""
+    return bool(experiment.data.evaluation) or experiment.partition.holdout > 0
+
+
+def notes_before(experiment: Experiment) -> Sequence[str]:
+    """Return the notes that an experiment file earns by itself."""
+    return option_notes(Facts(experiment, expected_scores(experiment)))

@@ -1,0 +1,380 @@
+"""One experiment from its description to its run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fleetseg.config import Experiment
+from fleetseg.data.labels import LabelSpace
+from fleetseg.runs.dry_run import try_one_step
+from fleetseg.engines.compressed import CompressedEngine
+from fleetseg.engines.faults import SimulatedFaults
+from fleetseg.engines.inprocess import InProcessEngine
+from fleetseg.engines.workers import WorkersEngine
+from fleetseg.errors import ConfigError, DataError, EngineError, QuorumLost
+from fleetseg.experiment_file import to_toml
+from fleetseg.federation import rounds
+from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.cohort import size_of
+from fleetseg.federation.engine import Engine
+from fleetseg.federation.messages import taking_part
+from fleetseg.runs.lock import Ownership, owning
+from fleetseg.runs.folder import (
+    RunFolder,
+    can_resume,
+    changed_since,
+    environment,
+    require_no_run,
+)
+from fleetseg.federation.server_optim import first_slots
+from fleetseg.federation.tensors import read_state
+from fleetseg.files import explained
+from fleetseg.hosts import allowed_cores
+from fleetseg.learning.hardware import Hardware, num_gpus, threads
+from fleetseg.learning.losses import class_weights
+from fleetseg.models.build import is_known
+from fleetseg.models.folder import load_model, save_model
+from fleetseg.models.segmenter import Segmenter
+from fleetseg.runs.option_notes import Facts, option_notes, require_workable
+from fleetseg.own_data import record_own, require_same_own
+from fleetseg.runs.setup import RunSetup, set_up
+from fleetseg.runs.scoring import Scorer
+from fleetseg.clients import FleetData
+from fleetseg.text import listing
+
+if TYPE_CHECKING:
+    from fleetseg.fleet.server.enrolment import RunSpec
+
+OpenEngine = Callable[[RunSetup], AbstractContextManager[Engine]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished (or interrupted) run leaves in your hands; the rest is in its folder."""
+
+    folder: Path
+    experiment: Experiment
+    reason: str  # why it stopped
+    records: tuple[dict[str, Any], ...]
+    scores: Mapping[str, Any]  # of the final model; empty if nothing was scored
+    model_sha256: str
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    space: LabelSpace | None = None  # what the model's classes mean
+
+    @property
+    def miou(self) -> float | None:
+        """Final mIoU in [0, 1], or None if nothing was scored."""
+        return self.scores.get("miou")
+
+    def model(self) -> Segmenter:
+        """Load the final model."""
+        return load_model(self.folder)
+
+    def model_with(self, net: nn.Module) -> Segmenter:
+        """Load the final model into a network of your own."""
+        return load_model(self.folder, net)
+
+
+def run_experiment(
+    experiment: Experiment,
+    fleet_data: FleetData,
+    out: Path,
+    *,
+    resume: bool = False,
+    net: nn.Module | None = None,
+    watcher: rounds.Watcher | None = None,
+    open_engine: OpenEngine | None = None,
+    owned: Ownership | None = None,
+) -> Run:
+    """Run an experiment on a fleet's data; Ctrl-C ends it with a usable run folder.
+
+    `open_engine` brings an engine whose clients are not those of the data (a fleet); `owned` says
+    that the caller owns `out` already.
+
+    Raises:
+        CheckpointError: if `out` holds a run and `resume` is false, belongs to another one, is
+            another process's at the moment, or cannot be written.
+        QuorumLost: the model of the last good round is saved by then.
+    """
+    cores = min(torch.get_num_threads(), allowed_cores())
+    with owning(out) if owned is None else nullcontext(owned) as own, threads(cores):
+        try:
+            run = _run_owned(experiment, fleet_data, out, resume, net, watcher, open_engine)
+        except OSError as error:
+            told = explained(error, out)
+            if told is None:
+                raise
+            raise told from error
+    return replace(run, notes=(own.note, *run.notes)) if own.note else run
+
+
+def _run_owned(
+    experiment: Experiment,
+    fleet_data: FleetData,
+    out: Path,
+    resume: bool,
+    net: nn.Module | None,
+    watcher: rounds.Watcher | None,
+    open_engine: OpenEngine | None,
+) -> Run:
+    started_s = time.monotonic()
+    facts = _facts(experiment, fleet_data, open_engine is not None, net is not None)
+    require_workable(facts)
+    idle = option_notes(facts)
+    setup = set_up(experiment, fleet_data, out, net, watcher or rounds.Watcher())
+    tried = [] if resume and can_resume(out) else try_one_step(setup)
+    state, notes = _open(setup, resume)
+    notes += tried
+    for note in idle:  # now, and not only when the hours are spent
+        setup.watcher.status(f"note: {note}")
+    latest = _Latest(setup.folder, state)
+    reason = "failed"
+    try:
+        with (open_engine or _engine)(setup) as engine:
+            scorer = Scorer(fleet_data, setup.runtime, engine)
+            plan = _plan(setup, engine, scorer)
+            reason = rounds.run(plan, engine, state, latest, setup.watcher)
+            notes += _last_scores(latest, scorer, experiment)
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    except QuorumLost as lost:
+        reason = "quorum-lost"
+        raise _with_what_looked_odd(lost, tried) from None
+    finally:
+        seconds = round(time.monotonic() - started_s, 3)
+        sha256 = _finish(setup, latest, reason, seconds)
+    records = tuple(setup.folder.records)
+    why = [rounds.why_unused(records)] if reason == rounds.UNUSED else []
+    every_note = (*idle, *fleet_data.notes, *notes, *why)
+    scores, space = latest.last_scores, fleet_data.space
+    return Run(out, experiment, reason, records, scores, sha256, every_note, seconds, space)
+
+
+def _with_what_looked_odd(lost: QuorumLost, tried: list[str]) -> QuorumLost:
+    """Add what the step before round 1 has told: it may well be the cause."""
+    return QuorumLost(f"{lost}. Before round 1: {'; '.join(tried)}") if tried else lost
+
+
+def _facts(experiment: Experiment, fleet_data: FleetData, over_network: bool, own_net: bool) -> Facts:
+    scored = bool(fleet_data.evaluation) or fleet_data.holds_out
+    return Facts(experiment, scored, over_network, own_net, own_data=fleet_data.manifest is None)
+
+
+def _last_scores(latest: _Latest, scorer: Scorer, experiment: Experiment) -> list[str]:
+    """Score the final model where its round was not; add the clients' own scores if wanted."""
+    notes = []
+    if scorer.can_score and latest.scored_round != latest.state.round:
+        scores = scorer.score(latest.state.model, rounds.scored_before(latest.records))
+        if "unscored" in scores:
+            notes.append(f"the final model has no scores: {scores['unscored']}")
+        else:
+            latest.last_scores, latest.scored_round = scores, latest.state.round
+    if missing := latest.last_scores.get("missing"):
+        notes.append(f"scored without {listing(missing)}: not comparable with the other rounds")
+    if not experiment.evaluation.on_clients:
+        return notes
+    by_client, refused = scorer.by_client(latest.state)
+    latest.last_scores = {**latest.last_scores, **by_client}
+    return notes + refused
+
+
+class _Latest:
+    """The run folder's log, with the newest committed state at hand."""
+
+    def __init__(self, folder: RunFolder, state: ServerState) -> None:
+        self._folder = folder
+        self.state = state
+        scored = [r for r in folder.records if "scores" in r]
+        self.last_scores: dict[str, Any] = scored[-1]["scores"] if scored else {}
+        self.scored_round: int = scored[-1]["round"] if scored else 0
+
+    @property
+    def records(self) -> Any:
+        """See rounds.Log."""
+        return self._folder.records
+
+    def commit(self, state: ServerState, record: rounds.Record) -> None:
+        """See rounds.Log."""
+        self._folder.commit(state, record)
+        self.state = state
+
+    def publish(self, record: rounds.Record) -> None:
+        """See rounds.Log."""
+        self._folder.publish(record)
+        if "scores" in record:
+            self.last_scores, self.scored_round = record["scores"], record["round"]
+
+
+def _open(setup: RunSetup, resume: bool) -> tuple[ServerState, list[str]]:
+    folder, manifest = setup.folder, setup.fleet_data.manifest
+    hardware = setup.runtime.hardware
+    facts = environment(hardware.name, hardware.precision)
+    if resume and can_resume(folder.path):
+        if manifest is not None and manifest != type(manifest).read(folder.path / "manifest.json"):
+            raise DataError(
+                "the data differ from when the run was started",
+                where=folder.path / "manifest.json",
+                cure="Put the data back, or start a new run with another --out",
+            )
+        require_same_own(folder.path, setup.fleet_data)
+        state, notes = folder.resume()
+        return state, notes + changed_since(folder.path, facts)
+    layout = setup.runtime.layout
+    slots = first_slots(setup.experiment.federation, layout)
+    state = ServerState(0, read_state(setup.runtime.model, layout), slots)
+    require_no_run(folder.path)
+    record_own(folder.path, setup.fleet_data)
+    folder.create(setup.experiment, facts, state, manifest)
+    return state, []
+
+
+@contextmanager
+def _engine(setup: RunSetup) -> Iterator[Engine]:
+    experiment, clients = setup.experiment, setup.fleet_data.clients
+    if experiment.engine.kind == "fleet":
+        with _loopback(setup) as fleet:
+            yield _with_faults(fleet, setup)
+        return
+    workers = _workers(setup)
+    if workers is None:
+        yield _wrapped(InProcessEngine(clients, setup.runtime), setup)
+        return
+    with workers as engine:
+        yield _wrapped(engine, setup)
+
+
+def _workers(setup: RunSetup) -> WorkersEngine | None:
+    """Start the workers, if there are to be any.
+
+    With kind = "auto", a network of the user's that cannot be sent to them is trained in this
+    process, which gives the same model.
+    """
+    kind = setup.experiment.engine.kind
+    workers = num_workers(setup.experiment, setup.fleet_data, setup.runtime.hardware)
+    if workers == 0:
+        return None
+    setup.watcher.status(f"starting {workers} worker{'s' * (workers > 1)}")
+    try:
+        return WorkersEngine(setup.fleet_data.clients, setup.runtime, workers)
+    except EngineError as error:
+        if kind != "auto" or is_known(setup.runtime.model.name):
+            raise
+        setup.watcher.status(f"no workers, training in this process: {error.what}")
+        return None
+
+
+@contextmanager
+def _loopback(setup: RunSetup) -> Iterator[Engine]:
+    from fleetseg.fleet.loopback import loopback
+
+    if setup.fleet_data.manifest is None:
+        raise ConfigError(
+            "a fleet reads its data from disk, and these are Python objects",
+            cure="Use --engine inprocess or workers",
+        )
+    if not is_known(setup.runtime.model.name):
+        raise ConfigError(
+            "the vehicles of a fleet build their network by its name, and this one is your own",
+            got=f"net= ({setup.runtime.model.name})",
+            cure="Use --engine inprocess or workers",
+        )
+    setup.watcher.status("starting a fleet on this machine")
+    toml, names = to_toml(setup.experiment), sorted(setup.fleet_data.clients)
+    with loopback(fleet_terms(setup), setup.folder.path, names, toml) as engine:
+        yield engine
+
+
+def fleet_terms(setup: RunSetup) -> RunSpec:
+    """What a run and the vehicles of a fleet must agree on."""
+    from fleetseg.fleet.server.enrolment import RunSpec
+    from fleetseg.fleet.server.serve import run_name
+
+    run, runtime = run_name(setup.folder.path), setup.runtime
+    return RunSpec(
+        run,
+        setup.experiment,
+        runtime.layout,
+        setup.fleet_data.space,
+        setup.uplink,
+        tell=setup.watcher.status,
+    )
+
+
+def num_workers(experiment: Experiment, fleet_data: FleetData, hardware: Hardware) -> int:
+    """How many worker processes to use; 0 = train in this process."""
+    settings = experiment.engine
+    cohort = size_of(experiment.federation.cohort, len(fleet_data.clients))
+    processes = settings.workers or num_gpus(hardware.device.type) or allowed_cores()
+    workers = min(processes, cohort)
+    if settings.kind == "auto":
+        # Data that a user brought as Python objects need not survive the way to another process.
+        return workers if workers > 1 and fleet_data.manifest is not None else 0
+    return workers if settings.kind == "workers" else 0
+
+
+def _wrapped(engine: Engine, setup: RunSetup) -> Engine:
+    """Put a codec and simulated trouble in front of an engine, if the experiment has them."""
+    if setup.uplink is not None:
+        engine = CompressedEngine(engine, setup.uplink)
+    return _with_faults(engine, setup)
+
+
+def _with_faults(engine: Engine, setup: RunSetup) -> Engine:
+    settings = setup.experiment.federation
+    if settings.faults.dropout == 0 and settings.faults.stragglers == 0:
+        return engine
+    return SimulatedFaults(engine, setup.experiment, sum(setup.message_bytes))
+
+
+def _plan(setup: RunSetup, engine: Engine, scorer: Scorer) -> rounds.Plan:
+    layout = setup.runtime.layout
+    weights: tuple[float, ...] = ()
+    if setup.experiment.training.class_weights == "fleet":
+        histograms = [e.histogram_C for e in taking_part(engine.available()).values()]
+        total_C = np.sum(np.array(histograms, dtype=np.int64), axis=0)
+        weights = tuple(class_weights(total_C, setup.runtime.num_classes).tolist())
+    virtual = isinstance(engine, SimulatedFaults)
+    counted = getattr(engine, "traffic", None)  # a fleet counts where it sends
+    return rounds.Plan(
+        experiment=setup.experiment,
+        layout=layout,
+        traffic=counted,
+        round_every_s=0.0 if counted is None else setup.experiment.fleet.round_every_s,
+        score=scorer.score if scorer.can_score else None,
+        message_bytes=setup.message_bytes,
+        class_weights_C=weights,
+        clock=(lambda: engine.now_s) if virtual else time.monotonic,  # type: ignore[attr-defined]
+    )
+
+
+def _finish(setup: RunSetup, latest: _Latest, reason: str, seconds: float) -> str:
+    """Save the last committed model and close the log."""
+    runtime = setup.runtime
+    runtime.tensors.load(latest.state.model)
+    sha256 = save_model(
+        runtime.model,
+        setup.folder.path / "model",
+        space=setup.fleet_data.space,
+        size_hw=setup.experiment.data.size,
+        details={"rounds": latest.state.round, "experiment": setup.experiment.name},
+    )
+    end = {
+        "reason": reason,
+        "round": latest.state.round,
+        "seconds": seconds,
+        "scored_round": latest.scored_round,
+        "scores": latest.last_scores,
+        "model_sha256": sha256,
+    }
+    setup.folder.finish(end)
+    return sha256

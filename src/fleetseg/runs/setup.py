@@ -1,0 +1,131 @@
+"""What a run is made of: the model, the clients' workbench, the folder, the way up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from torch import nn
+
+from fleetseg.compression.codec import parse_codec
+from fleetseg.compression.uplink import Uplink
+from fleetseg.config import Experiment
+from fleetseg.errors import ModelError
+from fleetseg.federation import rounds
+from fleetseg.federation.client import LocalRuntime
+from fleetseg.federation.client_state import ClientStateStore
+from fleetseg.runs.folder import RunFolder
+from fleetseg.federation.tensors import Layout, layout_of, read_state
+from fleetseg.federation.wire import message_bytes
+from fleetseg.learning.hardware import resolve
+from fleetseg.models.build import build_model, wrap
+from fleetseg.models.folder import load_model
+from fleetseg.models.segmenter import Segmenter
+from fleetseg.models.wrapping import copied_net, materialise
+from fleetseg.clients import FleetData
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """The pieces of one run, built once."""
+
+    experiment: Experiment
+    fleet_data: FleetData
+    runtime: LocalRuntime
+    folder: RunFolder
+    watcher: rounds.Watcher
+    uplink: Uplink | None  # how updates are compressed, if they are
+
+    @cached_property
+    def message_bytes(self) -> tuple[int, int]:
+        """Encoded size of a broadcast, and of an update at most."""
+        down, up = message_bytes(self.runtime.layout, read_state(self.runtime.model, self.runtime.layout))
+        return down, self.uplink.max_bytes if self.uplink else up
+
+
+def set_up(
+    experiment: Experiment,
+    fleet_data: FleetData,
+    out: Path,
+    net: nn.Module | None,
+    watcher: rounds.Watcher,
+) -> RunSetup:
+    """Build everything that a run needs besides its engine.
+
+    Raises:
+        ConfigError, ModelError, MissingExtra: the experiment asks for what there is not.
+    """
+    hardware = resolve(experiment.engine.device, experiment.engine.precision)
+    model = _model(experiment, fleet_data, net).to(hardware.device)
+    model = model.to(memory_format=hardware.memory_format)
+    layout = layout_of(model)
+    runtime = LocalRuntime(
+        model=model,
+        layout=layout,
+        experiment=experiment,
+        hardware=hardware,
+        num_classes=fleet_data.space.num_classes,
+        memory=ClientStateStore(out / "clients"),
+    )
+    return RunSetup(
+        experiment=experiment,
+        fleet_data=fleet_data,
+        runtime=runtime,
+        folder=RunFolder(out, experiment, layout.digest),
+        watcher=watcher,
+        uplink=_uplink(experiment, layout, out),
+    )
+
+
+def _uplink(experiment: Experiment, layout: Layout, out: Path) -> Uplink | None:
+    settings = experiment.federation
+    codec, residuals = parse_codec(settings.uplink), ClientStateStore(out / "residuals")
+    if codec is None:
+        return None
+    return Uplink(codec, layout, experiment.seed, residuals, settings.max_update_norm)
+
+
+def _model(experiment: Experiment, fleet_data: FleetData, net: nn.Module | None) -> Segmenter:
+    classes = fleet_data.space.num_classes
+    if net is not None:
+        return _own_model(experiment, fleet_data, net)
+    model = build_model(
+        experiment.model.name,
+        classes,
+        pretrained=experiment.model.pretrained,
+        seed=experiment.seed,
+    )
+    if not experiment.model.start:
+        return model
+    start = load_model(Path(experiment.model.start))
+    if (start.name, start.num_classes) != (model.name, classes):
+        raise ModelError(
+            "the model to start from is another one",
+            where=experiment.model.start,
+            got=f"{start.name} with {start.num_classes} classes",
+            expected=f"{model.name} with {classes}",
+        )
+    return start
+
+
+def _own_model(experiment: Experiment, fleet_data: FleetData, net: nn.Module) -> Segmenter:
+    """Wrap a copy of the user's network: the user's own may start another run."""
+    classes = fleet_data.space.num_classes
+    try:
+        copied = copied_net(net) if isinstance(net, nn.Module) else net  # wrap refuses it
+    except Exception as error:
+        raise ModelError(
+            f"the network cannot be copied ({type(error).__name__}: {error})",
+            where=type(net).__name__,
+            cure="Keep results of a forward pass, locks and open files out of its attributes",
+        ) from error
+    model = copied if isinstance(copied, Segmenter) else wrap(copied, classes)
+    if model.num_classes != classes:
+        raise ModelError(
+            "the network and the label space have different numbers of classes",
+            got=model.num_classes,
+            expected=f"{classes} ({fleet_data.space.name})",
+        )
+    materialise(model, experiment.training.crop or experiment.data.size, seed=experiment.seed)
+    return model

@@ -1,0 +1,63 @@
+"""Small pieces of text: from elsewhere, made fit for a terminal; and long lists, cut short."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+
+def plain(text: object, limit: int) -> str:
+    r"""Make a text of whatever another machine sent, without what a terminal would obey.
+
+    >>> plain("a\x1b[31m", 10), plain(None, 10)
+    ('a?[31m', 'None')
+    """
+    return "".join(c if c.isprintable() else "?" for c in str(text)[:limit])
+
+
+def listing(names: Sequence[str], limit: int = 3) -> str:
+    """Name the first few, and how many more there are.
+
+    >>> listing(["a", "b"]), listing(["a", "b", "c", "d", "e"])
+    ('a, b', 'a, b, c and 2 more')
+    """
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def size_text(num_bytes: float) -> str:
+    """Write a number of bytes in decimal units, to three digits at most.
+
+    >>> size_text(480), size_text(349_600_000), size_text(1_234_000_000)
+    ('480 bytes', '350 MB', '1.2 GB')
+    """
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        amount = num_bytes / factor
+        if amount >= 1:
+            return f"{amount:.1f} {unit}" if amount < 9.95 else f"{amount:,.0f} {unit}"
+    return f"{num_bytes:.0f} bytes"
+
+
+def composed(name: str) -> str:
+    r"""Return a file's name in Unicode's composed form (NFC), as a text that can be written.
+
+    Macs write file names decomposed and other systems composed: the two look the same and are not.
+    Bytes of a name that are not UTF-8, which Python holds as lone surrogates, become %XX.
+
+    >>> composed("Mu\u0308nchen") == "M\u00fcnchen"
+    True
+    >>> composed(b"k\xf6ln".decode("utf-8", "surrogateescape"))
+    'k%F6ln'
+    """
+    text = re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
+    return unicodedata.normalize("NFC", text)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read a list of names.
+
+    >>> names("amber, birch,")
+    ('amber', 'birch')
+    """
+    return tuple(name.strip() for name in text.split(",") if name.strip())

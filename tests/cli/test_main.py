@@ -1,0 +1,401 @@
+"""The command line from outside: what it prints, and what it returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.testing import CliRunner, Result
+
+from fleetseg.cli.main import app
+from fleetseg.experiment_file import load_experiment
+from fleetseg.runs.folder import read_end, read_records
+
+TINY = Path(__file__).resolve().parents[2] / "examples" / "tiny.toml"
+SMALL = [
+    "--set", "data.size=[64, 96]",
+    "--set", "training.local_epochs=1",
+    "--set", "federation.rounds=2",
+    "--set", "evaluation.on_clients=false",
+    "--set", 'data.sources=[{cities=["amber","birch"], conditions=["day"], frames_per_drive=4}]',
+    "--set", 'data.evaluation=[{split="val", cities=["amber"], frames_per_drive=1}]',
+]  # fmt: skip
+SERIAL = [*SMALL, "--engine", "inprocess"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def at_home(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEETSEG_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; its experiment has six rounds."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    words = ["run", str(TINY), *SERIAL, "--set", "federation.rounds=6", "--out", str(out)]
+    result = CliRunner().invoke(app, [*words, "--json"], env={"FLEETSEG_CACHE": str(cache)})
+    assert result.exit_code == 0, result.output
+    (out / "stdout.txt").write_text(result.stdout)
+    return out
+
+
+def fleetseg(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def error_of(result: Result) -> str:
+    """The one line on standard error."""
+    assert result.exit_code == 1, result.output
+    (line,) = [line for line in result.stderr.splitlines() if not line.startswith("reading")]
+    assert "Traceback" not in result.stderr
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+# The surface
+
+
+def surface(command: Any, name: str = "") -> dict[str, set[str]]:
+    options = {o for p in command.params for o in p.opts if o.startswith("-")} - {"--help"}
+    found = {name: options}
+    for word, sub in getattr(command, "commands", {}).items():
+        found |= surface(sub, f"{name} {word}".strip())
+    return found
+
+
+def test_commands_and_options_are_these() -> None:
+    """Whoever changes this list changes what people have written into scripts."""
+    assert surface(typer.main.get_command(app)) == {
+        "": {"--version"},
+        "run": {
+            "--set", "--out", "--resume", "--engine", "--workers", "--baseline", "--json",
+            "--quiet", "-q", "--debug",
+        },
+        "evaluate": {
+            "--dataset", "--root", "--split", "--experiment", "--json", "--pictures", "--debug"
+        },
+        "partition": {"--set", "--out", "--json", "--debug"},
+        "server": {
+            "--fleet", "--set", "--out", "--resume", "--json", "--quiet", "-q", "--debug",
+        },
+        "client": {
+            "--kit", "--dataset", "--root", "--split", "--sequences", "--split-file", "--vehicle",
+            "--debug",
+        },
+        "fleet": set(),
+        "fleet init": {"--vehicles", "--host", "--port", "--debug"},
+        "fleet add": {"--fleet", "--debug"},
+        "fleet revoke": {"--fleet", "--debug"},
+        "fleet status": {"--fleet", "--json", "--debug"},
+        "doctor": {"--debug"},
+        "demo": {"--out", "--debug"},
+        "data": set(),
+        "data check": {"--kind", "--split", "--json", "--debug"},
+        "data synth": {
+            "--cities", "--conditions", "--frames", "--split", "--seed", "--size", "--debug",
+        },
+        "data cache": set(),
+        "data cache list": {"--json", "--debug"},
+        "data cache prune": {
+            "--older-than", "--keep-gb", "--all", "--dry-run", "--json", "--debug",
+        },
+        "config": set(),
+        "config show": {"--set", "--debug"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("run", "evaluate", "partition", "data check", "data synth", "doctor", "demo"),
+        *("config show", "server", "client", "data cache list", "data cache prune"),
+        *("fleet init", "fleet add", "fleet revoke", "fleet status"),
+    ],
+)
+def test_every_help_has_an_example(command: str) -> None:
+    result = fleetseg(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert f"fleetseg {command}" in result.stdout
+
+
+def test_version() -> None:
+    from fleetseg import __version__
+
+    assert fleetseg("--version").stdout == f"fleetseg {__version__}\n"
+
+
+# run
+
+
+def test_json_is_rounds_and_then_the_end(finished: Path) -> None:
+    *rounds, end = [json.loads(line) for line in (finished / "stdout.txt").read_text().splitlines()]
+    assert [r["round"] for r in rounds] == [1, 2, 3, 4, 5, 6]
+    assert end["event"] == "end"
+    assert end["reason"] == "rounds"
+    assert end["folder"] == str(finished)
+    assert end["model_sha256"] == read_end(finished)["model_sha256"]  # type: ignore[index]
+
+
+def test_plain_output_without_a_terminal(tmp_path: Path) -> None:
+    result = fleetseg("run", TINY, *SERIAL, "--out", tmp_path / "r")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "tiny · 2 vehicles, 8 images · asks all 2 a round · fast_scnn · this process"
+    assert lines[1].startswith("round 1/2  2 ok  loss ")
+    assert "mIoU " in lines[2]
+    assert any(line.startswith("pedestrian   !") for line in lines)
+    assert "stopped     after 2 rounds: all rounds are done" in lines
+    assert any(line.startswith("sha256      ") for line in lines)
+
+
+def test_quiet_is_one_line(tmp_path: Path) -> None:
+    result = fleetseg("run", TINY, *SERIAL, "--out", tmp_path / "r", "--quiet")
+    (line,) = result.stdout.splitlines()
+    assert result.stderr == ""
+    assert line.startswith("mIoU 0.")
+    assert line.endswith(read_end(tmp_path / "r")["model_sha256"])  # type: ignore[index]
+
+
+def test_the_default_run_folder_has_time_and_name(tmp_path: Path) -> None:
+    assert fleetseg("run", TINY, *SERIAL, "--quiet").exit_code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.endswith("_tiny")
+
+
+def test_local_only_has_a_line_per_vehicle(tmp_path: Path) -> None:
+    words = ["run", TINY, *SERIAL, "--baseline", "local", "--out", tmp_path / "r"]
+    result = fleetseg(*words)
+    assert result.exit_code == 0, result.output
+    table = [line for line in result.stdout.splitlines() if line.startswith("synthetic-")]
+    assert [line.split()[0] for line in table] == ["synthetic-amber-day", "synthetic-birch-day"]
+    assert result.stdout.splitlines()[-1].startswith("mIoU of 2 vehicles alone: mean 0.")
+
+
+def test_centralised_is_one_client(tmp_path: Path) -> None:
+    words = ["run", TINY, *SERIAL, "--baseline", "centralised", "--out", tmp_path / "r"]
+    result = fleetseg(*words)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("tiny, centralised: 2 vehicles, 8 images in one place")
+    assert read_records(tmp_path / "r")[0]["cohort"] == ["centralised"]
+    again = fleetseg("run", "--resume", "--out", tmp_path / "r")
+    assert "a baseline is resumed from the experiment it was started with" in error_of(again)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["run", "nowhere.toml"], "nowhere.toml: experiment file not found"),
+        (["run", str(TINY), "--set", "federation.round=3"], "Did you mean 'rounds'?"),
+        (["run", str(TINY), "--set", "model.name=fast_scn"], "Did you mean 'fast_scnn'?"),
+        (["run", "--resume", "--out", "nothing"], "nothing: there is no run to go on with"),
+        (["run", str(TINY), "--resume"], "--resume needs --out"),
+        (["evaluate", "nothing", "--dataset", "synthetic"], "nothing: no saved model here"),
+        (["data", "check", "nothing"], "nothing: folder not found"),
+        (["data", "synth", "out", "--size", "big"], "--size takes HEIGHTxWIDTH; got 'big'"),
+        (["data", "synth", "out", "--cities", "ambr"], "Did you mean 'amber'?"),
+        (["partition", str(TINY), "--set", "data.sources=[{kind='camvid'}]"], "camvid"),
+        (["config", "show", "nowhere.toml"], "nowhere.toml: experiment file not found"),
+    ],
+)
+def test_errors_are_one_line_with_exit_code_1(words: list[str], text: str) -> None:
+    assert text in error_of(fleetseg(*words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run"],
+        ["run", str(TINY), "--engine", "cloud"],
+        ["run", str(TINY), "--workers", "-1"],
+        ["run", str(TINY), "--no-such-option"],
+        ["evaluate", "model"],
+        ["config", "show", "--set", "seed=1"],
+    ],
+)
+def test_wrong_usage_has_exit_code_2(words: list[str]) -> None:
+    result = fleetseg(*words)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+
+
+def test_a_run_folder_is_not_overwritten(finished: Path) -> None:
+    result = fleetseg("run", TINY, *SERIAL, "--out", finished)
+    assert "this folder holds a run already. Go on with it by --resume" in error_of(result)
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = fleetseg("run", "nowhere.toml", "--debug")
+    assert result.exit_code == 1
+    assert type(result.exception).__name__ == "ConfigError"
+
+
+def test_a_bug_of_ours_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr("fleetseg.experiment_file.to_toml", broken)
+    assert "KeyError: 'x'. This looks like a bug in fleetseg" in error_of(
+        fleetseg("config", "show")
+    )
+
+
+# The other commands
+
+
+def test_evaluate(finished: Path, tmp_path: Path) -> None:
+    words = ["evaluate", finished, "--dataset", "synthetic", "--split", "val"]
+    # The default synthetic set has 300 frames; a small one on disk is quicker.
+    streets = tmp_path / "streets"
+    painted = fleetseg("data", "synth", streets, "--cities", "amber,delta", "--frames", "1")
+    assert painted.exit_code == 0, painted.output
+    words = ["evaluate", finished, "--dataset", "camvid", "--root", streets, "--split", "train"]
+    as_json = fleetseg(*words, "--json", "--pictures", tmp_path / "looks")
+    assert as_json.exit_code == 0, as_json.output
+    scores = json.loads(as_json.stdout)
+    assert scores["images"] == 10
+    assert 0 < scores["miou"] < 1
+    assert len(scores["iou"]) == 11
+    assert len(list((tmp_path / "looks").glob("*.png"))) == 10
+    table = fleetseg(*words)
+    assert f"mIoU            {scores['miou']:.3f}  (11 classes, dataset-level" in table.stdout
+    assert "10 images of camvid/train" in table.stdout
+
+
+def test_evaluate_where_an_experiment_scores(finished: Path, tmp_path: Path) -> None:
+    """The held-out frames of another experiment are those that its manifest lists."""
+    toml = tmp_path / "e.toml"
+    toml.write_text(
+        'name = "held"\n[data]\nsize = [48, 64]\n'
+        '[[data.sources]]\ncities = ["amber", "delta"]\nconditions = ["day"]\n'
+        "frames_per_drive = 4\n[partition]\nholdout = 0.25\n"
+        '[evaluation]\nby = "city"\n'
+    )
+    result = fleetseg("evaluate", finished, "--experiment", toml, "--json")
+    assert result.exit_code == 0, result.output
+    scores = json.loads(result.stdout)
+    assert scores["images"] == 2
+    assert set(scores["by_domain"]) == {"amber", "delta"}
+    assert (
+        "2 images of the test frames of held"
+        in fleetseg("evaluate", finished, "--experiment", toml).stdout
+    )
+    toml.write_text('name = "none"\n[[data.sources]]\nframes_per_drive = 1\n')
+    assert "has no test frames" in error_of(fleetseg("evaluate", finished, "--experiment", toml))
+    toml.write_text('name = "seven"\n[data]\nlabel_space = "idd7"\n')
+    words = ["evaluate", finished, "--experiment", toml]
+    assert "got camvid11, expected idd7" in error_of(fleetseg(*words))
+    assert fleetseg("evaluate", finished).exit_code == 2
+    assert fleetseg(*words, "--dataset", "camvid").exit_code == 2
+    assert fleetseg(*words, "--pictures", tmp_path / "p").exit_code == 2
+
+
+def test_evaluate_needs_a_projection(finished: Path, tmp_path: Path) -> None:
+    fleetseg("data", "synth", tmp_path / "s", "--cities", "amber", "--frames", "1")
+    config = finished.parent / "other"
+    shutil.copytree(finished / "model", config)
+    described = json.loads((config / "config.json").read_text())
+    described["label_space"]["classes"][0] = "ceiling"
+    (config / "config.json").write_text(json.dumps(described))
+    words = ["evaluate", config, "--dataset", "camvid", "--root", tmp_path / "s", "--split"]
+    assert "no projection from label space 'camvid11'" in error_of(fleetseg(*words, "train"))
+
+
+def test_partition_writes_a_manifest(tmp_path: Path) -> None:
+    result = fleetseg("partition", TINY, *SMALL, "--out", tmp_path / "m.json", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    manifest = json.loads((tmp_path / "m.json").read_text())
+    assert [c["client"] for c in told["clients"]] == sorted(manifest["clients"])
+    assert [c["images"] for c in told["clients"]] == [4, 4]
+    assert told["manifest_sha256"] == manifest["sha256"]
+    assert "2 vehicles, 8 usable images, no leaks" in fleetseg("partition", TINY, *SMALL).stdout
+
+
+def test_partition_lists_leaks() -> None:
+    same = '[{cities=["amber"], conditions=["day"], frames_per_drive=1}]'
+    result = fleetseg(
+        "partition", TINY, "--set", f"data.sources={same}", "--set", f"data.evaluation={same}"
+    )
+    assert result.exit_code == 1
+    assert "synthetic/train/amber-day-0000 is in" in result.stderr
+
+
+def test_data_check_finds_the_bad_file(tmp_path: Path) -> None:
+    streets = tmp_path / "streets"
+    words = ["--cities", "amber", "--conditions", "day,fog", "--frames", "1", "--size", "64x96"]
+    assert fleetseg("data", "synth", streets, *words).exit_code == 0
+    good = fleetseg("data", "check", streets)
+    assert good.exit_code == 0, good.output
+    assert "image sizes (width x height): 96x64 2" in good.stdout
+    victim = sorted((streets / "train").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:100])
+    bad = fleetseg("data", "check", streets)
+    assert bad.exit_code == 1
+    assert str(victim) in bad.stdout
+    as_json = fleetseg("data", "check", streets, "--json", "--kind", "camvid", "--split", "train")
+    assert as_json.exit_code == 1
+    assert [b["file"] for b in json.loads(as_json.stdout)["bad"]] == [str(victim)]
+
+
+def test_config_show_reads_back(tmp_path: Path) -> None:
+    result = fleetseg("config", "show", TINY, "--set", "seed=7")
+    shown = tmp_path / "shown.toml"
+    shown.write_text(result.stdout)
+    experiment = load_experiment(shown)
+    assert experiment == load_experiment(TINY, ["seed=7"])
+    assert result.stdout.startswith(f"# digest {experiment.digest}\n")
+    assert 'kind = "natural"' in fleetseg("config", "show").stdout
+
+
+# Ctrl-C
+
+
+@pytest.mark.parametrize(
+    ("number", "engine"), [(signal.SIGINT, "inprocess"), (signal.SIGTERM, "workers")]
+)
+def test_an_interrupted_run_goes_on_to_the_same_model(
+    number: signal.Signals, engine: str, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    words = ["run", str(TINY), *SMALL, "--set", "federation.rounds=6", "--engine", engine]
+    with subprocess.Popen(
+        [sys.executable, "-m", "fleetseg.cli.main", *words, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("round 2/"):
+                process.send_signal(number)
+                break
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert stderr.splitlines()[-1].startswith("interrupted; go on with: fleetseg run ")
+    assert stderr.splitlines()[-1].endswith(f"--resume --out {out}")
+    assert read_end(out)["reason"] == "interrupted"  # type: ignore[index]
+    assert 2 <= len(read_records(out)) < 6
+    assert (out / "model" / "model.safetensors").is_file()
+    again = fleetseg("run", "--resume", "--out", out, "--engine", "inprocess", "--quiet")
+    assert again.exit_code == 0, again.output
+    assert again.stdout.split()[-1] == read_end(finished)["model_sha256"]  # type: ignore[index]
+    assert [r["round"] for r in read_records(out)] == [1, 2, 3, 4, 5, 6]

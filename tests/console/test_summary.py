@@ -1,0 +1,128 @@
+"""The end of a run whose parts may be absent: a test set, the vehicles' scores, both."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from fleetseg.cli.main import app
+from fleetseg.config import Experiment
+from fleetseg.console.live import RoundFacts
+from fleetseg.console.summary import show_end, show_local
+from fleetseg.console.tables import iou_table, score_lines
+from fleetseg.runs.folder import read_end
+from fleetseg.runs.run import Run
+
+ONE = {"miou": 0.25, "critical_miou": None, "pixel_accuracy": 0.5, "pixels": 1000, "iou": {"a": 1}}
+BOTH = {**ONE, "convention": "miou over classes", "by_domain": {"x": ONE}}
+VEHICLES = {"by_client": {"car-1": ONE, "car-2": {**ONE, "miou": 0.75}}}
+SCORES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "vehicles only": {**VEHICLES, "by_client_on": "training frames"},
+    "server only": BOTH,
+    "server and vehicles": {**BOTH, **VEHICLES},
+    "no vehicle answered": {"by_client": {}},
+    "vehicles without a figure": {"by_client": {"car-1": {"miou": None}}},
+    "no convention": ONE,
+}
+
+
+def run(scores: dict[str, Any], folder: Path, reason: str = "rounds") -> Run:
+    record = {
+        "round": 1, "images_seen": 4, "steps": 2, "critical_path_steps": 1,
+        "bytes_up": 1, "bytes_down": 2,
+    }  # fmt: skip
+    return Run(folder, Experiment(), reason, (record,), scores, "f" * 64)
+
+
+def shown(made: Run, style: Any) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    show_end(made, style, console)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("style", ["plain", "live", "quiet", "json"])
+def test_every_end_is_shown(
+    name: str, style: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rounds.jsonl").write_text(json.dumps({"event": "end", "scores": SCORES[name]}))
+    text = shown(run(SCORES[name], tmp_path), style)
+    if style == "json":
+        assert json.loads(capsys.readouterr().out)["scores"] == SCORES[name]
+    else:
+        assert "f" * 64 in text
+
+
+def test_vehicles_alone_have_their_table_and_their_line(tmp_path: Path) -> None:
+    made = run(SCORES["vehicles only"], tmp_path)
+    table = shown(made, "plain")
+    assert "on its training frames" in table
+    assert "car-1" in table
+    assert "0.750" in table
+    quiet = shown(made, "quiet")
+    assert "mIoU of 2 vehicles, on their training frames: 0.250 to 0.750" in quiet
+
+
+def test_nothing_scored_is_said(tmp_path: Path) -> None:
+    assert "nothing was scored" in shown(run({}, tmp_path), "plain")
+
+
+def test_a_reason_of_another_version(tmp_path: Path) -> None:
+    assert "after 1 round: bored" in shown(run({}, tmp_path, "bored"), "plain")
+
+
+@pytest.mark.parametrize("style", ["plain", "quiet"])
+def test_vehicles_alone_without_scores(style: Any, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    show_local({"car-1": run({}, tmp_path)}, style, console)
+    assert "nothing to score on" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_tables_of_nothing() -> None:
+    assert score_lines({}, ("a",)) == []
+    assert score_lines({"by_client": {}}, ()) == []
+    assert iou_table({}, ()).row_count == 0
+
+
+def test_a_record_without_scores() -> None:
+    record = {
+        "round": 1, "failures": [], "ok": [], "loss": None, "bytes_up": 0, "bytes_down": 0,
+        "scores": None,
+    }  # fmt: skip
+    assert RoundFacts.of(record, 1.0).critical_miou is None
+
+
+EXPERIMENT = """
+name = "gone"
+[data]
+size = [48, 64]
+sources = [{cities = ["amber"], conditions = ["day"], frames_per_drive = 2}]
+[federation]
+rounds = 2
+faults = {dropout = 1.0}
+[engine]
+kind = "inprocess"
+"""
+
+
+@pytest.mark.parametrize("style", [[], ["--quiet"], ["--json"], ["--baseline", "local"]])
+def test_a_run_without_one_used_update_is_a_failure(tmp_path: Path, style: list[str]) -> None:
+    (tmp_path / "x.toml").write_text(EXPERIMENT)
+    out = tmp_path / "run"
+    words = ["run", str(tmp_path / "x.toml"), "--out", str(out), *style]
+    done = CliRunner().invoke(app, words, env={"FLEETSEG_CACHE": str(tmp_path / "cache")})
+    if "local" in style:  # a vehicle alone does not vanish
+        assert done.exit_code == 0, done.output
+        return
+    assert done.exit_code == 1
+    assert "no update was used in 2 rounds: " in done.stderr
+    end = read_end(out)
+    assert end is not None
+    assert end["reason"] == "no-update"

@@ -1,0 +1,173 @@
+"""Folders with blanks and other characters, printed commands, jobs that cannot start."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.experiments import tiny_experiment
+
+import fleetseg
+from fleetseg.console import fleet as console_fleet
+from fleetseg.errors import ConfigError, EngineError
+from fleetseg.fleet.sockets import private_directory
+
+pytest.importorskip("nvflare")
+
+from nvflare.apis.job_launcher_spec import JobProcessArgs
+from nvflare.utils.job_launcher_utils import get_client_job_args, get_server_job_args
+
+from fleetseg.fleet.nvflare import network as module
+from fleetseg.fleet.nvflare.launchers import command_text
+from fleetseg.fleet.nvflare.network import NvflareNetwork, last_words
+from fleetseg.fleet.nvflare.provision import Fleet, read_fleet
+
+ODD = "my run #1 $HOME 'q' \"z\" (ü)"
+
+
+@pytest.mark.parametrize("names", [get_server_job_args(), get_client_job_args()])
+def test_a_command_splits_into_what_it_was_made_of(names: list[str]) -> None:
+    given: dict[str, tuple[str, Any]] = {name: (f"-{name}", f"/{ODD}/{name}") for name in names}
+    given[JobProcessArgs.OPTIONS] = ("--set", " a=1 b=2")
+    words = shlex.split(command_text(given, names), posix=True)
+    assert words[0] == sys.executable
+    expected = [w for n in names if n != JobProcessArgs.OPTIONS for w in given[n]]
+    assert [w for w in words[1:] if w not in ("--set", "a=1", "b=2")] == expected
+    assert words[-3:] == ["--set", "a=1", "b=2"]
+
+
+def test_sockets_lie_in_a_plain_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long, blank = tmp_path / ("x" * 90), tmp_path / "a b"
+    for base in (long, blank):
+        base.mkdir()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
+        monkeypatch.setattr(tempfile, "tempdir", str(base))
+        folder = private_directory()
+        assert folder.parent == Path("/tmp")
+        folder.rmdir()
+    monkeypatch.setattr("os.access", lambda *args: False)
+    with pytest.raises(ConfigError, match="Set TMPDIR"):
+        private_directory()
+
+
+def test_printed_commands_are_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my fleet"
+    fleet = Fleet(folder, "localhost", 1, ("car-1",))
+    provision = "fleetseg.fleet.nvflare.provision"
+    monkeypatch.setattr(f"{provision}.create_fleet", lambda *args: fleet)
+    monkeypatch.setattr(f"{provision}.add_vehicle", lambda *args: fleet)
+    monkeypatch.setattr(f"{provision}.read_fleet", lambda *args: fleet)
+    console_fleet.init_and_show(folder, "1", "localhost", 1)
+    console_fleet.add_and_show(folder, "car-1")
+    told = capsys.readouterr().out
+    commands = [
+        line[line.index("fleetseg ") :] for line in told.splitlines() if "fleetseg " in line
+    ]
+    words = [shlex.split(command) for command in commands]
+    assert len(words) == 4
+    assert [w[w.index("--fleet") + 1] for w in words if "--fleet" in w] == [str(folder)] * 2
+    kits = [w[w.index("--kit") + 1] for w in words if "--kit" in w]
+    assert kits == [str(folder / "kits" / "car-1")] * 2
+
+
+def test_a_cure_is_quoted(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_fleet(tmp_path / "my fleet")
+    assert f"fleet init '{tmp_path.resolve() / 'my fleet'}'" in str(caught.value)
+
+
+def test_the_log_s_last_words_are_those_of_an_error(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    assert last_words(log) == "nothing in the log"
+    log.write_text("starting\n\n")
+    assert last_words(log) == "starting"
+    log.write_text(
+        "runner.py: error: unrecognized arguments: b\x1b[31m\n2026 - x - INFO - an error for all\n"
+    )
+    assert last_words(log) == "runner.py: error: unrecognized arguments: b?[31m"
+
+
+class _Session:
+    """NVFlare, where every job ends before it connects."""
+
+    def __init__(self, status: str) -> None:
+        self.status, self.submitted = status, 0
+
+    def submit_job(self, folder: str) -> str:
+        assert Path(folder, "meta.json").is_file()
+        self.submitted += 1
+        return f"job-{self.submitted}"
+
+    def get_job_meta(self, job: str) -> dict[str, str]:
+        return {"status": self.status}
+
+    def abort_job(self, job: str) -> None:
+        pass
+
+
+def _network(tmp_path: Path, status: str) -> tuple[NvflareNetwork, Any]:
+    fleet = Fleet(tmp_path, "localhost", 1, ("car-1",))
+    fleet.server.mkdir()
+    (fleet.server / "console.log").write_text("x: error: no such option\n")
+    dispatcher: Any = SimpleNamespace(job="")
+    network = NvflareNetwork(fleet, dispatcher, tmp_path / "link", 1.0)
+    network._session = _Session(status)
+    network._registered = {"car-1": time.time()}
+    return network, dispatcher
+
+
+def test_jobs_that_end_one_after_another_end_the_run_with_the_log_s_words(tmp_path: Path) -> None:
+    network, _ = _network(tmp_path, "FINISHED:ABNORMAL")
+    for _ in range(module._MOST_FAILED_STARTS):
+        network._submit_if_due()
+    with pytest.raises(EngineError, match=r"ended 6 times.*got x: error: no such option.*--resume"):
+        network._submit_if_due()
+    assert network._session.submitted == module._MOST_FAILED_STARTS
+
+
+def test_a_job_that_connects_starts_the_count_anew(tmp_path: Path) -> None:
+    network, dispatcher = _network(tmp_path, "FINISHED:ABNORMAL")
+    for _ in range(5):
+        for _ in range(module._MOST_FAILED_STARTS - 1):
+            network._submit_if_due()
+        dispatcher.job = "job"
+        network._submit_if_due()
+        dispatcher.job = ""
+
+
+def test_a_fleet_on_this_machine_in_an_odd_folder(tmp_path: Path) -> None:
+    experiment = tiny_experiment(
+        tmp_path / "cache", federation={"rounds": 1}, engine={"kind": "fleet", "workers": 1}
+    )
+    run = fleetseg.run(experiment, out=tmp_path / ODD / "run")
+    assert run.reason == "rounds"
+
+
+def test_two_operators_at_once_lose_no_vehicle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from fleetseg.fleet.nvflare import provision
+
+    def made(folder: Path, extra: list[str]) -> Path:
+        time.sleep(0.05)
+        for name in ("a", "b", "c"):
+            (folder / "made" / name / "local").mkdir(parents=True, exist_ok=True)
+        return folder / "made"
+
+    monkeypatch.setattr(provision, "_provision", made)
+    (tmp_path / "pki").mkdir()
+    fleet = Fleet(tmp_path, "localhost", 1, ("car-1",))
+    fleet.save()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda name: provision.add_vehicle(fleet, name), ("a", "b", "c")))
+    assert sorted(read_fleet(tmp_path).vehicles) == ["a", "b", "c", "car-1"]

@@ -1,0 +1,147 @@
+"""What a site holds, and the vehicles it stands for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.experiments import tiny_experiment
+
+from fleetseg.clients import FleetData, open_fleet_data
+from fleetseg.config import Experiment, PartitionConfig, SourceConfig
+from fleetseg.errors import ConfigError, DataError
+from fleetseg.experiment_file import to_toml
+from fleetseg.fleet.vehicle.site_data import SiteData, open_clients
+
+AMBER = SourceConfig(cities=("amber",), conditions=("day",), frames_per_drive=3)
+BIRCH = SourceConfig(cities=("birch",), conditions=("day",), frames_per_drive=2)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLEETSEG_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def experiment(cache: Path) -> Experiment:
+    return tiny_experiment(cache)
+
+
+@pytest.fixture(scope="module")
+def fleet_data(experiment: Experiment) -> FleetData:
+    return open_fleet_data(experiment)
+
+
+names = st.text(min_size=1, max_size=8)
+sources = st.builds(SourceConfig, kind=names, root=names, split=names, seed=st.integers(0, 9))
+
+
+@given(
+    st.builds(
+        SiteData,
+        names,
+        st.lists(sources, max_size=2).map(tuple),
+        names,
+        st.lists(names, max_size=3).map(tuple),
+        names,
+    )
+)
+def test_site_data_are_read_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory, site_data: SiteData
+) -> None:
+    path = tmp_path_factory.mktemp("kit") / "site-data.json"
+    site_data.write(path)
+    assert SiteData.read(path) == site_data
+
+
+def test_a_site_with_data_of_its_own_is_one_vehicle(cache: Path, experiment: Experiment) -> None:
+    ((name, client),) = open_clients(SiteData("depot", (AMBER,)), experiment).items()
+    assert name == client.id == "depot"
+    assert client.enrolment.num_images == 3
+    image_HWC, label_HW = client.train[0]
+    assert image_HWC.shape == (48, 64, 3)  # as the experiment wants it
+    assert label_HW.shape == (48, 64)
+
+
+def test_several_sources_are_one_vehicle_s_too(cache: Path, experiment: Experiment) -> None:
+    ((name, client),) = open_clients(SiteData("depot", (AMBER, BIRCH)), experiment).items()
+    assert name == "depot"
+    assert client.enrolment.num_images == 5
+
+
+def test_the_experiment_says_how_much_is_held_out(cache: Path, experiment: Experiment) -> None:
+    partition = PartitionConfig(holdout=0.34, holdout_gap=0)
+    holding_out = experiment.model_copy(update={"partition": partition})
+    (client,) = open_clients(SiteData("depot", (AMBER,)), holding_out).values()
+    assert (len(client.train), len(client.test)) == (2, 1)
+
+
+def loopback(experiment: Experiment, folder: Path, site: str, *vehicles: str) -> SiteData:
+    path = folder / "experiment.toml"
+    path.write_text(to_toml(experiment))
+    return SiteData(site, vehicles=vehicles, experiment=str(path))
+
+
+def test_vehicles_of_an_experiment_are_those_of_its_data(
+    experiment: Experiment, fleet_data: FleetData, tmp_path: Path
+) -> None:
+    one, two = sorted(fleet_data.clients)[:2]
+    held = open_clients(loopback(experiment, tmp_path, "site-1", two, one), experiment)
+    assert list(held) == [two, one]
+    for name, client in held.items():
+        assert client.enrolment == fleet_data.clients[name].enrolment
+
+
+def test_a_site_that_is_in_the_split_by_its_own_name(
+    experiment: Experiment, fleet_data: FleetData, tmp_path: Path
+) -> None:
+    name = sorted(fleet_data.clients)[0]
+    assert list(open_clients(loopback(experiment, tmp_path, name), experiment)) == [name]
+
+
+@pytest.mark.parametrize(("site", "vehicles"), [("depot", ()), ("depot", ("stranger",))])
+def test_who_is_not_in_the_split_is_told_who_is(
+    experiment: Experiment, tmp_path: Path, site: str, vehicles: tuple[str, ...]
+) -> None:
+    site_data = loopback(experiment, tmp_path, site, *vehicles)
+    with pytest.raises(DataError, match=r"nobody named .*amber-day.*--vehicle") as caught:
+        open_clients(site_data, experiment)
+    assert caught.value.what == f"nobody named '{(*vehicles, site)[0]}' in the split"
+
+
+def test_the_manifest_of_a_run_says_who_holds_what(
+    experiment: Experiment, fleet_data: FleetData, tmp_path: Path
+) -> None:
+    """A vehicle has its own pictures only, and the manifest that lists all."""
+    path = tmp_path / "manifest.json"
+    assert fleet_data.manifest is not None
+    fleet_data.manifest.write(path)
+    source = experiment.data.sources[0].model_copy(update={"cities": ("amber", "birch")})
+    named = SiteData("depot", (source,), str(path), ("synthetic-birch-day",))
+    ((name, client),) = open_clients(named, experiment).items()
+    assert name == "synthetic-birch-day"
+    assert client.enrolment == fleet_data.clients[name].enrolment
+    only = source.model_copy(update={"cities": ("amber",)})
+    ((name, client),) = open_clients(SiteData("depot", (only,), str(path)), experiment).items()
+    assert (name, client.id) == ("depot", "depot")
+
+
+def test_a_split_file_of_users_works_too(
+    cache: Path, experiment: Experiment, tmp_path: Path
+) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"user_data": {"zoe": {"x": ["nothing.png"]}}}))
+    with pytest.raises(DataError, match=r"split\.json"):
+        open_clients(SiteData("zoe", (AMBER,), str(path)), experiment)
+
+
+def test_an_experiment_that_is_not_there(experiment: Experiment, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not found"):
+        open_clients(SiteData("depot", experiment=str(tmp_path / "none.toml")), experiment)

@@ -1,0 +1,550 @@
+"""A site's trainer, asked in this process: the same work as anywhere, and nothing else goes out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.experiments import tiny_experiment
+from tests.fleet.job import until
+
+from fleetseg.clients import open_fleet_data
+from fleetseg.config import SourceConfig
+from fleetseg.engines.inprocess import InProcessEngine
+from fleetseg.experiment_file import make_experiment, to_toml
+from fleetseg.federation import rounds
+from fleetseg.federation.messages import Broadcast, Update
+from fleetseg.federation.tensors import ModelState
+from fleetseg.federation.wire import decode_update, encode_broadcast, encode_update
+from fleetseg.fleet.message_log import message_digest, read_message_log
+from fleetseg.fleet.protocol import (
+    PROTOCOL,
+    experiment_for_vehicles,
+    labels_digest,
+    read_enrolments,
+    read_evaluation,
+    read_space,
+    write_space,
+)
+from fleetseg.fleet.server.enrolment import RunSpec, hello
+from fleetseg.fleet.sockets import Header, Listener, connect, private_directory
+from fleetseg.fleet.vehicle import trainer as trainer_module
+from fleetseg.fleet.vehicle.site_data import SiteData
+from fleetseg.fleet.vehicle.trainer import Trainer
+from fleetseg.runs.setup import RunSetup, set_up
+
+SITE = "depot"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The stores of all tests here; sites of their own find them, too."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLEETSEG_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def parts(cache: Path) -> RunSetup:
+    """What the server would hold, clients included."""
+    experiment = tiny_experiment(cache, evaluation={"on_clients": True})
+    return set_up(experiment, open_fleet_data(experiment), cache / "run", None, rounds.Watcher())
+
+
+@dataclass
+class Site:
+    """A trainer in its folder, and all that it has said."""
+
+    folder: Path
+    parts: RunSetup
+    said: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.trainer = Trainer(self.folder, self.said.append)
+
+    def hello(self, **changes: Any) -> Header:
+        request = {
+            "what": "hello",
+            "task": "hello-1",
+            "run": "run-1",
+            "protocol": PROTOCOL,
+            "fleetseg": "0",
+            "experiment": experiment_for_vehicles(self.parts.experiment),
+            "layout": self.parts.runtime.layout.digest,
+            "labels": labels_digest(self.parts.fleet_data.space),
+            "time": time.time(),
+            **changes,
+        }
+        return self.trainer.answer(request, b"")[0]
+
+    def ask(self, what: str, vehicle: str, *, round_: int = 1, **changes: Any) -> Any:
+        request = {"what": what, "task": "t", "run": "run-1", "round": round_}
+        request["vehicles"] = {SITE: vehicle}
+        payload = changes.pop("payload", None) or encoded(self.parts, round_)
+        return self.trainer.answer({**request, **changes}, payload)
+
+    @property
+    def sent(self) -> list[dict[str, Any]]:
+        return read_message_log(self.folder / "logs" / "egress.jsonl")
+
+
+def start_state(parts: RunSetup) -> ModelState:
+    """The model that a run begins with, whatever a test has trained since."""
+    state = parts.runtime.layout.empty()
+    draw = torch.Generator().manual_seed(0)
+    state.values_F.uniform_(-0.01, 0.01, generator=draw)
+    state.counters_K.zero_()
+    state.values_F[parts.runtime.layout.variances_V] = 1.0
+    return state
+
+
+def encoded(parts: RunSetup, round_: int, scale: float = 1.0) -> bytes:
+    state = start_state(parts)
+    state.values_F.mul_(scale)
+    state.values_F[parts.runtime.layout.variances_V] = 1.0
+    return encode_broadcast(Broadcast(round_, state), parts.runtime.layout)
+
+
+@pytest.fixture
+def site(parts: RunSetup, tmp_path: Path) -> Site:
+    """A site that stands for all vehicles of the experiment."""
+    path = tmp_path / "experiment.toml"
+    path.write_text(to_toml(parts.experiment))
+    vehicles = tuple(parts.fleet_data.clients)
+    return made(parts, tmp_path, SiteData(SITE, vehicles=vehicles, experiment=str(path)))
+
+
+def made(parts: RunSetup, folder: Path, site_data: SiteData) -> Site:
+    site_data.write(folder / "site-data.json")
+    site = Site(folder, parts)
+    site.start()
+    return site
+
+
+def inprocess(parts: RunSetup, vehicle: str, round_: int = 1) -> bytes:
+    """The update of the engine that this one must not differ from, as a message."""
+    broadcast = Broadcast(round_, start_state(parts))
+    (update,) = InProcessEngine(parts.fleet_data.clients, parts.runtime).train(
+        [vehicle], broadcast, 0.0
+    )
+    assert isinstance(update, Update)
+    return encode_update(update, parts.runtime.layout)
+
+
+def vehicles_of(parts: RunSetup) -> list[str]:
+    return sorted(parts.fleet_data.clients)
+
+
+# Work
+
+
+def test_all_vehicles_of_a_site_enrol(site: Site) -> None:
+    answer = site.hello()
+    told = json.loads(json.dumps(answer))
+    fleet_data = site.parts.fleet_data
+    assert read_enrolments(told["enrolments"], fleet_data.space.num_classes) == fleet_data.enrolled
+    assert told["facts"]["device"] == "cpu"
+    assert set(told["facts"]) == {
+        "fleetseg",
+        "torch",
+        "python",
+        "machine",
+        "cores",
+        "device",
+        "precision",
+    }
+
+
+def test_updates_have_the_bits_of_the_engine_in_process(site: Site) -> None:
+    site.hello()
+    for vehicle in vehicles_of(site.parts)[:2]:
+        answer, data = site.ask("train", vehicle)
+        assert answer == {"update": 1}
+        assert data == inprocess(site.parts, vehicle)
+
+
+def test_scores_are_those_of_the_engine_in_process(site: Site) -> None:
+    site.hello()
+    vehicle = vehicles_of(site.parts)[0]
+    answer, data = site.ask("evaluate", vehicle, round_=2)
+    assert data == b""
+    read = read_evaluation(vehicle, json.loads(json.dumps(answer)), site.parts.runtime.num_classes)
+    engine = InProcessEngine(site.parts.fleet_data.clients, site.parts.runtime)
+    (expected,) = engine.evaluate([vehicle], Broadcast(2, start_state(site.parts)), 0.0)
+    assert read.round == 2
+    assert {d: c.tolist() for d, c in read.conf_by_domain.items()} == {
+        d: c.tolist()
+        for d, c in expected.conf_by_domain.items()  # type: ignore[union-attr]
+    }
+
+
+def test_asked_again_it_gives_the_same_answer_without_work(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked: list[str] = []
+    original = trainer_module._work
+
+    def spy(what: str, *rest: Any) -> Any:
+        worked.append(what)
+        return original(what, *rest)
+
+    monkeypatch.setattr(trainer_module, "_work", spy)
+    site.hello()
+    one, two = vehicles_of(site.parts)[:2]
+    first = site.ask("train", one)
+    other = site.ask("train", two)
+    site.hello()  # a new segment of the same run
+    assert site.ask("train", one, task="another") == first
+    assert site.ask("train", two) == other
+    assert worked == ["train", "train"]
+    assert site.ask("train", one, round_=2) != first
+    assert site.ask("evaluate", one, round_=2)[0].keys() == {"confs", "round"}
+    assert worked == ["train", "train", "train", "evaluate"]
+
+
+def test_another_model_of_the_same_round_is_scored_anew(site: Site) -> None:
+    site.hello()
+    vehicle = vehicles_of(site.parts)[0]
+    first = site.ask("evaluate", vehicle)
+    second = site.ask("evaluate", vehicle, payload=encoded(site.parts, 1, scale=-50.0))
+    assert first != second
+
+
+def test_a_failure_is_not_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.hello()
+    vehicle = vehicles_of(site.parts)[0]
+    with monkeypatch.context() as patch:
+        failing = ({"failure": ["abstained", "data", "no label"]}, b"")
+        patch.setattr(trainer_module, "_work", lambda *rest: failing)
+        assert site.ask("train", vehicle) == failing
+    assert site.ask("train", vehicle)[0] == {"update": 1}
+
+
+def test_compressed_updates_are_those_of_the_uplink(cache: Path, tmp_path: Path) -> None:
+    experiment = tiny_experiment(cache, federation={"uplink": "topk(10%)+int8", "rounds": 3})
+    parts = set_up(
+        experiment, open_fleet_data(experiment), tmp_path / "run", None, rounds.Watcher()
+    )
+    path = tmp_path / "experiment.toml"
+    path.write_text(to_toml(experiment))
+    vehicle = vehicles_of(parts)[0]
+    (tmp_path / "kit").mkdir()
+    site = made(parts, tmp_path / "kit", SiteData(SITE, vehicles=(vehicle,), experiment=str(path)))
+    site.hello()
+    assert parts.uplink is not None
+    for round_ in (1, 2):  # the second one carries what the first left out
+        plain = decode_update(inprocess(parts, vehicle, round_), parts.runtime.layout)
+        assert site.ask("train", vehicle, round_=round_)[1] == parts.uplink.pack(plain)
+
+
+def test_a_vehicle_by_the_site_s_own_name(parts: RunSetup, cache: Path, tmp_path: Path) -> None:
+    source = SourceConfig(cities=("amber",), conditions=("day",), frames_per_drive=3)
+    site = made(parts, tmp_path, SiteData(SITE, (source,)))
+    answer = site.hello()
+    assert [e["client_id"] for e in answer["enrolments"]] == [SITE]
+    told, data = site.ask("train", SITE, vehicles={})
+    assert told == {"update": 1}
+    assert decode_update(data, parts.runtime.layout).client_id == SITE
+
+
+# Memory
+
+
+def out_of_memory(*arguments: object, **named: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 8 GiB")
+
+
+def test_lack_of_memory_is_an_answer_and_the_next_one_is_served(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "build_model", out_of_memory)
+        answer = site.hello()
+    assert reason(answer) == ("lost", "out-of-memory")
+    site.hello()
+    vehicle = vehicles_of(site.parts)[0]
+    for what, name in (("train", "train_locally"), ("evaluate", "score_pairs")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"fleetseg.federation.client.{name}", out_of_memory)
+            answer, data = site.ask(what, vehicle)
+        assert (reason(answer), data) == (("lost", "out-of-memory"), b"")
+        assert "Tried to allocate 20.00 GiB" in answer["failure"][2]
+        assert "smaller training.batch_size" in answer["failure"][2]
+    assert site.ask("train", vehicle)[0] == {"update": 1}
+
+
+# Refusals
+
+
+def reason(answer: Header) -> tuple[str, str]:
+    kind, code, _ = answer["failure"]
+    return kind, code
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "detail"),
+    [
+        ({"protocol": PROTOCOL + 1}, "protocol", "speak different versions"),
+        ({"time": time.time() - 4000}, "clock", "s ahead"),
+        ({"time": time.time() + 4000}, "clock", "s behind"),
+        ({"labels": "0" * 64}, "labels", "another label space 'camvid11'"),
+        ({"layout": "0" * 64}, "model", "another network"),
+        ({"experiment": "nonsense"}, "experiment", "not valid TOML"),
+        ({"experiment": "[data]\nlabel_space = 'mars'"}, "experiment", "mars"),
+        ({"experiment": "[model]\nflavour = 'new'"}, "experiment", "unknown key 'model.flavour'"),
+        ({"experiment": "[training]\nlr = 'x'"}, "experiment", "training.lr"),
+    ],
+)
+def test_a_run_that_does_not_fit_is_refused(
+    site: Site, changes: dict[str, Any], code: str, detail: str
+) -> None:
+    answer = site.hello(**changes)
+    assert reason(answer) == ("refused", code)
+    assert detail in answer["failure"][2]
+    assert not (site.folder / "hello.json").exists()
+    vehicle = vehicles_of(site.parts)[0]
+    assert reason(site.ask("train", vehicle)[0]) == ("refused", "unknown-run")
+    assert "enrolments" in site.hello()  # and the next one may fit
+
+
+def test_clocks_may_differ_a_little(site: Site) -> None:
+    assert "enrolments" in site.hello(time=time.time() - 200)
+
+
+def test_what_nobody_opened_is_refused(site: Site) -> None:
+    vehicle = vehicles_of(site.parts)[0]
+    assert reason(site.ask("train", vehicle)[0]) == ("refused", "unknown-run")
+    site.hello()
+    assert reason(site.ask("train", vehicle, run="run-2")[0]) == ("refused", "unknown-run")
+    assert reason(site.ask("train", "stranger")[0]) == ("refused", "unknown-vehicle")
+    assert reason(site.ask("evaluate", vehicle, vehicles={})[0]) == ("refused", "unknown-vehicle")
+    told = site.ask("train", vehicle, payload=b"garbage")
+    assert (reason(told[0]), told[1]) == (("refused", "malformed"), b"")
+
+
+def test_a_farewell_is_noted(site: Site) -> None:
+    site.hello()
+    answer, data = site.trainer.answer({"what": "revoked", "run": "run-1", "task": "f"}, b"")
+    assert (reason(answer), data) == (("refused", "revoked"), b"")
+    assert "revoked" in site.said[-1]
+
+
+def test_another_run_takes_the_place_of_the_first(site: Site) -> None:
+    site.hello()
+    vehicle = vehicles_of(site.parts)[0]
+    first = site.ask("train", vehicle)
+    site.hello(run="run-2")
+    assert reason(site.ask("train", vehicle)[0]) == ("refused", "unknown-run")
+    assert site.ask("train", vehicle, run="run-2") == first
+
+
+def test_what_vehicles_remember_of_old_runs_goes(site: Site) -> None:
+    for number in range(5):
+        site.hello(run=f"run/{number}")
+        time.sleep(0.01)
+    kept = sorted(path.name for path in (site.folder / "runs").iterdir())
+    assert kept == ["run_2", "run_3", "run_4"]
+
+
+# A new process
+
+
+def test_a_new_process_goes_on_with_the_run(site: Site) -> None:
+    site.hello()
+    vehicle = vehicles_of(site.parts)[0]
+    first = site.ask("train", vehicle)
+    site.start()
+    assert site.ask("train", vehicle) == first
+    assert reason(site.ask("train", vehicle, run="run-2")[0]) == ("refused", "unknown-run")
+
+
+def test_a_new_process_goes_on_with_a_run_that_is_hours_old(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.hello()
+    vehicle = vehicles_of(site.parts)[0]
+    first = site.ask("train", vehicle)
+    site.start()
+    later = time.time() + 7200
+    monkeypatch.setattr(trainer_module.time, "time", lambda: later)
+    assert site.ask("train", vehicle) == first
+
+
+# What goes out
+
+
+def test_every_answer_is_one_line_of_the_list(site: Site) -> None:
+    one, two = vehicles_of(site.parts)[:2]
+    answers = [
+        ("hello", SITE, (site.hello(), b"")),
+        ("train", one, site.ask("train", one)),
+        ("train", one, site.ask("train", one)),  # from memory; it goes out again
+        ("evaluate", two, site.ask("evaluate", two)),
+        ("failure", "stranger", site.ask("train", "stranger")),
+        ("failure", SITE, (site.hello(protocol=0), b"")),
+    ]
+    lines = site.sent
+    assert [(line["kind"], line["vehicle"]) for line in lines] == [a[:2] for a in answers]
+    for line, (_, _, (header, payload)) in zip(lines, answers, strict=True):
+        assert line["sha256"] == message_digest(header, payload)
+        assert line["bytes"] == len(json.dumps(header).encode()) + len(payload)
+        assert line["fields"] == sorted(header)
+
+
+def test_what_is_not_in_the_list_does_not_leave(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.hello()
+    vehicle = vehicles_of(site.parts)[0]
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.trainer._message_log, "note", full)
+        answer, data = site.ask("train", vehicle)
+    assert (reason(answer), data) == (("lost", "disk"), b"")
+    assert "No space left on device; nothing is sent" in site.said[-1]
+    assert len(site.sent) == 1
+    answer, data = site.ask("train", vehicle)  # there is room again
+    assert answer == {"update": 1}
+    assert len(site.sent) == 2
+
+
+def test_a_folder_that_cannot_be_written_sends_nothing(site: Site) -> None:
+    site.hello()
+    log = site.folder / "logs" / "egress.jsonl"
+    log.unlink()
+    log.mkdir()
+    answer, data = site.ask("train", vehicles_of(site.parts)[0])
+    assert (reason(answer), data) == (("lost", "disk"), b"")
+
+
+SECRET = "secret-place"
+
+
+def bad_site_data(root: Path) -> dict[str, SiteData]:
+    camvid = SourceConfig(kind="camvid", root=str(root))
+    amber = SourceConfig(cities=("amber",), conditions=("day",), frames_per_drive=2)
+    split = root / "split.json"
+    return {
+        "no folder": SiteData(SITE, (camvid.model_copy(update={"root": str(root / "none")}),)),
+        "no images": SiteData(SITE, (camvid,)),
+        "a file": SiteData(SITE, (camvid.model_copy(update={"root": str(root / "a.png")}),)),
+        "no split file": SiteData(SITE, (amber,), str(root / "none.json")),
+        "a bad split file": SiteData(SITE, (amber,), str(split)),
+        "no vehicle": SiteData(SITE, (amber,), vehicles=("stranger",)),
+        "no experiment": SiteData(SITE, experiment=str(root / "none.toml")),
+        "unreadable images": SiteData(SITE, (camvid.model_copy(update={"split": "val"}),)),
+    }
+
+
+@pytest.mark.parametrize("what", bad_site_data(Path()))
+def test_no_path_and_no_file_name_goes_out(
+    what: str, parts: RunSetup, cache: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / SECRET
+    for folder in ("train", "trainannot", "val", "valannot"):
+        (root / folder).mkdir(parents=True)
+    for folder in ("val", "valannot"):
+        (root / folder / "private-0001.png").write_bytes(b"no picture")
+    (root / "a.png").write_bytes(b"")
+    (root / "split.json").write_text('{"user_data": {"x": {"x": ["secret-picture.png"]}}}')
+    site = made(parts, tmp_path, bad_site_data(root)[what])
+    answer = site.hello()
+    assert answer["failure"][0] == "abstained"
+    told = json.dumps(answer)
+    for private in (SECRET, str(tmp_path), "private-0001", "secret-picture", "a.png", ".json"):
+        assert private not in told
+    assert len(site.sent) == 1
+    # This side hears more.
+    heard = {"no vehicle": "nobody named 'stranger'", "unreadable images": "no usable labelled"}
+    assert heard.get(what, SECRET) in " ".join(site.said)
+
+
+# The process
+
+
+def test_requests_are_served_one_after_another_until_the_folder_goes(site: Site) -> None:
+    sockets = private_directory()
+    door = Listener(sockets / "trainer")
+    serving = threading.Thread(target=site.trainer.serve, args=(door,), daemon=True)
+    serving.start()
+    gone = connect(door.path)  # asks and hangs up before the answer
+    gone.send({"what": "revoked", "run": "run-1"})
+    gone.close()
+    for _ in range(2):
+        link = connect(door.path)
+        for vehicle in ("x", "y"):
+            link.send(
+                {"what": "train", "run": "r", "round": 1, "vehicles": {SITE: vehicle}}, b"payload"
+            )
+            told = link.receive(timeout_s=20)
+            assert told is not None
+            assert reason(told[0]) == ("refused", "unknown-run")
+        link.close()
+    until(lambda: len(site.sent) == 5, "every request is answered")
+    shutil.rmtree(sockets)
+    serving.join(20)
+    assert not serving.is_alive()
+    door.close()
+
+
+# Classes of the fleet's own
+
+
+def test_classes_of_the_fleets_own_come_with_the_hello(tmp_path: Path) -> None:
+    folder = tmp_path / "depot"
+    for number in range(3):
+        image_HWC = np.full((64, 64, 3), 80 * number, np.uint8)
+        for name, array in (("images", image_HWC), ("masks", image_HWC[..., 0] // 100)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(folder / name / f"{number}.png")
+    (folder / "classes.toml").write_text('classes = ["floor", "person"]\n')
+    experiment = make_experiment(
+        {
+            "data": {
+                "label_space": str(folder / "classes.toml"),
+                "size": [64, 64],
+                "cache": str(tmp_path / "cache"),
+                "sources": [{"kind": "folder", "root": str(folder)}],
+            },
+            "engine": {"kind": "inprocess", "precision": "fp32"},
+        }
+    )
+    parts = set_up(
+        experiment, open_fleet_data(experiment), tmp_path / "run", None, rounds.Watcher()
+    )
+    assert str(tmp_path) not in experiment_for_vehicles(experiment)
+    site = made(parts, tmp_path, SiteData(SITE, sources=experiment.data.sources))
+    space = parts.fleet_data.space
+    answer = site.hello(space=write_space(space))
+    (enrolment,) = read_enrolments(answer["enrolments"], 2).values()
+    assert enrolment.num_images == 3
+    assert site.ask("train", SITE)[0] == {"update": 1}
+    others = replace(space, classes=("person", "floor"))
+    refused = site.hello(run="run-2", space=write_space(others), labels=labels_digest(others))
+    assert refused["failure"][0] == "abstained"
+    assert "no projection from label space" in refused["failure"][2]
+    for wrong in (None, {}, {**write_space(space), "colours": []}):
+        kind, _, why = site.hello(run="run-3", space=wrong)["failure"]
+        assert kind == "refused"
+        assert "a label space that cannot be read" in why
+
+
+def test_a_hello_has_the_classes_only_where_they_are_no_built_in_ones(parts: RunSetup) -> None:
+    spec = RunSpec("run", parts.experiment, parts.runtime.layout, parts.fleet_data.space, None)
+    assert "space" not in hello(spec)
+    own = replace(parts.fleet_data.space, name="mine")
+    assert read_space(json.loads(json.dumps(hello(replace(spec, space=own))))["space"]) == own

@@ -1,0 +1,84 @@
+"""The centralised and local baselines: the same data, the same number of steps, nobody else's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.experiments import tiny_experiment
+
+import fleetseg
+from fleetseg.api import run_local
+from fleetseg.runs.baselines import centralised, federated_images, local_only
+from fleetseg.clients import open_fleet_data
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_centralised_sees_as_many_images_as_the_fleet(cache: Path) -> None:
+    experiment = tiny_experiment(cache)
+    fleet_data = open_fleet_data(experiment)
+    alone, pooled = centralised(experiment, fleet_data)
+    (client,) = pooled.clients.values()
+    assert len(client.train) == sum(len(c.train) for c in fleet_data.clients.values())
+    # 3 images of each of five vehicles, three rounds; the pool of 15 has 7 batches of two or three.
+    assert federated_images(experiment, fleet_data) == 45
+    assert alone.training.local_steps == 7
+    assert alone.training.optimiser_state == "kept"
+    assert alone.engine.threads == experiment.engine.threads
+
+
+def test_centralised_may_have_another_budget(cache: Path) -> None:
+    experiment = tiny_experiment(cache)
+    twice = experiment.model_copy(
+        update={"baseline": experiment.baseline.model_copy(update={"images_share": 2.0})}
+    )
+    fleet_data = open_fleet_data(experiment)
+    steps = [centralised(e, fleet_data)[0].training.local_steps for e in (experiment, twice)]
+    assert steps[1] == 2 * steps[0]
+
+
+def test_centralised_run_is_scored_on_the_same_set(cache: Path, tmp_path: Path) -> None:
+    experiment = tiny_experiment(cache)
+    federated = fleetseg.run(experiment, out=tmp_path / "federated")
+    pooled = fleetseg.run(experiment, out=tmp_path / "centralised", baseline="centralised")
+    assert pooled.scores["pixels"] == federated.scores["pixels"]
+    images = [sum(r["images_seen"] for r in run.records) for run in (pooled, federated)]
+    assert images == [45, 45]
+    assert pooled.model_sha256 != federated.model_sha256
+
+
+def test_centralised_resumes_with_its_moments(cache: Path, tmp_path: Path) -> None:
+    """The optimiser's state is the client's own file: a resumed run must have it back."""
+    experiment = tiny_experiment(cache)
+    whole = fleetseg.run(experiment, out=tmp_path / "whole", baseline="centralised")
+
+    class Enough(Exception):
+        pass
+
+    def stop(record: dict[str, object]) -> None:
+        if record["round"] == 2:
+            raise Enough
+
+    from fleetseg.federation.rounds import Watcher
+
+    out = tmp_path / "parted"
+    with pytest.raises(Enough):
+        fleetseg.run(
+            experiment, out=out, baseline="centralised", watcher=Watcher(round_closed=stop)
+        )
+    resumed = fleetseg.run(experiment, out=out, baseline="centralised", resume=True)
+    assert resumed.model_sha256 == whole.model_sha256
+
+
+def test_local_gives_each_vehicle_its_own_model(cache: Path, tmp_path: Path) -> None:
+    experiment = tiny_experiment(cache)
+    fleet_data = open_fleet_data(experiment)
+    assert [name for name, _, _ in local_only(experiment, fleet_data)] == list(fleet_data.clients)
+    runs = run_local(experiment, out=tmp_path / "local")
+    assert set(runs) == set(fleet_data.clients)
+    assert len({run.model_sha256 for run in runs.values()}) == len(runs)
+    assert all(run.miou is not None for run in runs.values())

@@ -1,0 +1,146 @@
+"""Options without effect get a note, those that cannot work are refused, others are left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fleetseg
+from fleetseg.config import Experiment
+from fleetseg.errors import ConfigError
+from fleetseg.experiment_file import load_experiment, make_experiment
+from fleetseg.runs.option_notes import RULES, Facts, option_notes, require_workable
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TEST_SET = {"evaluation": [{"split": "val"}]}
+
+
+def notes(fields: dict[str, Any], **facts: bool) -> tuple[str, ...]:
+    return option_notes(Facts(make_experiment(fields), **{"scored": True, **facts}))
+
+
+IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
+    "partition.alpha": ({"partition": {"alpha": 0.1}}, {}),
+    "partition.min_size": ({"partition": {"kind": "iid", "clients": 2, "min_size": 4}}, {}),
+    "partition.piece": ({"partition": {"kind": "iid", "clients": 2, "piece": 4}}, {}),
+    "partition.by": ({"partition": {"kind": "iid", "clients": 2, "by": "city"}}, {}),
+    "partition.file": ({"partition": {"file": "split.json"}}, {}),
+    "partition.clients": ({"partition": {"kind": "file", "file": "x", "clients": 3}}, {}),
+    "partition.holdout_gap": ({"partition": {"holdout_gap": 3}}, {}),
+    "training.momentum": ({"training": {"optimiser": "adamw", "momentum": 0.5}}, {}),
+    "training.local_epochs": ({"training": {"local_steps": 5, "local_epochs": 2}}, {}),
+    "training.warmup_rounds": ({"training": {"warmup_rounds": 10}}, {}),
+    "training.ohem_fraction": ({"training": {"ohem_fraction": 0.5}}, {}),
+    "training.focal_gamma": ({"training": {"loss": "ce+dice", "focal_gamma": 1.0}}, {}),
+    "training.class_weights": ({"training": {"loss": "dice", "class_weights": "fleet"}}, {}),
+    "federation.over_selection": ({"federation": {"over_selection": 1.5}}, {}),
+    "federation.sampler": ({"federation": {"sampler": "other"}}, {}),
+    "federation.deadline_s": ({"federation": {"deadline_s": 3.0}}, {}),
+    "federation.faults.slowdown": ({"federation": {"faults": {"slowdown": 4.0}}}, {}),
+    "evaluation.every": ({"evaluation": {"every": 3}}, {"scored": False}),
+    "stop.min_gain": ({"stop": {"min_gain": 0.1}}, {}),
+    "model.pretrained": ({"model": {"pretrained": "imagenet", "start": "x"}}, {}),
+    "model.name": ({"model": {"name": "bisenetv2"}}, {"own_net": True}),
+    "data.sources": ({"data": {"sources": [{"cities": ["amber"]}]}}, {"own_data": True}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", IDLE)
+def test_an_option_that_nothing_reads(option: str) -> None:
+    fields, facts = IDLE[option]
+    (told,) = (n for n in notes(fields, **facts) if n.startswith(option))
+    assert " has no effect: " in told
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"partition": {"kind": "dirichlet", "clients": 3, "alpha": 0.1, "min_size": 1}},
+        {"partition": {"by": "city", "piece": 3}},
+        {"partition": {"holdout": 0.2, "holdout_gap": 3}},
+        {"training": {"momentum": 0.5, "nesterov": True, "warmup_rounds": 2}},
+        {"training": {"loss": "ohem+dice", "ohem_fraction": 0.5, "class_weights": "fleet"}},
+        {"training": {"freeze_bn_after": 0.5}},
+        {"federation": {"cohort": 0.5, "over_selection": 1.5}},
+        {"federation": {"cohort": 1, "over_selection": 1.5}},
+        {"federation": {"deadline_s": 3.0, "faults": {"dropout": 0.1}}},
+        {"federation": {"deadline_s": 3.0}, "engine": {"kind": "fleet", "workers": 2}},
+        {"data": TEST_SET, "stop": {"target_miou": 0.5, "patience": 3, "min_gain": 0.1}},
+        {"data": TEST_SET, "evaluation": {"every": 5}},
+    ],
+    ids=str,
+)
+def test_an_option_that_counts_is_left_alone(fields: dict[str, Any]) -> None:
+    assert notes(fields) == ()
+
+
+def test_vehicles_elsewhere_are_waited_for_and_bring_their_own_split() -> None:
+    fields = {"federation": {"deadline_s": 3.0}, "partition": {"alpha": 0.1}}
+    assert notes(fields, over_network=True) == ()
+
+
+def test_sources_say_only_what_their_kind_reads() -> None:
+    sources = [{"kind": "camvid", "root": "x", "cities": ["a"]}, {"root": "y"}]
+    told = notes({"data": {"sources": sources}})
+    assert told == (
+        "source 1: cities count for kind = 'synthetic' only",
+        "source 2: root has no effect: the synthetic drives are painted",
+    )
+
+
+def test_held_out_frames_that_nothing_scores() -> None:
+    fields = {"data": TEST_SET, "partition": {"holdout": 0.2}}
+    assert "nothing scores" in notes(fields)[0]
+    assert notes({**fields, "evaluation": {"on_clients": True}}) == ()
+
+
+@pytest.mark.parametrize("every", [0, 11])
+def test_stopping_by_scores_that_come_at_the_end_only(every: int) -> None:
+    fields = {"data": TEST_SET, "stop": {"target_miou": 0.5}, "evaluation": {"every": every}}
+    assert any("stop.target_miou cannot end the run early" in n for n in notes(fields))
+
+
+def test_patience_beyond_the_end() -> None:
+    (told,) = notes({"data": TEST_SET, "stop": {"patience": 5}, "evaluation": {"every": 2}})
+    assert "stop.patience = 5 cannot end the run early: it has 5 evaluations" in told
+
+
+@pytest.mark.parametrize("stop", [{"target_miou": 0.5}, {"patience": 2}])
+def test_stopping_by_scores_that_never_come_is_refused(stop: dict[str, Any]) -> None:
+    facts = Facts(Experiment(stop=stop), scored=False)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"stop\..*never stop.*data.evaluation.*holdout"):
+        require_workable(facts)
+    require_workable(Facts(facts.experiment, scored=True))
+    require_workable(Facts(Experiment(stop={"minutes": 3}), scored=False))  # type: ignore[arg-type]
+
+
+def test_it_is_refused_before_anything_is_read_or_written(tmp_path: Path) -> None:
+    experiment = make_experiment(
+        {"data": {"sources": [{"kind": "camvid", "root": "none"}]}, "stop": {"patience": 2}}
+    )
+    with pytest.raises(ConfigError, match=r"stop\.patience"):
+        fleetseg.run(experiment, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_losing_everybody_is_told() -> None:
+    (told,) = notes({"federation": {"faults": {"dropout": 1.0}}})
+    assert told == "federation.faults.dropout = 1 loses every vehicle in every round"
+
+
+def test_rules_name_options_that_there_are() -> None:
+    for rule in RULES:
+        for option in rule.options:
+            section: Any = Experiment()
+            for part in option.split("."):
+                section = getattr(section, part)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda p: p.stem)
+def test_our_own_examples_have_no_idle_options(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEETSEG_DATA", "/data")
+    facts = Facts(load_experiment(path), scored=True, over_network=path.stem == "fleet")
+    assert option_notes(facts) == ()

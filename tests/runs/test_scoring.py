@@ -1,0 +1,133 @@
+"""What scores were taken on is part of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fleetseg.config import Experiment
+from fleetseg.data.labels import LabelSpace
+from fleetseg.data.sample import ScoredPairs
+from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.client import Client, LocalRuntime
+from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure
+from fleetseg.federation.tensors import ModelState, layout_of, read_state
+from fleetseg.learning.hardware import Hardware
+from fleetseg.models.build import wrap
+from fleetseg.runs.scoring import Scorer
+from fleetseg.clients import EvaluationSet, FleetData
+
+SPACE = LabelSpace("two", ("road", "car"), ((0, 0, 0), (9, 9, 9)), ("car",))
+HARD, EASY = np.array([[1, 1], [1, 0]]), np.array([[4, 0], [0, 4]])
+
+
+@dataclass
+class Engine:
+    """Clients that answer with the matrix written here, or not at all."""
+
+    confs: Mapping[str, Any]
+    test_pixels: Mapping[str, int]
+
+    def available(self) -> Mapping[str, Enrolment]:
+        return {c: Enrolment(c, 1, 8, (4, 4), "", n) for c, n in self.test_pixels.items()}
+
+    def train(
+        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[Any]:
+        raise AssertionError
+
+    def evaluate(
+        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+    ) -> Iterator[Evaluation | Failure]:
+        for name in cohort:
+            conf_CC = self.confs.get(name)
+            if conf_CC is None:
+                yield Failure(name, "lost", "no-answer")
+            else:
+                yield Evaluation(broadcast.round, name, {"rain": conf_CC})
+
+
+def scorer(
+    engine: Engine, clients: Mapping[str, Client] | None = None, **fleet_data: Any
+) -> tuple[Scorer, ModelState]:
+    model = wrap(nn.Conv2d(3, 2, 1), 2)
+    layout = layout_of(model)
+    runtime = LocalRuntime(model, layout, Experiment(), Hardware(torch.device("cpu"), "fp32"), 2)
+    known = FleetData(SPACE, clients or {}, **{"evaluation": (), "manifest": None, **fleet_data})
+    return Scorer(known, runtime, engine), read_state(model, layout)
+
+
+def test_a_client_that_is_missing_is_told() -> None:
+    engine = Engine({"a": EASY, "b": HARD}, {"a": 8, "b": 8})
+    whole, state = scorer(engine, holds_out=True)
+    scores = whole.score(state)
+    assert (scores["scored_on"], scores["missing"]) == (["a", "b"], [])
+    assert scores["miou"] < 0.8
+
+    part, _ = scorer(Engine({"a": EASY}, {"a": 8, "b": 8}), holds_out=True)
+    scores = part.score(state)
+    assert scores["miou"] == 1.0
+    assert (scores["scored_on"], scores["missing"]) == (["a"], ["b"])
+
+
+def test_a_client_that_has_left_is_missing_too() -> None:
+    gone, state = scorer(Engine({"a": EASY}, {"a": 8}), holds_out=True)
+    assert gone.score(state, scored_before={"a", "b"})["missing"] == ["b"]
+
+
+def test_nobody_answers() -> None:
+    silent, state = scorer(Engine({}, {"a": 8, "b": 8}), holds_out=True)
+    assert silent.score(state) == {
+        "unscored": "no scores from a: no-answer; no scores from b: no-answer"
+    }
+
+
+def test_a_client_without_test_frames_is_not_asked_and_not_missing() -> None:
+    engine = Engine({"a": EASY, "b": HARD}, {"a": 8, "b": 0})
+    some, state = scorer(engine, holds_out=True)
+    scores = some.score(state)
+    assert (scores["scored_on"], scores["missing"]) == (["a"], [])
+
+
+@pytest.mark.parametrize(("holds_out", "frames"), [(True, "held-out"), (False, "training")])
+def test_scores_of_clients_say_of_which_frames(holds_out: bool, frames: str) -> None:
+    some, state = scorer(Engine({"a": EASY}, {"a": 8}), holds_out=holds_out)
+    scores, refused = some.by_client(ServerState(1, state))
+    assert scores["by_client_on"] == f"{frames} frames"
+    assert refused == []
+
+
+def test_counts_are_kept_with_the_ratios() -> None:
+    """Ratios cannot be pooled afterwards; counts can."""
+    some, state = scorer(Engine({"a": EASY}, {"a": 8}), holds_out=True)
+    assert some.score(state)["confusion"] == [[4, 0], [0, 4]]
+
+
+def client(name: str, domains: frozenset[str] | None) -> Client:
+    return Client(Enrolment(name, 1, 8, (4, 4)), (), train_domains=domains)
+
+
+def test_seen_are_the_domains_of_the_clients_at_hand() -> None:
+    """A vehicle alone has not seen what the rest of the fleet sees; a server does not know."""
+    both = {"a": client("a", frozenset({"day"})), "b": client("b", frozenset({"rain"}))}
+    assert FleetData(SPACE, both, (), None).seen_domains == {"day", "rain"}
+    assert FleetData(SPACE, {"a": both["a"]}, (), None).seen_domains == {"day"}
+    assert FleetData(SPACE, {}, (), None).seen_domains is None
+    assert FleetData(SPACE, {**both, "c": client("c", None)}, (), None).seen_domains is None
+
+
+def test_without_known_domains_nothing_is_called_seen_or_unseen() -> None:
+    image_HWC = np.zeros((4, 4, 3), np.uint8)
+    pairs = [(image_HWC, np.eye(4, dtype=np.uint8))] * 2
+    sets = (EvaluationSet("set", ScoredPairs(pairs, ("day", "rain"))),)
+    for clients, told in (({}, False), ({"a": client("a", frozenset({"day"}))}, True)):
+        own, state = scorer(Engine({}, {}), clients, evaluation=sets)
+        scores = own.score(state)
+        assert ("seen" in scores, "unseen" in scores) == (told, told)
+        assert set(scores["by_domain"]) == {"day", "rain"}

@@ -1,0 +1,181 @@
+"""From an experiment to clients: who trains on what, and what is scored where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.experiments import tiny_experiment
+
+import fleetseg
+from fleetseg import clients as clients_module
+from fleetseg.clients import FleetData, open_fleet_data
+from fleetseg.config import Experiment, SourceConfig
+from fleetseg.data.sample import Sample
+from fleetseg.runs.baselines import centralised, local_only
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def two_sources(cache: Path, clients: int) -> Experiment:
+    """Painted streets of two sources that interleave in every client."""
+    sources = [
+        {"cities": [city], "conditions": ["day"], "frames_per_drive": 6, "seed": seed}
+        for city, seed in (("amber", 1), ("birch", 2))
+    ]
+    return tiny_experiment(
+        cache,
+        data={"sources": sources, "evaluation": []},
+        partition={"kind": "iid", "clients": clients, "holdout": 0.34, "holdout_gap": 0},
+        evaluation={"by": "city", "on_clients": True},
+    )
+
+
+def test_scores_go_to_the_domain_of_their_frame(cache: Path) -> None:
+    fleet_data = open_fleet_data(two_sources(cache, clients=2))
+    city_of = {}
+    for city in ("amber", "birch"):
+        one = two_sources(cache, clients=1).data.sources[city == "birch"]
+        alone = tiny_experiment(cache, data={"sources": [one.model_dump()]})
+        for client in open_fleet_data(alone).clients.values():
+            for image_HWC, _ in (client.train[i] for i in range(len(client.train))):
+                city_of[image_HWC.tobytes()] = city
+    for client in fleet_data.clients.values():
+        scored = client.test
+        truth = [city_of[scored.pairs[i][0].tobytes()] for i in range(len(scored))]
+        assert list(scored.domains) == truth
+        assert set(truth) == {"amber", "birch"}
+
+
+def test_a_client_of_one_frame_is_not_scored_on_what_it_trains_on(cache: Path) -> None:
+    """A vehicle that cannot hold a frame out has no test set, and that is told."""
+    experiment = tiny_experiment(
+        cache,
+        data={"sources": [{"cities": ["amber"], "conditions": ["day"], "frames_per_drive": 3}]},
+        partition={"kind": "natural", "clients": 3, "holdout": 0.5},
+    )
+    fleet_data = open_fleet_data(experiment)
+    assert [len(c.test) for c in fleet_data.clients.values()] == [0, 0, 0]
+    assert not fleet_data.holds_out
+    two = experiment.model_copy(
+        update={"partition": experiment.partition.model_copy(update={"clients": 2})}
+    )
+    fleet_data = open_fleet_data(two)
+    assert sorted(len(c.test) for c in fleet_data.clients.values()) == [0, 1]
+    assert any("too few frames to hold any out" in note for note in fleet_data.notes)
+
+
+def scored(fleet_data: FleetData) -> int:
+    return sum(len(part.scored) for part in fleet_data.evaluation)
+
+
+def test_baselines_without_test_frames_have_no_scores(cache: Path, tmp_path: Path) -> None:
+    """Their own training frames are no test set."""
+    experiment = tiny_experiment(cache, data={"evaluation": []}, federation={"rounds": 1})
+    fleet_data = open_fleet_data(experiment)
+    assert scored(centralised(experiment, fleet_data)[1]) == 0
+    assert all(scored(own) == 0 for _, _, own in local_only(experiment, fleet_data))
+    run = fleetseg.run(experiment, out=tmp_path / "run", baseline="centralised")
+    assert run.scores == {}
+    assert run.miou is None
+
+
+def test_baselines_are_scored_on_what_the_fleet_holds_out(cache: Path) -> None:
+    experiment = two_sources(cache, clients=2)
+    fleet_data = open_fleet_data(experiment)
+    held_out = sum(len(client.test) for client in fleet_data.clients.values())
+    assert held_out > 0
+    assert scored(centralised(experiment, fleet_data)[1]) == held_out
+    assert {scored(own) for _, _, own in local_only(experiment, fleet_data)} == {held_out}
+
+
+def test_scores_on_training_frames_say_so(cache: Path, tmp_path: Path) -> None:
+    experiment = tiny_experiment(
+        cache, federation={"rounds": 1}, evaluation={"on_clients": True, "every": 0}
+    )
+    run = fleetseg.run(experiment, out=tmp_path / "run")
+    assert run.scores["by_client_on"] == "training frames"
+    assert "by_client" not in run.records[-1]["scores"], "the committed record is left as it was"
+
+
+def test_drives_on_both_sides_are_told(cache: Path) -> None:
+    fleet_data = open_fleet_data(two_sources(cache, clients=2))
+    told = [note for note in fleet_data.notes if "in training and in evaluation" in note]
+    assert len(told) == 2
+    assert all("scores on it are optimistic" in note for note in told)
+
+
+def test_confusion_matrices_of_clients_pool_to_the_fleet_s(cache: Path, tmp_path: Path) -> None:
+    experiment = two_sources(cache, clients=2)
+    run = fleetseg.run(experiment, out=tmp_path / "run")
+    by_client = [np.array(s["confusion"]) for s in run.scores["by_client"].values()]
+    by_domain = [np.array(s["confusion"]) for s in run.scores["by_domain"].values()]
+    whole_CC = np.array(run.scores["confusion"])
+    assert np.array_equal(sum(by_client), whole_CC)
+    assert np.array_equal(sum(by_domain), whole_CC)
+
+
+class Counted(tuple[Any, ...]):
+    """Facts of samples that count how many are looked at."""
+
+    looked_at = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        type(self).looked_at += len(self)
+        return super().__iter__()
+
+    def __getitem__(self, index: Any) -> Any:
+        type(self).looked_at += 1
+        return super().__getitem__(index)
+
+
+class Listed:
+    """Stands for an opened store of many samples in many drives; there are no pixels."""
+
+    def __init__(self, count: int, drives: int, split: str = "train") -> None:
+        self.samples = Counted(
+            Sample(
+                f"t/{split}/{i}", "t", split, "", "", "d", sequence=f"{split}{i % drives}", frame=i
+            )
+            for i in range(count)
+        )
+        self.digests = Counted((f"{split}{i}", "") for i in range(count))
+        self.bad: dict[int, str] = {}
+        self.labelled = np.ones(count, np.bool_)
+        self.histograms_NC = np.ones((count, 11), np.int64)
+        self.native_hw = ((192, 256),) * count
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def pair(self, index: int) -> tuple[None, np.ndarray]:
+        return None, np.broadcast_to(np.uint8(0), (192, 256))
+
+
+@pytest.mark.parametrize("partition", [{"kind": "natural"}, {"kind": "iid", "clients": 250}])
+@pytest.mark.parametrize("holdout", [0.0, 0.25])
+def test_the_work_grows_with_samples_not_with_samples_times_clients(
+    monkeypatch: pytest.MonkeyPatch, partition: dict[str, Any], holdout: float
+) -> None:
+    count = 2000
+
+    def listed(config: SourceConfig, *_: object) -> tuple[Listed, ...]:
+        return (Listed(count, 250) if config.split == "train" else Listed(10, 1, "val"),) * 2
+
+    monkeypatch.setattr(clients_module, "_open_stores", listed)
+    Counted.looked_at = 0
+    experiment = Experiment.model_validate(
+        {
+            "partition": {**partition, "holdout": holdout},
+            "data": {"evaluation": [{"split": "val"}]},
+            "evaluation": {"on_clients": True},
+        }
+    )
+    assert len(open_fleet_data(experiment).clients) == 250
+    assert Counted.looked_at < 25 * count
