@@ -36,7 +36,8 @@ from fleetseg.errors import FleetSegError
 from fleetseg.evaluation.predict import evaluate_pairs
 from fleetseg.experiment_file import make_experiment
 from fleetseg.learning.hardware import Hardware, resolve
-from fleetseg.learning.local import RoundContext, train_locally
+from fleetseg.learning.inputs import LocalInputs, RoundContext
+from fleetseg.learning.local import train_locally
 from fleetseg.models.build import build_model
 
 CLASSES = 11
@@ -163,10 +164,7 @@ def our_training(
         train_locally(
             model,
             pairs,
-            settings,
-            context=RoundContext(0, 1, 1, "benchmark"),
-            size_hw=plan.size_hw,
-            hardware=hardware,
+            LocalInputs(RoundContext(0, 1, 1, "benchmark"), settings, plan.size_hw, hardware),
         )
 
     return train

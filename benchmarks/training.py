@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from fleetseg.config import TrainingConfig
 from fleetseg.learning.hardware import resolve
-from fleetseg.learning.local import RoundContext, train_locally
+from fleetseg.learning.inputs import LocalInputs, RoundContext
+from fleetseg.learning.local import train_locally
 from fleetseg.models.build import build_model
 
 SIZE_HW = (256, 320)
@@ -42,14 +43,8 @@ def ours(name: str) -> float:
     training = TrainingConfig(batch_size=BATCH, local_steps=STEPS)
 
     def once() -> None:
-        train_locally(
-            model,
-            pairs,
-            training,
-            context=RoundContext(0, 1, 1, "c"),
-            size_hw=SIZE_HW,
-            hardware=hardware,
-        )
+        context = RoundContext(0, 1, 1, "c")
+        train_locally(model, pairs, LocalInputs(context, training, SIZE_HW, hardware))
 
     once()
     started_s = time.perf_counter()

@@ -26,7 +26,7 @@ from fleetseg.runs.choices import check_choices
 from fleetseg.runs.folder import require_no_run
 from fleetseg.runs.lock import Ownership, drop_if_empty, new_run_folder, owning
 from fleetseg.runs.option_notes import Facts, expected_scores, require_workable
-from fleetseg.runs.run import Run, fleet_terms, run_experiment
+from fleetseg.runs.run import Run, run_experiment, run_spec
 from fleetseg.runs.setup import RunSetup
 
 
@@ -100,9 +100,9 @@ def serve(
     described = _read(experiment)
     known = read_fleet(given_path(fleet))
 
-    def open_engine(parts: RunSetup) -> AbstractContextManager[Engine]:
-        parts.watcher.status(f"starting the server of {known.folder} on port {known.port}")
-        return serving(known, fleet_terms(parts), parts.folder.path)
+    def open_engine(setup: RunSetup) -> AbstractContextManager[Engine]:
+        setup.watcher.status(f"starting the server of {known.folder} on port {known.port}")
+        return serving(known, run_spec(setup), setup.folder.path)
 
     with _own_folder(described, out, resume) as owned:
         return run_experiment(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -30,7 +30,9 @@ from fleetseg.data.store.cache import Picked, Store, default_cache_dir, open_sto
 from fleetseg.data.store.folder import cache_folder
 from fleetseg.data.unusable import no_usable_sample, nobody_takes_part, unseen_classes
 from fleetseg.federation.client import Client
+from fleetseg.federation.fleet_facts import told_by_client
 from fleetseg.federation.messages import Enrolment, taking_part
+from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.text import listing
 
 Progress = Callable[[str, int, int], None]
@@ -94,12 +96,13 @@ class _Pool:
     def digests(self) -> list[tuple[str, str]]:
         return [d for store in self.train for d in store.digests]
 
-    def good(self, numbers: Sequence[int]) -> list[int]:
-        """Drop samples that are bad or have no label."""
-        return [n for n in numbers if self._usable(*self.owner_N[n])]
+    def good(self, numbers: Sequence[int], *, labelled: bool = True) -> list[int]:
+        """Drop samples that are bad or, if labels are needed, have none."""
+        return [n for n in numbers if self._usable(*self.owner_N[n], labelled)]
 
-    def _usable(self, store: int, index: int) -> bool:
-        return index not in self.train[store].bad and bool(self.train[store].labelled[index])
+    def _usable(self, store: int, index: int, labelled: bool) -> bool:
+        of = self.train[store]
+        return index not in of.bad and (not labelled or bool(of.labelled[index]))
 
     def pairs(self, stores: Sequence[Store], numbers: Sequence[int]) -> Picked:
         return Picked(tuple(stores), tuple(self.owner_N[n] for n in numbers))
@@ -225,11 +228,13 @@ def _client(
 ) -> Client:
     train, by = split.train, experiment.evaluation.by
     on_training = experiment.evaluation.on_clients and experiment.partition.holdout == 0
-    good_train, good_test = pool.good(train), pool.good(train if on_training else split.test)
+    labelled = SUPERVISION[experiment.training.supervision].needs_labels
+    good_train = pool.good(train, labelled=labelled)
+    good_test = pool.good(train if on_training else split.test)
     num_bad = len(train) - len(good_train)
     abstains = ""
     if not good_train:
-        abstains = "no usable labelled sample"
+        abstains = "no usable labelled sample" if labelled else "no usable sample"
     elif num_bad > experiment.data.max_bad_share * len(train):
         abstains = f"{num_bad} of {len(train)} samples are bad"
     histogram_C = histograms_NC[good_train].sum(axis=0)
@@ -238,8 +243,10 @@ def _client(
         for k, i in map(pool.owner_N.__getitem__, good_test)
     )
     pairs = pool.pairs(pool.train, good_train)
+    facts = {} if abstains else told_by_client(experiment, pairs)
+    enrolled = _enrol(name, histogram_C, len(good_train), test_pixels, abstains)
     return Client(
-        enrolment=_enrol(name, histogram_C, len(good_train), test_pixels, abstains),
+        enrolment=replace(enrolled, facts=facts),
         train=pairs,
         test=scored_pairs(pool.pairs(pool.test, good_test), by),
         train_domains=frozenset(_domains(pairs.samples, by)),

@@ -116,6 +116,8 @@ class TrainingConfig(_Section):
     # FixBN: past this share of the rounds, batch norms train with the global running statistics
     # instead of each batch's, and leave them as they are; 1 = never.
     freeze_bn_after: float = Field(default=1.0, ge=0, le=1)
+    supervision: str = "labels"  # where the loss comes from: see learning.supervision
+    objective: str = "plain"  # what is added to it: see learning.objectives
     loss: str = "ce"  # ce, ohem, focal, dice, lovasz, or a sum such as "ce+dice"
     class_weights: Literal["none", "local", "fleet"] = "none"  # 1/ln(1.1 + pixel share)
     ohem_fraction: float = Field(default=0.25, gt=0, le=1)  # of the valid pixels
@@ -144,10 +146,13 @@ class FederationConfig(_Section):
     # A whole number is a count (1 = one vehicle), a fraction a share (1.0 = the whole fleet).
     cohort: Cohort = Field(default=1.0, gt=0)
     sampler: str = "uniform"  # who that is: see federation.cohort
-    weights: Literal["images", "pixels", "uniform"] = "images"
+    weights: str = "images"  # how much a client's change counts: images, pixels, uniform
+    sharing: str = "all"  # what of the model is exchanged: see federation.sharing
+    aggregator: str = "mean"  # see federation.aggregate
     server_optimiser: str = "sgd"  # see federation.server_optim
     server_lr: float = Field(default=1.0, gt=0)
     server_momentum: float = Field(default=0.0, ge=0, lt=1)  # FedAvgM
+    publishing: str = "last"  # which model is scored and saved: see federation.publishing
     quorum: float = Field(default=0.5, ge=0, le=1)  # share of the cohort that must be usable
     max_failed_rounds: int = Field(default=3, ge=1)  # in a row without quorum, then the run ends
     # Ask this many times the cohort, and close the round once a cohort's worth of updates is in.

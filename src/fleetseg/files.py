@@ -32,7 +32,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in _FULL:
+        if is_disk_full(error):
             raise disk_full(path, len(content)) from None
         raise
     sync_folder(path.parent)
@@ -56,6 +56,11 @@ def read_text(path: Path) -> str:
             f"line {line} is not UTF-8 (byte 0x{data[error.start]:02x}): save the text as UTF-8"
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Say whether something could not be written for want of room, or of a quota."""
+    return error.errno in _FULL
 
 
 def disk_full(path: Path, num_bytes: int) -> CheckpointError:
@@ -92,7 +97,7 @@ def explained(error: OSError, where: Path | None = None) -> CheckpointError | No
             else "the limit of the whole machine",
             cure="Raise it: ulimit -n 4096; or use fewer --workers",
         )  # fmt: skip
-    if error.errno in _FULL:
+    if is_disk_full(error):
         return CheckpointError(
             "no space left on the disk", where=at, cure="Free some space and go on with --resume"
         )

@@ -70,7 +70,7 @@ def vehicle(images: int, *, of_class: int = 0) -> dict[str, Any]:
     return {"images": images, "pixels": 1_500_000, "histogram": histogram, "abstains": ""}
 
 
-FACTS = {
+MACHINE = {
     "fleetseg": "0.1.0",
     "machine": "aarch64",
     "cores": 4,
@@ -92,7 +92,7 @@ def write_status(folder: Path, age_s: float = 1.0, **changes: Any) -> None:
             "car-1": {
                 "last_seen": now - 2,
                 "vehicles": {"car-1": vehicle(1234)},
-                "facts": FACTS,
+                "machine": MACHINE,
                 "last_round": 7,
             },
             "car-2": {
@@ -189,13 +189,13 @@ def test_status_as_json_of_a_server_that_was_killed(
 
 
 @pytest.mark.parametrize(
-    "facts", [{"cores": "many"}, {"cores": [4]}, {"machine": "\ud800"}], ids=ascii
+    "machine", [{"cores": "many"}, {"cores": [4]}, {"machine": "\ud800"}], ids=ascii
 )
 def test_whatever_a_vehicle_says_of_its_machine_is_shown(
-    fleet: Path, capsys: pytest.CaptureFixture[str], facts: dict[str, Any]
+    fleet: Path, capsys: pytest.CaptureFixture[str], machine: dict[str, Any]
 ) -> None:
     site = {"last_seen": time.time(), "vehicles": {"car-1": vehicle(5)}}
-    write_status(fleet, sites={"car-1": {**site, "facts": {**FACTS, **facts}}})
+    write_status(fleet, sites={"car-1": {**site, "machine": {**MACHINE, **machine}}})
     assert row(shown(fleet, capsys), "car-1")[:2] == ["car-1", "online"]
 
 

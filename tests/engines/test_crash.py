@@ -19,7 +19,7 @@ from fleetseg.runs.folder import read_records
 
 POINTS = {
     "before the first round": ("fleetseg.federation.rounds", "run", 1, "before"),
-    "before a broadcast": ("fleetseg.engines.inprocess", "InProcessEngine.train", 2, "before"),
+    "before a broadcast": ("fleetseg.engines.inprocess", "InProcessEngine.ask", 2, "before"),
     "after two of four updates": (
         "fleetseg.federation.collect",
         "RoundCollector._fold",
@@ -114,17 +114,17 @@ def test_a_killed_worker_is_replaced(whole: tuple[Path, fleetseg.Run], tmp_path:
 
     cache, uninterrupted = whole
     experiment = tiny_experiment(cache, engine={"kind": "workers", "workers": 2})
-    original = WorkersEngine._assign
-    killed: list[int] = []
+    original = WorkersEngine._send
+    killed: list[str] = []
 
-    def kill_once(self, index, order, todo, busy):  # type: ignore[no-untyped-def]
-        if order["round"] == 2 and not killed:
-            killed.append(index)
-            os.kill(self._workers[index].process.pid, signal.SIGKILL)
-        original(self, index, order, todo, busy)
+    def kill_once(self, worker, task, broadcast, common):  # type: ignore[no-untyped-def]
+        if broadcast.round == 2 and not killed:
+            killed.append(worker.client)
+            os.kill(worker.process.pid, signal.SIGKILL)
+        original(self, worker, task, broadcast, common)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WorkersEngine, "_assign", kill_once)
+        patch.setattr(WorkersEngine, "_send", kill_once)
         run = fleetseg.run(experiment, out=tmp_path / "run")
     assert killed
     assert run.model_sha256 == uninterrupted.model_sha256

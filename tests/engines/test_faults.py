@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import torch
 
 from fleetseg.config import Experiment
 from fleetseg.engines.faults import SimulatedFaults
 from fleetseg.experiment_file import make_experiment
-from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.engine import Meter, Received
+from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Update
 from fleetseg.federation.tensors import ModelState
 
 MODEL = ModelState(torch.zeros(1), torch.zeros(0, dtype=torch.int64))
+SIZES = (3_000_000, 1_000_000)  # bytes of a broadcast, of an update
 FLEET = [f"car-{i:03d}" for i in range(200)]
 
 
@@ -25,17 +28,18 @@ class Willing:
     def available(self) -> Mapping[str, Enrolment]:
         return {name: Enrolment(name, 10, 100, (100,)) for name in FLEET}
 
-    def train(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Update | Failure]:
-        self.asked += cohort
-        for name in cohort:
-            yield Update(broadcast.round, name, MODEL, 10, 100, 1, 10, 0.5)
+    def ask(
+        self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
+    ) -> Iterator[Received]:
+        self.asked += asks
+        for name, broadcast in asks.items():
+            if task == "train":
+                yield Update(broadcast.round, name, MODEL, 10, 100, 1, 10, 0.5)
+            else:
+                yield Evaluation(broadcast.round, name, {})
 
-    def evaluate(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Evaluation | Failure]:
-        yield from ()
+    def meter(self) -> Meter:
+        return Meter(7, 5, 1e9)
 
 
 def experiment(**faults: float) -> Experiment:
@@ -52,12 +56,12 @@ def broadcast(round_: int) -> Broadcast:
 
 
 def train(engine: SimulatedFaults, round_: int, deadline_s: float = 0.0) -> dict[str, str]:
-    replies = engine.train(FLEET, broadcast(round_), deadline_s)
+    replies = engine.ask("train", dict.fromkeys(FLEET, broadcast(round_)), deadline_s)
     return {r.client_id: getattr(r, "kind", "ok") for r in replies}
 
 
 def test_drop_out_has_its_rate_and_differs_by_round() -> None:
-    engine = SimulatedFaults(Willing(), experiment(dropout=0.3), 4_000_000)
+    engine = SimulatedFaults(Willing(), experiment(dropout=0.3), SIZES)
     first, second = train(engine, 1), train(engine, 2)
     assert len(first) == len(second) == len(FLEET)
     assert 0.2 < sum(kind == "lost" for kind in first.values()) / len(FLEET) < 0.4
@@ -67,7 +71,7 @@ def test_drop_out_has_its_rate_and_differs_by_round() -> None:
 
 def test_stragglers_are_late_in_every_round_and_do_not_train() -> None:
     behind = Willing()
-    engine = SimulatedFaults(behind, experiment(stragglers=0.2, slowdown=10), 4_000_000)
+    engine = SimulatedFaults(behind, experiment(stragglers=0.2, slowdown=10), SIZES)
     first = train(engine, 1, deadline_s=20.0)
     late = {name for name, kind in first.items() if kind == "late"}
     assert 0.1 < len(late) / len(FLEET) < 0.3
@@ -76,22 +80,30 @@ def test_stragglers_are_late_in_every_round_and_do_not_train() -> None:
     assert late == {name for name, kind in second.items() if kind == "late"}
 
 
-def test_bytes_are_those_that_the_engine_behind_counts() -> None:
-    counting = Willing()
-    counting.traffic = lambda: (7, 5)  # type: ignore[attr-defined]
-    engine = SimulatedFaults(counting, experiment(), 4_000_000)
-    assert engine.traffic is not None
-    assert engine.traffic() == (7, 5)
-    assert SimulatedFaults(Willing(), experiment(), 4_000_000).traffic is None
+def test_who_is_lost_was_sent_a_model_and_who_is_late_sends_an_update_too() -> None:
+    engine = SimulatedFaults(Willing(), experiment(stragglers=0.2, dropout=0.1), SIZES)
+    before = engine.meter()
+    kinds = Counter(train(engine, 1, deadline_s=20.0).values())
+    sent = engine.meter() - before
+    assert kinds["lost"] > 0 < kinds["late"]
+    assert sent.bytes_down == (kinds["lost"] + kinds["late"]) * SIZES[0]
+    assert sent.bytes_up == kinds["late"] * SIZES[1]
+
+
+def test_scoring_is_not_disturbed() -> None:
+    engine = SimulatedFaults(Willing(), experiment(dropout=1.0), SIZES)
+    scores = list(engine.ask("evaluate", dict.fromkeys(FLEET, broadcast(1)), 1.0))
+    assert [type(reply) for reply in scores] == [Evaluation] * len(FLEET)
+    assert engine.meter() == Meter(7, 5, 0.0)
 
 
 def test_the_virtual_clock_waits_for_the_slowest_or_the_deadline() -> None:
     # 10 images at 1 s, and 4 MB over a link of 2 MB/s: 12 s for a normal vehicle.
-    calm = SimulatedFaults(Willing(), experiment(), 4_000_000)
+    calm = SimulatedFaults(Willing(), experiment(), SIZES)
     train(calm, 1)
-    assert calm.now_s == 12.0
-    slow = SimulatedFaults(Willing(), experiment(stragglers=1.0, slowdown=5), 4_000_000)
+    assert calm.meter().seconds == 12.0
+    slow = SimulatedFaults(Willing(), experiment(stragglers=1.0, slowdown=5), SIZES)
     train(slow, 1)
-    assert slow.now_s == 52.0
+    assert slow.meter().seconds == 52.0
     train(slow, 2, deadline_s=20.0)
-    assert slow.now_s == 72.0
+    assert slow.meter().seconds == 72.0

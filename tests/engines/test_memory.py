@@ -19,6 +19,7 @@ from fleetseg.engines.shared import SharedStates
 from fleetseg.errors import ModelError, OutOfMemory, QuorumLost
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.client import LocalRuntime
+from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.learning.hardware import Hardware
 from fleetseg.models.build import wrap
@@ -150,11 +151,13 @@ def test_a_worker_whose_gpu_is_full_says_so_and_tries_again(
     model = wrap(network(), fleet_data.space.num_classes)
     layout = layout_of(model)
     hardware = Hardware(torch.device("cpu"), "fp32")
-    runtime = LocalRuntime(model, layout, experiment(), hardware, fleet_data.space.num_classes)
-    states = SharedStates(layout, 2)
+    runtime = LocalRuntime(
+        model, Exchange.of(layout), experiment(), hardware, fleet_data.space.num_classes
+    )
+    states = SharedStates(layout, 3)
     states[0].values_F.copy_(read_state(model, layout).values_F)
     job = workers.WorkerJob(0, runtime, fleet_data.clients, states)
-    original, calls = workers._own_bench, []
+    original, calls = workers._own_runtime, []
 
     def crowded(job: workers.WorkerJob) -> LocalRuntime:
         calls.append(job.index)
@@ -162,11 +165,14 @@ def test_a_worker_whose_gpu_is_full_says_so_and_tries_again(
             raise_out_of_memory()
         return original(job)
 
-    monkeypatch.setattr(workers, "_own_bench", crowded)
+    monkeypatch.setattr(workers, "_own_runtime", crowded)
     monkeypatch.setattr(workers.signal, "signal", lambda *arguments: None)
     ours, theirs = multiprocessing.Pipe()
     for client in ("car-a", "car-b", "car-a"):
-        order = {"task": "train", "round": 1, "class_weights": [], "client": client}
+        order = {
+            "task": "train", "round": 1, "facts": {}, "unused": [], "common": True,
+            "client": client,
+        }  # fmt: skip
         ours.send_bytes(json.dumps(order).encode())
     threads, answers = torch.get_num_threads(), []
     serving = threading.Thread(target=workers.worker_main, args=(job, theirs))
@@ -177,6 +183,6 @@ def test_a_worker_whose_gpu_is_full_says_so_and_tries_again(
     ours.close()
     serving.join()
     torch.set_num_threads(threads)
-    assert answers[0]["failure"][:3] == ["car-a", "lost", "out-of-memory"]
-    assert [answer["update"]["client_id"] for answer in answers[1:]] == ["car-b", "car-a"]
+    assert answers[0]["failure"][:2] == ["lost", "out-of-memory"]
+    assert [answer["change"]["client_id"] for answer in answers[1:]] == ["car-b", "car-a"]
     assert calls == [0, 0]

@@ -38,12 +38,12 @@ def test_workers_give_the_model_of_one_process(
 def test_arrival_order_does_not_matter(
     cache: Path, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_order = InProcessEngine.train
+    in_order = InProcessEngine.ask
 
-    def backwards(self, cohort, broadcast, deadline_s):  # type: ignore[no-untyped-def]
-        return in_order(self, cohort[::-1], broadcast, deadline_s)
+    def backwards(self, task, asks, deadline_s):  # type: ignore[no-untyped-def]
+        return in_order(self, task, dict(reversed(asks.items())), deadline_s)
 
-    monkeypatch.setattr(InProcessEngine, "train", backwards)
+    monkeypatch.setattr(InProcessEngine, "ask", backwards)
     assert fleetseg.run(tiny_experiment(cache), out=tmp_path / "run").model_sha256 == reference
 
 
@@ -68,20 +68,20 @@ def test_clients_start_from_the_global_model(cache: Path, tmp_path: Path) -> Non
     experiment = tiny_experiment(cache)
     fleet_data = open_fleet_data(experiment)
     seen: list[str] = []
-    in_order = InProcessEngine.train
+    in_order = InProcessEngine.ask
 
-    def spy(self, cohort, broadcast, deadline_s):  # type: ignore[no-untyped-def]
-        seen.append(broadcast.state.digest())
-        return in_order(self, cohort, broadcast, deadline_s)
+    def spy(self, task, asks, deadline_s):  # type: ignore[no-untyped-def]
+        seen.append(next(iter(asks.values())).state.digest())
+        return in_order(self, task, asks, deadline_s)
 
     first = fleetseg.run(experiment, out=tmp_path / "first")
     start = experiment.model_copy(
         update={"model": experiment.model.model_copy(update={"start": str(first.folder)})}
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(InProcessEngine, "train", spy)
+        patch.setattr(InProcessEngine, "ask", spy)
         run_experiment(start, fleet_data, tmp_path / "second")
     parts = set_up(start, fleet_data, tmp_path / "third", None, rounds.Watcher())
     from fleetseg.federation.tensors import read_state
 
-    assert seen[0] == read_state(first.model(), parts.runtime.layout).digest()
+    assert seen[0] == read_state(first.model(), parts.runtime.exchange.model).digest()

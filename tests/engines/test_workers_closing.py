@@ -39,7 +39,7 @@ def engine(parts: RunSetup) -> Iterator[WorkersEngine]:
 
 
 def broadcast(parts: RunSetup, round_: int) -> Broadcast:
-    return Broadcast(round_, read_state(parts.runtime.model, parts.runtime.layout))
+    return Broadcast(round_, read_state(parts.runtime.model, parts.runtime.exchange.model))
 
 
 def test_a_round_after_a_closed_one_has_its_own_answers(
@@ -48,29 +48,29 @@ def test_a_round_after_a_closed_one_has_its_own_answers(
     everybody = sorted(parts.fleet_data.clients)
     first, second = broadcast(parts, 1), broadcast(parts, 2)
     for taken in (1, 3):
-        replies = engine.train(everybody, first, 0.0)
+        replies = engine.ask("train", dict.fromkeys(everybody, first))
         for _ in range(taken):
             assert isinstance(next(replies), Update)
         replies.close()  # type: ignore[attr-defined]
-        answers = list(engine.train(everybody[:2], second, 0.0))
+        answers = list(engine.ask("train", dict.fromkeys(everybody[:2], second)))
         assert sorted(a.client_id for a in answers) == everybody[:2]
         assert all(isinstance(a, Update) and a.round == 2 for a in answers)
 
 
 def test_scores_after_a_closed_round_are_scores(parts: RunSetup, engine: WorkersEngine) -> None:
     everybody = sorted(parts.fleet_data.clients)
-    replies = engine.train(everybody, broadcast(parts, 1), 0.0)
+    replies = engine.ask("train", dict.fromkeys(everybody, broadcast(parts, 1)))
     next(replies)
     replies.close()  # type: ignore[attr-defined]
-    scores = list(engine.evaluate(everybody, broadcast(parts, 1), 0.0))
+    scores = list(engine.ask("evaluate", dict.fromkeys(everybody, broadcast(parts, 1))))
     assert sorted(s.client_id for s in scores) == everybody
     assert all(isinstance(s, Evaluation) for s in scores)
 
 
 def test_a_round_that_never_began_may_be_closed(parts: RunSetup, engine: WorkersEngine) -> None:
     everybody, model = sorted(parts.fleet_data.clients), broadcast(parts, 1)
-    engine.train(everybody, model, 0.0).close()  # type: ignore[attr-defined]
-    scores = engine.evaluate(everybody[:1], model, 0.0)
+    engine.ask("train", dict.fromkeys(everybody, model)).close()  # type: ignore[attr-defined]
+    scores = engine.ask("evaluate", dict.fromkeys(everybody[:1], model))
     assert [s.client_id for s in scores] == everybody[:1]
 
 
@@ -78,13 +78,13 @@ def test_a_worker_that_dies_while_a_round_is_closed_is_replaced(
     parts: RunSetup, engine: WorkersEngine
 ) -> None:
     everybody = sorted(parts.fleet_data.clients)
-    replies = engine.train(everybody, broadcast(parts, 1), 0.0)
+    replies = engine.ask("train", dict.fromkeys(everybody, broadcast(parts, 1)))
     next(replies)
     pid = engine._workers[0].process.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     replies.close()  # type: ignore[attr-defined]
-    answers = list(engine.train(everybody, broadcast(parts, 2), 0.0))
+    answers = list(engine.ask("train", dict.fromkeys(everybody, broadcast(parts, 2))))
     assert sorted(a.client_id for a in answers) == everybody
     assert all(isinstance(a, Update) for a in answers)
 
@@ -97,13 +97,13 @@ def test_updates_after_a_closed_round_have_the_bits_of_one_process(
     serial = InProcessEngine(parts.fleet_data.clients, parts.runtime)
     expected = {
         r.client_id: r.change.digest()
-        for r in serial.train(everybody, model, 0.0)
+        for r in serial.ask("train", dict.fromkeys(everybody, model))
         if isinstance(r, Update)
     }
-    replies = engine.train(everybody, model, 0.0)
+    replies = engine.ask("train", dict.fromkeys(everybody, model))
     next(replies)
     replies.close()  # type: ignore[attr-defined]
-    for reply in engine.train(everybody, model, 0.0):
+    for reply in engine.ask("train", dict.fromkeys(everybody, model)):
         assert isinstance(reply, Update)
         assert reply.change.digest() == expected[reply.client_id]
 
@@ -120,3 +120,22 @@ def test_a_run_with_over_selection_goes_to_its_end(cache: Path, tmp_path: Path) 
         assert len(record["ok"]) == 2
         assert [(f["kind"], f["reason"]) for f in record["failures"]] == [("late", "surplus")] * 2
         assert record["quorum"]
+
+
+def test_clients_that_are_sent_different_models_train_from_their_own(
+    parts: RunSetup, engine: WorkersEngine
+) -> None:
+    """Of clusters and personal models: what most are sent is no one else's."""
+    common, own = broadcast(parts, 1), broadcast(parts, 1)
+    own.state.values_F.mul_(0.5)
+    asks = {name: common for name in sorted(parts.fleet_data.clients)}
+    asks[min(asks)] = own
+    asks[max(asks)] = broadcast(parts, 1)
+    asks[max(asks)].state.values_F.mul_(0.25)
+    serial = InProcessEngine(parts.fleet_data.clients, parts.runtime)
+    digests = []
+    for running in (serial, engine):
+        replies = running.ask("train", asks)
+        digests.append({r.client_id: r.change.digest() for r in replies if isinstance(r, Update)})
+    assert digests[0] == digests[1]
+    assert len(set(digests[0].values())) == len(asks)

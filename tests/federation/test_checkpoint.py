@@ -163,7 +163,7 @@ def test_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("fleetseg.federation.checkpoint.FORMAT_VERSION", 99)
     path = save(tmp_path, 1)
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="another version; got 99, expected 2"):
+    with pytest.raises(CheckpointError, match="another version; got 99, expected 3"):
         load_checkpoint(path, **IDS)
 
 

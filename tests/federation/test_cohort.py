@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,20 @@ from tests.experiments import tiny_experiment
 
 import fleetseg
 from fleetseg.clients import open_fleet_data
+from fleetseg.config import FederationConfig
 from fleetseg.errors import ConfigError
-from fleetseg.federation.cohort import SAMPLERS, choose, longest_first, size_of
+from fleetseg.federation.cohort import SAMPLERS, sample_cohort, size_of
 from fleetseg.federation.messages import Enrolment
 from fleetseg.runs import baselines
+
+
+def choose(
+    fleet: Mapping[str, Enrolment], cohort: float, *, seed: int, round_: int, **how: Any
+) -> tuple[str, ...]:
+    """Say who is asked, in order of their names."""
+    settings = FederationConfig(cohort=cohort, **how)
+    return tuple(sorted(sample_cohort(fleet, settings, seed=seed, round_=round_).asked))
+
 
 FLEET = {f"car-{i:02d}": Enrolment(f"car-{i:02d}", 1 + i, 9, (9,)) for i in range(20)}
 
@@ -40,7 +51,10 @@ def test_size(cohort: float, count: int) -> None:
      (7, 1.0 + 1e-12, 7)],
 )  # fmt: skip
 def test_more_are_asked_than_are_wanted(cohort: float, over: float, count: int) -> None:
-    chosen = choose(FLEET, cohort, seed=1, round_=1, over=over)
+    settings = FederationConfig(cohort=cohort, over_selection=over)
+    drawn = sample_cohort(FLEET, settings, seed=1, round_=1)
+    assert drawn.target == size_of(cohort, 20)
+    chosen = drawn.asked
     assert len(chosen) == len(set(chosen)) == count
     assert set(chosen) <= set(FLEET)
 
@@ -50,7 +64,7 @@ def test_a_cohort_is_never_more_than_there_are(cohort: float, over: float, avail
     fleet = {f"car-{k}": Enrolment(f"car-{k}", 1, 1, (1,)) for k in range(available)}
     wanted = size_of(cohort, available)
     assert min(1, available) <= wanted <= available
-    assert wanted <= len(choose(fleet, cohort, seed=0, round_=1, over=over)) <= available
+    assert wanted <= len(choose(fleet, cohort, seed=0, round_=1, over_selection=over)) <= available
 
 
 def test_an_empty_fleet() -> None:
@@ -104,8 +118,9 @@ def test_global_generators_are_untouched() -> None:
 
 def test_the_largest_goes_first_and_names_break_ties() -> None:
     enrolled = {c: Enrolment(c, n, n, (n,)) for c, n in {"a": 3, "b": 9, "c": 9, "d": 1}.items()}
-    assert longest_first(["a", "c", "d", "b"], enrolled) == ("b", "c", "a", "d")
-    assert longest_first(["d", "a"], enrolled) == ("a", "d")
+    drawn = sample_cohort(enrolled, FederationConfig(), seed=0, round_=1)
+    assert drawn.asked == ("b", "c", "a", "d")
+    assert drawn.target == 4
 
 
 # A sampler is one function and one dict line

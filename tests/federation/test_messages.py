@@ -154,10 +154,16 @@ def test_update_round_trip_to_the_bit(honest: Honest, layout: Layout) -> None:
 
 
 def test_broadcast_round_trip_to_the_bit(base: ModelState, layout: Layout) -> None:
-    weights = tuple(1 / math.log(1.1 + k / 19) for k in range(19))
-    back = decode_broadcast(encode_broadcast(Broadcast(7, base, weights), layout), layout)
+    facts = {
+        "weights": np.array([1 / math.log(1.1 + k / 19) for k in range(19)], np.float32),
+        "styles": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
+    }
+    back = decode_broadcast(encode_broadcast(Broadcast(7, base, facts), layout), layout)
     assert back.round == 7
-    assert back.class_weights_C == weights
+    assert back.facts.keys() == facts.keys()
+    for name, fact in facts.items():
+        assert np.array_equal(back.facts[name], fact)
+        assert back.facts[name].dtype == np.float32
     assert back.state.digest() == base.digest()
 
 
@@ -182,12 +188,13 @@ def test_message_size_depends_on_the_layout_only(
     loss: float,
     weights: list[float],
 ) -> None:
-    down, up = message_bytes(layout, base)
+    down, up = message_bytes(layout)
     update = replace(honest("car-0"), client_id=name, num_pixels=count, round=count, loss=loss)
     data = encode_update(update, layout)
     assert len(data) == up
     assert decode_update(data, layout).client_id == name
-    assert len(encode_broadcast(Broadcast(count, base, tuple(weights)), layout)) == down
+    facts = {"weights": np.array(weights, np.float32)}
+    assert len(encode_broadcast(Broadcast(count, base, facts), layout)) == down
     assert up > 4 * layout.num_floats + 8 * layout.num_counters
 
 
@@ -310,15 +317,14 @@ def test_headers_of_others(honest: Honest, layout: Layout, base: ModelState) -> 
 
 def test_meta_fields_must_be_exactly_those_of_an_update(honest: Honest, layout: Layout) -> None:
     update = honest("car-0")
-    # The size of a message is the receiver's to note.
-    meta = {n: v for n, v in vars(update).items() if n not in ("change", "wire_bytes")}
+    meta = {n: v for n, v in vars(update).items() if n != "change"}
     tensors = layout.views(update.change)
     assert decode_update(make_message(layout, tensors, meta=meta), layout).loss == 0.5
     wrong: list[dict[str, Any]] = [
         {},
         {**meta, "change": {}},
         {**meta, "extra": 1},
-        {**meta, "wire_bytes": 1},
+        {**meta, "more_bytes": 1},
         {k: v for k, v in meta.items() if k != "loss"},
         {**meta, "client_id": 5},
         {**meta, "client_id": ["car-0"]},
@@ -330,13 +336,13 @@ def test_meta_fields_must_be_exactly_those_of_an_update(honest: Honest, layout: 
         assert caught.value.reason == "malformed"
 
 
-@pytest.mark.parametrize("bad", ["x", None, [1.0], math.nan, math.inf, True, {"a": 1}])
-def test_class_weights_of_a_broadcast_must_be_numbers(
+@pytest.mark.parametrize("bad", ["x", None, [1.0], math.nan, math.inf, {"a": 1}])
+def test_facts_of_a_broadcast_must_be_numbers(
     layout: Layout, base: ModelState, bad: object
 ) -> None:
-    meta = {"round": 1, "class_weights": [1.0, bad]}
+    meta = {"round": 1, "facts": {"weights": [1.0, bad]}}
     data = make_message(layout, layout.views(base), kind="broadcast", meta=meta)
-    with pytest.raises(UpdateRejected, match="class weights") as caught:
+    with pytest.raises(UpdateRejected, match="a fact is n") as caught:
         decode_broadcast(data, layout)
     assert caught.value.reason == "malformed"
 
@@ -347,7 +353,7 @@ def test_bad_tensors_are_refused_where_they_are_decoded(
     spoil: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
     reason: str,
 ) -> None:
-    tensors, meta = spoil(layout.views(honest("car-9").change)), {"round": 1, "class_weights": []}
+    tensors, meta = spoil(layout.views(honest("car-9").change)), {"round": 1, "facts": {}}
     update = make_message(layout, tensors, meta=update_meta(honest("car-9")))
     with pytest.raises(UpdateRejected) as caught:
         decode_update(update, layout)

@@ -10,13 +10,22 @@ import pytest
 import torch
 from torch import nn
 
-from fleetseg.config import EvaluationConfig, Experiment, FederationConfig, StopConfig
+from fleetseg.config import (
+    EvaluationConfig,
+    Experiment,
+    FederationConfig,
+    StopConfig,
+    TrainingConfig,
+)
 from fleetseg.errors import QuorumLost
 from fleetseg.federation.checkpoint import ServerState
-from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.engine import Meter, Received
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
 from fleetseg.federation.rounds import Plan, Record, Watcher, run
+from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState, layout_of
 
+DOWN, UP = 1000, 600  # bytes of a broadcast, of an update
 LAYOUT = layout_of(nn.Linear(3, 1, bias=False))
 NO_COUNTERS = torch.empty(0, dtype=torch.int64)
 Reply = Update | Failure
@@ -37,6 +46,9 @@ class Fleet:
     scripts: Mapping[str, Script] = field(default_factory=dict)
     abstains: frozenset[str] = frozenset()
     seen: list[tuple[int, tuple[str, ...], list[float], float]] = field(default_factory=list)
+    asks: list[Mapping[str, Broadcast]] = field(default_factory=list)
+    round_s: float = 0.0  # by the clock of its meter
+    _sent: Meter = field(default_factory=Meter)
 
     def available(self) -> Mapping[str, Enrolment]:
         return {
@@ -44,22 +56,28 @@ class Fleet:
             for c, (_, n) in self.deltas.items()
         }
 
-    def train(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Reply]:
-        values = broadcast.state.values_F.tolist()
-        self.seen.append((broadcast.round, tuple(cohort), values, deadline_s))
-        for client in cohort:
+    def ask(
+        self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
+    ) -> Iterator[Received]:
+        assert task == "train"
+        self.asks.append(asks)
+        first = next(iter(asks.values()))
+        self.seen.append((first.round, tuple(asks), first.state.values_F.tolist(), deadline_s))
+        self._count(len(asks) * DOWN, 0, self.round_s)
+        for client, broadcast in asks.items():
             delta, images = self.deltas[client]
-            if client in self.scripts:
-                yield from self.scripts[client](client, broadcast)
-            else:
-                yield update(client, broadcast.round, delta, images)
+            script = self.scripts.get(client)
+            honest = [update(client, broadcast.round, delta, images)]
+            for reply in script(client, broadcast) if script else honest:
+                self._count(0, UP * isinstance(reply, Update))
+                yield reply
 
-    def evaluate(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Evaluation | Failure]:
-        yield from ()
+    def meter(self) -> Meter:
+        return self._sent
+
+    def _count(self, down: int, up: int, seconds: float = 0.0) -> None:
+        sent = self._sent
+        self._sent = Meter(sent.bytes_down + down, sent.bytes_up + up, sent.seconds + seconds)
 
 
 @dataclass
@@ -80,11 +98,9 @@ def start(momentum: bool = False, failed_rounds: int = 0) -> ServerState:
     return ServerState(0, model, {"momentum": torch.zeros(3)} if momentum else {}, failed_rounds)
 
 
-def plan(score: Any = None, clock: Any = None, **sections: Any) -> Plan:
+def plan(score: Any = None, **sections: Any) -> Plan:
     federation = FederationConfig(**sections.pop("federation", {}))
-    experiment = Experiment(federation=federation, **sections)
-    extra = {} if clock is None else {"clock": clock}
-    return Plan(experiment, LAYOUT, score, message_bytes=(1000, 600), **extra)
+    return Plan(Experiment(federation=federation, **sections), Exchange.of(LAYOUT), score)
 
 
 def go(fleet: Fleet, plan_: Plan, state: ServerState | None = None) -> tuple[str, MemoryLog]:
@@ -169,9 +185,7 @@ def test_the_record_of_a_round() -> None:
     assert record["quorum"] is True
     assert record["loss"] == 0.5
     assert (record["steps"], record["critical_path_steps"], record["images_seen"]) == (4, 2, 3)
-    # Down to all that were asked; up from those that came, in time or late.
-    assert record["bytes_down"] == 5 * 1000
-    assert record["bytes_up"] == 3 * 600
+    assert (record["bytes_down"], record["bytes_up"]) == (5 * DOWN, 2 * UP)
     assert "miou" not in record
 
 
@@ -182,7 +196,7 @@ def test_refused_updates_are_counted_with_their_bytes() -> None:
     _, log = go(Fleet(FOUR, {"c": bad}), plan(federation={"rounds": 1}))
     (record,) = log.records
     assert record["ok"] == ["a", "b", "d"]
-    assert record["bytes_up"] == 4 * 600
+    assert record["bytes_up"] == 4 * UP
     (failure,) = record["failures"]
     assert (failure["client"], failure["kind"], failure["reason"]) == ("c", "refused", "non-finite")
     assert "weight" in failure["detail"]
@@ -314,7 +328,7 @@ def test_cohorts_differ_by_round_and_not_by_order_of_the_fleet() -> None:
 def test_evaluation_cadence(every: int, scored: list[int]) -> None:
     models: list[float] = []
 
-    def score(state: ModelState, scored_before: Collection[str]) -> Record:
+    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Record:
         models.append(state.values_F[0].item())
         return {"miou": 0.1, "classes": 11}
 
@@ -329,7 +343,7 @@ def test_evaluation_cadence(every: int, scored: list[int]) -> None:
 
 
 def test_stops_at_the_target() -> None:
-    def score(state: ModelState, scored_before: Collection[str]) -> Record:
+    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Record:
         return {"miou": state.values_F[0].item() / 10}
 
     reason, log = go(
@@ -341,7 +355,7 @@ def test_stops_at_the_target() -> None:
 
 
 def test_stops_on_a_plateau() -> None:
-    def score(state: ModelState, scored_before: Collection[str]) -> Record:
+    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Record:
         return {"miou": min(state.values_F[0].item(), 3) / 10}
 
     reason, log = go(
@@ -357,7 +371,7 @@ def test_a_round_is_committed_before_it_is_scored() -> None:
     fleet, settings = Fleet({"a": ([1, 2, 3], 1)}), {"federation": {"rounds": 3}}
     log = MemoryLog()
 
-    def broken(state: ModelState, scored_before: Collection[str]) -> Record:
+    def broken(state: ModelState, round_: int, scored_before: Collection[str]) -> Record:
         raise OSError("a test frame cannot be read")
 
     with pytest.raises(OSError, match="test frame"):
@@ -365,12 +379,18 @@ def test_a_round_is_committed_before_it_is_scored() -> None:
     assert [s.round for s in log.states] == [1]
     assert "scores" not in log.records[0]
 
-    run(plan(lambda s, before: {"miou": 0.5}, **settings), fleet, log.states[0], log, Watcher())
+    run(
+        plan(lambda s, round_, before: {"miou": 0.5}, **settings),
+        fleet,
+        log.states[0],
+        log,
+        Watcher(),
+    )
     assert [r["round"] for r in log.records if r["miou"] == 0.5] == [1, 2, 3]
 
 
 def test_nobody_gives_scores_and_the_run_goes_on() -> None:
-    def score(state: ModelState, scored_before: Collection[str]) -> Record:
+    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Record:
         return {"unscored": "no scores from a: no-answer"}
 
     _, log = go(Fleet({"a": ([1, 2, 3], 1)}), plan(score, federation={"rounds": 2}))
@@ -381,7 +401,7 @@ def test_nobody_gives_scores_and_the_run_goes_on() -> None:
 def test_later_scores_know_who_was_scored_before() -> None:
     before: list[Collection[str]] = []
 
-    def score(state: ModelState, scored_before: Collection[str]) -> Record:
+    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Record:
         before.append(sorted(scored_before))
         return {"miou": 0.5, "scored_on": ["a", "b"][: len(before)], "missing": []}
 
@@ -396,16 +416,9 @@ def test_stops_at_the_megabytes() -> None:
     assert len(log.records) == 3
 
 
-def test_stops_at_the_minutes_of_the_given_clock() -> None:
-    now_s = [0.0]
-
-    def clock() -> float:
-        now_s[0] += 12.5
-        return now_s[0]
-
-    reason, log = go(
-        Fleet(TWO), plan(clock=clock, federation={"rounds": 20}, stop=StopConfig(minutes=1))
-    )
+def test_stops_at_the_minutes_of_the_engine_s_clock() -> None:
+    fleet = Fleet(TWO, round_s=12.5)
+    reason, log = go(fleet, plan(federation={"rounds": 20}, stop=StopConfig(minutes=1)))
     assert reason == "time"
     assert [r["seconds"] for r in log.records] == [12.5] * 5
 
@@ -453,11 +466,11 @@ class Closing(Fleet):
 
     answered: list[list[str]] = field(default_factory=list)
 
-    def train(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Reply]:
+    def ask(
+        self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
+    ) -> Iterator[Received]:
         self.answered.append([])
-        for reply in super().train(cohort, broadcast, deadline_s):
+        for reply in super().ask(task, asks, deadline_s):
             self.answered[-1].append(reply.client_id)
             yield reply
 
@@ -519,10 +532,43 @@ def test_over_selection_of_one_is_none() -> None:
     assert all(r["failures"] == [] for r in log.records)
 
 
-def test_bytes_are_those_that_were_counted_where_they_are() -> None:
-    counted = iter([(100, 10), (107, 13), (107, 13), (207, 20)])
-    metered = replace(
-        plan(federation={"rounds": 2}), traffic=lambda: next(counted)
-    )  # before and after each round
-    _, log = go(Fleet(TWO), metered)
-    assert [(r["bytes_down"], r["bytes_up"]) for r in log.records] == [(7, 3), (100, 7)]
+# What a client is told of its own updates
+
+
+def test_a_client_is_told_which_of_its_updates_did_not_count() -> None:
+    def odd(client: str, broadcast: Broadcast) -> list[Reply]:
+        return [] if broadcast.round % 2 else [update(client, broadcast.round, [1, 2, 3], 1)]
+
+    fleet = Fleet(TWO, {"a": odd})
+    go(fleet, plan(federation={"rounds": 4}))
+    assert [asks["a"].unused for asks in fleet.asks] == [(), (1,), (), (3,)]
+    assert [asks["b"].unused for asks in fleet.asks] == [()] * 4
+    # Who is told nothing special is sent the same message.
+    assert fleet.asks[0]["a"] is fleet.asks[0]["b"]
+
+
+def test_nobody_s_update_counts_in_a_round_without_a_quorum() -> None:
+    fleet = Fleet(FOUR, {"b": lost, "c": lost, "d": lost})
+    go(fleet, plan(federation={"rounds": 2}))
+    assert [asks["a"].unused for asks in fleet.asks] == [(), (1,)]
+
+
+# What the server makes of the fleet before the first round
+
+
+def test_facts_are_made_once_and_stay_whoever_is_there() -> None:
+    facts = TrainingConfig(class_weights="fleet")
+    settings = {"federation": {"rounds": 2}, "training": facts}
+    fleet = Fleet(TWO)
+    _, log = go(fleet, plan(**settings))
+    assert list(log.states[0].facts) == ["class_weights"]
+    smaller = Fleet({"a": TWO["a"]})
+    _, later = go(smaller, plan(**settings), log.states[0])
+    assert smaller.asks[0]["a"].facts is log.states[0].facts
+    assert later.states[-1].facts is log.states[0].facts
+
+
+def test_facts_that_nothing_takes_are_not_made() -> None:
+    fleet = Fleet(TWO)
+    _, log = go(fleet, plan(federation={"rounds": 1}))
+    assert log.states[0].facts == fleet.asks[0]["a"].facts == {}

@@ -155,10 +155,10 @@ def test_rounding_never_leaves_a_negative_variance() -> None:
         values_F[entry.start] = float(var)
         delta = np.zeros(layout.num_floats, np.float32)
         delta[entry.start] = -var
-        mean = FixedPointMean(layout.num_floats, total_weight=3)
-        for _ in range(3):
-            mean.add(delta, 1)
-        mean_delta_F = mean.take_mean()
+        mean = FixedPointMean(layout.num_floats, dict.fromkeys("abc", 1))
+        for client in "abc":
+            mean.add(client, delta)
+        mean_delta_F = mean.finish()
         smallest = min(smallest, float(var + mean_delta_F[entry.start]))
         model = ModelState(values_F, torch.zeros(1, dtype=torch.int64))
         new, _ = server_step(

@@ -16,16 +16,12 @@ from fleetseg.config import DataConfig, Experiment, ModelConfig, PartitionConfig
 from fleetseg.data.labels import LABEL_SPACES, label_space
 from fleetseg.errors import UpdateRejected
 from fleetseg.experiment_file import make_experiment_from_text
-from fleetseg.federation.messages import Enrolment, Evaluation, Failure
+from fleetseg.federation.messages import Enrolment
 from fleetseg.fleet.protocol import (
     experiment_for_vehicles,
     labels_digest,
     read_enrolments,
-    read_evaluation,
-    read_failure,
     write_enrolments,
-    write_evaluation,
-    write_failure,
 )
 
 json_values: st.SearchStrategy[Any] = st.recursive(
@@ -33,50 +29,13 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner),
     max_leaves=8,
 )
-FIELDS = ("client_id", "num_images", "num_pixels", "histogram_C", "abstains", "num_test_pixels")
+COUNTS = ("num_images", "num_pixels", "histogram_C", "num_test_pixels")
+FIELDS = ("client_id", *COUNTS, "abstains", "facts")
 CAR = Enrolment("car-1", 4, 10, (7, 3), "", 5)
 
 
 def arrived(value: Any) -> Any:
     return json.loads(json.dumps(value))
-
-
-# Failures
-
-
-def test_failures_arrive_as_they_were_written() -> None:
-    told = arrived(write_failure("abstained", "data", "no labels"))
-    assert read_failure("car-1", told) == Failure("car-1", "abstained", "data", "no labels")
-    assert read_failure("car-1", {"update": 3}) is None
-
-
-def test_long_texts_are_cut() -> None:
-    assert len(write_failure("lost", "x", "y" * 10_000)["failure"][2]) == 500
-    read = read_failure("car-1", {"failure": ["lost", "r" * 999, "d" * 9999]})
-    assert read is not None
-    assert (len(read.reason), len(read.detail)) == (40, 500)
-
-
-@given(json_values)
-def test_any_failure_becomes_one_of_four_kinds_in_short_words(told: Any) -> None:
-    read = read_failure("car-1", {"failure": told})
-    if told is None:
-        assert read is None
-        return
-    assert read is not None
-    assert read.client_id == "car-1"
-    assert read.kind in ("late", "refused", "lost", "abstained")
-    assert isinstance(read.reason, str)
-    assert isinstance(read.detail, str)
-    assert len(read.reason) <= 40
-    assert len(read.detail) <= 500
-
-
-@given(st.tuples(st.sampled_from(["late", "lost"]), json_values, json_values).map(list))
-def test_a_failure_s_texts_may_be_anything(told: list[Any]) -> None:
-    read = read_failure("car-1", {"failure": told})
-    assert read is not None
-    assert read.kind == told[0]
 
 
 # Enrolments
@@ -157,70 +116,6 @@ def test_one_name_twice_is_refused() -> None:
         read_enrolments(write_enrolments({"a": CAR, "b": replace(CAR, num_images=9)}), 2)
 
 
-# Evaluations
-
-
-def test_evaluations_arrive_as_they_were_written() -> None:
-    confs = {"rain": np.array([[5, 1], [0, 2**40]]), "": np.zeros((2, 2), np.int64)}
-    read = read_evaluation("car-1", arrived(write_evaluation(Evaluation(7, "x", confs))), 2)
-    assert (read.round, read.client_id) == (7, "car-1")  # whoever sent it, not who it says
-    assert read.conf_by_domain.keys() == confs.keys()
-    for domain, conf_CC in confs.items():
-        assert read.conf_by_domain[domain].dtype == np.int64
-        assert np.array_equal(read.conf_by_domain[domain], conf_CC)
-
-
-rows = st.lists(st.lists(st.integers(-1, 2**63) | json_values, max_size=3), max_size=3)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.dictionaries(st.text(max_size=4), rows | json_values, max_size=3) | json_values,
-    st.integers() | json_values,
-)
-@example({"rain": [[1, 2**62], [0, 0]]}, 1)
-@example({"rain": [[True, 1], [0, 0]]}, 1)
-@example({"rain": [[1.0, 1], [0, 0]]}, 1)
-@example({"rain": [[1, 1], [0]]}, 1)
-@example({"rain": [[1, 1], [0, 0]]}, True)
-def test_an_evaluation_that_is_read_is_one(confs: Any, round_: Any) -> None:
-    with contextlib.suppress(UpdateRejected):
-        read = read_evaluation("car-1", {"confs": confs, "round": round_}, 2)
-        assert type(read.round) is int
-        for conf_CC in read.conf_by_domain.values():
-            assert conf_CC.shape == (2, 2)
-            assert conf_CC.dtype == np.int64
-            assert conf_CC.min() >= 0
-
-
-@pytest.mark.parametrize(
-    "conf",
-    [
-        [[1, 2**62], [0, 0]],
-        [[True, 1], [0, 0]],
-        [[1.0, 1], [0, 0]],
-        [[1, 1], [0]],
-        [[1, 1]],
-        [[-1, 1], [0, 0]],
-        [],
-        None,
-        "conf",
-    ],
-    ids=repr,
-)
-def test_what_is_no_matrix_of_counts(conf: Any) -> None:
-    with pytest.raises(UpdateRejected) as caught:
-        read_evaluation("car-1", {"confs": {"rain": conf}, "round": 1}, 2)
-    assert caught.value.reason == "shape"
-
-
-@pytest.mark.parametrize("header", [{}, {"confs": {}}, {"confs": [], "round": 1}], ids=repr)
-def test_what_is_no_evaluation(header: dict[str, Any]) -> None:
-    with pytest.raises(UpdateRejected) as caught:
-        read_evaluation("car-1", header, 2)
-    assert caught.value.reason == "malformed"
-
-
 # What vehicles are told
 
 
@@ -274,16 +169,27 @@ def test_the_digest_of_labels_sees_names_order_and_what_is_critical() -> None:
 # Texts that are shown to the operator
 
 
-@pytest.mark.parametrize("text", ["\ud800", "\x1b[31m", "a\nb", "\x00"], ids=ascii)
-def test_a_failure_s_texts_can_be_printed(text: str) -> None:
-    read = read_failure("car-1", {"failure": ["lost", text, text]})
-    assert read is not None
-    assert read.reason.isprintable()
-    assert read.detail.isprintable()
-
-
 @pytest.mark.parametrize("text", ["\ud800", "\x1b[31m", "a\nb"], ids=ascii)
 def test_names_that_cannot_be_printed_are_refused(text: str) -> None:
     for changed in (replace(CAR, client_id=f"car-1/{text}"), replace(CAR, abstains=text)):
         with pytest.raises(UpdateRejected):
             read_enrolments(write_enrolments({"a": changed}), 2)
+
+
+# Facts and labels
+
+
+def test_facts_arrive_with_the_enrolment() -> None:
+    style = np.array([[0.25, 1e-3], [-7.0, 3.0]], np.float32)
+    told = arrived(write_enrolments({"car-1": replace(CAR, facts={"style": style})}))
+    assert np.array_equal(read_enrolments(told, 2)["car-1"].facts["style"], style)
+    for bad in ({"style": ["x"]}, {"style": [[1], [2, 3]]}, [1.0], {"style": [0.0] * 70_000}):
+        with pytest.raises(UpdateRejected):
+            read_enrolments([{**told[0], "facts": bad}], 2)
+
+
+def test_who_has_no_labels_takes_part_where_none_are_needed() -> None:
+    told = write_enrolments({"a": replace(CAR, num_pixels=0, histogram_C=(0, 0))})
+    with pytest.raises(UpdateRejected, match="without a labelled image"):
+        read_enrolments(told, 2)
+    assert read_enrolments(told, 2, needs_labels=False)["car-1"].num_pixels == 0

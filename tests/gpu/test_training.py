@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from fleetseg import rng
 from fleetseg.config import TrainingConfig
 from fleetseg.learning.hardware import Hardware, resolve
+from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.local import (
     LocalResult,
-    RoundContext,
     read_moments,
     restore_moments,
     train_locally,
@@ -59,11 +59,13 @@ def train(
     return train_locally(
         model,
         pairs(),
-        TrainingConfig(**settings),
-        context=RoundContext(0, round_, 9, "car"),
-        size_hw=SIZE_HW,
-        hardware=hardware,
-        optimiser_state=kept,
+        LocalInputs(
+            RoundContext(0, round_, 9, "car"),
+            TrainingConfig(**settings),
+            SIZE_HW,
+            hardware,
+            optimiser_state=kept,
+        ),
     )
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from fleetseg.config import TrainingConfig
 from fleetseg.learning.hardware import Hardware
+from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.local import (
-    RoundContext,
     batches,
     num_steps,
     read_moments,
@@ -47,7 +47,7 @@ def network() -> nn.Module:
 
 def weights_after(training: TrainingConfig, context: RoundContext, count: int = 5) -> torch.Tensor:
     model = network()
-    train_locally(model, pairs(count), training, context=context, size_hw=SIZE_HW, hardware=CPU)
+    train_locally(model, pairs(count), LocalInputs(context, training, SIZE_HW, CPU))
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
@@ -121,9 +121,7 @@ def test_one_step_is_the_optimiser_s() -> None:
     data = pairs(3)
     model, twin = (wrap(nn.Conv2d(3, 3, 1, bias=False), 3) for _ in range(2))
     twin.load_state_dict(model.state_dict())
-    train_locally(
-        model, data, training, context=RoundContext(0, 1, 1, "c"), size_hw=SIZE_HW, hardware=CPU
-    )
+    train_locally(model, data, LocalInputs(RoundContext(0, 1, 1, "c"), training, SIZE_HW, CPU))
     images = torch.stack([torch.from_numpy(i).permute(2, 0, 1).float() / 255 for i, _ in data])
     labels = torch.stack([torch.from_numpy(lab).long() for _, lab in data])
     twin.train()
@@ -150,10 +148,7 @@ def test_all_ignored_takes_no_step() -> None:
     result = train_locally(
         model,
         pairs(4, label=255),
-        TrainingConfig(batch_size=2),
-        context=RoundContext(0, 1, 1, "c"),
-        size_hw=SIZE_HW,
-        hardware=CPU,
+        LocalInputs(RoundContext(0, 1, 1, "c"), TrainingConfig(batch_size=2), SIZE_HW, CPU),
     )
     assert (result.num_steps, result.images_seen, result.loss) == (0, 4, 0.0)
     assert torch.equal(before, torch.cat([p.detach().flatten() for p in model.parameters()]))
@@ -163,10 +158,7 @@ def test_one_image_trains_with_batch_norm() -> None:
     result = train_locally(
         network(),
         pairs(1),
-        TrainingConfig(batch_size=4),
-        context=RoundContext(0, 1, 1, "c"),
-        size_hw=SIZE_HW,
-        hardware=CPU,
+        LocalInputs(RoundContext(0, 1, 1, "c"), TrainingConfig(batch_size=4), SIZE_HW, CPU),
     )
     assert result.num_steps == 1
     assert np.isfinite(result.loss)
@@ -205,12 +197,7 @@ def test_fixed_norms_keep_their_statistics_and_use_them() -> None:
         (free, TrainingConfig(batch_size=8, **PLAIN), 3),
     ):
         train_locally(
-            model,
-            pairs(5),
-            training,
-            context=RoundContext(0, round_, 4, "c"),
-            size_hw=SIZE_HW,
-            hardware=CPU,
+            model, pairs(5), LocalInputs(RoundContext(0, round_, 4, "c"), training, SIZE_HW, CPU)
         )
     norm = "net.1.running_mean"
     start = network().state_dict()[norm]
@@ -221,9 +208,7 @@ def test_fixed_norms_keep_their_statistics_and_use_them() -> None:
     assert not torch.equal(gain, torch.ones_like(gain))
     assert not torch.equal(bias, torch.zeros_like(bias))
     # The same model in an early round again: the statistics move.
-    train_locally(
-        late, pairs(5), fixed, context=RoundContext(0, 1, 4, "c"), size_hw=SIZE_HW, hardware=CPU
-    )
+    train_locally(late, pairs(5), LocalInputs(RoundContext(0, 1, 4, "c"), fixed, SIZE_HW, CPU))
     assert not torch.equal(late.state_dict()[norm], start)
 
 
@@ -236,9 +221,7 @@ def test_a_step_with_fixed_norms_is_the_step_of_test_time() -> None:
     model.net[1].running_mean.fill_(0.3)
     model.net[1].running_var.fill_(0.2)
     twin.load_state_dict(model.state_dict())
-    train_locally(
-        model, data, training, context=RoundContext(0, 1, 1, "c"), size_hw=SIZE_HW, hardware=CPU
-    )
+    train_locally(model, data, LocalInputs(RoundContext(0, 1, 1, "c"), training, SIZE_HW, CPU))
     images = torch.stack([torch.from_numpy(i).permute(2, 0, 1).float() / 255 for i, _ in data])
     labels = torch.stack([torch.from_numpy(lab).long() for _, lab in data])
     twin.eval()

@@ -80,7 +80,8 @@ def test_training_in_bf16_stays_finite() -> None:
     from fleetseg.config import TrainingConfig
     from fleetseg.data.synthetic.source import paint
     from fleetseg.learning.hardware import Hardware, threads
-    from fleetseg.learning.local import RoundContext, train_locally
+    from fleetseg.learning.inputs import LocalInputs, RoundContext
+    from fleetseg.learning.local import train_locally
     from fleetseg.models.build import build_model
 
     pairs = [paint(0, "train", "amber", "day", frame) for frame in range(12)]
@@ -89,9 +90,11 @@ def test_training_in_bf16_stays_finite() -> None:
         train_locally(
             model,
             pairs,
-            TrainingConfig(batch_size=8, scale=(1.0, 1.0), flip=False, colour_jitter=0.0),
-            context=RoundContext(0, 1, 2, "car"),
-            size_hw=(192, 256),
-            hardware=Hardware(torch.device("cpu"), "bf16"),
+            LocalInputs(
+                RoundContext(0, 1, 2, "car"),
+                TrainingConfig(batch_size=8, scale=(1.0, 1.0), flip=False, colour_jitter=0.0),
+                (192, 256),
+                Hardware(torch.device("cpu"), "bf16"),
+            ),
         )
     assert max(float(v.abs().max()) for v in model.state_dict().values()) < 1e3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,10 @@ from torch import nn
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.sample import ScoredPairs
-from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.client import Client, LocalRuntime
+from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure
+from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState, layout_of, read_state
 from fleetseg.learning.hardware import Hardware
 from fleetseg.models.build import wrap
@@ -37,20 +38,19 @@ class Engine:
     def available(self) -> Mapping[str, Enrolment]:
         return {c: Enrolment(c, 1, 8, (4, 4), "", n) for c, n in self.test_pixels.items()}
 
-    def train(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Any]:
-        raise AssertionError
-
-    def evaluate(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Evaluation | Failure]:
-        for name in cohort:
+    def ask(
+        self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
+    ) -> Iterator[Received]:
+        assert task == "evaluate"
+        for name, broadcast in asks.items():
             conf_CC = self.confs.get(name)
             if conf_CC is None:
                 yield Failure(name, "lost", "no-answer")
             else:
                 yield Evaluation(broadcast.round, name, {"rain": conf_CC})
+
+    def meter(self) -> Meter:
+        return Meter()
 
 
 def scorer(
@@ -58,7 +58,9 @@ def scorer(
 ) -> tuple[Scorer, ModelState]:
     model = wrap(nn.Conv2d(3, 2, 1), 2)
     layout = layout_of(model)
-    runtime = LocalRuntime(model, layout, Experiment(), Hardware(torch.device("cpu"), "fp32"), 2)
+    runtime = LocalRuntime(
+        model, Exchange.of(layout), Experiment(), Hardware(torch.device("cpu"), "fp32"), 2
+    )
     known = FleetData(SPACE, clients or {}, **{"evaluation": (), "manifest": None, **fleet_data})
     return Scorer(known, runtime, engine), read_state(model, layout)
 
@@ -66,24 +68,24 @@ def scorer(
 def test_a_client_that_is_missing_is_told() -> None:
     engine = Engine({"a": EASY, "b": HARD}, {"a": 8, "b": 8})
     whole, state = scorer(engine, holds_out=True)
-    scores = whole.score(state)
+    scores = whole.score(state, 1)
     assert (scores["scored_on"], scores["missing"]) == (["a", "b"], [])
     assert scores["miou"] < 0.8
 
     part, _ = scorer(Engine({"a": EASY}, {"a": 8, "b": 8}), holds_out=True)
-    scores = part.score(state)
+    scores = part.score(state, 1)
     assert scores["miou"] == 1.0
     assert (scores["scored_on"], scores["missing"]) == (["a"], ["b"])
 
 
 def test_a_client_that_has_left_is_missing_too() -> None:
     gone, state = scorer(Engine({"a": EASY}, {"a": 8}), holds_out=True)
-    assert gone.score(state, scored_before={"a", "b"})["missing"] == ["b"]
+    assert gone.score(state, 1, scored_before={"a", "b"})["missing"] == ["b"]
 
 
 def test_nobody_answers() -> None:
     silent, state = scorer(Engine({}, {"a": 8, "b": 8}), holds_out=True)
-    assert silent.score(state) == {
+    assert silent.score(state, 1) == {
         "unscored": "no scores from a: no-answer; no scores from b: no-answer"
     }
 
@@ -91,14 +93,14 @@ def test_nobody_answers() -> None:
 def test_a_client_without_test_frames_is_not_asked_and_not_missing() -> None:
     engine = Engine({"a": EASY, "b": HARD}, {"a": 8, "b": 0})
     some, state = scorer(engine, holds_out=True)
-    scores = some.score(state)
+    scores = some.score(state, 1)
     assert (scores["scored_on"], scores["missing"]) == (["a"], [])
 
 
 @pytest.mark.parametrize(("holds_out", "frames"), [(True, "held-out"), (False, "training")])
 def test_scores_of_clients_say_of_which_frames(holds_out: bool, frames: str) -> None:
     some, state = scorer(Engine({"a": EASY}, {"a": 8}), holds_out=holds_out)
-    scores, refused = some.by_client(ServerState(1, state))
+    scores, refused = some.by_client(state, 1)
     assert scores["by_client_on"] == f"{frames} frames"
     assert refused == []
 
@@ -106,7 +108,7 @@ def test_scores_of_clients_say_of_which_frames(holds_out: bool, frames: str) -> 
 def test_counts_are_kept_with_the_ratios() -> None:
     """Ratios cannot be pooled afterwards; counts can."""
     some, state = scorer(Engine({"a": EASY}, {"a": 8}), holds_out=True)
-    assert some.score(state)["confusion"] == [[4, 0], [0, 4]]
+    assert some.score(state, 1)["confusion"] == [[4, 0], [0, 4]]
 
 
 def client(name: str, domains: frozenset[str] | None) -> Client:
@@ -128,6 +130,6 @@ def test_without_known_domains_nothing_is_called_seen_or_unseen() -> None:
     sets = (EvaluationSet("set", ScoredPairs(pairs, ("day", "rain"))),)
     for clients, told in (({}, False), ({"a": client("a", frozenset({"day"}))}, True)):
         own, state = scorer(Engine({}, {}), clients, evaluation=sets)
-        scores = own.score(state)
+        scores = own.score(state, 1)
         assert ("seen" in scores, "unseen" in scores) == (told, told)
         assert set(scores["by_domain"]) == {"day", "rain"}

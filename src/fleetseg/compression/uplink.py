@@ -1,4 +1,4 @@
-"""A compressed update as one message, and what it left out kept for the next one.
+"""A compressed update as one message, and what it left out.
 
 Layout: "FSUP", header length (uint32, little endian), header (JSON), one zstd frame. Everything is
 checked against sizes known beforehand, so nothing that a sender writes decides how much memory is
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from fleetseg import rng
 from fleetseg.compression.codec import Codec
 from fleetseg.compression.payload import Plan, decode, encode
 from fleetseg.errors import MissingExtra, UpdateRejected
-from fleetseg.federation.aggregate import MAX_VALUE
-from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.federation.messages import Update
 from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.federation.wire import checked_update_meta, update_meta
@@ -27,18 +27,15 @@ VERSION = 1
 _MAGIC = b"FSUP"
 _HEADER_BYTES = 8192  # most of a header
 _LEVEL = 1  # of zstd: higher ones gain a percent on random low bits and take several times longer
-_RESIDUAL = "residual"
 
 
 @dataclass(frozen=True)
 class Uplink:
-    """Both ends of the way up: `pack` on the vehicle, `unpack` on the server."""
+    """An `UpdateCodec` that compresses."""
 
     codec: Codec
     layout: Layout
     seed: int
-    memory: ClientStateStore  # of the vehicle; holds what top-k left out
-    max_norm: float = 0.0  # L2, as the server checks it; 0 = it does not
 
     @property
     def max_bytes(self) -> int:
@@ -50,25 +47,32 @@ class Uplink:
         """The codec fitted to the layout."""
         return Plan.of(self.codec, self.layout)
 
-    def pack(self, update: Update) -> bytes:
+    def pack(self, update: Update, residual_T: Tensor | None) -> tuple[bytes, Tensor | None]:
         """Write an update; with top-k, what was left out before is added first (error feedback).
 
         Residuals: Stich, Cordonnier, Jaggi 2018, arXiv 1809.07599, Algorithm 1 (the "memory"),
         over trainable values; the residual includes what rounding took from the values sent.
 
+        Returns:
+            the message, and the new residual: None for a codec that leaves nothing out.
+
         Raises:
             UpdateRejected: the header is no header.
         """
-        change = update.change
-        if self.codec.share < 1:
-            change = self._with_residual(change, update)
+        num, change = self.layout.num_trainable, update.change
+        if residual_T is not None and self.codec.share < 1:
+            # A new vector: the update's own memory is its engine's.
+            values_F = change.values_F.clone()
+            values_F[:num] += residual_T
+            change = ModelState(values_F, change.counters_K)
         generator = rng.generator(self.seed, update.round, update.client_id, "quantise")
         payload = encode(change, self.plan, generator)
-        if self.codec.share < 1:
-            self._keep_residual(change, payload, update)
         header = self._header(update)
         frame = zstandard().ZstdCompressor(level=_LEVEL).compress(payload)
-        return _MAGIC + struct.pack("<I", len(header)) + header + bytes(frame)
+        data = _MAGIC + struct.pack("<I", len(header)) + header + bytes(frame)
+        if self.codec.share == 1:
+            return data, None
+        return data, change.values_F[:num] - decode(payload, self.plan).values_F[:num]
 
     def unpack(self, data: bytes) -> Update:
         """Read a message; the usual checks of an update must follow.
@@ -78,7 +82,7 @@ class Uplink:
         """
         header, frame = self._opened(data)
         change = decode(self._expanded(frame), self.plan)
-        return Update(change=change, wire_bytes=len(data), **checked_update_meta(header))
+        return Update(change=change, **checked_update_meta(header))
 
     def _header(self, update: Update) -> bytes:
         fields = {
@@ -94,24 +98,6 @@ class Uplink:
         if len(header) > _HEADER_BYTES:
             raise UpdateRejected("oversize", "header too large", got=f"{len(header)} bytes")
         return header
-
-    def _with_residual(self, change: ModelState, update: Update) -> ModelState:
-        kept = self.memory.load(update.client_id, update.round).get(_RESIDUAL)
-        if kept is None:
-            return change
-        # A new vector: the update's own memory is its engine's.
-        values_F = change.values_F.clone()
-        values_F[: self.layout.num_trainable] += kept
-        return ModelState(values_F, change.counters_K)
-
-    def _keep_residual(self, change: ModelState, payload: bytes, update: Update) -> None:
-        num, sent_F = self.layout.num_trainable, decode(payload, self.plan).values_F
-        # Nothing is kept of an update that the server will refuse: what it left out is as bad as
-        # what it sent, and would get every later one refused. The residual from before it stays.
-        in_range = bool((sent_F.abs() <= MAX_VALUE).all())  # false for NaN too
-        if in_range and (self.max_norm == 0 or float(sent_F[:num].norm()) <= self.max_norm):
-            left_T = change.values_F[:num] - sent_F[:num]
-            self.memory.save(update.client_id, update.round, {_RESIDUAL: left_T})
 
     def _opened(self, data: bytes) -> tuple[dict[str, Any], bytes]:
         if len(data) < 8 or data[:4] != _MAGIC:

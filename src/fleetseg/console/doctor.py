@@ -167,7 +167,8 @@ def probe(size_hw: tuple[int, int], batch: int, seconds: float) -> tuple[float, 
     """Take training steps for a while; returns (images per second, precision, device)."""
     from fleetseg.config import TrainingConfig
     from fleetseg.learning.hardware import resolve, threads
-    from fleetseg.learning.local import RoundContext, train_locally
+    from fleetseg.learning.inputs import LocalInputs, RoundContext
+    from fleetseg.learning.local import train_locally
     from fleetseg.models.build import build_model
 
     hardware = resolve("auto", "auto")
@@ -177,14 +178,9 @@ def probe(size_hw: tuple[int, int], batch: int, seconds: float) -> tuple[float, 
 
     def train(steps: int, round_: int) -> float:
         started_s = time.perf_counter()
-        train_locally(
-            model,
-            pairs,
-            TrainingConfig(batch_size=batch, local_steps=steps),
-            context=RoundContext(seed=0, round=round_, total_rounds=1_000_000, client_id="doctor"),
-            size_hw=size_hw,
-            hardware=hardware,
-        )
+        training = TrainingConfig(batch_size=batch, local_steps=steps)
+        context = RoundContext(seed=0, round=round_, total_rounds=1_000_000, client_id="doctor")
+        train_locally(model, pairs, LocalInputs(context, training, size_hw, hardware))
         return time.perf_counter() - started_s
 
     with threads(1):

@@ -141,7 +141,7 @@ def _status_table(
     most_C = [max(column) for column in zip(*map(class_shares, held), strict=True)] if held else []
     for name, site in sites.items():
         age_s = now - site["last_seen"] if site.get("last_seen") else None
-        facts = site.get("facts", {})
+        machine = site.get("machine", {})
         online = running and age_s is not None and age_s < _ONLINE_S
         rows = site.get("vehicles", {}) or {name: {}}
         for vehicle, v in rows.items():
@@ -156,8 +156,8 @@ def _status_table(
                 f"{v['images']:,}" if v else "",
                 f"{v['pixels'] / 1e6:.2f}" if v else "",
                 bars,
-                name_cell(_machine(facts)),
-                plain(facts.get("fleetseg", ""), 20),
+                name_cell(_machine(machine)),
+                plain(machine.get("fleetseg", ""), 20),
                 str(site.get("last_round", "")),
             )
     return table
@@ -169,12 +169,12 @@ def _state(revoked: bool, online: bool) -> Text:
     return Text("online", "green") if online else Text("away", "dim")
 
 
-def _machine(facts: Mapping[str, Any]) -> str:
-    if not facts:
+def _machine(told: Mapping[str, Any]) -> str:
+    if not told:
         return ""
-    told = plain(facts.get("cores", "?"), 10)
-    cores = count(int(told), "core") if told.isdecimal() else f"{told} cores"
-    machine, device, precision = (plain(facts.get(k, "?"), 30) for k in _MACHINE)
+    cores = plain(told.get("cores", "?"), 10)
+    cores = count(int(cores), "core") if cores.isdecimal() else f"{cores} cores"
+    machine, device, precision = (plain(told.get(k, "?"), 30) for k in _MACHINE)
     return f"{machine}, {cores}, {device} {precision}"
 
 

@@ -20,7 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetseg.console import clock, count, ratio, say
-from fleetseg.federation.messages import Failure, Update
+from fleetseg.federation.engine import Received
+from fleetseg.federation.messages import Failure
 from fleetseg.federation.rounds import Record, Watcher
 
 Style = Literal["live", "plain", "json", "quiet"]
@@ -208,7 +209,7 @@ class LiveTable:
         self._inside = True
         self._begin("")
 
-    def _replied(self, reply: Update | Failure, failure: Failure | None) -> None:
+    def _replied(self, reply: Received, failure: Failure | None) -> None:
         self._waiting = tuple(c for c in self._waiting if c != reply.client_id)
 
     def _closed(self, record: Record) -> None:

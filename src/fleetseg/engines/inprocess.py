@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from fleetseg.errors import DataError, OutOfMemory
-from fleetseg.federation.client import Client, LocalRuntime, client_evaluate, client_update
-from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.client import CLIENT_TASKS, Client, LocalRuntime
+from fleetseg.federation.engine import Meter, Received
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Packed, Update
+from fleetseg.federation.wire import unpacked
 from fleetseg.learning.hardware import threads
 from fleetseg.memory import free, is_out_of_memory, told
 
-Answer = TypeVar("Answer", Update, Evaluation, LocalRuntime)
+Result = TypeVar("Result")
 
 
 class InProcessEngine:
@@ -20,43 +23,43 @@ class InProcessEngine:
 
     def __init__(self, clients: Mapping[str, Client], runtime: LocalRuntime) -> None:
         self._clients = clients
-        self._bench = runtime
-        self._change = runtime.layout.empty()  # reused by every update
+        # Every update is written to the same memory.
+        self._runtime = replace(runtime, room=runtime.exchange.wire.empty())
+        self._down = self._up = 0
 
     def available(self) -> Mapping[str, Enrolment]:
         """Every client, always."""
         return {name: client.enrolment for name, client in self._clients.items()}
 
-    def train(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Update | Failure]:
-        """Train client by client; a deadline means nothing where nobody waits."""
-        return self._each(cohort, broadcast, partial(client_update, into=self._change))
-
-    def evaluate(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Evaluation | Failure]:
-        """Score client by client."""
-        return self._each(cohort, broadcast, client_evaluate)
-
-    def _each(
-        self,
-        cohort: Sequence[str],
-        broadcast: Broadcast,
-        work: Callable[[Broadcast, Client, LocalRuntime], Answer | Failure],
-    ) -> Iterator[Answer | Failure]:
-        for name in cohort:
-            with threads(self._bench.experiment.engine.threads):
-                reply = attempt(work, broadcast, self._clients[name], self._bench)
+    def ask(
+        self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
+    ) -> Iterator[Received]:
+        """Serve client by client; a deadline means nothing where nobody waits."""
+        work, runtime = CLIENT_TASKS[task], self._runtime
+        down, up = runtime.message_bytes
+        for name, broadcast in asks.items():
+            self._down += down
+            with threads(runtime.experiment.engine.threads):
+                reply = attempt(work, broadcast, self._clients[name], runtime)
+            if isinstance(reply, Packed):
+                assert runtime.codec is not None
+                self._up += len(reply.data)
+                reply = unpacked(reply, runtime.codec)
+            elif isinstance(reply, Update):
+                self._up += up
             yield reply
+
+    def meter(self) -> Meter:
+        """See Engine: bytes of what would have been sent."""
+        return Meter(self._down, self._up, time.monotonic())
 
 
 def attempt(
-    work: Callable[[Broadcast, Client, LocalRuntime], Answer | Failure],
+    work: Callable[[Broadcast, Client, LocalRuntime], Result],
     broadcast: Broadcast,
     client: Client,
     runtime: LocalRuntime,
-) -> Answer | Failure:
+) -> Result | Failure:
     """Do a client's work; trouble with its data or its size is its own, all else is a bug."""
     try:
         return work(broadcast, client, runtime)

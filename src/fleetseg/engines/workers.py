@@ -1,7 +1,8 @@
-"""Clients in N worker processes; models travel through shared memory, words as JSON over a pipe.
+"""Clients in N worker processes; models travel through shared memory, headers as JSON over a pipe.
 
-The server writes a broadcast once into a place that all workers read. Each worker has a place of
-its own for its update, which the server folds from where it lies. A worker holds every client's
+The server writes a broadcast once into a place that all workers read; of a client that is sent
+another model than most, into a place of its worker's. Each worker has a place for its update, too,
+which the server folds from where it lies. A worker holds every client's
 data as memory-mapped files, so clients go to whichever worker is free; since the result depends
 only on (seed, round, client) and the number of threads, it does not matter which one that is.
 """
@@ -12,54 +13,63 @@ import json
 import multiprocessing.connection
 import multiprocessing.process
 import signal
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
 import torch
 
 from fleetseg.engines.inprocess import attempt
 from fleetseg.engines.shared import SharedStates, with_tensors, without_values
 from fleetseg.engines.starting import IMPORT_CURE, start, startable, unsendable
 from fleetseg.errors import EngineError
-from fleetseg.federation.client import Client, LocalRuntime, client_evaluate, client_update
-from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.client import CLIENT_TASKS, Client, LocalRuntime
+from fleetseg.federation.engine import Meter, Received
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure
+from fleetseg.federation.replies import read_reply, write_failure, write_reply
 from fleetseg.federation.tensors import ModelState
+from fleetseg.federation.wire import read_facts, write_facts
 from fleetseg.learning.hardware import resolve
 
 _READY = {"ready": True}  # a worker's first message: all that it is born with has arrived
+Answer = tuple[dict[str, Any], bytes]
 _ATTEMPTS = 2  # a client whose worker died is tried once more, on a fresh worker
 
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """Everything a worker process is born with."""
+    """Arguments of a worker process."""
 
     index: int
     runtime: LocalRuntime
     clients: Mapping[str, Client]
-    states: SharedStates  # the broadcast, which all workers read; then each worker's update
+    states: SharedStates  # what all workers read; then what each reads alone, and its update
 
     @property
-    def broadcast(self) -> ModelState:
-        """What the server writes."""
+    def common(self) -> ModelState:
+        """What the server writes for all workers."""
         return self.states[0]
+
+    @property
+    def alone(self) -> ModelState:
+        """What the server writes for this worker only."""
+        return self.states[1 + 2 * self.index]
 
     @property
     def update(self) -> ModelState:
         """What this worker writes."""
-        return self.states[1 + self.index]
+        return self.states[2 + 2 * self.index]
 
 
 @dataclass
 class _Worker:
     process: multiprocessing.process.BaseProcess
     pipe: Connection
-    update: ModelState
+    job: WorkerJob
     client: str = ""
     attempts: int = 0
 
@@ -80,8 +90,9 @@ class WorkersEngine:
         self._workers: list[_Worker] = []
         with startable():
             handed = replace(runtime, model=without_values(runtime.model))
-            self._states = SharedStates(runtime.layout, 1 + num_workers)
-        self._broadcast = self._states[0]
+            self._states = SharedStates(runtime.exchange.wire, 1 + 2 * num_workers)
+        self._runtime = handed
+        self._down = self._up = 0
         self._jobs = [WorkerJob(i, handed, clients, self._states) for i in range(num_workers)]
         try:
             for job in self._jobs:
@@ -104,17 +115,48 @@ class WorkersEngine:
         """Every client, always."""
         return {name: client.enrolment for name, client in self._clients.items()}
 
-    def train(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Update | Failure]:
-        """Train the cohort, as many clients at a time as there are workers."""
-        return self._dispatch("train", cohort, broadcast, self._read_update)
+    def ask(
+        self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
+    ) -> Iterator[Received]:
+        """Serve the clients, as many at a time as there are workers."""
+        common = next(iter(asks.values())).state if asks else None
+        if common is not None:
+            _copy(common, self._states[0])
+        todo = deque((name, 1) for name in asks)
+        busy: dict[Connection, _Worker] = {}
 
-    def evaluate(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Evaluation | Failure]:
-        """Score the cohort, as many clients at a time as there are workers."""
-        return self._dispatch("evaluate", cohort, broadcast, _read_evaluation)
+        def assign(index: int) -> None:
+            worker = self._workers[index]
+            worker.client, worker.attempts = todo.popleft()
+            busy[worker.pipe] = worker
+            self._send(worker, task, asks[worker.client], common)
+
+        for index in range(min(len(self._workers), len(todo))):
+            assign(index)
+        try:
+            while busy:
+                for ready in multiprocessing.connection.wait(list(busy)):
+                    worker = busy.pop(ready)  # type: ignore[call-overload]
+                    index = self._workers.index(worker)
+                    answer = self._answer(index, todo)
+                    if answer is not None and answer[0] == _READY:
+                        busy[worker.pipe] = worker  # in a dead one's place; its answer comes next
+                        continue
+                    if answer is not None:
+                        yield self._received(worker, *answer)
+                    if todo:
+                        assign(index)
+        finally:
+            # Nobody wants the rest (over-selection): an answer of this round must not be read as
+            # one of the next.
+            for worker in busy.values():
+                while (rest := self._answer(self._workers.index(worker), deque())) is not None:
+                    if rest[0] != _READY:
+                        break
+
+    def meter(self) -> Meter:
+        """See Engine: bytes of what would have been sent over a network."""
+        return Meter(self._down, self._up, time.monotonic())
 
     def close(self) -> None:
         """Stop the workers; shared memory goes with its last user."""
@@ -130,69 +172,48 @@ class WorkersEngine:
     def _start(self, job: WorkerJob) -> _Worker:
         on_cpu = job.runtime.hardware.device.type == "cpu"
         process, pipe = start(f"fleetseg-worker-{job.index}", worker_main, job, on_cpu=on_cpu)
-        return _Worker(process, pipe, job.update)
+        return _Worker(process, pipe, job)
 
-    def _dispatch(
-        self,
-        task: str,
-        cohort: Sequence[str],
-        broadcast: Broadcast,
-        read: Callable[[_Worker, dict[str, Any]], Any],
-    ) -> Iterator[Any]:
-        self._broadcast.values_F.copy_(broadcast.state.values_F)
-        self._broadcast.counters_K.copy_(broadcast.state.counters_K)
+    def _send(
+        self, worker: _Worker, task: str, broadcast: Broadcast, common: ModelState | None
+    ) -> None:
+        self._down += self._runtime.message_bytes[0]
+        is_common = broadcast.state is common
+        if not is_common:
+            _copy(broadcast.state, worker.job.alone)
         order = {
             "task": task,
+            "client": worker.client,
             "round": broadcast.round,
-            "class_weights": broadcast.class_weights_C,
+            "common": is_common,
+            "facts": write_facts(broadcast.facts),
+            "unused": broadcast.unused,
         }
-        todo = deque((name, 1) for name in cohort)
-        busy: dict[Connection, _Worker] = {}
-        for index in range(min(len(self._workers), len(todo))):
-            self._assign(index, order, todo, busy)
-        try:
-            while busy:
-                for ready in multiprocessing.connection.wait(list(busy)):
-                    worker = busy.pop(ready)  # type: ignore[call-overload]
-                    index = self._workers.index(worker)
-                    answer = self._answer(index, todo)
-                    if answer == _READY:  # a worker in a dead one's place; its answer comes next
-                        busy[worker.pipe] = worker
-                        continue
-                    if answer is not None:
-                        yield read(worker, answer)
-                    if todo:
-                        self._assign(index, order, todo, busy)
-        finally:
-            # Nobody wants the rest (over-selection): an answer of this round must not be read as
-            # one of the next.
-            for worker in busy.values():
-                while self._answer(self._workers.index(worker), deque()) == _READY:
-                    pass
+        with suppress(OSError):  # if it is dead, the wait for its answer will find out
+            worker.pipe.send_bytes(json.dumps(order).encode())
 
-    def _answer(self, index: int, todo: deque[tuple[str, int]]) -> dict[str, Any] | None:
+    def _answer(self, index: int, todo: deque[tuple[str, int]]) -> Answer | None:
         try:
-            answer: dict[str, Any] = json.loads(self._workers[index].pipe.recv_bytes())
-            return answer
+            header: dict[str, Any] = json.loads(self._workers[index].pipe.recv_bytes())
+            payload = self._workers[index].pipe.recv_bytes() if "update" in header else b""
         except (EOFError, OSError):
             return self._replace_dead_worker(index, todo)
+        return header, payload
 
-    def _assign(
-        self,
-        index: int,
-        order: Mapping[str, Any],
-        todo: deque[tuple[str, int]],
-        busy: dict[Connection, _Worker],
-    ) -> None:
-        worker = self._workers[index]
-        worker.client, worker.attempts = todo.popleft()
-        busy[worker.pipe] = worker
-        with suppress(OSError):  # if it is dead, the wait for its answer will find out
-            worker.pipe.send_bytes(json.dumps({**order, "client": worker.client}).encode())
+    def _received(self, worker: _Worker, header: dict[str, Any], payload: bytes) -> Received:
+        runtime = self._runtime
+        if "change" in header or "update" in header:
+            self._up += len(payload) or runtime.message_bytes[1]
+        return read_reply(
+            worker.client,
+            header,
+            payload,
+            num_classes=runtime.num_classes,
+            codec=runtime.codec,
+            room=worker.job.update,
+        )
 
-    def _replace_dead_worker(
-        self, index: int, todo: deque[tuple[str, int]]
-    ) -> dict[str, Any] | None:
+    def _replace_dead_worker(self, index: int, todo: deque[tuple[str, int]]) -> Answer | None:
         """Replace a dead worker; its client is tried again, or told as lost."""
         dead = self._workers[index]
         dead.process.join()
@@ -203,12 +224,12 @@ class WorkersEngine:
             todo.appendleft((dead.client, dead.attempts + 1))
             return None
         detail = f"its worker died twice (exit code {code})"
-        return {"failure": [dead.client, "lost", "worker-died", detail]}
+        return write_failure(Failure(dead.client, "lost", "worker-died", detail)), b""
 
-    def _read_update(self, worker: _Worker, answer: dict[str, Any]) -> Update | Failure:
-        if "failure" in answer:
-            return _read_failure(answer)
-        return Update(change=worker.update, **answer["update"])
+
+def _copy(state: ModelState, place: ModelState) -> None:
+    place.values_F.copy_(state.values_F)
+    place.counters_K.copy_(state.counters_K)
 
 
 def _await(worker: _Worker) -> None:
@@ -234,7 +255,6 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     torch.set_num_threads(job.runtime.experiment.engine.threads)
     runtime: LocalRuntime | Failure | None = None
-    broadcast_state, update = job.broadcast, job.update
     with suppress(OSError):
         pipe.send_bytes(json.dumps(_READY).encode())
     while True:
@@ -242,64 +262,41 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
             order = json.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             break
-        broadcast = Broadcast(order["round"], broadcast_state, tuple(order["class_weights"]))
-        client = job.clients[order["client"]]
+        client, broadcast = job.clients[order["client"]], _broadcast(order, job)
         try:
             if not isinstance(runtime, LocalRuntime):
-                runtime = attempt(lambda b, c, _: _own_bench(job), broadcast, client, job.runtime)
-            if isinstance(runtime, Failure):
-                answer = _write_failure(runtime)
-            else:
-                answer = _serve(order["task"], broadcast, client, runtime, update)
+                runtime = attempt(lambda *_: _own_runtime(job), broadcast, client, job.runtime)
+            header, payload = (
+                write_reply(attempt(CLIENT_TASKS[order["task"]], broadcast, client, runtime))
+                if isinstance(runtime, LocalRuntime)
+                else write_reply(runtime)
+            )
         except Exception as error:
             if "CUDA error" in str(error):
                 raise  # only a new process can go on
-            answer = _write_failure(Failure(client.id, "lost", "error", _told(error)))
+            failure = Failure(client.id, "lost", "error", _told(error))
+            header, payload = write_failure(failure), b""
         try:
-            pipe.send_bytes(json.dumps(answer).encode())
+            pipe.send_bytes(json.dumps(header).encode())
+            if "update" in header:
+                pipe.send_bytes(payload)
         except OSError:
             break
 
 
-def _own_bench(job: WorkerJob) -> LocalRuntime:
-    """Make the workbench of this process, on the GPU that is its share."""
+def _broadcast(order: Mapping[str, Any], job: WorkerJob) -> Broadcast:
+    state = job.common if order["common"] else job.alone
+    return Broadcast(order["round"], state, read_facts(order["facts"]), tuple(order["unused"]))
+
+
+def _own_runtime(job: WorkerJob) -> LocalRuntime:
+    """Make what this process trains with, on the GPU that is its share."""
     settings = job.runtime.experiment.engine
     hardware = resolve(settings.device, settings.precision, job.index)
     hardware.select()
     model = with_tensors(job.runtime.model).to(hardware.device)
-    return replace(job.runtime, model=model, hardware=hardware)
-
-
-def _serve(
-    task: str, broadcast: Broadcast, client: Client, runtime: LocalRuntime, into: ModelState
-) -> dict[str, Any]:
-    if task == "train":
-        reply = attempt(lambda b, c, w: client_update(b, c, w, into), broadcast, client, runtime)
-        if isinstance(reply, Update):
-            fields = {k: v for k, v in vars(reply).items() if k != "change"}
-            return {"update": fields}
-        return _write_failure(reply)
-    scores = attempt(client_evaluate, broadcast, client, runtime)
-    if isinstance(scores, Evaluation):
-        confs = {domain: conf.tolist() for domain, conf in scores.conf_by_domain.items()}
-        return {"round": scores.round, "client": client.id, "confs": confs}
-    return _write_failure(scores)
+    return replace(job.runtime, model=model, hardware=hardware, room=job.update)
 
 
 def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
-
-
-def _write_failure(failure: Failure) -> dict[str, Any]:
-    return {"failure": list(asdict(failure).values())}
-
-
-def _read_failure(answer: dict[str, Any]) -> Failure:
-    return Failure(*answer["failure"])
-
-
-def _read_evaluation(worker: _Worker, answer: dict[str, Any]) -> Evaluation | Failure:
-    if "failure" in answer:
-        return _read_failure(answer)
-    confs = {domain: np.array(conf, dtype=np.int64) for domain, conf in answer["confs"].items()}
-    return Evaluation(answer["round"], answer["client"], confs)

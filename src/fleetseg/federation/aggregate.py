@@ -1,4 +1,9 @@
-"""Streaming, order-independent weighted mean of updates in int64 fixed point.
+"""How the changes of a cohort become one: aggregators, and the weighted mean among them.
+
+An aggregator is a factory in `AGGREGATORS`: its result must not depend on the order of arrival.
+Rules that need all changes at once are made by `robust.spooled`.
+
+The mean is streaming, in int64 fixed point.
 
 Each value w_i * d_i is rounded once to a multiple of 2**-36 and summed as an integer. Integer
 addition commutes exactly, so the mean has the same bits for every arrival order and number of
@@ -10,10 +15,36 @@ the terms do not depend on who else reports; the mean divides by the weights tha
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+
+class Aggregator(Protocol):
+    """What one round's changes go into; `add` them as they arrive, then `finish` once."""
+
+    def add(self, client_id: str, change_F: npt.NDArray[np.float32]) -> None:
+        """Take a validated change in; its memory is the caller's."""
+        ...
+
+    def finish(self) -> npt.NDArray[np.float32]:
+        """Return the one change that the model makes (suffix F); at least one was added."""
+        ...
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What is known of a round before its first reply."""
+
+    size: int  # F: values of a change
+    num_trainable: int  # of these, which come first
+    weights: Mapping[str, int]  # of each client that is asked, > 0
+    scratch: Path | None = None  # a folder for what does not fit in memory; None = the system's
+
 
 FRACTION_BITS = 36
 """Rounding step 2**-36 = 1.5e-11: below float32's own step for any weight above 1e-4."""
@@ -21,34 +52,36 @@ MAX_VALUE = float(2**14)
 """Largest magnitude of one value of an update; the fixed-point range leaves room for the sum."""
 _CHUNK = 1 << 15  # values at a time: 256 KiB of float64, so that the passes stay in cache
 # Adding 1.5 * 2**52 to a float64 below 2**51 leaves the rounded integer in the low mantissa bits:
-# rounding and conversion in one addition. The constant is taken out again in `take_mean`.
+# rounding and conversion in one addition. The constant is taken out again in `finish`.
 _MAGIC = np.float64(3 << 51)
 _MAGIC_BITS = int(np.array(_MAGIC).view(np.int64))
 
 
 @dataclass
 class FixedPointMean:
-    """The sum of one round: `add` replies as they arrive, then `take_mean`."""
+    """The sum of one round: an `Aggregator`."""
 
     size: int
-    total_weight: int  # enrolled weight of the whole cohort, > 0
+    weights: Mapping[str, int]  # of the whole cohort
     weight: int = 0  # of the replies so far
     count: int = 0
     _sum: npt.NDArray[np.int64] = field(init=False, repr=False)
     _work: npt.NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.total_weight = sum(self.weights.values())
         assert self.total_weight > 0
         self._sum = np.zeros(self.size, dtype=np.int64)
         self._work = np.empty(min(_CHUNK, self.size), dtype=np.float64)
 
-    def add(self, values: npt.NDArray[np.float32], weight: int) -> None:
-        """Fold one validated vector in; |values| <= MAX_VALUE and 0 < weight <= enrolled."""
-        assert values.shape == (self.size,)
-        assert 0 < weight <= self.total_weight
+    def add(self, client_id: str, change_F: npt.NDArray[np.float32]) -> None:
+        """Fold one validated vector in; |values| <= MAX_VALUE."""
+        assert change_F.shape == (self.size,)
+        weight = self.weights[client_id]
+        assert weight > 0
         scale = np.float64(weight / self.total_weight * 2.0**FRACTION_BITS)
         for start in range(0, self.size, _CHUNK):
-            part = values[start : start + _CHUNK]
+            part = change_F[start : start + _CHUNK]
             work = self._work[: part.size]
             np.multiply(part, scale, out=work)
             np.add(work, _MAGIC, out=work)
@@ -57,7 +90,7 @@ class FixedPointMean:
         self.weight += weight
         self.count += 1
 
-    def take_mean(self) -> npt.NDArray[np.float32]:
+    def finish(self) -> npt.NDArray[np.float32]:
         """Return the weighted mean in the sum's own memory, cut to half; the sum is no more."""
         assert self.weight > 0
         # All but one of the constants go, and that one makes the integer a float64 again: exact,
@@ -78,3 +111,8 @@ class FixedPointMean:
         self._sum.resize((self.size + 1) // 2, refcheck=False)
         taken, self._sum, self.weight = self._sum, np.empty(0, dtype=np.int64), 0
         return taken.view(np.float32)[: self.size]
+
+
+AGGREGATORS: dict[str, Callable[[Opening], Aggregator]] = {
+    "mean": lambda opening: FixedPointMean(opening.size, opening.weights),
+}

@@ -16,15 +16,17 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from fleetseg.errors import CheckpointError
 from fleetseg.federation.tensors import ModelState
 from fleetseg.files import write_atomic
+from fleetseg.learning.inputs import Facts
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 KEEP = 3
-_SLOT = "slot/"
+_SLOT, _FACT, _PUBLISHED = "slot/", "fact/", "published/"
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,11 @@ class ServerState:
     """All that the server carries from one round to the next."""
 
     round: int  # rounds finished
-    model: ModelState
+    model: ModelState  # and a method's extras: see sharing.Exchange.server
     slots: Mapping[str, Tensor] = field(default_factory=dict)  # what its optimiser remembers
     failed_rounds: int = 0  # without quorum, in a row
+    facts: Facts = field(default_factory=dict)  # what it made of the fleet before round 1
+    published: Mapping[str, Tensor] = field(default_factory=dict)  # see `publishing`
 
 
 def save_checkpoint(
@@ -48,6 +52,8 @@ def save_checkpoint(
         "values": state.model.values_F,
         "counters": state.model.counters_K,
         **{_SLOT + name: vector_T for name, vector_T in state.slots.items()},
+        **{_FACT + name: torch.from_numpy(fact) for name, fact in state.facts.items()},
+        **{_PUBLISHED + name: vector_F for name, vector_F in state.published.items()},
     }
     meta = {
         "version": FORMAT_VERSION,
@@ -108,9 +114,19 @@ def load_checkpoint(
                 cure="Resume with the run folder's own experiment.toml, or choose a new --out",
             )
     model = ModelState(tensors["values"], tensors["counters"])
-    slots = {k.removeprefix(_SLOT): t for k, t in tensors.items() if k.startswith(_SLOT)}
-    state = ServerState(meta["round"], model, slots, meta["failed_rounds"])
+    state = ServerState(
+        meta["round"],
+        model,
+        _named(tensors, _SLOT),
+        meta["failed_rounds"],
+        {name: fact.numpy() for name, fact in _named(tensors, _FACT).items()},
+        _named(tensors, _PUBLISHED),
+    )
     return state, meta["record"]
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
 
 def load_newest(

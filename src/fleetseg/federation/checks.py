@@ -41,8 +41,9 @@ def validate_update(
     """
     if update.round != round_:
         raise UpdateRejected("stale", "update of another round", got=update.round, expected=round_)
-    for name, cap in (("num_images", enrolled.num_images), ("num_pixels", enrolled.num_pixels)):
-        _check_count(name, getattr(update, name), cap)
+    _check_count("num_images", update.num_images, enrolled.num_images)
+    if enrolled.num_pixels or update.num_pixels:  # none at all: a client without labels
+        _check_count("num_pixels", update.num_pixels, enrolled.num_pixels)
     _check_count("num_steps", update.num_steps, 1 << 31)
     _check_count("images_seen", update.images_seen, 1 << 40)
     if not isinstance(update.loss, float) or not math.isfinite(update.loss):
@@ -119,7 +120,7 @@ def validate_evaluation(
         raise UpdateRejected("count", "more pixels scored than enrolled", got=pixels)
 
 
-def check_enrolment(enrolment: Enrolment, num_classes: int) -> None:
+def check_enrolment(enrolment: Enrolment, num_classes: int, *, needs_labels: bool = True) -> None:
     """Check what a client says of itself, or raise UpdateRejected; its truth is not seen."""
     texts = (enrolment.client_id, enrolment.abstains)
     if not all(isinstance(text, str) and len(text) <= MAX_NAME for text in texts):
@@ -139,5 +140,7 @@ def check_enrolment(enrolment: Enrolment, num_classes: int) -> None:
         raise UpdateRejected("labels", "another number of classes", got=got, expected=num_classes)
     if sum(enrolment.histogram_C) != enrolment.num_pixels:
         raise UpdateRejected("count", "class counts do not add up to the pixels")
-    if not enrolment.abstains and not (enrolment.num_images and enrolment.num_pixels):
+    if enrolment.abstains:
+        return
+    if not enrolment.num_images or (needs_labels and not enrolment.num_pixels):
         raise UpdateRejected("count", "takes part without a labelled image")

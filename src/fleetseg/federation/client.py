@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fleetseg.config import Experiment
 from fleetseg.data.sample import Pairs, ScoredPairs
+from fleetseg.errors import UpdateRejected
 from fleetseg.evaluation.predict import evaluate_by_domain
-from fleetseg.federation.client_state import ClientStateStore
-from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
-from fleetseg.federation.tensors import Layout, ModelState, ModelTensors
+from fleetseg.federation.client_state import (
+    ClientState,
+    ClientStateStore,
+    in_section,
+    section,
+)
+from fleetseg.federation.fleet_facts import CLASS_WEIGHTS
+from fleetseg.federation.messages import (
+    Broadcast,
+    Enrolment,
+    Evaluation,
+    Failure,
+    Packed,
+    Reply,
+    Update,
+)
+from fleetseg.federation.sharing import Exchange
+from fleetseg.federation.tensors import ModelState, ModelTensors
+from fleetseg.federation.wire import UpdateCodec, message_bytes
 from fleetseg.learning.hardware import Hardware
-from fleetseg.learning.local import RoundContext, train_locally
+from fleetseg.learning.inputs import LocalInputs, RoundContext
+from fleetseg.learning.local import LocalResult, train_locally
 from fleetseg.learning.losses import class_weights
+from fleetseg.learning.parameters import Trainables
 from fleetseg.models.segmenter import Segmenter
 
 _NO_FINITE_STEP = (
     "no step had finite gradients in fp16. Use engine.precision = 'bf16' or 'fp32', "
     "or a smaller training.lr"
 )
+_RESIDUAL = "residual"
 
 
 @dataclass(frozen=True)
@@ -47,66 +69,82 @@ class LocalRuntime:
     """What one process trains with: a scratch model that every client's work overwrites."""
 
     model: Segmenter
-    layout: Layout
+    exchange: Exchange
     experiment: Experiment
     hardware: Hardware
     num_classes: int
     memory: ClientStateStore | None = None  # where clients keep state between rounds, if they do
+    codec: UpdateCodec | None = None  # None = updates are handed over as they are
+    # Of what stays with clients, before their first round; None = nothing does.
+    start: ModelState | None = None
+    room: ModelState | None = None  # where a change is written; None = new memory for each
 
     @cached_property
-    def tensors(self) -> ModelTensors:
-        """The model's tensors in the layout's order."""
-        return ModelTensors(self.model, self.layout)
+    def whole(self) -> ModelTensors:
+        """All of the model's tensors."""
+        return ModelTensors(self.model, self.exchange.model)
+
+    @cached_property
+    def shared(self) -> ModelTensors:
+        """The model's tensors that are exchanged."""
+        return ModelTensors(self.model, self.exchange.shared)
+
+    @cached_property
+    def kept(self) -> ModelTensors:
+        """The model's tensors that stay with each client."""
+        return ModelTensors(self.model, self.exchange.kept)
+
+    @cached_property
+    def message_bytes(self) -> tuple[int, int]:
+        """Encoded size of a broadcast, and of an update at most."""
+        down, up = message_bytes(self.exchange.wire)
+        return down, self.codec.max_bytes if self.codec else up
+
+    def load(self, broadcast: Broadcast, own: Mapping[str, Tensor]) -> None:
+        """Fill the model: from a broadcast, and where a part stays here, from the client's own."""
+        self.shared.load(self.exchange.shared_of(broadcast.state))
+        if self.start is None:
+            return
+        kept = self.start
+        if own:
+            kept = ModelState(own["values"], own["counters"])
+        self.kept.load(kept)
 
 
-def client_update(
-    broadcast: Broadcast, client: Client, runtime: LocalRuntime, into: ModelState | None = None
-) -> Update | Failure:
-    """Train on the client's samples from the broadcast model; returns the change.
+def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
+    """Train on the client's samples from the broadcast model; returns the change, or its message.
 
-    `into` may give the memory that the change is written to (a shared block).
+    What the client keeps is read first, and written last, once it is known what is sent.
     """
-    experiment = runtime.experiment
-    runtime.tensors.load(broadcast.state)
-    keeps = runtime.memory if experiment.training.optimiser_state == "kept" else None
-    result = train_locally(
-        runtime.model,
-        client.train,
-        experiment.training,
-        context=RoundContext(
-            experiment.seed, broadcast.round, experiment.federation.rounds, client.id
-        ),
-        size_hw=experiment.data.size,
-        hardware=runtime.hardware,
-        class_weights_C=_class_weights(broadcast, client, runtime),
-        optimiser_state=keeps.load(client.id, broadcast.round) if keeps else None,
-    )
-    if keeps:
-        keeps.save(client.id, broadcast.round, result.optimiser_state)
+    memory = runtime.memory
+    before = memory.load(client.id, broadcast.round, broadcast.unused) if memory else {}
+    runtime.load(broadcast, section(before, "own"))
+    trainables = Trainables(runtime.shared.trainables())
+    inputs = _inputs(broadcast, client, runtime, before)
+    result = train_locally(runtime.model, client.train, inputs, trainables)
     if result.num_steps == 0 and result.skipped_steps > 0:
         return Failure(client.id, "abstained", "non-finite", _NO_FINITE_STEP)
     if result.num_steps == 0:
         return Failure(client.id, "abstained", "no-labels", "no labelled pixel in any batch")
-    change = into or runtime.layout.empty()
-    runtime.tensors.read(change)
-    change.values_F.sub_(broadcast.state.values_F)
-    return Update(
-        round=broadcast.round,
-        client_id=client.id,
-        change=change,
-        num_images=client.enrolment.num_images,
-        num_pixels=client.enrolment.num_pixels,
-        num_steps=result.num_steps,
-        images_seen=result.images_seen,
-        loss=result.loss,
-    )
+    update = _update(broadcast, client, runtime, result)
+    reply, residual_T = _packed(update, runtime.codec, before)
+    if memory and (after := _kept_by(result, runtime, residual_T)):
+        memory.save(client.id, broadcast.round, after)
+    return reply
 
 
-def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Evaluation:
-    """Score the broadcast model on the client's own test samples."""
-    runtime.tensors.load(broadcast.state)
-    conf_by_domain = score_pairs(runtime, client.test)
-    return Evaluation(broadcast.round, client.id, conf_by_domain)
+def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
+    """Score the broadcast model, with what the client keeps of its own, on its test samples."""
+    state: ClientState = {}
+    if runtime.memory and runtime.start is not None:
+        state = runtime.memory.load(client.id, broadcast.round + 1, broadcast.unused)
+    runtime.load(broadcast, section(state, "own"))
+    return Evaluation(broadcast.round, client.id, score_pairs(runtime, client.test))
+
+
+ClientTask = Callable[[Broadcast, Client, LocalRuntime], Reply]
+CLIENT_TASKS: dict[str, ClientTask] = {"train": client_update, "evaluate": client_evaluate}
+"""What a server can ask of a client."""
 
 
 def score_pairs(
@@ -124,12 +162,76 @@ def score_pairs(
     )
 
 
-def _class_weights(
-    broadcast: Broadcast, client: Client, runtime: LocalRuntime
-) -> torch.Tensor | None:
+def _inputs(
+    broadcast: Broadcast, client: Client, runtime: LocalRuntime, before: ClientState
+) -> LocalInputs:
+    experiment, wire = runtime.experiment, runtime.exchange.wire
+    keeps = runtime.memory is not None and experiment.training.optimiser_state == "kept"
+    return LocalInputs(
+        RoundContext(experiment.seed, broadcast.round, experiment.federation.rounds, client.id),
+        experiment.training,
+        experiment.data.size,
+        runtime.hardware,
+        class_weights_C=_class_weights(broadcast, client, runtime),
+        facts=broadcast.facts,
+        extras_T={name: broadcast.state.values_F[span] for name, span in wire.spans.items()},
+        state=section(before, "objective"),
+        optimiser_state=section(before, "optimiser") if keeps else None,
+    )
+
+
+def _update(
+    broadcast: Broadcast, client: Client, runtime: LocalRuntime, result: LocalResult
+) -> Update:
+    exchange = runtime.exchange
+    change = runtime.room or exchange.wire.empty()
+    model, base = exchange.shared_of(change), exchange.shared_of(broadcast.state)
+    runtime.shared.read(model)
+    model.values_F.sub_(base.values_F)
+    for name, span in exchange.wire.spans.items():
+        change.values_F[span] = result.extra_changes_T[name]
+    return Update(
+        round=broadcast.round,
+        client_id=client.id,
+        change=change,
+        num_images=client.enrolment.num_images,
+        num_pixels=client.enrolment.num_pixels,
+        num_steps=result.num_steps,
+        images_seen=result.images_seen,
+        loss=result.loss,
+    )
+
+
+def _packed(
+    update: Update, codec: UpdateCodec | None, before: ClientState
+) -> tuple[Update | Packed | Failure, Tensor | None]:
+    """Write an update as its message, if it becomes one here; returns what that left out, too."""
+    if codec is None:
+        return update, None
+    try:
+        data, residual_T = codec.pack(update, before.get(_RESIDUAL))
+    except UpdateRejected as rejected:
+        return Failure.refused(update.client_id, rejected), before.get(_RESIDUAL)
+    return Packed(update.round, update.client_id, data), residual_T
+
+
+def _kept_by(result: LocalResult, runtime: LocalRuntime, residual_T: Tensor | None) -> ClientState:
+    """Put together what a client keeps after a round, each owner's part under its name."""
+    after = in_section("optimiser", result.optimiser_state)
+    after |= in_section("objective", result.state)
+    if runtime.start is not None:
+        own = runtime.exchange.kept.empty()
+        runtime.kept.read(own)
+        after |= {"own/values": own.values_F, "own/counters": own.counters_K}
+    if residual_T is not None:
+        after[_RESIDUAL] = residual_T
+    return after
+
+
+def _class_weights(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Tensor | None:
     choice = runtime.experiment.training.class_weights
     if choice == "fleet":
-        return torch.tensor(broadcast.class_weights_C)
+        return torch.from_numpy(broadcast.facts[CLASS_WEIGHTS])
     if choice == "local":
         return class_weights(np.array(client.enrolment.histogram_C), runtime.num_classes)
     return None

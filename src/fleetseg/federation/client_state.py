@@ -1,13 +1,15 @@
-"""What a client keeps for itself between rounds: files that never leave it.
+"""What a client keeps for itself between rounds: named tensors that never leave it.
 
-State is keyed by the round that wrote it and the last few are kept, so that a server that resumes
-some rounds earlier finds the state its round started from.
+A name is a section and what the section's owner calls it: "optimiser/3/exp_avg", "own/bn.weight",
+"objective/variate", "residual". State is keyed by the round that wrote it, and the last few are
+kept, so that a server that resumes some rounds earlier finds the state its round started from, and
+a client whose update did not count goes on from where it was before.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,23 @@ from fleetseg.files import write_atomic
 
 _KEEP = 4  # one more than the checkpoints kept: a server may resume from any of those
 
+ClientState = Mapping[str, Tensor]
+
+
+def section(state: ClientState, name: str) -> dict[str, Tensor]:
+    """Return one owner's part of a state, by the owner's own names.
+
+    >>> section({"own/a": 1, "own/b/c": 2, "residual": 3}, "own")
+    {'a': 1, 'b/c': 2}
+    """
+    start = f"{name}/"
+    return {key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}
+
+
+def in_section(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name one owner's tensors as they stand in a state."""
+    return {f"{name}/{key}": tensor for key, tensor in tensors.items()}
+
 
 @dataclass(frozen=True)
 class ClientStateStore:
@@ -26,8 +45,16 @@ class ClientStateStore:
 
     folder: Path
 
-    def load(self, client_id: str, before_round: int) -> dict[str, Tensor]:
-        """Read the newest state written before a round; empty for a client's first round."""
+    def load(self, client_id: str, before_round: int, unused: Collection[int] = ()) -> ClientState:
+        """Read the newest state written before a round; empty for a client's first round.
+
+        `unused` are rounds whose update did not count: what they left is forgotten.
+
+        Raises:
+            CheckpointError: the state is damaged.
+        """
+        for round_ in unused:
+            self._path(client_id, round_).unlink(missing_ok=True)
         rounds = [r for r in self._rounds(client_id) if r < before_round]
         if not rounds:
             return {}
@@ -37,11 +64,11 @@ class ClientStateStore:
         except (safetensors.SafetensorError, OSError) as error:
             raise CheckpointError(f"damaged client state ({error})", where=path) from None
 
-    def save(self, client_id: str, round_: int, tensors: Mapping[str, Tensor]) -> None:
+    def save(self, client_id: str, round_: int, state: ClientState) -> None:
         """Write the state after a round; states of abandoned later rounds go."""
         path = self._path(client_id, round_)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, bytes(safetensors.torch.save(dict(tensors))))
+        write_atomic(path, bytes(safetensors.torch.save(dict(state))))
         rounds = self._rounds(client_id)
         kept = [r for r in rounds if r <= round_][-_KEEP:]
         for old in set(rounds) - set(kept):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from fleetseg import rng
+from fleetseg.config import FederationConfig
 from fleetseg.federation.messages import Enrolment
 
 
@@ -39,29 +41,30 @@ def _uniform(
 SAMPLERS: dict[str, Sampler] = {"uniform": _uniform}
 
 
-def choose(
-    enrolled: Mapping[str, Enrolment],
-    cohort: float,
-    *,
-    seed: int,
-    round_: int,
-    over: float = 1.0,
-    sampler: str = "uniform",
-) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Cohort:
+    """Who is asked in a round, and how many updates are enough."""
+
+    asked: tuple[str, ...]  # the largest first
+    target: int  # with over-selection, fewer than are asked
+
+
+def sample_cohort(
+    enrolled: Mapping[str, Enrolment], settings: FederationConfig, *, seed: int, round_: int
+) -> Cohort:
     """Draw clients without replacement, as a pure function of (seed, round).
 
-    `over` times as many are drawn as the cohort's size; if that is everybody, no sampler is asked.
-    The answer is sorted and does not depend on the order of `enrolled`.
+    `over_selection` times as many are drawn as the cohort's size; if that is everybody, no sampler
+    is asked. The answer does not depend on the order of `enrolled`.
     """
     ordered = {name: enrolled[name] for name in sorted(enrolled)}
+    size = size_of(settings.cohort, len(ordered))
     # The allowance is for products such as 1.1 * 10 = 11.000000000000002.
-    wished = math.ceil(over * size_of(cohort, len(ordered)) - 1e-9)
-    if wished >= len(ordered):
-        return tuple(ordered)
-    drawn = SAMPLERS[sampler](ordered, wished, rng.generator(seed, round_, purpose="cohort"))
-    return tuple(sorted(drawn))
-
-
-def longest_first(cohort: Iterable[str], enrolled: Mapping[str, Enrolment]) -> tuple[str, ...]:
-    """Put those with the most images first, so that no worker starts a long one near the end."""
-    return tuple(sorted(cohort, key=lambda client: (-enrolled[client].num_images, client)))
+    wished = math.ceil(settings.over_selection * size - 1e-9)
+    drawn: Iterable[str] = ordered
+    if wished < len(ordered):
+        generator = rng.generator(seed, round_, purpose="cohort")
+        drawn = SAMPLERS[settings.sampler](ordered, wished, generator)
+    # The largest first, so that no worker starts a long one near the end.
+    asked = sorted(drawn, key=lambda client: (-enrolled[client].num_images, client))
+    return Cohort(tuple(asked), min(size, len(asked)))

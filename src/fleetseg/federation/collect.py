@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fleetseg.config import FederationConfig
 from fleetseg.errors import UpdateRejected
-from fleetseg.federation.aggregate import FixedPointMean
+from fleetseg.federation.aggregate import AGGREGATORS, Opening
 from fleetseg.federation.checks import validate_update
-from fleetseg.federation.messages import Enrolment, Failure, FailureKind, Update
+from fleetseg.federation.cohort import Cohort
+from fleetseg.federation.engine import Engine, Received
+from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
 from fleetseg.federation.tensors import Layout, ModelState
+from fleetseg.federation.weights import WEIGHTS
 
-WeightBy = Literal["images", "pixels", "uniform"]
+
+class Collector(Protocol):
+    """What takes the replies to a task."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody waits for the clients that have not answered."""
+        ...
+
+    def add(self, reply: Received) -> Failure | None:
+        """Take a reply in, or note why not; returns the failure, if it is one."""
+        ...
+
+
+def collect(
+    engine: Engine,
+    task: str,
+    asks: Mapping[str, Broadcast],
+    collector: Collector,
+    *,
+    deadline_s: float = 0.0,
+    replied: Callable[[Received, Failure | None], None] = lambda reply, failure: None,
+) -> None:
+    """Ask clients and hand over what they answer, until all have or the collector is full."""
+    for reply in engine.ask(task, asks, deadline_s):
+        replied(reply, collector.add(reply))
+        if collector.is_full:
+            return
 
 
 @dataclass(frozen=True)
@@ -29,37 +60,45 @@ class Accepted:
     num_steps: int
     images_seen: int
     loss: float
-    wire_bytes: int  # of its message; 0 = as large as any
 
 
 class RoundCollector:
     """Folds the replies of one round after another; memory does not grow with the cohort."""
 
-    def __init__(self, layout: Layout, weight_by: WeightBy, max_norm: float) -> None:
+    def __init__(
+        self, layout: Layout, settings: FederationConfig, scratch: Path | None = None
+    ) -> None:
         self.layout = layout
-        self._weight_by = weight_by
-        self._max_norm = max_norm
+        self._settings = settings
+        self._scratch = scratch
 
     def open(
-        self,
-        round_: int,
-        cohort: Sequence[str],
-        enrolled: Mapping[str, Enrolment],
-        base: ModelState,
+        self, round_: int, cohort: Cohort, enrolled: Mapping[str, Enrolment], base: ModelState
     ) -> None:
-        """Start a round."""
-        self._round = round_
-        self._base = base
-        self._enrolled = {client: enrolled[client] for client in cohort}
-        weight = max(1, sum(self._weight(e) for e in self._enrolled.values()))
-        self._mean = FixedPointMean(self.layout.num_floats, weight)
+        """Start a round from what is sent to all of a cohort."""
+        self._round, self._base, self.cohort = round_, base, cohort
+        self._enrolled = {client: enrolled[client] for client in cohort.asked}
+        weights = WEIGHTS[self._settings.weights](self._enrolled)
+        layout = self.layout
+        opening = Opening(layout.num_floats, layout.num_trainable, weights, self._scratch)
+        self._aggregator = AGGREGATORS[self._settings.aggregator](opening)
         self.counters_K: Tensor = base.counters_K.clone()
-        self._waiting = set(cohort)
-        self.taken: list[Accepted] = []
+        self._waiting = set(cohort.asked)
+        self.accepted: list[Accepted] = []
         self.failures: list[Failure] = []
 
-    def take(self, reply: Update | Failure) -> Failure | None:
-        """Fold an update in, or note why not; returns the failure, if it is one."""
+    @property
+    def has_target(self) -> bool:
+        """Whether as many updates are in as were wished for."""
+        return len(self.accepted) >= self.cohort.target
+
+    @property
+    def is_full(self) -> bool:
+        """See Collector: with over-selection, the target is enough."""
+        return self.has_target and self.cohort.target < len(self.cohort.asked)
+
+    def add(self, reply: Received) -> Failure | None:
+        """See Collector."""
         if isinstance(reply, Failure):
             if reply.client_id not in self._waiting:
                 reply = Failure(
@@ -68,46 +107,37 @@ class RoundCollector:
             self._waiting.discard(reply.client_id)
             return self._fail(reply)
         try:
+            if isinstance(reply, Evaluation):
+                raise UpdateRejected("malformed", "scores in place of an update")
             self._fold(reply)
         except UpdateRejected as rejected:
-            # Cut, because the text quotes what the client sent.
-            detail = str(rejected)[:500]
-            return self._fail(Failure(reply.client_id, "refused", rejected.reason, detail))
+            return self._fail(Failure.refused(reply.client_id, rejected))
         return None
 
-    def close(self, *, enough: bool = False) -> None:
+    def close(self) -> None:
         """Note the clients that have not answered; from here on every reply is refused.
 
-        With `enough`, nobody waited for them: as many as were wanted came before.
+        Where the target was reached, nobody waited for them.
         """
         for client in sorted(self._waiting):
-            gone = Failure(client, "late", "surplus") if enough else None
+            gone = Failure(client, "late", "surplus") if self.has_target else None
             self._fail(gone or Failure(client, "lost", "no-answer"))
         self._waiting = set()
 
     def take_mean_delta(self) -> npt.NDArray[np.float32]:
-        """The weighted mean change, once; needs at least one taken update."""
-        return self._mean.take_mean()
-
-    def failed(self, kind: FailureKind) -> int:
-        """Number of failures of one kind."""
-        return Counter(f.kind for f in self.failures)[kind]
+        """The change that the cohort agrees on, once; needs at least one accepted update."""
+        return self._aggregator.finish()
 
     def mean_loss(self) -> float | None:
-        """Mean training loss, clients weighted by their steps; None if nothing was taken."""
-        steps = sum(t.num_steps for t in self.taken)
+        """Mean training loss, clients weighted by their steps; None if nothing was accepted."""
+        steps = sum(t.num_steps for t in self.accepted)
         # Sorted, so that the float sum does not depend on who answered first.
-        ordered = sorted(self.taken, key=lambda t: t.client_id)
+        ordered = sorted(self.accepted, key=lambda t: t.client_id)
         return sum(t.loss * t.num_steps for t in ordered) / steps if steps else None
 
     def _fail(self, failure: Failure) -> Failure:
         self.failures.append(failure)
         return failure
-
-    def _weight(self, source: Enrolment | Update) -> int:
-        if self._weight_by == "uniform":
-            return 1
-        return source.num_images if self._weight_by == "images" else source.num_pixels
 
     def _fold(self, update: Update) -> None:
         if update.client_id not in self._waiting:
@@ -119,16 +149,10 @@ class RoundCollector:
             base=self._base,
             round_=self._round,
             enrolled=self._enrolled[update.client_id],
-            max_norm=self._max_norm,
+            max_norm=self._settings.max_update_norm,
         )
-        self._mean.add(update.change.values_F.numpy(), self._weight(update))
+        self._aggregator.add(update.client_id, update.change.values_F.numpy())
         torch.maximum(self.counters_K, update.change.counters_K, out=self.counters_K)
-        self.taken.append(
-            Accepted(
-                update.client_id,
-                update.num_steps,
-                update.images_seen,
-                update.loss,
-                update.wire_bytes,
-            )
+        self.accepted.append(
+            Accepted(update.client_id, update.num_steps, update.images_seen, update.loss)
         )

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+
+Received = Update | Evaluation | Failure
+"""A reply as it comes out of an engine: unpacked."""
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What has been sent so far, as it was handed over, and the time on the engine's clock."""
+
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: float = 0.0
+
+    def __sub__(self, before: Meter) -> Meter:
+        """What was sent, and how long it took, since an earlier reading."""
+        return Meter(
+            self.bytes_down - before.bytes_down,
+            self.bytes_up - before.bytes_up,
+            self.seconds - before.seconds,
+        )
 
 
 class Engine(Protocol):
@@ -19,14 +40,12 @@ class Engine(Protocol):
         """Every client that could be asked now, by id."""
         ...
 
-    def train(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Update | Failure]:
-        """Have each client of the cohort train; deadline_s = 0 means no deadline."""
+    def ask(
+        self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
+    ) -> Iterator[Received]:
+        """Have each client do a task of `client.CLIENT_TASKS`; deadline_s = 0 means no deadline."""
         ...
 
-    def evaluate(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Evaluation | Failure]:
-        """Have each client of the cohort score the model on its own samples."""
+    def meter(self) -> Meter:
+        """Read the bytes of models and updates so far, and the clock."""
         ...

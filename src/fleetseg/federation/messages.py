@@ -3,13 +3,16 @@
 | message    | field                  | why it may leave                                           |
 |------------|------------------------|------------------------------------------------------------|
 | Broadcast  | tensors                | the global model: the server's to give                     |
-|            | class weights          | from class counts summed over the fleet, no one client's   |
-| Update     | change                 | change of the model by local training                      |
+|            | facts                  | made of what all clients told, no one client's             |
+|            | unused                 | which of the client's own updates did not count            |
+| Update     | change                 | change of the model, and of a method's extras, by training |
 |            | num_images, num_pixels | weight of the update; counts over all a client's samples   |
 |            | num_steps, images_seen | cost of training                                           |
 |            | loss                   | health of training, mean over a round                      |
 | Evaluation | conf_CC per domain     | (truth, prediction) counts over all of a client's samples  |
 | Enrolment  | counts, histogram      | how much a client holds of what, once per run              |
+|            | facts                  | what a method asks of all samples of a client at once:     |
+|            |                        | each with its reason in `fleet_facts.FLEET_FACTS`          |
 | Failure    | kind, reason           | why there is no update; texts name no file                 |
 
 No pixels, label maps, file names or values of single images. How messages are written down is in
@@ -19,13 +22,15 @@ No pixels, label maps, file names or values of single images. How messages are w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from fleetseg.errors import UpdateRejected
 from fleetseg.federation.tensors import ModelState
+from fleetseg.learning.inputs import Facts
 
 FailureKind = Literal["late", "refused", "lost", "abstained"]
 
@@ -40,6 +45,7 @@ class Enrolment:
     histogram_C: tuple[int, ...]
     abstains: str = ""  # why it takes no part; empty = it does
     num_test_pixels: int = 0  # labelled pixels of its test samples, at their own resolution
+    facts: Facts = field(default_factory=dict)
 
 
 def taking_part(enrolled: Mapping[str, Enrolment]) -> dict[str, Enrolment]:
@@ -49,11 +55,15 @@ def taking_part(enrolled: Mapping[str, Enrolment]) -> dict[str, Enrolment]:
 
 @dataclass(frozen=True)
 class Broadcast:
-    """The server's message to each client of a cohort."""
+    """The server's message to a client; clients may be sent different ones.
 
-    round: int  # 1-based
+    `state` is in the layout of what is exchanged: see `sharing.Exchange.wire`.
+    """
+
+    round: int  # 1-based; of an evaluation, the round after which the model is scored
     state: ModelState
-    class_weights_C: tuple[float, ...] = ()  # empty = none from the fleet
+    facts: Facts = field(default_factory=dict)
+    unused: tuple[int, ...] = ()  # late rounds whose update of this client did not count
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,15 @@ class Update:
     num_steps: int
     images_seen: int
     loss: float
-    wire_bytes: int = 0  # noted by the receiver: size of the message, 0 = the size of all messages
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An update as the message that a codec made of it, on its way to the server."""
+
+    round: int
+    client_id: str
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -91,3 +109,13 @@ class Failure:
     kind: FailureKind
     reason: str  # short stable code
     detail: str = ""
+
+    @classmethod
+    def refused(cls, client_id: str, rejected: UpdateRejected) -> Failure:
+        """Make the failure of a reply that did not pass a check."""
+        # Cut, because the text quotes what the client sent.
+        return cls(client_id, "refused", rejected.reason, str(rejected)[:500])
+
+
+Reply = Update | Packed | Evaluation | Failure
+"""What a client's work ends in; a server gets an update unpacked."""

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 from fleetseg.config import Experiment
 from fleetseg.errors import QuorumLost
-from fleetseg.federation import cohort as cohorts
 from fleetseg.federation.checkpoint import ServerState
-from fleetseg.federation.collect import RoundCollector
-from fleetseg.federation.engine import Engine
-from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update, taking_part
+from fleetseg.federation.cohort import Cohort, sample_cohort
+from fleetseg.federation.collect import RoundCollector, collect
+from fleetseg.federation.engine import Engine, Meter, Received
+from fleetseg.federation.fleet_facts import facts_of_fleet
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
+from fleetseg.federation.publishing import PUBLISHING, Publication
 from fleetseg.federation.server_optim import server_step
+from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.stopping import stop_reason
-from fleetseg.federation.tensors import Layout, ModelState
+from fleetseg.federation.tensors import ModelState
+from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.text import listing
 
 Record = dict[str, Any]
 """What `rounds.jsonl` says of one round."""
 
 
+_REMEMBERED = 32  # rounds; clients keep fewer states
 UNUSED = "no-update"
 """Why a run ended whose rounds are over and in which not one update was used."""
 
@@ -50,23 +57,73 @@ class Watcher:
 
     status: Callable[[str], None] = lambda what: None  # before the first round, if it takes long
     round_opened: Callable[[int, Sequence[str]], None] = lambda round_, cohort: None
-    replied: Callable[[Update | Failure, Failure | None], None] = lambda reply, failure: None
+    replied: Callable[[Received, Failure | None], None] = lambda reply, failure: None
     round_closed: Callable[[Record], None] = lambda record: None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs besides clients: the experiment, the model's layout, a way to score."""
+    """What a run needs besides clients: what it is, what is exchanged, a way to score."""
 
     experiment: Experiment
-    layout: Layout
-    # Scores of a model, or {"unscored": why}, given the clients that earlier scores were taken on.
-    score: Callable[[ModelState, Collection[str]], Record] | None
-    message_bytes: tuple[int, int]  # encoded size of a broadcast, of an update (at most)
-    class_weights_C: tuple[float, ...] = ()
-    clock: Callable[[], float] = field(default=time.monotonic)
-    traffic: Callable[[], tuple[int, int]] | None = None  # bytes so far (down, up), where counted
+    exchange: Exchange
+    # Scores of a model, or {"unscored": why}, given the round that made it and the clients that
+    # earlier scores were taken on.
+    score: Callable[[ModelState, int, Collection[str]], Record] | None = None
+    scratch: Path | None = None  # a folder for what an aggregator does not keep in memory
     round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
+
+    def sample(self, enrolled: Mapping[str, Enrolment], round_: int) -> Cohort:
+        """Draw who is asked in a round."""
+        settings, seed = self.experiment.federation, self.experiment.seed
+        return sample_cohort(enrolled, settings, seed=seed, round_=round_)
+
+    def asks(
+        self, state: ServerState, clients: Collection[str], records: Sequence[Record]
+    ) -> dict[str, Broadcast]:
+        """Write what each client is sent in the next round."""
+        sent = self.exchange.sent(state.model)
+        broadcast = Broadcast(state.round + 1, sent, state.facts)
+        unused = unused_rounds(records)
+        return {
+            client: replace(broadcast, unused=unused[client]) if client in unused else broadcast
+            for client in clients
+        }
+
+    def published(self, state: ServerState) -> ModelState:
+        """Return the model that is scored and saved."""
+        model = self.exchange.model_of(state.model)
+        return self._publication.model(model, state.published)
+
+    def server_update(self, state: ServerState, collector: RoundCollector, of: int) -> ServerState:
+        """Take the server's step, or leave the model as it was when the quorum was missed.
+
+        `of` is how many clients take part in the run, asked or not.
+        """
+        settings, exchange = self.experiment.federation, self.exchange
+        num_accepted = len(collector.accepted)
+        # The allowance is for products such as 0.55 * 20 = 11.000000000000002.
+        if not num_accepted or num_accepted < settings.quorum * collector.cohort.target - 1e-9:
+            return replace(state, round=state.round + 1, failed_rounds=state.failed_rounds + 1)
+        advance = OBJECTIVES[self.experiment.training.objective].server
+        sent, slots = server_step(
+            exchange.sent(state.model),
+            state.slots,
+            collector.take_mean_delta(),
+            collector.counters_K,
+            layout=exchange.wire,
+            settings=settings,
+            advance_extra=lambda extra_T, mean_T: advance(extra_T, mean_T, num_accepted / of),
+        )
+        model = exchange.received(state.model, sent)
+        published = self._publication.remember(
+            state.published, exchange.model_of(model), state.round + 1
+        )
+        return ServerState(state.round + 1, model, slots, 0, state.facts, published)
+
+    @cached_property
+    def _publication(self) -> Publication:
+        return PUBLISHING[self.experiment.federation.publishing]
 
 
 def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watcher) -> str:
@@ -77,43 +134,63 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
             last good model is committed by then.
     """
     settings = plan.experiment.federation
-    fold = RoundCollector(plan.layout, settings.weights, settings.max_update_norm)
-    if state.failed_rounds >= settings.max_failed_rounds:
-        state = replace(state, failed_rounds=0)  # resumed with a mended fleet: new tries
-    if log.records and not {"scores", "unscored"} & set(log.records[-1]):
-        # It may have ended after this round was committed and before it was scored.
-        late = _scores(plan, state, log)
-        log.publish(log.records[-1] | late)
+    collector = RoundCollector(plan.exchange.wire, settings, plan.scratch)
+    replied, deadline_s = watcher.replied, settings.deadline_s
+    state = _mended(plan, state, log)
     due_s = time.monotonic()
     while (reason := stop_reason(plan.experiment, state.round, log.records)) is None:
         time.sleep(max(0.0, due_s - time.monotonic()))
-        due_s = time.monotonic() + plan.round_every_s
-        started_s, round_ = plan.clock(), state.round + 1
+        due_s, before = time.monotonic() + plan.round_every_s, engine.meter()
         enrolled = taking_part(engine.available())
         _require_quorum(state, enrolled, plan, log)
-        wanted = cohorts.size_of(settings.cohort, len(enrolled))
-        cohort = _cohort(enrolled, round_, plan)
-        watcher.round_opened(round_, cohort)
-        fold.open(round_, cohort, enrolled, state.model)
-        broadcast = Broadcast(round_, state.model, plan.class_weights_C)
-        before = plan.traffic() if plan.traffic else (0, 0)
-        for reply in engine.train(cohort, broadcast, settings.deadline_s):
-            watcher.replied(reply, fold.take(reply))
-            if len(fold.taken) >= wanted < len(cohort):
-                break
-        fold.close(enough=len(fold.taken) >= wanted)
-        state = _server_update(state, fold, min(wanted, len(cohort)), plan)
-        record = _record(state, fold, cohort, plan, before)
-        record["seconds"] = round(plan.clock() - started_s, 3)
+        if state.round == 0 and not state.facts:
+            state = replace(state, facts=facts_of_fleet(plan.experiment, enrolled))
+        cohort = plan.sample(enrolled, state.round + 1)
+        watcher.round_opened(state.round + 1, cohort.asked)
+        asks = plan.asks(state, cohort.asked, log.records)
+        collector.open(state.round + 1, cohort, enrolled, plan.exchange.sent(state.model))
+        collect(engine, "train", asks, collector, deadline_s=deadline_s, replied=replied)
+        collector.close()
+        sent = engine.meter() - before
+        state = plan.server_update(state, collector, len(enrolled))
+        record = _record(state, collector, sent)
         log.commit(state, record)
         try:
-            if scores := _scores(plan, state, log):
-                record |= {**scores, "seconds": round(plan.clock() - started_s, 3)}
+            record |= _scores(plan, state, log)
         finally:
+            record["seconds"] = round((engine.meter() - before).seconds, 3)
             log.publish(record)
         watcher.round_closed(record)
     unused = log.records and not any(record["quorum"] for record in log.records)
     return UNUSED if unused else reason
+
+
+def _mended(plan: Plan, state: ServerState, log: Log) -> ServerState:
+    """Make a state that was read from a checkpoint fit to go on with."""
+    if log.records and not {"scores", "unscored"} & set(log.records[-1]):
+        # The run may have ended after this round was committed and before it was scored.
+        log.publish(log.records[-1] | _scores(plan, state, log))
+    if state.failed_rounds >= plan.experiment.federation.max_failed_rounds:
+        return replace(state, failed_rounds=0)  # resumed with a mended fleet: new tries
+    return state
+
+
+def unused_rounds(records: Sequence[Record]) -> dict[str, tuple[int, ...]]:
+    """Say of each client which of its updates, since the last one that counted, did not count.
+
+    >>> done = {"round": 1, "cohort": ["a", "b"], "ok": ["a", "b"], "quorum": True}
+    >>> late = {"round": 2, "cohort": ["a", "b"], "ok": ["a"], "quorum": True}
+    >>> unused_rounds([done, late]), unused_rounds([done, {**late, "quorum": False}])
+    ({'b': (2,)}, {'a': (2,), 'b': (2,)})
+    """
+    unused: dict[str, tuple[int, ...]] = {}
+    counted: set[str] = set()
+    for record in reversed(records[-_REMEMBERED:]):
+        used = set(record["ok"]) if record["quorum"] else set()
+        for client in set(record["cohort"]) - used - counted:
+            unused[client] = (record["round"], *unused.get(client, ()))
+        counted |= used
+    return dict(sorted(unused.items()))
 
 
 def why_unused(records: Sequence[Record], limit: int = 10) -> str:
@@ -128,7 +205,7 @@ def _scores(plan: Plan, state: ServerState, log: Log) -> Record:
     """Score the newest round, if it is due."""
     if plan.score is None or not _evaluates_in(plan.experiment, state.round):
         return {}
-    scores = plan.score(state.model, scored_before(log.records))
+    scores = plan.score(plan.published(state), state.round, scored_before(log.records))
     return scores if "unscored" in scores else {"scores": scores, "miou": scores["miou"]}
 
 
@@ -137,72 +214,24 @@ def scored_before(records: Sequence[Record]) -> set[str]:
     return {name for r in records for name in r.get("scores", {}).get("scored_on", ())}
 
 
-def _cohort(enrolled: Mapping[str, Enrolment], round_: int, plan: Plan) -> tuple[str, ...]:
-    """Draw who is asked, the largest first."""
-    settings, seed = plan.experiment.federation, plan.experiment.seed
-    chosen = cohorts.choose(
-        enrolled,
-        settings.cohort,
-        seed=seed,
-        round_=round_,
-        over=settings.over_selection,
-        sampler=settings.sampler,
-    )
-    return cohorts.longest_first(chosen, enrolled)
-
-
-def _server_update(state: ServerState, fold: RoundCollector, asked: int, plan: Plan) -> ServerState:
-    """Take the server's step, or leave the model as it was when the quorum was missed."""
-    settings = plan.experiment.federation
-    # The allowance is for products such as 0.55 * 20 = 11.000000000000002.
-    if not fold.taken or len(fold.taken) < settings.quorum * asked - 1e-9:
-        return ServerState(state.round + 1, state.model, state.slots, state.failed_rounds + 1)
-    model, slots = server_step(
-        state.model,
-        state.slots,
-        fold.take_mean_delta(),
-        fold.counters_K,
-        layout=plan.layout,
-        settings=settings,
-    )
-    return ServerState(state.round + 1, model, slots)
-
-
-def _bytes(
-    fold: RoundCollector, asked: int, plan: Plan, before: tuple[int, int]
-) -> tuple[int, int]:
-    """Bytes (down, up) of a round: counted where they were sent, or else by what was sent."""
-    if plan.traffic is not None:
-        down, up = plan.traffic()
-        return down - before[0], up - before[1]
-    down, up = plan.message_bytes
-    unread = fold.failed("refused") + fold.failed("late")
-    return down * asked, up * unread + sum(t.wire_bytes or up for t in fold.taken)
-
-
-def _record(
-    state: ServerState,
-    fold: RoundCollector,
-    cohort: Sequence[str],
-    plan: Plan,
-    before: tuple[int, int],
-) -> Record:
-    down, up = _bytes(fold, len(cohort), plan, before)
+def _record(state: ServerState, collector: RoundCollector, sent: Meter) -> Record:
+    accepted = collector.accepted
     return {
         "round": state.round,
-        "cohort": sorted(cohort),
-        "ok": sorted(t.client_id for t in fold.taken),
+        "cohort": sorted(collector.cohort.asked),
+        "ok": sorted(a.client_id for a in accepted),
         "failures": [
             {"client": f.client_id, "kind": f.kind, "reason": f.reason, "detail": f.detail}
-            for f in sorted(fold.failures, key=lambda f: f.client_id)
+            for f in sorted(collector.failures, key=lambda f: f.client_id)
         ],
         "quorum": state.failed_rounds == 0,
-        "loss": fold.mean_loss(),
-        "steps": sum(t.num_steps for t in fold.taken),
-        "critical_path_steps": max((t.num_steps for t in fold.taken), default=0),
-        "images_seen": sum(t.images_seen for t in fold.taken),
-        "bytes_down": down,
-        "bytes_up": up,
+        "loss": collector.mean_loss(),
+        "steps": sum(a.num_steps for a in accepted),
+        "critical_path_steps": max((a.num_steps for a in accepted), default=0),
+        "images_seen": sum(a.images_seen for a in accepted),
+        "bytes_down": sent.bytes_down,
+        "bytes_up": sent.bytes_up,
+        "seconds": round(sent.seconds, 3),
     }
 
 

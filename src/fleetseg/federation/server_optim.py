@@ -67,11 +67,13 @@ def server_step(
     *,
     layout: Layout,
     settings: FederationConfig,
+    advance_extra: Callable[[Tensor, Tensor], Tensor] = torch.add,
 ) -> tuple[ModelState, Slots]:
     """Move the model by the mean change of a cohort; returns it and what the optimiser remembers.
 
     The optimiser sees trainable values only. Statistics of norm layers become their weighted mean,
     whatever the optimiser; counters are taken as given (the largest reported), integers throughout.
+    What a method sends beside the model is advanced by the method's own rule.
 
     The new model takes over the memory of `mean_delta_F`; the old one stays as it was.
     """
@@ -80,7 +82,13 @@ def server_step(
     step = SERVER_OPTIMISERS[settings.server_optimiser].step
     new_T, slots = step(model.values_F[:num], values_F[:num], slots, settings)
     values_F[:num].copy_(new_T)  # nothing to do where it took over the memory
+    extras = [
+        (span, advance_extra(model.values_F[span], values_F[span]))
+        for span in layout.spans.values()
+    ]
     values_F[num:].add_(model.values_F[num:])
+    for span, extra_T in extras:
+        values_F[span] = extra_T
     for entry in layout.floats:
         if entry.is_variance:
             # Rounding of a mean near -x must not leave a variance below zero: honest clients would

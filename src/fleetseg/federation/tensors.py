@@ -1,13 +1,15 @@
 """A model's state as two flat vectors, split once by module type.
 
-Every state-dict key is one of three kinds (contract 5 of docs/architecture.md):
+Every state-dict key is one of three kinds (contract 3 of docs/architecture.md):
 
 * trainable  parameters: what server optimisers, clipping and codecs may touch;
 * statistic  floating-point buffers (running mean and variance of norm layers, any other);
 * counter    integer buffers (`num_batches_tracked`, index tables): never averaged.
 
-The kind comes from the module that owns the key, never from the key's name.
-Suffix of vectors here: F = all floats (trainable first, then statistics), K = counters.
+The kind comes from the module that owns the key, never from the key's name. What a method sends
+beside a model, such as SCAFFOLD's variates, is a fourth kind, "extra": as long as the trainable
+values, one stretch for each name. Suffix of vectors here: F = all floats (trainable first, then
+statistics, then extras), T = trainable, K = counters.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -25,8 +27,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fleetseg.errors import ModelError
+from fleetseg.learning.parameters import NORM_LAYERS, head_prefixes
 
-Kind = Literal["trainable", "statistic", "counter"]
+_EXTRA = "//"  # between an extra's name and a parameter's: no state-dict key has it
+Kind = Literal["trainable", "statistic", "counter", "extra"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Entry:
     kind: Kind
     start: int
     is_variance: bool = False
+    in_norm: bool = False  # its module is a norm layer
+    in_head: bool = False  # its module belongs to the network's head
 
     @cached_property
     def size(self) -> int:
@@ -77,6 +83,17 @@ class Layout:
         return sum(e.size for e in self.counters)
 
     @cached_property
+    def spans(self) -> dict[str, slice]:
+        """Where extras lie in the floats, by name."""
+        spans: dict[str, slice] = {}
+        for entry in self.floats:
+            if entry.kind == "extra":
+                name = entry.key.partition(_EXTRA)[0]
+                start = spans[name].start if name in spans else entry.start
+                spans[name] = slice(start, entry.stop)
+        return spans
+
+    @cached_property
     def variances_V(self) -> Tensor:
         """Where in the floats the running variances lie: int64 positions."""
         parts = [torch.arange(e.start, e.stop) for e in self.floats if e.is_variance]
@@ -92,6 +109,20 @@ class Layout:
         """SHA-256 over keys, shapes and kinds."""
         rows = [(e.key, e.shape, e.kind) for e in (*self.floats, *self.counters)]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def only(self, keep: Callable[[Entry], bool]) -> Layout:
+        """Give the layout of a part: the entries that `keep` says, in their order, without gaps."""
+        return Layout(_placed(filter(keep, self.floats)), _placed(filter(keep, self.counters)))
+
+    def with_extras(self, names: Sequence[str]) -> Layout:
+        """Add for each name a stretch as long as the trainable values, behind all else."""
+        trainable = [e for e in self.floats if e.kind == "trainable"]
+        extras = [
+            replace(e, key=f"{name}{_EXTRA}{e.key}", kind="extra")
+            for name in names
+            for e in trainable
+        ]
+        return Layout(_placed((*self.floats, *extras)), self.counters)
 
     def empty(self) -> ModelState:
         """New flat vectors on the CPU, their values not set."""
@@ -117,6 +148,18 @@ class ModelState:
     values_F: Tensor
     counters_K: Tensor
 
+    def __getstate__(self) -> dict[str, bytes]:
+        """Write the values out: torch would hand tensors to a new process as open files."""
+        return {name: tensor.numpy().tobytes() for name, tensor in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, bytes]) -> None:
+        """Take the values back."""
+        dtypes = {"values_F": torch.float32, "counters_K": torch.int64}
+        for name, data in state.items():
+            empty = torch.empty(0, dtype=dtypes[name])
+            tensor = torch.frombuffer(bytearray(data), dtype=dtypes[name]) if data else empty
+            object.__setattr__(self, name, tensor)
+
     def clone(self) -> ModelState:
         """Copy both vectors."""
         return ModelState(self.values_F.clone(), self.counters_K.clone())
@@ -129,14 +172,58 @@ class ModelState:
         return hasher.hexdigest()
 
 
+Run = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where the values of a part lie in the whole: stretches (in the whole, in the part)."""
+
+    floats: tuple[Run, ...]
+    counters: tuple[Run, ...]
+
+    @classmethod
+    def of(cls, whole: Layout, part: Layout) -> Part:
+        """Find every entry of a part in a whole that has them all."""
+        return cls(_runs(whole, part.floats), _runs(whole, part.counters))
+
+    def take(self, whole: ModelState, into: ModelState) -> None:
+        """Copy the part out of the whole."""
+        for there, here in self.floats:
+            into.values_F[here] = whole.values_F[there]
+        for there, here in self.counters:
+            into.counters_K[here] = whole.counters_K[there]
+
+    def put(self, part: ModelState, into: ModelState) -> None:
+        """Copy the part to its place in the whole."""
+        for there, here in self.floats:
+            into.values_F[there] = part.values_F[here]
+        for there, here in self.counters:
+            into.counters_K[there] = part.counters_K[here]
+
+
+def _runs(whole: Layout, entries: Iterable[Entry]) -> tuple[Run, ...]:
+    runs: list[Run] = []
+    for entry in entries:
+        start = whole.by_key[entry.key].start
+        if runs and (runs[-1][0].stop, runs[-1][1].stop) == (start, entry.start):
+            runs[-1] = (
+                slice(runs[-1][0].start, start + entry.size),
+                slice(runs[-1][1].start, entry.stop),
+            )
+        else:
+            runs.append((slice(start, start + entry.size), slice(entry.start, entry.stop)))
+    return tuple(runs)
+
+
 def layout_of(model: nn.Module) -> Layout:
     """Sort a model's state-dict keys into trainable, statistic and counter.
 
     Raises:
         ModelError: for floating-point tensors that are not float32, or a model without parameters.
     """
-    rows: dict[Kind, list[tuple[str, tuple[int, ...], bool]]]
-    rows = {"trainable": [], "statistic": [], "counter": []}
+    heads = head_prefixes(model)
+    entries: list[Entry] = []
     for key, tensor in model.state_dict().items():
         owner, _, name = key.rpartition(".")
         module = model.get_submodule(owner)
@@ -151,13 +238,22 @@ def layout_of(model: nn.Module) -> Layout:
                 got=tensor.dtype,
                 cure="Call model.float(); low precision comes from engine.precision",
             )
-        variance = isinstance(module, _NormBase) and name == "running_var"
-        rows[kind].append((key, tuple(tensor.shape), variance))
-    if not rows["trainable"]:
-        raise ModelError("the model has no parameters to train", where=type(model).__name__)
-    return Layout(
-        floats=_pack(rows, ("trainable", "statistic")), counters=_pack(rows, ("counter",))
+        entry = Entry(
+            key,
+            tuple(tensor.shape),
+            kind,
+            start=0,
+            is_variance=isinstance(module, _NormBase) and name == "running_var",
+            in_norm=isinstance(module, NORM_LAYERS),
+            in_head=f"{key}.".startswith(heads),
+        )
+        entries.append(entry)
+    trainable, statistics, counters = (
+        [e for e in entries if e.kind == kind] for kind in ("trainable", "statistic", "counter")
     )
+    if not trainable:
+        raise ModelError("the model has no parameters to train", where=type(model).__name__)
+    return Layout(_placed([*trainable, *statistics]), _placed(counters))
 
 
 def _kind(module: nn.Module, name: str, tensor: Tensor) -> Kind:
@@ -166,20 +262,20 @@ def _kind(module: nn.Module, name: str, tensor: Tensor) -> Kind:
     return "statistic" if tensor.is_floating_point() else "counter"
 
 
-def _pack(
-    rows: Mapping[Kind, list[tuple[str, tuple[int, ...], bool]]], kinds: tuple[Kind, ...]
-) -> tuple[Entry, ...]:
-    entries: list[Entry] = []
+def _placed(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Lay entries out one behind the other."""
+    placed: list[Entry] = []
     start = 0
-    for kind in kinds:
-        for key, shape, variance in rows[kind]:
-            entries.append(Entry(key, shape, kind, start, variance))
-            start = entries[-1].stop
-    return tuple(entries)
+    for entry in entries:
+        placed.append(entry if entry.start == start else replace(entry, start=start))
+        start = placed[-1].stop
+    return tuple(placed)
 
 
 class ModelTensors:
     """A model's own tensors in a layout's order, found without walking its modules each time.
+
+    The layout may be that of a part of the model: nothing else is read or written.
 
     What is kept is where modules hold them, not the tensors: a module may put a new one in place.
     """
@@ -188,8 +284,17 @@ class ModelTensors:
         self._layout = layout
         self._slots = [_slot(model, e.key) for e in (*layout.floats, *layout.counters)]
 
+    def trainables(self) -> list[Tensor]:
+        """Return the parameters, in the order of the layout's trainable values."""
+        kinds = (e.kind for e in (*self._layout.floats, *self._layout.counters))
+        return [
+            held[name]
+            for (held, name), kind in zip(self._slots, kinds, strict=True)
+            if kind == "trainable"
+        ]
+
     def load(self, state: ModelState) -> None:
-        """Copy flat vectors into the model; every key is written."""
+        """Copy flat vectors into the model; every key of the layout is written."""
         with torch.no_grad():
             for (held, name), view in zip(
                 self._slots, self._layout.views(state).values(), strict=True

@@ -1,25 +1,29 @@
 """Messages as bytes: safetensors with one JSON header entry.
 
-All messages of a model have one size. Decoding checks sizes, kind, version and layout before it
+All messages of a model have one size. A codec (`UpdateCodec`) decides how an update becomes one;
+`PlainCodec` writes it as it is. Decoding checks sizes, kind, version and layout before it
 allocates, raises nothing but UpdateRejected, and never unpickles.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import struct
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from fleetseg.errors import UpdateRejected
-from fleetseg.federation.messages import Broadcast, Update
+from fleetseg.federation.messages import Broadcast, Failure, Packed, Update
 from fleetseg.federation.tensors import Layout, ModelState
+from fleetseg.learning.inputs import Facts
 
 WIRE_VERSION = 1
 _UPDATE_FIELDS = (
@@ -31,13 +35,66 @@ _UPDATE_FIELDS = (
     "images_seen",
     "loss",
 )
-_META_BYTES = 8192  # the JSON entry is padded to this: all messages of a model have one size
+_META_BYTES = 8192  # the JSON entry is padded to a multiple of this: one size for one model
+_FACTS_BYTES = 1 << 26  # most of all facts of a broadcast
+MAX_FACT = 65_536
+"""Most numbers of one fact."""
+
+
+class UpdateCodec(Protocol):
+    """Both ends of the way up: `pack` where a client trains, `unpack` where the server is."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Most bytes of a message."""
+        ...
+
+    def pack(self, update: Update, residual_T: Tensor | None) -> tuple[bytes, Tensor | None]:
+        """Write an update, and what earlier ones left out; returns what this one leaves out."""
+        ...
+
+    def unpack(self, data: bytes) -> Update:
+        """Read an update, or raise UpdateRejected; the usual checks must follow."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlainCodec:
+    """Updates as they are."""
+
+    layout: Layout
+
+    @cached_property
+    def max_bytes(self) -> int:
+        """See UpdateCodec."""
+        return message_bytes(self.layout)[1]
+
+    def pack(self, update: Update, residual_T: Tensor | None) -> tuple[bytes, Tensor | None]:
+        """See UpdateCodec."""
+        return encode_update(update, self.layout), None
+
+    def unpack(self, data: bytes) -> Update:
+        """See UpdateCodec."""
+        return decode_update(data, self.layout)
+
+
+def unpacked(packed: Packed, codec: UpdateCodec) -> Update | Failure:
+    """Read a client's message; one that is none, or another one's, becomes a failure."""
+    try:
+        update = codec.unpack(packed.data)
+    except UpdateRejected as rejected:
+        return Failure.refused(packed.client_id, rejected)
+    if update.client_id != packed.client_id:
+        return Failure(packed.client_id, "refused", "identity", "an update in another one's name")
+    return update
 
 
 def encode_broadcast(broadcast: Broadcast, layout: Layout) -> bytes:
-    """Encode a broadcast; its size depends on the layout only."""
-    weights = [float(weight) for weight in broadcast.class_weights_C]
-    meta = {"round": broadcast.round, "class_weights": weights}
+    """Encode a broadcast, without what it says to one client only; its size depends on the layout.
+
+    Facts of many numbers add whole blocks to it.
+    """
+    meta = {"round": broadcast.round, "facts": write_facts(broadcast.facts)}
     return _encode("broadcast", layout, layout.views(broadcast.state), meta)
 
 
@@ -49,12 +106,9 @@ def encode_update(update: Update, layout: Layout) -> bytes:
 def decode_broadcast(data: bytes, layout: Layout) -> Broadcast:
     """Decode a broadcast, or raise UpdateRejected."""
     meta, state = _decode("broadcast", data, layout)
-    weights = meta.get("class_weights")
-    if type(meta.get("round")) is not int or not isinstance(weights, list):
-        raise UpdateRejected("malformed", "a broadcast needs a round and class weights")
-    if not all(type(w) is float and math.isfinite(w) for w in weights):
-        raise UpdateRejected("malformed", "class weights are not finite numbers")
-    return Broadcast(meta["round"], state, tuple(weights))
+    if type(meta.get("round")) is not int:
+        raise UpdateRejected("malformed", "a broadcast needs a round")
+    return Broadcast(meta["round"], state, read_facts(meta.get("facts")))
 
 
 def decode_update(data: bytes, layout: Layout) -> Update:
@@ -78,8 +132,33 @@ def checked_update_meta(meta: Any) -> dict[str, Any]:
     return meta
 
 
-def message_bytes(layout: Layout, state: ModelState) -> tuple[int, int]:
+def write_facts(facts: Facts) -> dict[str, Any]:
+    """Write facts as nested lists of numbers."""
+    return {name: array.tolist() for name, array in facts.items()}
+
+
+def read_facts(told: Any) -> Facts:
+    """Read facts, or raise UpdateRejected: named arrays of finite numbers, none of them large."""
+    if not isinstance(told, dict) or len(told) > 100:
+        raise UpdateRejected("malformed", "no named facts")
+    facts = {}
+    for name, rows in told.items():
+        try:
+            raw = np.array(rows)
+        except (ValueError, OverflowError, RecursionError):
+            raise UpdateRejected("malformed", "a fact is no array", got=name[:40]) from None
+        if raw.dtype.kind not in "iuf" or raw.size > MAX_FACT or not np.isfinite(raw).all():
+            raise UpdateRejected(
+                "malformed", "a fact is not of finite numbers, or too large", got=name[:40]
+            )
+        with np.errstate(over="ignore"):
+            facts[name] = raw.astype(np.float32)
+    return facts
+
+
+def message_bytes(layout: Layout) -> tuple[int, int]:
     """Return the encoded size in bytes of a (broadcast, update) of this layout."""
+    state = layout.empty()
     update = Update(1, "c", state, 1, 1, 1, 1, 0.0)
     return len(encode_broadcast(Broadcast(1, state), layout)), len(encode_update(update, layout))
 
@@ -91,8 +170,7 @@ def _encode(
         {"kind": kind, "version": WIRE_VERSION, "layout": layout.digest, "meta": meta}
     )
     # Measured as it will be written: inside the outer JSON each quote takes two characters.
-    padding = _META_BYTES - len(json.dumps(header))
-    assert padding >= 0, "message header grew past its fixed size"
+    padding = -len(json.dumps(header)) % _META_BYTES
     data = safetensors.torch.save(
         {key: tensor.contiguous() for key, tensor in tensors.items()},
         metadata={"fleetseg": header + " " * padding},
@@ -143,7 +221,7 @@ def _check_tensors(tensors: Mapping[str, Tensor], layout: Layout) -> None:
 
 def _checked_header(kind: str, data: bytes, layout: Layout) -> dict[str, Any]:
     payload = 4 * layout.num_floats + 8 * layout.num_counters
-    header_limit = _header_limit(layout)
+    header_limit = _header_limit(layout) + (_FACTS_BYTES if kind == "broadcast" else 0)
     if len(data) < 8:
         raise UpdateRejected("malformed", "message too short", got=f"{len(data)} bytes")
     (header_bytes,) = struct.unpack("<Q", data[:8])

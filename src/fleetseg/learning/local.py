@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,38 +15,32 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fleetseg import rng
 from fleetseg.config import TrainingConfig
 from fleetseg.data.augment import Augment
-from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Pairs
 from fleetseg.learning.hardware import Hardware
-from fleetseg.learning.losses import Loss, build_loss, segmentation_loss
-from fleetseg.learning.parameters import build_optimiser
-from fleetseg.learning.scaling import LossScale, take_step
+from fleetseg.learning.inputs import LocalInputs, RoundContext
+from fleetseg.learning.objectives import OBJECTIVES, LocalCost, Vectors
+from fleetseg.learning.parameters import Trainables, build_optimiser
+from fleetseg.learning.scaling import Correct, LossScale, take_step
 from fleetseg.learning.schedules import lr_factor
-
-
-@dataclass(frozen=True)
-class RoundContext:
-    """Where in a run a piece of local training stands: all that its randomness depends on."""
-
-    seed: int
-    round: int  # 1-based
-    total_rounds: int
-    client_id: str
-
-    def generator(self, purpose: str) -> np.random.Generator:
-        """Random numbers for one purpose of this client in this round."""
-        return rng.generator(self.seed, self.round, self.client_id, purpose)
+from fleetseg.learning.supervision import SUPERVISION, StepLoss
 
 
 @dataclass(frozen=True)
 class LocalResult:
     """What local training cost and how it went; the model is changed in place."""
 
-    num_steps: int  # optimiser steps taken
+    cost: LocalCost
     images_seen: int
     loss: float  # mean over steps
     optimiser_state: Mapping[str, Tensor]  # moments and loss scale, for clients that keep them
+    state: Vectors  # what the objective keeps
+    extra_changes_T: Vectors  # of what is sent beside the model
     skipped_steps: int = 0  # of fp16 training: no finite gradients
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps taken."""
+        return self.cost.num_steps
 
 
 def num_steps(num_images: int, training: TrainingConfig) -> int:
@@ -70,50 +65,53 @@ def batches_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 def train_locally(
-    model: nn.Module,
-    pairs: Pairs,
-    training: TrainingConfig,
-    *,
-    context: RoundContext,
-    size_hw: tuple[int, int],
-    hardware: Hardware,
-    class_weights_C: Tensor | None = None,
-    optimiser_state: Mapping[str, Tensor] | None = None,
+    model: nn.Module, pairs: Pairs, inputs: LocalInputs, shared: Trainables | None = None
 ) -> LocalResult:
     """Train `model` in place on `pairs` for one round.
 
-    The optimiser starts afresh each round unless `optimiser_state` brings its moments back; the
-    learning rate follows the schedule over global rounds. A batch without a labelled pixel takes
-    no step. Dropout and augmentation draw from generators derived from `context`, so the result is
-    a pure function of the arguments (and of the number of threads, and of the kind of GPU).
+    The optimiser starts afresh each round unless the inputs bring its moments back; the learning
+    rate follows the schedule over global rounds. A batch without a labelled pixel takes no step.
+    Dropout and augmentation draw from generators derived from the context, so the result is a pure
+    function of the arguments (and of the number of threads, and of the kind of GPU).
+
+    `shared` are the parameters that the objective's vectors are of; default all.
     """
+    training, context, hardware = inputs.training, inputs.context, inputs.hardware
     optimiser = build_optimiser(model, training)
-    restore_moments(optimiser, optimiser_state or {})
-    scale = LossScale.of(hardware.precision, optimiser_state or {})
-    weights = None if class_weights_C is None else class_weights_C.to(hardware.device)
-    loss_of = build_loss(training, weights)
-    augment = Augment.from_config(training, size_hw)
+    kept = inputs.optimiser_state
+    restore_moments(optimiser, kept or {})
+    scale = LossScale.of(hardware.precision, kept or {})
+    objective, shared = OBJECTIVES[training.objective], shared or Trainables([*model.parameters()])
+    memo = objective.begin(inputs, shared)
+    correct = partial(objective.correct, memo, shared) if objective.correct else None
     steps = num_steps(len(pairs), training)
-    losses: list[float] = []
-    images_seen = 0
+    losses: list[Tensor] = []
+    images_seen, lr_sum = 0, 0.0
     _set_mode(model, training, context)
+    learn = _Learn(model, SUPERVISION[training.supervision].make(inputs), optimiser, scale, correct)
     dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
     with hardware.exact(), dropout:
-        for step, indices in zip(
-            range(steps), batches(len(pairs), training, context), strict=False
-        ):
-            _set_lr(optimiser, training, context, step / steps)
-            chosen = [pairs[int(i)] for i in indices]
-            images_NCHW, labels_NHW = augment.batch(chosen, context.generator(f"augment-{step}"))
-            images_seen += len(indices)
-            if not bool((labels_NHW != IGNORE).any()):
-                continue
-            batch = images_NCHW, labels_NHW
-            loss = _learn(model, batch, loss_of, optimiser, scale, training, hardware)
-            losses += [] if loss is None else [loss]
-    kept = {} if optimiser_state is None else {**read_moments(optimiser), **scale.state()}
-    mean_loss = float(np.mean(losses or [0.0]))
-    return LocalResult(len(losses), images_seen, mean_loss, kept, scale.skipped_steps)
+        for step, (images_NCHW, labels_NHW) in enumerate(_batches(pairs, steps, inputs)):
+            lr = _set_lr(optimiser, training, context, step / steps)
+            images_seen += len(images_NCHW)
+            loss = learn(_on(images_NCHW, hardware), labels_NHW, training.clip_grad_norm)
+            if loss is not None:
+                losses.append(loss)
+                lr_sum += lr
+    cost = LocalCost(len(losses), lr_sum)
+    state, changes_T = objective.end(memo, shared, cost)
+    mean_loss = float(np.mean(torch.stack(losses).tolist())) if losses else 0.0
+    moments = {} if kept is None else {**read_moments(optimiser), **scale.state()}
+    return LocalResult(cost, images_seen, mean_loss, moments, state, changes_T, scale.skipped_steps)
+
+
+def _batches(pairs: Pairs, steps: int, inputs: LocalInputs) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the augmented batches of a round."""
+    augment = Augment.from_config(inputs.training, inputs.size_hw)
+    drawn = batches(len(pairs), inputs.training, inputs.context)
+    for step, indices in zip(range(steps), drawn, strict=False):
+        chosen = [pairs[int(i)] for i in indices]
+        yield augment.batch(chosen, inputs.context.generator(f"augment-{step}"))
 
 
 def batches(
@@ -157,33 +155,36 @@ def _set_lr(
     training: TrainingConfig,
     context: RoundContext,
     progress: float,
-) -> None:
+) -> float:
+    """Set the learning rate of a step; returns that of the body."""
     factor = lr_factor(
         training.schedule, context.round, progress, context.total_rounds, training.warmup_rounds
     )
     for group in optimiser.param_groups:
         group["lr"] = training.lr * factor * group["lr_factor"]
+    return training.lr * factor
 
 
-def _learn(
-    model: nn.Module,
-    batch: tuple[Tensor, Tensor],
-    loss_of: Loss,
-    optimiser: torch.optim.Optimizer,
-    scale: LossScale,
-    training: TrainingConfig,
-    hardware: Hardware,
-) -> float | None:
-    """Take a step on one batch; returns its loss, or None if there was no step.
+@dataclass(frozen=True)
+class _Learn:
+    """Takes a step on one batch.
 
-    A function of its own, so that this batch's graph is gone before the next forward pass.
+    A call of its own, so that this batch's graph is gone before the next forward pass.
     """
-    images_NCHW, labels_NHW = batch
-    with hardware.autocast():
-        outputs = model(_on(images_NCHW, hardware))
-    labels_NHW = labels_NHW.to(hardware.device)
-    loss = segmentation_loss(outputs, labels_NHW, loss_of, training.aux_weight)
-    return take_step(model, loss, optimiser, scale, training.clip_grad_norm)
+
+    model: nn.Module
+    loss_of: StepLoss
+    optimiser: torch.optim.Optimizer
+    scale: LossScale
+    correct: Correct | None
+
+    def __call__(self, images: Tensor, labels: Tensor, clip_norm: float) -> Tensor | None:
+        """Return the batch's loss, on its device; None if there was no step."""
+        loss = self.loss_of(self.model, images, labels)
+        if loss is None:
+            return None
+        taken = take_step(self.model, loss, self.optimiser, self.scale, clip_norm, self.correct)
+        return loss.detach() if taken else None
 
 
 def _on(images_NCHW: Tensor, hardware: Hardware) -> Tensor:

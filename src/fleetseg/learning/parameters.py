@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,11 @@ NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Modules whose parameters never decay; _NormBase is the base of batch and instance norms."""
 
 
+def head_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """Return how the keys of a network's head begin; none for a network that does not say."""
+    return tuple(f"{prefix.rstrip('.')}." for prefix in getattr(model, "head_prefixes", ()))
+
+
 def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[str, Any]]:
     """Sort a model's trainable parameters into optimiser groups, each parameter exactly once.
 
@@ -26,7 +32,7 @@ def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[st
     Raises:
         ModelError: for a model without a trainable parameter.
     """
-    heads = tuple(f"{prefix.rstrip('.')}." for prefix in getattr(model, "head_prefixes", ()))
+    heads = head_prefixes(model)
     of_norms = {
         id(parameter)
         for module in model.modules()
@@ -103,3 +109,25 @@ def build_optimiser(model: nn.Module, training: TrainingConfig) -> torch.optim.O
     if training.optimiser not in OPTIMISERS:
         raise unknown_name("optimiser", training.optimiser, OPTIMISERS)
     return OPTIMISERS[training.optimiser](parameter_groups(model, training), training)
+
+
+@dataclass(frozen=True)
+class Trainables:
+    """A network's parameters in the order of a flat vector of their values (suffix T)."""
+
+    parameters: Sequence[Tensor]
+
+    def values(self) -> Tensor:
+        """Copy the values to a vector on the CPU."""
+        with torch.no_grad():
+            return torch.cat([p.detach().reshape(-1).cpu() for p in self.parameters])
+
+    def split(self, vector_T: Tensor) -> list[Tensor]:
+        """Cut a vector into tensors of the parameters' shapes, on their device.
+
+        Each is a view where the vector is on that device already.
+        """
+        parts = vector_T.split_with_sizes([p.numel() for p in self.parameters])
+        return [
+            part.view(p.shape).to(p.device) for part, p in zip(parts, self.parameters, strict=True)
+        ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,10 @@ _KEY = "loss_scale"
 _START = 2.0**12  # a weight's gradient may be 16 before it overflows
 _LARGEST = 2.0**24
 _GROWTH_STEPS = 2000  # without an overflow, then the scale doubles; as in torch.amp.GradScaler
+
+
+Correct = Callable[[], None]
+"""Changes gradients between the backward pass and the clipping."""
 
 
 @dataclass
@@ -45,10 +49,16 @@ class LossScale:
             return {}
         return {_KEY: torch.tensor([self.value, float(self.good_steps)])}
 
-    def backward(self, loss: Tensor, parameters: Sequence[Tensor], clip_norm: float) -> bool:
-        """Fill in gradients, unscaled and clipped; false if they are not finite at any scale."""
+    def backward(
+        self,
+        loss: Tensor,
+        parameters: Sequence[Tensor],
+        clip_norm: float,
+        correct: Correct | None = None,
+    ) -> bool:
+        """Fill in gradients: unscaled, corrected, clipped; false if not finite at any scale."""
         before = self.value
-        while not self._try(loss, parameters, clip_norm):
+        while not self._try(loss, parameters, clip_norm, correct):
             if self.value <= 1 or not math.isfinite(float(loss.detach())):
                 self.value = before  # it was not the scale
                 self.skipped_steps += 1
@@ -57,11 +67,19 @@ class LossScale:
         self._count_good_step()
         return True
 
-    def _try(self, loss: Tensor, parameters: Sequence[Tensor], clip_norm: float) -> bool:
+    def _try(
+        self,
+        loss: Tensor,
+        parameters: Sequence[Tensor],
+        clip_norm: float,
+        correct: Correct | None,
+    ) -> bool:
         for parameter in parameters:
             parameter.grad = None
         (loss * self.value).backward(retain_graph=True)  # type: ignore[no-untyped-call]
         torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], 1 / self.value)
+        if correct is not None:
+            correct()
         norm = nn.utils.clip_grad_norm_(parameters, clip_norm or math.inf)
         return math.isfinite(float(norm))
 
@@ -77,16 +95,19 @@ def take_step(
     optimiser: torch.optim.Optimizer,
     scale: LossScale,
     clip_norm: float,
-) -> float | None:
-    """Take one step down a loss; returns its value, or None if its fp16 gradients allow no step."""
+    correct: Correct | None = None,
+) -> bool:
+    """Take one step down a loss; false if its fp16 gradients allow none."""
     parameters = list(model.parameters())
     if scale.enabled:
-        if not scale.backward(loss, parameters, clip_norm):
-            return None
+        if not scale.backward(loss, parameters, clip_norm, correct):
+            return False
     else:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if correct is not None:
+            correct()
         if clip_norm > 0:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
     optimiser.step()
-    return float(loss.detach())
+    return True

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
-from fleetseg.config import FaultsConfig, Experiment, TrainingConfig
+from fleetseg.config import FederationConfig, Experiment, TrainingConfig
 from fleetseg.data.store.cache import Pooled
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.federation.client import Client
-from fleetseg.federation.cohort import choose, size_of
+from fleetseg.federation.cohort import sample_cohort, size_of
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.learning.local import batches_per_epoch
 from fleetseg.clients import EvaluationSet, FleetData
@@ -61,17 +61,11 @@ def local_only(experiment: Experiment, fleet_data: FleetData) -> Iterator[tuple[
 def federated_images(experiment: Experiment, fleet_data: FleetData) -> int:
     """Number of images that the federated run trains on, summed over clients and rounds."""
     enrolled = taking_part(fleet_data.enrolled)
-    settings = experiment.federation
+    settings = experiment.federation.model_copy(update={"over_selection": 1.0})
     return sum(
         _images_a_round(enrolled[name].num_images, experiment.training)
         for round_ in range(1, settings.rounds + 1)
-        for name in choose(
-            enrolled,
-            settings.cohort,
-            seed=experiment.seed,
-            round_=round_,
-            sampler=settings.sampler,
-        )
+        for name in sample_cohort(enrolled, settings, seed=experiment.seed, round_=round_).asked
     )
 
 
@@ -88,22 +82,10 @@ def _alone(
     training: dict[str, Any],
     rounds: int | None = None,
 ) -> Experiment:
-    """The experiment of one client: no server momentum, nobody vanishes, the optimiser is kept."""
-    federation = experiment.federation.model_copy(
-        update={
-            "cohort": 1.0,
-            "sampler": "uniform",
-            "server_optimiser": "sgd",
-            "server_lr": 1.0,
-            "server_momentum": 0.0,
-            "max_update_norm": 0.0,
-            "uplink": "none",
-            "faults": FaultsConfig(),
-            "rounds": rounds or experiment.federation.rounds,
-        }
-    )
+    """The experiment of one client: the server only passes the model on; the optimiser is kept."""
+    federation = FederationConfig(rounds=rounds or experiment.federation.rounds)
     engine = experiment.engine.model_copy(update={"kind": "inprocess"})
-    kept = {"optimiser_state": "kept", **training}
+    kept = {"optimiser_state": "kept", "objective": "plain", **training}
     return experiment.model_copy(
         update={
             "federation": federation,

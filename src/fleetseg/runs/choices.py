@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from fleetseg.compression.codec import parse_codec
 from fleetseg.compression.uplink import zstandard
 from fleetseg.config import Experiment
 from fleetseg.errors import unknown_name
+from fleetseg.federation.aggregate import AGGREGATORS
 from fleetseg.federation.cohort import SAMPLERS
+from fleetseg.federation.publishing import PUBLISHING
 from fleetseg.federation.server_optim import SERVER_OPTIMISERS
+from fleetseg.federation.sharing import SHARING
+from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.losses import check_loss_name
+from fleetseg.learning.objectives import OBJECTIVES
+from fleetseg.learning.supervision import SUPERVISION
+
+
+TABLES: dict[str, tuple[str, Collection[str]]] = {
+    "training.supervision": ("supervision", SUPERVISION),
+    "training.objective": ("objective", OBJECTIVES),
+    "federation.sampler": ("sampler", SAMPLERS),
+    "federation.weights": ("weights", WEIGHTS),
+    "federation.sharing": ("sharing policy", SHARING),
+    "federation.aggregator": ("aggregator", AGGREGATORS),
+    "federation.server_optimiser": ("server optimiser", SERVER_OPTIMISERS),
+    "federation.publishing": ("way to publish", PUBLISHING),
+}
+"""Options whose values are names in a table: what such a name is called, and the table."""
 
 
 def check_choices(experiment: Experiment) -> None:
@@ -18,13 +39,12 @@ def check_choices(experiment: Experiment) -> None:
         ConfigError: a name that no table has, with the nearest one that it has.
         MissingExtra: a choice needs a package that is not installed.
     """
-    federation = experiment.federation
-    for kind, name, table in (
-        ("server optimiser", federation.server_optimiser, SERVER_OPTIMISERS),
-        ("sampler", federation.sampler, SAMPLERS),
-    ):
+    for option, (kind, table) in TABLES.items():
+        section, _, field = option.partition(".")
+        name = getattr(getattr(experiment, section), field)
         if name not in table:
             raise unknown_name(kind, name, table)
+    federation = experiment.federation
     check_loss_name(experiment.training.loss)
     if parse_codec(federation.uplink) is not None:
         zstandard()

@@ -20,9 +20,11 @@ from fleetseg.data.sample import ScoredPairs
 from fleetseg.errors import FleetSegError, ModelError, UpdateRejected
 from fleetseg.federation.checks import validate_update
 from fleetseg.federation.client import Client, LocalRuntime, client_update, score_pairs
-from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
+from fleetseg.federation.fleet_facts import facts_of_fleet, told_by_client
+from fleetseg.federation.messages import Broadcast, Enrolment, Update, taking_part
 from fleetseg.federation.tensors import read_state
 from fleetseg.learning.hardware import threads
+from fleetseg.learning.inputs import Facts
 from fleetseg.memory import free, is_out_of_memory, told
 from fleetseg.runs.setup import RunSetup
 
@@ -43,7 +45,7 @@ def try_one_step(setup: RunSetup) -> list[str]:
         ModelError: the network cannot be trained, or not at this size.
         DataError: the samples of all clients that were tried cannot be used.
     """
-    runtime = _trial_bench(setup)
+    runtime = _trial_runtime(setup)
     first: FleetSegError | None = None
     with threads(setup.experiment.engine.threads):
         clients = _some(setup)
@@ -58,17 +60,12 @@ def try_one_step(setup: RunSetup) -> list[str]:
     raise first
 
 
-def _trial_bench(setup: RunSetup) -> LocalRuntime:
-    """A copy of the run's workbench that takes one step and keeps nothing."""
-    training = setup.experiment.training
-    one_step: dict[str, object] = {"local_steps": 1}
-    if training.class_weights == "fleet":
-        one_step["class_weights"] = "local"  # the fleet's are known to the server only
-    experiment = setup.experiment.model_copy(
-        update={"training": training.model_copy(update=one_step)}
-    )
+def _trial_runtime(setup: RunSetup) -> LocalRuntime:
+    """A copy of what the run trains with that takes one step, and keeps and packs nothing."""
+    training = setup.experiment.training.model_copy(update={"local_steps": 1})
+    experiment = setup.experiment.model_copy(update={"training": training})
     model = copy.deepcopy(setup.runtime.model)
-    return replace(setup.runtime, model=model, experiment=experiment, memory=None)
+    return replace(setup.runtime, model=model, experiment=experiment, memory=None, codec=None)
 
 
 def _some(setup: RunSetup) -> list[Client]:
@@ -94,27 +91,30 @@ def _stand_in(setup: RunSetup) -> Client:
         for _ in range(2)
     ]
     counts = np.bincount(np.stack([label for _, label in pairs]).ravel(), minlength=classes)
-    enrolment = Enrolment("dry-run", 2, 2 * height * width, tuple(counts.tolist()))
+    facts = told_by_client(setup.experiment, pairs)
+    enrolment = Enrolment("dry-run", 2, 2 * height * width, tuple(counts.tolist()), facts=facts)
     return Client(enrolment, pairs)
 
 
 def _trouble(client: Client, runtime: LocalRuntime, setup: RunSetup) -> FleetSegError | None:
     """Let a client take its step; return what went wrong, if it would go wrong in a run."""
-    state = read_state(setup.runtime.model, setup.runtime.layout)
+    exchange = runtime.exchange
+    model = read_state(setup.runtime.model, exchange.model)
+    state = exchange.to_score(model)
     try:
-        reply = client_update(Broadcast(1, state), client, runtime)
-        if isinstance(reply, Failure):
+        reply = client_update(Broadcast(1, state, _facts(client, runtime)), client, runtime)
+        if not isinstance(reply, Update):
             return None  # no label in this batch, or a loss scale of fp16 that is still too high
         if setup.fleet_data.clients:  # noise in a stand-in's place says nothing of magnitudes
             validate_update(
                 reply,
-                layout=runtime.layout,
+                layout=exchange.wire,
                 base=state,
                 round_=1,
                 enrolled=client.enrolment,
                 max_norm=0.0,
             )
-        runtime.tensors.load(state)
+        runtime.whole.load(model)
         score_pairs(runtime, ScoredPairs([client.train[0]], ("",)))
     except UpdateRejected as rejected:
         return _unusable_update(rejected, runtime, setup)
@@ -123,6 +123,11 @@ def _trouble(client: Client, runtime: LocalRuntime, setup: RunSetup) -> FleetSeg
     except Exception as error:
         return _failed_step(error, runtime, setup)
     return None
+
+
+def _facts(client: Client, runtime: LocalRuntime) -> Facts:
+    """Make the fleet's facts as if this client were all of it."""
+    return facts_of_fleet(runtime.experiment, {client.id: client.enrolment})
 
 
 def _unusable_update(rejected: UpdateRejected, runtime: LocalRuntime, setup: RunSetup) -> ModelError:

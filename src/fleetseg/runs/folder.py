@@ -8,8 +8,7 @@ classes.toml      the label space, where it is no built-in one
 rounds.jsonl      one line a round, then one line for the end: the source of truth
 checkpoints/      the last few rounds, each complete
 model/            the final model
-clients/          what simulated clients keep for themselves
-residuals/        what their compressed updates left out, to be sent later
+clients/          what simulated clients keep for themselves, such as what their updates left out
 logs/             over a network: every message that was received
 fleet/            of a fleet on this machine: its certificates and kits
 run.lock          while a process is at work here: which one (see `ownership`)
@@ -17,7 +16,6 @@ run.lock          while a process is at work here: which one (see `ownership`)
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import platform
@@ -38,7 +36,7 @@ from fleetseg.federation.checkpoint import (
     load_newest,
     save_checkpoint,
 )
-from fleetseg.files import disk_full, write_atomic
+from fleetseg.files import disk_full, is_disk_full, write_atomic
 from fleetseg.hosts import allowed_cores
 
 
@@ -148,7 +146,7 @@ class RunFolder:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_disk_full(error):
                 raise disk_full(self._log, len(line)) from None
             raise
 

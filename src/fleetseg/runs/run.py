@@ -9,14 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.runs.dry_run import try_one_step
-from fleetseg.engines.compressed import CompressedEngine
 from fleetseg.engines.faults import SimulatedFaults
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.engines.workers import WorkersEngine
@@ -26,7 +24,6 @@ from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.cohort import size_of
 from fleetseg.federation.engine import Engine
-from fleetseg.federation.messages import taking_part
 from fleetseg.runs.lock import Ownership, owning
 from fleetseg.runs.folder import (
     RunFolder,
@@ -37,10 +34,10 @@ from fleetseg.runs.folder import (
 )
 from fleetseg.federation.server_optim import first_slots
 from fleetseg.federation.tensors import read_state
+from fleetseg.federation.wire import PlainCodec
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import Hardware, num_gpus, threads
-from fleetseg.learning.losses import class_weights
 from fleetseg.models.build import is_known
 from fleetseg.models.folder import load_model, save_model
 from fleetseg.models.segmenter import Segmenter
@@ -142,9 +139,9 @@ def _run_owned(
     try:
         with (open_engine or _engine)(setup) as engine:
             scorer = Scorer(fleet_data, setup.runtime, engine)
-            plan = _plan(setup, engine, scorer)
+            plan = _plan(setup, scorer, on_network=open_engine is not None)
             reason = rounds.run(plan, engine, state, latest, setup.watcher)
-            notes += _last_scores(latest, scorer, experiment)
+            notes += _last_scores(latest, scorer, plan)
     except KeyboardInterrupt:
         reason = "interrupted"
     except QuorumLost as lost:
@@ -170,20 +167,21 @@ def _facts(experiment: Experiment, fleet_data: FleetData, over_network: bool, ow
     return Facts(experiment, scored, over_network, own_net, own_data=fleet_data.manifest is None)
 
 
-def _last_scores(latest: _Latest, scorer: Scorer, experiment: Experiment) -> list[str]:
+def _last_scores(latest: _Latest, scorer: Scorer, plan: rounds.Plan) -> list[str]:
     """Score the final model where its round was not; add the clients' own scores if wanted."""
     notes = []
+    model, round_ = plan.published(latest.state), latest.state.round
     if scorer.can_score and latest.scored_round != latest.state.round:
-        scores = scorer.score(latest.state.model, rounds.scored_before(latest.records))
+        scores = scorer.score(model, round_, rounds.scored_before(latest.records))
         if "unscored" in scores:
             notes.append(f"the final model has no scores: {scores['unscored']}")
         else:
             latest.last_scores, latest.scored_round = scores, latest.state.round
     if missing := latest.last_scores.get("missing"):
         notes.append(f"scored without {listing(missing)}: not comparable with the other rounds")
-    if not experiment.evaluation.on_clients:
+    if not plan.experiment.evaluation.on_clients:
         return notes
-    by_client, refused = scorer.by_client(latest.state)
+    by_client, refused = scorer.by_client(model, round_)
     latest.last_scores = {**latest.last_scores, **by_client}
     return notes + refused
 
@@ -229,9 +227,10 @@ def _open(setup: RunSetup, resume: bool) -> tuple[ServerState, list[str]]:
         require_same_own(folder.path, setup.fleet_data)
         state, notes = folder.resume()
         return state, notes + changed_since(folder.path, facts)
-    layout = setup.runtime.layout
-    slots = first_slots(setup.experiment.federation, layout)
-    state = ServerState(0, read_state(setup.runtime.model, layout), slots)
+    exchange = setup.runtime.exchange
+    slots = first_slots(setup.experiment.federation, exchange.wire)
+    model = read_state(setup.runtime.model, exchange.model)
+    state = ServerState(0, exchange.first(model), slots)
     require_no_run(folder.path)
     record_own(folder.path, setup.fleet_data)
     folder.create(setup.experiment, facts, state, manifest)
@@ -247,10 +246,10 @@ def _engine(setup: RunSetup) -> Iterator[Engine]:
         return
     workers = _workers(setup)
     if workers is None:
-        yield _wrapped(InProcessEngine(clients, setup.runtime), setup)
+        yield _with_faults(InProcessEngine(clients, setup.runtime), setup)
         return
     with workers as engine:
-        yield _wrapped(engine, setup)
+        yield _with_faults(engine, setup)
 
 
 def _workers(setup: RunSetup) -> WorkersEngine | None:
@@ -290,11 +289,11 @@ def _loopback(setup: RunSetup) -> Iterator[Engine]:
         )
     setup.watcher.status("starting a fleet on this machine")
     toml, names = to_toml(setup.experiment), sorted(setup.fleet_data.clients)
-    with loopback(fleet_terms(setup), setup.folder.path, names, toml) as engine:
+    with loopback(run_spec(setup), setup.folder.path, names, toml) as engine:
         yield engine
 
 
-def fleet_terms(setup: RunSetup) -> RunSpec:
+def run_spec(setup: RunSetup) -> RunSpec:
     """What a run and the vehicles of a fleet must agree on."""
     from fleetseg.fleet.server.enrolment import RunSpec
     from fleetseg.fleet.server.serve import run_name
@@ -303,9 +302,10 @@ def fleet_terms(setup: RunSetup) -> RunSpec:
     return RunSpec(
         run,
         setup.experiment,
-        runtime.layout,
+        runtime.exchange,
         setup.fleet_data.space,
-        setup.uplink,
+        runtime.codec or PlainCodec(runtime.exchange.wire),
+        runtime.start,
         tell=setup.watcher.status,
     )
 
@@ -322,45 +322,29 @@ def num_workers(experiment: Experiment, fleet_data: FleetData, hardware: Hardwar
     return workers if settings.kind == "workers" else 0
 
 
-def _wrapped(engine: Engine, setup: RunSetup) -> Engine:
-    """Put a codec and simulated trouble in front of an engine, if the experiment has them."""
-    if setup.uplink is not None:
-        engine = CompressedEngine(engine, setup.uplink)
-    return _with_faults(engine, setup)
-
-
 def _with_faults(engine: Engine, setup: RunSetup) -> Engine:
     settings = setup.experiment.federation
     if settings.faults.dropout == 0 and settings.faults.stragglers == 0:
         return engine
-    return SimulatedFaults(engine, setup.experiment, sum(setup.message_bytes))
+    return SimulatedFaults(engine, setup.experiment, setup.runtime.message_bytes)
 
 
-def _plan(setup: RunSetup, engine: Engine, scorer: Scorer) -> rounds.Plan:
-    layout = setup.runtime.layout
-    weights: tuple[float, ...] = ()
-    if setup.experiment.training.class_weights == "fleet":
-        histograms = [e.histogram_C for e in taking_part(engine.available()).values()]
-        total_C = np.sum(np.array(histograms, dtype=np.int64), axis=0)
-        weights = tuple(class_weights(total_C, setup.runtime.num_classes).tolist())
-    virtual = isinstance(engine, SimulatedFaults)
-    counted = getattr(engine, "traffic", None)  # a fleet counts where it sends
+def _plan(setup: RunSetup, scorer: Scorer | None, *, on_network: bool = False) -> rounds.Plan:
+    experiment = setup.experiment
+    on_network = on_network or experiment.engine.kind == "fleet"
     return rounds.Plan(
-        experiment=setup.experiment,
-        layout=layout,
-        traffic=counted,
-        round_every_s=0.0 if counted is None else setup.experiment.fleet.round_every_s,
-        score=scorer.score if scorer.can_score else None,
-        message_bytes=setup.message_bytes,
-        class_weights_C=weights,
-        clock=(lambda: engine.now_s) if virtual else time.monotonic,  # type: ignore[attr-defined]
+        experiment=experiment,
+        exchange=setup.runtime.exchange,
+        score=scorer.score if scorer is not None and scorer.can_score else None,
+        scratch=setup.folder.path,
+        round_every_s=experiment.fleet.round_every_s if on_network else 0.0,
     )
 
 
 def _finish(setup: RunSetup, latest: _Latest, reason: str, seconds: float) -> str:
     """Save the last committed model and close the log."""
     runtime = setup.runtime
-    runtime.tensors.load(latest.state.model)
+    runtime.whole.load(_plan(setup, None).published(latest.state))
     sha256 = save_model(
         runtime.model,
         setup.folder.path / "model",

@@ -1,23 +1,19 @@
-"""What a run is made of: the model, the clients' workbench, the folder, the way up."""
+"""What a run is made of: the model, what clients train with, the folder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from torch import nn
 
-from fleetseg.compression.codec import parse_codec
-from fleetseg.compression.uplink import Uplink
+from fleetseg.engines.runtime import local_runtime
 from fleetseg.config import Experiment
 from fleetseg.errors import ModelError
 from fleetseg.federation import rounds
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.runs.folder import RunFolder
-from fleetseg.federation.tensors import Layout, layout_of, read_state
-from fleetseg.federation.wire import message_bytes
 from fleetseg.learning.hardware import resolve
 from fleetseg.models.build import build_model, wrap
 from fleetseg.models.folder import load_model
@@ -35,13 +31,6 @@ class RunSetup:
     runtime: LocalRuntime
     folder: RunFolder
     watcher: rounds.Watcher
-    uplink: Uplink | None  # how updates are compressed, if they are
-
-    @cached_property
-    def message_bytes(self) -> tuple[int, int]:
-        """Encoded size of a broadcast, and of an update at most."""
-        down, up = message_bytes(self.runtime.layout, read_state(self.runtime.model, self.runtime.layout))
-        return down, self.uplink.max_bytes if self.uplink else up
 
 
 def set_up(
@@ -59,31 +48,16 @@ def set_up(
     hardware = resolve(experiment.engine.device, experiment.engine.precision)
     model = _model(experiment, fleet_data, net).to(hardware.device)
     model = model.to(memory_format=hardware.memory_format)
-    layout = layout_of(model)
-    runtime = LocalRuntime(
-        model=model,
-        layout=layout,
-        experiment=experiment,
-        hardware=hardware,
-        num_classes=fleet_data.space.num_classes,
-        memory=ClientStateStore(out / "clients"),
+    runtime = local_runtime(
+        experiment, model, hardware, fleet_data.space.num_classes, ClientStateStore(out / "clients")
     )
     return RunSetup(
         experiment=experiment,
         fleet_data=fleet_data,
         runtime=runtime,
-        folder=RunFolder(out, experiment, layout.digest),
+        folder=RunFolder(out, experiment, runtime.exchange.server.digest),
         watcher=watcher,
-        uplink=_uplink(experiment, layout, out),
     )
-
-
-def _uplink(experiment: Experiment, layout: Layout, out: Path) -> Uplink | None:
-    settings = experiment.federation
-    codec, residuals = parse_codec(settings.uplink), ClientStateStore(out / "residuals")
-    if codec is None:
-        return None
-    return Uplink(codec, layout, experiment.seed, residuals, settings.max_update_norm)
 
 
 def _model(experiment: Experiment, fleet_data: FleetData, net: nn.Module | None) -> Segmenter:

@@ -20,12 +20,13 @@ from fleetseg.compression.uplink import Uplink
 from fleetseg.config import Experiment, FleetConfig
 from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import EngineError, FleetSegError, QuorumLost
-from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.replies import write_failure
+from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState, layout_of
-from fleetseg.federation.wire import decode_broadcast, encode_broadcast, encode_update
+from fleetseg.federation.wire import PlainCodec, decode_broadcast, encode_broadcast, encode_update
 from fleetseg.fleet.message_log import MessageLog
-from fleetseg.fleet.protocol import labels_digest, write_enrolments, write_failure
+from fleetseg.fleet.protocol import PROTOCOL, labels_digest, write_enrolments
 from fleetseg.fleet.server.dispatcher import Event, TaskBatch, TaskDispatcher
 from fleetseg.fleet.server.engine import FleetEngine
 from fleetseg.fleet.server.enrolment import RunSpec
@@ -34,6 +35,10 @@ from fleetseg.fleet.sockets import Header, Listener, private_directory
 LAYOUT = layout_of(nn.Linear(3, 1, bias=False))
 SPACE = LabelSpace("two", ("road", "car"), ((1, 1, 1), (2, 2, 2)), ("car",))
 Reply = Update | Failure | Evaluation
+
+
+def failed(kind: Any, reason: str, detail: str = "") -> Header:
+    return write_failure(Failure("anybody", kind, reason, detail))
 
 
 def state(*values: float) -> ModelState:
@@ -60,7 +65,7 @@ def vehicle_of(site: str, header: Header) -> str:
 
 def hello(job: Job, site: str, header: Header, vehicles: Sequence[str] = ()) -> None:
     enrolled = {v: enrolment(v) for v in vehicles or (site,)}
-    told = {"enrolments": write_enrolments(enrolled), "facts": {"machine": "m"}}
+    told = {"enrolments": write_enrolments(enrolled), "machine": {"machine": "m"}}
     job.reply(header["task"], site, told)
 
 
@@ -71,7 +76,7 @@ def honest(job: Job, site: str, header: Header, payload: bytes) -> None:
         return
     job.sent(header["task"], site)
     if header["what"] == "revoked":
-        job.reply(header["task"], site, write_failure("refused", "revoked"))
+        job.reply(header["task"], site, failed("refused", "revoked"))
         return
     vehicle, round_ = vehicle_of(site, header), decode_broadcast(payload, LAYOUT).round
     if header["what"] == "train":
@@ -150,12 +155,17 @@ class World:
     def train(
         self, cohort: Sequence[str] = ("a", "b", "c"), deadline_s: float = 0.0, round_: int = 1
     ) -> dict[str, Any]:
-        replies = self.engine.train(cohort, broadcast(round_), deadline_s)
+        replies = self.engine.ask("train", dict.fromkeys(cohort, broadcast(round_)), deadline_s)
         return {r.client_id: outcome(r) for r in replies}
 
 
 def outcome(reply: Reply) -> Any:
     return (reply.kind, reply.reason) if isinstance(reply, Failure) else "ok"
+
+
+def sent(fleet: World) -> tuple[int, int]:
+    meter = fleet.engine.meter()
+    return meter.bytes_down, meter.bytes_up
 
 
 MakeWorld = Callable[..., World]
@@ -168,14 +178,22 @@ def world(tmp_path: Path) -> Iterator[MakeWorld]:
     folder = private_directory()
 
     def make(
-        assigned: Mapping[str, Sequence[str]] | None = None, uplink: Any = None, **fleet: Any
+        assigned: Mapping[str, Sequence[str]] | None = None, codec: Any = None, **fleet: Any
     ) -> World:
         clock, network, told = Clock(), FakeNetwork(), list[str]()
         dispatcher = TaskDispatcher(
             Listener(folder / "link"), MessageLog(tmp_path / "ingress.jsonl"), clock
         )
         experiment = Experiment(fleet=FleetConfig(**fleet))
-        spec = RunSpec("run-1", experiment, LAYOUT, SPACE, uplink, assigned, told.append)
+        spec = RunSpec(
+            "run-1",
+            experiment,
+            Exchange.of(LAYOUT),
+            SPACE,
+            codec or PlainCodec(LAYOUT),
+            assigned=assigned,
+            tell=told.append,
+        )
         engine = FleetEngine(spec, dispatcher, network)
         engine._clock = clock
         made.append(World(engine, dispatcher, clock, network, told))
@@ -196,10 +214,10 @@ def test_every_site_enrols(world: MakeWorld) -> None:
     fleet = world()
     job = fleet.segment()
     assert fleet.engine.available() == {v: enrolment(v) for v in "abc"}
-    assert fleet.engine.roster.facts["a"] == {"machine": "m"}
+    assert fleet.engine.roster.machines["a"] == {"machine": "m"}
     (order,) = job.asked
     told = order["header"]
-    assert (told["what"], told["run"], told["protocol"]) == ("hello", "run-1", 1)
+    assert (told["what"], told["run"], told["protocol"]) == ("hello", "run-1", PROTOCOL)
     assert told["layout"] == LAYOUT.digest
     assert told["labels"] == labels_digest(SPACE)
     assert abs(told["time"] - time.time()) < 60
@@ -215,8 +233,8 @@ def enrols(*enrolments: Enrolment) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("told", "reason"),
     [
-        (write_failure("refused", "clock", "ten minutes ahead"), "clock"),
-        (write_failure("abstained", "DataError", "no images"), "DataError"),
+        (failed("refused", "clock", "ten minutes ahead"), "clock"),
+        (failed("abstained", "DataError", "no images"), "DataError"),
         (enrols(enrolment("b")), "identity"),
         (enrols(enrolment("a"), enrolment("mallory")), "identity"),
         (enrols(enrolment("ab")), "identity"),
@@ -268,14 +286,14 @@ def test_assigned_vehicles_belong_to_their_site_alone(world: MakeWorld) -> None:
     }
 
 
-def test_facts_that_are_no_table_are_left_out(world: MakeWorld) -> None:
+def test_a_machine_that_is_no_table_are_left_out(world: MakeWorld) -> None:
     def act(job: Job, site: str, header: Header, payload: bytes) -> None:
-        job.reply(header["task"], site, {**enrols(enrolment(site)), "facts": [site]})
+        job.reply(header["task"], site, {**enrols(enrolment(site)), "machine": [site]})
 
     fleet = world()
     fleet.segment(act, ["a"])
     assert set(fleet.engine.available()) == {"a"}
-    assert fleet.engine.roster.facts == {"a": {}}
+    assert fleet.engine.roster.machines == {"a": {}}
 
 
 def test_enrolment_does_not_wait_for_ever_for_one_that_says_nothing(world: MakeWorld) -> None:
@@ -337,14 +355,13 @@ def test_a_round_of_honest_vehicles(world: MakeWorld) -> None:
     fleet = world()
     job = fleet.segment()
     fleet.engine.available()
-    replies = list(fleet.engine.train(["a", "b", "c"], broadcast(7), 0.0))
+    replies = list(fleet.engine.ask("train", dict.fromkeys(["a", "b", "c"], broadcast(7))))
     assert [r.client_id for r in replies] == ["a", "b", "c"]
     for reply in replies:
         assert isinstance(reply, Update)
         expected = update(reply.client_id, 7)
         assert reply.change.digest() == expected.change.digest()
-        wire_bytes = len(encode_update(expected, LAYOUT))
-        assert replace(reply, change=expected.change) == replace(expected, wire_bytes=wire_bytes)
+        assert replace(reply, change=expected.change) == expected
     (order,) = job.asked[1:]
     assert order["targets"] == ["a", "b", "c"]
     assert {k: order["header"][k] for k in ("what", "run", "round", "vehicles")} == {
@@ -371,12 +388,11 @@ def test_bytes_are_counted_as_they_are_sent(world: MakeWorld) -> None:
     fleet = world()
     fleet.segment()
     fleet.engine.available()
-    before = fleet.engine.traffic()
-    assert before == (0, 0)  # an enrolment has no payload
+    assert sent(fleet) == (0, 0)  # an enrolment has no payload
     assert set(fleet.train().values()) == {"ok"}
     down = len(encode_broadcast(broadcast(), LAYOUT))
     up = len(encode_update(update("a"), LAYOUT))
-    assert fleet.engine.traffic() == (3 * down, 3 * up)
+    assert sent(fleet) == (3 * down, 3 * up)
 
 
 def test_vehicles_of_one_site_take_turns(world: MakeWorld) -> None:
@@ -417,7 +433,7 @@ def test_a_turn_begins_when_the_one_before_has_ended(world: MakeWorld) -> None:
 
     job = fleet.segment(act, ["a"])
     fleet.engine.available()
-    replies = fleet.engine.train(["x", "y"], broadcast(), 0.0)
+    replies = fleet.engine.ask("train", dict.fromkeys(["x", "y"], broadcast()))
     assert outcome(next(replies)) == "ok"
     fleet.clock.jump(4)  # 8 s after it was asked, 4 s after its turn began
     task = until(lambda: waiting and waiting[0], "the second task")
@@ -426,25 +442,26 @@ def test_a_turn_begins_when_the_one_before_has_ended(world: MakeWorld) -> None:
     assert outcome(next(replies)) == "ok"
 
 
-def test_compressed_updates_are_unpacked(world: MakeWorld, tmp_path: Path) -> None:
+def test_compressed_updates_are_unpacked(world: MakeWorld) -> None:
     codec = parse_codec("int8")
     assert codec is not None
-    uplink = Uplink(codec, LAYOUT, 0, ClientStateStore(tmp_path / "residuals"))
-    packed = uplink.pack(update("a"))
+    uplink = Uplink(codec, LAYOUT, 0)
+    packed, _ = uplink.pack(update("a"), None)
     plain = encode_update(update("b"), LAYOUT)
-    fleet = world(uplink=uplink)
+    fleet = world(codec=uplink)
     fleet.segment(
         but(a=answers({"update": 1}, packed), b=answers({"update": 1}, plain)), ["a", "b"]
     )
     fleet.engine.available()
-    replies = {r.client_id: r for r in fleet.engine.train(["a", "b"], broadcast(), 0.0)}
+    replies = {
+        r.client_id: r for r in fleet.engine.ask("train", dict.fromkeys(["a", "b"], broadcast()))
+    }
     unpacked = replies["a"]
     assert isinstance(unpacked, Update)
-    assert unpacked.wire_bytes == len(packed)
     sent_F, got_F = update("a").change.values_F, unpacked.change.values_F
     assert torch.allclose(sent_F, got_F, atol=0.02)
     assert outcome(replies["b"]) == ("refused", "malformed")
-    assert fleet.engine.traffic()[1] == len(packed) + len(plain)
+    assert sent(fleet)[1] == len(packed) + len(plain)
 
 
 @pytest.mark.parametrize(
@@ -456,8 +473,8 @@ def test_compressed_updates_are_unpacked(world: MakeWorld, tmp_path: Path) -> No
         ({"update": 1}, encode_update(update("c"), LAYOUT), ("refused", "identity")),
         ({"update": 1}, encode_update(update("mallory"), LAYOUT), ("refused", "identity")),
         ({"update": 1}, encode_broadcast(broadcast(), LAYOUT), ("refused", "version")),
-        (write_failure("abstained", "data", "no label"), b"", ("abstained", "data")),
-        (write_failure("lost", "trainer-died"), b"", ("lost", "trainer-died")),
+        (failed("abstained", "data", "no label"), b"", ("abstained", "data")),
+        (failed("lost", "trainer-died"), b"", ("lost", "trainer-died")),
         ({"failure": ["dead", "x", "y"]}, b"", ("refused", "malformed")),
     ],
 )
@@ -505,7 +522,7 @@ def test_vehicles_score(world: MakeWorld) -> None:
     fleet = world()
     job = fleet.segment()
     fleet.engine.available()
-    replies = list(fleet.engine.evaluate(["a", "c"], broadcast(3), 0.0))
+    replies = list(fleet.engine.ask("evaluate", dict.fromkeys(["a", "c"], broadcast(3))))
     assert [r.client_id for r in replies] == ["a", "c"]
     for reply in replies:
         assert isinstance(reply, Evaluation)
@@ -520,7 +537,7 @@ def test_vehicles_score(world: MakeWorld) -> None:
         ({"confs": {"rain": [[5, 1]]}, "round": 1}, ("refused", "shape")),
         ({"confs": [], "round": 1}, ("refused", "malformed")),
         ({}, ("refused", "malformed")),
-        (write_failure("abstained", "data"), ("abstained", "data")),
+        (failed("abstained", "data"), ("abstained", "data")),
     ],
 )
 def test_bad_scores_are_their_vehicle_s_failure_alone(
@@ -529,7 +546,7 @@ def test_bad_scores_are_their_vehicle_s_failure_alone(
     fleet = world()
     fleet.segment(but(b=answers(told)))
     fleet.engine.available()
-    replies = fleet.engine.evaluate(["a", "b", "c"], broadcast(), 0.0)
+    replies = fleet.engine.ask("evaluate", dict.fromkeys(["a", "b", "c"], broadcast()))
     assert {r.client_id: outcome(r) for r in replies} == {"a": "ok", "b": expected, "c": "ok"}
 
 
@@ -539,7 +556,7 @@ def test_bad_scores_are_their_vehicle_s_failure_alone(
 def started(fleet: World, deadline_s: float = 0.0) -> Iterator[Reply]:
     """Begin a round of a and b, and take the answer of b, which comes after all that a does."""
     fleet.engine.available()
-    replies = fleet.engine.train(["a", "b"], broadcast(), deadline_s)
+    replies = fleet.engine.ask("train", dict.fromkeys(["a", "b"], broadcast()), deadline_s)
     assert next(replies).client_id == "b"
     return replies
 
@@ -593,7 +610,7 @@ def test_a_vehicle_at_work_on_something_else_may_fetch_later(world: MakeWorld) -
     fleet.engine.available()
     job.beat("a", busy="train-0")
     until(lambda: fleet.dispatcher.sites["a"].busy, "a says that it is busy")
-    replies = fleet.engine.train(["a", "b"], broadcast(), 0.0)
+    replies = fleet.engine.ask("train", dict.fromkeys(["a", "b"], broadcast()))
     assert next(replies).client_id == "b"
     fleet.clock.jump(500)
     task = job.asked[-1]["task"]
@@ -627,9 +644,9 @@ def test_a_straggler_s_late_answer_makes_it_available(world: MakeWorld) -> None:
     fleet.clock.jump(101)
     assert len(list(replies)) == 1
     assert set(fleet.engine.available()) == {"b", "c"}
-    up = fleet.engine.traffic()[1]
+    up = sent(fleet)[1]
     job.say({"is": "late", "site": "a", "bytes": 1000})
-    until(lambda: fleet.engine.traffic()[1] == up + 1000, "the late answer")
+    until(lambda: sent(fleet)[1] == up + 1000, "the late answer")
     assert set(fleet.engine.available()) == {"a", "b", "c"}
 
 
@@ -646,7 +663,7 @@ def test_what_has_come_before_the_deadline_is_read_after_it(world: MakeWorld) ->
     fleet = world(silent_s=1000.0)
     job = fleet.segment(but(c=fetches))
     fleet.engine.available()
-    replies = fleet.engine.train(["a", "b", "c"], broadcast(), 100.0)
+    replies = fleet.engine.ask("train", dict.fromkeys(["a", "b", "c"], broadcast()), 100.0)
     assert next(replies).client_id == "a"
     until(lambda: fleet.dispatcher.sites["c"].busy, "b has answered, and c is at work")
     fleet.clock.jump(101)  # the server was busy with the update of a
@@ -709,7 +726,7 @@ def test_a_segment_lost_in_a_round_costs_no_answer(
     fleet = world()
     first = fleet.segment(but(a=fetches, b=fetches))
     fleet.engine.available()
-    replies = fleet.engine.train(["a", "b", "c"], broadcast(4), 0.0)
+    replies = fleet.engine.ask("train", dict.fromkeys(["a", "b", "c"], broadcast(4)))
     assert next(replies).client_id == "c"
     while_waiting(monkeypatch, lambda: (first.die(), fleet.segment()))
     assert {r.client_id: outcome(r) for r in replies} == {"a": "ok", "b": "ok"}
@@ -727,7 +744,7 @@ def test_a_vehicle_that_is_not_in_the_new_segment_is_lost(
     fleet = world()
     first = fleet.segment(but(a=fetches, b=fetches))
     fleet.engine.available()
-    replies = fleet.engine.train(["a", "b", "c"], broadcast(), 0.0)
+    replies = fleet.engine.ask("train", dict.fromkeys(["a", "b", "c"], broadcast()))
     assert next(replies).client_id == "c"
     while_waiting(monkeypatch, lambda: (first.die(), fleet.segment(sites=["b", "c"])))
     assert {r.client_id: outcome(r) for r in replies} == {"a": ("lost", "not-back"), "b": "ok"}
@@ -742,7 +759,7 @@ def test_a_segment_that_ends_while_an_update_is_folded_makes_nobody_silent(
     fleet = world(outage_s=100.0)
     first = fleet.segment(but(b=fetches, c=fetches))
     fleet.engine.available()
-    replies = fleet.engine.train(["a", "b", "c"], broadcast(), 0.0)
+    replies = fleet.engine.ask("train", dict.fromkeys(["a", "b", "c"], broadcast()))
     assert next(replies).client_id == "a"
     until(lambda: fleet.dispatcher.sites["c"].busy, "b and c are at work")
     first.die()
@@ -896,7 +913,7 @@ def test_a_revoked_vehicle_that_says_nothing_is_not_waited_for(world: MakeWorld)
 def test_too_few_vehicles_is_said_with_who_was_refused(world: MakeWorld) -> None:
     def act(job: Job, site: str, header: Header, payload: bytes) -> None:
         if site == "b":
-            job.reply(header["task"], site, write_failure("refused", "clock", "an hour ahead"))
+            job.reply(header["task"], site, failed("refused", "clock", "an hour ahead"))
         else:
             honest(job, site, header, payload)
 

@@ -24,15 +24,20 @@ from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.experiment_file import make_experiment, to_toml
 from fleetseg.federation import rounds
 from fleetseg.federation.messages import Broadcast, Update
+from fleetseg.federation.replies import read_evaluation
 from fleetseg.federation.tensors import ModelState
-from fleetseg.federation.wire import decode_update, encode_broadcast, encode_update
+from fleetseg.federation.wire import (
+    PlainCodec,
+    decode_update,
+    encode_broadcast,
+    encode_update,
+)
 from fleetseg.fleet.message_log import message_digest, read_message_log
 from fleetseg.fleet.protocol import (
     PROTOCOL,
     experiment_for_vehicles,
     labels_digest,
     read_enrolments,
-    read_evaluation,
     read_space,
     write_space,
 )
@@ -81,7 +86,7 @@ class Site:
             "protocol": PROTOCOL,
             "fleetseg": "0",
             "experiment": experiment_for_vehicles(self.parts.experiment),
-            "layout": self.parts.runtime.layout.digest,
+            "layout": self.parts.runtime.exchange.server.digest,
             "labels": labels_digest(self.parts.fleet_data.space),
             "time": time.time(),
             **changes,
@@ -101,19 +106,19 @@ class Site:
 
 def start_state(parts: RunSetup) -> ModelState:
     """The model that a run begins with, whatever a test has trained since."""
-    state = parts.runtime.layout.empty()
+    state = parts.runtime.exchange.wire.empty()
     draw = torch.Generator().manual_seed(0)
     state.values_F.uniform_(-0.01, 0.01, generator=draw)
     state.counters_K.zero_()
-    state.values_F[parts.runtime.layout.variances_V] = 1.0
+    state.values_F[parts.runtime.exchange.wire.variances_V] = 1.0
     return state
 
 
 def encoded(parts: RunSetup, round_: int, scale: float = 1.0) -> bytes:
     state = start_state(parts)
     state.values_F.mul_(scale)
-    state.values_F[parts.runtime.layout.variances_V] = 1.0
-    return encode_broadcast(Broadcast(round_, state), parts.runtime.layout)
+    state.values_F[parts.runtime.exchange.wire.variances_V] = 1.0
+    return encode_broadcast(Broadcast(round_, state), parts.runtime.exchange.wire)
 
 
 @pytest.fixture
@@ -134,12 +139,12 @@ def made(parts: RunSetup, folder: Path, site_data: SiteData) -> Site:
 
 def inprocess(parts: RunSetup, vehicle: str, round_: int = 1) -> bytes:
     """The update of the engine that this one must not differ from, as a message."""
-    broadcast = Broadcast(round_, start_state(parts))
-    (update,) = InProcessEngine(parts.fleet_data.clients, parts.runtime).train(
-        [vehicle], broadcast, 0.0
+    broadcast, runtime = Broadcast(round_, start_state(parts)), replace(parts.runtime, codec=None)
+    (update,) = InProcessEngine(parts.fleet_data.clients, runtime).ask(
+        "train", {vehicle: broadcast}
     )
     assert isinstance(update, Update)
-    return encode_update(update, parts.runtime.layout)
+    return encode_update(update, parts.runtime.exchange.wire)
 
 
 def vehicles_of(parts: RunSetup) -> list[str]:
@@ -154,8 +159,8 @@ def test_all_vehicles_of_a_site_enrol(site: Site) -> None:
     told = json.loads(json.dumps(answer))
     fleet_data = site.parts.fleet_data
     assert read_enrolments(told["enrolments"], fleet_data.space.num_classes) == fleet_data.enrolled
-    assert told["facts"]["device"] == "cpu"
-    assert set(told["facts"]) == {
+    assert told["machine"]["device"] == "cpu"
+    assert set(told["machine"]) == {
         "fleetseg",
         "torch",
         "python",
@@ -181,7 +186,7 @@ def test_scores_are_those_of_the_engine_in_process(site: Site) -> None:
     assert data == b""
     read = read_evaluation(vehicle, json.loads(json.dumps(answer)), site.parts.runtime.num_classes)
     engine = InProcessEngine(site.parts.fleet_data.clients, site.parts.runtime)
-    (expected,) = engine.evaluate([vehicle], Broadcast(2, start_state(site.parts)), 0.0)
+    (expected,) = engine.ask("evaluate", {vehicle: Broadcast(2, start_state(site.parts))})
     assert read.round == 2
     assert {d: c.tolist() for d, c in read.conf_by_domain.items()} == {
         d: c.tolist()
@@ -242,10 +247,33 @@ def test_compressed_updates_are_those_of_the_uplink(cache: Path, tmp_path: Path)
     (tmp_path / "kit").mkdir()
     site = made(parts, tmp_path / "kit", SiteData(SITE, vehicles=(vehicle,), experiment=str(path)))
     site.hello()
-    assert parts.uplink is not None
+    codec, left_T = parts.runtime.codec, None
+    assert codec is not None
     for round_ in (1, 2):  # the second one carries what the first left out
-        plain = decode_update(inprocess(parts, vehicle, round_), parts.runtime.layout)
-        assert site.ask("train", vehicle, round_=round_)[1] == parts.uplink.pack(plain)
+        plain = decode_update(inprocess(parts, vehicle, round_), parts.runtime.exchange.wire)
+        packed, left_T = codec.pack(plain, left_T)
+        assert site.ask("train", vehicle, round_=round_)[1] == packed
+
+
+def test_a_vehicle_goes_back_where_its_update_did_not_count(cache: Path, tmp_path: Path) -> None:
+    """What the lost update left out is neither sent again nor forgotten: it was never learnt."""
+    experiment = tiny_experiment(cache, federation={"uplink": "topk(10%)+int8", "rounds": 3})
+    parts = set_up(
+        experiment, open_fleet_data(experiment), tmp_path / "run", None, rounds.Watcher()
+    )
+    path = tmp_path / "experiment.toml"
+    path.write_text(to_toml(experiment))
+    vehicle, sent = vehicles_of(parts)[0], []
+    for name, asked in (("lost", (1, 2, 3)), ("absent", (1, 3))):
+        (tmp_path / name).mkdir()
+        held = SiteData(SITE, vehicles=(vehicle,), experiment=str(path))
+        site = made(parts, tmp_path / name, held)
+        site.hello()
+        for round_ in asked:
+            unused = {vehicle: [2]} if name == "lost" and round_ == 3 else {}
+            data = site.ask("train", vehicle, round_=round_, unused=unused)[1]
+        sent.append(data)
+    assert sent[0] == sent[1]
 
 
 def test_a_vehicle_by_the_site_s_own_name(parts: RunSetup, cache: Path, tmp_path: Path) -> None:
@@ -255,7 +283,7 @@ def test_a_vehicle_by_the_site_s_own_name(parts: RunSetup, cache: Path, tmp_path
     assert [e["client_id"] for e in answer["enrolments"]] == [SITE]
     told, data = site.ask("train", SITE, vehicles={})
     assert told == {"update": 1}
-    assert decode_update(data, parts.runtime.layout).client_id == SITE
+    assert decode_update(data, parts.runtime.exchange.wire).client_id == SITE
 
 
 # Memory
@@ -544,7 +572,13 @@ def test_classes_of_the_fleets_own_come_with_the_hello(tmp_path: Path) -> None:
 
 
 def test_a_hello_has_the_classes_only_where_they_are_no_built_in_ones(parts: RunSetup) -> None:
-    spec = RunSpec("run", parts.experiment, parts.runtime.layout, parts.fleet_data.space, None)
-    assert "space" not in hello(spec)
+    spec = RunSpec(
+        "run",
+        parts.experiment,
+        parts.runtime.exchange,
+        parts.fleet_data.space,
+        PlainCodec(parts.runtime.exchange.wire),
+    )
+    assert "space" not in hello(spec)[0]
     own = replace(parts.fleet_data.space, name="mine")
-    assert read_space(json.loads(json.dumps(hello(replace(spec, space=own))))["space"]) == own
+    assert read_space(json.loads(json.dumps(hello(replace(spec, space=own))[0]))["space"]) == own

@@ -7,7 +7,6 @@ link closes, and the next job that connects takes its place: a new *segment*.
 from __future__ import annotations
 
 import contextlib
-import errno
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fleetseg.errors import CheckpointError, FleetSegError
-from fleetseg.files import disk_full
+from fleetseg.files import disk_full, is_disk_full
 from fleetseg.fleet.message_log import MessageLog
 from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, Listener, parse_header
 
@@ -258,7 +257,7 @@ def _messages(link: Connection) -> Iterator[tuple[Header, bytes]]:
 
 
 def _unlisted(path: Path, error: OSError) -> FleetSegError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return disk_full(path, 200)
     return CheckpointError(f"cannot be written ({error.strerror})", where=path)
 

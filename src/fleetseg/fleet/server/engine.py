@@ -8,17 +8,16 @@ the same, so a crash costs time and never changes the model.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from fleetseg.config import FleetConfig
-from fleetseg.errors import EngineError, FleetSegError, QuorumLost, UpdateRejected
-from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
-from fleetseg.federation.tensors import Layout
-from fleetseg.federation.wire import decode_update, encode_broadcast
-from fleetseg.fleet.protocol import read_evaluation, read_failure
+from fleetseg.errors import EngineError, FleetSegError, QuorumLost
+from fleetseg.federation.engine import Meter, Received
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
+from fleetseg.federation.replies import read_reply
+from fleetseg.federation.wire import encode_broadcast
 from fleetseg.fleet.server.dispatcher import Event, TaskBatch, TaskDispatcher, names_of
 from fleetseg.fleet.server.enrolment import Roster, RunSpec, hello
 
@@ -56,6 +55,31 @@ class _Pending:
     fetched: bool = False
 
 
+class _Requests:
+    """What vehicles are asked; those that are sent the same are asked by the same bytes."""
+
+    def __init__(self, task: str, spec: RunSpec, asks: Mapping[str, Broadcast]) -> None:
+        self._header = {"what": task, "run": spec.run}
+        self._asks, self._payloads = asks, list[tuple[int, bytes]]()
+        self.number_of: dict[str, int] = {}  # vehicle -> which of the payloads
+        numbers: dict[tuple[int, int], int] = {}
+        for vehicle, broadcast in asks.items():
+            key = id(broadcast.state), id(broadcast.facts)
+            if key not in numbers:
+                numbers[key] = len(self._payloads)
+                payload = encode_broadcast(broadcast, spec.exchange.wire)
+                self._payloads.append((broadcast.round, payload))
+            self.number_of[vehicle] = numbers[key]
+
+    def written(self, number: int, wave: Mapping[str, str]) -> tuple[dict[str, Any], bytes]:
+        """Write the request to some vehicles, by their sites."""
+        round_, payload = self._payloads[number]
+        named = {site: vehicle for site, vehicle in wave.items() if site != vehicle}
+        unused = {v: list(self._asks[v].unused) for v in wave.values() if self._asks[v].unused}
+        told = {"unused": unused} if unused else {}
+        return {**self._header, "round": round_, "vehicles": named, **told}, payload
+
+
 class FleetEngine:
     """An `Engine` whose clients are reached over a network."""
 
@@ -68,9 +92,9 @@ class FleetEngine:
         self._hellos: TaskBatch | None = None
         self.roster = Roster()
 
-    def traffic(self) -> tuple[int, int]:
-        """Bytes of models and updates so far, (down, up), as they were handed to the network."""
-        return self._dispatcher.bytes_down, self._dispatcher.bytes_up
+    def meter(self) -> Meter:
+        """See Engine: bytes as they were handed to the network."""
+        return Meter(self._dispatcher.bytes_down, self._dispatcher.bytes_up, time.monotonic())
 
     def available(self) -> Mapping[str, Enrolment]:
         """Every enrolled vehicle that gives signs of life and is not at work on an old task.
@@ -93,47 +117,35 @@ class FleetEngine:
             with self._dispatcher.changed:
                 self._dispatcher.changed.wait(0.5)
 
-    def train(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Update | Failure]:
-        """Have vehicles train; each has until the deadline, and loses its place by silence."""
-        self._rounds_in_segment += 1
-        for vehicle, answer, payload in self._request("train", cohort, broadcast, deadline_s):
-            reply = answer if isinstance(answer, Failure) else self._update(vehicle, payload)
+    def ask(
+        self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
+    ) -> Iterator[Received]:
+        """Have vehicles work; each has until the deadline, and loses its place by silence."""
+        self._rounds_in_segment += task == "train"
+        num_classes, codec = self._spec.space.num_classes, self._spec.codec
+        for vehicle, answer, payload in self._request(task, asks, deadline_s):
+            reply = answer
+            if not isinstance(reply, Failure):
+                reply = read_reply(vehicle, answer, payload, num_classes=num_classes, codec=codec)
             if isinstance(reply, Update):
-                self.roster.last_round[self.roster.site_of[vehicle]] = broadcast.round
+                self.roster.last_round[self.roster.site_of[vehicle]] = reply.round
             yield reply
-
-    def evaluate(
-        self, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
-    ) -> Iterator[Evaluation | Failure]:
-        """Have vehicles score the model on their own samples."""
-        classes = self._spec.space.num_classes
-        for vehicle, answer, _ in self._request("evaluate", cohort, broadcast, deadline_s):
-            if isinstance(answer, Failure):
-                yield answer
-                continue
-            try:
-                yield read_evaluation(vehicle, answer, classes)
-            except UpdateRejected as rejected:
-                yield Failure(vehicle, "refused", rejected.reason, str(rejected)[:500])
 
     # One request: ask, wait, ask again where a segment was lost
 
     def _request(
-        self, what: str, cohort: Sequence[str], broadcast: Broadcast, deadline_s: float
+        self, task: str, asks: Mapping[str, Broadcast], deadline_s: float
     ) -> Iterator[tuple[str, Any, bytes]]:
-        payload = encode_broadcast(broadcast, self._spec.layout)
-        header = {"what": what, "run": self._spec.run, "round": broadcast.round}
+        requests = _Requests(task, self._spec, asks)
         until_s = self._clock() + deadline_s if deadline_s > 0 else float("inf")
-        waiting = {vehicle: _Pending(self.roster.site_of[vehicle]) for vehicle in cohort}
+        waiting = {vehicle: _Pending(self.roster.site_of[vehicle]) for vehicle in asks}
         while waiting:
             self._enrol()
             for vehicle in [v for v in waiting if v not in self.roster.enrolled]:
                 del waiting[vehicle]
                 yield vehicle, Failure(vehicle, "lost", "not-back", "not in the new segment"), b""
             with TaskBatch(self._dispatcher) as batch:
-                self._ask(batch, header, payload, waiting)
+                self._ask(batch, requests, waiting)
                 try:
                     yield from self._collect(batch, waiting, until_s)
                 except GeneratorExit:  # enough have answered: nobody waits for the others
@@ -141,20 +153,17 @@ class FleetEngine:
                         self._mark_abandoned(pending)
                     raise
 
-    def _ask(
-        self, batch: TaskBatch, header: dict[str, Any], payload: bytes, waiting: dict[str, _Pending]
-    ) -> None:
+    def _ask(self, batch: TaskBatch, requests: _Requests, waiting: dict[str, _Pending]) -> None:
         """Ask all vehicles: those of one site in turn, those of different sites by one task."""
         turns: dict[str, int] = {}
-        waves: dict[int, dict[str, str]] = {}
+        waves: dict[tuple[int, int], dict[str, str]] = {}
         for vehicle, pending in waiting.items():
             pending.site = self.roster.site_of[vehicle]
             turn = turns[pending.site] = turns.get(pending.site, 0) + 1
-            waves.setdefault(turn, {})[pending.site] = vehicle
-        for wave in waves.values():
-            named = {site: vehicle for site, vehicle in wave.items() if site != vehicle}
-            told = {**header, "vehicles": named}
-            task = batch.ask(told, payload, sorted(wave))
+            waves.setdefault((turn, requests.number_of[vehicle]), {})[pending.site] = vehicle
+        for (_, number), wave in waves.items():
+            header, payload = requests.written(number, wave)
+            task = batch.ask(header, payload, sorted(wave))
             for vehicle in wave.values():
                 waiting[vehicle].task, waiting[vehicle].asked_s = task, self._clock()
                 waiting[vehicle].fetched = False
@@ -172,7 +181,7 @@ class FleetEngine:
                 vehicle = by_task.get((event.task, event.site))
                 pending = waiting.get(vehicle) if vehicle is not None else None
                 if vehicle is not None and pending is not None:
-                    yield from self._heard(vehicle, pending, event, waiting)
+                    yield from self._on_event(vehicle, pending, event, waiting)
                 if event.payload:
                     batch.acknowledge()
                 if event.at_s <= until_s < self._clock():
@@ -181,7 +190,7 @@ class FleetEngine:
                 self._mark_abandoned(waiting.pop(vehicle))
                 yield vehicle, failure, b""
 
-    def _heard(
+    def _on_event(
         self, vehicle: str, pending: _Pending, event: Event, waiting: dict[str, _Pending]
     ) -> Iterator[tuple[str, Any, bytes]]:
         if event.what == "sent":
@@ -194,7 +203,7 @@ class FleetEngine:
         for other in waiting.values():  # its turn comes now
             if other.site == pending.site:
                 other.asked_s = self._clock()
-        yield vehicle, read_failure(vehicle, event.header) or event.header, event.payload
+        yield vehicle, event.header, event.payload
 
     def _given_up(
         self, waiting: Mapping[str, _Pending], until_s: float
@@ -224,17 +233,6 @@ class FleetEngine:
             site = self._dispatcher.sites.get(pending.site)
             if site is not None and pending.fetched:
                 site.overdue = pending.task
-
-    def _update(self, vehicle: str, payload: bytes) -> Update | Failure:
-        spec = self._spec
-        try:
-            unpack = spec.uplink.unpack if spec.uplink else partial(_decode, spec.layout)
-            update = unpack(payload)
-        except UpdateRejected as rejected:
-            return Failure(vehicle, "refused", rejected.reason, str(rejected)[:500])
-        if update.client_id != vehicle:
-            return Failure(vehicle, "refused", "identity", "an update in another one's name")
-        return update
 
     # Segments and enrolment
 
@@ -329,7 +327,7 @@ class FleetEngine:
             self._hellos.close()
         # Not closed at the end: who takes longer to open its data is registered later.
         self._hellos = batch = TaskBatch(dispatcher)
-        batch.ask(hello(self._spec), b"", sorted(sites))
+        batch.ask(*hello(self._spec), sorted(sites))
         while sites and self._clock() < until_s:
             event = batch.next(_TICK_S)
             if event is not None and event.what == "over":
@@ -344,8 +342,3 @@ class FleetEngine:
         while self._hellos is not None and (event := self._hellos.next(0)) is not None:
             if event.what == "reply":
                 self.roster.register(event.site, event.header, self._spec)
-
-
-def _decode(layout: Layout, payload: bytes) -> Update:
-    update = decode_update(payload, layout)
-    return Update(**{**vars(update), "wire_bytes": len(payload)})

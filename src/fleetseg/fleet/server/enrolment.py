@@ -8,22 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleetseg._version import __version__
-from fleetseg.compression.uplink import Uplink
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.spaces import is_built_in
 from fleetseg.errors import UpdateRejected
-from fleetseg.federation.messages import Enrolment, Failure
-from fleetseg.federation.tensors import Layout
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure
+from fleetseg.federation.replies import read_failure
+from fleetseg.federation.sharing import Exchange
+from fleetseg.federation.tensors import ModelState
+from fleetseg.federation.wire import UpdateCodec, encode_broadcast
 from fleetseg.fleet.protocol import (
     PROTOCOL,
     experiment_for_vehicles,
     labels_digest,
     read_enrolments,
-    read_facts,
-    read_failure,
+    read_machine,
     write_space,
 )
+from fleetseg.learning.supervision import SUPERVISION
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ class RunSpec:
 
     run: str  # the run's name, for client state
     experiment: Experiment
-    layout: Layout
+    exchange: Exchange
     space: LabelSpace
-    uplink: Uplink | None
+    codec: UpdateCodec
+    start: ModelState | None = None  # of what stays with the vehicles, before their first round
     assigned: Mapping[str, Sequence[str]] | None = None  # site -> its vehicles; None = itself
     tell: Callable[[str], None] = lambda text: None  # what a person should know while waiting
 
@@ -46,7 +49,7 @@ class Roster:
     segment: int = 0
     site_of: dict[str, str] = field(default_factory=dict)
     enrolled: dict[str, Enrolment] = field(default_factory=dict)
-    facts: dict[str, dict[str, str]] = field(default_factory=dict)  # per site
+    machines: dict[str, dict[str, str]] = field(default_factory=dict)  # per site
     refused: dict[str, Failure] = field(default_factory=dict)  # per site
     last_round: dict[str, int] = field(default_factory=dict)  # per site, over all segments
 
@@ -55,32 +58,39 @@ class Roster:
         failure = read_failure(site, header)
         try:
             if failure is None:
-                told = read_enrolments(header.get("enrolments"), spec.space.num_classes)
+                needs_labels = SUPERVISION[spec.experiment.training.supervision].needs_labels
+                told = read_enrolments(
+                    header.get("enrolments"), spec.space.num_classes, needs_labels=needs_labels
+                )
                 _require_own(site, told, spec)
                 for vehicle, enrolment in told.items():
                     self.enrolled[vehicle] = enrolment
                     self.site_of[vehicle] = site
         except UpdateRejected as rejected:
-            failure = Failure(site, "refused", rejected.reason, str(rejected)[:500])
+            failure = Failure.refused(site, rejected)
         if failure is not None:
             self.refused[site] = failure
-        self.facts[site] = read_facts(header.get("facts"))
+        self.machines[site] = read_machine(header.get("machine"))
 
 
-def hello(spec: RunSpec) -> dict[str, Any]:
-    """Build the request that opens a run at a site."""
+def hello(spec: RunSpec) -> tuple[dict[str, Any], bytes]:
+    """Build the request that opens a run at a site: its header and its bytes."""
     own = {} if is_built_in(spec.space) else {"space": write_space(spec.space)}
-    return {
+    start = b""
+    if spec.start is not None:  # a vehicle has no start weights, and part of the model stays there
+        start = encode_broadcast(Broadcast(0, spec.start), spec.exchange.kept)
+    header = {
         **own,
         "what": "hello",
         "run": spec.run,
         "protocol": PROTOCOL,
         "fleetseg": __version__,
         "experiment": experiment_for_vehicles(spec.experiment),
-        "layout": spec.layout.digest,
+        "layout": spec.exchange.server.digest,
         "labels": labels_digest(spec.space),
         "time": time.time(),
     }
+    return header, start
 
 
 def _require_own(site: str, told: Mapping[str, Enrolment], spec: RunSpec) -> None:

@@ -145,8 +145,8 @@ def status_of(
         sites.setdefault(roster.site_of[vehicle], {}).setdefault("vehicles", {})[vehicle] = held
     for site, failure in roster.refused.items():
         sites.setdefault(site, {})["refused"] = f"{failure.reason}: {failure.detail}"
-    for site, facts in roster.facts.items():
-        sites.setdefault(site, {})["facts"] = facts
+    for site, machine in roster.machines.items():
+        sites.setdefault(site, {})["machine"] = machine
     for site, round_ in roster.last_round.items():
         sites.setdefault(site, {})["last_round"] = round_
     return {

@@ -19,26 +19,25 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fleetseg._version import __version__
-from fleetseg.compression.codec import parse_codec
-from fleetseg.compression.uplink import Uplink, zstandard
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace, label_space
 from fleetseg.data.spaces import OWN
 from fleetseg.engines.inprocess import attempt
+from fleetseg.engines.runtime import local_runtime
 from fleetseg.errors import FleetSegError, UpdateRejected
 from fleetseg.experiment_file import make_experiment_from_text
-from fleetseg.federation.client import Client, LocalRuntime, client_evaluate, client_update
+from fleetseg.federation.client import CLIENT_TASKS, Client, LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
-from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Update
-from fleetseg.federation.tensors import layout_of
-from fleetseg.federation.wire import decode_broadcast, encode_update
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, FailureKind
+from fleetseg.federation.replies import write_failure, write_reply
+from fleetseg.federation.wire import PlainCodec, decode_broadcast
 from fleetseg.files import write_atomic
 from fleetseg.fleet.message_log import MessageLog
 from fleetseg.fleet.protocol import (
@@ -47,8 +46,6 @@ from fleetseg.fleet.protocol import (
     labels_digest,
     read_space,
     write_enrolments,
-    write_evaluation,
-    write_failure,
 )
 from fleetseg.fleet.sockets import ConnectionLost, Header, Listener
 from fleetseg.fleet.vehicle.site_data import SiteData, open_clients
@@ -77,7 +74,6 @@ class Ready:
     run: str
     runtime: LocalRuntime
     clients: Mapping[str, Client]
-    uplink: Uplink | None
 
 
 class Trainer:
@@ -112,18 +108,18 @@ class Trainer:
         try:
             answer = self._answer(header, payload, vehicle)
         except Refusal as refusal:
-            answer = write_failure("refused", refusal.reason, str(refusal)), b""
+            answer = _failed(vehicle, "refused", refusal.reason, str(refusal))
         except UpdateRejected as rejected:
-            answer = write_failure("refused", rejected.reason, str(rejected)), b""
+            answer = _failed(vehicle, "refused", rejected.reason, str(rejected))
         except FleetSegError as error:
             # The text may name a file, which is for this side only.
             self._say(f"cannot serve: {error}")
-            answer = write_failure("abstained", type(error).__name__, error.what), b""
+            answer = _failed(vehicle, "abstained", type(error).__name__, error.what)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             # In a run's opening: `attempt` answers for what is missing in a client's work.
-            answer = write_failure("lost", "out-of-memory", told(error, "this machine")), b""
+            answer = _failed(vehicle, "lost", "out-of-memory", told(error, "this machine"))
         if "failure" in answer[0]:
             self._say(f"{header['what']}: {': '.join(answer[0]['failure'])}")
         try:
@@ -133,17 +129,18 @@ class Trainer:
             self._say(
                 f"{self._message_log.path}: {error.strerror}; nothing is sent until it can be"
             )
-            return write_failure("lost", "disk", "the list of messages cannot be written"), b""
+            return _failed(vehicle, "lost", "disk", "the list of messages cannot be written")
         return answer
 
     def _answer(self, header: Header, payload: bytes, vehicle: str) -> Answer:
         if header["what"] == "hello":
-            self._ready = self._prepare(header)
+            self._ready = self._prepare(header, payload)
+            write_atomic(self._folder / "hello.bin", payload)
             write_atomic(self._folder / "hello.json", json.dumps(header))
             enrolled = {name: c.enrolment for name, c in self._ready.clients.items()}
-            facts = _facts(self._ready)
-            self._tell(enrolled, facts)
-            return {"enrolments": write_enrolments(enrolled), "facts": facts}, b""
+            machine = _machine(self._ready)
+            self._log_enrolled(enrolled, machine)
+            return {"enrolments": write_enrolments(enrolled), "machine": machine}, b""
         if header["what"] == "revoked":
             raise Refusal("revoked", "this vehicle has been revoked by the fleet's operator")
         ready = self._ready_for(header["run"])
@@ -154,7 +151,9 @@ class Trainer:
         key = (header["run"], header["what"], header["round"], digest)
         if vehicle in self._last and self._last[vehicle][0] == key:
             return self._last[vehicle][1]
-        broadcast = decode_broadcast(payload, ready.runtime.layout)
+        broadcast = decode_broadcast(payload, ready.runtime.exchange.wire)
+        unused = tuple(header.get("unused", {}).get(vehicle, ()))
+        broadcast = replace(broadcast, unused=unused)
         answer = _work(header["what"], broadcast, ready, ready.clients[vehicle])
         if "failure" not in answer[0]:
             self._last[vehicle] = key, answer
@@ -165,12 +164,13 @@ class Trainer:
         """Return the run at hand; after a restart of this process, prepare it again."""
         if self._ready is None and (self._folder / "hello.json").is_file():
             header = json.loads((self._folder / "hello.json").read_text())
-            self._ready = self._prepare({**header, "time": time.time()})
+            start = (self._folder / "hello.bin").read_bytes()
+            self._ready = self._prepare({**header, "time": time.time()}, start)
         if self._ready is None or self._ready.run != run:
             raise Refusal("unknown-run", "this run has not been opened here", got=run[:40])
         return self._ready
 
-    def _prepare(self, header: Header) -> Ready:
+    def _prepare(self, header: Header, start: bytes) -> Ready:
         experiment, space = _checked(header)
         ready = self._ready
         if ready is not None and ready.run == header["run"]:
@@ -179,30 +179,19 @@ class Trainer:
             return ready
         self._say(f"opening data for run {header['run']}")
         model = build_model(experiment.model.name, space.num_classes, seed=experiment.seed)
-        layout = layout_of(model)
-        if layout.digest != header["layout"]:
-            raise Refusal("model", "another network of the same name", got=layout.digest[:12])
         hardware = resolve(experiment.engine.device, experiment.engine.precision)
         model = model.to(hardware.device).to(memory_format=hardware.memory_format)
-        kept = self._kept(header["run"])
-        runtime = LocalRuntime(
-            model,
-            layout,
-            experiment,
-            hardware,
-            space.num_classes,
-            ClientStateStore(kept / "clients"),
-        )
-        codec = parse_codec(experiment.federation.uplink)
-        uplink = None
-        if codec is not None:
-            zstandard()
-            limit = experiment.federation.max_update_norm
-            memory = ClientStateStore(kept / "residuals")
-            uplink = Uplink(codec, layout, experiment.seed, memory, limit)
+        memory = ClientStateStore(self._kept(header["run"]) / "clients")
+        runtime = local_runtime(experiment, model, hardware, space.num_classes, memory)
+        exchange = runtime.exchange
+        if (got := exchange.server.digest) != header["layout"]:
+            raise Refusal("model", "another network of the same name", got=got[:12])
+        runtime = replace(runtime, codec=runtime.codec or PlainCodec(exchange.wire))
+        if start:
+            runtime = replace(runtime, start=decode_broadcast(start, exchange.kept).state)
         self._last = {}
         clients = open_clients(self._site_data, experiment, tell=self._say, space=space)
-        return Ready(header["run"], runtime, clients, uplink)
+        return Ready(header["run"], runtime, clients)
 
     def _kept(self, run: str) -> Path:
         """Give a run a folder for what vehicles remember; those of old runs go."""
@@ -215,10 +204,10 @@ class Trainer:
             shutil.rmtree(old, ignore_errors=True)
         return kept
 
-    def _tell(self, enrolled: Mapping[str, Enrolment], facts: Mapping[str, Any]) -> None:
+    def _log_enrolled(self, enrolled: Mapping[str, Enrolment], machine: Mapping[str, Any]) -> None:
         for name, enrolment in enrolled.items():
             told = enrolment.abstains or f"{enrolment.num_images} images"
-            self._say(f"enrolled {name}: {told}, {facts['device']} in {facts['precision']}")
+            self._say(f"enrolled {name}: {told}, {machine['device']} in {machine['precision']}")
 
 
 def _checked(header: Header) -> tuple[Experiment, LabelSpace]:
@@ -254,29 +243,21 @@ def _checked(header: Header) -> tuple[Experiment, LabelSpace]:
 
 
 def _work(what: str, broadcast: Broadcast, ready: Ready, client: Client) -> Answer:
-    if what not in ("train", "evaluate"):
+    if what not in CLIENT_TASKS:
         raise Refusal("malformed", f"cannot do '{what[:20]}'")
     with threads(ready.runtime.experiment.engine.threads):
-        if what == "evaluate":
-            scores = attempt(client_evaluate, broadcast, client, ready.runtime)
-            if isinstance(scores, Evaluation):
-                return write_evaluation(scores), b""
-            return write_failure(scores.kind, scores.reason, scores.detail), b""
-        update = attempt(client_update, broadcast, client, ready.runtime)
-        if not isinstance(update, Update):
-            return write_failure(update.kind, update.reason, update.detail), b""
-        if ready.uplink is not None:
-            data = ready.uplink.pack(update)
-        else:
-            data = encode_update(update, ready.runtime.layout)
-    return {"update": update.round}, data
+        return write_reply(attempt(CLIENT_TASKS[what], broadcast, client, ready.runtime))
+
+
+def _failed(vehicle: str, kind: FailureKind, reason: str, detail: str) -> Answer:
+    return write_failure(Failure(vehicle, kind, reason, detail)), b""
 
 
 def _kind(request: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
     return "failure" if "failure" in answer else str(request["what"])
 
 
-def _facts(ready: Ready) -> dict[str, Any]:
+def _machine(ready: Ready) -> dict[str, Any]:
     """Say what the server's operator may know of this machine."""
     hardware = ready.runtime.hardware
     return {

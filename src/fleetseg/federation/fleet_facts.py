@@ -1,0 +1,71 @@
+"""What clients tell the server once, and what the server makes of it for all of them.
+
+A fact is a `Fact` in `FLEET_FACTS`: small arrays by name. It is made when the first round begins
+and kept with the server's state, so that a run that is resumed with another attendance goes on
+with the same. Facts that nothing of an experiment takes are neither told nor made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fleetseg.config import Experiment
+from fleetseg.data.sample import Pairs
+from fleetseg.federation.messages import Enrolment
+from fleetseg.learning.inputs import Facts
+from fleetseg.learning.losses import class_weights
+from fleetseg.learning.objectives import OBJECTIVES
+from fleetseg.learning.supervision import SUPERVISION
+
+CLASS_WEIGHTS = "class_weights"
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact: what a client tells, if it is not in its enrolment already, and what is made of it.
+
+    Args:
+        made: enrolments of the clients that take part, by name in order -> the fact of the fleet.
+        told: a client's training samples -> what it tells once; None = its counts are enough.
+        why: why that may leave a client, for the table of messages.
+    """
+
+    made: Callable[[Mapping[str, Enrolment]], Floats]
+    told: Callable[[Pairs], Floats] | None = None
+    why: str = ""
+
+
+def _class_weights(enrolled: Mapping[str, Enrolment]) -> Floats:
+    """Weigh classes by their rarity in the fleet; see learning.losses.class_weights."""
+    counts_NC = np.array([e.histogram_C for e in enrolled.values()], dtype=np.int64)
+    weights_C: Floats = class_weights(counts_NC.sum(axis=0), counts_NC.shape[1]).numpy()
+    return weights_C
+
+
+FLEET_FACTS: dict[str, Fact] = {CLASS_WEIGHTS: Fact(_class_weights)}
+
+
+def wanted_facts(experiment: Experiment) -> tuple[str, ...]:
+    """Name the facts that something of an experiment takes, in order."""
+    training = experiment.training
+    names = {*OBJECTIVES[training.objective].facts, *SUPERVISION[training.supervision].facts}
+    if training.class_weights == "fleet":
+        names.add(CLASS_WEIGHTS)
+    return tuple(sorted(names))
+
+
+def told_by_client(experiment: Experiment, train: Pairs) -> Facts:
+    """Work out what a client has to tell of its samples."""
+    tellers = {name: FLEET_FACTS[name].told for name in wanted_facts(experiment)}
+    return {name: told(train) for name, told in tellers.items() if told is not None}
+
+
+def facts_of_fleet(experiment: Experiment, enrolled: Mapping[str, Enrolment]) -> Facts:
+    """Make all that an experiment takes of the clients that take part."""
+    ordered = {name: enrolled[name] for name in sorted(enrolled)}
+    return {name: FLEET_FACTS[name].made(ordered) for name in wanted_facts(experiment)}

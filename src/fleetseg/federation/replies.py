@@ -1,0 +1,103 @@
+"""Replies as JSON headers with bytes beside them: of workers and of vehicles alike.
+
+An update is either bytes that a codec made, or lies where both sides see it and only its header is
+sent. What is read here may come from anybody: it raises nothing but UpdateRejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fleetseg.errors import UpdateRejected
+from fleetseg.federation.messages import Evaluation, Failure, Packed, Reply, Update
+from fleetseg.federation.tensors import ModelState
+from fleetseg.federation.wire import UpdateCodec, checked_update_meta, unpacked, update_meta
+from fleetseg.text import plain
+
+_KINDS = ("late", "refused", "lost", "abstained")
+_MAX_DOMAINS, _MAX_TEXT = 10_000, 500
+
+
+def write_reply(reply: Reply) -> tuple[dict[str, Any], bytes]:
+    """Write a reply: a header and, of a packed update, the bytes."""
+    if isinstance(reply, Failure):
+        return write_failure(reply), b""
+    if isinstance(reply, Evaluation):
+        confs = {domain: conf_CC.tolist() for domain, conf_CC in reply.conf_by_domain.items()}
+        return {"confs": confs, "round": reply.round}, b""
+    if isinstance(reply, Packed):
+        return {"update": reply.round}, reply.data
+    return {"change": update_meta(reply)}, b""
+
+
+def read_reply(
+    client_id: str,
+    header: Mapping[str, Any],
+    payload: bytes,
+    *,
+    num_classes: int,
+    codec: UpdateCodec | None,
+    room: ModelState | None = None,
+) -> Update | Evaluation | Failure:
+    """Read a reply; one that cannot be read is a failure, and the usual checks must follow.
+
+    Args:
+        client_id: who was asked.
+        header: see `write_reply`.
+        payload: of a packed update, its bytes.
+        num_classes: of confusion matrices.
+        codec: what an update was packed by; None = updates lie in `room`.
+        room: where the change of an update lies that was not packed.
+    """
+    if (failure := read_failure(client_id, header)) is not None:
+        return failure
+    try:
+        if "confs" in header:
+            return read_evaluation(client_id, header, num_classes)
+        if codec is not None:
+            return unpacked(Packed(0, client_id, payload), codec)
+        assert room is not None
+        return Update(change=room, **checked_update_meta(header.get("change")))
+    except UpdateRejected as rejected:
+        return Failure.refused(client_id, rejected)
+
+
+def write_failure(failure: Failure) -> dict[str, Any]:
+    """Write why a client has no other answer; who it is, is known where it is read."""
+    return {"failure": [failure.kind, failure.reason, failure.detail[:_MAX_TEXT]]}
+
+
+def read_failure(client_id: str, header: Mapping[str, Any]) -> Failure | None:
+    """Read a reply's failure, if it is one; whatever a client sends becomes a plain text."""
+    told = header.get("failure")
+    if told is None:
+        return None
+    if not isinstance(told, list) or len(told) != 3 or told[0] not in _KINDS:
+        return Failure(client_id, "refused", "malformed", "a failure that cannot be read")
+    kind, reason, detail = told
+    return Failure(client_id, kind, plain(reason, 40), plain(detail, _MAX_TEXT))
+
+
+def read_evaluation(client_id: str, header: Mapping[str, Any], num_classes: int) -> Evaluation:
+    """Read confusion matrices, or raise UpdateRejected; `validate_evaluation` must follow."""
+    confs, round_ = header.get("confs"), header.get("round")
+    if not isinstance(confs, dict) or len(confs) > _MAX_DOMAINS or type(round_) is not int:
+        raise UpdateRejected("malformed", "no confusion matrices")
+    read = {}
+    for domain, rows in confs.items():
+        if not _is_matrix(rows, num_classes):
+            raise UpdateRejected("shape", "not an integer matrix of the classes")
+        read[domain] = np.array(rows, dtype=np.int64)
+    return Evaluation(round_, client_id, read)
+
+
+def _is_matrix(rows: Any, size: int) -> bool:
+    return (
+        isinstance(rows, list)
+        and len(rows) == size
+        and all(isinstance(row, list) and len(row) == size for row in rows)
+        and all(type(n) is int and 0 <= n < 1 << 62 for row in rows for n in row)
+    )

@@ -1,0 +1,48 @@
+"""What one round of local training depends on, besides the model and the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from fleetseg import rng
+from fleetseg.config import TrainingConfig
+from fleetseg.learning.hardware import Hardware
+
+Facts = Mapping[str, npt.NDArray[np.float32]]
+"""Small arrays by name: what the server tells of the fleet, or a client of itself."""
+
+
+@dataclass(frozen=True)
+class RoundContext:
+    """Where in a run a piece of local training stands: all that its randomness depends on."""
+
+    seed: int
+    round: int  # 1-based
+    total_rounds: int
+    client_id: str
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """Random numbers for one purpose of this client in this round."""
+        return rng.generator(self.seed, self.round, self.client_id, purpose)
+
+
+@dataclass(frozen=True)
+class LocalInputs:
+    """Settings, machine, and what came with the broadcast or out of the client's own state."""
+
+    context: RoundContext
+    training: TrainingConfig
+    size_hw: tuple[int, int]  # working (height, width)
+    hardware: Hardware
+    class_weights_C: Tensor | None = None
+    facts: Facts = field(default_factory=dict)  # of the fleet
+    # As long as the shared trainable values, flat and on the CPU; by the objective's names.
+    extras_T: Mapping[str, Tensor] = field(default_factory=dict)
+    state: Mapping[str, Tensor] = field(default_factory=dict)  # what the objective left last time
+    # Moments and loss scale of the client's last round; None = they are not kept.
+    optimiser_state: Mapping[str, Tensor] | None = None

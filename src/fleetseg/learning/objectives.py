@@ -1,0 +1,66 @@
+"""What is added to a client's loss, so that what it learns fits the fleet.
+
+An objective is an `Objective` in `OBJECTIVES`: plain functions, called at the begin of a client's
+round, after each backward pass and at the end. Vectors with the suffix T are as long as the
+trainable values that the fleet shares, flat and on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from fleetseg.learning.inputs import LocalInputs
+from fleetseg.learning.parameters import Trainables
+
+Vectors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LocalCost:
+    """What a round of local training took."""
+
+    num_steps: int  # optimiser steps taken
+    lr_sum: float  # of their learning rates
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+def _no_vectors(*_: object) -> tuple[Vectors, Vectors]:
+    return {}, {}
+
+
+def _add_share(extra_T: Tensor, mean_change_T: Tensor, share: float) -> Tensor:
+    return extra_T + share * mean_change_T
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How one method corrects local training.
+
+    Args:
+        extras: names of vectors that are sent beside the model, down and up; zero at first.
+        facts: what it takes of the fleet: see federation.fleet_facts.
+        begin: (inputs, trainables as they were received) -> what `correct` and `end` are given.
+        correct: (that, trainables): may change gradients, after the backward pass and before they
+            are clipped. Left out where it would do nothing.
+        end: (that, trainables as they were learnt, cost) -> what the client keeps for its next
+            round, and the change of each extra.
+        server: (extra, weighted mean of its changes, share of the fleet whose changes these are)
+            -> the new extra.
+    """
+
+    extras: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    begin: Callable[[LocalInputs, Trainables], Any] = _nothing
+    correct: Callable[[Any, Trainables], None] | None = None
+    end: Callable[[Any, Trainables, LocalCost], tuple[Vectors, Vectors]] = _no_vectors
+    server: Callable[[Tensor, Tensor, float], Tensor] = _add_share
+
+
+OBJECTIVES: dict[str, Objective] = {"plain": Objective()}
