@@ -154,8 +154,8 @@ class Listed:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def pair(self, index: int) -> tuple[None, np.ndarray]:
-        return None, np.broadcast_to(np.uint8(0), (192, 256))
+    def label_hw(self, index: int) -> tuple[int, int]:
+        return 192, 256
 
 
 @pytest.mark.parametrize("partition", [{"kind": "natural"}, {"kind": "iid", "clients": 250}])

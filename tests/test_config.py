@@ -335,6 +335,7 @@ def test_digest_sees_all_but_where_it_runs() -> None:
         changed(engine={"kind": "workers"}),
         changed(engine={"workers": 7}),
         changed(data={"cache": "/somewhere/else"}),
+        changed(data={"store": "files"}),
     ]
     other = [
         changed(seed=1),

@@ -215,6 +215,7 @@ def _open_stores(
         space=space,
         cache_dir=Path(data.cache) if data.cache else default_cache_dir(),
         native_labels=native_labels,
+        from_files=data.store == "files",
         progress=progress,
     )
 

@@ -86,6 +86,8 @@ class DataConfig(_Section):
     sources: tuple[SourceConfig, ...] = (SourceConfig(),)
     evaluation: tuple[SourceConfig, ...] = ()  # held-out sets of the server
     cache: str = ""  # folder; empty = $FLEETSEG_CACHE or the user's cache folder
+    # Images are decoded once into the cache, or stay in their files and are decoded for each use.
+    store: Literal["decoded", "files"] = "decoded"  # no part of the result
     max_bad_share: float = Field(default=0.05, ge=0, le=1)  # above it, a client abstains
 
 
@@ -256,12 +258,13 @@ class Experiment(_Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what defines the result: not where clients run, nor how long one waits."""
+        """SHA-256 of what defines the result: not where clients run, images lie, or one waits."""
         fields = self.model_dump(mode="json")
         del fields["fleet"]
         for key in ("kind", "workers"):
             del fields["engine"][key]
-        del fields["data"]["cache"]
+        for key in ("cache", "store"):
+            del fields["data"][key]
         cohort = fields["federation"]["cohort"]
         # 4 and 4.0 are the same count; 1 and 1.0 are not the same.
         fields["federation"]["cohort"] = float(cohort) if cohort > 1 else cohort

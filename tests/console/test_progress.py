@@ -18,8 +18,9 @@ def text(of: Console) -> str:
 def test_a_line_per_data_set_where_there_is_no_terminal() -> None:
     out = console(terminal=False)
     with reading(out) as progress:
-        for done in (1, 2, 3):
+        for done in (0, 1, 2, 3):  # the first before anything is read
             progress("camvid/train", done, 3)
+            assert text(out).count("train") == 1
         progress("camvid/val", 1, 1)
     assert text(out) == "reading camvid/train: 3 samples\nreading camvid/val: 1 sample\n"
 

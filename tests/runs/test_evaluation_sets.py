@@ -118,6 +118,30 @@ def test_what_a_run_decoded_on_this_machine_is_not_decoded_again(
     assert decoded == []
 
 
+@pytest.mark.parametrize("store", ["decoded", "files"])
+def test_a_source_s_images_are_looked_at_once_whatever_labels_are_wanted(
+    root: Path, decoded: list[str], store: str
+) -> None:
+    """To train on, to score held-out frames at their own size, and in another label space."""
+    of = experiment(root)
+    for label_space in ("camvid11", "idd7"):
+        update = {"label_space": label_space, "store": store}
+        open_fleet_data(of.model_copy(update={"data": of.data.model_copy(update=update)}))
+    images = [name for name in decoded if name.startswith("images/")]
+    assert (len(images), len(set(images))) == (24, 24)
+    cache = root.parent / "cache"
+    assert len(list(cache.glob(f"*-{'images' if store == 'decoded' else 'files'}-*"))) == 1
+    assert len(list(cache.glob("*-labels-*"))) == 4
+
+
+def test_held_out_frames_may_stay_in_their_files(root: Path) -> None:
+    of = experiment(root, partition=PARTITIONS[2])
+    in_files = of.data.model_copy(update={"store": "files", "cache": str(root.parent / "other")})
+    ((scored,), _) = open_test_sets(of.model_copy(update={"data": in_files}), (6, 8))
+    assert not any(f.stat().st_size > 1 for f in (root.parent / "other").rglob("images.u8"))
+    assert content(scored.scored) == all_content(of)
+
+
 def test_the_servers_sets_need_no_training_data(root: Path, decoded: list[str]) -> None:
     tested = experiment(root).data.model_dump() | {
         "sources": [{"kind": "camvid", "root": str(root / "nowhere")}],

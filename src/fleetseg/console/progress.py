@@ -30,11 +30,12 @@ def reading(console: Console, *, quiet: bool = False, verb: str = "reading") -> 
 
 
 def _plain(console: Console, verb: str) -> Report:
-    announced: set[tuple[str, int]] = set()
+    reached: dict[tuple[str, int], int] = {}
 
     def report(what: str, done: int, total: int) -> None:
-        if (what, total) not in announced or done < 2:
-            announced.add((what, total))
+        again = done <= reached.get((what, total), total)
+        reached[what, total] = done
+        if again:
             say(console, f"{verb} {what}: {count(total, 'sample')}")
 
     return report

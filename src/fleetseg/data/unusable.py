@@ -50,7 +50,7 @@ def unseen_classes(
     pixels_C, pixels = np.zeros(space.num_classes, dtype=np.int64), 0
     for store, index in trained:
         pixels_C += stores[store].histograms_NC[index]
-        pixels += math.prod(stores[store].pair(index)[1].shape)
+        pixels += math.prod(stores[store].label_hw(index))
     void = pixels - int(pixels_C.sum())
     remarks = class_remarks(space.classes, pixels_C, void, own=False)
     return [f"in the training data, {remark}" for remark in remarks]

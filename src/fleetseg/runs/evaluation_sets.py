@@ -76,6 +76,7 @@ def _held_out(
             size_hw=experiment.data.size,
             space=open_space(experiment.data),
             cache_dir=_cache_dir(experiment),
+            from_files=experiment.data.store == "files",
             progress=progress,
         )
         histograms_NC = np.concatenate([histograms_of(source) for source in sources])
@@ -103,8 +104,14 @@ def _open_some(
 ) -> tuple[Store, Sequence[int]]:
     """Open some samples: out of the whole source if that is decoded already, else them alone."""
     space, cache_dir = open_space(experiment.data), _cache_dir(experiment)
+    from_files = experiment.data.store == "files"
     whole = find_store(
-        source, size_hw=size_hw, space=space, cache_dir=cache_dir, native_labels=True
+        source,
+        size_hw=size_hw,
+        space=space,
+        cache_dir=cache_dir,
+        native_labels=True,
+        from_files=from_files,
     )
     if whole is not None:
         return whole, chosen
@@ -114,6 +121,7 @@ def _open_some(
         space=space,
         cache_dir=cache_dir,
         native_labels=True,
+        from_files=from_files,
         progress=progress,
     )
     return store, range(len(chosen))

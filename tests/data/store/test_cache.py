@@ -157,6 +157,23 @@ def test_labels_are_projected_to_the_space_asked_for(tmp_path: Path) -> None:
     assert store.histograms_NC.shape == (2, 7)
 
 
+def test_labels_to_train_on_lie_open_and_those_to_score_on_are_packed(tmp_path: Path) -> None:
+    label_HW = np.zeros((80, 120), np.uint8)
+    label_HW[40:] = 3
+    source = make_source(tmp_path / "data", 3, (80, 120))
+    for sample in source.samples:
+        Image.fromarray(label_HW).save(sample.label or "")
+    options = {"size_hw": (40, 60), "space": CAMVID_11, "cache_dir": tmp_path / "cache"}
+    train, test = open_stores(source, native_labels=(False, True), **options)
+    assert (train.labels / "labels.u8").stat().st_size == 3 * 40 * 60
+    assert (test.labels / "labels.u8").stat().st_size < 3 * 80 * 120 / 10
+    assert np.shares_memory(train.pair(1)[1], train.pair(1)[1])
+    for i in range(3):
+        np.testing.assert_array_equal(test.pair(i)[1], label_HW)
+        assert not test.pair(i)[1].flags.writeable
+        assert (test.label_hw(i), train.label_hw(i)) == ((80, 120), (40, 60))
+
+
 def test_impossible_projection_is_told_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no projection"):
         open_toy(unreadable(make_source(tmp_path / "data", 1)), tmp_path, space=CITYSCAPES_19)
@@ -296,7 +313,7 @@ def test_labels_whose_own_size_is_the_working_size_are_one_file(
     assert open_toy(unreadable(folder_source), tmp_path, native_labels=True, size_hw=(8, 12))
     assert kinds(tmp_path) == ["images", "labels"]
     num_bytes = sum(p.stat().st_size for p in (tmp_path / "cache").rglob("*.u8"))
-    assert num_bytes == 4 * 4 * 8 * 12
+    assert num_bytes == 4 * 4 * 8 * 12  # those to train on, which are not packed
 
 
 def test_unlabelled_samples_take_no_room_for_labels(tmp_path: Path, folder_source: Source) -> None:
@@ -366,8 +383,9 @@ def test_progress_is_told_while_decoding_only(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     for _ in range(2):
         open_toy(source, tmp_path, progress=lambda *report: told.append(report))
-    assert [report[1:] for report in told] == [(1, 3), (2, 3), (3, 3)]
-    # 3 images of 4 x 6 pixels, 3 bytes each and 1 for the label.
+    assert [report[1:] for report in told] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    # First of all, before anything is decoded: 3 images of 4 x 6 pixels, 3 bytes each and 1 for
+    # the label.
     assert {what for what, _, _ in told} == {
         f"toy/train (about {4 * 4 * 6 * 3} bytes in {tmp_path / 'cache'})"
     }
@@ -525,16 +543,14 @@ def test_full_disk_is_told_before_decoding(tmp_path: Path, monkeypatch: pytest.M
     assert stores(tmp_path) == []
 
 
-def test_needed_room_counts_labels_at_their_own_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_needed_room_counts_labels_at_their_own_size_packed(tmp_path: Path) -> None:
     config = SourceConfig(kind="folder", root=str(make_folder(tmp_path, 3, size_hw=(40, 60))))
     source = open_source(config)
     told: set[str] = set()
     open_toy(
         source, tmp_path, native_labels=True, progress=lambda what, *_: told.add(what.split("(")[1])
     )
-    assert told == {f"about {(3 * (3 * 24 + 40 * 60)) / 1000:.1f} kB in {tmp_path / 'cache'})"}
+    assert told == {f"about {3 * (3 * 24 + 40 * 60 // 10)} bytes in {tmp_path / 'cache'})"}
 
 
 def test_disk_that_fills_up_leaves_no_half_store(
@@ -574,7 +590,8 @@ def read(sample):
 samples = tuple(Sample(f"t/{i}", "t", "train", f"{i}", f"{i}", "d", frame=i) for i in range(40))
 source = Source("t", CAMVID_11, samples, read, lambda s: ("a" * 64, "b" * 64))
 store = open_store(source, size_hw=(4, 6), space=CAMVID_11, cache_dir=Path(sys.argv[1]),
-                   native_labels=False, progress=lambda what, done, of: print(done, flush=True))
+                   native_labels=False,
+                   progress=lambda what, done, of: done and print(done, flush=True))
 print(store.images.name, store.labels.name, store.pair(39)[0].max(), flush=True)
 """
 

@@ -25,6 +25,7 @@ from fleetseg.data.sample import Label_HW, Source
 from fleetseg.data.sources.label_encoding import LabelEncoding
 from fleetseg.data.store.decoding import Decoded, Size_HW, Wanted, decode, image_settings
 from fleetseg.data.store.locking import share
+from fleetseg.data.store.packing import pack
 from fleetseg.data.store.store import FORMAT_VERSION, IMAGES, INDEX, LABELS
 from fleetseg.errors import BadSample
 from fleetseg.files import write_atomic
@@ -43,13 +44,15 @@ class Plan:
     size_hw: Size_HW
     space: LabelSpace
     table: Table  # train ids of the source -> train ids of `space`
+    from_files: bool = False  # images stay in their files, and only facts of them are kept
 
     @cached_property
     def images_key(self) -> str:
         """Digest of all that the pixels of the images depend on, except where the files lie."""
         rows = [[s.id, d[0]] for s, d in zip(self.source.samples, self.digests, strict=True)]
         settings = image_settings(self.source)
-        return _sha256([FORMAT_VERSION, IMAGES, self.size_hw, settings, rows])
+        what = "files" if self.from_files else [IMAGES, self.size_hw]
+        return _sha256([FORMAT_VERSION, what, settings, rows])
 
     def labels_key(self, size_hw: Size_HW | None) -> str:
         """Digest of all that the labels at a size (None: their own) and their facts depend on."""
@@ -69,6 +72,15 @@ class Plan:
         return _sha256(facts)
 
 
+@dataclass(frozen=True)
+class LabelsTo:
+    """A new folder of labels."""
+
+    path: Path
+    size_hw: Size_HW | None  # None = their own
+    packed: bool
+
+
 def _sha256(facts: Any) -> str:
     text = json.dumps(facts, default=lambda array: array.tolist())
     return hashlib.sha256(text.encode()).hexdigest()
@@ -83,34 +95,37 @@ def facts_of(source: Source) -> list[dict[str, Any]]:
 def build(
     plan: Plan,
     images: Path | None,
-    labels: Sequence[tuple[Path, Size_HW | None]],
+    labels: Sequence[LabelsTo],
     native_hw: Sequence[Size_HW | None],
     progress: Callable[[int, int], None],
 ) -> Iterator[None]:
-    """Decode all samples once, into a new folder of images and new ones of labels at some sizes.
+    """Decode all samples once, into a new folder of images and new ones of labels.
 
     `native_hw` are the sizes of the images where they are known, else it is empty. On entering, the
     folders are whole; until it is left they are in use.
     """
-    samples, sizes = plan.source.samples, tuple(size_hw for _, size_hw in labels)
-    wanted = Wanted(plan.source, plan.size_hw, plan.space, plan.table, images is not None, sizes)
+    samples, sizes = plan.source.samples, tuple(to.size_hw for to in labels)
+    size_hw = None if plan.from_files else plan.size_hw
+    wanted = Wanted(plan.source, size_hw, plan.space, plan.table, images is not None, sizes)
+    progress(0, len(samples))
     with ExitStack() as stack:
         image_folders = [stack.enter_context(_Folder(f, IMAGES)) for f in [images] if f]
-        label_folders = [stack.enter_context(_Folder(f, LABELS)) for f, _ in labels]
+        label_folders = [stack.enter_context(_Folder(to.path, LABELS)) for to in labels]
         decoded = _ahead(
             lambda i: decode(samples[i], native_hw[i] if native_hw else None, wanted), len(samples)
         )
         for number, result in enumerate(decoded):
             for folder in image_folders:
-                _add_image(folder, number, result, plan.size_hw)
-            for folder, label in zip(label_folders, result.labels, strict=True):
-                _add_label(folder, number, label, plan.space)
+                _add_image(folder, number, result, size_hw)
+            for folder, label, to in zip(label_folders, result.labels, labels, strict=True):
+                _add_label(folder, number, label, plan.space, packed=to.packed)
             progress(number + 1, len(samples))
         for folder in image_folders:
-            folder.finish({**_origin(plan), "size_hw": plan.size_hw})
+            folder.finish({**_origin(plan), "size_hw": size_hw})
         facts = {"space": plan.space.name, "samples": facts_of(plan.source)}
-        for folder, size_hw in zip(label_folders, sizes, strict=True):
-            folder.finish({**_origin(plan), "size_hw": size_hw, **facts, "digests": plan.digests})
+        for folder, to in zip(label_folders, labels, strict=True):
+            how = {"size_hw": to.size_hw, "packed": to.packed, "digests": plan.digests}
+            folder.finish({**_origin(plan), **how, **facts})
         yield
 
 
@@ -119,24 +134,29 @@ def _origin(plan: Plan) -> dict[str, Any]:
     return {"source": plan.source.name, "split": samples[0].split, "count": len(samples)}
 
 
-def _add_image(folder: _Folder, number: int, result: Decoded, size_hw: Size_HW) -> None:
-    if isinstance(result.image, np.ndarray):
-        folder.append(result.image)
-        folder.row(native_hw=result.native_hw)
-    else:
-        folder.bad[number] = str(result.image)
-        folder.append(np.zeros((*size_hw, 3), np.uint8))
-        folder.row(native_hw=None)
+def _add_image(folder: _Folder, number: int, result: Decoded, size_hw: Size_HW | None) -> None:
+    """Add an image; without a size only facts of it."""
+    image = result.image
+    if not isinstance(image, np.ndarray):
+        folder.bad[number] = str(image)
+    folder.row(native_hw=result.native_hw if isinstance(image, np.ndarray) else None)
+    if size_hw is not None:
+        folder.append(image if isinstance(image, np.ndarray) else np.zeros((*size_hw, 3), np.uint8))
 
 
 def _add_label(
-    folder: _Folder, number: int, label: Label_HW | BadSample | None, space: LabelSpace
+    folder: _Folder,
+    number: int,
+    label: Label_HW | BadSample | None,
+    space: LabelSpace,
+    *,
+    packed: bool,
 ) -> None:
     if isinstance(label, BadSample):
         folder.bad[number] = str(label)
     label_HW = label if isinstance(label, np.ndarray) else np.zeros((0, 0), np.uint8)
     counts = np.bincount(label_HW.ravel(), minlength=256)[: space.num_classes].tolist()
-    start = folder.append(label_HW)
+    start = folder.append(pack(label_HW) if packed else label_HW)
     folder.row(label_starts=start, label_shapes=label_HW.shape, histograms=counts)
 
 

@@ -24,7 +24,7 @@ class Wanted:
     """What to make of each sample of a source."""
 
     source: Source
-    size_hw: Size_HW  # of images
+    size_hw: Size_HW | None  # of images; None = their own
     space: LabelSpace
     table: Table  # train ids of the source -> train ids of `space`
     images: bool
@@ -51,10 +51,9 @@ def decode(sample: Sample, native_hw: Size_HW | None, wanted: Wanted) -> Decoded
     if how is None:
         image, label = _both(sample, wanted.source)
     else:
-        settings = image_settings(wanted.source)
         image = None
         if wanted.images:
-            image = _attempt(lambda: reading.read_image(sample.image, **settings))
+            image = _attempt(lambda: read_image_of(sample, wanted.source))
         if isinstance(image, np.ndarray):
             native_hw = image.shape[0], image.shape[1]
         label = None
@@ -62,9 +61,20 @@ def decode(sample: Sample, native_hw: Size_HW | None, wanted: Wanted) -> Decoded
             label = _attempt(lambda: _label(sample, native_hw, how))
     if isinstance(image, np.ndarray):
         native_hw = image.shape[0], image.shape[1]
-        image = resized_image(image, wanted.size_hw)
+        image = image if wanted.size_hw is None else resized_image(image, wanted.size_hw)
     sizes = wanted.label_sizes
     return Decoded(image, native_hw, tuple(_flavour(sample, label, to, wanted) for to in sizes))
+
+
+def read_image_of(sample: Sample, source: Source) -> Image_HWC:
+    """Return an image at its own size, without its label where the source can do so.
+
+    Raises:
+        BadSample: it cannot be read.
+    """
+    if file_settings(source) is None:
+        return _checked(source.read(sample), sample, source.space)[0]
+    return reading.read_image(sample.image, **image_settings(source))
 
 
 def file_settings(source: Source) -> dict[str, Any] | None:

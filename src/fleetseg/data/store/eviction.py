@@ -155,12 +155,12 @@ def _state(path: Path, index: dict[str, Any]) -> State:
 
 def _holds(index: dict[str, Any]) -> str:
     size = index.get("size_hw")
-    at = (
-        f"{size[0]}x{size[1]}" if isinstance(size, list) and len(size) == 2 else "at their own size"
-    )
+    at = f"{size[0]}x{size[1]}" if isinstance(size, list) and len(size) == 2 else ""
     if index.get("version") != FORMAT_VERSION or "pixels" not in index:
         return ""
-    return f"labels {index.get('space')} {at}" if index["pixels"][0] == LABELS else f"images {at}"
+    if index["pixels"][0] == LABELS:
+        return f"labels {index.get('space')} {at or 'at their own size'}"
+    return f"images {at}" if at else "facts of images in their files"
 
 
 def _source(index: dict[str, Any], path: Path) -> str:

@@ -1,8 +1,9 @@
 """Decoded samples on disk, memory-mapped: cheap to open again and to hand to another process.
 
 A store is two folders. One has images.u8 (N, H, W, 3), the other labels.u8 (label maps one after
-another, none for an unlabelled sample); each has an index.json, which says how large the other file
-must be. Several folders of labels may go with one of images. fleetseg.data.store.cache makes them.
+another, none for an unlabelled sample, packed or not); each has an index.json, which says how large
+the other file must be. Several folders of labels may go with one of images. Where images are read
+from their own files, images.u8 holds no pixel. fleetseg.data.store.cache makes the folders.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,22 +22,28 @@ import numpy.typing as npt
 
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Image_HWC, Label_HW, Pairs, Sample
+from fleetseg.data.store.image_files import ImageFiles
 from fleetseg.data.store.locking import share
+from fleetseg.data.store.packing import unpack
 from fleetseg.errors import BadSample, DataError
 
-FORMAT_VERSION = 4  # raise it whenever the same files would give other bytes
+FORMAT_VERSION = 5  # raise it whenever the same files would give other bytes
 IMAGES, LABELS, INDEX = "images.u8", "labels.u8", "index.json"
 
 
 @dataclass(frozen=True)
 class Store:
-    """One split of one source, decoded. It is but two paths: they are opened once it is used."""
+    """One split of one source, decoded. It is but two paths: they are opened once it is used.
+
+    `files` says how to read images that are not kept decoded.
+    """
 
     images: Path
     labels: Path
+    files: ImageFiles | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def load(cls, images: Path, labels: Path) -> Store:
+    def load(cls, images: Path, labels: Path, files: ImageFiles | None = None) -> Store:
         """Open a store made earlier, in this process or another one.
 
         While it is open, no `fleetseg data cache prune` removes it.
@@ -44,7 +51,7 @@ class Store:
         Raises:
             DataError: no whole store lies there.
         """
-        store = cls(images, labels)
+        store = cls(images, labels, files)
         _ = store._opened
         return store
 
@@ -52,9 +59,9 @@ class Store:
     def _opened(self) -> _Opened:
         return opened(self.images, self.labels)
 
-    def __reduce__(self) -> tuple[type[Store], tuple[Path, Path]]:
-        """Cross to another process as two paths."""
-        return Store, (self.images, self.labels)
+    def __reduce__(self) -> tuple[type[Store], tuple[Path, Path, ImageFiles | None]]:
+        """Cross to another process as two paths, and how to read images."""
+        return Store, (self.images, self.labels, self.files)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -92,23 +99,39 @@ class Store:
         """Size of each image before it was resized; None for a bad one."""
         return self._opened.native_hw
 
+    def label_hw(self, index: int) -> tuple[int, int]:
+        """Size of the label of a sample as it is stored, (0, 0) if there is none."""
+        height, width = self._opened.label_shapes[index]
+        return height, width
+
     def pair(self, index: int) -> tuple[Image_HWC, Label_HW]:
-        """Look at one sample without copying it; an unlabelled one has a label all IGNORE.
+        """Return one sample, without copying what lies decoded; no label is a label all IGNORE.
 
         Raises:
-            BadSample: it could not be read when the store was made.
+            BadSample: it could not be read when the store was made, or its file cannot now.
+            DataError: the store is damaged.
         """
         store = self._opened
         if index < 0:
             index += len(store.samples)
         if index in store.bad:
             raise BadSample(store.bad[index])
-        image_HWC = store.images_NHWC[index]
-        height, width = store.label_shapes[index]
-        if height == 0:
+        image_HWC = self._image(index)
+        size_hw = self.label_hw(index)
+        if size_hw == (0, 0):
             return image_HWC, np.full(image_HWC.shape[:2], IGNORE, np.uint8)
-        start = store.label_starts[index]
-        return image_HWC, store.labels[start : start + height * width].reshape(height, width)
+        stored = store.labels[store.label_starts[index] : store.label_starts[index + 1]]
+        if store.packed:
+            return image_HWC, unpack(stored, size_hw, self.labels / LABELS)
+        return image_HWC, stored.reshape(size_hw)
+
+    def _image(self, index: int) -> Image_HWC:
+        store = self._opened
+        if store.images_NHWC is not None:
+            image_HWC: Image_HWC = store.images_NHWC[index]
+            return image_HWC
+        assert self.files is not None, "images are in their files: who reads them?"
+        return self.files.read(store.samples[index], store.digests[index][0])
 
 
 @dataclass(frozen=True)
@@ -176,10 +199,12 @@ class _Opened:
     labelled: npt.NDArray[np.bool_]
     histograms_NC: npt.NDArray[np.int64]
     native_hw: tuple[tuple[int, int] | None, ...]
-    images_NHWC: npt.NDArray[np.uint8]
+    images_NHWC: npt.NDArray[np.uint8] | None  # None: they are in their files
     labels: npt.NDArray[np.uint8]
+    packed: bool
     label_shapes: list[list[int]]
-    label_starts: list[int]
+    label_starts: list[int]  # and where the last one ends
+    held: npt.NDArray[np.uint8]  # a map that keeps the folder of images in use, with pixels or not
 
 
 @lru_cache(maxsize=64)
@@ -196,6 +221,7 @@ def opened(images: Path, labels: Path) -> _Opened:
     histograms_NC = np.array(label_index["histograms"], dtype=np.int64).reshape(len(samples), -1)
     labelled = np.array([height > 0 for height, _ in label_index["label_shapes"]], dtype=np.bool_)
     labelled[list(bad)] = False
+    size_hw = image_index["size_hw"]
     histograms_NC.setflags(write=False)
     labelled.setflags(write=False)
     return _Opened(
@@ -205,10 +231,12 @@ def opened(images: Path, labels: Path) -> _Opened:
         labelled=labelled,
         histograms_NC=histograms_NC,
         native_hw=tuple(None if hw is None else (hw[0], hw[1]) for hw in image_index["native_hw"]),
-        images_NHWC=image_pixels.reshape(len(samples), *image_index["size_hw"], 3),
+        images_NHWC=size_hw and image_pixels.reshape(len(samples), *size_hw, 3),
         labels=label_pixels,
+        packed=label_index["packed"],
         label_shapes=label_index["label_shapes"],
-        label_starts=label_index["label_starts"],
+        label_starts=[*label_index["label_starts"], label_pixels.size],
+        held=image_pixels,
     )
 
 

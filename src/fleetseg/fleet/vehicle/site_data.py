@@ -99,6 +99,7 @@ def _described(site_data: SiteData, experiment: Experiment) -> Experiment:
     wanted = {
         "label_space": experiment.data.label_space,
         "size": experiment.data.size,
+        "store": experiment.data.store,
         "max_bad_share": experiment.data.max_bad_share,
         "evaluation": (),
     }
