@@ -109,6 +109,15 @@ def test_lines_say_all_of_it(messy: Path) -> None:
     assert f"bad: messy/train/night/5: {messy / 'masks/night/5.png'}: file not found" in text
 
 
+def test_the_room_that_a_run_would_take_is_told(messy: Path, tmp_path: Path) -> None:
+    """Five good images of 4 x 2 pixels, all labelled: 4 bytes a pixel."""
+    report, room = checked(messy), "decoded for a run: about"
+    (line,) = [line for line in report_lines(report, tmp_path) if line.startswith("decoded")]
+    default = f"{5 * 192 * 256 * 4 / 1000:.0f} kB at the default data.size [192, 256]"
+    assert line == f"{room} {default}, 160 bytes at the images' own, in {tmp_path}"
+    assert not any(room in line for line in report_lines(dataclasses.replace(report, sizes={})))
+
+
 def test_many_drives_are_shortened(messy: Path) -> None:
     report = checked(messy)
     report = dataclasses.replace(report, sequences={f"drive{i:02}": 1 for i in range(15)})

@@ -26,6 +26,7 @@ from fleetseg.data.check import (
     shared_sequences,
 )
 from fleetseg.data.sources import SPLITS, open_source
+from fleetseg.data.store.folder import default_cache_dir
 from fleetseg.data.synthetic.source import open_synthetic, write_dataset
 from fleetseg.errors import ConfigError, DataError, unknown_name
 
@@ -48,7 +49,7 @@ def check_and_show(path: Path, *, kind: str, split: str, as_json: bool) -> int:
             continue
         if number:
             console.print()
-        for line in report_lines(report):
+        for line in report_lines(report, default_cache_dir()):
             say(console, line, _style(line))
     for line in (line for those in reports.values() for line in shared_sequences(those)):
         say(stderr_console() if as_json else console, line, _style(line))

@@ -33,7 +33,7 @@ from fleetseg.data.sources.indexing import wrong_layout
 from fleetseg.data.sources.label_encoding import shortened
 from fleetseg.data.sources.walking import on_disk, subfolders
 from fleetseg.errors import BadSample, DataError
-from fleetseg.text import listing
+from fleetseg.text import listing, size_text
 
 Digests = tuple[str, str]  # SHA-256 of an image and of its label
 _LISTED = 10  # of alike faults
@@ -178,10 +178,11 @@ class _Seen:
         ]
 
 
-def report_lines(report: CheckReport) -> list[str]:
+def report_lines(report: CheckReport, cache_dir: Path | None = None) -> list[str]:
     """Return the report as plain lines of text; of many alike faults only the first are listed.
 
-    Class shares are of the labelled pixels without void, void's is of all pixels.
+    Class shares are of the labelled pixels without void, void's is of all pixels. With the folder
+    of decoded samples, there is a line on the room that a run would take in it.
     """
     splits = ", ".join(f"{name} {count}" for name, count in report.splits.items())
     lines = [
@@ -191,6 +192,8 @@ def report_lines(report: CheckReport) -> list[str]:
         f"{len(report.domains)} domains: " + _listing(report.domains),
         f"{len(report.sequences)} drives: " + _listing(report.sequences, limit=12),
     ]
+    if cache_dir is not None and report.sizes:
+        lines.append(_room_line(report, cache_dir))
     if report.num_labelled:
         lines += ["class pixels (share of labelled pixels, void left out):", *_class_lines(report)]
     lines += [f"note: {note}" for note in (*report.notes, *_aspect_notes(report))]
@@ -261,12 +264,29 @@ def _detect_here(path: Path) -> list[SourceConfig]:
     return []
 
 
-def _aspect_notes(report: CheckReport) -> list[str]:
+def _room_line(report: CheckReport, cache_dir: Path) -> str:
+    """Tell what decoded samples take: 3 bytes a pixel for images, one more for labels."""
+    num_good, (height, width) = sum(report.sizes.values()), DataConfig().size
+    own_pixels = sum(hw[0] * hw[1] * count for hw, count in _sizes_hw(report).items())
+    per_pixel = 3 + report.num_labelled / num_good
+    default, own = (size_text(n * per_pixel) for n in (height * width * num_good, own_pixels))
+    return (
+        f"decoded for a run: about {default} at the default data.size [{height}, {width}], {own} "
+        f"at the images' own, in {cache_dir}"
+    )
+
+
+def _sizes_hw(report: CheckReport) -> dict[tuple[int, int], int]:
     counts = {}
     for size, count in report.sizes.items():
         width, height = size.split("x")
         counts[int(height), int(width)] = count
-    note = aspect_note(report.name, counts, DataConfig().size, "the default data.size")
+    return counts
+
+
+def _aspect_notes(report: CheckReport) -> list[str]:
+    size_hw = DataConfig().size
+    note = aspect_note(report.name, _sizes_hw(report), size_hw, "the default data.size")
     return [] if note is None else [note]
 
 

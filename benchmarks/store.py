@@ -1,0 +1,173 @@
+"""What a decoded store costs and gives: bytes an image, seconds to build, images read a second.
+
+    FLEETSEG_DATA=data python benchmarks/store.py
+
+The same samples are opened twice: decoded into the cache, and left in their files. Reading copies
+every pixel of image and label, as making a batch does; everything is in the page cache. Cityscapes
+may not be given away, so CamVid's frames enlarged to its size stand in for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import fleetseg
+from fleetseg.config import SourceConfig
+from fleetseg.data.labels import CAMVID_11
+from fleetseg.data.sample import Source
+from fleetseg.data.sources import open_source
+from fleetseg.data.store.cache import open_stores
+from fleetseg.data.store.packing import pack, unpack
+from fleetseg.data.store.store import Store
+
+LARGE_HW = (1024, 2048)
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one kind of store, per image."""
+
+    build_s: float
+    image_bytes: float
+    label_bytes: float  # to train on, at the working size
+    scored_bytes: float  # at their own size
+    per_s: tuple[float, float]  # images read a second with one thread and with two
+
+
+def enlarged(source: Source, folder: Path) -> Source:
+    """Write the frames of a source at Cityscapes' size: PNG, as published."""
+    for side in ("images", "masks"):
+        (folder / side).mkdir(parents=True)
+    (folder / "classes.toml").write_text(f'space = "{source.space.name}"\n')
+    size = LARGE_HW[1], LARGE_HW[0]
+    for sample in source.samples:
+        image_HWC, label_HW = source.read(sample)
+        assert label_HW is not None
+        name = f"{sample.id.rpartition('/')[2]}.png"
+        image = Image.fromarray(image_HWC).resize(size, Image.Resampling.BICUBIC)
+        image.save(folder / "images" / name)
+        label = Image.fromarray(label_HW).resize(size, Image.Resampling.NEAREST)
+        label.save(folder / "masks" / name)
+    return open_source(SourceConfig(kind="folder", root=str(folder)))
+
+
+def measure(source: Source, size_hw: tuple[int, int], cache: Path, *, from_files: bool) -> Figures:
+    """Build a store with labels to train on and to score on, and read it."""
+    started_s = time.perf_counter()
+    train, scored = open_stores(
+        source,
+        size_hw=size_hw,
+        space=CAMVID_11,
+        cache_dir=cache,
+        native_labels=(False, True),
+        from_files=from_files,
+    )
+    build_s = time.perf_counter() - started_s
+    assert not train.bad, train.bad
+    parts = train.images / "images.u8", train.labels / "labels.u8", scored.labels / "labels.u8"
+    sizes = [part.stat().st_size / len(train) for part in parts]
+    return Figures(build_s, *sizes, per_s=(read(train, 1), read(train, 2)))
+
+
+def read(store: Store, num_threads: int) -> float:
+    """Copy every sample; images a second."""
+
+    def copy(index: int) -> int:
+        image_HWC, label_HW = store.pair(index)
+        return int(image_HWC.copy()[0, 0, 0]) + int(label_HW.copy()[0, 0])
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        seconds = median_s(lambda: list(pool.map(copy, range(len(store)))))
+    return len(store) / seconds
+
+
+def median_s(work: Callable[[], object]) -> float:
+    """Seconds that something takes, after once to warm up."""
+    work()
+    times = []
+    for _ in range(REPEATS):
+        started_s = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started_s)
+    return statistics.median(times)
+
+
+def label_packing(source: Source, size_hw: tuple[int, int], cache: Path) -> str:
+    """Compare labels that lie packed and open, one thread."""
+    (store,) = open_stores(
+        source, size_hw=size_hw, space=CAMVID_11, cache_dir=cache, native_labels=(False,)
+    )
+    labels = [store.pair(i)[1] for i in range(len(store))]
+    open_s = median_s(lambda: [label_HW.copy() for label_HW in labels])
+    pack_s = median_s(lambda: [pack(label_HW) for label_HW in labels])
+    packed = [pack(label_HW) for label_HW in labels]
+    unpack_s = median_s(lambda: [unpack(p, size_hw, cache) for p in packed])
+    before, after = (sum(part.nbytes for part in parts) / len(labels) for parts in (labels, packed))
+    each_ms = [seconds / len(labels) * 1000 for seconds in (open_s, pack_s, unpack_s)]
+    return (
+        f"  labels: {before / 1000:.0f} kB open, {after / 1000:.1f} kB packed "
+        f"({before / after:.0f} times less); copied in {each_ms[0]:.3f} ms, packed in "
+        f"{each_ms[1]:.2f} ms, unpacked in {each_ms[2]:.2f} ms"
+    )
+
+
+def show(title: str, source: Source, size_hw: tuple[int, int]) -> None:
+    """Measure both kinds at one size and print a row each."""
+    files = np.mean([os.path.getsize(sample.image) for sample in source.samples])
+    print(f"{title}: {len(source.samples)} images at {size_hw[0]} x {size_hw[1]}, ", end="")
+    print(f"files of {files / 1000:.0f} kB")
+    with tempfile.TemporaryDirectory() as folder:
+        kinds = {"decoded": False, "files": True}
+        found = {
+            name: measure(source, size_hw, Path(folder) / name, from_files=from_files)
+            for name, from_files in kinds.items()
+        }
+        for name, figures in found.items():
+            print(f"  {name:8}{_row(figures)}")
+        pairs = zip(found["decoded"].per_s, found["files"].per_s, strict=True)
+        ratios = [decoded / from_files for decoded, from_files in pairs]
+        print(f"  decoded over files: {ratios[0]:.1f} x with 1 thread, {ratios[1]:.1f} x with 2")
+        print(label_packing(source, size_hw, Path(folder) / "decoded"), flush=True)
+
+
+def _row(figures: Figures) -> str:
+    sizes = figures.image_bytes, figures.label_bytes, figures.scored_bytes
+    image, label, scored = (size / 1000 for size in sizes)
+    return (
+        f"{image:8.0f} kB image {label:6.1f} kB label {scored:6.1f} kB to score "
+        f"{figures.build_s:7.2f} s {figures.per_s[0]:8.0f} images/s {figures.per_s[1]:8.0f} with 2"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print both kinds of store for CamVid and for frames of Cityscapes' size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--limit", type=int, default=0, help="images of CamVid, 0 = all")
+    parser.add_argument("--large", type=int, default=32, help="enlarged images")
+    options = parser.parse_args(arguments)
+    root = Path(os.environ.get("FLEETSEG_DATA", "data"))
+    config = SourceConfig(kind="camvid", root=str(root / "camvid"), limit=options.limit)
+    camvid = open_source(config)
+    print(f"fleetseg {fleetseg.__version__}, {os.cpu_count()} cores")
+    show("CamVid", camvid, (360, 480))
+    with tempfile.TemporaryDirectory() as folder:
+        few = open_source(config.model_copy(update={"limit": options.large}))
+        large = enlarged(replace(few, space=camvid.space), Path(folder) / "large")
+        for size_hw in ((512, 1024), LARGE_HW):
+            show("CamVid enlarged to 1024 x 2048", large, size_hw)
+
+
+if __name__ == "__main__":
+    main()
