@@ -44,6 +44,7 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "model.pretrained": ({"model": {"pretrained": "imagenet", "start": "x"}}, {}),
     "model.name": ({"model": {"name": "bisenetv2"}}, {"own_net": True}),
     "data.sources": ({"data": {"sources": [{"cities": ["amber"]}]}}, {"own_data": True}),
+    "data.store": ({"data": {"store": "files"}}, {"own_data": True}),
 }  # fmt: skip
 
 
@@ -89,6 +90,13 @@ def test_sources_say_only_what_their_kind_reads() -> None:
         "source 1: cities count for kind = 'synthetic' only",
         "source 2: root has no effect: the synthetic drives are painted",
     )
+
+
+def test_painted_pictures_have_no_files_to_stay_in() -> None:
+    fields = {"data": {"store": "files", "sources": [{"kind": "camvid", "root": "x"}, {}]}}
+    (told,) = notes(fields)
+    assert told.startswith("source 2: there are no files")
+    assert notes(fields, over_network=True) == ()
 
 
 def test_held_out_frames_that_nothing_scores() -> None:

@@ -76,7 +76,8 @@ RULES: tuple[Rule, ...] = (
          lambda f: f.own_data, "the samples come with their vehicles"),
     Rule(("partition.holdout_gap",), lambda f: f.experiment.partition.holdout == 0,
          "partition.holdout is 0"),
-    Rule(("data.sources", "data.evaluation"), lambda f: f.own_data, "the samples are your own"),
+    Rule(("data.sources", "data.evaluation", "data.store"), lambda f: f.own_data,
+         "the samples are your own"),
     Rule(("model.name", "model.pretrained", "model.start"), lambda f: f.own_net,
          "the network is your own"),
     Rule(("model.pretrained",), lambda f: bool(f.experiment.model.start),
@@ -129,9 +130,16 @@ def option_notes(facts: Facts) -> tuple[str, ...]:
 
 def _lone_notes(facts: Facts) -> list[str]:
     experiment, notes = facts.experiment, []
+    opened_here = not facts.own_data and not facts.over_network
+    in_files = opened_here and experiment.data.store == "files"
     for number, source in enumerate((*experiment.data.sources, *experiment.data.evaluation), 1):
         if source.kind == "synthetic" and source.root:
             notes.append(f"source {number}: root has no effect: the synthetic drives are painted")
+        if source.kind == "synthetic" and in_files:
+            notes.append(
+                f"source {number}: there are no files, so data.store = 'files' paints every "
+                "picture anew for each use"
+            )
         painted = ("cities", "conditions", "frames_per_drive", "seed")
         unread = [name for name in painted if _differs(source, name)]
         if source.kind != "synthetic" and unread:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from tests.experiments import tiny_experiment
 
 from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import Experiment, PartitionConfig, SourceConfig
+from fleetseg.data.store.store import Picked
 from fleetseg.errors import ConfigError, DataError
 from fleetseg.experiment_file import to_toml
 from fleetseg.fleet.vehicle.site_data import SiteData, open_clients
@@ -68,6 +70,19 @@ def test_a_site_with_data_of_its_own_is_one_vehicle(cache: Path, experiment: Exp
     image_HWC, label_HW = client.train[0]
     assert image_HWC.shape == (48, 64, 3)  # as the experiment wants it
     assert label_HW.shape == (48, 64)
+
+
+def test_the_experiment_says_whether_images_stay_in_their_files(
+    cache: Path, experiment: Experiment
+) -> None:
+    in_files = experiment.data.model_copy(update={"store": "files"})
+    pairs = []
+    for described in (experiment, experiment.model_copy(update={"data": in_files})):
+        (client,) = open_clients(SiteData("depot", (AMBER,)), described).values()
+        assert isinstance(client.train, Picked)
+        assert (client.train.stores[0].files is not None) == (described.data.store == "files")
+        pairs.append(client.train[0])
+    np.testing.assert_array_equal(*(image_HWC for image_HWC, _ in pairs))
 
 
 def test_several_sources_are_one_vehicle_s_too(cache: Path, experiment: Experiment) -> None:
