@@ -9,8 +9,8 @@ from tests.experiments import tiny_experiment
 
 import fleetseg
 from fleetseg.api import run_local
-from fleetseg.runs.baselines import centralised, federated_images, local_only
 from fleetseg.clients import open_fleet_data
+from fleetseg.runs.baselines import centralised, federated_images, local_only
 
 
 @pytest.fixture(scope="module")

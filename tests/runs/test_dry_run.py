@@ -13,14 +13,14 @@ from PIL import Image
 from torch import nn
 
 import fleetseg
-from fleetseg.runs import run as runner
-from fleetseg.runs.dry_run import try_one_step
+from fleetseg.clients import FleetData
 from fleetseg.errors import ConfigError, DataError, ModelError, QuorumLost
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.rounds import Watcher
+from fleetseg.runs import run as runner
+from fleetseg.runs.dry_run import try_one_step
 from fleetseg.runs.folder import read_end
 from fleetseg.runs.setup import set_up
-from fleetseg.clients import FleetData
 
 SPACE = fleetseg.LabelSpace("two", ("dark", "bright"), ((0, 0, 0), (255, 255, 255)), ("bright",))
 

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from fleetseg import rng
-from fleetseg.runs.baselines import test_sets as sets_of
+from fleetseg.clients import open_fleet_data
 from fleetseg.config import Experiment
-from fleetseg.data.store import digests
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.data.sources import reading
+from fleetseg.data.store import digests
 from fleetseg.data.store.store import Picked
 from fleetseg.errors import DataError
+from fleetseg.runs.baselines import test_sets as sets_of
 from fleetseg.runs.evaluation_sets import open_test_sets
-from fleetseg.clients import open_fleet_data
 
 DRIVES = ("north", "south", "west")
 

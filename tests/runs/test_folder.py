@@ -13,6 +13,7 @@ from fleetseg.config import Experiment, FederationConfig
 from fleetseg.data.partition.manifest import Entry, Manifest
 from fleetseg.errors import CheckpointError
 from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.tensors import ModelState
 from fleetseg.runs.folder import (
     RunFolder,
     can_resume,
@@ -23,7 +24,6 @@ from fleetseg.runs.folder import (
     read_experiment,
     read_records,
 )
-from fleetseg.federation.tensors import ModelState
 
 EXPERIMENT = Experiment(name="demo", federation=FederationConfig(rounds=5))
 MANIFEST = Manifest({"a": (Entry("img-1", "0" * 64, "1" * 64),)})

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from fleetseg.clients import EvaluationSet, FleetData
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.sample import ScoredPairs
@@ -22,7 +23,6 @@ from fleetseg.federation.tensors import ModelState, layout_of, read_state
 from fleetseg.learning.hardware import Hardware
 from fleetseg.models.build import wrap
 from fleetseg.runs.scoring import Scorer
-from fleetseg.clients import EvaluationSet, FleetData
 
 SPACE = LabelSpace("two", ("road", "car"), ((0, 0, 0), (9, 9, 9)), ("car",))
 HARD, EASY = np.array([[1, 1], [1, 0]]), np.array([[4, 0], [0, 4]])

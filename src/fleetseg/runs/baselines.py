@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
-from fleetseg.config import FederationConfig, Experiment, TrainingConfig
-from fleetseg.data.store.cache import Pooled
+from fleetseg.clients import EvaluationSet, FleetData
+from fleetseg.config import Experiment, FederationConfig, TrainingConfig
 from fleetseg.data.sample import ScoredPairs
+from fleetseg.data.store.cache import Pooled
 from fleetseg.federation.client import Client
 from fleetseg.federation.cohort import sample_cohort, size_of
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.learning.local import batches_per_epoch
-from fleetseg.clients import EvaluationSet, FleetData
 
 Baseline = Literal["centralised", "local"]
 
@@ -47,7 +47,9 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
     return alone, _with_client(fleet_data, pooled)
 
 
-def local_only(experiment: Experiment, fleet_data: FleetData) -> Iterator[tuple[str, Experiment, FleetData]]:
+def local_only(
+    experiment: Experiment, fleet_data: FleetData
+) -> Iterator[tuple[str, Experiment, FleetData]]:
     """Give each client a run of its own."""
     settings = experiment.federation
     names = list(taking_part(fleet_data.enrolled))

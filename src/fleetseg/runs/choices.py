@@ -18,7 +18,6 @@ from fleetseg.learning.losses import check_loss_name
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.learning.supervision import SUPERVISION
 
-
 TABLES: dict[str, tuple[str, Collection[str]]] = {
     "training.supervision": ("supervision", SUPERVISION),
     "training.objective": ("objective", OBJECTIVES),

@@ -130,7 +130,9 @@ def _facts(client: Client, runtime: LocalRuntime) -> Facts:
     return facts_of_fleet(runtime.experiment, {client.id: client.enrolment})
 
 
-def _unusable_update(rejected: UpdateRejected, runtime: LocalRuntime, setup: RunSetup) -> ModelError:
+def _unusable_update(
+    rejected: UpdateRejected, runtime: LocalRuntime, setup: RunSetup
+) -> ModelError:
     points = _points(runtime)
     cause = "" if not points else f": {_words_on(points, setup)}"
     return ModelError(

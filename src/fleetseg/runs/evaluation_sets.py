@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fleetseg.clients import EvaluationSet, Progress, open_server_data, scored_pairs
 from fleetseg.config import Experiment
+from fleetseg.data.partition.assign import partition
+from fleetseg.data.partition.holdout import hold_out
+from fleetseg.data.sample import Source
+from fleetseg.data.sources import open_source
+from fleetseg.data.spaces import open_space
 from fleetseg.data.store.cache import (
     Picked,
     Store,
@@ -19,13 +25,7 @@ from fleetseg.data.store.cache import (
     label_histograms,
     open_store,
 )
-from fleetseg.data.partition.holdout import hold_out
-from fleetseg.data.partition.assign import partition
-from fleetseg.data.sample import Source
-from fleetseg.data.sources import open_source
-from fleetseg.data.spaces import open_space
 from fleetseg.errors import DataError
-from fleetseg.clients import EvaluationSet, Progress, open_server_data, scored_pairs
 
 
 def open_test_sets(

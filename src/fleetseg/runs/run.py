@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from fleetseg.clients import FleetData
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
-from fleetseg.runs.dry_run import try_one_step
 from fleetseg.engines.faults import SimulatedFaults
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.engines.workers import WorkersEngine
@@ -24,14 +24,6 @@ from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.cohort import size_of
 from fleetseg.federation.engine import Engine
-from fleetseg.runs.lock import Ownership, owning
-from fleetseg.runs.folder import (
-    RunFolder,
-    can_resume,
-    changed_since,
-    environment,
-    require_no_run,
-)
 from fleetseg.federation.server_optim import first_slots
 from fleetseg.federation.tensors import read_state
 from fleetseg.federation.wire import PlainCodec
@@ -41,11 +33,19 @@ from fleetseg.learning.hardware import Hardware, num_gpus, threads
 from fleetseg.models.build import is_known
 from fleetseg.models.folder import load_model, save_model
 from fleetseg.models.segmenter import Segmenter
-from fleetseg.runs.option_notes import Facts, option_notes, require_workable
 from fleetseg.own_data import record_own, require_same_own
-from fleetseg.runs.setup import RunSetup, set_up
+from fleetseg.runs.dry_run import try_one_step
+from fleetseg.runs.folder import (
+    RunFolder,
+    can_resume,
+    changed_since,
+    environment,
+    require_no_run,
+)
+from fleetseg.runs.lock import Ownership, owning
+from fleetseg.runs.option_notes import Facts, option_notes, require_workable
 from fleetseg.runs.scoring import Scorer
-from fleetseg.clients import FleetData
+from fleetseg.runs.setup import RunSetup, set_up
 from fleetseg.text import listing
 
 if TYPE_CHECKING:
@@ -162,7 +162,9 @@ def _with_what_looked_odd(lost: QuorumLost, tried: list[str]) -> QuorumLost:
     return QuorumLost(f"{lost}. Before round 1: {'; '.join(tried)}") if tried else lost
 
 
-def _facts(experiment: Experiment, fleet_data: FleetData, over_network: bool, own_net: bool) -> Facts:
+def _facts(
+    experiment: Experiment, fleet_data: FleetData, over_network: bool, own_net: bool
+) -> Facts:
     scored = bool(fleet_data.evaluation) or fleet_data.holds_out
     return Facts(experiment, scored, over_network, own_net, own_data=fleet_data.manifest is None)
 

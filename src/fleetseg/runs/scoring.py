@@ -81,7 +81,9 @@ class Scorer:
     def _on_clients(self, model: ModelState, round_: int) -> tuple[_ByClient, list[str]]:
         scores = _ClientScores(self._engine.available(), round_, self._runtime.num_classes)
         broadcast = Broadcast(round_, self._runtime.exchange.to_score(model))
-        collect(self._engine, "evaluate", dict.fromkeys(self._with_test_frames(), broadcast), scores)
+        collect(
+            self._engine, "evaluate", dict.fromkeys(self._with_test_frames(), broadcast), scores
+        )
         return scores.by_client, scores.refused
 
     def _summary(self, conf_by_domain: Mapping[str, Conf_CC]) -> dict[str, Any]:

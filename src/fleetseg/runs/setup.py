@@ -7,19 +7,19 @@ from pathlib import Path
 
 from torch import nn
 
-from fleetseg.engines.runtime import local_runtime
+from fleetseg.clients import FleetData
 from fleetseg.config import Experiment
+from fleetseg.engines.runtime import local_runtime
 from fleetseg.errors import ModelError
 from fleetseg.federation import rounds
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
-from fleetseg.runs.folder import RunFolder
 from fleetseg.learning.hardware import resolve
 from fleetseg.models.build import build_model, wrap
 from fleetseg.models.folder import load_model
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.models.wrapping import copied_net, materialise
-from fleetseg.clients import FleetData
+from fleetseg.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
