@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,41 @@ def with_own_evaluation(
     Raises:
         DataError, ConfigError: naming the set and the sample that cannot be used.
     """
-    size_hw, space = experiment.data.size, fleet_data.space
+    given = own_evaluation_sets(evaluation, fleet_data.space, experiment.data.size, progress, seen)
+    return replace(
+        fleet_data,
+        evaluation=given.sets,
+        notes=(*fleet_data.notes, *given.notes),
+        own_data={**fleet_data.own_data, **given.digests},
+    )
+
+
+@dataclass(frozen=True)
+class OwnSets:
+    """A user's own evaluation sets, looked over."""
+
+    sets: tuple[EvaluationSet, ...]
+    notes: tuple[str, ...]
+    digests: Mapping[str, str]  # whose samples -> their SHA-256
+
+
+def own_evaluation_sets(
+    evaluation: Collections,
+    space: LabelSpace,
+    size_hw: tuple[int, int],
+    progress: Progress | None = None,
+    seen: Mapping[bytes, str] | None = None,
+) -> OwnSets:
+    """Make evaluation sets of a user's own collections, for images of a working size.
+
+    `seen` tells by an image's digest who trains on it.
+
+    Raises:
+        DataError, ConfigError: naming the set and the sample that cannot be used.
+    """
     sets: list[EvaluationSet] = []
-    notes, digests = list(fleet_data.notes), dict(fleet_data.own_data)
+    notes: list[str] = []
+    digests: dict[str, str] = {}
     for name, samples in named(evaluation, "evaluation set", "evaluation").items():
         owner = f"evaluation set '{name}'"
         looked = look_over(samples, owner, space, size_hw, told(progress, owner))
@@ -96,7 +128,7 @@ def with_own_evaluation(
         sets.append(EvaluationSet(name, ScoredPairs(pairs, (name,) * len(pairs))))
         notes += [*notes_on(looked, owner, size_hw), *_trained_on(looked, owner, seen or {})]
         digests[owner] = looked.sha256
-    return replace(fleet_data, evaluation=tuple(sets), notes=tuple(notes), own_data=digests)
+    return OwnSets(tuple(sets), tuple(notes), digests)
 
 
 def record_own(folder: Path, fleet_data: FleetData) -> None:

@@ -6,12 +6,15 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from fleetseg.config import SourceConfig
 from fleetseg.data.sample import Sample, Source
 from fleetseg.data.sources import camvid, cityscapes, folder, idd_lite
 from fleetseg.errors import DataError, unknown_name
 from fleetseg.text import composed
+
+T = TypeVar("T")
 
 
 def _open_synthetic(config: SourceConfig) -> Source:
@@ -58,7 +61,7 @@ def open_source(config: SourceConfig) -> Source:
     return dataclasses.replace(source, samples=evenly_spaced(samples, config.limit))
 
 
-def evenly_spaced(samples: Sequence[Sample], limit: int) -> tuple[Sample, ...]:
+def evenly_spaced(samples: Sequence[T], limit: int) -> tuple[T, ...]:
     """Return `limit` samples at even distances, all of them if limit is 0 or beyond their number.
 
     The first of each of `limit` equal stretches is taken: 3 of 0..8 are 0, 3 and 6.

@@ -1,0 +1,103 @@
+"""A trained model made ready to look at images: on its device, with its classes and its size.
+
+Suffixes: N images, H x W pixels, C classes. Images are given at the model's working size; logits
+are resized to the size that is asked for, which is how a run scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fleetseg.data.labels import LabelSpace
+from fleetseg.data.sample import ScoredPairs
+from fleetseg.errors import ModelError
+from fleetseg.evaluation import predict
+from fleetseg.evaluation.confusion import Conf_CC
+from fleetseg.hosts import given_path
+from fleetseg.learning.hardware import Hardware, resolve
+from fleetseg.models.folder import load_model
+from fleetseg.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class ReadyModel:
+    """A model with all that it takes to use it."""
+
+    segmenter: Segmenter
+    space: LabelSpace
+    size_hw: tuple[int, int]  # working size: images are resized to it before they go in
+    hardware: Hardware
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Move the model to its device for as long as the block lasts; it goes back afterwards."""
+        home = self.segmenter.mean.device
+        self.segmenter.to(self.hardware.device)
+        try:
+            yield
+        finally:
+            self.segmenter.to(home)
+
+    def predict(
+        self, images_NHWC: npt.NDArray[np.uint8], size_hw: tuple[int, int]
+    ) -> npt.NDArray[np.uint8]:
+        """Return class ids at `size_hw`, shape (N, *size_hw); for use within `on_device`.
+
+        Raises:
+            OutOfMemory: not even one image fits.
+        """
+        return predict.predict(
+            self.segmenter,
+            images_NHWC,
+            size_hw,
+            device=self.hardware.device,
+            context=self.hardware.inference,
+        )
+
+    def confusion(self, scored: ScoredPairs, batch_size: int) -> dict[str, Conf_CC]:
+        """Return a confusion matrix for each domain; for use within `on_device`.
+
+        Raises:
+            DataError: there are no pairs.
+            OutOfMemory: not even one image fits.
+        """
+        return predict.evaluate_by_domain(
+            self.segmenter,
+            scored.pairs,
+            scored.domains,
+            num_classes=self.segmenter.num_classes,
+            batch_size=batch_size,
+            device=self.hardware.device,
+            context=self.hardware.inference,
+        )
+
+
+def ready_model(
+    model: Segmenter | str | Path, device: str = "auto", precision: str = "auto"
+) -> ReadyModel:
+    """Load a model, unless it is loaded already, and choose what it computes on.
+
+    Args:
+        model: a run folder, a model folder, or what `load_model` returns.
+        device: auto, cpu, cuda or mps.
+        precision: auto, fp32, bf16 or fp16.
+
+    Raises:
+        ModelError: there is no model, or it does not say what its classes mean.
+        ConfigError: this machine does not have the device or the number format.
+    """
+    hardware = resolve(device, precision)
+    segmenter = model if isinstance(model, Segmenter) else load_model(given_path(model))
+    if segmenter.space is None or segmenter.size_hw is None:
+        raise ModelError(
+            "the model does not say its label space and size",
+            where=segmenter.name if isinstance(model, Segmenter) else model,
+            cure="Save it with its run and load it: fleetseg.load_model(run.folder, net)",
+        )
+    return ReadyModel(segmenter, segmenter.space, segmenter.size_hw, hardware)

@@ -1,0 +1,134 @@
+"""The frames that a saved model is scored on, in its own label space and at its working size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleetseg.clients import BAD, EvaluationSet, Progress, scored_pairs
+from fleetseg.config import Experiment, SourceConfig
+from fleetseg.data.labels import LabelSpace
+from fleetseg.data.own import Collections
+from fleetseg.data.sources import open_source
+from fleetseg.data.spaces import open_space
+from fleetseg.data.store.cache import Picked, default_cache_dir, open_store
+from fleetseg.data.unusable import no_usable_sample
+from fleetseg.errors import ConfigError, DataError, ModelError
+from fleetseg.own_data import OWN_DATA, own_evaluation_sets
+from fleetseg.runs.evaluation_sets import open_test_sets
+from fleetseg.runs.folder import has_run, read_experiment
+
+ScoredOn = Experiment | SourceConfig | Collections
+"""What to score on: where an experiment scores, a data set, or (image, label) pairs by name."""
+
+
+@dataclass(frozen=True)
+class ScoredFrames:
+    """Frames with their labels, and what was left out of them."""
+
+    sets: tuple[EvaluationSet, ...]
+    bad: tuple[str, ...] = ()  # what is wrong with each sample that cannot be used
+    notes: tuple[str, ...] = ()  # what is legal in a user's own data but perhaps not meant
+
+    def __len__(self) -> int:
+        return sum(len(part.scored) for part in self.sets)
+
+    def named_frames(self) -> Iterator[tuple[str, EvaluationSet, int]]:
+        """Yield each frame's name, its set and its number in there, in order."""
+        for part in self.sets:
+            pairs = part.scored.pairs
+            samples = pairs.samples if isinstance(pairs, Picked) else None
+            for number in range(len(part.scored)):
+                name = samples[number].id if samples else f"{part.name}/{number:04d}"
+                yield name, part, number
+
+
+def open_scored_frames(
+    on: ScoredOn,
+    space: LabelSpace,
+    size_hw: tuple[int, int],
+    where: str | Path,
+    progress: Progress | None = None,
+) -> ScoredFrames:
+    """Open what a model of a label space and a working size is to be scored on.
+
+    `where` names the model in errors.
+
+    Raises:
+        ModelError: an experiment of another label space.
+        ConfigError: a data set whose labels cannot be projected to the space, or no such thing.
+        DataError: no usable labelled sample.
+    """
+    if isinstance(on, Experiment):
+        return _of_experiment(on, space, size_hw, where, progress)
+    if isinstance(on, SourceConfig):
+        return _of_data_set(on, space, size_hw, progress)
+    return _of_own_data(on, space, size_hw, progress)
+
+
+def own_experiment(folder: Path) -> Experiment:
+    """Return the experiment of a run folder, as what its model is scored on.
+
+    Raises:
+        ConfigError: there is none, or its data were objects that no file describes.
+    """
+    cure = "Say what to score on: on=an experiment, a SourceConfig or (image, label) pairs by name"
+    if not has_run(folder):
+        raise ConfigError("nothing to score on: not a run folder", where=folder, cure=cure)
+    if (folder / OWN_DATA).is_file():
+        raise ConfigError("the run's data were Python objects", where=folder, cure=cure)
+    return read_experiment(folder)
+
+
+def _of_experiment(
+    experiment: Experiment,
+    space: LabelSpace,
+    size_hw: tuple[int, int],
+    where: str | Path,
+    progress: Progress | None,
+) -> ScoredFrames:
+    wanted = open_space(experiment.data)
+    if space.classes != wanted.classes:
+        raise ModelError(
+            "the model has another label space than the experiment",
+            where=where,
+            got=space.name,
+            expected=wanted.name,
+        )
+    if not experiment.data.evaluation and experiment.partition.holdout == 0:
+        raise DataError(
+            "the experiment has no test frames",
+            where=experiment.name,
+            cure="Add [[data.evaluation]] or partition.holdout",
+        )
+    return ScoredFrames(*open_test_sets(experiment, size_hw, progress))
+
+
+def _of_data_set(
+    config: SourceConfig, space: LabelSpace, size_hw: tuple[int, int], progress: Progress | None
+) -> ScoredFrames:
+    store = open_store(
+        open_source(config),
+        size_hw=size_hw,
+        space=space,
+        cache_dir=default_cache_dir(),
+        native_labels=True,
+        progress=progress,
+    )
+    good = [i for i in range(len(store)) if i not in store.bad and store.labelled[i]]
+    name = f"{store.samples[0].dataset}/{config.split}"
+    if not good:
+        raise no_usable_sample(name, store)
+    pairs = Picked((store,), tuple((0, i) for i in good))
+    scored = scored_pairs(pairs, "domain")
+    return ScoredFrames((EvaluationSet(name, scored),), tuple(store.bad.values()))
+
+
+def _of_own_data(
+    own: Collections, space: LabelSpace, size_hw: tuple[int, int], progress: Progress | None
+) -> ScoredFrames:
+    given = own_evaluation_sets(own, space, size_hw, progress)
+    bad = tuple(note.removeprefix(BAD) for note in given.notes if note.startswith(BAD))
+    notes = tuple(note for note in given.notes if not note.startswith(BAD))
+    return ScoredFrames(given.sets, bad, notes)
