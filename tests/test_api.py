@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +20,23 @@ from fleetseg.experiment_file import make_experiment
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
-def test_readme_snippet_with_own_model_and_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_readme_runs_as_it_stands_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """README's example runs as it stands there, in at most 20 lines."""
+    """Own network and data in at most 20 lines; then scores and predictions of the model."""
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    (snippet,) = [block for block in blocks if "clients=" in block]
-    assert len([line for line in snippet.splitlines() if line.strip()]) <= 20
+    training, using = blocks
+    assert len([line for line in training.splitlines() if line.strip()]) <= 20
     script = tmp_path / "own.py"
-    script.write_text(snippet, encoding="utf-8")
-    namespace: dict[str, object] = {}
-    import runpy
-
-    namespace = runpy.run_path(str(script))
-    run = namespace["run"]
+    script.write_text(training + using, encoding="utf-8")
+    names = runpy.run_path(str(script))
+    run, scored = names["run"], names["scored"]
     assert isinstance(run, fleetseg.Run)
     assert run.miou is not None
+    assert isinstance(scored, fleetseg.Evaluated)
+    assert scored.num_images == 12
+    assert capsys.readouterr().out.count("(64, 64) uint8\n") == 12
 
 
 def own_pairs(count: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -4,7 +4,9 @@ import fleetseg
 
 run = fleetseg.run("examples/tiny.toml")
 print(run.miou)
-model = fleetseg.load_model(run.folder)
+print(fleetseg.evaluate(run.folder, "examples/tiny.toml").iou)
+for ids_HW in fleetseg.predict(run.folder, ["street.png"]):
+    print(ids_HW.shape)
 """
 
 from __future__ import annotations
@@ -16,21 +18,27 @@ from fleetseg._version import __version__
 
 if TYPE_CHECKING:
     from fleetseg.api import run, run_local, serve
-    from fleetseg.config import Experiment
+    from fleetseg.config import Experiment, SourceConfig
     from fleetseg.data.labels import LabelSpace
     from fleetseg.errors import FleetSegError
     from fleetseg.experiment_file import load_experiment
     from fleetseg.models.folder import load_model
+    from fleetseg.runs.evaluate import Evaluated, evaluate
+    from fleetseg.runs.predict import predict
     from fleetseg.runs.run import Run
 
 __all__ = [
+    "Evaluated",
     "Experiment",
     "FleetSegError",
     "LabelSpace",
     "Run",
+    "SourceConfig",
     "__version__",
+    "evaluate",
     "load_experiment",
     "load_model",
+    "predict",
     "run",
     "run_local",
     "serve",
@@ -38,12 +46,16 @@ __all__ = [
 
 # Imported when first asked for: torch takes seconds, and `fleetseg --help` needs none of it.
 _HOMES = {
+    "Evaluated": "runs.evaluate",
     "Experiment": "config",
     "FleetSegError": "errors",
     "LabelSpace": "data.labels",
     "Run": "runs.run",
+    "SourceConfig": "config",
+    "evaluate": "runs.evaluate",
     "load_experiment": "experiment_file",
     "load_model": "models.folder",
+    "predict": "runs.predict",
     "run": "api",
     "run_local": "api",
     "serve": "api",

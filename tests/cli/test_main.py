@@ -88,6 +88,7 @@ def test_commands_and_options_are_these() -> None:
         "evaluate": {
             "--dataset", "--root", "--split", "--experiment", "--json", "--pictures", "--debug"
         },
+        "predict": {"--out", "--overlay", "--force", "--debug"},
         "partition": {"--set", "--out", "--json", "--debug"},
         "server": {
             "--fleet", "--set", "--out", "--resume", "--json", "--quiet", "-q", "--debug",
@@ -121,7 +122,7 @@ def test_commands_and_options_are_these() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("run", "evaluate", "partition", "data check", "data synth", "doctor", "demo"),
+        *("run", "evaluate", "predict", "partition", "data check", "data synth", "doctor", "demo"),
         *("config show", "server", "client", "data cache list", "data cache prune"),
         *("fleet init", "fleet add", "fleet revoke", "fleet status"),
     ],
@@ -207,6 +208,7 @@ def test_centralised_is_one_client(tmp_path: Path) -> None:
         (["run", "--resume", "--out", "nothing"], "nothing: there is no run to go on with"),
         (["run", str(TINY), "--resume"], "--resume needs --out"),
         (["evaluate", "nothing", "--dataset", "synthetic"], "nothing: no saved model here"),
+        (["predict", "model", "nothing", "--out", "x"], "nothing: there is no such file or folder"),
         (["data", "check", "nothing"], "nothing: folder not found"),
         (["data", "synth", "out", "--size", "big"], "--size takes HEIGHTxWIDTH; got 'big'"),
         (["data", "synth", "out", "--cities", "ambr"], "Did you mean 'amber'?"),
@@ -304,6 +306,26 @@ def test_evaluate_where_an_experiment_scores(finished: Path, tmp_path: Path) -> 
     assert fleetseg("evaluate", finished).exit_code == 2
     assert fleetseg(*words, "--dataset", "camvid").exit_code == 2
     assert fleetseg(*words, "--pictures", tmp_path / "p").exit_code == 2
+
+
+def test_predict(finished: Path, tmp_path: Path) -> None:
+    streets, out = tmp_path / "streets", tmp_path / "out"
+    painted = fleetseg("data", "synth", streets, "--cities", "amber", "--frames", "1")
+    assert painted.exit_code == 0, painted.output
+    done = fleetseg("predict", finished, streets / "train", "--out", out, "--overlay")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"5 label maps, each with an overlay in {out}\n"
+    assert done.stderr == "predicting images: 5 samples\n"
+    assert len(list(out.glob("*.png"))) == 10
+    again = ["predict", finished, streets / "train", "--out", out]
+    refused = fleetseg(*again)
+    assert refused.exit_code == 1
+    assert "files are there already" in refused.stderr
+    (streets / "train" / "0.png").write_text("no picture")
+    forced = fleetseg(*again, "--force")
+    assert forced.exit_code == 1
+    assert "bad image skipped: " in forced.stdout
+    assert forced.stdout.endswith(f"5 label maps in {out}\n")
 
 
 def test_evaluate_needs_a_projection(finished: Path, tmp_path: Path) -> None:

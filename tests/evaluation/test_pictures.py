@@ -8,7 +8,13 @@ from PIL import Image
 
 from fleetseg.data.labels import CAMVID_11, CITYSCAPES_19
 from fleetseg.errors import DataError
-from fleetseg.evaluation.pictures import colourise, contact_sheet, side_by_side
+from fleetseg.evaluation.pictures import (
+    colourise,
+    contact_sheet,
+    overlay,
+    palette_image,
+    side_by_side,
+)
 
 SIZE = (48, 64)
 
@@ -33,6 +39,21 @@ def test_classes_get_their_colours_and_ignored_is_black():
 def test_ids_outside_the_space_are_named():
     with pytest.raises(DataError, match=r"'camvid11'; got \[11, 33\]"):
         colourise(np.array([[0, 11, 33]], np.uint8), CAMVID_11)
+
+
+def test_pixels_of_a_palette_image_are_ids():
+    ids_HW = np.array([[0, 3], [10, 255]], np.uint8)
+    image = palette_image(ids_HW, CAMVID_11)
+    assert np.array_equal(np.asarray(image), ids_HW)
+    assert np.array_equal(np.asarray(image.convert("RGB")), colourise(ids_HW, CAMVID_11))
+
+
+def test_an_overlay_is_half_image_and_half_class():
+    image_HWC = np.full((1, 2, 3), 100, np.uint8)
+    blended = overlay(image_HWC, np.array([[0, 255]], np.uint8), CAMVID_11)
+    assert np.asarray(blended).tolist() == [[[114] * 3, [100] * 3]]
+    with pytest.raises(DataError, match=r"differ in size; got \(2, 1\)"):
+        overlay(image_HWC, np.zeros((2, 1), np.uint8), CAMVID_11)
 
 
 def test_panels_stand_in_order_at_one_height():

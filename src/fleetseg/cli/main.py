@@ -135,6 +135,31 @@ def evaluate(
 
 @app.command()
 @reports_errors
+def predict(
+    model: o.ModelOrRun,
+    images: o.Images,
+    out: o.PredictionsOut,
+    overlay: o.Overlay = False,
+    force: o.Force = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write a class for every pixel of images: palette PNGs of ids, at each image's own size.
+
+    The exit code is 1 if an image could not be read; it is named, and the others are written.
+
+    \b
+    Examples:
+      fleetseg predict runs/camvid data/camvid/val --out predictions
+      fleetseg predict runs/camvid drive/0001.png drive/0002.png --out predictions --overlay
+      fleetseg predict runs/camvid 'drives/*/front/*.jpg' --out predictions --force
+    """  # noqa: D301
+    from fleetseg.console.predict import predict_and_show
+
+    raise typer.Exit(predict_and_show(model, images, out, overlays=overlay, force=force))
+
+
+@app.command()
+@reports_errors
 def partition(
     experiment: o.ExperimentFile,
     overrides: o.Overrides = None,

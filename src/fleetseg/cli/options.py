@@ -128,6 +128,24 @@ Pictures = Annotated[
     ),
 ]  # fmt: skip
 
+Images = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="IMAGES...", help="Image files, folders of them, or quoted patterns.",
+        show_default=False, parser=_path,
+    ),
+]  # fmt: skip
+PredictionsOut = Annotated[
+    Path,
+    typer.Option(
+        "--out", metavar="DIR", help="Where the label maps go.", show_default=False, parser=_path
+    ),
+]
+Overlay = Annotated[
+    bool, typer.Option("--overlay", help="Also write each image with the classes' colours on it.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
+
 FleetFolder = Annotated[
     Path, typer.Option("--fleet", metavar="DIR", help="The fleet's folder.", parser=_path)
 ]  # fmt: skip

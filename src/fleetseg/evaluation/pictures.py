@@ -45,9 +45,37 @@ def colourise(label_HW: Label_HW, space: LabelSpace) -> npt.NDArray[np.uint8]:
             got=wrong[:8],
             expected=f"0 to {space.num_classes - 1} or {IGNORE}",
         )
+    return _palette(space)[label_HW]
+
+
+def _palette(space: LabelSpace) -> npt.NDArray[np.uint8]:
+    """Return the colour of every possible id, shape (256, 3); black for those of no class."""
     palette = np.zeros((256, 3), np.uint8)
     palette[: space.num_classes] = space.colours
-    return palette[label_HW]
+    return palette
+
+
+def palette_image(label_HW: Label_HW, space: LabelSpace) -> Image.Image:
+    """Return train ids as a palette image: its pixels are ids, viewers show the space's colours."""
+    image = Image.fromarray(np.ascontiguousarray(label_HW)).convert("L")
+    image.putpalette(_palette(space).tobytes())
+    return image
+
+
+def overlay(image_HWC: Image_HWC, label_HW: Label_HW, space: LabelSpace) -> Image.Image:
+    """Blend the colours of classes into an image of the same size; ignored pixels stay as they are.
+
+    Raises:
+        DataError: the sizes differ, or an id is neither a class nor IGNORE.
+    """
+    if image_HWC.shape[:2] != label_HW.shape:
+        raise DataError(
+            "image and map differ in size", got=label_HW.shape, expected=image_HWC.shape[:2]
+        )
+    blended_HWC = (image_HWC.astype(np.uint16) + colourise(label_HW, space)) // 2
+    kept_HW = label_HW == IGNORE
+    blended_HWC[kept_HW] = image_HWC[kept_HW]
+    return Image.fromarray(blended_HWC.astype(np.uint8))
 
 
 def side_by_side(

@@ -1,0 +1,60 @@
+"""One camera picture as RGB of 8 bits, from whatever holds it: a file, PIL, numpy.
+
+Suffixes: HWC = height, width, RGB channel.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from fleetseg.data.arrays import raw_image, to_rgb
+from fleetseg.data.sample import Image_HWC
+from fleetseg.data.sources.reading import read_image
+from fleetseg.errors import DataError
+
+ImageLike = str | Path | Image.Image | npt.NDArray[Any]
+"""The path of a picture, a PIL image, or a uint8 array (H, W, 3)."""
+
+
+def as_rgb(image: ImageLike, where: str) -> Image_HWC:
+    """Return an image as uint8 (H, W, 3), turned upright; grey is repeated, alpha dropped.
+
+    `where` names it in errors, unless it has a path.
+
+    Raises:
+        BadSample: a file that is missing, damaged or no picture.
+        DataError: not an image, or numbers that are no colours.
+    """
+    if isinstance(image, str | Path):
+        return read_image(str(image))
+    if isinstance(image, Image.Image):
+        upright = ImageOps.exif_transpose(image)
+        return to_rgb(raw_image(upright, (upright.height, upright.width), where), unit_range=False)
+    if isinstance(image, np.ndarray):
+        return _from_array(image, where)
+    raise DataError(
+        "not an image",
+        where=where,
+        got=type(image).__name__,
+        expected="a path, a PIL image or a uint8 array (H, W, 3)",
+    )
+
+
+def _from_array(array: npt.NDArray[Any], where: str) -> Image_HWC:
+    if array.size == 0:
+        raise DataError("the image is empty", where=where, got=f"shape {array.shape}")
+    if array.dtype.kind == "f":
+        # One image does not tell whether its numbers go to 1 or to 255: a dark one fits both.
+        raise DataError(
+            "an image in floating point, whose range is not known",
+            where=where,
+            got=f"{array.dtype}, up to {float(array.max()):g}",
+            expected="uint8, 0 to 255",
+            cure="If its numbers go to 1: (image * 255).round().astype(np.uint8)",
+        )
+    return to_rgb(raw_image(array, array.shape[:2], where), unit_range=False)
