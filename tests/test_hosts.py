@@ -66,11 +66,11 @@ def test_fewer_cores_by_a_list() -> None:
     code = (
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
         "from fleetseg.config import Experiment\n"
-        "from fleetseg.console.run import concurrency\n"
+        "from fleetseg.runs.concurrency import concurrency\n"
         "from fleetseg.data.store.build import _THREADS\n"
         "from fleetseg.runs.folder import environment\n"
         "from fleetseg.hosts import allowed_cores\n"
-        "print(allowed_cores(), concurrency(Experiment()), _THREADS,"
+        "print(allowed_cores(), concurrency(Experiment(), 8), _THREADS,"
         "      environment('cpu','fp32')['cores'])"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fleetseg.console.demo import FIELDS, run_demo, spread
+from fleetseg.console.demo import run_demo
 from fleetseg.errors import CheckpointError
-from fleetseg.experiment_file import make_experiment
+from fleetseg.runs.demo import FIELDS
 from fleetseg.runs.folder import read_experiment, read_records
 
 
@@ -43,16 +43,3 @@ def test_it_draws_a_picture(demo: Path) -> None:
 def test_it_does_not_overwrite_another(demo: Path) -> None:
     with pytest.raises(CheckpointError, match="holds a demo already"):
         run_demo(demo)
-
-
-def test_its_fleet_is_large_enough() -> None:
-    experiment = make_experiment(FIELDS)
-    (source,) = experiment.data.sources
-    assert len(source.cities) >= 4
-    assert len(source.cities) * len(source.conditions) >= 8
-
-
-def test_spread_takes_the_ends_and_what_lies_between() -> None:
-    assert spread(list("abcdefgh"), 4) == ["a", "c", "f", "h"]
-    assert spread(["a", "b"], 5) == ["a", "b"]
-    assert spread(["a", "b"], 1) == ["a"]

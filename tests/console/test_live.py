@@ -9,15 +9,16 @@ from rich.console import Console
 
 from fleetseg.console import clock
 from fleetseg.console.live import (
+    Heading,
     LiveTable,
     Pace,
-    RoundFacts,
     plain_line,
     rounds_table,
     short_names,
     watching,
 )
 from fleetseg.federation.messages import Failure
+from fleetseg.runs.records import RoundFacts
 
 
 def record(round_: int = 3, **changes: Any) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def test_the_table_fits_into_a_terminal(width: int) -> None:
 
 
 def test_the_live_table_says_who_trains_and_stays_within_the_screen() -> None:
-    table = LiveTable(lambda: "title " * 30, total_rounds=50, concurrency=2, height=24)
+    table = LiveTable(lambda: Heading("title " * 30, 2), total_rounds=50, height=24)
     started: list[bool] = []
     watcher = table.watcher(on_start=lambda: started.append(True))
     watcher.status("starting 2 workers")
@@ -117,7 +118,7 @@ def test_names_lose_what_they_share() -> None:
 
 def test_json_is_one_object_per_round_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     with watching(
-        "json", Console(), title=lambda: "never", total_rounds=2, concurrency=1
+        "json", Console(), heading=lambda: Heading("never"), total_rounds=2
     ) as watcher:  # fmt: skip
         watcher.round_opened(1, ["a"])
         watcher.round_closed(record(1))

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from fleetseg.cli.main import app
 from fleetseg.config import Experiment
-from fleetseg.console.live import RoundFacts
 from fleetseg.console.summary import show_end, show_local
 from fleetseg.console.tables import iou_table, score_lines
 from fleetseg.runs.folder import read_end
@@ -89,14 +88,6 @@ def test_tables_of_nothing() -> None:
     assert score_lines({}, ("a",)) == []
     assert score_lines({"by_client": {}}, ()) == []
     assert iou_table({}, ()).row_count == 0
-
-
-def test_a_record_without_scores() -> None:
-    record = {
-        "round": 1, "failures": [], "ok": [], "loss": None, "bytes_up": 0, "bytes_down": 0,
-        "scores": None,
-    }  # fmt: skip
-    assert RoundFacts.of(record, 1.0).critical_miou is None
 
 
 EXPERIMENT = """

@@ -6,18 +6,17 @@ import numpy as np
 from rich.console import Console
 
 from fleetseg.console.tables import (
-    ClientSummary,
-    Row,
     class_bars,
     clients_table,
     comparison_table,
     domains_table,
-    effort,
     iou_table,
     score_lines,
 )
 from fleetseg.data.labels import LabelSpace
 from fleetseg.evaluation.scores import Scores
+from fleetseg.runs.client_summary import ClientSummary
+from fleetseg.runs.compare import ComparedRun
 
 SPACE = LabelSpace(
     "three", ("road", "car", "train"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)), ("car", "train")
@@ -76,7 +75,10 @@ def test_what_vehicles_hold() -> None:
 
 
 def test_a_comparison() -> None:
-    rows = [Row("federated", 0.5, None, 1200, 300, 30), Row("alone", 0.25, 0.1, None, None, None)]
+    rows = [
+        ComparedRun("federated", 0.5, None, 1200, 300, 30),
+        ComparedRun("alone", 0.25, 0.1, None, None, None),
+    ]
     _, _, federated, alone = drawn(comparison_table(rows))
     assert federated.split() == ["federated", "0.500", "–", "1,200", "300", "30"]
     assert alone.split() == ["alone", "0.250", "0.100"]
@@ -84,18 +86,10 @@ def test_a_comparison() -> None:
 
 def test_the_best_is_bold_by_its_figure_and_not_by_its_name() -> None:
     rows = [
-        Row("federated", 0.5, 0.2, None, None, None),
-        Row("centralised", 0.6, None, None, None, None),
-        Row("alone", 0.5999, 0.1, None, None, None),  # as good, as printed
+        ComparedRun("federated", 0.5, 0.2, None, None, None),
+        ComparedRun("centralised", 0.6, None, None, None, None),
+        ComparedRun("alone", 0.5999, 0.1, None, None, None),  # as good, as printed
     ]
     table = comparison_table(rows)
     bold = [[cell.style == "bold" for cell in column._cells] for column in table.columns[:3]]
     assert bold == [[False] * 3, [False, True, True], [True, False, False]]
-
-
-def test_effort_adds_up() -> None:
-    records = [
-        {"images_seen": 10, "steps": 4, "critical_path_steps": 2},
-        {"images_seen": 5, "steps": 3, "critical_path_steps": 1},
-    ]
-    assert effort(records) == (15, 7, 3)

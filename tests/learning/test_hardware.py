@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 import pytest
 import torch
 
-from fleetseg.data.labels import label_space
 from fleetseg.errors import ConfigError
 from fleetseg.learning.hardware import (
     Hardware,
@@ -183,10 +181,8 @@ def test_inference_is_in_the_format_of_training() -> None:
 def test_one_process_for_each_gpu(
     device: str, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fleetseg.console.run import concurrency
     from fleetseg.experiment_file import make_experiment
-    from fleetseg.own_data import fleet_data_of_pairs
-    from fleetseg.runs import run as runner
+    from fleetseg.runs.concurrency import concurrency, num_workers
 
     pretend_mps(monkeypatch, 14)
     pretend_cuda(monkeypatch, (8, 0), (8, 0))
@@ -194,9 +190,6 @@ def test_one_process_for_each_gpu(
         of = {0, 1, 2, 3, 4, 5, 6, 7}
         monkeypatch.setattr(os, name, lambda *_, of=of: of if _ else len(of), raising=False)
     experiment = make_experiment({"engine": {"kind": "workers", "device": device}})
-    pair = (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
-    cars = {f"car-{i}": [pair] for i in range(20)}
-    fleet_data = fleet_data_of_pairs(experiment, label_space("camvid11"), cars, {})
     hardware = resolve(device, "auto")
-    assert runner.num_workers(experiment, fleet_data, hardware) == processes
-    assert concurrency(experiment) == processes
+    assert num_workers(experiment, 20, hardware, from_files=False) == processes
+    assert concurrency(experiment, 20) == processes

@@ -10,7 +10,7 @@ from tests.experiments import tiny_experiment
 import fleetseg
 from fleetseg.api import run_local
 from fleetseg.clients import open_fleet_data
-from fleetseg.runs.baselines import centralised, federated_images, local_only
+from fleetseg.runs.baselines import at_equal_images, centralised, federated_images, local_only
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,14 @@ def test_centralised_may_have_another_budget(cache: Path) -> None:
     fleet_data = open_fleet_data(experiment)
     steps = [centralised(e, fleet_data)[0].training.local_steps for e in (experiment, twice)]
     assert steps[1] == 2 * steps[0]
+
+
+def test_centralised_gets_the_images_of_a_run_that_was_cut_short(cache: Path) -> None:
+    experiment = tiny_experiment(cache)
+    fleet_data = open_fleet_data(experiment)
+    record = {"images_seen": 15, "steps": 0, "critical_path_steps": 0}
+    equal = at_equal_images(experiment, fleet_data, [record])
+    assert equal.baseline.images_share == 15 / 45
 
 
 def test_centralised_run_is_scored_on_the_same_set(cache: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import Experiment, SourceConfig
 from fleetseg.console import count, say, stderr_console, stdout_console
 from fleetseg.console.progress import reading
-from fleetseg.console.tables import ClientSummary, clients_table
+from fleetseg.console.tables import clients_table
 from fleetseg.data.check import (
     CheckReport,
     check,
@@ -29,6 +29,7 @@ from fleetseg.data.sources import SPLITS, open_source
 from fleetseg.data.store.folder import default_cache_dir
 from fleetseg.data.synthetic.source import open_synthetic, write_dataset
 from fleetseg.errors import ConfigError, DataError, unknown_name
+from fleetseg.runs.client_summary import ClientSummary, summarise_clients
 
 _BAD_LISTED = 10
 
@@ -118,7 +119,7 @@ def partition_and_show(experiment: Experiment, out: Path | None, *, as_json: boo
     assert fleet_data.manifest is not None
     if out is not None:
         fleet_data.manifest.write(out)
-    clients = [_client_summary(name, fleet_data) for name in sorted(fleet_data.clients)]
+    clients = summarise_clients(fleet_data)
     if as_json:
         typer.echo(json.dumps(_as_json(clients, fleet_data, out)))
         return
@@ -137,21 +138,6 @@ def partition_and_show(experiment: Experiment, out: Path | None, *, as_json: boo
     say(console, f"{count(len(clients), 'vehicle')}, {count(images, 'usable image')}, no leaks")
     if out is not None:
         say(console, f"manifest in {out}, sha256 {fleet_data.manifest.digest}")
-
-
-def _client_summary(name: str, fleet_data: FleetData) -> ClientSummary:
-    assert fleet_data.manifest is not None
-    client, enrolment = fleet_data.clients[name], fleet_data.clients[name].enrolment
-    return ClientSummary(
-        client=name,
-        images=enrolment.num_images,
-        unusable=len(fleet_data.manifest.clients[name]) - enrolment.num_images,
-        held_out=len(fleet_data.manifest.held_out.get(name, ())),
-        domains=tuple(sorted(client.train_domains or ())),
-        pixels=enrolment.num_pixels,
-        histogram_C=enrolment.histogram_C,
-        abstains=enrolment.abstains,
-    )
 
 
 def _as_json(

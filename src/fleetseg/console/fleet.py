@@ -276,14 +276,21 @@ def serve_and_show(
     console = stdout_console()
     words = ["fleetseg", "server", "--fleet", str(fleet), str(file)]
     words += [word for override in overrides for word in ("--set", override)]
-    again = shlex.join([*words, "--resume", "--out", str(out)])
+    resume_command = shlex.join([*words, "--resume", "--out", str(out)])
     style = output_style(console, as_json=as_json, quiet=quiet)
     asked = asked_words(experiment.federation.cohort, len(known.active))
     title = f"{experiment.name} · fleet of {count(len(known.active), 'vehicle')} · {asked} · "
     with interruptible():
         try:
             return _serve(
-                experiment, known, out, resume, style, console, title + experiment.model.name, again
+                experiment,
+                known,
+                out,
+                resume,
+                style,
+                console,
+                title + experiment.model.name,
+                resume_command,
             )
         except KeyboardInterrupt:
             say(stderr_console(), "interrupted before the first round")
@@ -292,7 +299,7 @@ def serve_and_show(
             raise
         except FleetSegError:
             if (out / "experiment.toml").is_file():
-                say(stderr_console(), f"go on with: {again}", "dim")
+                say(stderr_console(), f"go on with: {resume_command}", "dim")
             raise
 
 
@@ -304,10 +311,10 @@ def _serve(
     style: Any,
     console: Console,
     title: str,
-    again: str,
+    resume_command: str,
 ) -> int:
     from fleetseg import api
-    from fleetseg.console.live import watching
+    from fleetseg.console.live import Heading, watching
     from fleetseg.console.progress import reading
     from fleetseg.console.summary import exit_code, show_end
 
@@ -316,9 +323,8 @@ def _serve(
         watching(
             style,
             console,
-            title=lambda: title,
+            heading=lambda: Heading(title, len(fleet.active)),
             total_rounds=experiment.federation.rounds,
-            concurrency=len(fleet.active),
         ) as watcher,
     ):
         run = api.serve(
@@ -327,5 +333,5 @@ def _serve(
     show_end(run, style, console)
     if run.reason != "interrupted":
         return exit_code([run])
-    say(stderr_console(), f"interrupted; go on with: {again}")
+    say(stderr_console(), f"interrupted; go on with: {resume_command}")
     return INTERRUPTED

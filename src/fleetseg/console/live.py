@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from fleetseg.console import clock, count, ratio, say
 from fleetseg.federation.engine import Received
 from fleetseg.federation.messages import Failure
 from fleetseg.federation.rounds import Record, Watcher
+from fleetseg.runs.records import RoundFacts
 
 Style = Literal["live", "plain", "json", "quiet"]
 
@@ -32,40 +33,11 @@ _PACE_ROUNDS = 5  # the time left goes by the last few rounds
 
 
 @dataclass(frozen=True)
-class RoundFacts:
-    """What is shown of one round; `seconds` are of this machine's clock."""
+class Heading:
+    """What stands over a run."""
 
-    round: int
-    ok: int
-    late: int
-    refused: int
-    lost: int
-    abstained: int
-    loss: float | None
-    miou: float | None
-    critical_miou: float | None
-    mb_up: float
-    mb_down: float
-    seconds: float
-
-    @classmethod
-    def of(cls, record: Record, seconds: float) -> RoundFacts:
-        """Take the facts out of a round's record."""
-        failed = Counter(failure["kind"] for failure in record["failures"])
-        return cls(
-            round=record["round"],
-            ok=len(record["ok"]),
-            late=failed["late"],
-            refused=failed["refused"],
-            lost=failed["lost"],
-            abstained=failed["abstained"],
-            loss=record["loss"] if record["ok"] else None,
-            miou=record.get("miou"),
-            critical_miou=(record.get("scores") or {}).get("critical_miou"),
-            mb_up=record["bytes_up"] / 1e6,
-            mb_down=record["bytes_down"] / 1e6,
-            seconds=seconds,
-        )
+    title: str
+    concurrency: int = 1  # how many vehicles train at the same time
 
 
 class Pace:
@@ -99,27 +71,25 @@ def watching(
     style: Style,
     console: Console,
     *,
-    title: Callable[[], str],
+    heading: Callable[[], Heading],
     total_rounds: int,
-    concurrency: int,
 ) -> Iterator[Watcher]:
     """Show a run on a console while the block lasts.
 
     Args:
         style: how; one of the names in `Style`.
         console: where.
-        title: asked once the first round is open, when the run folder is there.
+        heading: asked once the first round is open, when the run folder is there.
         total_rounds: after which the run ends at the latest.
-        concurrency: how many vehicles train at the same time.
     """
     if style == "quiet":
         yield Watcher()
     elif style == "json":
         yield Watcher(round_closed=lambda record: typer.echo(json.dumps(record)))
     elif style == "plain":
-        yield _PlainLines(console, title, total_rounds).watcher()
+        yield _PlainLines(console, heading, total_rounds).watcher()
     else:
-        table = LiveTable(title, total_rounds, concurrency, height=console.size.height)
+        table = LiveTable(heading, total_rounds, height=console.size.height)
         live = Live(table, console=console, refresh_per_second=4)
         try:
             yield table.watcher(on_start=live.start)
@@ -132,8 +102,8 @@ def watching(
 class _PlainLines:
     """One line a round, for logs and pipes."""
 
-    def __init__(self, console: Console, title: Callable[[], str], total_rounds: int) -> None:
-        self._console, self._title, self._total = console, title, total_rounds
+    def __init__(self, console: Console, heading: Callable[[], Heading], total_rounds: int) -> None:
+        self._console, self._heading, self._total = console, heading, total_rounds
         self._pace = Pace(total_rounds)
         self._titled = False
 
@@ -147,7 +117,7 @@ class _PlainLines:
         self._pace.open()
         if not self._titled:
             self._titled = True
-            say(self._console, self._title())
+            say(self._console, self._heading().title)
 
     def _closed(self, record: Record) -> None:
         facts = RoundFacts.of(record, self._pace.close())
@@ -175,10 +145,10 @@ class LiveTable:
     """The last rounds as a table, and what is happening now below it; drawn again and again."""
 
     def __init__(
-        self, title: Callable[[], str], total_rounds: int, concurrency: int, *, height: int = 24
+        self, heading: Callable[[], Heading], total_rounds: int, *, height: int = 24
     ) -> None:
-        self._title_of, self._title = title, ""
-        self._total, self._concurrency = total_rounds, concurrency
+        self._heading_of, self._heading = heading, Heading("")
+        self._total = total_rounds
         self._pace = Pace(total_rounds)
         self._rows: deque[RoundFacts] = deque(maxlen=max(3, min(_ROWS, height - _FRAME_LINES)))
         self._round, self._done = 0, 0
@@ -198,7 +168,7 @@ class LiveTable:
     def _begin(self, what: str) -> None:
         self._starting = what
         if self._start is not None:
-            self._title = self._title_of()
+            self._heading = self._heading_of()
             self._start()
             self._start = None
 
@@ -218,7 +188,9 @@ class LiveTable:
 
     def __rich__(self) -> RenderableType:
         """Draw what is known now."""
-        parts: list[RenderableType] = [Text(self._title, "bold", no_wrap=True, overflow="ellipsis")]
+        parts: list[RenderableType] = [
+            Text(self._heading.title, "bold", no_wrap=True, overflow="ellipsis")
+        ]
         if self._rows:
             parts.append(rounds_table(self._rows, self._total))
         if not self.over:
@@ -240,7 +212,7 @@ class LiveTable:
         grid.add_column(no_wrap=True)
         grid.add_column(no_wrap=True, overflow="ellipsis")
         # Clients are handed out in order, so the first of those not back are in training.
-        now = ", ".join(short_names(self._cohort, self._waiting[: self._concurrency]))
+        now = ", ".join(short_names(self._cohort, self._waiting[: self._heading.concurrency]))
         doing = f"training: {now}" if now else "scoring and saving"
         back = f"{len(self._cohort) - len(self._waiting)} of {count(len(self._cohort), 'vehicle')}"
         text = f"round {self._round} of {self._total}, {back} back, {doing}"

@@ -14,7 +14,7 @@ from rich.console import Console
 from fleetseg import api
 from fleetseg.config import Experiment
 from fleetseg.console import INTERRUPTED, count, say, stderr_console, stdout_console
-from fleetseg.console.live import Style, watching
+from fleetseg.console.live import Heading, Style, watching
 from fleetseg.console.progress import reading
 from fleetseg.console.signals import interruptible
 from fleetseg.console.summary import exit_code, show_end, show_local
@@ -22,9 +22,8 @@ from fleetseg.data.partition.manifest import Manifest
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.experiment_file import load_experiment
 from fleetseg.federation.cohort import size_of
-from fleetseg.hosts import allowed_cores
-from fleetseg.learning.hardware import num_gpus, resolve
-from fleetseg.runs.folder import can_resume, has_run, read_records
+from fleetseg.runs.concurrency import concurrency
+from fleetseg.runs.folder import can_resume, has_run, read_experiment
 from fleetseg.runs.lock import drop_if_empty, new_run_folder
 from fleetseg.runs.run import Run
 
@@ -36,7 +35,7 @@ class Request:
     experiment: Experiment
     out: Path
     style: Style
-    again: str  # the command that goes on with this run
+    resume_command: str  # the command that goes on with this run
     resume: bool = False
     baseline: Literal["centralised", "local"] | None = None
     chosen: bool = False  # `out` is a name of ours
@@ -69,8 +68,8 @@ def make_request(
     words = ["fleetseg", "run", str(file)]
     words += [word for override in overrides for word in ("--set", override)]
     words += ["--baseline", baseline] if baseline else []
-    again = shlex.join([*words, "--resume", "--out", str(out)])
-    return Request(experiment, out, style, again, resume, baseline, chosen)
+    resume_command = shlex.join([*words, "--resume", "--out", str(out)])
+    return Request(experiment, out, style, resume_command, resume, baseline, chosen)
 
 
 def _own_experiment(out: Path, baseline: str | None) -> Path:
@@ -81,8 +80,7 @@ def _own_experiment(out: Path, baseline: str | None) -> Path:
             expected="a run folder with experiment.toml",
             cure="Name the EXPERIMENT.toml to start it",
         )
-    centralised = any(record["cohort"] == ["centralised"] for record in read_records(out))
-    if baseline is not None or centralised:
+    if baseline is not None or read_experiment(out).baseline.kind:
         # A baseline's own experiment.toml says what its one client did, not whom it stands for.
         raise ConfigError(
             "a baseline is resumed from the experiment it was started with",
@@ -108,7 +106,7 @@ def run_and_show(request: Request) -> int:
         try:
             runs = _run(request, console)
         except KeyboardInterrupt:
-            _say_how_to_go_on(request)
+            _print_resume_command(request)
             return INTERRUPTED
         finally:
             if request.chosen:
@@ -118,7 +116,7 @@ def run_and_show(request: Request) -> int:
     else:
         show_end(runs[""], request.style, console)
     if any(run.reason == "interrupted" for run in runs.values()):
-        _say_how_to_go_on(request)
+        _print_resume_command(request)
         return INTERRUPTED
     return exit_code(runs.values())
 
@@ -131,9 +129,8 @@ def _run(request: Request, console: Console) -> Mapping[str, Run]:
         watching(
             style,
             console,
-            title=lambda: _title(request),
+            heading=lambda: _heading(request),
             total_rounds=experiment.federation.rounds,
-            concurrency=1 if request.baseline else concurrency(experiment),
         ) as watcher,
     ):
         if request.baseline == "local":
@@ -155,28 +152,20 @@ def _run(request: Request, console: Console) -> Mapping[str, Run]:
         return {"": run}
 
 
-def concurrency(experiment: Experiment) -> int:
-    """How many vehicles train at the same time."""
-    settings = experiment.engine
-    if settings.kind == "inprocess":
-        return 1
-    gpus = num_gpus(resolve(settings.device, settings.precision).device.type)
-    return settings.workers or gpus or allowed_cores()
-
-
-def _title(request: Request) -> str:
-    name, model = request.experiment.name, request.experiment.model.name
+def _heading(request: Request) -> Heading:
+    experiment = request.experiment
+    name, model = experiment.name, experiment.model.name
     if request.baseline == "local":
-        return f"{name}, local only: every vehicle alone · {model}"
+        return Heading(f"{name}, local only: every vehicle alone · {model}")
     # The run folder knows the fleet: it was written before the first round.
     manifest = Manifest.read(request.out / "manifest.json")
-    fleet = fleet_words(manifest)
+    fleet, num_clients = fleet_words(manifest), len(manifest.clients)
     if request.baseline == "centralised":
-        return f"{name}, centralised: {fleet} in one place · {model}"
-    workers = concurrency(request.experiment)
-    where = "this process" if workers == 1 else f"{workers} at a time"
-    asked = asked_words(request.experiment.federation.cohort, len(manifest.clients))
-    return f"{name} · {fleet} · {asked} · {model} · {where}"
+        return Heading(f"{name}, centralised: {fleet} in one place · {model}")
+    at_a_time = concurrency(experiment, num_clients)
+    where = "this process" if at_a_time == 1 else f"{at_a_time} at a time"
+    asked = asked_words(experiment.federation.cohort, num_clients)
+    return Heading(f"{name} · {fleet} · {asked} · {model} · {where}", at_a_time)
 
 
 def fleet_words(manifest: Manifest) -> str:
@@ -195,9 +184,9 @@ def asked_words(cohort: float, fleet: int) -> str:
     return f"asks {'all' if asked == fleet else f'{asked} of'} {fleet} a round"
 
 
-def _say_how_to_go_on(request: Request) -> None:
+def _print_resume_command(request: Request) -> None:
     folders = [request.out, *request.out.glob("*/")] if request.out.is_dir() else []
     if any(can_resume(folder) for folder in folders):
-        say(stderr_console(), f"interrupted; go on with: {request.again}")
+        say(stderr_console(), f"interrupted; go on with: {request.resume_command}")
     else:
         say(stderr_console(), "interrupted before the first round")

@@ -14,16 +14,16 @@ from rich.text import Text
 from fleetseg.console import clock, count, print_error, ratio, say
 from fleetseg.console.live import Style
 from fleetseg.console.tables import (
-    Row,
     domains_table,
-    effort,
     iou_table,
     name_cell,
     plain_table,
     score_lines,
 )
 from fleetseg.federation import rounds
+from fleetseg.runs.compare import compared_run, local_scores, miou_range
 from fleetseg.runs.folder import read_end
+from fleetseg.runs.records import effort, last_scored_round, traffic
 from fleetseg.runs.run import Run
 
 _NOTES = 5  # of the end, before "and so many more"
@@ -84,15 +84,13 @@ def show_scores(scores: Mapping[str, Any], critical: Sequence[str], console: Con
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    images, steps, in_a_row = effort(run.records)
-    up, down = (sum(r[f"bytes_{way}"] for r in run.records) / 1e6 for way in ("up", "down"))
+    spent, sent = effort(run.records), traffic(run.records)
+    up, down = sent.bytes_up / 1e6, sent.bytes_down / 1e6
+    steps = f"{spent.steps:,} steps ({spent.critical_path_steps:,} in a row)"
     return [
-        (
-            "stopped",
-            f"after {count(len(run.records), 'round')}: {REASONS.get(run.reason, run.reason)}",
-        ),
+        ("stopped", _stopped(run)),
         *_which_round(run),
-        ("effort", f"{images:,} images seen, {steps:,} steps ({in_a_row:,} in a row)"),
+        ("effort", f"{spent.images_seen:,} images seen, {steps}"),
         ("traffic", f"{up:,.1f} MB up, {down:,.1f} MB down"),
         ("time", clock(run.seconds)),
         ("run folder", str(run.folder)),
@@ -108,9 +106,9 @@ def _stopped(run: Run) -> str:
 
 def _which_round(run: Run) -> list[tuple[str, str]]:
     """Say so if the scores are not the final model's: an interrupted run is not scored again."""
-    scored = [r["round"] for r in run.records if "scores" in r]
-    stale = run.reason == "interrupted" and scored and scored[-1] != run.records[-1]["round"]
-    return [("scores", f"of round {scored[-1]}, the last one scored")] if stale else []
+    scored = last_scored_round(run.records)
+    stale = run.reason == "interrupted" and scored and scored != run.records[-1]["round"]
+    return [("scores", f"of round {scored}, the last one scored")] if stale else []
 
 
 def _final_line(run: Run) -> str:
@@ -118,7 +116,9 @@ def _final_line(run: Run) -> str:
     by_client = run.scores.get("by_client", {})
     if run.miou is None and by_client:
         vehicles = count(len(by_client), "vehicle") + _on(run.scores).replace("its", "their")
-        scores = f"mIoU of {vehicles}: {_range_of(by_client)}"
+        span = miou_range(by_client)
+        between = f"{ratio(span[0])} to {ratio(span[1])}" if span else ratio(None)
+        scores = f"mIoU of {vehicles}: {between}"
     return (
         f"{scores}  {count(len(run.records), 'round')} ({run.reason})  "
         f"{run.folder}  sha256 {run.model_sha256}"
@@ -128,11 +128,6 @@ def _final_line(run: Run) -> str:
 def _on(scores: Mapping[str, Any]) -> str:
     frames = scores.get("by_client_on")
     return f", on its {frames}" if frames else ""
-
-
-def _range_of(by_client: Mapping[str, Mapping[str, Any]]) -> str:
-    mious = [s["miou"] for s in by_client.values() if s.get("miou") is not None]
-    return f"{ratio(min(mious))} to {ratio(max(mious))}" if mious else ratio(None)
 
 
 def _show_notes(notes: Sequence[str], console: Console) -> None:
@@ -166,45 +161,22 @@ def _local_table(runs: Mapping[str, Run]) -> Table:
         "vehicle alone", "mIoU", "critical", "images seen", "steps", left=("vehicle alone",)
     )
     for client, run in runs.items():
-        images, steps, _ = effort(run.records)
+        row = compared_run(client, run)
         table.add_row(
             name_cell(client),
-            ratio(run.miou),
-            ratio(run.scores.get("critical_miou")),
-            f"{images:,}",
-            f"{steps:,}",
+            ratio(row.miou),
+            ratio(row.critical_miou),
+            f"{row.images_seen:,}",
+            f"{row.steps:,}",
         )
     return table
 
 
-def local_row(name: str, runs: Mapping[str, Run]) -> Row:
-    """Sum up vehicles that trained alone: the mean of their models' scores."""
-    mious = [run.miou for run in runs.values() if run.miou is not None]
-    critical = [c for run in runs.values() if (c := run.scores.get("critical_miou")) is not None]
-    efforts = [effort(run.records) for run in runs.values()]
-    return Row(
-        name,
-        sum(mious) / len(mious) if mious else None,
-        sum(critical) / len(critical) if critical else None,
-        images_seen=round(sum(e[0] for e in efforts) / len(efforts)),
-        steps=round(sum(e[1] for e in efforts) / len(efforts)),
-        critical_path_steps=round(sum(e[2] for e in efforts) / len(efforts)),
-    )
-
-
-def run_row(name: str, run: Run) -> Row:
-    """Put a run into a row of a comparison."""
-    images, steps, in_a_row = effort(run.records)
-    return Row(name, run.miou, run.scores.get("critical_miou"), images, steps, in_a_row)
-
-
 def _local_line(runs: Mapping[str, Run]) -> str:
-    scored = {client: run.miou for client, run in runs.items() if run.miou is not None}
-    if not scored:
+    scored = local_scores(runs)
+    if scored is None:
         return f"{count(len(runs), 'vehicle')} trained alone; nothing to score on"
-    best = max(scored, key=lambda client: scored[client])
-    mean = sum(scored.values()) / len(scored)
     return (
-        f"mIoU of {count(len(scored), 'vehicle')} alone: mean {ratio(mean)}, "
-        f"best {ratio(scored[best])} ({best})"
+        f"mIoU of {count(scored.num_scored, 'vehicle')} alone: mean {ratio(scored.mean_miou)}, "
+        f"best {ratio(scored.best_miou)} ({scored.best_client})"
     )

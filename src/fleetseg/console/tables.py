@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
@@ -12,6 +11,10 @@ from rich.text import Text
 
 from fleetseg.console import ratio
 from fleetseg.data.labels import LabelSpace
+
+if TYPE_CHECKING:  # they need torch, and the console of a vehicle does without
+    from fleetseg.runs.client_summary import ClientSummary
+    from fleetseg.runs.compare import ComparedRun
 
 _BAR_CELLS = 24
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -85,20 +88,6 @@ def domains_table(by_domain: Mapping[str, Mapping[str, Any]], head: str = "domai
     return table
 
 
-@dataclass(frozen=True)
-class ClientSummary:
-    """What one client holds, as `fleetseg partition` tells it."""
-
-    client: str
-    images: int
-    unusable: int  # bad or without a label
-    held_out: int
-    domains: tuple[str, ...]
-    pixels: int  # labelled
-    histogram_C: tuple[int, ...]
-    abstains: str
-
-
 def clients_table(clients: Sequence[ClientSummary], space: LabelSpace) -> Table:
     """List what the vehicles hold; the bars compare each class with the vehicle richest in it."""
     heads = ["vehicle", "images", "bad", "held out", "Mpx", "classes", "domains"]
@@ -131,19 +120,7 @@ def class_bars(share_C: Sequence[float], most_C: Sequence[float], space: LabelSp
     return text
 
 
-@dataclass(frozen=True)
-class Row:
-    """One run in a comparison."""
-
-    name: str
-    miou: float | None
-    critical_miou: float | None
-    images_seen: int | None
-    steps: int | None  # gradient steps, all vehicles together
-    critical_path_steps: int | None  # gradient steps one after another
-
-
-def comparison_table(rows: Sequence[Row]) -> Table:
+def comparison_table(rows: Sequence[ComparedRun]) -> Table:
     """Set runs side by side; the best mIoU and the best critical mIoU, as printed, are bold."""
     best_miou = _best(row.miou for row in rows)
     best_critical = _best(row.critical_miou for row in rows)
@@ -169,15 +146,6 @@ def _best(figures: Iterable[float | None]) -> str | None:
 def _figure(figure: float | None, best: str | None) -> Text:
     text = ratio(figure)
     return Text(text, "bold" if text == best else "")
-
-
-def effort(records: Sequence[Mapping[str, Any]]) -> tuple[int, int, int]:
-    """Sum up (images seen, steps, steps one after another) of a run's rounds."""
-    return (
-        sum(r["images_seen"] for r in records),
-        sum(r["steps"] for r in records),
-        sum(r["critical_path_steps"] for r in records),
-    )
 
 
 def class_shares(histogram_C: Sequence[int]) -> list[float]:

@@ -31,8 +31,7 @@ def loopback(
 
     The fleet lies in the run folder, and is used again by a resume.
     """
-    wished = spec.experiment.engine.workers or min(_MOST_SITES, allowed_cores())
-    assigned = share_out(clients, min(wished, len(clients)))
+    assigned = share_out(clients, num_sites(spec.experiment.engine.workers, len(clients)))
     folder = run_folder / "fleet"
     fleet = _fleet(folder, assigned)
     path = folder / "experiment.toml"
@@ -50,6 +49,11 @@ def loopback(
             )
             stack.callback(stop, supervisor, 15.0)
         yield stack.enter_context(serving(fleet, replace(spec, assigned=assigned), run_folder))
+
+
+def num_sites(wished: int, num_clients: int) -> int:
+    """How many sites to start; 0 wished = one for each usable core, but only a few."""
+    return min(wished or min(_MOST_SITES, allowed_cores()), num_clients)
 
 
 def share_out(clients: Sequence[str], sites: int) -> Mapping[str, tuple[str, ...]]:

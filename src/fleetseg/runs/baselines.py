@@ -9,7 +9,7 @@ Both are federations of one client, so that they share every line of training co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from fleetseg.federation.client import Client
 from fleetseg.federation.cohort import sample_cohort, size_of
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.learning.local import batches_per_epoch
+from fleetseg.runs.records import effort
 
 Baseline = Literal["centralised", "local"]
 
@@ -45,6 +46,15 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
     per_round = max(1, math.ceil(steps / experiment.federation.rounds))
     alone = _alone(experiment, "centralised", {"local_steps": per_round, "local_epochs": 1})
     return alone, _with_client(fleet_data, pooled)
+
+
+def at_equal_images(
+    experiment: Experiment, fleet_data: FleetData, records: Sequence[Mapping[str, Any]]
+) -> Experiment:
+    """Give the centralised run the images that a federated one saw, even if it was cut short."""
+    share = effort(records).images_seen / federated_images(experiment, fleet_data)
+    baseline = experiment.baseline.model_copy(update={"images_share": share})
+    return experiment.model_copy(update={"baseline": baseline})
 
 
 def local_only(

@@ -22,18 +22,18 @@ from fleetseg.errors import ConfigError, DataError, EngineError, QuorumLost
 from fleetseg.experiment_file import to_toml
 from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState
-from fleetseg.federation.cohort import size_of
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.server_optim import first_slots
 from fleetseg.federation.tensors import read_state
 from fleetseg.federation.wire import PlainCodec
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
-from fleetseg.learning.hardware import Hardware, num_gpus, threads
+from fleetseg.learning.hardware import threads
 from fleetseg.models.build import is_known
 from fleetseg.models.folder import load_model, save_model
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.own_data import record_own, require_same_own
+from fleetseg.runs.concurrency import num_workers
 from fleetseg.runs.dry_run import try_one_step
 from fleetseg.runs.folder import (
     RunFolder,
@@ -261,7 +261,13 @@ def _workers(setup: RunSetup) -> WorkersEngine | None:
     process, which gives the same model.
     """
     kind = setup.experiment.engine.kind
-    workers = num_workers(setup.experiment, setup.fleet_data, setup.runtime.hardware)
+    fleet_data = setup.fleet_data
+    workers = num_workers(
+        setup.experiment,
+        len(fleet_data.clients),
+        setup.runtime.hardware,
+        from_files=fleet_data.manifest is not None,
+    )
     if workers == 0:
         return None
     setup.watcher.status(f"starting {workers} worker{'s' * (workers > 1)}")
@@ -310,18 +316,6 @@ def run_spec(setup: RunSetup) -> RunSpec:
         runtime.start,
         tell=setup.watcher.status,
     )
-
-
-def num_workers(experiment: Experiment, fleet_data: FleetData, hardware: Hardware) -> int:
-    """How many worker processes to use; 0 = train in this process."""
-    settings = experiment.engine
-    cohort = size_of(experiment.federation.cohort, len(fleet_data.clients))
-    processes = settings.workers or num_gpus(hardware.device.type) or allowed_cores()
-    workers = min(processes, cohort)
-    if settings.kind == "auto":
-        # Data that a user brought as Python objects need not survive the way to another process.
-        return workers if workers > 1 and fleet_data.manifest is not None else 0
-    return workers if settings.kind == "workers" else 0
 
 
 def _with_faults(engine: Engine, setup: RunSetup) -> Engine:

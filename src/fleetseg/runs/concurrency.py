@@ -1,0 +1,40 @@
+"""How many of an experiment's clients train at the same time, and in how many processes."""
+
+from __future__ import annotations
+
+from fleetseg.config import Experiment
+from fleetseg.federation.cohort import size_of
+from fleetseg.hosts import allowed_cores
+from fleetseg.learning.hardware import Hardware, num_gpus, resolve
+
+
+def num_workers(
+    experiment: Experiment, num_clients: int, hardware: Hardware, *, from_files: bool
+) -> int:
+    """How many worker processes to use; 0 = train in this process.
+
+    `from_files`: the clients' data lie on disk; a user's own Python objects need not survive the
+    way to another process.
+    """
+    settings = experiment.engine
+    cohort = size_of(experiment.federation.cohort, num_clients)
+    processes = settings.workers or num_gpus(hardware.device.type) or allowed_cores()
+    workers = min(processes, cohort)
+    if settings.kind == "auto":
+        return workers if workers > 1 and from_files else 0
+    return workers if settings.kind == "workers" else 0
+
+
+def concurrency(experiment: Experiment, num_clients: int) -> int:
+    """How many clients train at the same time, of an experiment whose data lie on disk.
+
+    Raises:
+        ConfigError: this machine does not have the experiment's device.
+    """
+    settings = experiment.engine
+    if settings.kind == "fleet":
+        from fleetseg.fleet.loopback import num_sites
+
+        return num_sites(settings.workers, num_clients)
+    hardware = resolve(settings.device, settings.precision)
+    return max(1, num_workers(experiment, num_clients, hardware, from_files=True))
