@@ -280,7 +280,7 @@ def test_a_vehicle_starts_without_torch() -> None:
     """`fleetseg client` becomes its supervisor; only the trainer needs torch."""
     pytest.importorskip("nvflare")
     code = (
-        "import sys, fleetseg.console.fleet, fleetseg.fleet.vehicle.site_data\n"
+        "import sys, fleetseg.console.client, fleetseg.fleet.vehicle.site_data\n"
         "import fleetseg.data.sources, fleetseg.fleet.nvflare.kit\n"
         "sys.exit('torch' in sys.modules)"
     )

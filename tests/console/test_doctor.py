@@ -74,7 +74,7 @@ def test_cores_that_may_be_used_of_those_that_there_are(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("limit", "verdict"), [(None, "ok"), (1024, "ok"), (128, "note"), (32, "bad")]
+    ("limit", "verdict"), [(None, "ok"), (1024, "ok"), (128, "note"), (32, "fail")]
 )
 def test_open_files(monkeypatch: pytest.MonkeyPatch, limit: int | None, verdict: str) -> None:
     monkeypatch.setattr(host, "open_files_limit", lambda: limit)
@@ -119,7 +119,7 @@ def test_no_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("tempfile.gettempdir", none)
     ((verdict, detail),) = details(host.temporary)
-    assert verdict == "bad"
+    assert verdict == "fail"
     assert "Set TMPDIR" in detail
 
 

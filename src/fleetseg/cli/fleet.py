@@ -106,7 +106,7 @@ def server(
       fleetseg server --fleet fleet examples/fleet.toml --set federation.uplink=int8
       fleetseg server --fleet fleet examples/fleet.toml --resume
     """  # noqa: D301
-    from fleetseg.console.fleet import serve_and_show
+    from fleetseg.console.server import serve_and_show
 
     code = serve_and_show(
         experiment,
@@ -140,6 +140,6 @@ def client(
       fleetseg client --kit depot --dataset camvid --root data/camvid \\
         --split-file manifest.json --vehicle camvid-0001TP-1 --vehicle camvid-0001TP-2
     """  # noqa: D301
-    from fleetseg.console.fleet import start_client
+    from fleetseg.console.client import start_client
 
     start_client(kit, dataset, root, split, names(sequences), split_file, tuple(vehicle or ()))

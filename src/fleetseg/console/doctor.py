@@ -8,10 +8,8 @@ import platform
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -20,13 +18,10 @@ from fleetseg.console import say, stdout_console
 from fleetseg.console.findings import Finding, Verdict
 from fleetseg.errors import FleetSegError
 
-if TYPE_CHECKING:
-    from fleetseg.data.sample import Pairs
-
 _MARKS: dict[Verdict, tuple[str, str]] = {
     "ok": ("✓", "green"),
     "note": ("–", "yellow"),
-    "bad": ("✗", "bold red"),
+    "fail": ("✗", "bold red"),
 }
 _PROBE_S = 2.0
 _MIN_FREE_GB = 2.0
@@ -46,9 +41,9 @@ def examine_and_show() -> int:
             findings = list(look())
         except Exception as error:  # a broken package may raise anything
             what = look.__name__.strip("_").replace("_", " ")
-            findings = [Finding("bad", what, " ".join(f"{type(error).__name__}: {error}".split()))]
+            findings = [Finding("fail", what, " ".join(f"{type(error).__name__}: {error}".split()))]
         for finding in findings:
-            broken += finding.verdict == "bad"
+            broken += finding.verdict == "fail"
             mark, style = _MARKS[finding.verdict]
             say(console, Text.assemble((mark, style), f" {finding.what:<12} ", finding.detail))
     if broken:
@@ -64,12 +59,12 @@ def _versions() -> Iterator[Finding]:
     good = sys.version_info >= (3, 11)
     yield Finding("ok", "fleetseg", __version__)
     detail = f"{platform.python_version()} on {platform.platform()}"
-    yield Finding("ok" if good else "bad", "python", detail if good else f"{detail}; needs 3.11")
+    yield Finding("ok" if good else "fail", "python", detail if good else f"{detail}; needs 3.11")
     for package in ("torch", "numpy", "pillow", "safetensors", "pydantic"):
         try:
             yield Finding("ok", package, importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding("bad", package, f"not installed; pip install {package}")
+            yield Finding("fail", package, f"not installed; pip install {package}")
 
 
 def _processor() -> Iterator[Finding]:
@@ -132,7 +127,7 @@ def _cache() -> Iterator[Finding]:
     try:
         chosen = cache_folder()
     except FleetSegError as error:
-        yield Finding("bad", "cache", str(error))
+        yield Finding("fail", "cache", str(error))
         return
     folder = chosen.path
     try:
@@ -141,7 +136,7 @@ def _cache() -> Iterator[Finding]:
             pass
     except OSError as error:
         detail = f"{folder}: {error.strerror}; set FLEETSEG_CACHE to a folder you can write to"
-        yield Finding("bad", "cache", detail)
+        yield Finding("fail", "cache", detail)
         return
     free_gb = shutil.disk_usage(folder).free / 1e9
     used_gb = _size(folder) / 1e9
@@ -153,58 +148,15 @@ def _cache() -> Iterator[Finding]:
 
 
 def _speed() -> Iterator[Finding]:
-    size_hw, batch = (192, 256), 4
-    images_per_s, precision, device = probe(size_hw, batch, _PROBE_S)
-    height, width = size_hw
+    from fleetseg.runs.speed import measure_speed
+
+    size_hw = height, width = 192, 256
+    speed = measure_speed(size_hw, batch_size=4, seconds=_PROBE_S)
     detail = (
-        f"{images_per_s:.0f} images/s, training fast_scnn at {height}x{width} in {precision} "
-        f"on {device}, one thread"
+        f"{speed.images_per_s:.0f} images/s, training fast_scnn at {height}x{width} in "
+        f"{speed.precision} on {speed.device}, one thread"
     )
     yield Finding("ok", "speed", detail)
-
-
-def probe(size_hw: tuple[int, int], batch: int, seconds: float) -> tuple[float, str, str]:
-    """Take training steps for a while; returns (images per second, precision, device)."""
-    from fleetseg.config import TrainingConfig
-    from fleetseg.learning.hardware import resolve, threads
-    from fleetseg.learning.inputs import LocalInputs, RoundContext
-    from fleetseg.learning.local import train_locally
-    from fleetseg.models.build import build_model
-
-    hardware = resolve("auto", "auto")
-    model = build_model("fast_scnn", 11).to(hardware.device)
-    model.to(memory_format=hardware.memory_format)
-    pairs = _noise(size_hw, batch)
-
-    def train(steps: int, round_: int) -> float:
-        started_s = time.perf_counter()
-        training = TrainingConfig(batch_size=batch, local_steps=steps)
-        context = RoundContext(seed=0, round=round_, total_rounds=1_000_000, client_id="doctor")
-        train_locally(model, pairs, LocalInputs(context, training, size_hw, hardware))
-        return time.perf_counter() - started_s
-
-    with threads(1):
-        train(1, 1)  # the first step compiles and allocates
-        steps, spent_s = 0, 0.0
-        while spent_s < seconds:
-            spent_s += train(4, steps + 2)
-            steps += 4
-    return batch * steps / spent_s, hardware.precision, hardware.device.type
-
-
-def _noise(size_hw: tuple[int, int], count: int) -> Pairs:
-    import numpy as np
-
-    from fleetseg import rng
-
-    generator = rng.generator(0, purpose="doctor")
-    return [
-        (
-            generator.integers(0, 256, (*size_hw, 3), dtype=np.uint8),
-            generator.integers(0, 11, size_hw, dtype=np.uint8),
-        )
-        for _ in range(count)
-    ]
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

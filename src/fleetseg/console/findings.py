@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["ok", "note", "bad"]
+Verdict = Literal["ok", "note", "fail"]
 
 
 @dataclass(frozen=True)

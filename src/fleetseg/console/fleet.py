@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fleetseg.config import SourceConfig
-from fleetseg.console import INTERRUPTED, count, say, stderr_console, stdout_console
+from fleetseg.console import count, say, stdout_console
 from fleetseg.console.tables import class_bars, class_shares, name_cell, plain_table
 from fleetseg.data.labels import LABEL_SPACES
-from fleetseg.data.sources import SOURCES, SPLITS
-from fleetseg.errors import ConfigError, FleetSegError, FolderInUse, unknown_name
-from fleetseg.hosts import given_path
+from fleetseg.errors import ConfigError
 from fleetseg.text import names, plain
 
 _ONLINE_S = 25.0
@@ -188,150 +182,3 @@ def _ago(seconds: float) -> str:
         if seconds < limit:
             return f"{max(0, seconds) / size:.0f} {unit}"
     return f"{seconds / 86_400:.0f} d"
-
-
-def start_client(
-    kit_folder: Path,
-    kind: str,
-    root: str,
-    split: str,
-    sequences: Sequence[str],
-    split_file: Path | None,
-    vehicles: Sequence[str],
-) -> None:
-    """Check a vehicle's kit, data and connection, and become its supervisor; does not return."""
-    from fleetseg.fleet.nvflare.kit import (
-        check_certificate,
-        read_kit,
-        supervisor_command,
-        wait_for_server,
-    )
-    from fleetseg.fleet.nvflare.provision import require_nvflare
-
-    require_nvflare()
-    kit, console = read_kit(kit_folder), stdout_console()
-    ends = check_certificate(kit)
-    source = _source(kind, root, split, sequences)
-    if split_file is not None and not split_file.exists():
-        raise ConfigError("there is no such split file", where=split_file)
-    from fleetseg.fleet.vehicle.site_data import SiteData
-
-    kit.own.mkdir(parents=True, exist_ok=True)
-    site_data = SiteData(
-        kit.name,
-        (source,),
-        "" if split_file is None else str(split_file.resolve()),
-        tuple(vehicles),
-    )
-    site_data.write(kit.own / "site-data.json")
-    where = f"server {kit.host}:{kit.port}"
-    say(console, f"{kit.name}: {_found(source)}; {where}; certificate until {ends:%Y-%m-%d}")
-    say(
-        console, f"what leaves this vehicle is listed in {kit.own / 'logs' / 'egress.jsonl'}", "dim"
-    )
-    wait_for_server(kit, lambda text: say(console, text))
-    command = supervisor_command(kit)
-    sys.stdout.flush()
-    # This process has loaded much that an idle vehicle does not need.
-    os.execv(command[0], command)  # noqa: S606
-
-
-def _source(kind: str, root: str, split: str, sequences: Sequence[str]) -> SourceConfig:
-    if kind not in SOURCES:
-        raise unknown_name("data set", kind, SOURCES)
-    if root:
-        root = str(given_path(root).resolve())
-    elif kind != "synthetic":
-        raise ConfigError("--root PATH is missing", expected=f"the folder of the {kind} data")
-    if not split:
-        known = SPLITS[kind](Path(root)) if kind in SPLITS and root else ("train",)
-        split = "train" if "train" in known or not known else known[0]
-    return SourceConfig(kind=kind, root=root, split=split, sequences=tuple(sequences))
-
-
-def _found(source: SourceConfig) -> str:
-    from fleetseg.data.sources import open_source
-
-    return f"{count(len(open_source(source).samples), 'image')} of {source.kind}/{source.split}"
-
-
-def serve_and_show(
-    file: Path,
-    overrides: Sequence[str],
-    *,
-    fleet: Path,
-    out: Path | None,
-    resume: bool,
-    as_json: bool,
-    quiet: bool,
-) -> int:
-    """Run as a fleet's server, show, and return the exit code."""
-    from fleetseg.console.run import asked_words, output_style
-    from fleetseg.console.signals import interruptible
-    from fleetseg.experiment_file import load_experiment
-    from fleetseg.fleet.nvflare.provision import read_fleet
-
-    known, experiment = read_fleet(fleet), load_experiment(file, overrides)
-    out = out or Path("runs") / experiment.name
-    console = stdout_console()
-    words = ["fleetseg", "server", "--fleet", str(fleet), str(file)]
-    words += [word for override in overrides for word in ("--set", override)]
-    resume_command = shlex.join([*words, "--resume", "--out", str(out)])
-    style = output_style(console, as_json=as_json, quiet=quiet)
-    asked = asked_words(experiment.federation.cohort, len(known.active))
-    title = f"{experiment.name} · fleet of {count(len(known.active), 'vehicle')} · {asked} · "
-    with interruptible():
-        try:
-            return _serve(
-                experiment,
-                known,
-                out,
-                resume,
-                style,
-                console,
-                title + experiment.model.name,
-                resume_command,
-            )
-        except KeyboardInterrupt:
-            say(stderr_console(), "interrupted before the first round")
-            return INTERRUPTED
-        except FolderInUse:
-            raise
-        except FleetSegError:
-            if (out / "experiment.toml").is_file():
-                say(stderr_console(), f"go on with: {resume_command}", "dim")
-            raise
-
-
-def _serve(
-    experiment: Any,
-    fleet: Any,
-    out: Path,
-    resume: bool,
-    style: Any,
-    console: Console,
-    title: str,
-    resume_command: str,
-) -> int:
-    from fleetseg import api
-    from fleetseg.console.live import Heading, watching
-    from fleetseg.console.progress import reading
-    from fleetseg.console.summary import exit_code, show_end
-
-    with (
-        reading(stderr_console(), quiet=style in ("json", "quiet")) as progress,
-        watching(
-            style,
-            console,
-            heading=lambda: Heading(title, len(fleet.active)),
-            total_rounds=experiment.federation.rounds,
-        ) as watcher,
-    ):
-        run = api.serve(
-            experiment, fleet.folder, out=out, resume=resume, watcher=watcher, progress=progress
-        )
-    show_end(run, style, console)
-    if run.reason != "interrupted":
-        return exit_code([run])
-    say(stderr_console(), f"interrupted; go on with: {resume_command}")
-    return INTERRUPTED

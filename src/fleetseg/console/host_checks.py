@@ -34,7 +34,7 @@ def open_files() -> Iterator[Finding]:
     verdict: Verdict = "ok"
     detail = "no limit" if limit is None else f"at most {limit:,} (ulimit -n)"
     if limit is not None and limit < _FEW_FILES:
-        verdict = "bad" if limit < _LEAST_FILES else "note"
+        verdict = "fail" if limit < _LEAST_FILES else "note"
         detail += "; few for many workers: ulimit -n 4096"
     yield Finding(verdict, "open files", detail)
 
@@ -46,7 +46,7 @@ def shared_memory() -> Iterator[Finding]:
     try:
         kind = probe()
     except (FleetSegError, OSError) as error:
-        yield Finding("bad", "shared mem.", str(error))
+        yield Finding("fail", "shared mem.", str(error))
         return
     if kind == "memory":
         yield Finding("ok", "shared mem.", "anonymous memory; /dev/shm is not needed")
@@ -112,7 +112,7 @@ def temporary() -> Iterator[Finding]:
         folder = temporary_folder()
         private_directory().rmdir()
     except (FleetSegError, OSError) as error:
-        yield Finding("bad", "temporary", str(error))
+        yield Finding("fail", "temporary", str(error))
         return
     wished = os.environ.get("TMPDIR", "")
     free_gb = shutil.disk_usage(folder).free / 1e9

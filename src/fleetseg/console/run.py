@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import typer
 from rich.console import Console
 
 from fleetseg import api
+from fleetseg.clients import Progress
 from fleetseg.config import Experiment
 from fleetseg.console import INTERRUPTED, count, say, stderr_console, stdout_console
 from fleetseg.console.live import Heading, Style, watching
@@ -22,6 +24,7 @@ from fleetseg.data.partition.manifest import Manifest
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.experiment_file import load_experiment
 from fleetseg.federation.cohort import size_of
+from fleetseg.federation.rounds import Watcher
 from fleetseg.runs.concurrency import concurrency
 from fleetseg.runs.folder import can_resume, has_run, read_experiment
 from fleetseg.runs.lock import drop_if_empty, new_run_folder
@@ -65,11 +68,15 @@ def make_request(
         out = new_run_folder(experiment.name)
     if out is None:
         raise CheckpointError("--resume needs --out: the run folder to go on with")
-    words = ["fleetseg", "run", str(file)]
-    words += [word for override in overrides for word in ("--set", override)]
-    words += ["--baseline", baseline] if baseline else []
-    resume_command = shlex.join([*words, "--resume", "--out", str(out)])
-    return Request(experiment, out, style, resume_command, resume, baseline, chosen)
+    more = ("--baseline", baseline) if baseline else ()
+    command = resume_command(["run", str(file)], overrides, out, *more)
+    return Request(experiment, out, style, command, resume, baseline, chosen)
+
+
+def resume_command(words: Sequence[str], overrides: Sequence[str], out: Path, *more: str) -> str:
+    """Write the command that goes on with a run: the words that started it, and where it lies."""
+    settings = [word for override in overrides for word in ("--set", override)]
+    return shlex.join(["fleetseg", *words, *settings, *more, "--resume", "--out", str(out)])
 
 
 def _own_experiment(out: Path, baseline: str | None) -> Path:
@@ -122,34 +129,39 @@ def run_and_show(request: Request) -> int:
 
 
 def _run(request: Request, console: Console) -> Mapping[str, Run]:
-    experiment, style = request.experiment, request.style
-    quiet = style in ("json", "quiet")
-    with (
-        reading(stderr_console(), quiet=quiet) as progress,
-        watching(
-            style,
-            console,
-            heading=lambda: _heading(request),
-            total_rounds=experiment.federation.rounds,
-        ) as watcher,
-    ):
+    experiment = request.experiment
+    with shown(request.style, console, lambda: _heading(request), experiment) as watched:
         if request.baseline == "local":
-            return api.run_local(
-                experiment,
-                out=request.out,
-                resume=request.resume,
-                watcher=watcher,
-                progress=progress,
-            )
+            return api.run_local(experiment, out=request.out, resume=request.resume, **watched)
         run = api.run(
             experiment,
             out=request.out,
             resume=request.resume,
             baseline=request.baseline,
-            watcher=watcher,
-            progress=progress,
+            **watched,
         )
         return {"": run}
+
+
+class Watched(TypedDict):
+    """Arguments of a run that show it while it lasts."""
+
+    watcher: Watcher
+    progress: Progress
+
+
+@contextmanager
+def shown(
+    style: Style, console: Console, heading: Callable[[], Heading], experiment: Experiment
+) -> Iterator[Watched]:
+    """Show the reading of data and then the rounds of a run while the block lasts."""
+    with (
+        reading(stderr_console(), quiet=style in ("json", "quiet")) as progress,
+        watching(
+            style, console, heading=heading, total_rounds=experiment.federation.rounds
+        ) as watcher,
+    ):
+        yield {"watcher": watcher, "progress": progress}
 
 
 def _heading(request: Request) -> Heading:

@@ -108,13 +108,7 @@ def evaluate(
     if batch_size < 1:
         raise ConfigError("unusable batch_size", got=batch_size, expected="1 or more")
     ready = ready_model(model, device, precision)
-    frames = open_scored_frames(
-        _scored_on(model, on),
-        ready.space,
-        ready.size_hw,
-        ready.segmenter.name if isinstance(model, Segmenter) else model,
-        progress,
-    )
+    frames = open_scored_frames(_scored_on(model, on), ready, progress)
     with ready.on_device():
         by_set = [ready.confusion(part.scored, batch_size) for part in frames.sets]
         drawn = () if pictures is None else _draw(ready, frames, given_path(pictures))

@@ -30,6 +30,7 @@ class ReadyModel:
     """A model with all that it takes to use it."""
 
     segmenter: Segmenter
+    where: str  # what names it in errors
     space: LabelSpace
     size_hw: tuple[int, int]  # working size: images are resized to it before they go in
     hardware: Hardware
@@ -93,11 +94,14 @@ def ready_model(
         ConfigError: this machine does not have the device or the number format.
     """
     hardware = resolve(device, precision)
-    segmenter = model if isinstance(model, Segmenter) else load_model(given_path(model))
+    if isinstance(model, Segmenter):
+        segmenter, where = model, model.name
+    else:
+        segmenter, where = load_model(given_path(model)), str(model)
     if segmenter.space is None or segmenter.size_hw is None:
         raise ModelError(
             "the model does not say its label space and size",
-            where=segmenter.name if isinstance(model, Segmenter) else model,
+            where=where,
             cure="Save it with its run and load it: fleetseg.load_model(run.folder, net)",
         )
-    return ReadyModel(segmenter, segmenter.space, segmenter.size_hw, hardware)
+    return ReadyModel(segmenter, where, segmenter.space, segmenter.size_hw, hardware)

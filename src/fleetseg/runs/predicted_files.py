@@ -16,7 +16,8 @@ from pathlib import Path
 from PIL import Image
 
 from fleetseg.clients import Progress
-from fleetseg.data.sample import Image_HWC
+from fleetseg.data.labels import LabelSpace
+from fleetseg.data.sample import Image_HWC, Label_HW
 from fleetseg.data.sources.reading import read_image
 from fleetseg.data.sources.walking import SUFFIXES, pictures
 from fleetseg.errors import BadSample, ConfigError, DataError
@@ -79,26 +80,33 @@ def predict_files(
     ready = ready_model(model)
     waiting: deque[_Job] = deque()
     bad: list[str] = []
-
-    def readable() -> Iterator[Image_HWC]:
-        for number, job in enumerate(jobs, start=1):
-            try:
-                image_HWC = read_image(str(job.image))
-            except BadSample as error:
-                bad.append(str(error))
-            else:
-                waiting.append(job)
-                yield image_HWC
-            if progress is not None:
-                progress("images", number, len(jobs))
-
-    for image_HWC, map_HW in predicted_pairs(ready, readable()):
-        job = waiting.popleft()
-        job.ids.parent.mkdir(parents=True, exist_ok=True)
-        _save(palette_image(map_HW, ready.space), job.ids)
-        if job.overlay is not None:
-            _save(overlay(image_HWC, map_HW, ready.space), job.overlay)
+    images_HWC = _readable(jobs, waiting, bad, progress)
+    for image_HWC, map_HW in predicted_pairs(ready, images_HWC):
+        _write(waiting.popleft(), image_HWC, map_HW, ready.space)
     return PredictedFiles(len(jobs) - len(bad), tuple(bad))
+
+
+def _readable(
+    jobs: Sequence[_Job], waiting: deque[_Job], bad: list[str], progress: Progress | None
+) -> Iterator[Image_HWC]:
+    """Yield the images that can be read and note their jobs; note what is wrong with the others."""
+    for number, job in enumerate(jobs, start=1):
+        try:
+            image_HWC = read_image(str(job.image))
+        except BadSample as error:
+            bad.append(str(error))
+        else:
+            waiting.append(job)
+            yield image_HWC
+        if progress is not None:
+            progress("images", number, len(jobs))
+
+
+def _write(job: _Job, image_HWC: Image_HWC, map_HW: Label_HW, space: LabelSpace) -> None:
+    job.ids.parent.mkdir(parents=True, exist_ok=True)
+    _save(palette_image(map_HW, space), job.ids)
+    if job.overlay is not None:
+        _save(overlay(image_HWC, map_HW, space), job.overlay)
 
 
 def _save(picture: Image.Image, path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fleetseg.clients import BAD, EvaluationSet, Progress, scored_pairs
 from fleetseg.config import Experiment, SourceConfig
-from fleetseg.data.labels import LabelSpace
 from fleetseg.data.own import Collections
 from fleetseg.data.sources import open_source
 from fleetseg.data.spaces import open_space
@@ -18,6 +17,7 @@ from fleetseg.errors import ConfigError, DataError, ModelError
 from fleetseg.own_data import OWN_DATA, own_evaluation_sets
 from fleetseg.runs.evaluation_sets import open_test_sets
 from fleetseg.runs.folder import has_run, read_experiment
+from fleetseg.runs.inference import ReadyModel
 
 ScoredOn = Experiment | SourceConfig | Collections
 """What to score on: where an experiment scores, a data set, or (image, label) pairs by name."""
@@ -45,26 +45,23 @@ class ScoredFrames:
 
 
 def open_scored_frames(
-    on: ScoredOn,
-    space: LabelSpace,
-    size_hw: tuple[int, int],
-    where: str | Path,
-    progress: Progress | None = None,
+    on: ScoredOn, model: ReadyModel, progress: Progress | None = None
 ) -> ScoredFrames:
-    """Open what a model of a label space and a working size is to be scored on.
-
-    `where` names the model in errors.
+    """Open what a model is to be scored on, at its working size.
 
     Raises:
         ModelError: an experiment of another label space.
-        ConfigError: a data set whose labels cannot be projected to the space, or no such thing.
+        ConfigError: a data set whose labels cannot be projected to its space.
         DataError: no usable labelled sample.
     """
     if isinstance(on, Experiment):
-        return _of_experiment(on, space, size_hw, where, progress)
+        return _of_experiment(on, model, progress)
     if isinstance(on, SourceConfig):
-        return _of_data_set(on, space, size_hw, progress)
-    return _of_own_data(on, space, size_hw, progress)
+        return _of_data_set(on, model, progress)
+    given = own_evaluation_sets(on, model.space, model.size_hw, progress)
+    bad = tuple(note.removeprefix(BAD) for note in given.notes if note.startswith(BAD))
+    notes = tuple(note for note in given.notes if not note.startswith(BAD))
+    return ScoredFrames(given.sets, bad, notes)
 
 
 def own_experiment(folder: Path) -> Experiment:
@@ -82,18 +79,14 @@ def own_experiment(folder: Path) -> Experiment:
 
 
 def _of_experiment(
-    experiment: Experiment,
-    space: LabelSpace,
-    size_hw: tuple[int, int],
-    where: str | Path,
-    progress: Progress | None,
+    experiment: Experiment, model: ReadyModel, progress: Progress | None
 ) -> ScoredFrames:
     wanted = open_space(experiment.data)
-    if space.classes != wanted.classes:
+    if model.space.classes != wanted.classes:
         raise ModelError(
             "the model has another label space than the experiment",
-            where=where,
-            got=space.name,
+            where=model.where,
+            got=model.space.name,
             expected=wanted.name,
         )
     if not experiment.data.evaluation and experiment.partition.holdout == 0:
@@ -102,16 +95,16 @@ def _of_experiment(
             where=experiment.name,
             cure="Add [[data.evaluation]] or partition.holdout",
         )
-    return ScoredFrames(*open_test_sets(experiment, size_hw, progress))
+    return ScoredFrames(*open_test_sets(experiment, model.size_hw, progress))
 
 
 def _of_data_set(
-    config: SourceConfig, space: LabelSpace, size_hw: tuple[int, int], progress: Progress | None
+    config: SourceConfig, model: ReadyModel, progress: Progress | None
 ) -> ScoredFrames:
     store = open_store(
         open_source(config),
-        size_hw=size_hw,
-        space=space,
+        size_hw=model.size_hw,
+        space=model.space,
         cache_dir=default_cache_dir(),
         native_labels=True,
         progress=progress,
@@ -123,12 +116,3 @@ def _of_data_set(
     pairs = Picked((store,), tuple((0, i) for i in good))
     scored = scored_pairs(pairs, "domain")
     return ScoredFrames((EvaluationSet(name, scored),), tuple(store.bad.values()))
-
-
-def _of_own_data(
-    own: Collections, space: LabelSpace, size_hw: tuple[int, int], progress: Progress | None
-) -> ScoredFrames:
-    given = own_evaluation_sets(own, space, size_hw, progress)
-    bad = tuple(note.removeprefix(BAD) for note in given.notes if note.startswith(BAD))
-    notes = tuple(note for note in given.notes if not note.startswith(BAD))
-    return ScoredFrames(given.sets, bad, notes)
