@@ -191,5 +191,5 @@ def test_one_process_for_each_gpu(
         monkeypatch.setattr(os, name, lambda *_, of=of: of if _ else len(of), raising=False)
     experiment = make_experiment({"engine": {"kind": "workers", "device": device}})
     hardware = resolve(device, "auto")
-    assert num_workers(experiment, 20, hardware, from_files=False) == processes
+    assert num_workers(experiment, 20, hardware, on_disk=False) == processes
     assert concurrency(experiment, 20) == processes

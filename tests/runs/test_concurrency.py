@@ -38,11 +38,11 @@ def test_processes(engine: dict[str, Any], cohort: float, workers: int, at_a_tim
     experiment = make_experiment(
         {"engine": {"device": "cpu", **engine}, "federation": {"cohort": cohort}}
     )
-    assert num_workers(experiment, 20, CPU, from_files=True) == workers
+    assert num_workers(experiment, 20, CPU, on_disk=True) == workers
     assert concurrency(experiment, 20) == at_a_time
 
 
 def test_objects_of_a_users_own_stay_in_this_process_unless_workers_are_asked_for() -> None:
     for kind, workers in (("auto", 0), ("workers", 8)):
         experiment = make_experiment({"engine": {"kind": kind}})
-        assert num_workers(experiment, 20, CPU, from_files=False) == workers
+        assert num_workers(experiment, 20, CPU, on_disk=False) == workers

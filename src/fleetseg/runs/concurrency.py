@@ -9,19 +9,19 @@ from fleetseg.learning.hardware import Hardware, num_gpus, resolve
 
 
 def num_workers(
-    experiment: Experiment, num_clients: int, hardware: Hardware, *, from_files: bool
+    experiment: Experiment, num_clients: int, hardware: Hardware, *, on_disk: bool
 ) -> int:
     """How many worker processes to use; 0 = train in this process.
 
-    `from_files`: the clients' data lie on disk; a user's own Python objects need not survive the
-    way to another process.
+    `on_disk`: the clients' data lie there; a user's own Python objects need not survive the way to
+    another process.
     """
     settings = experiment.engine
     cohort = size_of(experiment.federation.cohort, num_clients)
     processes = settings.workers or num_gpus(hardware.device.type) or allowed_cores()
     workers = min(processes, cohort)
     if settings.kind == "auto":
-        return workers if workers > 1 and from_files else 0
+        return workers if workers > 1 and on_disk else 0
     return workers if settings.kind == "workers" else 0
 
 
@@ -37,4 +37,4 @@ def concurrency(experiment: Experiment, num_clients: int) -> int:
 
         return num_sites(settings.workers, num_clients)
     hardware = resolve(settings.device, settings.precision)
-    return max(1, num_workers(experiment, num_clients, hardware, from_files=True))
+    return max(1, num_workers(experiment, num_clients, hardware, on_disk=True))

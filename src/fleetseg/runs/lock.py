@@ -1,8 +1,4 @@
-"""Who works in a run folder: a lock of the operating system, which ends with its process.
-
-The kernel takes the lock back when its holder dies, even by kill -9, so a lock file that lies about
-means nothing by itself. Processes that a run starts do not inherit it.
-"""
+"""Who works in a run folder: one process, which holds the lock on the folder's lock file."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import itertools
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +16,9 @@ from pathlib import Path
 
 from fleetseg.errors import CheckpointError, FolderInUse
 from fleetseg.files import explained
+from fleetseg.locks import try_lock
 
 LOCK = "run.lock"
-_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ def _lock(path: Path) -> tuple[int, bool]:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            locked = _try_to_lock(handle)
+            locked = try_lock(handle)
         except BlockingIOError:
             os.close(handle)
             raise _in_use(path) from None
@@ -76,24 +71,6 @@ def _lock(path: Path) -> tuple[int, bool]:
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps(facts).encode())
     return handle, locked
-
-
-def _try_to_lock(handle: int) -> bool:
-    """Lock a file or raise BlockingIOError; False where there are no locks."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _TAKEN:
-            raise BlockingIOError from None
-        return False
-    return True
 
 
 def _is_at(handle: int, path: Path) -> bool:

@@ -266,7 +266,7 @@ def _workers(setup: RunSetup) -> WorkersEngine | None:
         setup.experiment,
         len(fleet_data.clients),
         setup.runtime.hardware,
-        from_files=fleet_data.manifest is not None,
+        on_disk=fleet_data.manifest is not None,
     )
     if workers == 0:
         return None

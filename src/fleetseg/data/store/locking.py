@@ -1,4 +1,4 @@
-"""Who has a file open: a lock of the operating system, which ends with the process that holds it.
+"""Who has a file of a store open.
 
 A user holds a shared lock; whoever wants to remove the file asks for an exclusive one. Where a file
 system knows no locks, users go on without, and nothing counts as free.
@@ -6,24 +6,22 @@ system knows no locks, users go on without, and nothing counts as free.
 
 from __future__ import annotations
 
-import fcntl
+import errno
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from fleetseg.locks import try_lock
+
 
 def share(file: IO[Any]) -> bool:
-    """Say that a file is in use, for as long as it (or a map of it) is open; False = it is leaving.
-
-    The lock belongs to the open file, which a memory map of it shares.
-    """
+    """Say that a file is in use, as long as it (or a map of it) is open; False = it is leaving."""
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        try_lock(file, shared=True)  # without locks, users go on
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
-        return True
     return True
 
 
@@ -39,7 +37,8 @@ def nobody_uses(paths: Iterable[Path]) -> Iterator[bool]:
             for path in paths:
                 with suppress(FileNotFoundError):
                     file = stack.enter_context(open(path, "r+b"))
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if not try_lock(file):
+                        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path))
         except BlockingIOError:
             yield False
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import secrets
 import shutil
@@ -24,6 +23,7 @@ from fleetseg.fleet.server.dispatcher import TaskDispatcher
 from fleetseg.fleet.server.engine import FleetEngine
 from fleetseg.fleet.server.enrolment import RunSpec
 from fleetseg.fleet.sockets import Listener, private_directory
+from fleetseg.locks import try_lock
 
 _STATUS_S = 2.0
 
@@ -69,15 +69,13 @@ def run_name(folder: Path) -> str:
 def _alone(fleet: Fleet) -> Iterator[None]:
     with open(fleet.folder / "server.lock", "w", encoding="utf-8") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(lock)  # without locks, the port is still the server's alone
         except BlockingIOError:
             raise EngineError(
                 "another server works on this fleet",
                 where=fleet.folder,
                 cure="Stop it first: one fleet has one server",
             ) from None
-        except OSError:
-            pass  # a file system without locks; the port is the server's alone, too
         yield
 
 
