@@ -122,3 +122,4 @@ def test_camvid_frames_score_as_evaluate_says(
     scored = fleetseg.evaluate(model, config)
     assert scored.scores.conf_CC.tolist() == total_CC.tolist()
     assert total_CC.sum() > 2 * 360 * 480
+    assert (total_CC.sum(axis=0) > 0).sum() > 1  # a model that says one thing only proves little

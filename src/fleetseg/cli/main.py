@@ -149,9 +149,9 @@ def predict(
 
     \b
     Examples:
-      fleetseg predict runs/camvid data/camvid/val --out predictions
-      fleetseg predict runs/camvid drive/0001.png drive/0002.png --out predictions --overlay
-      fleetseg predict runs/camvid 'drives/*/front/*.jpg' --out predictions --force
+      fleetseg predict runs/camvid data/camvid/val --out seen
+      fleetseg predict runs/camvid road-1.png road-2.png --out seen --overlay
+      fleetseg predict runs/camvid 'drives/*/front/*.jpg' --out seen --force
     """  # noqa: D301
     from fleetseg.console.predict import predict_and_show
 

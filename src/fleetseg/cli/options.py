@@ -131,7 +131,7 @@ Pictures = Annotated[
 Images = Annotated[
     list[Path],
     typer.Argument(
-        metavar="IMAGES...", help="Image files, folders of them, or quoted patterns.",
+        metavar="IMAGES", help="Image files, folders of them, or quoted patterns.",
         show_default=False, parser=_path,
     ),
 ]  # fmt: skip
