@@ -1,4 +1,4 @@
-"""What `fleetseg doctor` finds."""
+"""What a check of this machine finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `fleetseg doctor` says of limits, folders, variables and streams, each with its cure."""
+"""Limits, folders, variables and streams of this machine, each with its cure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fleetseg.console.findings import Finding, Verdict
+from fleetseg.doctor.findings import Finding, Verdict
 from fleetseg.errors import FleetSegError
 from fleetseg.hosts import allowed_cores, can_write, cpu_quota, home, open_files_limit
 
