@@ -117,7 +117,7 @@ def evaluate(
       fleetseg evaluate runs/one-country --experiment examples/two-countries.toml
     """  # noqa: D301
     from fleetseg.config import SourceConfig
-    from fleetseg.console.evaluate import evaluate_and_show, evaluate_where
+    from fleetseg.console.evaluate import evaluate_and_show
     from fleetseg.experiment_file import load_experiment
     from fleetseg.hosts import given_path
 
@@ -130,7 +130,7 @@ def evaluate(
     elif pictures is not None:
         raise typer.BadParameter("--pictures goes with --dataset")
     else:
-        evaluate_where(model, load_experiment(experiment), as_json=as_json)
+        evaluate_and_show(model, load_experiment(experiment), as_json=as_json, pictures=None)
 
 
 @app.command()

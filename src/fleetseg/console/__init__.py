@@ -39,7 +39,7 @@ def _console(stderr: bool) -> Console:
     return console
 
 
-def say(console: Console, text: str | Text, style: str = "") -> None:
+def print_line(console: Console, text: str | Text, style: str = "") -> None:
     """Print a text as it is: no markup, and no line break put into a path or a digest."""
     console.print(text if isinstance(text, Text) else Text(text, style), soft_wrap=True)
 
@@ -55,7 +55,7 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            say(stderr_console(), "interrupted")
+            print_line(stderr_console(), "interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
@@ -73,8 +73,8 @@ def error_text(error: Exception) -> str:
     if isinstance(error, FleetSegError):
         return str(error)
     if isinstance(error, OSError):
-        if told := explained(error):
-            return str(told)
+        if named := explained(error):
+            return str(named)
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
     what = " ".join(f"{type(error).__name__}: {error}".split())
@@ -84,7 +84,7 @@ def error_text(error: Exception) -> str:
 def print_error(text: str) -> None:
     """Print the error line."""
     sys.stdout.flush()
-    say(stderr_console(), Text.assemble(("error: ", "bold red"), text))
+    print_line(stderr_console(), Text.assemble(("error: ", "bold red"), text))
 
 
 def clock(seconds: float) -> str:

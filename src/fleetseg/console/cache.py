@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from rich.text import Text
 
-from fleetseg.console import count, say, stdout_console
+from fleetseg.console import count, print_line, stdout_console
 from fleetseg.console.tables import name_cell, plain_table
 from fleetseg.data.store.cache import default_cache_dir
 from fleetseg.data.store.eviction import Entry, Rules, entries, prune
@@ -43,10 +43,12 @@ def list_and_show(*, as_json: bool) -> None:
             )
         console.print(table)
         console.print()
-    say(console, f"{count(len(found), 'folder')}, {size_text(total)} in {folder}")
+    print_line(console, f"{count(len(found), 'folder')}, {size_text(total)} in {folder}")
     rests = sum(entry.num_bytes for entry in found if entry.is_rest)
     if rests:
-        say(console, f"{size_text(rests)} of it is of no use any more: fleetseg data cache prune")
+        print_line(
+            console, f"{size_text(rests)} of it is of no use any more: fleetseg data cache prune"
+        )
 
 
 def prune_and_show(rules: Rules, *, dry_run: bool, as_json: bool) -> None:
@@ -67,16 +69,16 @@ def prune_and_show(rules: Rules, *, dry_run: bool, as_json: bool) -> None:
         return
     console = stdout_console()
     for entry in done.removed:
-        say(console, f"{'would remove' if dry_run else 'removed'} {_described(entry)}")
+        print_line(console, f"{'would remove' if dry_run else 'removed'} {_described(entry)}")
     for kept in done.kept:
-        say(console, f"kept {_described(kept.entry)}: {kept.reason}", "yellow")
+        print_line(console, f"kept {_described(kept.entry)}: {kept.reason}", "yellow")
     if done.stale_digests:
         verb = "would forget" if dry_run else "forgot"
         what = count(done.stale_digests, "remembered digest")
-        say(console, f"{verb} {what} of files that are gone or have changed")
+        print_line(console, f"{verb} {what} of files that are gone or have changed")
     verb = "would free" if dry_run else "freed"
     left = f"{size_text(done.remaining_bytes)} {'would remain' if dry_run else 'remain'}"
-    say(console, f"{verb} {size_text(done.freed_bytes)}; {left} in {folder}")
+    print_line(console, f"{verb} {size_text(done.freed_bytes)}; {left} in {folder}")
 
 
 def _described(entry: Entry) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleetseg.config import SourceConfig
-from fleetseg.console import count, say, stdout_console
+from fleetseg.console import count, print_line, stdout_console
 from fleetseg.data.sources import SOURCES, SPLITS
 from fleetseg.errors import ConfigError, unknown_name
 from fleetseg.hosts import given_path
@@ -49,11 +49,11 @@ def start_client(
     )
     site_data.write(kit.own / "site-data.json")
     where = f"server {kit.host}:{kit.port}"
-    say(console, f"{kit.name}: {_found(source)}; {where}; certificate until {ends:%Y-%m-%d}")
-    say(
+    print_line(console, f"{kit.name}: {_found(source)}; {where}; certificate until {ends:%Y-%m-%d}")
+    print_line(
         console, f"what leaves this vehicle is listed in {kit.own / 'logs' / 'egress.jsonl'}", "dim"
     )
-    wait_for_server(kit, lambda text: say(console, text))
+    wait_for_server(kit, lambda text: print_line(console, text))
     command = supervisor_command(kit)
     sys.stdout.flush()
     # This process has loaded much that an idle vehicle does not need.

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import Experiment, SourceConfig
-from fleetseg.console import count, say, stderr_console, stdout_console
+from fleetseg.console import count, print_line, stderr_console, stdout_console
 from fleetseg.console.progress import reading
 from fleetseg.console.tables import clients_table
 from fleetseg.data.check import (
@@ -51,14 +51,16 @@ def check_and_show(path: Path, *, kind: str, split: str, as_json: bool) -> int:
         if number:
             console.print()
         for line in report_lines(report, default_cache_dir()):
-            say(console, line, _style(line))
+            print_line(console, line, _style(line))
     for line in (line for those in reports.values() for line in shared_sequences(those)):
-        say(stderr_console() if as_json else console, line, _style(line))
+        print_line(stderr_console() if as_json else console, line, _style(line))
     shared = [line for those in reports.values() for line in shared_images(those)]
     for line in shared:
-        say(stderr_console() if as_json else console, line, "bold red")
+        print_line(stderr_console() if as_json else console, line, "bold red")
     if num_bad and not as_json:
-        say(console, f"{count(num_bad, 'bad sample')}; a run would skip and list them", "bold red")
+        print_line(
+            console, f"{count(num_bad, 'bad sample')}; a run would skip and list them", "bold red"
+        )
     return 1 if num_bad or shared else 0
 
 
@@ -104,8 +106,8 @@ def synthesise(out: Path, config: SourceConfig, size: str) -> None:
     with reading(stderr_console(), verb="painting") as progress:
         written = write_dataset(source, out, lambda n, of: progress(f"to {out}", n, of))
     console = stdout_console()
-    say(console, f"{count(written, 'picture')} with labels in {out}")
-    say(console, f"look them over: fleetseg data check {shlex.quote(str(out))}", "dim")
+    print_line(console, f"{count(written, 'picture')} with labels in {out}")
+    print_line(console, f"look them over: fleetseg data check {shlex.quote(str(out))}", "dim")
 
 
 def partition_and_show(experiment: Experiment, out: Path | None, *, as_json: bool) -> None:
@@ -126,18 +128,22 @@ def partition_and_show(experiment: Experiment, out: Path | None, *, as_json: boo
     console, space = stdout_console(), fleet_data.space
     console.print(clients_table(clients, space))
     console.print()
-    say(console, _legend(space.classes, space.colours))
+    print_line(console, _legend(space.classes, space.colours))
     for part in fleet_data.evaluation:
-        say(console, f"evaluation on {part.name}: {count(len(part.scored), 'image')}")
+        print_line(console, f"evaluation on {part.name}: {count(len(part.scored), 'image')}")
     many = len(fleet_data.bad) - _BAD_LISTED
     for note in fleet_data.notes[: -many if many > 0 else None]:  # bad samples come last
         console.print(Text(f"note: {note}", "yellow"))
     if many > 0:
-        say(console, f"and {count(many, 'more bad sample')}: see fleetseg data check", "yellow")
+        print_line(
+            console, f"and {count(many, 'more bad sample')}: see fleetseg data check", "yellow"
+        )
     images = sum(h.images for h in clients)
-    say(console, f"{count(len(clients), 'vehicle')}, {count(images, 'usable image')}, no leaks")
+    print_line(
+        console, f"{count(len(clients), 'vehicle')}, {count(images, 'usable image')}, no leaks"
+    )
     if out is not None:
-        say(console, f"manifest in {out}, sha256 {fleet_data.manifest.digest}")
+        print_line(console, f"manifest in {out}, sha256 {fleet_data.manifest.digest}")
 
 
 def _as_json(

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import Experiment
-from fleetseg.console import INTERRUPTED, clock, ratio, say, stderr_console, stdout_console
+from fleetseg.console import INTERRUPTED, clock, print_line, ratio, stderr_console, stdout_console
 from fleetseg.console.live import Heading, watching
 from fleetseg.console.progress import reading
 from fleetseg.console.run import asked_words, fleet_words, output_style
@@ -91,15 +91,15 @@ def run_demo(out: Path | None, fields: Mapping[str, Any] = FIELDS) -> int:
             alone = _alone(stage, experiment, fleet_data)
             _compare(stage, federated, centralised, alone, fleet_data)
         except (KeyboardInterrupt, _Interrupted):
-            say(stderr_console(), f"interrupted; what was done so far is in {folder}")
+            print_line(stderr_console(), f"interrupted; what was done so far is in {folder}")
             return INTERRUPTED
-    say(stage.console, f"took         {clock(time.monotonic() - started_s)}")
+    print_line(stage.console, f"took         {clock(time.monotonic() - started_s)}")
     return 0
 
 
 def _introduce(stage: _Stage, fields: Mapping[str, Any]) -> tuple[Experiment, FleetData]:
     experiment = make_experiment(fields)
-    say(stage.console, Text("fleetseg demo: a fleet learns to see the street", "bold"))
+    print_line(stage.console, Text("fleetseg demo: a fleet learns to see the street", "bold"))
     stage.console.print(Text(STORY))
     with reading(stderr_console(), verb="painting") as progress:
         fleet_data = open_fleet_data(experiment, progress)
@@ -132,7 +132,7 @@ def _alone(stage: _Stage, experiment: Experiment, fleet_data: FleetData) -> dict
     # Nobody needs to see these rounds one by one.
     for name, run in run_alone(experiment, fleet_data, stage.folder / "local"):
         runs[name] = _whole(run)
-        say(stage.console, f"{name:<24} mIoU {ratio(run.miou)}  in {clock(run.seconds)}")
+        print_line(stage.console, f"{name:<24} mIoU {ratio(run.miou)}  in {clock(run.seconds)}")
     return runs
 
 
@@ -164,6 +164,8 @@ def _compare(
         models = {f"alone: {best}": alone[best], "federated": federated, "centralised": centralised}
         picture = stage.folder / "predictions.png"
         draw_predictions(models, fleet_data, picture)
-        say(stage.console, f"pictures     {picture}")
-    say(stage.console, f"run folders  {', '.join(str(r.folder) for r in (federated, centralised))}")
-    say(stage.console, f"the model    {federated.folder / 'model' / 'model.safetensors'}")
+        print_line(stage.console, f"pictures     {picture}")
+    print_line(
+        stage.console, f"run folders  {', '.join(str(r.folder) for r in (federated, centralised))}"
+    )
+    print_line(stage.console, f"the model    {federated.folder / 'model' / 'model.safetensors'}")

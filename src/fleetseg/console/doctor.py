@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from fleetseg.console import say, stdout_console
+from fleetseg.console import print_line, stdout_console
 from fleetseg.doctor.examine import examine
 from fleetseg.doctor.findings import Verdict
 
@@ -21,9 +21,9 @@ def examine_and_show() -> int:
     for finding in examine():
         broken += finding.verdict == "fail"
         mark, style = _MARKS[finding.verdict]
-        say(console, Text.assemble((mark, style), f" {finding.what:<12} ", finding.detail))
+        print_line(console, Text.assemble((mark, style), f" {finding.what:<12} ", finding.detail))
     if broken:
-        say(console, f"{broken} broken: fleetseg cannot run here as it is", "bold red")
+        print_line(console, f"{broken} broken: fleetseg cannot run here as it is", "bold red")
     else:
-        say(console, "ready: try fleetseg demo", "green")
+        print_line(console, "ready: try fleetseg demo", "green")
     return 1 if broken else 0

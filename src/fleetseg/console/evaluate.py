@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from fleetseg.config import Experiment, SourceConfig
-from fleetseg.console import count, say, stderr_console, stdout_console
+from fleetseg.console import count, print_line, stderr_console, stdout_console
 from fleetseg.console.progress import reading
 from fleetseg.console.tables import domains_table, iou_table, score_lines
 from fleetseg.runs.evaluate import Evaluated, evaluate
@@ -18,28 +18,26 @@ _BAD_LISTED = 10
 
 
 def evaluate_and_show(
-    path: Path, config: SourceConfig, *, as_json: bool, pictures: Path | None
+    path: Path, on: SourceConfig | Experiment, *, as_json: bool, pictures: Path | None
 ) -> None:
-    """Score a model folder or run folder on a data set and print what came out."""
+    """Score a model folder or run folder on a data set, or where an experiment scores; print it."""
     with reading(stderr_console(), quiet=as_json) as progress:
-        what = f"{config.kind}/{config.split}"
-        result = evaluate(path, config, pictures=pictures, progress=progress)
-    _show(result, what, as_json=as_json)
-    if result.pictures and not as_json:
-        say(stdout_console(), f"{count(len(result.pictures), 'picture')} in {pictures}")
-
-
-def evaluate_where(path: Path, experiment: Experiment, *, as_json: bool) -> None:
-    """Score a model on the test frames of an experiment, grouped as it says, and print."""
-    with reading(stderr_console(), quiet=as_json) as progress:
-        result = evaluate(path, experiment, progress=progress)
-    _show(result, f"the test frames of {experiment.name}", as_json=as_json)
-
-
-def _show(result: Evaluated, what: str, *, as_json: bool) -> None:
+        result = evaluate(path, on, pictures=pictures, progress=progress)
     if as_json:
         typer.echo(json.dumps(result.to_dict()))
         return
+    _show(result, _words_on(on))
+    if result.pictures:
+        print_line(stdout_console(), f"{count(len(result.pictures), 'picture')} in {pictures}")
+
+
+def _words_on(on: SourceConfig | Experiment) -> str:
+    if isinstance(on, SourceConfig):
+        return f"{on.kind}/{on.split}"
+    return f"the test frames of {on.name}"
+
+
+def _show(result: Evaluated, what: str) -> None:
     console, critical = stdout_console(), result.scores.space.critical
     console.print(iou_table(result.scores.to_dict(), critical))
     console.print()
@@ -49,8 +47,10 @@ def _show(result: Evaluated, what: str, *, as_json: bool) -> None:
         console.print()
     for line in score_lines(result.scores.to_dict(), critical):
         console.print(Text(line))
-    say(console, f"{count(result.num_images, 'image')} of {what}")
+    print_line(console, f"{count(result.num_images, 'image')} of {what}")
     for text in result.bad[:_BAD_LISTED]:
-        say(console, f"bad sample skipped: {text}", "yellow")
+        print_line(console, f"bad sample skipped: {text}", "yellow")
     if (more := len(result.bad) - _BAD_LISTED) > 0:
-        say(console, f"and {count(more, 'more bad sample')}: see fleetseg data check", "yellow")
+        print_line(
+            console, f"and {count(more, 'more bad sample')}: see fleetseg data check", "yellow"
+        )

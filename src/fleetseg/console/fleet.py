@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fleetseg.console import count, say, stdout_console
+from fleetseg.console import count, print_line, stdout_console
 from fleetseg.console.tables import class_bars, class_shares, name_cell, plain_table
 from fleetseg.data.labels import LABEL_SPACES
 from fleetseg.errors import ConfigError
@@ -30,7 +30,7 @@ def init_and_show(folder: Path, vehicles: str, host: str, port: int) -> None:
 
     fleet = create_fleet(folder, host, port, vehicle_names(vehicles))
     console, kits, quoted = stdout_console(), folder / "kits", shlex.quote(str(folder))
-    say(
+    print_line(
         console,
         f"{count(len(fleet.vehicles), 'kit')} in {kits}, server {host}, port {port}",
         "bold",
@@ -44,8 +44,8 @@ def init_and_show(folder: Path, vehicles: str, host: str, port: int) -> None:
         ),
         ("who is there", f"fleetseg fleet status --fleet {quoted}"),
     ):
-        say(console, Text.assemble((f"{what:<32}", "dim"), command))
-    say(
+        print_line(console, Text.assemble((f"{what:<32}", "dim"), command))
+    print_line(
         console,
         f"Keep {folder / 'pki'} and {folder / 'operator'} to yourself: the keys in there make "
         "vehicles and start runs. A kit goes to its vehicle over a safe way, and to one only.",
@@ -76,9 +76,11 @@ def add_and_show(folder: Path, vehicle: str) -> None:
 
     fleet = add_vehicle(read_fleet(folder), vehicle)
     console = stdout_console()
-    say(console, f"a kit for {vehicle} in {fleet.kit(vehicle)}; the server need not be restarted")
+    print_line(
+        console, f"a kit for {vehicle} in {fleet.kit(vehicle)}; the server need not be restarted"
+    )
     kit = shlex.quote(str(fleet.kit(vehicle)))
-    say(console, f"fleetseg client --kit {kit} --dataset camvid --root PATH", "dim")
+    print_line(console, f"fleetseg client --kit {kit} --dataset camvid --root PATH", "dim")
 
 
 def revoke_and_show(folder: Path, vehicle: str) -> None:
@@ -87,8 +89,10 @@ def revoke_and_show(folder: Path, vehicle: str) -> None:
 
     fleet = revoke_vehicle(read_fleet(folder), vehicle)
     left = count(len(fleet.active), "vehicle")
-    say(stdout_console(), f"{vehicle} is revoked; a running server refuses it within seconds")
-    say(stdout_console(), f"{left} may take part", "dim")
+    print_line(
+        stdout_console(), f"{vehicle} is revoked; a running server refuses it within seconds"
+    )
+    print_line(stdout_console(), f"{left} may take part", "dim")
 
 
 def show_status(folder: Path, *, as_json: bool) -> None:
@@ -103,20 +107,20 @@ def show_status(folder: Path, *, as_json: bool) -> None:
     running = bool(status.get("running")) and now - status.get("time", 0) < _ONLINE_S
     sites = {name: status.get("sites", {}).get(name, {}) for name in fleet.vehicles}
     if as_json:
-        told = {**status, "running": running, "revoked": fleet.revoked, "sites": sites}
-        typer.echo(json.dumps(told))
+        fields = {**status, "running": running, "revoked": fleet.revoked, "sites": sites}
+        typer.echo(json.dumps(fields))
         return
     console = stdout_console()
     head = f"server {fleet.host}, port {fleet.port}: {'running' if running else 'not running'}"
     if running and status.get("run"):
         head += f", run {status['run']}, segment {status['segment']}"
-    say(console, head, "bold")
+    print_line(console, head, "bold")
     if running and status.get("trouble"):
-        say(console, status["trouble"], "yellow")
+        print_line(console, status["trouble"], "yellow")
     console.print(_status_table(sites, fleet.revoked, status.get("classes", []), running, now))
     for name, site in sites.items():
         if site.get("refused"):
-            say(console, f"{name} was refused: {site['refused']}", "red")
+            print_line(console, f"{name} was refused: {site['refused']}", "red")
 
 
 def _status_table(

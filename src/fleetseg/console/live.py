@@ -19,7 +19,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from fleetseg.console import clock, count, ratio, say
+from fleetseg.console import clock, count, print_line, ratio
 from fleetseg.federation.engine import Received
 from fleetseg.federation.messages import Failure
 from fleetseg.federation.rounds import Record, Watcher
@@ -108,21 +108,21 @@ class _PlainLines:
         self._titled = False
 
     def watcher(self) -> Watcher:
-        return Watcher(self._starting, self._opened, round_closed=self._closed)
+        return Watcher(self._status_changed, self._opened, round_closed=self._closed)
 
-    def _starting(self, what: str) -> None:
-        say(self._console, what, "dim")
+    def _status_changed(self, what: str) -> None:
+        print_line(self._console, what, "dim")
 
     def _opened(self, round_: int, cohort: Sequence[str]) -> None:
         self._pace.open()
         if not self._titled:
             self._titled = True
-            say(self._console, self._heading().title)
+            print_line(self._console, self._heading().title)
 
     def _closed(self, record: Record) -> None:
         facts = RoundFacts.of(record, self._pace.close())
         left_s = self._pace.left_s(facts.round, inside=False)
-        say(self._console, plain_line(facts, self._total, left_s))
+        print_line(self._console, plain_line(facts, self._total, left_s))
 
 
 def plain_line(facts: RoundFacts, total_rounds: int, left_s: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fleetseg.console import count, say, stderr_console, stdout_console
+from fleetseg.console import count, print_line, stderr_console, stdout_console
 from fleetseg.console.progress import reading
 from fleetseg.runs.predicted_files import predict_files
 
@@ -20,9 +20,9 @@ def predict_and_show(
         done = predict_files(model, images, out, overlays=overlays, force=force, progress=progress)
     console = stdout_console()
     for text in done.bad[:_BAD_LISTED]:
-        say(console, f"bad image skipped: {text}", "yellow")
+        print_line(console, f"bad image skipped: {text}", "yellow")
     if (more := len(done.bad) - _BAD_LISTED) > 0:
-        say(console, f"and {count(more, 'more bad image')}", "yellow")
+        print_line(console, f"and {count(more, 'more bad image')}", "yellow")
     with_overlays = ", each with an overlay" if overlays and done.images else ""
-    say(console, f"{count(done.images, 'label map')}{with_overlays} in {out}")
+    print_line(console, f"{count(done.images, 'label map')}{with_overlays} in {out}")
     return 1 if done.bad else 0

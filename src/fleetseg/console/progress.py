@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fleetseg.console import count, say
+from fleetseg.console import count, print_line
 
 Report = Callable[[str, int, int], None]
 """Called with (what is being read, how many are done, of how many)."""
@@ -36,7 +36,7 @@ def _plain(console: Console, verb: str) -> Report:
         again = done <= reached.get((what, total), total)
         reached[what, total] = done
         if again:
-            say(console, f"{verb} {what}: {count(total, 'sample')}")
+            print_line(console, f"{verb} {what}: {count(total, 'sample')}")
 
     return report
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from fleetseg import api
 from fleetseg.clients import Progress
 from fleetseg.config import Experiment
-from fleetseg.console import INTERRUPTED, count, say, stderr_console, stdout_console
+from fleetseg.console import INTERRUPTED, count, print_line, stderr_console, stdout_console
 from fleetseg.console.live import Heading, Style, watching
 from fleetseg.console.progress import reading
 from fleetseg.console.signals import interruptible
@@ -199,6 +199,6 @@ def asked_words(cohort: float, fleet: int) -> str:
 def _print_resume_command(request: Request) -> None:
     folders = [request.out, *request.out.glob("*/")] if request.out.is_dir() else []
     if any(can_resume(folder) for folder in folders):
-        say(stderr_console(), f"interrupted; go on with: {request.resume_command}")
+        print_line(stderr_console(), f"interrupted; go on with: {request.resume_command}")
     else:
-        say(stderr_console(), "interrupted before the first round")
+        print_line(stderr_console(), "interrupted before the first round")

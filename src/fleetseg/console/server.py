@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fleetseg import api
 from fleetseg.config import Experiment
-from fleetseg.console import INTERRUPTED, count, say, stderr_console, stdout_console
+from fleetseg.console import INTERRUPTED, count, print_line, stderr_console, stdout_console
 from fleetseg.console.live import Heading
 from fleetseg.console.run import asked_words, output_style, resume_command, shown
 from fleetseg.console.signals import interruptible
@@ -39,18 +39,18 @@ def serve_and_show(
             with shown(style, console, lambda: _heading(experiment, known), experiment) as watched:
                 run = api.serve(experiment, known.folder, out=out, resume=resume, **watched)
         except KeyboardInterrupt:
-            say(stderr_console(), "interrupted before the first round")
+            print_line(stderr_console(), "interrupted before the first round")
             return INTERRUPTED
         except FolderInUse:
             raise
         except FleetSegError:
             if has_run(out):
-                say(stderr_console(), f"go on with: {command}", "dim")
+                print_line(stderr_console(), f"go on with: {command}", "dim")
             raise
         show_end(run, style, console)
     if run.reason != "interrupted":
         return exit_code([run])
-    say(stderr_console(), f"interrupted; go on with: {command}")
+    print_line(stderr_console(), f"interrupted; go on with: {command}")
     return INTERRUPTED
 
 

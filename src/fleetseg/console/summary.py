@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fleetseg.console import clock, count, print_error, ratio, say
+from fleetseg.console import clock, count, print_error, print_line, ratio
 from fleetseg.console.live import Style
 from fleetseg.console.tables import (
     domains_table,
@@ -53,17 +53,17 @@ def show_end(run: Run, style: Style, console: Console) -> None:
     """Show scores, notes and facts of a run; one line if quiet, one JSON object if asked."""
     critical = run.space.critical if run.space else ()
     if style == "json":
-        told = {**(read_end(run.folder) or {}), "notes": run.notes, "folder": str(run.folder)}
-        typer.echo(json.dumps(told))
+        fields = {**(read_end(run.folder) or {}), "notes": run.notes, "folder": str(run.folder)}
+        typer.echo(json.dumps(fields))
         return
     if style == "quiet":
-        say(console, _final_line(run))
+        print_line(console, _final_line(run))
         return
     show_scores(run.scores, critical, console)
     _show_notes(run.notes, console)
     console.print()
     for label, text in _facts(run):
-        say(console, Text.assemble((f"{label:<12}", "dim"), text))
+        print_line(console, Text.assemble((f"{label:<12}", "dim"), text))
 
 
 def show_scores(scores: Mapping[str, Any], critical: Sequence[str], console: Console) -> None:
@@ -80,7 +80,9 @@ def show_scores(scores: Mapping[str, Any], critical: Sequence[str], console: Con
         console.print(domains_table(scores["by_client"], f"vehicle{_on(scores)}"))
     if not scores:
         console.print()
-        say(console, "nothing was scored: there is neither a test set nor a held-out frame", "dim")
+        print_line(
+            console, "nothing was scored: there is neither a test set nor a held-out frame", "dim"
+        )
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -137,7 +139,7 @@ def _show_notes(notes: Sequence[str], console: Console) -> None:
     for note in notes[:_NOTES]:
         console.print(Text(f"note: {note}", "yellow"))
     if len(notes) > _NOTES:
-        say(
+        print_line(
             console, f"and {count(len(notes) - _NOTES, 'more note')}: see fleetseg partition", "dim"
         )
 
@@ -153,7 +155,7 @@ def show_local(runs: Mapping[str, Run], style: Style, console: Console) -> None:
         console.print()
         console.print(_local_table(runs))
         console.print()
-    say(console, _local_line(runs))
+    print_line(console, _local_line(runs))
 
 
 def _local_table(runs: Mapping[str, Run]) -> Table:
