@@ -44,8 +44,8 @@ class Scorer:
     ) -> dict[str, Any]:
         """Score on the server's sets; where it has none, on the clients' held-out frames.
 
-        `round_` is the one that the model came out of; `scored_before` names the clients that earlier scores of the run were taken on. Returns
-        {"unscored": why} if no client answered.
+        `round_` is the one that the model came out of; `scored_before` names the clients that
+        earlier scores of the run were taken on. Returns {"unscored": why} if no client answered.
         """
         if not self._fleet_data.evaluation:
             return self._score_on_clients(model, round_, scored_before)
