@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,13 @@ def real_data() -> Path:
     if not (DATA_ROOT / "camvid").is_dir():
         pytest.skip(f"real driving data not found at {DATA_ROOT}; set FLEETSEG_DATA")
     return DATA_ROOT
+
+
+@pytest.fixture(scope="module")
+def toys() -> Iterator[None]:
+    """Have the toys of tests/toys in their tables for as long as a module's tests run."""
+    from tests.toys import all as lines
+
+    lines.add()
+    yield
+    lines.remove()

@@ -106,7 +106,10 @@ def test_the_integers_are_those_recorded(name: str, kind: str, tmp_path: Path) -
 TINY = {
     ("2.14.1", "AVX2", "AuthenticAMD"): (
         "677fbdd93fd0391864f5c03411a40c8344e7da6798cd7a7f446055402d34d758"
-    )
+    ),
+    ("2.14.1", "AVX512", "AuthenticAMD"): (
+        "0a1560c530113cc819332e404abf07c1551313bdab54a045ec77d3a5b67c6f2f"
+    ),
 }
 
 

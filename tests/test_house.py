@@ -152,7 +152,7 @@ def test_the_search_for_banned_calls_lets_the_others_be(code: str) -> None:
 ROOMS = (
     # Foundations stand on nothing but each other.
     "_version", "errors", "rng", "text", "hosts", "files", "locks", "memory", "streams",
-    "config", "experiment_file",
+    "config", "methods", "experiment_file",
     # What a client is made of knows nothing of rounds.
     "data", "models", "learning", "evaluation",
     # The server knows nothing of the insides of engines, and no engine of runs.

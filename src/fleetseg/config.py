@@ -222,6 +222,7 @@ class Experiment(_Section):
     """All that defines a run."""
 
     name: str = "experiment"
+    method: str = ""  # a preset of fleetseg.methods; what is set here wins over its fields
     seed: int = 0
     data: DataConfig = DataConfig()
     partition: PartitionConfig = PartitionConfig()
@@ -261,6 +262,7 @@ class Experiment(_Section):
         """SHA-256 of what defines the result: not where clients run, images lie, or one waits."""
         fields = self.model_dump(mode="json")
         del fields["fleet"]
+        del fields["method"]  # what it stands for is written out
         for key in ("kind", "workers"):
             del fields["engine"][key]
         for key in ("cache", "store"):

@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from fleetseg.config import Experiment, SourceConfig
-from fleetseg.errors import ConfigError
+from fleetseg.errors import ConfigError, unknown_name
 from fleetseg.files import read_text
 from fleetseg.hosts import expanded
+from fleetseg.methods import METHODS, laid_under
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -58,6 +59,7 @@ def make_experiment(
     Raises:
         ConfigError: as `load_experiment`.
     """
+    fields = _with_preset(fields, where)
     try:
         # As JSON, because there pydantic can be strict ("3" and true are no numbers) and still take
         # lists for tuples.
@@ -66,6 +68,16 @@ def make_experiment(
     except ValidationError as error:
         raise _config_error(error, where) from None
     return experiment if base is None else _resolve_paths(experiment, base)
+
+
+def _with_preset(fields: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Lay the fields of a method under an experiment's own, if it names one."""
+    name = fields.get("method", "")
+    if not isinstance(name, str) or not name:
+        return fields  # what is no name is refused where types are checked
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS, where=where)
+    return laid_under(METHODS[name].fields, fields)
 
 
 def to_toml(experiment: Experiment) -> str:

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.experiments import tiny_experiment
+from tests.toys.sampler import fewest_images
 
 import fleetseg
 from fleetseg.clients import open_fleet_data
@@ -124,15 +125,6 @@ def test_the_largest_goes_first_and_names_break_ties() -> None:
 
 
 # A sampler is one function and one dict line
-
-
-def fewest_images(
-    enrolled: Mapping[str, Enrolment], count: int, generator: np.random.Generator
-) -> list[str]:
-    """Ask those that hold least; the generator breaks ties."""
-    order = generator.permutation(len(enrolled))
-    names = [list(enrolled)[i] for i in order]
-    return sorted(names, key=lambda name: enrolled[name].num_images)[:count]
 
 
 def test_one_from_outside_is_asked_unless_everybody_is(monkeypatch: pytest.MonkeyPatch) -> None:

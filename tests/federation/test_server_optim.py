@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from tests.experiments import tiny_experiment
-from tests.toys.server_optimiser import TOY_ADAM
 from torch import nn
 
 import fleetseg
@@ -15,8 +11,7 @@ from fleetseg.config import FederationConfig
 from fleetseg.errors import ConfigError
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.aggregate import FixedPointMean
-from fleetseg.federation.rounds import Watcher
-from fleetseg.federation.server_optim import SERVER_OPTIMISERS, Slots, first_slots, server_step
+from fleetseg.federation.server_optim import Slots, first_slots, server_step
 from fleetseg.federation.tensors import Layout, ModelState, layout_of
 
 
@@ -180,30 +175,3 @@ def test_an_unknown_one_is_refused_before_any_data_are_read() -> None:
     experiment = make_experiment({"federation": {"server_optimiser": "sdg"}})
     with pytest.raises(ConfigError, match=r"server optimiser.*sdg.*sgd"):
         fleetseg.run(experiment)
-
-
-@pytest.mark.parametrize("kind", ["inprocess", "workers"])
-def test_one_from_outside_needs_a_dict_line_and_survives_a_crash(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its two slots are written, read and moved on by code that knows nothing of it."""
-    monkeypatch.setitem(SERVER_OPTIMISERS, "toy adam", TOY_ADAM)
-    experiment = tiny_experiment(
-        tmp_path / "cache",
-        federation={"rounds": 3, "server_optimiser": "toy adam", "server_lr": 0.01},
-        engine={"kind": kind, "workers": 2},
-    )
-    whole = fleetseg.run(experiment, out=tmp_path / "whole")
-
-    def crash(record: dict[str, object]) -> None:
-        if record["round"] == 2:
-            raise RuntimeError("power failure")
-
-    with pytest.raises(RuntimeError, match="power failure"):
-        fleetseg.run(experiment, out=tmp_path / "run", watcher=Watcher(round_closed=crash))
-    resumed = fleetseg.run(experiment, out=tmp_path / "run", resume=True)
-    assert [r["round"] for r in resumed.records] == [1, 2, 3]
-    assert resumed.model_sha256 == whole.model_sha256
-    plain = experiment.federation.model_copy(update={"server_optimiser": "sgd"})
-    other = fleetseg.run(experiment.model_copy(update={"federation": plain}), out=tmp_path / "sgd")
-    assert other.model_sha256 != whole.model_sha256

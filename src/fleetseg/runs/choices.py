@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from fleetseg.compression.codec import parse_codec
 from fleetseg.compression.uplink import zstandard
 from fleetseg.config import Experiment
-from fleetseg.errors import unknown_name
+from fleetseg.errors import ConfigError, unknown_name
 from fleetseg.federation.aggregate import AGGREGATORS
 from fleetseg.federation.cohort import SAMPLERS
 from fleetseg.federation.publishing import PUBLISHING
@@ -31,11 +31,31 @@ TABLES: dict[str, tuple[str, Collection[str]]] = {
 """Options whose values are names in a table: what such a name is called, and the table."""
 
 
+def _needs_no_labels(experiment: Experiment) -> bool:
+    return not SUPERVISION[experiment.training.supervision].needs_labels
+
+
+CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
+    (
+        lambda e: _needs_no_labels(e) and e.federation.weights == "pixels",
+        "federation.weights = 'pixels' counts labelled pixels, and training.supervision takes "
+        "vehicles that have none; use 'images'",
+    ),
+    (
+        lambda e: _needs_no_labels(e) and e.training.class_weights != "none",
+        "training.class_weights come from labels, and training.supervision takes vehicles that "
+        "have none; use 'none'",
+    ),
+)
+"""Choices that cannot work together, and why."""
+
+
 def check_choices(experiment: Experiment) -> None:
     """Refuse what would be looked up in vain later.
 
     Raises:
-        ConfigError: a name that no table has, with the nearest one that it has.
+        ConfigError: a name that no table has, with the nearest one that it has; choices that do not
+            go together.
         MissingExtra: a choice needs a package that is not installed.
     """
     for option, (kind, table) in TABLES.items():
@@ -43,6 +63,9 @@ def check_choices(experiment: Experiment) -> None:
         name = getattr(getattr(experiment, section), field)
         if name not in table:
             raise unknown_name(kind, name, table)
+    for clash, because in CLASHES:
+        if clash(experiment):
+            raise ConfigError(because)
     federation = experiment.federation
     check_loss_name(experiment.training.loss)
     if parse_codec(federation.uplink) is not None:

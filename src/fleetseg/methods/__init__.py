@@ -1,0 +1,30 @@
+"""Presets: what a paper's method is as fields of an experiment, one file for each paper.
+
+A method is a composition of choices that stand alone (an objective, a sharing policy, an optimiser
+of the server ...); a preset names them. The fields of an experiment's own file win over its.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fleetseg.methods.fedavg import FEDAVG
+from fleetseg.methods.fedavgm import FEDAVGM
+from fleetseg.methods.fixbn import FIXBN
+from fleetseg.methods.preset import Preset
+
+METHODS: dict[str, Preset] = {"fedavg": FEDAVG, "fedavgm": FEDAVGM, "fixbn": FIXBN}
+
+
+def laid_under(preset: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested fields: those of `fields` win, table by table.
+
+    >>> laid_under({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"y": 5}, "c": 4})
+    {'a': {'x': 1, 'y': 5}, 'b': 3, 'c': 4}
+    """
+    merged = {**preset, **fields}
+    for key in preset.keys() & fields.keys():
+        if isinstance(preset[key], Mapping) and isinstance(fields[key], Mapping):
+            merged[key] = laid_under(preset[key], fields[key])
+    return merged

@@ -1,0 +1,19 @@
+"""What a preset is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A paper's method: where it is described, what it brought, and as what it is run here."""
+
+    authors: str
+    year: int
+    title: str
+    url: str
+    new: str  # in one sentence
+    fields: Mapping[str, Any]  # nested, as in an experiment's TOML

@@ -1,0 +1,44 @@
+"""The dict lines of all toys, as they would stand in the tables themselves.
+
+A process that trains needs them, too: a network that imports this module brings them to a worker,
+and `site/sitecustomize.py` to the processes of a fleet.
+"""
+
+from __future__ import annotations
+
+from tests.toys.aggregator import TOY_MEDIAN
+from tests.toys.fact import TOY_BRIGHTNESS, TOY_COLOUR
+from tests.toys.objective import TOY_CONTROL
+from tests.toys.preset import TOY_PRESET
+from tests.toys.sampler import fewest_images
+from tests.toys.server_optimiser import TOY_ADAM
+from tests.toys.sharing import norms_stay
+
+from fleetseg.federation.aggregate import AGGREGATORS
+from fleetseg.federation.cohort import SAMPLERS
+from fleetseg.federation.fleet_facts import FLEET_FACTS
+from fleetseg.federation.server_optim import SERVER_OPTIMISERS
+from fleetseg.federation.sharing import SHARING
+from fleetseg.learning.objectives import OBJECTIVES
+from fleetseg.methods import METHODS
+
+TABLES = (SERVER_OPTIMISERS, SAMPLERS, AGGREGATORS, SHARING, OBJECTIVES, FLEET_FACTS, METHODS)
+
+
+def add() -> None:
+    """Write the lines."""
+    SERVER_OPTIMISERS["toy adam"] = TOY_ADAM
+    SAMPLERS["toy fewest"] = fewest_images
+    AGGREGATORS["toy median"] = TOY_MEDIAN
+    SHARING["toy norms stay"] = norms_stay
+    OBJECTIVES["toy control"] = TOY_CONTROL
+    OBJECTIVES["toy brightness"] = TOY_BRIGHTNESS
+    FLEET_FACTS["toy colour"] = TOY_COLOUR
+    METHODS["toy"] = TOY_PRESET
+
+
+def remove() -> None:
+    """Take the lines out again."""
+    for table in TABLES:
+        for name in [name for name in table if name.startswith("toy")]:
+            del table[name]  # type: ignore[attr-defined]
