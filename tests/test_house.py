@@ -151,7 +151,7 @@ def test_the_search_for_banned_calls_lets_the_others_be(code: str) -> None:
 
 ROOMS = (
     # Foundations stand on nothing but each other.
-    "_version", "errors", "rng", "text", "hosts", "files", "locks", "memory", "streams",
+    "_version", "errors", "rng", "text", "failures", "hosts", "files", "locks", "memory", "streams",
     "config", "methods", "experiment_file",
     # What a client is made of knows nothing of rounds.
     "data", "models", "learning", "evaluation",

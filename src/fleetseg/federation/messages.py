@@ -23,16 +23,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fleetseg.errors import UpdateRejected
+from fleetseg.failures import FailureKind
 from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.inputs import Facts
-
-FailureKind = Literal["late", "refused", "lost", "abstained"]
 
 
 @dataclass(frozen=True)

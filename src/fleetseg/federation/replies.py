@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from fleetseg.errors import UpdateRejected
+from fleetseg.failures import MAX_DETAIL, failure_header, parse_failure
 from fleetseg.federation.messages import Evaluation, Failure, Packed, Reply, Update
 from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.wire import UpdateCodec, checked_update_meta, unpacked, update_meta
 from fleetseg.text import plain
 
-_KINDS = ("late", "refused", "lost", "abstained")
-_MAX_DOMAINS, _MAX_TEXT = 10_000, 500
+_MAX_DOMAINS = 10_000
 
 
 def write_reply(reply: Reply) -> tuple[dict[str, Any], bytes]:
@@ -67,18 +67,19 @@ def read_reply(
 
 def write_failure(failure: Failure) -> dict[str, Any]:
     """Write why a client has no other answer; who it is, is known where it is read."""
-    return {"failure": [failure.kind, failure.reason, failure.detail[:_MAX_TEXT]]}
+    return failure_header(failure.kind, failure.reason, failure.detail)
 
 
 def read_failure(client_id: str, header: Mapping[str, Any]) -> Failure | None:
     """Read a reply's failure, if it is one; whatever a client sends becomes a plain text."""
-    told = header.get("failure")
-    if told is None:
-        return None
-    if not isinstance(told, list) or len(told) != 3 or told[0] not in _KINDS:
+    try:
+        fields = parse_failure(header)
+    except ValueError:
         return Failure(client_id, "refused", "malformed", "a failure that cannot be read")
-    kind, reason, detail = told
-    return Failure(client_id, kind, plain(reason, 40), plain(detail, _MAX_TEXT))
+    if fields is None:
+        return None
+    kind, reason, detail = fields
+    return Failure(client_id, kind, plain(reason, 40), plain(detail, MAX_DETAIL))
 
 
 def read_evaluation(client_id: str, header: Mapping[str, Any], num_classes: int) -> Evaluation:

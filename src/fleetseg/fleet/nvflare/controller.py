@@ -1,11 +1,11 @@
-"""The server's end inside an NVFlare job: hands out tasks and passes replies on, nothing else.
+"""The server's end inside an NVFlare job: hands out tasks and forwards replies, nothing else.
 
-It does what the process behind the socket says (`engines.fleet`) and ends when that hangs up; that
-process sees by the same socket when this one dies.
+It does what the aggregating process asks for over a socket (`server.dispatcher`) and ends when that
+closes; by the same socket, that process notices when this one dies.
 
-To it: {"is": "joined", "job", "sites"}, {"is": "sent" | "reply" | "beat" | "gone", "site", ...}.
-From it: {"do": "ask", "task", "targets", "header"} + payload, {"do": "cancel", "task"},
-{"do": "end"}.
+Messages to it: {"is": "joined", "job", "sites"}, and {"is": "sent" | "reply" | "beat" | "gone" |
+"late", "site", ...}. Orders from it: {"do": "ask", "task", "targets", "header"} and a payload,
+{"do": "cancel", "task"}, {"do": "end"}.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
+from fleetseg.failures import failure_header
 from fleetseg.fleet.nvflare.names import BEAT, HEADER, LINK_VARIABLE, OK, PAYLOAD, TASK
 from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, connect
 from fleetseg.fleet.subprocesses import end_with_parent
 
-_UNDIGESTED = 2  # replies in this process that the other has not taken yet
+_UNACKNOWLEDGED = 2  # replies in this process that the other has not taken yet
 _HOURS_S = 7 * 24 * 3600  # a task ends when it is cancelled; deadlines are the other side's
 
 
@@ -54,43 +55,42 @@ class FleetController(Controller):  # type: ignore[misc]
         super().__init__()
         self._tasks: dict[str, Task] = {}
         self._out: queue.Queue[tuple[Header, bytes] | None] = queue.Queue()
-        self._room = threading.Semaphore(_UNDIGESTED)
-        self._link: Connection | None = None
+        self._room = threading.Semaphore(_UNACKNOWLEDGED)
+        self._connection: Connection | None = None
 
     def start_controller(self, fl_ctx: FLContext) -> None:
-        """Connect to the aggregating process and start passing messages on."""
+        """Connect to the aggregating process and start forwarding messages."""
         _disable_debug_repr()
         end_with_parent()  # NVFlare's own watch takes up to ten seconds
-        self._link = connect(os.environ[LINK_VARIABLE])
+        self._connection = connect(os.environ[LINK_VARIABLE])
         self._engine.register_aux_message_handler(BEAT, self._beat)
         sites = [client.name for client in self._engine.get_clients()]
-        self._say({"is": "joined", "job": fl_ctx.get_job_id(), "sites": sites})
+        self._send({"is": "joined", "job": fl_ctx.get_job_id(), "sites": sites})
         threading.Thread(target=self._write, name="fleetseg-link", daemon=True).start()
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """Do as told until told to end, hung up on or aborted."""
-        assert self._link is not None
+        """Carry out orders until one ends the job, the connection closes or NVFlare aborts."""
+        assert self._connection is not None
         try:
             while not abort_signal.triggered:
-                message = self._link.receive(timeout_s=0.2)
-                if message is not None and not self._obey(*message, fl_ctx):
+                message = self._connection.receive(timeout_s=0.2)
+                if message is not None and not self._handle(*message, fl_ctx):
                     break
         except ConnectionLost:
             self.log_info(fl_ctx, "the aggregating process is gone; ending this job")
         finally:
-            self._link.close()
+            self._connection.close()
             self._out.put(None)
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
         """Nothing is left to stop."""
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Tell about sites that NVFlare has found dead."""
+        """Report sites that NVFlare has found dead."""
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.CLIENT_DISCONNECTED:
-            self._say(
-                {"is": "gone", "site": fl_ctx.get_prop(FLContextKey.DISCONNECTED_CLIENT_NAME)}
-            )
+            site = fl_ctx.get_prop(FLContextKey.DISCONNECTED_CLIENT_NAME)
+            self._send({"is": "gone", "site": site})
 
     def process_result_of_unknown_task(
         self,
@@ -100,10 +100,10 @@ class FleetController(Controller):  # type: ignore[misc]
         result: Shareable,
         fl_ctx: FLContext,
     ) -> None:
-        """Tell that a late reply came; it is not read."""
-        self._say({"is": "late", "site": client.name, "bytes": len(result.get(PAYLOAD, b""))})
+        """Report that a late reply came; it is not read."""
+        self._send({"is": "late", "site": client.name, "bytes": len(result.get(PAYLOAD, b""))})
 
-    def _obey(self, header: Header, payload: bytes, fl_ctx: FLContext) -> bool:
+    def _handle(self, header: Header, payload: bytes, fl_ctx: FLContext) -> bool:
         what = header["do"]
         if what == "ask":
             self._ask(header, payload, fl_ctx)
@@ -120,7 +120,7 @@ class FleetController(Controller):  # type: ignore[misc]
         name = header["task"]
 
         def sent(client_task: ClientTask, fl_ctx: FLContext) -> None:
-            self._say({"is": "sent", "task": name, "site": client_task.client.name})
+            self._send({"is": "sent", "task": name, "site": client_task.client.name})
 
         def received(client_task: ClientTask, fl_ctx: FLContext) -> None:
             result, client_task.result = client_task.result, None  # the task keeps every ClientTask
@@ -136,8 +136,8 @@ class FleetController(Controller):  # type: ignore[misc]
     def _reply(self, task: str, site: str, result: Shareable) -> None:
         header, payload = result.get(HEADER), result.get(PAYLOAD, b"")
         if not isinstance(header, str) or not isinstance(payload, bytes):
-            told = {"failure": ["lost", "engine-error", f"return code {result.get_return_code()}"]}
-            header, payload = json.dumps(told), b""
+            detail = f"return code {result.get_return_code()}"
+            header, payload = json.dumps(failure_header("lost", "engine-error", detail)), b""
         # Blocks where the other side is slower than the network: two replies at most wait here.
         self._room.acquire()
         self._out.put(({"is": "reply", "task": task, "site": site, "header": header}, payload))
@@ -146,20 +146,20 @@ class FleetController(Controller):  # type: ignore[misc]
         peer = fl_ctx.get_peer_context()
         if peer is not None:
             busy = str(request.get(TASK, ""))
-            self._say({"is": "beat", "site": peer.get_identity_name(), "busy": busy})
+            self._send({"is": "beat", "site": peer.get_identity_name(), "busy": busy})
         return make_reply(OK)
 
-    def _say(self, header: dict[str, Any]) -> None:
+    def _send(self, header: dict[str, Any]) -> None:
         self._out.put((header, b""))
 
     def _write(self) -> None:
-        assert self._link is not None
+        assert self._connection is not None
         while (item := self._out.get()) is not None:
             header, payload = item
             try:
-                self._link.send(header, payload)
+                self._connection.send(header, payload)
             except ConnectionLost:
-                self._link.close()  # control_flow ends by it
+                self._connection.close()  # control_flow ends by it
                 return
             finally:
                 if header["is"] == "reply":

@@ -1,4 +1,4 @@
-"""A vehicle's end inside an NVFlare job: passes tasks to the trainer and its answers back.
+"""A vehicle's end inside an NVFlare job: forwards tasks to the trainer and its answers back.
 
 No torch here: were this process to run out of memory, NVFlare would end the job for the whole
 fleet. A trainer that dies is one typed failure.
@@ -18,6 +18,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
+from fleetseg.failures import failure_header
 from fleetseg.fleet.nvflare.names import BEAT, HEADER, OK, PAYLOAD, TASK, TRAINER_VARIABLE
 from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, connect
 from fleetseg.fleet.subprocesses import end_with_parent
@@ -58,20 +59,20 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
         return reply
 
     def _served(self, header: Header, payload: bytes, abort_signal: Signal) -> tuple[Header, bytes]:
-        link = None
+        connection = None
         try:
-            link = _to_trainer(abort_signal)
-            link.send(header, payload)
+            connection = _to_trainer(abort_signal)
+            connection.send(header, payload)
             while not abort_signal.triggered:
-                answer = link.receive(timeout_s=0.2)
+                answer = connection.receive(timeout_s=0.2)
                 if answer is not None:
                     return answer
-            return _failure("aborted", "the job ended"), b""
+            return failure_header("lost", "aborted", "the job ended"), b""
         except ConnectionLost as lost:
-            return _failure("trainer-died", str(lost)), b""
+            return failure_header("lost", "trainer-died", str(lost)), b""
         finally:
-            if link is not None:
-                link.close()
+            if connection is not None:
+                connection.close()
 
     def _beats(self, engine: Any) -> None:
         while not self._over.wait(_BEAT_S):
@@ -97,7 +98,3 @@ def _to_trainer(abort_signal: Signal) -> Connection:
             if abort_signal.triggered or time.monotonic() > until_s:
                 raise
         time.sleep(0.2)
-
-
-def _failure(reason: str, detail: str) -> Header:
-    return {"failure": ["lost", reason, detail]}
