@@ -227,7 +227,7 @@ def _work_of_a_vehicle(model: Any, root: Path) -> float:
             started_s = time.perf_counter()
             update = client_update(decode_broadcast(message, layout), client, runtime)
             assert isinstance(update, Update)
-            message_log.note("train", "car", {"update": 1}, encode_update(update, layout))
+            message_log.append("train", "car", {"update": 1}, encode_update(update, layout))
             seconds.append(time.perf_counter() - started_s)
     return 1e3 * statistics.median(seconds)
 

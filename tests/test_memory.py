@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fleetseg.errors import DataError, OutOfMemory
-from fleetseg.memory import is_out_of_memory, told
+from fleetseg.memory import is_out_of_memory, out_of_memory_text
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of "
@@ -35,7 +35,7 @@ OTHERS = [
 @pytest.mark.parametrize("error", MISSING, ids=lambda e: str(e)[:25])
 def test_missing_memory_is_known_for_what_it_is(error: Exception) -> None:
     assert is_out_of_memory(error)
-    assert told(error, "cuda:0").startswith("out of memory")
+    assert out_of_memory_text(error, "cuda:0").startswith("out of memory")
 
 
 @pytest.mark.parametrize("error", OTHERS, ids=lambda e: str(e)[:25])
@@ -44,7 +44,7 @@ def test_other_errors_are_not(error: Exception) -> None:
 
 
 def test_the_text_has_the_cure_and_nothing_of_other_processes() -> None:
-    assert told(torch.OutOfMemoryError(CUDA), torch.device("cuda", 1)) == (
+    assert out_of_memory_text(torch.OutOfMemoryError(CUDA), torch.device("cuda", 1)) == (
         "out of memory in training on cuda:1; got CUDA out of memory. Tried to allocate 2.50 GiB. "
         "Use a smaller training.batch_size or training.crop, or fewer engine.workers"
     )

@@ -205,7 +205,7 @@ class EngineConfig(_Section):
 
 
 class FleetConfig(_Section):
-    """Patience with a real network; no part of what defines the result."""
+    """Time-outs of a fleet over a network; not part of the experiment's digest."""
 
     min_vehicles: int = Field(default=1, ge=1)  # fewer than these, and the run waits
     wait_s: float = Field(default=300.0, gt=0)  # for min_vehicles, then the run ends

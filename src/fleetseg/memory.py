@@ -26,8 +26,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
-def told(error: BaseException, where: object) -> str:
-    """Say in one text what could not be had, and the cure."""
+def out_of_memory_text(error: BaseException, where: object) -> str:
+    """Write what could not be allocated, and the cure."""
     if isinstance(error, OutOfMemory):
         return str(error)
     return str(

@@ -91,7 +91,7 @@ def test_a_client_becomes_its_supervisor(
     from fleetseg.fleet.vehicle.site_data import SiteData
 
     became: list[list[str]] = []
-    monkeypatch.setattr(vehicle_module, "wait_for_server", lambda kit, say: None)
+    monkeypatch.setattr(vehicle_module, "wait_for_server", lambda kit, notify: None)
     monkeypatch.setattr("os.execv", lambda path, words: became.append(words))
     begin(kit, sequences=("amber-day",), vehicles=("x", "y"))
     ((_, *words),) = became

@@ -34,40 +34,40 @@ class Clock:
 class Job:
     """One segment: says who joined, hands tasks to sites, ends when it is told to or hung up on."""
 
-    def __init__(self, door: Path, sites: Iterable[str], act: Act, name: str = "job") -> None:
+    def __init__(self, listener: Path, sites: Iterable[str], act: Act, name: str = "job") -> None:
         self.asked: list[Header] = []  # every order "ask", as it came
         self.cancelled: list[str] = []
         self.ended = threading.Event()
         self._act = act
-        self._link = connect(door)
-        self.say({"is": "joined", "job": name, "sites": list(sites)})
+        self._connection = connect(listener)
+        self.send({"is": "joined", "job": name, "sites": list(sites)})
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
-    def say(self, header: Header, payload: bytes = b"") -> None:
+    def send(self, header: Header, payload: bytes = b"") -> None:
         with contextlib.suppress(ConnectionLost):
-            self._link.send(header, payload)
+            self._connection.send(header, payload)
 
     def sent(self, task: str, site: str) -> None:
-        self.say({"is": "sent", "task": task, "site": site})
+        self.send({"is": "sent", "task": task, "site": site})
 
     def beat(self, site: str, busy: str = "") -> None:
-        self.say({"is": "beat", "site": site, "busy": busy})
+        self.send({"is": "beat", "site": site, "busy": busy})
 
     def reply(self, task: str, site: str, header: Any, payload: bytes = b"") -> None:
         self.reply_text(task, site, json.dumps(header), payload)
 
     def reply_text(self, task: str, site: str, header: str, payload: bytes = b"") -> None:
-        self.say({"is": "reply", "task": task, "site": site, "header": header}, payload)
+        self.send({"is": "reply", "task": task, "site": site, "header": header}, payload)
 
     def die(self) -> None:
         """As by kill -9: the link closes and nothing is said."""
-        self._link.close()
+        self._connection.close()
         self._thread.join(LIMIT_S)
 
     def _serve(self) -> None:
         try:
-            while (message := self._link.receive()) is not None:
+            while (message := self._connection.receive()) is not None:
                 header, payload = message
                 if header["do"] == "end":
                     break
@@ -80,7 +80,7 @@ class Job:
         except ConnectionLost:
             pass
         finally:
-            self._link.close()
+            self._connection.close()
             self.ended.set()
 
 
@@ -95,8 +95,8 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 
 
 def close(dispatcher: TaskDispatcher) -> None:
-    """Close a dispatcher at once: its thread may be waiting at the door."""
+    """Close a dispatcher at once: its thread may be waiting at the listener."""
     dispatcher._closing = True
     with contextlib.suppress(ConnectionLost):
-        connect(dispatcher._door.path).close()
+        connect(dispatcher._listener.path).close()
     dispatcher.close()

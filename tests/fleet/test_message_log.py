@@ -24,8 +24,8 @@ headers = st.dictionaries(st.text(max_size=10), json_values, max_size=5)
 def test_a_message_is_one_line(tmp_path: Path) -> None:
     message_log = MessageLog(tmp_path / "logs" / "egress.jsonl")
     header = {"update": 3, "b": [1, 2]}
-    message_log.note("train", "car-1", header, b"payload")
-    message_log.note("failure", "käfer\n2", {"failure": ["late", "x", ""]}, b"")
+    message_log.append("train", "car-1", header, b"payload")
+    message_log.append("failure", "käfer\n2", {"failure": ["late", "x", ""]}, b"")
     first, second = read_message_log(message_log.path)
     text = json.dumps(header).encode()
     assert {k: v for k, v in first.items() if k != "time"} == {
@@ -42,7 +42,7 @@ def test_a_message_is_one_line(tmp_path: Path) -> None:
 
 def test_two_starts_write_to_one_list(tmp_path: Path) -> None:
     for k in range(2):
-        MessageLog(tmp_path / "egress.jsonl").note("hello", f"car-{k}", {}, b"")
+        MessageLog(tmp_path / "egress.jsonl").append("hello", f"car-{k}", {}, b"")
     assert [line["vehicle"] for line in read_message_log(tmp_path / "egress.jsonl")] == [
         "car-0",
         "car-1",
@@ -55,7 +55,7 @@ def test_a_list_that_is_not_there_is_empty(tmp_path: Path) -> None:
 
 def test_the_last_line_of_a_crash_is_left_out(tmp_path: Path) -> None:
     message_log = MessageLog(tmp_path / "egress.jsonl")
-    message_log.note("hello", "car-1", {}, b"")
+    message_log.append("hello", "car-1", {}, b"")
     whole = message_log.path.read_text()
     for cut in range(len(whole) - 1):
         message_log.path.write_text(whole + whole[:cut])
@@ -64,10 +64,10 @@ def test_the_last_line_of_a_crash_is_left_out(tmp_path: Path) -> None:
 
 def test_a_cut_line_does_not_spoil_the_next(tmp_path: Path) -> None:
     message_log = MessageLog(tmp_path / "egress.jsonl")
-    message_log.note("hello", "car-1", {}, b"")
+    message_log.append("hello", "car-1", {}, b"")
     with open(message_log.path, "a") as file:
         file.write('{"time": 17')  # the disk was full here
-    message_log.note("train", "car-1", {"update": 1}, b"x")
+    message_log.append("train", "car-1", {"update": 1}, b"x")
     assert [line["kind"] for line in read_message_log(message_log.path)] == ["hello", "train"]
 
 
@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
     message_log = MessageLog(tmp_path / "egress.jsonl")
     message_log.path.mkdir()
     with pytest.raises(OSError, match="egress"):
-        message_log.note("hello", "car-1", {}, b"")
+        message_log.append("hello", "car-1", {}, b"")
 
 
 @given(headers, st.binary(max_size=50))

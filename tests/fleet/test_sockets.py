@@ -41,13 +41,13 @@ def frame(header: bytes, payload: bytes = b"") -> bytes:
 def received(stream: bytes) -> list[tuple[dict[str, Any], bytes]]:
     """Everything that a stream holds, up to its end; raises ConnectionLost if it ends badly."""
     near, far = socket.socketpair()
-    link = Connection(far)
+    connection = Connection(far)
     writer = threading.Thread(target=lambda: (near.sendall(stream), near.close()), daemon=True)
     writer.start()
     messages = []
     try:
         while True:
-            message = link.receive()
+            message = connection.receive()
             assert message is not None
             messages.append(message)
     except ConnectionLost as lost:
@@ -56,7 +56,7 @@ def received(stream: bytes) -> list[tuple[dict[str, Any], bytes]]:
         raise
     finally:
         writer.join()
-        link.close()
+        connection.close()
 
 
 @settings(max_examples=100, deadline=None)
@@ -133,15 +133,15 @@ def test_nothing_in_time_is_none_and_loses_nothing(pair: tuple[Connection, Conne
 
 def test_a_message_that_has_begun_is_waited_for() -> None:
     near, far = socket.socketpair()
-    link = Connection(far)
+    connection = Connection(far)
     whole = frame(b'{"a": 1}', b"payload")
     near.sendall(whole[:5])
     later = threading.Timer(0.1, near.sendall, [whole[5:]])
     later.start()
-    assert link.receive(timeout_s=0.01) == ({"a": 1}, b"payload")
+    assert connection.receive(timeout_s=0.01) == ({"a": 1}, b"payload")
     later.join()
     near.close()
-    link.close()
+    connection.close()
 
 
 def test_large_payloads_from_many_threads_do_not_mix(pair: tuple[Connection, Connection]) -> None:
@@ -228,11 +228,11 @@ def folder() -> Iterator[Path]:
 
 
 def test_a_door_lets_one_after_another_in(folder: Path) -> None:
-    with Listener(folder / "door") as door:
-        assert door.accept(timeout_s=0) is None
+    with Listener(folder / "door") as listener:
+        assert listener.accept(timeout_s=0) is None
         for k in range(3):
-            caller = connect(door.path)
-            called = door.accept(timeout_s=5)
+            caller = connect(listener.path)
+            called = listener.accept(timeout_s=5)
             assert called is not None
             caller.send({"k": k})
             assert called.receive(timeout_s=5) == ({"k": k}, b"")
@@ -248,18 +248,18 @@ def test_a_door_takes_the_place_of_one_that_a_crash_left(folder: Path) -> None:
     left._socket.close()
     with pytest.raises(ConnectionLost, match="refused"):
         connect(folder / "door")
-    with Listener(folder / "door") as door:
-        caller = connect(door.path)
-        called = door.accept(timeout_s=5)
+    with Listener(folder / "door") as listener:
+        caller = connect(listener.path)
+        called = listener.accept(timeout_s=5)
         assert called is not None
         called.close()
         caller.close()
 
 
 def test_a_closed_door_lets_nobody_in(folder: Path) -> None:
-    door = Listener(folder / "door")
-    door.close()
-    assert door.accept(timeout_s=None) is None
+    listener = Listener(folder / "door")
+    listener.close()
+    assert listener.accept(timeout_s=None) is None
 
 
 def test_nobody_else_may_use_the_socket(folder: Path) -> None:

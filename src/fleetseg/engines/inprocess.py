@@ -13,7 +13,7 @@ from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Packed, Update
 from fleetseg.federation.wire import unpacked
 from fleetseg.learning.hardware import threads
-from fleetseg.memory import free, is_out_of_memory, told
+from fleetseg.memory import free, is_out_of_memory, out_of_memory_text
 
 Result = TypeVar("Result")
 
@@ -68,7 +68,7 @@ def attempt(
     except (OutOfMemory, RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        detail = told(error, runtime.hardware.device)
+        detail = out_of_memory_text(error, runtime.hardware.device)
     # The frames of the step, and with them its tensors, are gone only here.
     runtime.model.zero_grad(set_to_none=True)
     free(runtime.hardware.device)

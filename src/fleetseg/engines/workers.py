@@ -274,7 +274,7 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
         except Exception as error:
             if "CUDA error" in str(error):
                 raise  # only a new process can go on
-            failure = Failure(client.id, "lost", "error", _told(error))
+            failure = Failure(client.id, "lost", "error", _error_text(error))
             header, payload = write_failure(failure), b""
         try:
             pipe.send_bytes(json.dumps(header).encode())
@@ -298,5 +298,5 @@ def _own_runtime(job: WorkerJob) -> LocalRuntime:
     return replace(job.runtime, model=model, hardware=hardware, room=job.update)
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]

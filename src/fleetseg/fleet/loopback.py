@@ -51,9 +51,9 @@ def loopback(
         yield stack.enter_context(serving(fleet, replace(spec, assigned=assigned), run_folder))
 
 
-def num_sites(wished: int, num_clients: int) -> int:
-    """How many sites to start; 0 wished = one for each usable core, but only a few."""
-    return min(wished or min(_MOST_SITES, allowed_cores()), num_clients)
+def num_sites(wanted: int, num_clients: int) -> int:
+    """How many sites to start; 0 wanted = one for each usable core, but only a few."""
+    return min(wanted or min(_MOST_SITES, allowed_cores()), num_clients)
 
 
 def share_out(clients: Sequence[str], sites: int) -> Mapping[str, tuple[str, ...]]:

@@ -23,7 +23,7 @@ class MessageLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
 
-    def note(self, kind: str, who: str, header: Mapping[str, Any], payload: bytes) -> None:
+    def append(self, kind: str, who: str, header: Mapping[str, Any], payload: bytes) -> None:
         """Write down one message to or from `who`.
 
         Raises:

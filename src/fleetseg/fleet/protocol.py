@@ -1,10 +1,10 @@
-"""What the aggregating process and the trainers say to each other, whatever carries it.
+"""The messages between the aggregating process and the trainers, whatever carries them.
 
 A request is a header {"task", "what", "run", ...} and, for "train" and "evaluate", an encoded
 broadcast; "vehicles" names the vehicle a site is to serve, where that is not the site itself, and
 "unused" a vehicle's late rounds that did not count.
-"hello" opens a run, "revoked" is the last that a revoked vehicle hears. An
-answer is a header with "enrolments", or a reply as `federation.replies` writes it.
+"hello" opens a run, "revoked" is the last request to a revoked vehicle. An answer is a header with
+"enrolments", or a reply as `federation.replies` writes it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROTOCOL = 2
 MAX_SKEW_S = 300.0
 """Most that a vehicle's clock may differ: logs of both sides must be comparable."""
 MACHINE = ("fleetseg", "torch", "python", "machine", "cores", "device", "precision")
-"""What a vehicle tells of its machine."""
+"""What a site reports of its machine."""
 _MAX_VEHICLES = 10_000
 
 
@@ -58,19 +58,19 @@ def labels_digest(space: LabelSpace) -> str:
 
 
 def write_space(space: LabelSpace) -> dict[str, Any]:
-    """Write a label space that is no built-in one."""
+    """Write a label space that is not built in."""
     return asdict(space)
 
 
-def read_space(told: Any) -> LabelSpace:
+def read_space(fields: Any) -> LabelSpace:
     """Read a label space, or raise UpdateRejected."""
     try:
         space = checked_space(
             LabelSpace(
-                name=plain(told["name"], 100),
-                classes=tuple(plain(name, 100) for name in told["classes"]),
-                colours=tuple((int(r), int(g), int(b)) for r, g, b in told["colours"]),
-                critical=tuple(plain(name, 100) for name in told["critical"]),
+                name=plain(fields["name"], 100),
+                classes=tuple(plain(name, 100) for name in fields["classes"]),
+                colours=tuple((int(r), int(g), int(b)) for r, g, b in fields["colours"]),
+                critical=tuple(plain(name, 100) for name in fields["critical"]),
             )
         )
     except (TypeError, KeyError, ValueError, ConfigError):
@@ -78,30 +78,30 @@ def read_space(told: Any) -> LabelSpace:
     return space
 
 
-def read_machine(told: Any) -> dict[str, str]:
-    """Read what a site says of its machine; unknown keys and odd values are left out."""
-    if not isinstance(told, dict):
+def read_machine(fields: Any) -> dict[str, str]:
+    """Read what a site reports of its machine; unknown keys and odd values are left out."""
+    if not isinstance(fields, dict):
         return {}
-    known = {key: told[key] for key in MACHINE if isinstance(told.get(key), str | int)}
+    known = {key: fields[key] for key in MACHINE if isinstance(fields.get(key), str | int)}
     return {key: plain(value, 60) for key, value in known.items()}
 
 
 def write_enrolments(enrolments: Mapping[str, Enrolment]) -> list[dict[str, Any]]:
-    """Write what a site's vehicles say of themselves."""
+    """Write the enrolments of a site's vehicles."""
     return [{**vars(e), "facts": write_facts(e.facts)} for e in enrolments.values()]
 
 
 def read_enrolments(
-    told: Any, num_classes: int, *, needs_labels: bool = True
+    fields: Any, num_classes: int, *, needs_labels: bool = True
 ) -> dict[str, Enrolment]:
     """Read enrolments, or raise UpdateRejected."""
-    if not isinstance(told, list) or not 0 < len(told) <= _MAX_VEHICLES:
+    if not isinstance(fields, list) or not 0 < len(fields) <= _MAX_VEHICLES:
         raise UpdateRejected("malformed", "no list of enrolments")
     enrolments = {}
-    for fields in told:
+    for entry in fields:
         try:
-            counts, facts = tuple(fields["histogram_C"]), read_facts(fields.get("facts", {}))
-            enrolment = Enrolment(**{**fields, "histogram_C": counts, "facts": facts})
+            counts, facts = tuple(entry["histogram_C"]), read_facts(entry.get("facts", {}))
+            enrolment = Enrolment(**{**entry, "histogram_C": counts, "facts": facts})
         except (TypeError, KeyError):
             raise UpdateRejected("malformed", "an enrolment's fields differ") from None
         check_enrolment(enrolment, num_classes, needs_labels=needs_labels)

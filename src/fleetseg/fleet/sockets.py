@@ -1,7 +1,7 @@
 """Messages between processes of one machine: a JSON header and bytes over a unix socket.
 
-The engine's own processes (torch-free pipes) and ours talk this way: the server's controller with
-the process that aggregates, a vehicle's executor with its trainer. Both ends belong to one user;
+NVFlare's processes and ours are connected this way: the server's controller with the process that
+aggregates, a vehicle's executor with its trainer. Both ends belong to one user;
 the socket lies in a folder that only that user can enter.
 """
 
@@ -32,7 +32,7 @@ MAX_PAYLOAD_BYTES = 1 << 32
 
 
 class ConnectionLost(ConnectionError):
-    """The other end is gone, or sent what is no message."""
+    """The other end is gone, or what it sent is not a message."""
 
 
 class Connection:
@@ -70,7 +70,7 @@ class Connection:
         return header, bytes(self._exactly(payload_bytes))
 
     def close(self) -> None:
-        """Hang up; a receive that waits ends."""
+        """Close it; a `receive` that waits ends."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
@@ -99,7 +99,7 @@ class Connection:
 
 
 def parse_header(text: str | bytes | bytearray) -> Header | None:
-    """Read a header; None for what is none."""
+    """Read a header; None if it is not one."""
     try:
         header = json.loads(text)
     except (ValueError, RecursionError):
@@ -119,7 +119,7 @@ class Listener:
         self._socket.listen(8)
 
     def __enter__(self) -> Listener:
-        """Return the door itself."""
+        """Return the listener itself."""
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -127,7 +127,7 @@ class Listener:
         self.close()
 
     def accept(self, timeout_s: float | None = None) -> Connection | None:
-        """Wait for the next one who connects; None if nobody has in time, or the door is closed."""
+        """Wait for the next one who connects; None if nobody has in time, or it is closed."""
         try:
             self._socket.settimeout(timeout_s)
             connection, _ = self._socket.accept()
@@ -137,13 +137,13 @@ class Listener:
         return Connection(connection)
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Accept nobody any more."""
         self._socket.close()
         self.path.unlink(missing_ok=True)
 
 
 def connect(path: str | Path) -> Connection:
-    """Connect to a door, or raise ConnectionLost."""
+    """Connect to a `Listener`, or raise ConnectionLost."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(str(path))

@@ -25,7 +25,7 @@ from fleetseg.federation.messages import Broadcast, Enrolment, Update, taking_pa
 from fleetseg.federation.tensors import read_state
 from fleetseg.learning.hardware import threads
 from fleetseg.learning.inputs import Facts
-from fleetseg.memory import free, is_out_of_memory, told
+from fleetseg.memory import free, is_out_of_memory, out_of_memory_text
 from fleetseg.runs.setup import RunSetup
 
 _TRIES = 5  # clients, before what they all trip over counts as everybody's
@@ -146,7 +146,7 @@ def _failed_step(error: Exception, runtime: LocalRuntime, setup: RunSetup) -> Mo
     if is_out_of_memory(error):
         # Without its cause, whose frames hold on to the memory.
         runtime.model.zero_grad(set_to_none=True)
-        return ModelError(told(error, runtime.hardware.device), where=_where(setup))
+        return ModelError(out_of_memory_text(error, runtime.hardware.device), where=_where(setup))
     text = " ".join(str(error).split())[:400]
     cure = None
     if any(part in text for part in _MORE_THAN_ONE):

@@ -51,7 +51,7 @@ def start(dispatcher: TaskDispatcher) -> Iterator[Start]:
 
     def begin(act: Act = nothing, sites: tuple[str, ...] = ("a", "b"), name: str = "job") -> Job:
         before = dispatcher.segment
-        jobs.append(Job(dispatcher._door.path, sites, act, name))
+        jobs.append(Job(dispatcher._listener.path, sites, act, name))
         until(lambda: dispatcher.segment > before, "the segment opens")
         return jobs[-1]
 
@@ -193,8 +193,8 @@ def test_two_updates_wait_at_most(dispatcher: TaskDispatcher, start: Start) -> N
 
 def test_late_replies_count_as_bytes(dispatcher: TaskDispatcher, start: Start) -> None:
     job = start()
-    job.say({"is": "late", "site": "a", "bytes": 1234})
-    job.say({"is": "late", "site": "stranger", "bytes": 1})
+    job.send({"is": "late", "site": "a", "bytes": 1234})
+    job.send({"is": "late", "site": "stranger", "bytes": 1})
     until(lambda: dispatcher.bytes_up == 1235, "the bytes")
 
 
@@ -230,8 +230,8 @@ def test_a_site_that_is_gone_is_silent_until_it_beats(
     dispatcher: TaskDispatcher, start: Start
 ) -> None:
     job = start()
-    job.say({"is": "gone", "site": "a"})
-    job.say({"is": "gone", "site": "stranger"})
+    job.send({"is": "gone", "site": "a"})
+    job.send({"is": "gone", "site": "stranger"})
     until(lambda: dispatcher.silent_s("a") == float("inf"), "the news")
     assert dispatcher.silent_s("b") < 50
     job.beat("a")
@@ -250,7 +250,7 @@ def test_an_old_task_is_overdue_until_a_beat_or_a_late_reply_says_otherwise(
     job.beat("a", busy="")
     until(lambda: not dispatcher.sites["a"].overdue, "a is free")
     assert dispatcher.sites["b"].overdue == "train-1"
-    job.say({"is": "late", "site": "b", "bytes": 7})
+    job.send({"is": "late", "site": "b", "bytes": 7})
     until(lambda: not dispatcher.sites["b"].overdue, "b is free")
 
 
@@ -312,7 +312,7 @@ def test_what_cannot_be_listed_is_not_delivered_and_is_fatal(
     with TaskBatch(dispatcher) as batch:
         task = batch.ask(HELLO, b"", ["a"])
         with monkeypatch.context() as patch:
-            patch.setattr(dispatcher._message_log, "note", fails)
+            patch.setattr(dispatcher._message_log, "append", fails)
             job.reply(task, "a", {})
             assert [e.what for e in heard(batch, 1)] == ["over"]
     assert job.ended.wait(20)

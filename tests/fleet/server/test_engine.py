@@ -147,7 +147,7 @@ class World:
     jobs: list[Job] = field(default_factory=list)
 
     def segment(self, act: Act = honest, sites: Sequence[str] = ("a", "b", "c")) -> Job:
-        self.jobs.append(Job(self.dispatcher._door.path, sites, act, f"job-{len(self.jobs)}"))
+        self.jobs.append(Job(self.dispatcher._listener.path, sites, act, f"job-{len(self.jobs)}"))
         number = len(self.jobs)
         until(lambda: self.dispatcher.segment == number, "the segment opens")
         return self.jobs[-1]
@@ -592,7 +592,7 @@ def test_a_vehicle_that_the_network_has_lost_is_lost_at_once(world: MakeWorld) -
     fleet = world()
     job = fleet.segment(but(a=fetches))
     replies = started(fleet)
-    job.say({"is": "gone", "site": "a"})
+    job.send({"is": "gone", "site": "a"})
     assert [(r.client_id, outcome(r)) for r in replies] == [("a", ("lost", "silent"))]
 
 
@@ -645,7 +645,7 @@ def test_a_straggler_s_late_answer_makes_it_available(world: MakeWorld) -> None:
     assert len(list(replies)) == 1
     assert set(fleet.engine.available()) == {"b", "c"}
     up = sent(fleet)[1]
-    job.say({"is": "late", "site": "a", "bytes": 1000})
+    job.send({"is": "late", "site": "a", "bytes": 1000})
     until(lambda: sent(fleet)[1] == up + 1000, "the late answer")
     assert set(fleet.engine.available()) == {"a", "b", "c"}
 
@@ -790,7 +790,7 @@ def test_a_segment_lost_while_sites_enrol_is_begun_again(world: MakeWorld) -> No
         hello(job, site, header)
         seen.append(site)
         if len(seen) == 2:
-            job._link.close()
+            job._connection.close()
             fleet.segment()
 
     fleet.segment(dies)

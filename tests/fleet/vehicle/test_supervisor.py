@@ -15,7 +15,7 @@ import pytest
 from tests.fleet.job import until
 
 from fleetseg.fleet.vehicle import supervisor as supervisor
-from fleetseg.fleet.vehicle.supervisor import Child, Follower, keep
+from fleetseg.fleet.vehicle.supervisor import Child, Follower, supervise
 
 
 class FakeProcess:
@@ -47,17 +47,17 @@ def test_a_child_that_dies_is_started_again_later_and_later(
 ) -> None:
     child = Child("trainer", ["x"], tmp_path / "log", {})
     now_s, pauses = 100.0, []
-    assert child.keep(now_s) == ""
+    assert child.ensure_running(now_s) == ""
     for _ in range(8):
         count = len(processes)
         processes[-1].code = 3
-        told = child.keep(now_s)
+        told = child.ensure_running(now_s)
         assert told.startswith("trainer ended with code 3; starting it again in")
         assert str(tmp_path / "log") in told
         died_s = now_s
         while len(processes) == count:
             now_s += 0.5
-            assert child.keep(now_s) == ""
+            assert child.ensure_running(now_s) == ""
         pauses.append(now_s - died_s)
     assert pauses == [min(2**k, supervisor._MAX_PAUSE_S) for k in range(8)]
 
@@ -66,22 +66,22 @@ def test_a_child_that_ran_well_is_started_again_at_once(
     processes: list[FakeProcess], tmp_path: Path
 ) -> None:
     child = Child("engine", ["x"], tmp_path / "log", {})
-    child.keep(0.0)
+    child.ensure_running(0.0)
     for died_s in (1.0, 5.0):  # two early deaths make the pause long
         processes[-1].code = 1
-        child.keep(died_s)
-        child.keep(died_s + 3.9)
+        child.ensure_running(died_s)
+        child.ensure_running(died_s + 3.9)
     processes[-1].code = -9
-    assert child.keep(500.0).startswith("engine killed by signal 9; starting")
-    child.keep(500.4)
+    assert child.ensure_running(500.0).startswith("engine killed by signal 9; starting")
+    child.ensure_running(500.4)
     assert len(processes) == 3
-    child.keep(500.5)
+    child.ensure_running(500.5)
     assert len(processes) == 4
 
 
 def test_a_child_that_runs_is_left_alone(processes: list[FakeProcess], tmp_path: Path) -> None:
     child = Child("engine", ["x"], tmp_path / "log", {})
-    assert [child.keep(float(now_s)) for now_s in range(5)] == [""] * 5
+    assert [child.ensure_running(float(now_s)) for now_s in range(5)] == [""] * 5
     assert len(processes) == 1
     child.stop()
     Child("other", ["x"], tmp_path / "log", {}).stop()  # never started
@@ -163,14 +163,14 @@ def test_the_trainer_is_echoed_line_by_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "trainer.log"
-    at = supervisor._echo(log, 0)
+    at = supervisor._copy_log(log, 0)
     assert at == 0
     append(log, "round 1\nrou")
-    at = supervisor._echo(log, at)
+    at = supervisor._copy_log(log, at)
     assert capsys.readouterr().out == "round 1\n"
     append(log, "nd 2\n")
-    at = supervisor._echo(log, at)
-    assert supervisor._echo(log, at) == at
+    at = supervisor._copy_log(log, at)
+    assert supervisor._copy_log(log, at) == at
     assert capsys.readouterr().out == "round 2\n"
 
 
@@ -181,7 +181,7 @@ def test_an_endless_line_does_not_stop_the_echo(
     append(log, "x" * (1 << 16) + "\nafter\n")
     at = 0
     for _ in range(4):
-        at = supervisor._echo(log, at)
+        at = supervisor._copy_log(log, at)
     assert "after" in capsys.readouterr().out
 
 
@@ -308,7 +308,7 @@ def test_another_supervisor_may_follow(
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # pytest's are pytest's
     running.terminate()
     running.communicate(timeout=20)
-    assert keep({"folder": str(tmp_path / "own"), "children": {}, **follows(tmp_path)}) == 0
+    assert supervise({"folder": str(tmp_path / "own"), "children": {}, **follows(tmp_path)}) == 0
 
 
 def follows(folder: Path) -> dict[str, Any]:

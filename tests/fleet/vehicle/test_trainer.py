@@ -440,7 +440,7 @@ def test_what_is_not_in_the_list_does_not_leave(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(site.trainer._message_log, "note", full)
+        patch.setattr(site.trainer._message_log, "append", full)
         answer, data = site.ask("train", vehicle)
     assert (reason(answer), data) == (("lost", "disk"), b"")
     assert "No space left on device; nothing is sent" in site.said[-1]
@@ -506,27 +506,27 @@ def test_no_path_and_no_file_name_goes_out(
 
 def test_requests_are_served_one_after_another_until_the_folder_goes(site: Site) -> None:
     sockets = private_directory()
-    door = Listener(sockets / "trainer")
-    serving = threading.Thread(target=site.trainer.serve, args=(door,), daemon=True)
+    listener = Listener(sockets / "trainer")
+    serving = threading.Thread(target=site.trainer.serve, args=(listener,), daemon=True)
     serving.start()
-    gone = connect(door.path)  # asks and hangs up before the answer
+    gone = connect(listener.path)  # asks and hangs up before the answer
     gone.send({"what": "revoked", "run": "run-1"})
     gone.close()
     for _ in range(2):
-        link = connect(door.path)
+        connection = connect(listener.path)
         for vehicle in ("x", "y"):
-            link.send(
+            connection.send(
                 {"what": "train", "run": "r", "round": 1, "vehicles": {SITE: vehicle}}, b"payload"
             )
-            told = link.receive(timeout_s=20)
+            told = connection.receive(timeout_s=20)
             assert told is not None
             assert reason(told[0]) == ("refused", "unknown-run")
-        link.close()
+        connection.close()
     until(lambda: len(site.sent) == 5, "every request is answered")
     shutil.rmtree(sockets)
     serving.join(20)
     assert not serving.is_alive()
-    door.close()
+    listener.close()
 
 
 # Classes of the fleet's own

@@ -7,6 +7,7 @@ import socket
 import ssl
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,19 +17,19 @@ from fleetseg.errors import ConfigError, EngineError
 from fleetseg.files import write_atomic
 from fleetseg.fleet.nvflare.names import TRAINER_VARIABLE
 from fleetseg.fleet.nvflare.network import client_command
-from fleetseg.fleet.nvflare.provision import dress_kit
+from fleetseg.fleet.nvflare.provision import write_kit_settings
 from fleetseg.fleet.sockets import private_directory
 
-_COPIED = (
+_KIT_IN_USE = (
     "the server refuses this kit: it is in use at another place "
     "(one kit is one process; make another with: fleetseg fleet add NAME)"
 )
-_TOLD = {
+_LOG_MESSAGES = {
     "is disabled": "this vehicle has been revoked by the fleet's operator; the server refuses it",
     "Failed to send heartbeat": "the server does not take this vehicle's heartbeats: it is down, "
     "or it has revoked this vehicle",
-    "register_client unauthenticated": _COPIED,
-    "in use at another place": _COPIED,
+    "register_client unauthenticated": _KIT_IN_USE,
+    "in use at another place": _KIT_IN_USE,
     "Maximum number of clients reached": "the server takes no more vehicles",
     "Successfully registered client": "connected to the server",
     "CERTIFICATE_VERIFY_FAILED": "the certificates do not fit: this kit is of another fleet, or a "
@@ -136,7 +137,7 @@ def shake_hands(kit: Kit, timeout_s: float = 5.0) -> bool:
 
 
 def plan_of(kit: Kit) -> dict[str, Any]:
-    """Write down what the supervisor of a kit has to keep running."""
+    """Describe for a supervisor which processes of a kit it has to keep running."""
     sockets = private_directory()
     trainer_log = kit.own / "logs" / "trainer.log"
     engine_log = kit.own / "logs" / "engine.log"
@@ -158,7 +159,7 @@ def plan_of(kit: Kit) -> dict[str, Any]:
                 "environment": {**environment, TRAINER_VARIABLE: str(sockets / "trainer")},
             },
         },
-        "follow": {str(engine_log): _TOLD},
+        "follow": {str(engine_log): _LOG_MESSAGES},
     }
 
 
@@ -166,19 +167,21 @@ def supervisor_command(kit: Kit) -> list[str]:
     """Write the supervisor's plan; returns the command that follows it."""
     kit.own.mkdir(parents=True, exist_ok=True)
     if (kit.folder / "local").is_dir():
-        dress_kit(kit.folder)
+        write_kit_settings(kit.folder)
     path = kit.own / "plan.json"
     write_atomic(path, json.dumps(plan_of(kit), indent=1) + "\n")
     return [sys.executable, "-m", "fleetseg.fleet.vehicle.supervisor", str(path)]
 
 
-def wait_for_server(kit: Kit, say: Any, patience_s: float = float("inf")) -> None:
-    """Wait until the server answers; says so once."""
-    until_s, told = time.monotonic() + patience_s, False
+def wait_for_server(
+    kit: Kit, notify: Callable[[str], None], patience_s: float = float("inf")
+) -> None:
+    """Wait until the server answers; notifies a person once, if it does not at first."""
+    until_s, notified = time.monotonic() + patience_s, False
     while not shake_hands(kit):
         if time.monotonic() > until_s:
             raise EngineError("the server does not answer", where=f"{kit.host}:{kit.port}")
-        if not told:
-            say(f"waiting for the server at {kit.host}:{kit.port}")
-            told = True
+        if not notified:
+            notify(f"waiting for the server at {kit.host}:{kit.port}")
+            notified = True
         time.sleep(1.0)

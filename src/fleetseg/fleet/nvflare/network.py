@@ -43,11 +43,11 @@ class NvflareNetwork:
     """A `Network`; use it as a context manager."""
 
     def __init__(
-        self, fleet: Fleet, dispatcher: TaskDispatcher, door: Path, expected_s: float
+        self, fleet: Fleet, dispatcher: TaskDispatcher, socket: Path, expected_s: float
     ) -> None:
         self._fleet, self._dispatcher = fleet, dispatcher
-        self._environment = {**_QUIET, LINK_VARIABLE: str(door)}
-        self._segment = door.parent / "segment"  # in a plain path: a submission is a line of text
+        self._environment = {**_QUIET, LINK_VARIABLE: str(socket)}
+        self._segment = socket.parent / "segment"  # in a plain path: a submission is a line of text
         self._expected_s = expected_s  # how long to wait for all vehicles before the first job
         self._process: Any = None
         self._start = 0  # of the server; a session belongs to one
@@ -142,7 +142,7 @@ class NvflareNetwork:
             try:
                 _require_room(self._fleet.server)
                 self._connect()
-                self._look_around()
+                self._refresh_registered()
                 self._keep_revoked()
                 self._submit_if_due()
             except FleetSegError as error:
@@ -160,7 +160,7 @@ class NvflareNetwork:
             self._session_start = self._start
             self._session = _open_session(self._fleet)
 
-    def _look_around(self) -> None:
+    def _refresh_registered(self) -> None:
         now_s = time.monotonic()
         if now_s - self._looked_s >= (_INFO_S if self._dispatcher.job else _POLL_S):
             self._looked_s = now_s
@@ -187,19 +187,19 @@ class NvflareNetwork:
             ended = self._ended()
             if now_s - self._submitted_s < _START_S and not ended:
                 return
-            self._note_failed_start(ended)
+            self._count_failed_start(ended)
         missing = set(self._fleet.active) - set(self._registered)
         waited_s = now_s - self._began_s
         if not self._registered or (missing and waited_s < self._expected_s):
             self._trouble = f"waiting for {', '.join(sorted(missing)[:5])}"
             return
         if self._job:
-            _quietly(lambda: self._session.abort_job(self._job))
+            _ignoring_errors(lambda: self._session.abort_job(self._job))
         self._job = self._session.submit_job(str(_job_folder(self._segment)))
         self._submitted_s = time.monotonic()
         self._trouble = "the engine's job is starting"
 
-    def _note_failed_start(self, ended: bool) -> None:
+    def _count_failed_start(self, ended: bool) -> None:
         """Give up where one job after another ends before it connects: time does not mend that."""
         self._submitted_s = 0.0
         self._failed_starts = self._failed_starts + 1 if ended else 0
@@ -220,7 +220,7 @@ class NvflareNetwork:
         session, self._session = self._session, None
         if session is not None:
             # Logging out waits for a server that may be gone.
-            closer = threading.Thread(target=_quietly, args=(session.close,), daemon=True)
+            closer = threading.Thread(target=_ignoring_errors, args=(session.close,), daemon=True)
             closer.start()
             closer.join(timeout=1)
 
@@ -231,7 +231,7 @@ def _require_room(folder: Path) -> None:
         raise disk_full(folder, _LEAST_FREE)
 
 
-def _quietly(action: Any) -> None:
+def _ignoring_errors(action: Any) -> None:
     with contextlib.suppress(Exception):
         action()
 
@@ -281,7 +281,7 @@ def _open_session(fleet: Fleet) -> Any:
     try:
         session.try_connect(5.0)
     except BaseException:
-        _quietly(session.close)
+        _ignoring_errors(session.close)
         raise
     return session
 
@@ -294,10 +294,10 @@ def last_words(log: Path) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return "nothing in the log"
-    told = [line.strip() for line in lines if line.strip()]
-    notable = [line for line in told if " - INFO - " not in line and " - DEBUG - " not in line]
+    lines = [line.strip() for line in lines if line.strip()]
+    notable = [line for line in lines if " - INFO - " not in line and " - DEBUG - " not in line]
     wrong = [line for line in notable if re.search(r"error|exception|denied", line, re.I)]
-    return plain((wrong or told or ["nothing in the log"])[-1], 300)
+    return plain((wrong or lines or ["nothing in the log"])[-1], 300)
 
 
 def _job_folder(folder: Path) -> Path:

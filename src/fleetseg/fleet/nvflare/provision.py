@@ -117,7 +117,7 @@ def create_fleet(folder: Path, host: str, port: int, vehicles: Sequence[str]) ->
     shutil.copytree(made / OPERATOR, fleet.operator)
     for vehicle in vehicles:
         shutil.copytree(made / vehicle, fleet.kit(vehicle))
-        dress_kit(fleet.kit(vehicle))
+        write_kit_settings(fleet.kit(vehicle))
     write_server_settings(fleet)
     remove_start_scripts(fleet.operator)
     fleet.save()
@@ -135,14 +135,14 @@ def add_vehicle(fleet: Fleet, vehicle: str) -> Fleet:
         write_atomic(fleet.folder / "pki" / "add.yml", json.dumps(described) + "\n")
         made = _provision(fleet.folder, ["--add-client", "add.yml"])
         shutil.copytree(made / vehicle, fleet.kit(vehicle))
-        dress_kit(fleet.kit(vehicle))
+        write_kit_settings(fleet.kit(vehicle))
         added = replace(fleet, vehicles=(*fleet.vehicles, vehicle))
         added.save()
     return added
 
 
 def revoke_vehicle(fleet: Fleet, vehicle: str) -> Fleet:
-    """Note that a vehicle may no longer take part; a running server sees it within seconds."""
+    """Mark a vehicle as revoked; a running server sees it within seconds."""
     if vehicle not in fleet.vehicles:
         known = ", ".join(fleet.vehicles)
         raise ConfigError(
@@ -171,7 +171,7 @@ def write_server_settings(fleet: Fleet) -> None:
     remove_start_scripts(fleet.server)
 
 
-def dress_kit(kit: Path) -> None:
+def write_kit_settings(kit: Path) -> None:
     """Write a vehicle's settings; a kit may be of an earlier version."""
     _write_json(kit / "local" / "resources.json", client_resources())
     _write_json(kit / "local" / "authorization.json", permissions())
@@ -246,8 +246,8 @@ def _provision(folder: Path, extra: Sequence[str]) -> Path:
     )
     made = sorted((folder / "pki" / "ws" / PROJECT).glob("prod_*"))
     if done.returncode != 0 or not made:
-        told = (done.stderr or done.stdout).strip().splitlines()[-3:]
-        raise EngineError("NVFlare could not make the kits", where=folder, got=" / ".join(told))
+        output = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise EngineError("NVFlare could not make the kits", where=folder, got=" / ".join(output))
     return made[-1]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-# In words, because the processes that read these files import them themselves.
+# As dotted names, because the processes that read these files import the classes themselves.
 _HERE = "fleetseg.fleet.nvflare"
 CONTROLLER = f"{_HERE}.controller.FleetController"
 EXECUTOR = f"{_HERE}.executor.TrainerExecutor"

@@ -1,7 +1,7 @@
-"""The aggregating process's end of the link: who is there, and which answer belongs to which task.
+"""Routes replies from the engine's job to the requests that wait for them, and knows who is there.
 
-One thread reads what the engine's server job says. When that job ends, by plan or by kill -9, the
-link closes, and the next job that connects takes its place: a new *segment*.
+One thread reads what the job sends. When the job ends, by plan or by kill -9, the connection is
+lost, and the next job that connects takes its place: a new *segment*.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fleetseg.errors import CheckpointError, FleetSegError
+from fleetseg.failures import failure_header
 from fleetseg.files import disk_full, is_disk_full
 from fleetseg.fleet.message_log import MessageLog
 from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, Listener, parse_header
@@ -34,7 +35,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Event:
-    """What a task has to hear: it was fetched, it was answered, or the segment is over."""
+    """What happened to a task: it was fetched, it was answered, or the segment is over."""
 
     what: Literal["sent", "reply", "over"]
     task: str = ""
@@ -90,10 +91,12 @@ class TaskBatch:
 
 
 class TaskDispatcher:
-    """Reads the link of one segment after another and sorts what comes."""
+    """Reads the connection of one segment after another and routes what comes."""
 
-    def __init__(self, door: Listener, message_log: MessageLog, clock: Callable[[], float]) -> None:
-        self._door, self._message_log, self._clock = door, message_log, clock
+    def __init__(
+        self, listener: Listener, message_log: MessageLog, clock: Callable[[], float]
+    ) -> None:
+        self._listener, self._message_log, self._clock = listener, message_log, clock
         self.changed = threading.Condition()
         self.job = ""  # the engine's name of the segment; "" while there is none
         self.segment = 0  # number of segments so far
@@ -101,7 +104,7 @@ class TaskDispatcher:
         self.sites: dict[str, Site] = {}
         self.bytes_down = self.bytes_up = 0
         self.fatal: FleetSegError | None = None  # what waiting does not mend
-        self._link: Connection | None = None
+        self._connection: Connection | None = None
         self._batches: dict[str, tuple[TaskBatch, int, str]] = {}  # task -> batch, bytes, what
         self._named = 0
         self._closing = False
@@ -113,20 +116,20 @@ class TaskDispatcher:
         self._closing = True
         self.end_segment()
         self._thread.join(timeout=5)
-        self._door.close()
+        self._listener.close()
 
     def end_segment(self) -> None:
         """Have the engine's job end; a new one may follow."""
-        link = self._link
-        if link is not None:
+        connection = self._connection
+        if connection is not None:
             with contextlib.suppress(ConnectionLost):
-                link.send({"do": "end"})
+                connection.send({"do": "end"})
 
     def drop(self) -> None:
         """Take the segment for lost: its job, if it is still there, ends by it."""
-        link = self._link
-        if link is not None:
-            link.close()
+        connection = self._connection
+        if connection is not None:
+            connection.close()
 
     def ask(self, batch: TaskBatch, header: Header, payload: bytes, targets: Sequence[str]) -> str:
         """Send a request to sites of this segment; returns the task's name."""
@@ -135,26 +138,30 @@ class TaskDispatcher:
             task = f"{header['what']}-{self._named}"
             batch.tasks.add(task)
             self._batches[task] = batch, len(payload), header["what"]
-            link = self._link
-        told = {**header, "task": task}
-        order = {"do": "ask", "task": task, "targets": list(targets), "header": told}
-        with contextlib.suppress(ConnectionLost):  # the batch hears that the segment is over
-            if link is None:
+            connection = self._connection
+        request = {
+            "do": "ask",
+            "task": task,
+            "targets": list(targets),
+            "header": {**header, "task": task},
+        }
+        with contextlib.suppress(ConnectionLost):  # the batch learns that the segment is over
+            if connection is None:
                 raise ConnectionLost("no segment")
-            link.send(order, payload)
+            connection.send(request, payload)
             return task
         batch.put(Event("over"))
         return task
 
     def cancel(self, batch: TaskBatch) -> None:
         """Take back all tasks of a batch; who is still at work on one is overdue."""
-        link = self._link
+        connection = self._connection
         for task in batch.tasks:
             with self.changed:
                 self._batches.pop(task, None)
-            if link is not None:
+            if connection is not None:
                 with contextlib.suppress(ConnectionLost):
-                    link.send({"do": "cancel", "task": task})
+                    connection.send({"do": "cancel", "task": task})
 
     def silent_s(self, site: str) -> float:
         """Seconds since a site's last sign of life; infinite for one not in this segment."""
@@ -164,53 +171,53 @@ class TaskDispatcher:
 
     def _serve(self) -> None:
         while not self._closing:
-            link = self._door.accept(timeout_s=0.5)
-            if link is None:
+            connection = self._listener.accept(timeout_s=0.5)
+            if connection is None:
                 continue
-            with contextlib.suppress(ConnectionLost), contextlib.closing(link):
-                for header, payload in _messages(link):
+            with contextlib.suppress(ConnectionLost), contextlib.closing(connection):
+                for header, payload in _messages(connection):
                     try:
-                        self._hear(link, header, payload)
+                        self._on_message(connection, header, payload)
                     except OSError as error:
-                        self.fatal = _unlisted(self._message_log.path, error)
+                        self.fatal = _log_error(self._message_log.path, error)
                         break
-            self._part(link)
+            self._on_disconnect(connection)
 
-    def _part(self, link: Connection) -> None:
+    def _on_disconnect(self, connection: Connection) -> None:
         with self.changed:
-            if self._link is not link:
+            if self._connection is not connection:
                 return
-            self._link, self.job, self.sites = None, "", {}
-            orphans = {id(e): e for e, _, _ in self._batches.values()}
+            self._connection, self.job, self.sites = None, "", {}
+            cut_off = {id(e): e for e, _, _ in self._batches.values()}
             self.changed.notify_all()
-        for batch in orphans.values():
+        for batch in cut_off.values():
             batch.put(Event("over"))
 
-    def _hear(self, link: Connection, header: Header, payload: bytes) -> None:
+    def _on_message(self, connection: Connection, header: Header, payload: bytes) -> None:
         what = header["is"]
         if what == "joined":
-            self._join(link, header)
+            self._on_joined(connection, header)
         elif what == "beat":
-            self._beat(header["site"], header["busy"])
+            self._on_beat(header["site"], header["busy"])
         elif what == "gone":
             with self.changed:
                 if header["site"] in self.sites:
                     self.sites[header["site"]].beat_s = float("-inf")
                 self.changed.notify_all()
         elif what == "late":
-            self._late(header["site"], header["bytes"])
+            self._on_late_reply(header["site"], header["bytes"])
         else:
             self._deliver(header, payload)
 
-    def _join(self, link: Connection, header: Header) -> None:
+    def _on_joined(self, connection: Connection, header: Header) -> None:
         now_s = self._clock()
         with self.changed:
-            self._link, self.job, self.began_s = link, header["job"], now_s
+            self._connection, self.job, self.began_s = connection, header["job"], now_s
             self.segment += 1
             self.sites = {name: Site(name, now_s) for name in header["sites"]}
             self.changed.notify_all()
 
-    def _beat(self, name: str, busy: str) -> None:
+    def _on_beat(self, name: str, busy: str) -> None:
         with self.changed:
             site = self.sites.setdefault(name, Site(name, 0.0))
             site.beat_s, site.busy = self._clock(), busy
@@ -218,7 +225,7 @@ class TaskDispatcher:
                 site.overdue = ""
             self.changed.notify_all()
 
-    def _late(self, name: str, num_bytes: int) -> None:
+    def _on_late_reply(self, name: str, num_bytes: int) -> None:
         with self.changed:
             self.bytes_up += num_bytes
             if name in self.sites:
@@ -241,27 +248,27 @@ class TaskDispatcher:
             if batch is not None:
                 batch.put(Event("sent", task, name, at_s=now_s))
             return
-        told = parse_header(header["header"])
-        if told is None:
-            told = {"failure": ["refused", "malformed", "a header that cannot be read"]}
-        self._message_log.note(what or "late", name, told, payload)
+        reply = parse_header(header["header"])
+        if reply is None:
+            reply = failure_header("refused", "malformed", "a header that cannot be read")
+        self._message_log.append(what or "late", name, reply, payload)
         if batch is not None:
-            batch.put(Event("reply", task, name, told, payload if what == "train" else b"", now_s))
+            batch.put(Event("reply", task, name, reply, payload if what == "train" else b"", now_s))
 
 
-def _messages(link: Connection) -> Iterator[tuple[Header, bytes]]:
+def _messages(connection: Connection) -> Iterator[tuple[Header, bytes]]:
     while True:
-        message = link.receive()
+        message = connection.receive()
         assert message is not None
         yield message
 
 
-def _unlisted(path: Path, error: OSError) -> FleetSegError:
+def _log_error(path: Path, error: OSError) -> FleetSegError:
     if is_disk_full(error):
         return disk_full(path, 200)
     return CheckpointError(f"cannot be written ({error.strerror})", where=path)
 
 
 def names_of(sites: Mapping[str, Any]) -> str:
-    """List names for a person."""
+    """List names in a text."""
     return ", ".join(sorted(sites)) or "none"

@@ -1,4 +1,4 @@
-"""Clients on other machines: deadlines, silence, stragglers, segments.
+"""The engine of a networked fleet: deadlines, silence, stragglers, segments.
 
 What carries the messages is behind a `Network` (NVFlare first). It may lose a job, a server or a
 vehicle at any moment; what is asked again then is asked with the same broadcast, and the answer is
@@ -22,7 +22,7 @@ from fleetseg.fleet.server.dispatcher import Event, TaskBatch, TaskDispatcher, n
 from fleetseg.fleet.server.enrolment import Roster, RunSpec, hello
 
 _TICK_S = 0.1
-_FAREWELL_S = 3.0
+_NOTIFY_REVOKED_S = 3.0
 
 
 class Network(Protocol):
@@ -56,7 +56,7 @@ class _Pending:
 
 
 class _Requests:
-    """What vehicles are asked; those that are sent the same are asked by the same bytes."""
+    """The encoded requests of one task; vehicles that are sent the same share the bytes."""
 
     def __init__(self, task: str, spec: RunSpec, asks: Mapping[str, Broadcast]) -> None:
         self._header = {"what": task, "run": spec.run}
@@ -76,8 +76,8 @@ class _Requests:
         round_, payload = self._payloads[number]
         named = {site: vehicle for site, vehicle in wave.items() if site != vehicle}
         unused = {v: list(self._asks[v].unused) for v in wave.values() if self._asks[v].unused}
-        told = {"unused": unused} if unused else {}
-        return {**self._header, "round": round_, "vehicles": named, **told}, payload
+        header = {**self._header, "round": round_, "vehicles": named}
+        return header | ({"unused": unused} if unused else {}), payload
 
 
 class FleetEngine:
@@ -88,7 +88,7 @@ class FleetEngine:
         self._settings: FleetConfig = spec.experiment.fleet
         self._rounds_in_segment = 0
         self._clock = time.monotonic
-        self._told = ""
+        self._notified = ""
         self._hellos: TaskBatch | None = None
         self.roster = Roster()
 
@@ -108,12 +108,14 @@ class FleetEngine:
         while True:
             self._renew_if_due()
             self._enrol()
-            here = self._here()
-            if len(here) >= self._least():
-                return here
+            reachable = self._reachable()
+            if len(reachable) >= self._min_vehicles():
+                return reachable
             if self._clock() > until_s:
-                raise self._too_few(here)
-            self._tell(f"{len(here)} of {self._least()} vehicles are here; waiting for more")
+                raise self._too_few(reachable)
+            self._notify(
+                f"{len(reachable)} of {self._min_vehicles()} vehicles are here; waiting for more"
+            )
             with self._dispatcher.changed:
                 self._dispatcher.changed.wait(0.5)
 
@@ -131,7 +133,7 @@ class FleetEngine:
                 self.roster.last_round[self.roster.site_of[vehicle]] = reply.round
             yield reply
 
-    # One request: ask, wait, ask again where a segment was lost
+    # One task: ask, wait, ask again where a segment was lost
 
     def _request(
         self, task: str, asks: Mapping[str, Broadcast], deadline_s: float
@@ -212,7 +214,7 @@ class FleetEngine:
         if now_s > until_s:
             return [(v, Failure(v, "late", "deadline", "no answer in time")) for v in waiting]
         if self.roster.segment != self._dispatcher.segment or not self._dispatcher.job:
-            return []  # the news of the segment's end is on its way
+            return []  # the event that ends the batch is on its way
         lost = []
         for vehicle, pending in waiting.items():
             silent_s = self._dispatcher.silent_s(pending.site)
@@ -236,25 +238,25 @@ class FleetEngine:
 
     # Segments and enrolment
 
-    def _here(self) -> dict[str, Enrolment]:
-        return {v: e for v, e in self.roster.enrolled.items() if self._answers(v)}
+    def _reachable(self) -> dict[str, Enrolment]:
+        return {v: e for v, e in self.roster.enrolled.items() if self._is_reachable(v)}
 
-    def _answers(self, vehicle: str) -> bool:
+    def _is_reachable(self, vehicle: str) -> bool:
         site = self._dispatcher.sites.get(self.roster.site_of[vehicle])
         if site is None or site.overdue or site.name in self._network.revoked():
             return False
         return self._dispatcher.silent_s(site.name) <= self._settings.silent_s
 
-    def _least(self) -> int:
+    def _min_vehicles(self) -> int:
         return max(1, self._settings.min_vehicles)
 
-    def _too_few(self, here: Mapping[str, Enrolment]) -> QuorumLost:
+    def _too_few(self, reachable: Mapping[str, Enrolment]) -> QuorumLost:
         refused = [f"{site}: {f.reason} ({f.detail})" for site, f in self.roster.refused.items()]
         return QuorumLost(
             "too few vehicles",
-            got=f"{names_of(here)} after {self._settings.wait_s:.0f} s"
+            got=f"{names_of(reachable)} after {self._settings.wait_s:.0f} s"
             + (f"; refused: {'; '.join(refused[:5])}" if refused else ""),
-            expected=f"{self._least()} (fleet.min_vehicles)",
+            expected=f"{self._min_vehicles()} (fleet.min_vehicles)",
             cure="The model of the last round is kept; see `fleetseg fleet status`, then --resume",
         )
 
@@ -262,10 +264,10 @@ class FleetEngine:
         if fatal := self._dispatcher.fatal or self._network.fatal():
             raise fatal
 
-    def _tell(self, text: str) -> None:
-        """Say why nothing happens, when that changes."""
-        if text and text != self._told:
-            self._told = text
+    def _notify(self, text: str) -> None:
+        """Let a person know why nothing happens, when that changes."""
+        if text and text != self._notified:
+            self._notified = text
             self._spec.tell(text)
 
     def _renew_if_due(self) -> None:
@@ -274,16 +276,16 @@ class FleetEngine:
         if not dispatcher.job or self.roster.segment != dispatcher.segment:
             return
         waited = dispatcher.began_s + settings.renew_s < self._clock() and self._network.returned()
-        banned = self._network.revoked() & set(dispatcher.sites)
-        if waited or banned or self._rounds_in_segment >= settings.segment_rounds:
+        revoked = self._network.revoked() & set(dispatcher.sites)
+        if waited or revoked or self._rounds_in_segment >= settings.segment_rounds:
             segment = dispatcher.segment
-            self._notify_revoked(banned)
+            self._notify_revoked(revoked)
             dispatcher.end_segment()
             self._wait_for_segment(after=segment)
 
     def _notify_revoked(self, sites: Collection[str]) -> None:
-        """Have the vehicles' side know why it hears nothing from now on."""
-        waiting, until_s = set(sites), self._clock() + _FAREWELL_S
+        """Send the revoked vehicles the reason why nothing more will come."""
+        waiting, until_s = set(sites), self._clock() + _NOTIFY_REVOKED_S
         with TaskBatch(self._dispatcher) as batch:
             if waiting:
                 batch.ask({"what": "revoked", "run": self._spec.run}, b"", sorted(waiting))
@@ -299,7 +301,7 @@ class FleetEngine:
         dispatcher = self._dispatcher
         while not (dispatcher.job and dispatcher.segment > after):
             self._raise_if_fatal()
-            self._tell(self._network.trouble())
+            self._notify(self._network.trouble())
             if self._clock() > until_s:
                 raise EngineError(
                     f"no connection to the fleet for {self._settings.outage_s:.0f} s",
@@ -312,7 +314,7 @@ class FleetEngine:
     def _enrol(self) -> None:
         """Make sure that there is a segment and that its sites have enrolled."""
         self._wait_for_segment(after=0)
-        self._welcome_latecomers()
+        self._register_latecomers()
         while self.roster.segment != self._dispatcher.segment or not self._dispatcher.job:
             self._wait_for_segment(after=0)
             self._open_segment()
@@ -338,7 +340,7 @@ class FleetEngine:
             silent = [s for s in sites if dispatcher.silent_s(s) > self._settings.silent_s]
             sites -= set(silent)
 
-    def _welcome_latecomers(self) -> None:
+    def _register_latecomers(self) -> None:
         while self._hellos is not None and (event := self._hellos.next(0)) is not None:
             if event.what == "reply":
                 self.roster.register(event.site, event.header, self._spec)

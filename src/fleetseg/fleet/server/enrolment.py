@@ -54,16 +54,16 @@ class Roster:
     last_round: dict[str, int] = field(default_factory=dict)  # per site, over all segments
 
     def register(self, site: str, header: Mapping[str, Any], spec: RunSpec) -> None:
-        """Note what a site answered to the hello: its vehicles, or why it takes no part."""
+        """Take in what a site answered to the hello: its vehicles, or why it takes no part."""
         failure = read_failure(site, header)
         try:
             if failure is None:
                 needs_labels = SUPERVISION[spec.experiment.training.supervision].needs_labels
-                told = read_enrolments(
+                enrolments = read_enrolments(
                     header.get("enrolments"), spec.space.num_classes, needs_labels=needs_labels
                 )
-                _require_own(site, told, spec)
-                for vehicle, enrolment in told.items():
+                _require_own(site, enrolments, spec)
+                for vehicle, enrolment in enrolments.items():
                     self.enrolled[vehicle] = enrolment
                     self.site_of[vehicle] = site
         except UpdateRejected as rejected:
@@ -93,9 +93,9 @@ def hello(spec: RunSpec) -> tuple[dict[str, Any], bytes]:
     return header, start
 
 
-def _require_own(site: str, told: Mapping[str, Enrolment], spec: RunSpec) -> None:
+def _require_own(site: str, enrolments: Mapping[str, Enrolment], spec: RunSpec) -> None:
     """Let a site speak for its own vehicles only."""
     own = {site} if spec.assigned is None else set(spec.assigned.get(site, ()))
-    others = [v for v in told if v not in own and not v.startswith(f"{site}/")]
+    others = [v for v in enrolments if v not in own and not v.startswith(f"{site}/")]
     if others:
         raise UpdateRejected("identity", "enrols in another one's name", got=others[0][:100])

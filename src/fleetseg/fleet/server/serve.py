@@ -39,18 +39,18 @@ def serving(fleet: Fleet, spec: RunSpec, run_folder: Path) -> Iterator[FleetEngi
     require_nvflare()
     settings = spec.experiment.fleet
     with ExitStack() as stack:
-        stack.enter_context(_alone(fleet))
+        stack.enter_context(_locked(fleet))
         _require_port(fleet)
         sockets = private_directory()
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
-        door = Listener(sockets / "link")
+        listener = Listener(sockets / "link")
         message_log = MessageLog(run_folder / "logs" / "ingress.jsonl")
-        dispatcher = TaskDispatcher(door, message_log, time.monotonic)
+        dispatcher = TaskDispatcher(listener, message_log, time.monotonic)
         stack.callback(dispatcher.close)
-        network = NvflareNetwork(fleet, dispatcher, door.path, settings.gather_s)
+        network = NvflareNetwork(fleet, dispatcher, listener.path, settings.gather_s)
         stack.enter_context(network)
         engine = FleetEngine(spec, dispatcher, network)
-        stack.enter_context(_telling(fleet, spec, engine, dispatcher, network))
+        stack.enter_context(_status_updated(fleet, spec, engine, dispatcher, network))
         yield engine
 
 
@@ -66,7 +66,7 @@ def run_name(folder: Path) -> str:
 
 
 @contextmanager
-def _alone(fleet: Fleet) -> Iterator[None]:
+def _locked(fleet: Fleet) -> Iterator[None]:
     with open(fleet.folder / "server.lock", "w", encoding="utf-8") as lock:
         try:
             try_lock(lock)  # without locks, the port is still the server's alone
@@ -94,7 +94,7 @@ def _require_port(fleet: Fleet) -> None:
 
 
 @contextmanager
-def _telling(
+def _status_updated(
     fleet: Fleet,
     spec: RunSpec,
     engine: FleetEngine,
@@ -104,12 +104,12 @@ def _telling(
     """Keep `status.json` fresh while the block lasts."""
     over = threading.Event()
 
-    def tell() -> None:
+    def update() -> None:
         while not over.wait(_STATUS_S):
             with contextlib.suppress(OSError, RuntimeError, FleetSegError):
                 _write_status(fleet, status_of(spec, engine, dispatcher, network))
 
-    thread = threading.Thread(target=tell, name="fleetseg-status", daemon=True)
+    thread = threading.Thread(target=update, name="fleetseg-status", daemon=True)
     thread.start()
     try:
         yield
@@ -123,7 +123,7 @@ def _telling(
 def status_of(
     spec: RunSpec, engine: FleetEngine, dispatcher: TaskDispatcher, network: NvflareNetwork
 ) -> dict[str, Any]:
-    """Say who is there and what they hold."""
+    """Collect who is there and what they hold."""
     roster, now = engine.roster, time.time()
     sites: dict[str, dict[str, Any]] = {}
     for name, age_s in network.registered().items():
@@ -134,13 +134,13 @@ def status_of(
             seen = sites.setdefault(name, {}).get("last_seen", 0.0)
             sites[name]["last_seen"] = max(seen, now - silent_s)
     for vehicle, enrolment in roster.enrolled.items():
-        held = {
+        holds = {
             "images": enrolment.num_images,
             "pixels": enrolment.num_pixels,
             "histogram": list(enrolment.histogram_C),
             "abstains": enrolment.abstains,
         }
-        sites.setdefault(roster.site_of[vehicle], {}).setdefault("vehicles", {})[vehicle] = held
+        sites.setdefault(roster.site_of[vehicle], {}).setdefault("vehicles", {})[vehicle] = holds
     for site, failure in roster.refused.items():
         sites.setdefault(site, {})["refused"] = f"{failure.reason}: {failure.detail}"
     for site, machine in roster.machines.items():

@@ -47,13 +47,13 @@ def open_clients(
     site_data: SiteData,
     experiment: Experiment,
     progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda note: None,
+    notify: Callable[[str], None] = lambda note: None,
     space: LabelSpace | None = None,
 ) -> Mapping[str, Client]:
     """Open the data as the experiment wants them and give every vehicle its samples.
 
-    What is wrong with samples is told here, and nowhere else. Without a label `space` it is the one
-    that the experiment names.
+    What is wrong with samples is for `notify`, and does not leave this site. Without a label
+    `space` it is the one that the experiment names.
 
     Raises:
         DataError, ConfigError: the data cannot be used, or a vehicle is not in the split.
@@ -63,7 +63,7 @@ def open_clients(
     fleet_data = open_fleet_data(_described(site_data, experiment), progress, space)
     held = fleet_data.clients
     for note in fleet_data.notes:
-        tell(note)
+        notify(note)
     if not site_data.vehicles:
         if len(held) != 1 and (site_data.split_file or site_data.experiment):
             if site_data.site not in held:

@@ -27,7 +27,7 @@ _POLL_S = 0.25
 _CALM_S = 60.0  # a child that ran this long starts again at once
 _PATIENCE_S = 5.0
 _MAX_PAUSE_S = 10.0
-_MOST_READ, _MOST_ECHOED = 1 << 20, 1 << 16  # bytes of a log at once
+_MOST_READ, _MOST_COPIED = 1 << 20, 1 << 16  # bytes of a log at once
 
 
 class Child:
@@ -42,8 +42,8 @@ class Child:
         self._began_s = self._next_s = 0.0
         self._pause_s = 0.5
 
-    def keep(self, now_s: float) -> str:
-        """Start it if it is not running; returns what a person should know."""
+    def ensure_running(self, now_s: float) -> str:
+        """Start it if it is not running; returns a text if it has died."""
         if self._process is None:
             if now_s >= self._next_s:
                 self._began_s = now_s
@@ -69,22 +69,22 @@ class Child:
 
 
 class Follower:
-    """Reads what is appended to a log and tells known texts, each once a minute."""
+    """Follows a log and explains known texts in it, each at most once a minute."""
 
     def __init__(self, path: Path, texts: dict[str, str]) -> None:
         self._path, self._texts = path, texts
         self._at = path.stat().st_size if path.exists() else 0
-        self._told_s: dict[str, float] = {}
+        self._explained_s: dict[str, float] = {}
 
     def new(self, now_s: float) -> list[str]:
-        """Return what is new, in words for a person."""
-        told = []
+        """Return explanations of what was appended, for a person."""
+        found = []
         for line in self._lines():
             for text, words in self._texts.items():
-                if text in line and now_s - self._told_s.get(words, -1e9) > _CALM_S:
-                    self._told_s[words] = now_s
-                    told.append(words)
-        return told
+                if text in line and now_s - self._explained_s.get(words, -1e9) > _CALM_S:
+                    self._explained_s[words] = now_s
+                    found.append(words)
+        return found
 
     def _lines(self) -> list[str]:
         try:
@@ -103,21 +103,21 @@ class Follower:
         return whole.decode(errors="replace").splitlines()
 
 
-def keep(plan: dict[str, Any]) -> int:
-    """Run until told to stop; returns the exit code."""
+def supervise(plan: dict[str, Any]) -> int:
+    """Run until a signal ends it; returns the exit code."""
     folder = Path(plan["folder"])
     with open(folder / "lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"error: this kit is in use by another process ({folder})")
+            log(f"error: this kit is in use by another process ({folder})")
             return 1
         except OSError:
-            say(f"{folder}: this file system knows no locks; see to it that one process uses it")
-        return _keep(plan, folder)
+            log(f"{folder}: this file system knows no locks; see to it that one process uses it")
+        return _supervise(plan, folder)
 
 
-def _keep(plan: dict[str, Any], folder: Path) -> int:
+def _supervise(plan: dict[str, Any], folder: Path) -> int:
     kill_orphans("nvflare.", folder.parent)
     children = [
         Child(name, part["command"], Path(part["log"]), part["environment"])
@@ -125,43 +125,43 @@ def _keep(plan: dict[str, Any], folder: Path) -> int:
     ]
     followers = [Follower(Path(path), dict(texts)) for path, texts in plan["follow"].items()]
     trainer = Path(plan["trainer_log"])
-    echo = trainer.stat().st_size if trainer.exists() else 0
-    asked: list[int] = []
+    copied = trainer.stat().st_size if trainer.exists() else 0
+    stopping: list[int] = []
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        stopping.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, ask)
+        signal.signal(number, request_stop)
     try:
-        while not asked and os.getppid() == plan.get("parent", os.getppid()):
+        while not stopping and os.getppid() == plan.get("parent", os.getppid()):
             now_s = time.monotonic()
             for child in children:
-                if told := child.keep(now_s):
-                    say(told)
+                if notice := child.ensure_running(now_s):
+                    log(notice)
             for follower in followers:
-                for told in follower.new(now_s):
-                    say(told)
-            echo = _echo(trainer, echo)
+                for notice in follower.new(now_s):
+                    log(notice)
+            copied = _copy_log(trainer, copied)
             time.sleep(_POLL_S)
     finally:
         for child in children:
             child.stop()
         with contextlib.suppress(OSError):
             shutil.rmtree(plan["sockets"])
-    say("stopped")
+    log("stopped")
     return 0
 
 
-def _echo(path: Path, at: int) -> int:
-    """Show what the trainer says of its own work."""
+def _copy_log(path: Path, at: int) -> int:
+    """Copy what the trainer has logged to this process's own output."""
     try:
         with open(path, "rb") as file:
             file.seek(at)
-            data = file.read(_MOST_ECHOED)
+            data = file.read(_MOST_COPIED)
     except OSError:
         return at
-    whole = _whole_lines(data, _MOST_ECHOED)
+    whole = _whole_lines(data, _MOST_COPIED)
     with contextlib.suppress(OSError):
         sys.stdout.write(whole.decode(errors="replace"))
         sys.stdout.flush()
@@ -174,7 +174,7 @@ def _whole_lines(data: bytes, most: int) -> bytes:
     return whole + end if end or len(data) < most else data
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Print a line with the time."""
     with contextlib.suppress(OSError):  # the output may be a file on a full disk
         print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
@@ -185,4 +185,4 @@ if __name__ == "__main__":
         if hasattr(stream, "reconfigure"):  # not where it is closed
             stream.reconfigure(errors="replace")  # a name that cannot be written must not end this
     with open(sys.argv[1], encoding="utf-8") as plan_file:
-        sys.exit(keep(json.load(plan_file)))
+        sys.exit(supervise(json.load(plan_file)))

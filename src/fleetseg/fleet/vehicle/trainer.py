@@ -1,4 +1,4 @@
-"""The long-lived process of a site: keeps torch, model and data warm over rounds and jobs.
+"""The long-lived process of a site: keeps torch, model and data loaded over rounds and jobs.
 
     python -m fleetseg.fleet.vehicle.trainer FOLDER SOCKET
 
@@ -33,10 +33,11 @@ from fleetseg.engines.inprocess import attempt
 from fleetseg.engines.runtime import local_runtime
 from fleetseg.errors import FleetSegError, UpdateRejected
 from fleetseg.experiment_file import make_experiment_from_text
+from fleetseg.failures import FailureKind, failure_header, parse_failure
 from fleetseg.federation.client import CLIENT_TASKS, Client, LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
-from fleetseg.federation.messages import Broadcast, Enrolment, Failure, FailureKind
-from fleetseg.federation.replies import write_failure, write_reply
+from fleetseg.federation.messages import Broadcast, Enrolment
+from fleetseg.federation.replies import write_reply
 from fleetseg.federation.wire import PlainCodec, decode_broadcast
 from fleetseg.files import write_atomic
 from fleetseg.fleet.message_log import MessageLog
@@ -51,7 +52,7 @@ from fleetseg.fleet.sockets import ConnectionLost, Header, Listener
 from fleetseg.fleet.vehicle.site_data import SiteData, open_clients
 from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import resolve, threads
-from fleetseg.memory import is_out_of_memory, told
+from fleetseg.memory import is_out_of_memory, out_of_memory_text
 from fleetseg.models.build import build_model
 from fleetseg.streams import prepare_streams
 
@@ -60,7 +61,7 @@ Answer = tuple[Header, bytes]
 
 
 class Refusal(FleetSegError):
-    """This site takes no part in a run; the server is told why."""
+    """This site takes no part in a run; the reason is its answer to the server."""
 
     def __init__(self, reason: str, what: str, **parts: object) -> None:
         self.reason = reason
@@ -79,28 +80,28 @@ class Ready:
 class Trainer:
     """Answers requests; knows one run at a time and the last answer of every vehicle."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self._folder, self._say = folder, say
+    def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
+        self._folder, self._log = folder, log
         self._site_data = SiteData.read(folder / "site-data.json")
         self._message_log = MessageLog(folder / "logs" / "egress.jsonl")
         self._ready: Ready | None = None
         self._last: dict[str, tuple[tuple[Any, ...], Answer]] = {}
 
-    def serve(self, door: Listener) -> None:
+    def serve(self, listener: Listener) -> None:
         """Answer one request after another, for ever."""
         while True:
-            link = door.accept(timeout_s=1.0)
-            if link is None:
-                if not door.path.exists():
+            connection = listener.accept(timeout_s=1.0)
+            if connection is None:
+                if not listener.path.exists():
                     return  # the supervisor has gone and taken the folder along
                 continue
             try:
-                while (message := link.receive(timeout_s=None)) is not None:
-                    link.send(*self.answer(*message))
+                while (message := connection.receive(timeout_s=None)) is not None:
+                    connection.send(*self.answer(*message))
             except ConnectionLost:
                 continue  # whoever asked is gone; if it asks again, the answer is kept
             finally:
-                link.close()
+                connection.close()
 
     def answer(self, header: Header, payload: bytes) -> Answer:
         """Answer one request; whatever goes wrong with it is an answer, too."""
@@ -108,28 +109,28 @@ class Trainer:
         try:
             answer = self._answer(header, payload, vehicle)
         except Refusal as refusal:
-            answer = _failed(vehicle, "refused", refusal.reason, str(refusal))
+            answer = _failed("refused", refusal.reason, str(refusal))
         except UpdateRejected as rejected:
-            answer = _failed(vehicle, "refused", rejected.reason, str(rejected))
+            answer = _failed("refused", rejected.reason, str(rejected))
         except FleetSegError as error:
             # The text may name a file, which is for this side only.
-            self._say(f"cannot serve: {error}")
-            answer = _failed(vehicle, "abstained", type(error).__name__, error.what)
+            self._log(f"cannot serve: {error}")
+            answer = _failed("abstained", type(error).__name__, error.what)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             # In a run's opening: `attempt` answers for what is missing in a client's work.
-            answer = _failed(vehicle, "lost", "out-of-memory", told(error, "this machine"))
-        if "failure" in answer[0]:
-            self._say(f"{header['what']}: {': '.join(answer[0]['failure'])}")
+            answer = _failed("lost", "out-of-memory", out_of_memory_text(error, "this machine"))
+        if (failure := parse_failure(answer[0])) is not None:
+            self._log(f"{header['what']}: {': '.join(failure)}")
         try:
-            self._message_log.note(_kind(header, answer[0]), vehicle, *answer)
+            self._message_log.append(_kind(header, answer[0]), vehicle, *answer)
         except OSError as error:
             # What is not in the list does not leave.
-            self._say(
+            self._log(
                 f"{self._message_log.path}: {error.strerror}; nothing is sent until it can be"
             )
-            return _failed(vehicle, "lost", "disk", "the list of messages cannot be written")
+            return _failed("lost", "disk", "the list of messages cannot be written")
         return answer
 
     def _answer(self, header: Header, payload: bytes, vehicle: str) -> Answer:
@@ -155,9 +156,9 @@ class Trainer:
         unused = tuple(header.get("unused", {}).get(vehicle, ()))
         broadcast = replace(broadcast, unused=unused)
         answer = _work(header["what"], broadcast, ready, ready.clients[vehicle])
-        if "failure" not in answer[0]:
+        if parse_failure(answer[0]) is None:
             self._last[vehicle] = key, answer
-        self._say(f"round {header['round']}: {header['what']} {vehicle} done")
+        self._log(f"round {header['round']}: {header['what']} {vehicle} done")
         return answer
 
     def _ready_for(self, run: str) -> Ready:
@@ -177,7 +178,7 @@ class Trainer:
             if ready.runtime.experiment.digest != experiment.digest:
                 raise Refusal("experiment", "this run was opened with another experiment")
             return ready
-        self._say(f"opening data for run {header['run']}")
+        self._log(f"opening data for run {header['run']}")
         model = build_model(experiment.model.name, space.num_classes, seed=experiment.seed)
         hardware = resolve(experiment.engine.device, experiment.engine.precision)
         model = model.to(hardware.device).to(memory_format=hardware.memory_format)
@@ -190,7 +191,7 @@ class Trainer:
         if start:
             runtime = replace(runtime, start=decode_broadcast(start, exchange.kept).state)
         self._last = {}
-        clients = open_clients(self._site_data, experiment, tell=self._say, space=space)
+        clients = open_clients(self._site_data, experiment, notify=self._log, space=space)
         return Ready(header["run"], runtime, clients)
 
     def _kept(self, run: str) -> Path:
@@ -206,8 +207,8 @@ class Trainer:
 
     def _log_enrolled(self, enrolled: Mapping[str, Enrolment], machine: Mapping[str, Any]) -> None:
         for name, enrolment in enrolled.items():
-            told = enrolment.abstains or f"{enrolment.num_images} images"
-            self._say(f"enrolled {name}: {told}, {machine['device']} in {machine['precision']}")
+            holds = enrolment.abstains or f"{enrolment.num_images} images"
+            self._log(f"enrolled {name}: {holds}, {machine['device']} in {machine['precision']}")
 
 
 def _checked(header: Header) -> tuple[Experiment, LabelSpace]:
@@ -249,16 +250,16 @@ def _work(what: str, broadcast: Broadcast, ready: Ready, client: Client) -> Answ
         return write_reply(attempt(CLIENT_TASKS[what], broadcast, client, ready.runtime))
 
 
-def _failed(vehicle: str, kind: FailureKind, reason: str, detail: str) -> Answer:
-    return write_failure(Failure(vehicle, kind, reason, detail)), b""
+def _failed(kind: FailureKind, reason: str, detail: str) -> Answer:
+    return failure_header(kind, reason, detail), b""
 
 
 def _kind(request: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
-    return "failure" if "failure" in answer else str(request["what"])
+    return str(request["what"]) if parse_failure(answer) is None else "failure"
 
 
 def _machine(ready: Ready) -> dict[str, Any]:
-    """Say what the server's operator may know of this machine."""
+    """Describe this machine to the server's operator."""
     hardware = ready.runtime.hardware
     return {
         "fleetseg": __version__,
@@ -276,14 +277,14 @@ def main(folder: Path, socket: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     prepare_streams()
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         with contextlib.suppress(OSError):  # a full disk must not end the process, too
             print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
-    trainer = Trainer(folder, say)
-    with Listener(socket) as door:
-        say("ready")
-        trainer.serve(door)
+    trainer = Trainer(folder, log)
+    with Listener(socket) as listener:
+        log("ready")
+        trainer.serve(listener)
 
 
 if __name__ == "__main__":
