@@ -1,3 +1,5 @@
+"""Experiments: defaults, TOML, overrides, errors that name the nearest, digests."""
+
 from __future__ import annotations
 
 import json

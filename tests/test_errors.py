@@ -1,3 +1,5 @@
+"""Error texts: what, where, got, expected, cure."""
+
 from __future__ import annotations
 
 import inspect

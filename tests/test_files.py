@@ -1,3 +1,5 @@
+"""Atomic writes, full disks, and text files in other encodings."""
+
 from __future__ import annotations
 
 import errno

@@ -362,6 +362,50 @@ def test_import_is_cheap() -> None:
     assert min(seconds) < 0.3, f"import fleetseg takes {min(seconds):.2f} s beyond import torch"
 
 
+# Tests mirror the source
+
+TESTS = ROOT / "tests"
+OF_SEVERAL_MODULES = {
+    "console/test_own_classes.py",  # a folder with own classes, from `data check` to scores
+    "data/sources/test_layouts.py",  # what is published or left beside samples, in each layout
+    "data/sources/test_sources.py",  # each layout on disk
+    "engines/test_crash.py",  # kill -9 at any moment
+    "engines/test_memory.py",  # clients that run out of memory
+    "engines/test_same_model.py",  # one model from every engine
+    "engines/test_workers_closing.py",  # workers: rounds that close early
+    "engines/test_workers_start.py",  # workers: what cannot be sent to them
+    "fleet/nvflare/test_crashes.py",  # whole fleets, as in the next three
+    "fleet/nvflare/test_full.py",
+    "fleet/nvflare/test_paths.py",
+    "fleet/nvflare/test_vehicles.py",
+    "gpu/test_runs.py",  # on a GPU
+    "gpu/test_training.py",
+    "test_cases.py",  # other people's bug reports
+    "test_clients_notes.py",  # what opening a fleet's data notes, and `data check`, too
+    "test_docs.py",
+    "test_golden.py",  # recorded models
+    "test_house.py",
+    "test_real_data.py",  # the examples on real driving data
+    "test_toys.py",  # methods from outside of the package
+}
+"""Tests of what several modules do together; all others have the name of the module they test."""
+
+
+def test_a_test_file_has_the_name_of_what_it_tests() -> None:
+    without = set()
+    for path in TESTS.rglob("test_*.py"):
+        name = path.relative_to(TESTS)
+        module = SRC / "fleetseg" / name.parent / name.stem.removeprefix("test_")
+        if not (module.with_suffix(".py").is_file() or module.is_dir()):
+            without.add(name.as_posix())
+    assert without == OF_SEVERAL_MODULES
+
+
+def test_a_test_file_says_what_it_proves() -> None:
+    silent = [path.name for path in TESTS.rglob("*.py") if not ast.get_docstring(tree(path))]
+    assert silent == []
+
+
 # What is in the repository
 
 

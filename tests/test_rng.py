@@ -1,3 +1,5 @@
+"""Random numbers as a pure function of seed, round, client and purpose."""
+
 from __future__ import annotations
 
 import os

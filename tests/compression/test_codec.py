@@ -1,3 +1,5 @@
+"""The text that names a codec, and what is refused of it."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Top-k: the largest values are chosen, and their places survive being packed."""
+
 from __future__ import annotations
 
 import numpy as np

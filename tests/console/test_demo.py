@@ -1,3 +1,5 @@
+"""The demo: three kinds of runs and a picture, and nothing overwritten."""
+
 from __future__ import annotations
 
 import copy

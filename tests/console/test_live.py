@@ -1,3 +1,5 @@
+"""What a person sees of a run while it runs: a table, lines, or JSON."""
+
 from __future__ import annotations
 
 import io

@@ -1,3 +1,5 @@
+"""Progress of reading data, in a terminal and elsewhere."""
+
 from __future__ import annotations
 
 import io

@@ -1,3 +1,5 @@
+"""Tables of scores and comparisons: what stands in them, and that they fit."""
+
 from __future__ import annotations
 
 import io

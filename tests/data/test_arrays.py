@@ -1,3 +1,5 @@
+"""One picture or label map, the same from whatever holds it, or refused."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Augmentation keeps images and labels aligned and depends on its generator alone."""
+
 from __future__ import annotations
 
 from pathlib import Path

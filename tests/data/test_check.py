@@ -1,3 +1,5 @@
+"""`data check`: counts by hand, duplicates, and every bad file."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""Label spaces, raw ids and projections, against those that are published."""
+
 from __future__ import annotations
 
 import numpy as np

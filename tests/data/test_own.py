@@ -1,3 +1,5 @@
+"""Own collections of samples: the same pairs from each kind, and wrong samples named."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

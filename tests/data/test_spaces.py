@@ -1,3 +1,5 @@
+"""Which classes an experiment learns: built-in ones, or own ones."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Confusion matrices: exact counts, equal to torchmetrics, in any order."""
+
 from __future__ import annotations
 
 import warnings

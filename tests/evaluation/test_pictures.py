@@ -1,3 +1,5 @@
+"""Pictures of predictions: colours, overlays and legends."""
+
 from __future__ import annotations
 
 from pathlib import Path

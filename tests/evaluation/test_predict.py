@@ -1,3 +1,5 @@
+"""Predictions at the labels' own resolution, in batches of one size."""
+
 from __future__ import annotations
 
 import weakref

@@ -1,3 +1,5 @@
+"""Scores by hand and against cityscapesScripts; sums of matrices, never of ratios."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The fixed-point mean: by hand, in any order of arrival, at any weight."""
+
 from __future__ import annotations
 
 import tracemalloc

@@ -1,3 +1,5 @@
+"""Checkpoints: read back to the bit, and damage found wherever it is."""
+
 from __future__ import annotations
 
 import errno

@@ -1,3 +1,5 @@
+"""What clients keep between rounds: by round, and damage found."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Samplers: sizes, uniformity, and the same cohort for the same seed and round."""
+
 from __future__ import annotations
 
 import random

@@ -1,3 +1,5 @@
+"""A round's replies: good ones are aggregated, others are failures with their reason."""
+
 from __future__ import annotations
 
 import itertools

@@ -1,3 +1,5 @@
+"""Messages: checked whole, encoded to the bit, and anything else refused. Tests wire, too."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,3 +1,5 @@
+"""The server's step: FedAvg by hand, momentum as in torch, statistics untouched."""
+
 from __future__ import annotations
 
 import numpy as np

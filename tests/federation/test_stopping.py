@@ -1,3 +1,5 @@
+"""When a run is over: targets, patience, time and megabytes."""
+
 from __future__ import annotations
 
 from typing import Any

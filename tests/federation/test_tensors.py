@@ -1,3 +1,5 @@
+"""Layouts: kinds by module type, flat vectors, digests."""
+
 from __future__ import annotations
 
 import pytest

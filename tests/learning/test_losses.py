@@ -1,3 +1,5 @@
+"""Losses by hand and against other implementations, with their gradients."""
+
 from __future__ import annotations
 
 import math

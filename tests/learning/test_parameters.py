@@ -1,3 +1,5 @@
+"""Parameter groups and optimisers: what decays, how fast it learns, in every memory order."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""Schedules over global rounds, against torch."""
+
 from __future__ import annotations
 
 import math

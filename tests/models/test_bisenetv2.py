@@ -1,3 +1,5 @@
+"""BiSeNet V2: the paper's parameters and shapes."""
+
 from __future__ import annotations
 
 import torch

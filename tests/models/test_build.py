@@ -1,3 +1,5 @@
+"""Networks by name: the same weights for the same seed."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Fast-SCNN: the paper's parameters and shapes."""
+
 from __future__ import annotations
 
 import pytest

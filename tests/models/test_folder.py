@@ -1,3 +1,5 @@
+"""Saved models: loaded as they were, or refused with the reason."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Layers of ours against those of torch that they stand for."""
+
 from __future__ import annotations
 
 import copy

@@ -1,3 +1,5 @@
+"""Pretrained weights: every tensor accounted for."""
+
 from __future__ import annotations
 
 import sys

@@ -1,3 +1,5 @@
+"""The one shape of every network: normalisation, padding, logits at full resolution."""
+
 from __future__ import annotations
 
 import copy

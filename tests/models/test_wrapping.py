@@ -1,3 +1,5 @@
+"""A user's network gets the same protections as the others."""
+
 from __future__ import annotations
 
 import warnings

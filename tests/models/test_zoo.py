@@ -1,3 +1,5 @@
+"""Networks of other packages: trained for a step, their randomness and weights ours."""
+
 from __future__ import annotations
 
 import sys

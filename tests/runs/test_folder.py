@@ -1,3 +1,5 @@
+"""The run folder: its layout, resuming, and what a crash or a full disk leaves."""
+
 from __future__ import annotations
 
 import errno

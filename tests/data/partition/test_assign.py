@@ -1,3 +1,5 @@
+"""Who holds what: every sample has one client, by each kind of partition."""
+
 from __future__ import annotations
 
 import dataclasses

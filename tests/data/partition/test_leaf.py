@@ -1,3 +1,5 @@
+"""Published splits in LEAF format: read, matched to a data set, or refused with the reason."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Manifests read back equal, and leaks between clients and test sets are found."""
+
 from __future__ import annotations
 
 import hashlib

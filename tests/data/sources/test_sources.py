@@ -1,3 +1,5 @@
+"""Every published layout, read from a tiny data set in it; every kind of bad file, named."""
+
 from __future__ import annotations
 
 import hashlib

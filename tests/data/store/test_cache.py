@@ -1,3 +1,5 @@
+"""Decoded samples: the pixels of the files, kept by content, and safe from other processes."""
+
 from __future__ import annotations
 
 import dataclasses

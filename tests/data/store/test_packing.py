@@ -1,3 +1,5 @@
+"""Packed label maps: unpacked as they were, or refused."""
+
 from __future__ import annotations
 
 from pathlib import Path

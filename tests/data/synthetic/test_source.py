@@ -1,3 +1,5 @@
+"""The painter: the same street for the same seed, with exact labels."""
+
 from __future__ import annotations
 
 import hashlib

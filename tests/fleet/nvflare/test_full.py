@@ -1,4 +1,4 @@
-"""The whole matrix of faults; half an hour. Run with: pytest -m fleet_full tests/engines/nvflare
+"""The whole matrix of faults; half an hour. Run with: pytest -m fleet_full tests/fleet/nvflare
 
 Each case is a fleet of real processes on loopback. Where nothing of a round's answers is lost, the
 model must have the bits of an undisturbed run in one process.
