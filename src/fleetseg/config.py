@@ -132,7 +132,7 @@ class TrainingConfig(_Section):
 
 
 class FaultsConfig(_Section):
-    """Simulated trouble on a virtual clock: vehicles that vanish and vehicles that are slow."""
+    """Simulated drop-outs and stragglers on a virtual clock."""
 
     dropout: float = Field(default=0.0, ge=0, le=1)  # chance per client and round to vanish
     stragglers: float = Field(default=0.0, ge=0, le=1)  # share of clients that are slow

@@ -24,7 +24,7 @@ from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.learning.hardware import Hardware
 from fleetseg.models.build import wrap
 from fleetseg.own_data import fleet_data_of_pairs
-from fleetseg.runs import run as runner
+from fleetseg.runs import run as run_module
 
 PLAIN = {"batch_size": 2, "scale": [1, 1], "flip": False, "colour_jitter": 0.0}
 
@@ -83,7 +83,7 @@ def test_the_others_train_as_they_would_without_it(tmp_path: Path) -> None:
 def test_if_all_fail_so_the_first_text_is_shown(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "try_one_step", lambda parts: [])  # which would have told before
+    monkeypatch.setattr(run_module, "try_one_step", lambda setup: [])  # or it would be found there
     with pytest.raises(QuorumLost) as caught:
         fleetseg.run(
             experiment(kind, max_failed_rounds=1),
@@ -137,7 +137,7 @@ def test_other_errors_are_raised_as_ever(tmp_path: Path, monkeypatch: pytest.Mon
     def broken(*arguments: object, **named: object) -> None:
         raise RuntimeError("an illegal memory access was encountered")
 
-    monkeypatch.setattr(runner, "try_one_step", lambda parts: [])
+    monkeypatch.setattr(run_module, "try_one_step", lambda setup: [])
     monkeypatch.setattr("fleetseg.federation.client.train_locally", broken)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         fleetseg.run(experiment(), clients=fleet(), net=network(), out=tmp_path / "run")

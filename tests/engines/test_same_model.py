@@ -81,7 +81,7 @@ def test_clients_start_from_the_global_model(cache: Path, tmp_path: Path) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(InProcessEngine, "ask", spy)
         run_experiment(start, fleet_data, tmp_path / "second")
-    parts = set_up(start, fleet_data, tmp_path / "third", None, rounds.Watcher())
+    setup = set_up(start, fleet_data, tmp_path / "third", None, rounds.Watcher())
     from fleetseg.federation.tensors import read_state
 
-    assert seen[0] == read_state(first.model(), parts.runtime.exchange.model).digest()
+    assert seen[0] == read_state(first.model(), setup.runtime.exchange.model).digest()

@@ -27,26 +27,26 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def parts(cache: Path) -> RunSetup:
+def setup(cache: Path) -> RunSetup:
     experiment = tiny_experiment(cache, evaluation={"on_clients": True})
     return set_up(experiment, open_fleet_data(experiment), cache / "run", None, rounds.Watcher())
 
 
 @pytest.fixture(scope="module")
-def engine(parts: RunSetup) -> Iterator[WorkersEngine]:
-    with WorkersEngine(parts.fleet_data.clients, parts.runtime, 2) as running:
+def engine(setup: RunSetup) -> Iterator[WorkersEngine]:
+    with WorkersEngine(setup.fleet_data.clients, setup.runtime, 2) as running:
         yield running
 
 
-def broadcast(parts: RunSetup, round_: int) -> Broadcast:
-    return Broadcast(round_, read_state(parts.runtime.model, parts.runtime.exchange.model))
+def broadcast(setup: RunSetup, round_: int) -> Broadcast:
+    return Broadcast(round_, read_state(setup.runtime.model, setup.runtime.exchange.model))
 
 
 def test_a_round_after_a_closed_one_has_its_own_answers(
-    parts: RunSetup, engine: WorkersEngine
+    setup: RunSetup, engine: WorkersEngine
 ) -> None:
-    everybody = sorted(parts.fleet_data.clients)
-    first, second = broadcast(parts, 1), broadcast(parts, 2)
+    everybody = sorted(setup.fleet_data.clients)
+    first, second = broadcast(setup, 1), broadcast(setup, 2)
     for taken in (1, 3):
         replies = engine.ask("train", dict.fromkeys(everybody, first))
         for _ in range(taken):
@@ -57,44 +57,44 @@ def test_a_round_after_a_closed_one_has_its_own_answers(
         assert all(isinstance(a, Update) and a.round == 2 for a in answers)
 
 
-def test_scores_after_a_closed_round_are_scores(parts: RunSetup, engine: WorkersEngine) -> None:
-    everybody = sorted(parts.fleet_data.clients)
-    replies = engine.ask("train", dict.fromkeys(everybody, broadcast(parts, 1)))
+def test_scores_after_a_closed_round_are_scores(setup: RunSetup, engine: WorkersEngine) -> None:
+    everybody = sorted(setup.fleet_data.clients)
+    replies = engine.ask("train", dict.fromkeys(everybody, broadcast(setup, 1)))
     next(replies)
     replies.close()  # type: ignore[attr-defined]
-    scores = list(engine.ask("evaluate", dict.fromkeys(everybody, broadcast(parts, 1))))
+    scores = list(engine.ask("evaluate", dict.fromkeys(everybody, broadcast(setup, 1))))
     assert sorted(s.client_id for s in scores) == everybody
     assert all(isinstance(s, Evaluation) for s in scores)
 
 
-def test_a_round_that_never_began_may_be_closed(parts: RunSetup, engine: WorkersEngine) -> None:
-    everybody, model = sorted(parts.fleet_data.clients), broadcast(parts, 1)
+def test_a_round_that_never_began_may_be_closed(setup: RunSetup, engine: WorkersEngine) -> None:
+    everybody, model = sorted(setup.fleet_data.clients), broadcast(setup, 1)
     engine.ask("train", dict.fromkeys(everybody, model)).close()  # type: ignore[attr-defined]
     scores = engine.ask("evaluate", dict.fromkeys(everybody[:1], model))
     assert [s.client_id for s in scores] == everybody[:1]
 
 
 def test_a_worker_that_dies_while_a_round_is_closed_is_replaced(
-    parts: RunSetup, engine: WorkersEngine
+    setup: RunSetup, engine: WorkersEngine
 ) -> None:
-    everybody = sorted(parts.fleet_data.clients)
-    replies = engine.ask("train", dict.fromkeys(everybody, broadcast(parts, 1)))
+    everybody = sorted(setup.fleet_data.clients)
+    replies = engine.ask("train", dict.fromkeys(everybody, broadcast(setup, 1)))
     next(replies)
     pid = engine._workers[0].process.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     replies.close()  # type: ignore[attr-defined]
-    answers = list(engine.ask("train", dict.fromkeys(everybody, broadcast(parts, 2))))
+    answers = list(engine.ask("train", dict.fromkeys(everybody, broadcast(setup, 2))))
     assert sorted(a.client_id for a in answers) == everybody
     assert all(isinstance(a, Update) for a in answers)
 
 
 def test_updates_after_a_closed_round_have_the_bits_of_one_process(
-    parts: RunSetup, engine: WorkersEngine
+    setup: RunSetup, engine: WorkersEngine
 ) -> None:
-    everybody = sorted(parts.fleet_data.clients)
-    model = broadcast(parts, 3)
-    serial = InProcessEngine(parts.fleet_data.clients, parts.runtime)
+    everybody = sorted(setup.fleet_data.clients)
+    model = broadcast(setup, 3)
+    serial = InProcessEngine(setup.fleet_data.clients, setup.runtime)
     expected = {
         r.client_id: r.change.digest()
         for r in serial.ask("train", dict.fromkeys(everybody, model))
@@ -123,16 +123,16 @@ def test_a_run_with_over_selection_goes_to_its_end(cache: Path, tmp_path: Path) 
 
 
 def test_clients_that_are_sent_different_models_train_from_their_own(
-    parts: RunSetup, engine: WorkersEngine
+    setup: RunSetup, engine: WorkersEngine
 ) -> None:
     """Of clusters and personal models: what most are sent is no one else's."""
-    common, own = broadcast(parts, 1), broadcast(parts, 1)
+    common, own = broadcast(setup, 1), broadcast(setup, 1)
     own.state.values_F.mul_(0.5)
-    asks = {name: common for name in sorted(parts.fleet_data.clients)}
+    asks = {name: common for name in sorted(setup.fleet_data.clients)}
     asks[min(asks)] = own
-    asks[max(asks)] = broadcast(parts, 1)
+    asks[max(asks)] = broadcast(setup, 1)
     asks[max(asks)].state.values_F.mul_(0.25)
-    serial = InProcessEngine(parts.fleet_data.clients, parts.runtime)
+    serial = InProcessEngine(setup.fleet_data.clients, setup.runtime)
     digests = []
     for running in (serial, engine):
         replies = running.ask("train", asks)

@@ -17,7 +17,7 @@ from fleetseg.clients import FleetData
 from fleetseg.errors import ConfigError, DataError, ModelError, QuorumLost
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.rounds import Watcher
-from fleetseg.runs import run as runner
+from fleetseg.runs import run as run_module
 from fleetseg.runs.dry_run import try_one_step
 from fleetseg.runs.folder import read_end
 from fleetseg.runs.setup import set_up
@@ -123,7 +123,7 @@ def test_the_step_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     before = torch.get_rng_state()
     with_step = run(tmp_path / "with", net)
     assert torch.equal(torch.get_rng_state(), before)
-    monkeypatch.setattr(runner, "try_one_step", lambda setup: [])
+    monkeypatch.setattr(run_module, "try_one_step", lambda setup: [])
     assert run(tmp_path / "without", net).model_sha256 == with_step.model_sha256
 
 
