@@ -30,7 +30,7 @@ from fleetseg.data.store.cache import Picked, Store, default_cache_dir, open_sto
 from fleetseg.data.store.folder import cache_folder
 from fleetseg.data.unusable import no_usable_sample, nobody_takes_part, unseen_classes
 from fleetseg.federation.client import Client
-from fleetseg.federation.fleet_facts import told_by_client
+from fleetseg.federation.fleet_facts import reported_facts
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.text import listing
@@ -76,7 +76,7 @@ class FleetData:
 
     @property
     def enrolled(self) -> dict[str, Enrolment]:
-        """What every client says of itself."""
+        """What every client reports of itself."""
         return {name: client.enrolment for name, client in self.clients.items()}
 
 
@@ -170,15 +170,15 @@ def open_evaluation(
     return sets, named
 
 
-def told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    """Fix what it is that progress is told of."""
+def progress_on(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    """Make a callback for one thing that is read."""
     return None if progress is None else lambda done, of: progress(what, done, of)
 
 
 def require_clients(clients: Mapping[str, Client], stores: Sequence[Store] = ()) -> None:
     """Refuse a fleet of which nobody can take part, and say why nobody can.
 
-    `stores` hold the training samples, if they come from disk: the commonest reasons are told.
+    `stores` hold the training samples, if they come from disk: the commonest reasons are named.
 
     Raises:
         DataError: there is no client, or all abstain.
@@ -244,7 +244,7 @@ def _client(
         for k, i in map(pool.owner_N.__getitem__, good_test)
     )
     pairs = pool.pairs(pool.train, good_train)
-    facts = {} if abstains else told_by_client(experiment, pairs)
+    facts = {} if abstains else reported_facts(experiment, pairs)
     enrolled = _enrol(name, histogram_C, len(good_train), test_pixels, abstains)
     return Client(
         enrolment=replace(enrolled, facts=facts),

@@ -15,8 +15,8 @@ from fleetseg.clients import (
     Progress,
     abstention,
     open_evaluation,
+    progress_on,
     require_clients,
-    told,
 )
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
@@ -53,7 +53,7 @@ def fleet_data_of_pairs(
     digests = {}
     for name, samples in named(clients, "vehicle", "clients").items():
         owner = f"vehicle '{name}'"
-        looked = look_over(samples, owner, space, size_hw, told(progress, owner))
+        looked = look_over(samples, owner, space, size_hw, progress_on(progress, owner))
         enrolled[name] = _client(name, samples, space, experiment, looked)
         notes += notes_on(looked, owner, size_hw)
         seen.update((image, owner) for image, _ in looked.digests)
@@ -121,7 +121,7 @@ def own_evaluation_sets(
     digests: dict[str, str] = {}
     for name, samples in named(evaluation, "evaluation set", "evaluation").items():
         owner = f"evaluation set '{name}'"
-        looked = look_over(samples, owner, space, size_hw, told(progress, owner))
+        looked = look_over(samples, owner, space, size_hw, progress_on(progress, owner))
         if not looked.numbers:
             raise DataError("no labelled pixel to evaluate on", where=owner)
         pairs = pairs_of(samples, owner, space, size_hw, looked, native_labels=True)

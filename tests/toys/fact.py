@@ -17,12 +17,12 @@ from fleetseg.learning.parameters import Trainables
 Floats = npt.NDArray[np.float32]
 
 
-def _told(train: Pairs) -> Floats:
+def _report(train: Pairs) -> Floats:
     colours = [train[k][0].reshape(-1, 3).mean(axis=0) for k in range(len(train))]
     return np.mean(colours, axis=0).astype(np.float32)
 
 
-def _made(enrolled: Mapping[str, Enrolment]) -> Floats:
+def _combine(enrolled: Mapping[str, Enrolment]) -> Floats:
     total = sum(e.num_images for e in enrolled.values())
     parts = [
         e.num_images / total * e.facts["toy colour"].astype(np.float64) for e in enrolled.values()
@@ -40,5 +40,5 @@ def _correct(brightness: float, shared: Trainables) -> None:
             parameter.grad *= brightness
 
 
-TOY_COLOUR = Fact(_made, _told, why="the mean colour of all of a client's images at once")
+TOY_COLOUR = Fact(_combine, _report, why="the mean colour of all of a client's images at once")
 TOY_BRIGHTNESS = Objective(facts=("toy colour",), begin=_begin, correct=_correct)

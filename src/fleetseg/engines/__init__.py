@@ -1,1 +1,1 @@
-"""Where clients run."""
+"""Where simulated clients run: in this process, in workers, with faults."""

@@ -1,4 +1,4 @@
-"""What a process trains with, put together of an experiment: on a server and on a vehicle alike."""
+"""From an experiment to what a process trains with, the same on a server and on a vehicle."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class SharedStates:
 
 
 def _aligned(num_bytes: int) -> int:
-    return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
+    return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT  # rounded up
 
 
 def _new_block(num_bytes: int) -> int:
@@ -133,7 +133,7 @@ def _reserve(handle: int, num_bytes: int) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Hole:
+class _Placeholder:
     """Stands for a tensor; `data` is empty where every broadcast writes the values anyway."""
 
     shape: tuple[int, ...]
@@ -144,7 +144,7 @@ class _Hole:
     data: bytes
 
     @classmethod
-    def of(cls, tensor: Tensor, with_data: bool) -> _Hole:
+    def of(cls, tensor: Tensor, with_data: bool) -> _Placeholder:
         flat = tensor.detach().cpu().contiguous().reshape(-1) if with_data else None
         return cls(
             tuple(tensor.shape),
@@ -170,14 +170,15 @@ def without_values(model: Module) -> Module:
     """Copy a model for another process: tensors of its state are left out, others are bytes."""
     state = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
     memo: dict[int, Any] = {
-        id(t): _Hole.of(t, with_data=id(t) not in state) for t in _held(model, _is_plain)
+        id(t): _Placeholder.of(t, with_data=id(t) not in state)
+        for t in _values_in(model, _is_plain)
     }
     return copy.deepcopy(model, memo)
 
 
 def with_tensors(model: Module) -> Module:
     """Give a model from `without_values` tensors of its own; those of its state are not set."""
-    memo: dict[int, Any] = {id(h): h.filled() for h in _held(model, _is_hole)}
+    memo: dict[int, Any] = {id(p): p.filled() for p in _values_in(model, _is_placeholder)}
     return copy.deepcopy(model, memo)
 
 
@@ -185,11 +186,11 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
 
 
-def _is_hole(value: object) -> bool:
-    return isinstance(value, _Hole)
+def _is_placeholder(value: object) -> bool:
+    return isinstance(value, _Placeholder)
 
 
-def _held(model: nn.Module, wanted: Callable[[object], bool]) -> Iterator[Any]:
+def _values_in(model: nn.Module, wanted: Callable[[object], bool]) -> Iterator[Any]:
     """Find what a model's modules hold, in themselves or in collections."""
     for module in model.modules():
         yield from _inside(vars(module), wanted)

@@ -1,10 +1,10 @@
 """Clients in N worker processes; models travel through shared memory, headers as JSON over a pipe.
 
-The server writes a broadcast once into a place that all workers read; of a client that is sent
-another model than most, into a place of its worker's. Each worker has a place for its update, too,
-which the server folds from where it lies. A worker holds every client's
-data as memory-mapped files, so clients go to whichever worker is free; since the result depends
-only on (seed, round, client) and the number of threads, it does not matter which one that is.
+The server writes a broadcast once into memory that all workers read; one for a client that is sent
+another model than most goes to memory that its worker alone reads. Each worker writes its update to
+memory of its own, from where the server aggregates it. A worker holds every client's data as
+memory-mapped files, so clients go to whichever worker is free; since the result depends only on
+(seed, round, client) and the number of threads, it does not matter which one that is.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class WorkersEngine:
         )
 
     def _replace_dead_worker(self, index: int, todo: deque[tuple[str, int]]) -> Answer | None:
-        """Replace a dead worker; its client is tried again, or told as lost."""
+        """Replace a dead worker; its client is tried again, or is lost."""
         dead = self._workers[index]
         dead.process.join()
         code = dead.process.exitcode

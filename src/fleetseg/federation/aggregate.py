@@ -94,7 +94,8 @@ class FixedPointMean:
         """Return the weighted mean in the sum's own memory, cut to half; the sum is no more."""
         assert self.weight > 0
         # All but one of the constants go, and that one makes the integer a float64 again: exact,
-        # because the mean's magnitude is at most MAX_VALUE * 2**36 = 2**50.
+        # because the mean's magnitude is at most MAX_VALUE * 2**36 = 2**50. The sum wrapped around
+        # modulo 2**64, so what is taken out of it is cut to 64 bits in the same way.
         offset = (self.count - 1) * _MAGIC_BITS & (2**64 - 1)
         offset_i8 = np.array(offset, dtype=np.uint64).view(np.int64)
         unscale = np.float64(self.total_weight / self.weight * 2.0**-FRACTION_BITS)

@@ -121,7 +121,7 @@ def validate_evaluation(
 
 
 def check_enrolment(enrolment: Enrolment, num_classes: int, *, needs_labels: bool = True) -> None:
-    """Check what a client says of itself, or raise UpdateRejected; its truth is not seen."""
+    """Check an enrolment's form, or raise UpdateRejected; whether it is true cannot be seen."""
     texts = (enrolment.client_id, enrolment.abstains)
     if not all(isinstance(text, str) and len(text) <= MAX_NAME for text in texts):
         raise UpdateRejected("malformed", "a name is no text, or too long")

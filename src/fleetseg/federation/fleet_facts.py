@@ -1,8 +1,8 @@
-"""What clients tell the server once, and what the server makes of it for all of them.
+"""What clients report to the server once, and what the server makes of it for all of them.
 
 A fact is a `Fact` in `FLEET_FACTS`: small arrays by name. It is made when the first round begins
 and kept with the server's state, so that a run that is resumed with another attendance goes on
-with the same. Facts that nothing of an experiment takes are neither told nor made.
+with the same. Facts that nothing in an experiment takes are neither reported nor made.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact: what a client tells, if it is not in its enrolment already, and what is made of it.
+    """One fact: what each client reports, and what the server makes of all reports.
 
     Args:
-        made: enrolments of the clients that take part, by name in order -> the fact of the fleet.
-        told: a client's training samples -> what it tells once; None = its counts are enough.
-        why: why that may leave a client, for the table of messages.
+        combine: enrolments of the clients that take part, in order of their names -> the fact.
+        report: a client's training samples -> what it reports, once; None = the counts of its
+            enrolment are enough.
+        why: the reason why a report may leave a client; completes the table of `messages`.
     """
 
-    made: Callable[[Mapping[str, Enrolment]], Floats]
-    told: Callable[[Pairs], Floats] | None = None
+    combine: Callable[[Mapping[str, Enrolment]], Floats]
+    report: Callable[[Pairs], Floats] | None = None
     why: str = ""
 
 
@@ -51,7 +52,7 @@ FLEET_FACTS: dict[str, Fact] = {CLASS_WEIGHTS: Fact(_class_weights)}
 
 
 def wanted_facts(experiment: Experiment) -> tuple[str, ...]:
-    """Name the facts that something of an experiment takes, in order."""
+    """Name the facts that something in an experiment takes, in order."""
     training = experiment.training
     names = {*OBJECTIVES[training.objective].facts, *SUPERVISION[training.supervision].facts}
     if training.class_weights == "fleet":
@@ -59,13 +60,13 @@ def wanted_facts(experiment: Experiment) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def told_by_client(experiment: Experiment, train: Pairs) -> Facts:
-    """Work out what a client has to tell of its samples."""
-    tellers = {name: FLEET_FACTS[name].told for name in wanted_facts(experiment)}
-    return {name: told(train) for name, told in tellers.items() if told is not None}
+def reported_facts(experiment: Experiment, train: Pairs) -> Facts:
+    """Work out what a client has to report of its samples."""
+    reports = {name: FLEET_FACTS[name].report for name in wanted_facts(experiment)}
+    return {name: report(train) for name, report in reports.items() if report is not None}
 
 
 def facts_of_fleet(experiment: Experiment, enrolled: Mapping[str, Enrolment]) -> Facts:
     """Make all that an experiment takes of the clients that take part."""
     ordered = {name: enrolled[name] for name in sorted(enrolled)}
-    return {name: FLEET_FACTS[name].made(ordered) for name in wanted_facts(experiment)}
+    return {name: FLEET_FACTS[name].combine(ordered) for name in wanted_facts(experiment)}

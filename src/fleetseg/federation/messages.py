@@ -3,7 +3,7 @@
 | message    | field                  | why it may leave                                           |
 |------------|------------------------|------------------------------------------------------------|
 | Broadcast  | tensors                | the global model: the server's to give                     |
-|            | facts                  | made of what all clients told, no one client's             |
+|            | facts                  | made of what all clients reported, no one client's         |
 |            | unused                 | which of the client's own updates did not count            |
 | Update     | change                 | change of the model, and of a method's extras, by training |
 |            | num_images, num_pixels | weight of the update; counts over all a client's samples   |
@@ -35,7 +35,7 @@ from fleetseg.learning.inputs import Facts
 
 @dataclass(frozen=True)
 class Enrolment:
-    """What a client says of itself once: how much it holds, and of which classes."""
+    """What a client reports of itself once: how much it holds, and of which classes."""
 
     client_id: str
     num_images: int

@@ -111,7 +111,7 @@ class Layout:
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def only(self, keep: Callable[[Entry], bool]) -> Layout:
-        """Give the layout of a part: the entries that `keep` says, in their order, without gaps."""
+        """Return the layout of a part: the entries that `keep` accepts, in order, without gaps."""
         return Layout(_placed(filter(keep, self.floats)), _placed(filter(keep, self.counters)))
 
     def with_extras(self, names: Sequence[str]) -> Layout:

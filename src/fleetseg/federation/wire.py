@@ -42,7 +42,7 @@ MAX_FACT = 65_536
 
 
 class UpdateCodec(Protocol):
-    """Both ends of the way up: `pack` where a client trains, `unpack` where the server is."""
+    """Both ends of the uplink: `pack` where a client trains, `unpack` where the server is."""
 
     @property
     def max_bytes(self) -> int:
@@ -90,7 +90,7 @@ def unpacked(packed: Packed, codec: UpdateCodec) -> Update | Failure:
 
 
 def encode_broadcast(broadcast: Broadcast, layout: Layout) -> bytes:
-    """Encode a broadcast, without what it says to one client only; its size depends on the layout.
+    """Encode a broadcast, without what is for one client only; its size depends on the layout.
 
     Facts of many numbers add whole blocks to it.
     """
@@ -118,7 +118,7 @@ def decode_update(data: bytes, layout: Layout) -> Update:
 
 
 def update_meta(update: Update) -> dict[str, Any]:
-    """Take from an update what its header says."""
+    """Take from an update the fields of its header."""
     return {name: getattr(update, name) for name in _UPDATE_FIELDS}
 
 
@@ -137,12 +137,12 @@ def write_facts(facts: Facts) -> dict[str, Any]:
     return {name: array.tolist() for name, array in facts.items()}
 
 
-def read_facts(told: Any) -> Facts:
+def read_facts(fields: Any) -> Facts:
     """Read facts, or raise UpdateRejected: named arrays of finite numbers, none of them large."""
-    if not isinstance(told, dict) or len(told) > 100:
+    if not isinstance(fields, dict) or len(fields) > 100:
         raise UpdateRejected("malformed", "no named facts")
     facts = {}
-    for name, rows in told.items():
+    for name, rows in fields.items():
         try:
             raw = np.array(rows)
         except (ValueError, OverflowError, RecursionError):

@@ -20,7 +20,7 @@ from fleetseg.data.sample import ScoredPairs
 from fleetseg.errors import FleetSegError, ModelError, UpdateRejected
 from fleetseg.federation.checks import validate_update
 from fleetseg.federation.client import Client, LocalRuntime, client_update, score_pairs
-from fleetseg.federation.fleet_facts import facts_of_fleet, told_by_client
+from fleetseg.federation.fleet_facts import facts_of_fleet, reported_facts
 from fleetseg.federation.messages import Broadcast, Enrolment, Update, taking_part
 from fleetseg.federation.tensors import read_state
 from fleetseg.learning.hardware import threads
@@ -91,7 +91,7 @@ def _stand_in(setup: RunSetup) -> Client:
         for _ in range(2)
     ]
     counts = np.bincount(np.stack([label for _, label in pairs]).ravel(), minlength=classes)
-    facts = told_by_client(setup.experiment, pairs)
+    facts = reported_facts(setup.experiment, pairs)
     enrolment = Enrolment("dry-run", 2, 2 * height * width, tuple(counts.tolist()), facts=facts)
     return Client(enrolment, pairs)
 

@@ -1,8 +1,8 @@
 """One process per kit: a second one with the same certificate is refused while the first lives.
 
 NVFlare takes a new registration of a name for a restart and drops the old one, which then looks
-alive and hears nothing. Here each process tells where it runs, and the server lets a name be taken
-over from the same place at once, from another one only when the first has fallen silent.
+alive and receives nothing. Here each process reports where it runs, and the server lets a name be
+taken over from the same place at once, from another one only when the first has fallen silent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FRESH_S = 25.0  # two heartbeats of NVFlare and some
 
 
 class LocationReporter(FLComponent):  # type: ignore[misc]
-    """On a vehicle: says at registration which machine and folder it runs in."""
+    """On a vehicle: reports at registration which machine and folder it runs in."""
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Add the place, as a digest, to what is sent with a registration."""

@@ -268,7 +268,7 @@ def _fresh_server(fleet: Fleet) -> None:
 
 
 def _is_job(name: str) -> bool:
-    return len(name) == 36 and name.count("-") == 4
+    return len(name) == 36 and name.count("-") == 4  # a UUID
 
 
 def _open_session(fleet: Fleet) -> Any:
@@ -287,7 +287,7 @@ def _open_session(fleet: Fleet) -> Any:
 
 
 def last_words(log: Path) -> str:
-    """Return the last line of a log that tells of an error, else its last one."""
+    """Return the last line of a log that reports an error, else its last one."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - _LOG_TAIL))

@@ -29,7 +29,7 @@ class Site:
 
     name: str
     beat_s: float  # monotonic time of the last sign of life
-    busy: str = ""  # the task it says it works on
+    busy: str = ""  # the task it reports to be at work on
     overdue: str = ""  # a task it fetched and nobody waits for any more
 
 
