@@ -274,7 +274,8 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
         except Exception as error:
             if "CUDA error" in str(error):
                 raise  # only a new process can go on
-            failure = Failure(client.id, "lost", "error", _error_text(error))
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            failure = Failure(client.id, "lost", "error", text)
             header, payload = write_failure(failure), b""
         try:
             pipe.send_bytes(json.dumps(header).encode())
@@ -296,7 +297,3 @@ def _own_runtime(job: WorkerJob) -> LocalRuntime:
     hardware.select()
     model = with_tensors(job.runtime.model).to(hardware.device)
     return replace(job.runtime, model=model, hardware=hardware, room=job.update)
-
-
-def _error_text(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]

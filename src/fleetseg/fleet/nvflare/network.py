@@ -261,14 +261,11 @@ def _fresh_server(fleet: Fleet) -> None:
     for name in ("jobs", "snapshots", "transfer"):
         shutil.rmtree(fleet.server / name, ignore_errors=True)
     for path in fleet.server.iterdir():
-        if path.is_dir() and _is_job(path.name):
+        is_job = len(path.name) == 36 and path.name.count("-") == 4  # a UUID
+        if path.is_dir() and is_job:
             shutil.rmtree(path, ignore_errors=True)
     revoked = {"disabled_clients": sorted(read_fleet(fleet.folder).revoked)}
     write_atomic(fleet.server / "disabled_clients.json", json.dumps(revoked) + "\n")
-
-
-def _is_job(name: str) -> bool:
-    return len(name) == 36 and name.count("-") == 4  # a UUID
 
 
 def _open_session(fleet: Fleet) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -175,9 +175,9 @@ class TaskDispatcher:
             if connection is None:
                 continue
             with contextlib.suppress(ConnectionLost), contextlib.closing(connection):
-                for header, payload in _messages(connection):
+                while (message := connection.receive()) is not None:
                     try:
-                        self._on_message(connection, header, payload)
+                        self._on_message(connection, *message)
                     except OSError as error:
                         self.fatal = _log_error(self._message_log.path, error)
                         break
@@ -254,13 +254,6 @@ class TaskDispatcher:
         self._message_log.append(what or "late", name, reply, payload)
         if batch is not None:
             batch.put(Event("reply", task, name, reply, payload if what == "train" else b"", now_s))
-
-
-def _messages(connection: Connection) -> Iterator[tuple[Header, bytes]]:
-    while True:
-        message = connection.receive()
-        assert message is not None
-        yield message
 
 
 def _log_error(path: Path, error: OSError) -> FleetSegError:

@@ -70,7 +70,8 @@ def open_clients(
                 raise _not_held(site_data.site, held)
             return {site_data.site: held[site_data.site]}
         (client,) = held.values()
-        return {site_data.site: _named(client, site_data.site)}
+        enrolment = replace(client.enrolment, client_id=site_data.site)
+        return {site_data.site: replace(client, enrolment=enrolment)}
     for name in site_data.vehicles:
         if name not in held:
             raise _not_held(name, held)
@@ -82,10 +83,6 @@ def _not_held(name: str, held: Mapping[str, Client]) -> DataError:
     return DataError(
         f"nobody named '{name}' in the split", expected=f"one of: {some}", cure="Use --vehicle NAME"
     )
-
-
-def _named(client: Client, name: str) -> Client:
-    return replace(client, enrolment=replace(client.enrolment, client_id=name))
 
 
 def _described(site_data: SiteData, experiment: Experiment) -> Experiment:

@@ -121,10 +121,12 @@ class Trainer:
                 raise
             # In a run's opening: `attempt` answers for what is missing in a client's work.
             answer = _failed("lost", "out-of-memory", out_of_memory_text(error, "this machine"))
-        if (failure := parse_failure(answer[0])) is not None:
+        failure = parse_failure(answer[0])
+        if failure is not None:
             self._log(f"{header['what']}: {': '.join(failure)}")
         try:
-            self._message_log.append(_kind(header, answer[0]), vehicle, *answer)
+            kind = "failure" if failure is not None else str(header["what"])
+            self._message_log.append(kind, vehicle, *answer)
         except OSError as error:
             # What is not in the list does not leave.
             self._log(
@@ -252,10 +254,6 @@ def _work(what: str, broadcast: Broadcast, ready: Ready, client: Client) -> Answ
 
 def _failed(kind: FailureKind, reason: str, detail: str) -> Answer:
     return failure_header(kind, reason, detail), b""
-
-
-def _kind(request: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
-    return str(request["what"]) if parse_failure(answer) is None else "failure"
 
 
 def _machine(ready: Ready) -> dict[str, Any]:
