@@ -1,4 +1,4 @@
-"""The controller's side of the link, played by a thread; and a clock that tests put forward."""
+"""The controller's side, played by a thread; and a clock that tests put forward."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Job:
         self.send({"is": "reply", "task": task, "site": site, "header": header}, payload)
 
     def die(self) -> None:
-        """As by kill -9: the link closes and nothing is said."""
+        """As by kill -9: the connection closes and nothing is sent."""
         self._connection.close()
         self._thread.join(LIMIT_S)
 
@@ -95,7 +95,7 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 
 
 def close(dispatcher: TaskDispatcher) -> None:
-    """Close a dispatcher at once: its thread may be waiting at the listener."""
+    """Close a dispatcher at once: its thread may be waiting in accept."""
     dispatcher._closing = True
     with contextlib.suppress(ConnectionLost):
         connect(dispatcher._listener.path).close()

@@ -1,4 +1,4 @@
-"""Messages over a unix socket: what goes in comes out, and whatever else comes is a lost link."""
+"""Messages over a unix socket: what goes in comes out, and all else is a lost connection."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_messages_come_out_as_they_went_in(messages: list[tuple[dict[str, Any], 
 
 @settings(max_examples=100, deadline=None)
 @given(headers, st.binary(max_size=200), st.data())
-def test_a_stream_cut_anywhere_is_a_lost_link(
+def test_a_stream_cut_anywhere_is_a_lost_connection(
     header: dict[str, Any], payload: bytes, data: st.DataObject
 ) -> None:
     whole = frame(json.dumps(header).encode(), payload)
@@ -101,13 +101,13 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(sizes: tuple[int, int])
 @pytest.mark.parametrize(
     "header", [b"", b"{", b"\xff\xfe", b"nonsense", b"[" * 100_000], ids=lambda h: repr(h[:8])
 )
-def test_a_header_that_is_no_json_is_a_lost_link(header: bytes) -> None:
+def test_a_header_that_is_no_json_is_a_lost_connection(header: bytes) -> None:
     with pytest.raises(ConnectionLost):
         received(frame(header))
 
 
 @pytest.mark.parametrize("header", [b"[]", b"7", b"null", b'"is"'])
-def test_a_header_that_is_no_table_is_a_lost_link(header: bytes) -> None:
+def test_a_header_that_is_no_table_is_a_lost_connection(header: bytes) -> None:
     try:
         messages = received(frame(header))
     except ConnectionLost:
@@ -118,7 +118,7 @@ def test_a_header_that_is_no_table_is_a_lost_link(header: bytes) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=60))
 @example(b"\0" * 12)
-def test_garbage_is_a_lost_link(garbage: bytes) -> None:
+def test_garbage_is_a_lost_connection(garbage: bytes) -> None:
     with pytest.raises(ConnectionLost):
         received(garbage)
 
@@ -227,8 +227,8 @@ def folder() -> Iterator[Path]:
     made.rmdir()
 
 
-def test_a_door_lets_one_after_another_in(folder: Path) -> None:
-    with Listener(folder / "door") as listener:
+def test_a_listener_accepts_one_after_another(folder: Path) -> None:
+    with Listener(folder / "socket") as listener:
         assert listener.accept(timeout_s=0) is None
         for k in range(3):
             caller = connect(listener.path)
@@ -238,17 +238,17 @@ def test_a_door_lets_one_after_another_in(folder: Path) -> None:
             assert called.receive(timeout_s=5) == ({"k": k}, b"")
             called.close()
             caller.close()
-    assert not (folder / "door").exists()
-    with pytest.raises(ConnectionLost, match="door: No such file"):
-        connect(folder / "door")
+    assert not (folder / "socket").exists()
+    with pytest.raises(ConnectionLost, match="socket: No such file"):
+        connect(folder / "socket")
 
 
-def test_a_door_takes_the_place_of_one_that_a_crash_left(folder: Path) -> None:
-    left = Listener(folder / "door")
+def test_a_listener_takes_the_place_of_one_that_a_crash_left(folder: Path) -> None:
+    left = Listener(folder / "socket")
     left._socket.close()
     with pytest.raises(ConnectionLost, match="refused"):
-        connect(folder / "door")
-    with Listener(folder / "door") as listener:
+        connect(folder / "socket")
+    with Listener(folder / "socket") as listener:
         caller = connect(listener.path)
         called = listener.accept(timeout_s=5)
         assert called is not None
@@ -256,16 +256,16 @@ def test_a_door_takes_the_place_of_one_that_a_crash_left(folder: Path) -> None:
         caller.close()
 
 
-def test_a_closed_door_lets_nobody_in(folder: Path) -> None:
-    listener = Listener(folder / "door")
+def test_a_closed_listener_accepts_nobody(folder: Path) -> None:
+    listener = Listener(folder / "socket")
     listener.close()
     assert listener.accept(timeout_s=None) is None
 
 
 def test_nobody_else_may_use_the_socket(folder: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    with Listener(folder / "door"):
-        assert stat.S_IMODE((folder / "door").stat().st_mode) == 0o600
+    with Listener(folder / "socket"):
+        assert stat.S_IMODE((folder / "socket").stat().st_mode) == 0o600
 
 
 def test_the_folder_s_path_is_short_enough_for_a_socket(

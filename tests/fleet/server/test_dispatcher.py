@@ -1,4 +1,4 @@
-"""The server's end of the link: segments that come and go, and answers that find their task."""
+"""The dispatcher: segments that come and go, and answers that find their task."""
 
 from __future__ import annotations
 
