@@ -1,4 +1,4 @@
-"""The function behind `fleetseg.run` and the command of the same name."""
+"""`fleetseg.run`, `fleetseg.serve` and `fleetseg.run_local`: what the commands call, too."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a client keeps for itself between rounds: named tensors that never leave it.
 
-A name is a section and what the section's owner calls it: "optimiser/3/exp_avg", "own/bn.weight",
-"objective/variate", "residual". State is keyed by the round that wrote it, and the last few are
+A name is a section and what the section's owner calls it: "optimiser/3/exp_avg", "own/values",
+"objective/control", "residual". State is keyed by the round that wrote it, and the last few are
 kept, so that a server that resumes some rounds earlier finds the state its round started from, and
 a client whose update did not count goes on from where it was before.
 """
