@@ -216,7 +216,7 @@ def test_everything_sent_is_listed(fleet: Fleet) -> None:
     kinds = {line["kind"] for line in typed}
     assert kinds == {"hello", "train"}
     fields = {tuple(line["fields"]) for line in typed}
-    assert fields <= {("enrolments", "facts"), ("update",), ("failure",)}
+    assert fields <= {("enrolments", "machine"), ("update",), ("failure",)}
 
 
 def test_strangers_are_refused(fleet: Fleet) -> None:
