@@ -28,10 +28,15 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from fleetseg.federation.records import RoundRecord
 
 # Torch and the rest are imported where they are used: the idle trainer is this file, too.
 from fleetseg.fleet.sockets import ConnectionLost, Listener
+
+if TYPE_CHECKING:
+    from fleetseg.federation.records import RoundRecord
 
 WARM_UP = 3  # rounds that are not counted
 ROUND = "99999999"  # stands in a prepared update where the round belongs; JSON allows spaces there
@@ -63,13 +68,13 @@ class KeepNothing:
     """A log of rounds that writes nothing: checkpoints are measured apart."""
 
     def __init__(self) -> None:
-        self.records: list[dict[str, Any]] = []
+        self.records: list[RoundRecord] = []
 
-    def commit(self, state: object, record: dict[str, Any]) -> None:
+    def commit(self, state: object, record: RoundRecord) -> None:
         """Remember the record."""
         self.records.append(record)
 
-    def publish(self, record: dict[str, Any]) -> None:
+    def publish(self, record: RoundRecord) -> None:
         """Nothing is scored, so there is nothing to add."""
 
 
@@ -136,17 +141,17 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
         before_mb = memory_of(os.getpid())[0]
         rounds.run(plan, engine, ServerState(0, state), log, rounds.Watcher())
         end_mb, peak_mb = memory_of(os.getpid())
-    failures = [failure for record in log.records for failure in record["failures"]]
+    failures = [failure for record in log.records for failure in record.failures]
     if failures:
         raise RuntimeError(f"replies were lost: {failures[:4]}")
     return {
-        "seconds": [record["seconds"] for record in log.records],
+        "seconds": [record.seconds for record in log.records],
         "ready_s": ready_s,
         "before_mb": before_mb,
         "end_mb": end_mb,
         "peak_mb": peak_mb,
         "model_mb": 4 * layout.num_floats / 2**20,
-        "bytes_up": log.records[-1]["bytes_up"],
+        "bytes_up": log.records[-1].bytes_up,
         "floats": layout.num_floats,
         "vehicle_ms": _work_of_a_vehicle(model, root),
     }

@@ -216,8 +216,8 @@ def rounds(plan: Plan, network: str, hardware: Hardware) -> str:
     )
     with tempfile.TemporaryDirectory() as folder:
         run = fleetseg.run(described, clients=clients, out=Path(folder) / "run")
-    ours_s = statistics.median(record["seconds"] for record in run.records[1:])
-    steps = run.records[-1]["steps"]
+    ours_s = statistics.median(record.seconds for record in run.records[1:])
+    steps = run.records[-1].steps
     loop = plain_loop(plan, network, hardware)
     loop(2)
     plain_s = statistics.median(timed(lambda: loop(steps), hardware) for _ in range(plan.repeats))

@@ -92,9 +92,9 @@ def main() -> None:
         warm_up = run_experiment(described, fleet_data, Path(folder) / "warm-up")
         for repeat in range(options.repeats):
             run = run_experiment(described, fleet_data, Path(folder) / f"run-{repeat}")
-            federated_s.append(sum(r["seconds"] for r in run.records))
+            federated_s.append(sum(r.seconds for r in run.records))
             bare_s.append(bare_loop(described, fleet_data, options.rounds))
-    steps = sum(r["steps"] for r in warm_up.records)
+    steps = sum(r.steps for r in warm_up.records)
     ratios = [f / b for f, b in zip(federated_s, bare_s, strict=True)]
     print(f"fleetseg {fleetseg.__version__}, torch {torch.__version__}, 1 thread, {steps} steps")
     print(f"federated run  {statistics.median(federated_s):8.3f} s (median of {options.repeats})")

@@ -28,6 +28,7 @@ from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.messages import Enrolment
+from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.federation.wire import message_bytes
 from fleetseg.learning.hardware import resolve
@@ -43,7 +44,7 @@ class MemoryLog:
     """Commits rounds to nowhere: checkpoints are measured apart."""
 
     def __init__(self, on_idle: Callable[[], None]) -> None:
-        self.records: list[rounds.Record] = []
+        self.records: list[RoundRecord] = []
         self._on_idle = on_idle
 
     def commit(self, state: ServerState, record: rounds.Record) -> None:
@@ -83,7 +84,7 @@ def federated(
     with mock.patch.object(client_module, "train_locally", return_value=nothing):
         engine = InProcessEngine(fleet, runtime)
         rounds.run(plan, engine, ServerState(0, state), log, rounds.Watcher())
-    return [record["seconds"] for record in log.records]
+    return [record.seconds for record in log.records]
 
 
 def plain(model: Segmenter, clients: int) -> list[float]:

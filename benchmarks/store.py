@@ -166,7 +166,7 @@ def training(config: SourceConfig, store: str, folder: Path) -> float:
         "evaluation": {"every": 0},
     }
     run = fleetseg.run(make_experiment(fields), out=folder / f"run-{store}")
-    return config.limit / min(record["seconds"] for record in run.records)
+    return config.limit / min(record.seconds for record in run.records)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

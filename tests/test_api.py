@@ -67,7 +67,7 @@ def test_own_network_learns_from_own_data(tmp_path: Path) -> None:
     )
     assert run.miou is not None
     assert run.miou > 0.8
-    assert set(run.scores["iou"]) == {"dark", "bright"}
+    assert set(run.scores.to_dict()["iou"]) == {"dark", "bright"}
     loaded = fleetseg.load_model(tmp_path / "run", net=nn.Conv2d(3, 2, 1))
     assert loaded.space == SPACE
 
@@ -150,7 +150,7 @@ def test_the_same_data_in_another_holder_give_the_same_model(tmp_path: Path) -> 
         }.items()
     )
     assert plain.model_sha256 == others.model_sha256
-    assert plain.scores == others.scores
+    assert plain.scores.to_dict() == others.scores.to_dict()
 
 
 def test_each_vehicle_alone_on_own_data(tmp_path: Path) -> None:
@@ -196,11 +196,11 @@ def test_own_data_and_an_experiments_data_go_together(tmp_path: Path) -> None:
     net = nn.Conv2d(3, 11, 1)
     mine = {"mine": street, "more": street}
     run = fleetseg.run(experiment, out=tmp_path / "a", net=net, evaluation=mine)
-    assert set(run.scores["by_domain"]) == {"mine", "more"}
-    assert "me" not in run.records[0]["cohort"]
+    assert set(run.scores.to_dict()["by_domain"]) == {"mine", "more"}
+    assert "me" not in run.records[0].cohort
     run = fleetseg.run(experiment, out=tmp_path / "b", net=net, clients={"me": street})
-    assert run.records[0]["cohort"] == ["me"]
-    assert set(run.scores["by_domain"]) == {"birch-day", "birch-rain"}
+    assert run.records[0].cohort == ("me",)
+    assert set(run.scores.to_dict()["by_domain"]) == {"birch-day", "birch-rain"}
     with pytest.raises(ConfigError, match="space= says what the ids of your own data mean"):
         fleetseg.run(experiment, out=tmp_path / "c", net=net, space=SPACE)
     with pytest.raises(ConfigError, match=r"got dark, bright \(two\), expected sky, building"):
@@ -250,8 +250,8 @@ def test_nan_in_one_client_does_not_reach_the_model(tmp_path: Path) -> None:
         evaluation={"test": own_pairs(2)},
         space=SPACE,
     )
-    (failure,) = run.records[0]["failures"]
-    assert (failure["client"], failure["kind"], failure["reason"]) == (
+    (failure,) = run.records[0].failures
+    assert (failure.client_id, failure.kind, failure.reason) == (
         "white",
         "refused",
         "non-finite",
@@ -290,7 +290,7 @@ def test_the_final_model_is_scored_wherever_a_run_stops(tmp_path: Path) -> None:
     )
     assert run.reason == "megabytes"
     assert len(run.records) % 2 == 1
-    assert "scores" not in run.records[-1]
+    assert run.records[-1].scored is None
     assert run.miou is not None
 
 

@@ -82,7 +82,7 @@ def test_baselines_without_test_frames_have_no_scores(cache: Path, tmp_path: Pat
     assert scored(centralised(experiment, fleet_data)[1]) == 0
     assert all(scored(own) == 0 for _, _, own in local_only(experiment, fleet_data))
     run = fleetseg.run(experiment, out=tmp_path / "run", baseline="centralised")
-    assert run.scores == {}
+    assert run.scores is None
     assert run.miou is None
 
 
@@ -100,8 +100,8 @@ def test_scores_on_training_frames_say_so(cache: Path, tmp_path: Path) -> None:
         cache, federation={"rounds": 1}, evaluation={"on_clients": True, "every": 0}
     )
     run = fleetseg.run(experiment, out=tmp_path / "run")
-    assert run.scores["by_client_on"] == "training frames"
-    assert "by_client" not in run.records[-1]["scores"], "the committed record is left as it was"
+    assert run.scores.to_dict()["by_client_on"] == "training frames"
+    assert not run.records[-1].scored.by_client, "the committed record is left as it was"
 
 
 def test_drives_on_both_sides_are_told(cache: Path) -> None:
@@ -114,9 +114,9 @@ def test_drives_on_both_sides_are_told(cache: Path) -> None:
 def test_confusion_matrices_of_clients_pool_to_the_fleet_s(cache: Path, tmp_path: Path) -> None:
     experiment = two_sources(cache, clients=2)
     run = fleetseg.run(experiment, out=tmp_path / "run")
-    by_client = [np.array(s["confusion"]) for s in run.scores["by_client"].values()]
-    by_domain = [np.array(s["confusion"]) for s in run.scores["by_domain"].values()]
-    whole_CC = np.array(run.scores["confusion"])
+    by_client = [np.array(s["confusion"]) for s in run.scores.to_dict()["by_client"].values()]
+    by_domain = [np.array(s["confusion"]) for s in run.scores.to_dict()["by_domain"].values()]
+    whole_CC = np.array(run.scores.to_dict()["confusion"])
     assert np.array_equal(sum(by_client), whole_CC)
     assert np.array_equal(sum(by_domain), whole_CC)
 

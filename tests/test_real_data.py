@@ -34,11 +34,11 @@ def test_camvid_trains_from_its_example(tmp_path: Path) -> None:
     val = 'data.evaluation=[{kind="camvid",root="${FLEETSEG_DATA}/camvid",split="val",limit=4}]'
     experiment = limited(EXAMPLES / "camvid.toml", ["camvid"], 27, [val])
     run = fleetseg.run(experiment, out=tmp_path / "run")
-    assert len(run.records[0]["ok"]) == 9
+    assert len(run.records[0].accepted) == 9
     assert any("optimistic" in note for note in run.notes)  # val shares a drive with train
     # Scores are taken at the labels' own 360 x 480, whatever the working size.
-    assert 0.9 * 4 * 360 * 480 < run.scores["pixels"] <= 4 * 360 * 480
-    assert set(run.scores["by_client"]) == set(run.records[0]["cohort"])
+    assert 0.9 * 4 * 360 * 480 < run.scores.to_dict()["pixels"] <= 4 * 360 * 480
+    assert set(run.scores.to_dict()["by_client"]) == set(run.records[0].cohort)
 
 
 @pytest.mark.real_data
@@ -48,5 +48,5 @@ def test_two_countries_train_one_model(tmp_path: Path) -> None:
     datasets = {entries[0].id.split("/")[0] for entries in fleet_data.manifest.clients.values()}
     assert datasets == {"camvid", "idd_lite"}
     run = fleetseg.run(experiment, out=tmp_path / "run")
-    assert set(run.scores["by_domain"]) == {"camvid", "idd_lite"}
-    assert "living things" in run.scores["iou"]
+    assert set(run.scores.to_dict()["by_domain"]) == {"camvid", "idd_lite"}
+    assert "living things" in run.scores.to_dict()["iou"]

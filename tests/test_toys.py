@@ -14,6 +14,7 @@ import fleetseg
 from fleetseg.config import Experiment
 from fleetseg.errors import ConfigError
 from fleetseg.experiment_file import to_toml
+from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import Watcher
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -79,10 +80,15 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, fl
     return Runs()
 
 
+def scores_of(run: fleetseg.Run) -> dict[str, Any]:
+    assert run.scores is not None
+    return run.scores.to_dict()
+
+
 @pytest.mark.parametrize("name", TOYS)
 def test_it_makes_another_model(name: str, whole: dict[str, fleetseg.Run]) -> None:
     assert whole[name].model_sha256 != whole["plain"].model_sha256
-    assert all(record["quorum"] for record in whole[name].records)
+    assert all(record.quorum for record in whole[name].records)
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -91,7 +97,9 @@ def test_workers_make_the_same(
 ) -> None:
     run = fleetseg.run(experiment(name, cache, "workers"), net=toy_net(), out=tmp_path / "run")
     assert run.model_sha256 == whole[name].model_sha256
-    assert run.scores == whole[name].scores  # of the clients, with what each keeps
+    assert (
+        run.scores.to_dict() == whole[name].scores.to_dict()
+    )  # of the clients, with what each keeps
 
 
 @pytest.mark.parametrize("kind", ["inprocess", "workers"])
@@ -99,15 +107,15 @@ def test_workers_make_the_same(
 def test_after_a_crash_it_goes_on_to_the_same(
     name: str, kind: str, whole: dict[str, fleetseg.Run], cache: Path, tmp_path: Path
 ) -> None:
-    def crash(record: dict[str, Any]) -> None:
-        if record["round"] == 2:
+    def crash(record: RoundRecord) -> None:
+        if record.round == 2:
             raise RuntimeError("power failure")
 
     described, net, out = experiment(name, cache, kind), toy_net(), tmp_path / "run"
     with pytest.raises(RuntimeError, match="power failure"):
         fleetseg.run(described, net=net, out=out, watcher=Watcher(round_closed=crash))
     resumed = fleetseg.run(described, net=net, out=out, resume=True)
-    assert [record["round"] for record in resumed.records] == [1, 2, 3, 4]
+    assert [record.round for record in resumed.records] == [1, 2, 3, 4]
     assert resumed.model_sha256 == whole[name].model_sha256
 
 
@@ -117,7 +125,7 @@ def test_what_stays_is_the_client_s_own(whole: dict[str, fleetseg.Run]) -> None:
     first = toy_net()
     for key in ("weight", "bias", "running_mean", "running_var"):
         assert torch.equal(kept[f"net.norm.{key}"], first.state_dict()[f"norm.{key}"])
-    by_client = whole["sharing"].scores["by_client"]
+    by_client = scores_of(whole["sharing"])["by_client"]
     assert len({scores["miou"] for scores in by_client.values()}) == len(by_client)
 
 

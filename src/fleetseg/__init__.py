@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fleetseg.models.folder import load_model
     from fleetseg.runs.evaluate import Evaluated, evaluate
     from fleetseg.runs.predict import predict
+    from fleetseg.runs.report import RunReport, read_run
     from fleetseg.runs.run import Run
 
 __all__ = [
@@ -33,12 +34,14 @@ __all__ = [
     "FleetSegError",
     "LabelSpace",
     "Run",
+    "RunReport",
     "SourceConfig",
     "__version__",
     "evaluate",
     "load_experiment",
     "load_model",
     "predict",
+    "read_run",
     "run",
     "run_local",
     "serve",
@@ -51,11 +54,13 @@ _HOMES = {
     "FleetSegError": "errors",
     "LabelSpace": "data.labels",
     "Run": "runs.run",
+    "RunReport": "runs.report",
     "SourceConfig": "config",
     "evaluate": "runs.evaluate",
     "load_experiment": "experiment_file",
     "load_model": "models.folder",
     "predict": "runs.predict",
+    "read_run": "runs.report",
     "run": "api",
     "run_local": "api",
     "serve": "api",

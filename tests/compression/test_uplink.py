@@ -198,11 +198,11 @@ def test_an_experiment_sends_less_and_gives_one_model_whoever_trains(tmp_path: P
         )
         run = fleetseg.run(experiment, out=tmp_path / kind)
         shas.add(run.model_sha256)
-        sent = sum(r["bytes_up"] for r in run.records)
-        assert [len(r["ok"]) for r in run.records] == [len(r["ok"]) for r in plain.records]
+        sent = sum(r.bytes_up for r in run.records)
+        assert [len(r.accepted) for r in run.records] == [len(r.accepted) for r in plain.records]
     assert len(shas) == 1
     assert shas != {plain.model_sha256}
-    assert 0 < sent < sum(r["bytes_up"] for r in plain.records) / 15
+    assert 0 < sent < sum(r.bytes_up for r in plain.records) / 15
 
 
 def test_a_wrong_codec_ends_the_run_before_it_starts(tmp_path: Path) -> None:

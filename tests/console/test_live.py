@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.records import failed, record, scored
 
 from fleetseg.console import clock
 from fleetseg.console.live import (
@@ -20,27 +21,21 @@ from fleetseg.console.live import (
     watching,
 )
 from fleetseg.federation.messages import Failure
+from fleetseg.federation.records import RoundRecord
 from fleetseg.runs.records import RoundFacts
 
 
-def record(round_: int = 3, **changes: Any) -> dict[str, Any]:
+def a_record(round_: int = 3, **changes: Any) -> RoundRecord:
     fields: dict[str, Any] = {
-        "round": round_,
-        "cohort": ["a", "b", "c", "d", "e"],
-        "ok": ["a", "b"],
-        "failures": [
-            {"client": "c", "kind": "late", "reason": "deadline", "detail": ""},
-            {"client": "d", "kind": "refused", "reason": "shape", "detail": ""},
-            {"client": "e", "kind": "lost", "reason": "vanished", "detail": ""},
-        ],
+        "cohort": tuple("abcde"),
+        "failures": (failed("c", "late"), failed("d", "refused"), failed("e", "lost")),
         "loss": 1.23456,
-        "miou": 0.4567,
-        "scores": {"critical_miou": 0.1234},
+        "scored": scored(0.4567, critical=0.1234),
         "bytes_up": 12_340_000,
         "bytes_down": 2_000_000_000,
         "seconds": 99.0,
     }
-    return {**fields, **changes}
+    return record(round_, **{**fields, **changes})
 
 
 def drawn(renderable: object, width: int) -> list[str]:
@@ -50,7 +45,7 @@ def drawn(renderable: object, width: int) -> list[str]:
 
 
 def test_a_round_as_one_line() -> None:
-    line = plain_line(RoundFacts.of(record(), 2.5), 10, 75.0)
+    line = plain_line(RoundFacts.of(a_record(), 2.5), 10, 75.0)
     assert line == (
         "round 3/10  2 ok, 1 late, 1 refused, 1 lost  loss 1.235  mIoU 0.457 (critical 0.123)"
         "  MB up 12.3 down 2000.0  2.5 s  left 1:15"
@@ -58,7 +53,7 @@ def test_a_round_as_one_line() -> None:
 
 
 def test_a_round_without_updates_or_scores() -> None:
-    lost = record(ok=[], miou=None, scores={"critical_miou": None}, loss=0.0)
+    lost = a_record(accepted=(), scored=None, loss=None)
     line = plain_line(RoundFacts.of(lost, 1.0), 10, None)
     assert line == "round 3/10  0 ok, 1 late, 1 refused, 1 lost  MB up 12.3 down 2000.0  1.0 s"
 
@@ -81,7 +76,7 @@ def test_the_time_left_goes_by_the_rounds_seen() -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_table_fits_into_a_terminal(width: int) -> None:
-    rows = [RoundFacts.of(record(round_=number), 123.4) for number in range(90, 101)]
+    rows = [RoundFacts.of(a_record(number), 123.4) for number in range(90, 101)]
     lines = drawn(rounds_table(rows, 100), width)
     assert len(lines) == 2 + len(rows)
     assert max(len(line) for line in lines) <= 80
@@ -102,7 +97,7 @@ def test_the_live_table_says_who_trains_and_stays_within_the_screen() -> None:
         lines = drawn(table, 80)
         assert "training: 0, 2" in lines[-1]
         assert "1 of 5 vehicles back" in lines[-1]
-        watcher.round_closed(record(round_=round_))
+        watcher.round_closed(a_record(round_))
     assert started == [True]
     assert len(lines) <= 24
     assert max(len(line) for line in lines) <= 80
@@ -123,8 +118,8 @@ def test_json_is_one_object_per_round_and_nothing_else(capsys: pytest.CaptureFix
         "json", Console(), heading=lambda: Heading("never"), total_rounds=2
     ) as watcher:  # fmt: skip
         watcher.round_opened(1, ["a"])
-        watcher.round_closed(record(1))
-        watcher.round_closed(record(2))
+        watcher.round_closed(a_record(1))
+        watcher.round_closed(a_record(2))
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["round"] for line in lines] == [1, 2]
 

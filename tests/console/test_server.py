@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.records import record
 
 from fleetseg import api
 from fleetseg.config import Experiment
@@ -44,11 +45,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, end: Exception | type[BaseException
         (out / "experiment.toml").touch()
         if not isinstance(end, str):
             raise end
-        record = {
-            "round": 1, "images_seen": 4, "steps": 2, "critical_path_steps": 1, "bytes_up": 1,
-            "bytes_down": 2,
-        }  # fmt: skip
-        return Run(out, experiment, end, (record,), {}, "f" * 64)
+        return Run(out, experiment, end, (record(),), None, "f" * 64)
 
     monkeypatch.setattr(api, "serve", serving)
 

@@ -7,37 +7,37 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
+from tests.records import SPACE, conf, record, scored
 from typer.testing import CliRunner
 
 from fleetseg.cli.main import app
 from fleetseg.config import Experiment
 from fleetseg.console.summary import show_end, show_local
 from fleetseg.console.tables import iou_table, score_lines
+from fleetseg.evaluation.scored import Scored
 from fleetseg.runs.folder import read_end
+from fleetseg.runs.records import RunEnd
 from fleetseg.runs.run import Run
 
-ONE = {"miou": 0.25, "critical_miou": None, "pixel_accuracy": 0.5, "pixels": 1000, "iou": {"a": 1}}
-BOTH = {**ONE, "convention": "miou over classes", "by_domain": {"x": ONE}}
-VEHICLES = {"by_client": {"car-1": ONE, "car-2": {**ONE, "miou": 0.75}}}
-SCORES: dict[str, dict[str, Any]] = {
-    "none": {},
-    "vehicles only": {**VEHICLES, "by_client_on": "training frames"},
-    "server only": BOTH,
-    "server and vehicles": {**BOTH, **VEHICLES},
-    "no vehicle answered": {"by_client": {}},
-    "vehicles without a figure": {"by_client": {"car-1": {"miou": None}}},
-    "no convention": ONE,
+ONE = scored(0.25)
+VEHICLES = {"car-1": conf(0.25), "car-2": conf(0.75)}
+NOTHING = np.zeros((2, 2), np.int64)
+SCORES: dict[str, Scored | None] = {
+    "none": None,
+    "vehicles only": Scored(SPACE).with_clients(VEHICLES, "training frames"),
+    "server only": ONE,
+    "several domains": Scored(SPACE, {"day": conf(0.5), "rain": conf(0.25)}, ("a",)),
+    "server and vehicles": ONE.with_clients(VEHICLES, "held-out frames"),
+    "no vehicle answered": Scored(SPACE).with_clients({}, "training frames"),
+    "vehicles without a figure": Scored(SPACE).with_clients({"car-1": NOTHING}, "training frames"),
 }
 
 
-def run(scores: dict[str, Any], folder: Path, reason: str = "rounds") -> Run:
-    record = {
-        "round": 1, "images_seen": 4, "steps": 2, "critical_path_steps": 1,
-        "bytes_up": 1, "bytes_down": 2,
-    }  # fmt: skip
-    return Run(folder, Experiment(), reason, (record,), scores, "f" * 64)
+def run(scores: Scored | None, folder: Path, reason: str = "rounds") -> Run:
+    return Run(folder, Experiment(), reason, (record(),), scores, "f" * 64, space=SPACE)
 
 
 def shown(made: Run, style: Any) -> str:
@@ -51,10 +51,12 @@ def shown(made: Run, style: Any) -> str:
 def test_every_end_is_shown(
     name: str, style: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "rounds.jsonl").write_text(json.dumps({"event": "end", "scores": SCORES[name]}))
-    text = shown(run(SCORES[name], tmp_path), style)
+    scores = SCORES[name]
+    written = RunEnd("rounds", 1, 2.0, scores, 1, "f" * 64).to_dict()
+    (tmp_path / "rounds.jsonl").write_text(json.dumps({"event": "end", **written}))
+    text = shown(run(scores, tmp_path), style)
     if style == "json":
-        assert json.loads(capsys.readouterr().out)["scores"] == SCORES[name]
+        assert json.loads(capsys.readouterr().out)["scores"] == written["scores"]
     else:
         assert "f" * 64 in text
 
@@ -70,17 +72,17 @@ def test_vehicles_alone_have_their_table_and_their_line(tmp_path: Path) -> None:
 
 
 def test_nothing_scored_is_said(tmp_path: Path) -> None:
-    assert "nothing was scored" in shown(run({}, tmp_path), "plain")
+    assert "nothing was scored" in shown(run(None, tmp_path), "plain")
 
 
 def test_a_reason_of_another_version(tmp_path: Path) -> None:
-    assert "after 1 round: bored" in shown(run({}, tmp_path, "bored"), "plain")
+    assert "after 1 round: bored" in shown(run(None, tmp_path, "bored"), "plain")
 
 
 @pytest.mark.parametrize("style", ["plain", "quiet"])
 def test_vehicles_alone_without_scores(style: Any, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=120)
-    show_local({"car-1": run({}, tmp_path)}, style, console)
+    show_local({"car-1": run(None, tmp_path)}, style, console)
     assert "nothing to score on" in console.file.getvalue()  # type: ignore[attr-defined]
 
 

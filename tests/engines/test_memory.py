@@ -56,12 +56,12 @@ def test_one_client_s_lack_of_memory_is_its_own(kind: str, tmp_path: Path) -> No
         )
     assert run.reason == "rounds"
     for record in run.records:
-        assert record["ok"] == ["car-a", "car-c"]
-        (failure,) = record["failures"]
-        assert (failure["client"], failure["kind"]) == ("car-b", "lost")
-        assert failure["reason"] == "out-of-memory"
-        assert "Tried to allocate 20.00 GiB" in failure["detail"]
-        assert "smaller training.batch_size or training.crop" in failure["detail"]
+        assert record.accepted == ("car-a", "car-c")
+        (failure,) = record.failures
+        assert (failure.client_id, failure.kind) == ("car-b", "lost")
+        assert failure.reason == "out-of-memory"
+        assert "Tried to allocate 20.00 GiB" in failure.detail
+        assert "smaller training.batch_size or training.crop" in failure.detail
     if kind == "inprocess":
         assert freed == [torch.device("cpu")] * 2
 
@@ -118,7 +118,7 @@ def test_a_batch_too_large_to_be_scored_is_scored_in_parts(tmp_path: Path) -> No
             net=net,
             out=tmp_path / str(most),
         )
-        runs.append(run.scores)
+        runs.append(run.scores.to_dict())
     assert runs[0] == runs[1] == runs[2]
 
 

@@ -80,9 +80,9 @@ def test_the_exception_of_workers_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(FailsInWorkers, "maker", 1)
     done = run(tmp_path / "run", FailsInWorkers(3, 2, 1))
     assert done.reason == "no-update"
-    (failure, _) = done.records[0]["failures"]
-    assert (failure["kind"], failure["reason"]) == ("lost", "error")
-    assert failure["detail"] == "ValueError: only in workers"
+    (failure, _) = done.records[0].failures
+    assert (failure.kind, failure.reason) == ("lost", "error")
+    assert failure.detail == "ValueError: only in workers"
     assert "a says: ValueError: only in workers" in done.notes[-1]
     with pytest.raises(QuorumLost, match="a says: ValueError: only in workers"):
         run(tmp_path / "long", FailsInWorkers(3, 2, 1), rounds=9, max_failed_rounds=1)
@@ -111,6 +111,6 @@ def test_auto_trains_in_this_process_what_cannot_be_sent(tmp_path: Path, trouble
     watcher = fleetseg.federation.rounds.Watcher(status=told.append)
     done = fleetseg.run(experiment, out=tmp_path / "run", net=net, watcher=watcher)
     assert done.reason == "rounds"
-    assert len(done.records[0]["ok"]) == 2
+    assert len(done.records[0].accepted) == 2
     assert "no workers, training in this process: " in told[1]
     assert ("defined inside a function" if trouble == "class" else "lambda") in told[1]

@@ -150,5 +150,5 @@ def test_it_is_named_in_the_experiment(tmp_path: Path, monkeypatch: pytest.Monke
         fleetseg.run(experiment, out=tmp_path / "run")
     monkeypatch.setitem(SAMPLERS, "fewest", fewest_images)
     run = fleetseg.run(experiment, out=tmp_path / "run")
-    assert [record["ok"] for record in run.records] == [["synthetic-amber-day"]] * 3
+    assert [record.accepted for record in run.records] == [("synthetic-amber-day",)] * 3
     assert baselines.federated_images(experiment, open_fleet_data(experiment)) == 3 * 2

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.records import scored
 from torch import nn
 
 from fleetseg.config import (
@@ -18,10 +19,12 @@ from fleetseg.config import (
     TrainingConfig,
 )
 from fleetseg.errors import QuorumLost
+from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
-from fleetseg.federation.rounds import Plan, Record, Watcher, run
+from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.rounds import Plan, Watcher, run
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState, layout_of
 
@@ -82,14 +85,14 @@ class Fleet:
 
 @dataclass
 class MemoryLog:
-    records: list[Record] = field(default_factory=list)
+    records: list[RoundRecord] = field(default_factory=list)
     states: list[ServerState] = field(default_factory=list)
 
-    def commit(self, state: ServerState, record: Record) -> None:
+    def commit(self, state: ServerState, record: RoundRecord) -> None:
         self.records.append(record)
         self.states.append(state)
 
-    def publish(self, record: Record) -> None:
+    def publish(self, record: RoundRecord) -> None:
         self.records[-1] = record
 
 
@@ -174,19 +177,19 @@ def test_the_record_of_a_round() -> None:
     fleet = Fleet({**FOUR, "e": ([1, 1, 1], 2)}, {"b": late, "c": lost, "d": silent})
     _, log = go(fleet, plan(federation={"rounds": 1, "quorum": 0.4}))
     (record,) = log.records
-    assert record["round"] == 1
-    assert record["cohort"] == ["a", "b", "c", "d", "e"]
-    assert record["ok"] == ["a", "e"]
-    assert [(f["client"], f["kind"], f["reason"]) for f in record["failures"]] == [
+    assert record.round == 1
+    assert record.cohort == ("a", "b", "c", "d", "e")
+    assert record.accepted == ("a", "e")
+    assert [(f.client_id, f.kind, f.reason) for f in record.failures] == [
         ("b", "late", "deadline"),
         ("c", "lost", "crashed"),
         ("d", "lost", "no-answer"),
     ]
-    assert record["quorum"] is True
-    assert record["loss"] == 0.5
-    assert (record["steps"], record["critical_path_steps"], record["images_seen"]) == (4, 2, 3)
-    assert (record["bytes_down"], record["bytes_up"]) == (5 * DOWN, 2 * UP)
-    assert "miou" not in record
+    assert record.quorum is True
+    assert record.loss == 0.5
+    assert (record.steps, record.critical_path_steps, record.images_seen) == (4, 2, 3)
+    assert (record.bytes_down, record.bytes_up) == (5 * DOWN, 2 * UP)
+    assert not record.was_scored
 
 
 def test_refused_updates_are_counted_with_their_bytes() -> None:
@@ -195,11 +198,11 @@ def test_refused_updates_are_counted_with_their_bytes() -> None:
 
     _, log = go(Fleet(FOUR, {"c": bad}), plan(federation={"rounds": 1}))
     (record,) = log.records
-    assert record["ok"] == ["a", "b", "d"]
-    assert record["bytes_up"] == 4 * UP
-    (failure,) = record["failures"]
-    assert (failure["client"], failure["kind"], failure["reason"]) == ("c", "refused", "non-finite")
-    assert "weight" in failure["detail"]
+    assert record.accepted == ("a", "b", "d")
+    assert record.bytes_up == 4 * UP
+    (failure,) = record.failures
+    assert (failure.client_id, failure.kind, failure.reason) == ("c", "refused", "non-finite")
+    assert "weight" in failure.detail
     assert log.states[0].model.values_F.tolist() == [1, 2, 3]
 
 
@@ -211,8 +214,8 @@ def test_duplicate_stale_and_unasked_replies_are_refused() -> None:
 
     _, log = go(Fleet(FOUR, {"a": noisy}), plan(federation={"rounds": 1}))
     (record,) = log.records
-    assert record["ok"] == ["a", "b", "d"]
-    assert [(f["client"], f["reason"]) for f in record["failures"]] == [
+    assert record.accepted == ("a", "b", "d")
+    assert [(f.client_id, f.reason) for f in record.failures] == [
         ("a", "unasked"),
         ("c", "stale"),
         ("c", "unasked"),
@@ -230,8 +233,8 @@ def test_a_missed_quorum_leaves_model_and_momentum_untouched_and_counts() -> Non
     assert [s.round for s in log.states] == [1, 2]
     assert [s.model.values_F.tolist() for s in log.states] == [[0, 0, 0]] * 2
     assert log.states[-1].slots["momentum"].tolist() == [0, 0, 0]
-    assert [r["quorum"] for r in log.records] == [False, False]
-    assert log.records[0]["ok"] == ["a"]
+    assert [r.quorum for r in log.records] == [False, False]
+    assert log.records[0].accepted == ("a",)
 
 
 def test_the_count_of_failed_rounds_starts_again_after_a_good_one() -> None:
@@ -255,10 +258,10 @@ def test_exactly_the_quorum_is_enough(quorum: float, ok: int, asked: int) -> Non
     names = [f"{i:02d}" for i in range(asked)]
     fleet = Fleet({n: ([1, 2, 3], 1) for n in names}, {n: silent for n in names[ok:]})
     _, log = go(fleet, plan(federation={"rounds": 1, "quorum": quorum}))
-    assert log.records[0]["quorum"] is True
+    assert log.records[0].quorum is True
     one_less = Fleet(fleet.deltas, {n: silent for n in names[ok - 1 :]})
     _, log = go(one_less, plan(federation={"rounds": 1, "quorum": quorum}))
-    assert log.records[0]["quorum"] is False
+    assert log.records[0].quorum is False
 
 
 def test_quorum_lost_names_who_was_missing() -> None:
@@ -305,7 +308,7 @@ def test_no_clients_at_all() -> None:
 def test_clients_that_abstain_are_never_asked() -> None:
     fleet = Fleet(TWO, abstains=frozenset("b"))
     _, log = go(fleet, plan(federation={"rounds": 1}))
-    assert log.records[0]["cohort"] == ["a"]
+    assert log.records[0].cohort == ("a",)
     assert log.states[0].model.values_F.tolist() == [1, 2, 3]
 
 
@@ -316,35 +319,34 @@ def test_cohorts_differ_by_round_and_not_by_order_of_the_fleet() -> None:
     _, log = go(Fleet(deltas), plan(federation=settings))
     backwards = {n: deltas[n] for n in reversed(names)}
     _, again = go(Fleet(backwards), plan(federation=settings))
-    cohorts = [tuple(r["cohort"]) for r in log.records]
+    cohorts = [r.cohort for r in log.records]
     assert all(len(c) == 3 for c in cohorts)
     assert len(set(cohorts)) > 3
-    assert [r["cohort"] for r in again.records] == [list(c) for c in cohorts]
+    assert [r.cohort for r in again.records] == cohorts
 
 
 @pytest.mark.parametrize(
-    ("every", "scored"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (3, [3, 5]), (0, [5]), (9, [5])]
+    ("every", "rounds"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (3, [3, 5]), (0, [5]), (9, [5])]
 )
-def test_evaluation_cadence(every: int, scored: list[int]) -> None:
+def test_evaluation_cadence(every: int, rounds: list[int]) -> None:
     models: list[float] = []
 
-    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Record:
+    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Scored | str:
         models.append(state.values_F[0].item())
-        return {"miou": 0.1, "classes": 11}
+        return scored(0.25)
 
     _, log = go(
         Fleet({"a": ([1, 2, 3], 1)}),
         plan(score, federation={"rounds": 5}, evaluation=EvaluationConfig(every=every)),
     )
-    assert [r["round"] for r in log.records if "scores" in r] == scored
-    assert models == scored  # the model after the round, which is the round's number here
-    assert log.records[-1]["scores"] == {"miou": 0.1, "classes": 11}
-    assert log.records[-1]["miou"] == 0.1
+    assert [r.round for r in log.records if r.was_scored] == rounds
+    assert models == rounds  # the model after the round, which is the round's number here
+    assert log.records[-1].miou == 0.25
 
 
 def test_stops_at_the_target() -> None:
-    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Record:
-        return {"miou": state.values_F[0].item() / 10}
+    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Scored | str:
+        return scored(state.values_F[0].item() / 10)
 
     reason, log = go(
         Fleet({"a": ([1, 2, 3], 1)}),
@@ -355,8 +357,8 @@ def test_stops_at_the_target() -> None:
 
 
 def test_stops_on_a_plateau() -> None:
-    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Record:
-        return {"miou": min(state.values_F[0].item(), 3) / 10}
+    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Scored | str:
+        return scored(min(state.values_F[0].item(), 3) / 10)
 
     reason, log = go(
         Fleet({"a": ([1, 2, 3], 1)}),
@@ -371,39 +373,39 @@ def test_a_round_is_committed_before_it_is_scored() -> None:
     fleet, settings = Fleet({"a": ([1, 2, 3], 1)}), {"federation": {"rounds": 3}}
     log = MemoryLog()
 
-    def broken(state: ModelState, round_: int, scored_before: Collection[str]) -> Record:
+    def broken(state: ModelState, round_: int, scored_before: Collection[str]) -> Scored | str:
         raise OSError("a test frame cannot be read")
 
     with pytest.raises(OSError, match="test frame"):
         run(plan(broken, **settings), fleet, start(), log, Watcher())
     assert [s.round for s in log.states] == [1]
-    assert "scores" not in log.records[0]
+    assert not log.records[0].was_scored
 
     run(
-        plan(lambda s, round_, before: {"miou": 0.5}, **settings),
+        plan(lambda s, round_, before: scored(0.5), **settings),
         fleet,
         log.states[0],
         log,
         Watcher(),
     )
-    assert [r["round"] for r in log.records if r["miou"] == 0.5] == [1, 2, 3]
+    assert [r.round for r in log.records if r.miou == 0.5] == [1, 2, 3]
 
 
 def test_nobody_gives_scores_and_the_run_goes_on() -> None:
-    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Record:
-        return {"unscored": "no scores from a: no-answer"}
+    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Scored | str:
+        return "no scores from a: no-answer"
 
     _, log = go(Fleet({"a": ([1, 2, 3], 1)}), plan(score, federation={"rounds": 2}))
-    assert [r["unscored"] for r in log.records] == ["no scores from a: no-answer"] * 2
-    assert not any("scores" in r or "miou" in r for r in log.records)
+    assert [r.unscored for r in log.records] == ["no scores from a: no-answer"] * 2
+    assert not any(r.scored for r in log.records)
 
 
 def test_later_scores_know_who_was_scored_before() -> None:
     before: list[Collection[str]] = []
 
-    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Record:
+    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Scored | str:
         before.append(sorted(scored_before))
-        return {"miou": 0.5, "scored_on": ["a", "b"][: len(before)], "missing": []}
+        return scored(0.5, on="ab"[: len(before)])
 
     go(Fleet({"a": ([1, 2, 3], 1)}), plan(score, federation={"rounds": 3}))
     assert before == [[], ["a"], ["a", "b"]]
@@ -420,7 +422,7 @@ def test_stops_at_the_minutes_of_the_engine_s_clock() -> None:
     fleet = Fleet(TWO, round_s=12.5)
     reason, log = go(fleet, plan(federation={"rounds": 20}, stop=StopConfig(minutes=1)))
     assert reason == "time"
-    assert [r["seconds"] for r in log.records] == [12.5] * 5
+    assert [r.seconds for r in log.records] == [12.5] * 5
 
 
 def test_a_finished_run_does_nothing_more() -> None:
@@ -437,7 +439,7 @@ def test_the_watcher_sees_each_step() -> None:
         replied=lambda reply, failure: seen.append(
             (reply.client_id, failure.reason if failure else "ok")
         ),
-        round_closed=lambda record: seen.append(record["round"]),
+        round_closed=lambda record: seen.append(record.round),
     )
     fleet = Fleet(TWO, {"b": late})
     run(plan(federation={"rounds": 1}), fleet, start(), MemoryLog(), watcher)
@@ -452,7 +454,7 @@ def test_a_bad_client_in_each_of_50_rounds_does_not_end_the_run() -> None:
     fleet, without = Fleet(FOUR, {"d": bad}), Fleet(FOUR, {"d": silent})
     reason, log = go(fleet, plan(federation={"rounds": 50}))
     assert reason == "rounds"
-    assert [len(r["failures"]) for r in log.records] == [1] * 50
+    assert [len(r.failures) for r in log.records] == [1] * 50
     _, reference = go(without, plan(federation={"rounds": 50}))
     assert log.states[-1].model.digest() == reference.states[-1].model.digest()
 
@@ -484,12 +486,12 @@ def test_a_round_is_closed_as_soon_as_enough_have_answered() -> None:
     _, log = go(fleet, plan(federation=settings))
     assert fleet.answered == [["a", "b", "c"]] * 2
     for record in log.records:
-        assert record["cohort"] == ["a", "b", "c", "d", "e", "f"]
-        assert record["ok"] == ["a", "b", "c"]
-        assert [(f["client"], f["kind"], f["reason"]) for f in record["failures"]] == [
+        assert record.cohort == ("a", "b", "c", "d", "e", "f")
+        assert record.accepted == ("a", "b", "c")
+        assert [(f.client_id, f.kind, f.reason) for f in record.failures] == [
             (c, "late", "surplus") for c in "def"
         ]
-        assert record["quorum"] is True
+        assert record.quorum is True
     assert log.states[-1].model.values_F.tolist() == [2, 4, 6]
 
 
@@ -497,8 +499,8 @@ def test_the_surplus_takes_the_place_of_those_that_fail() -> None:
     fleet = Closing(SIX, {"a": lost, "b": late, "d": silent})
     _, log = go(fleet, plan(federation={"rounds": 1, "cohort": 3, "over_selection": 2.0}))
     (record,) = log.records
-    assert record["ok"] == ["c", "e", "f"]
-    assert [(f["client"], f["reason"]) for f in record["failures"]] == [
+    assert record.accepted == ("c", "e", "f")
+    assert [(f.client_id, f.reason) for f in record.failures] == [
         ("a", "crashed"),
         ("b", "deadline"),
         ("d", "surplus"),
@@ -511,7 +513,7 @@ def test_the_quorum_is_of_those_wanted_and_not_of_those_asked() -> None:
         settings = {"rounds": 1, "cohort": 4, "over_selection": 1.5, "quorum": 0.5}
         _, log = go(fleet, plan(federation=settings))
         (record,) = log.records
-        return record["quorum"], [f["reason"] for f in record["failures"]]
+        return record.quorum, [f.reason for f in record.failures]
 
     assert outcome("ab") == (True, ["no-answer"] * 4)
     assert outcome("a") == (False, ["no-answer"] * 5)
@@ -522,14 +524,14 @@ def test_a_small_fleet_has_no_surplus_and_hears_all() -> None:
     fleet = Closing(FOUR, {"d": late})
     _, log = go(fleet, plan(federation={"rounds": 1, "over_selection": 2.0}))
     assert fleet.answered == [["a", "b", "c", "d"]]
-    assert [f["reason"] for f in log.records[0]["failures"]] == ["deadline"]
+    assert [f.reason for f in log.records[0].failures] == ["deadline"]
 
 
 def test_over_selection_of_one_is_none() -> None:
     _, plain = go(Fleet(SIX), plan(federation={"rounds": 3, "cohort": 3}))
     _, log = go(Fleet(SIX), plan(federation={"rounds": 3, "cohort": 3, "over_selection": 1.0}))
-    assert [r["cohort"] for r in log.records] == [r["cohort"] for r in plain.records]
-    assert all(r["failures"] == [] for r in log.records)
+    assert [r.cohort for r in log.records] == [r.cohort for r in plain.records]
+    assert all(r.failures == () for r in log.records)
 
 
 # What a client is told of its own updates

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.records import record, scored
 
 from fleetseg.config import Experiment, FederationConfig, StopConfig
+from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.stopping import stop_reason
 
 
@@ -14,21 +16,20 @@ def experiment(**stop: Any) -> Experiment:
     return Experiment(federation=FederationConfig(rounds=10), stop=StopConfig(**stop))
 
 
-def records(
-    *mious: float | None, seconds: float = 30.0, down: int = 400_000
-) -> list[dict[str, Any]]:
+def records(*mious: float | None) -> list[RoundRecord]:
     return [
-        {
-            "seconds": seconds,
-            "bytes_down": down,
-            "bytes_up": 100_000,
-            **({} if miou is None else {"miou": miou}),
-        }
-        for miou in mious
+        record(
+            n,
+            seconds=30.0,
+            bytes_down=400_000,
+            bytes_up=100_000,
+            scored=None if miou is None else scored(miou),
+        )
+        for n, miou in enumerate(mious, 1)
     ]
 
 
-def reason(log: list[dict[str, Any]], **stop: Any) -> str | None:
+def reason(log: list[RoundRecord], **stop: Any) -> str | None:
     return stop_reason(experiment(**stop), len(log), log)
 
 
@@ -80,30 +81,29 @@ def test_megabytes_up_and_down_together() -> None:
     assert reason(records(0.1, 0.1), megabytes=1) == "megabytes"
 
 
-def scored(miou: float, on: str, missing: str = "") -> dict[str, Any]:
-    (record,) = records(miou)
-    return {**record, "scores": {"scored_on": list(on), "missing": list(missing)}}
+def on(clients: str, miou: float, missing: str = "") -> RoundRecord:
+    return record(scored=scored(miou, on=clients, missing=missing))
 
 
 def test_a_score_without_a_hard_client_reaches_no_target() -> None:
-    log = [scored(0.33, "abc"), scored(1.0, "ab", missing="c")]
+    log = [on("abc", 0.33), on("ab", 1.0, missing="c")]
     assert reason(log, target_miou=0.9) is None
-    assert reason([*log, scored(0.95, "abc")], target_miou=0.9) == "target"
+    assert reason([*log, on("abc", 0.95)], target_miou=0.9) == "target"
 
 
 def test_a_client_that_never_came_back_is_missing_still() -> None:
     """It may have left for good: then the scores are of another set of frames."""
-    log = [scored(0.33, "abc"), scored(1.0, "ab"), scored(1.0, "ab")]
+    log = [on("abc", 0.33), on("ab", 1.0), on("ab", 1.0)]
     assert reason(log, target_miou=0.9) is None
 
 
 def test_patience_counts_comparable_scores_only() -> None:
-    easy = [scored(0.9, "a", missing="b")]
-    log = [scored(0.30, "ab"), *easy, scored(0.31, "ab"), *easy, scored(0.32, "ab")]
+    easy = [on("a", 0.9, missing="b")]
+    log = [on("ab", 0.30), *easy, on("ab", 0.31), *easy, on("ab", 0.32)]
     assert reason(log, patience=2) is None
-    assert reason([*log, scored(0.32, "ab"), scored(0.32, "ab")], patience=2) == "plateau"
+    assert reason([*log, on("ab", 0.32), on("ab", 0.32)], patience=2) == "plateau"
 
 
 def test_a_client_that_joins_makes_earlier_scores_another_set() -> None:
-    log = [scored(0.5, "a"), scored(0.5, "a"), scored(0.4, "ab"), scored(0.41, "ab")]
+    log = [on("a", 0.5), on("a", 0.5), on("ab", 0.4), on("ab", 0.41)]
     assert reason(log, patience=2) is None

@@ -16,6 +16,7 @@ from fleetseg import rng
 from fleetseg.config import Experiment
 from fleetseg.evaluation.predict import evaluate_pairs
 from fleetseg.experiment_file import make_experiment
+from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import Watcher
 from fleetseg.learning.hardware import resolve
 from fleetseg.models.build import build_model
@@ -50,10 +51,10 @@ def engine(precision: str, kind: str = "inprocess", workers: int = 0) -> dict[st
 def test_a_resumed_run_ends_with_the_same_bits(precision: str, cache: Path, tmp_path: Path) -> None:
     described = experiment(cache, training=KEPT, engine=engine(precision))
     whole = fleetseg.run(described, out=tmp_path / "whole")
-    assert [len(record["failures"]) for record in whole.records] == [0] * 4
+    assert [len(record.failures) for record in whole.records] == [0] * 4
 
-    def stop_after_two(record: dict[str, Any]) -> None:
-        if record["round"] == 2:
+    def stop_after_two(record: RoundRecord) -> None:
+        if record.round == 2:
             raise KeyboardInterrupt
 
     stopped = fleetseg.run(
@@ -62,7 +63,7 @@ def test_a_resumed_run_ends_with_the_same_bits(precision: str, cache: Path, tmp_
     assert stopped.reason == "interrupted"
     resumed = fleetseg.run(described, out=tmp_path / "parted", resume=True)
     assert resumed.model_sha256 == whole.model_sha256
-    assert resumed.scores == whole.scores
+    assert resumed.scores.to_dict() == whole.scores.to_dict()
 
 
 def test_workers_on_one_gpu_give_the_model_of_one_process(cache: Path, tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_a_network_of_one_s_own_goes_to_workers(tmp_path: Path) -> None:
             net=seeded(Plain, 0.3),
             out=tmp_path / kind,
         )
-        assert all(not record["failures"] for record in run.records)
+        assert all(not record.failures for record in run.records)
         models.append(run.model_sha256)
     assert models[0] == models[1]
 
@@ -203,9 +204,9 @@ def test_one_client_s_lack_of_memory_is_its_own(kind: str, tmp_path: Path) -> No
         out=tmp_path / "run",
     )
     for record in run.records:
-        assert record["ok"] == ["a", "c"]
-        assert [f["reason"] for f in record["failures"]] == ["out-of-memory"]
-        assert "smaller training.batch_size" in record["failures"][0]["detail"]
+        assert record.accepted == ("a", "c")
+        assert [f.reason for f in record.failures] == ["out-of-memory"]
+        assert "smaller training.batch_size" in record.failures[0].detail
 
 
 @pytest.mark.usefixtures("little_memory")
@@ -219,9 +220,7 @@ def test_a_client_s_memory_is_there_for_the_next_one(tmp_path: Path) -> None:
     described = without_disk(engine("fp32"), batch_size=16, crop=[384, 384])
     run = fleetseg.run(described, clients=clients, net=seeded(Plain, 0.0, 64), out=tmp_path / "run")
     for record in run.records:
-        assert [(f["client"], f["reason"]) for f in record["failures"]] == [
-            ("a-large", "out-of-memory")
-        ]
+        assert [(f.client_id, f.reason) for f in record.failures] == [("a-large", "out-of-memory")]
 
 
 @pytest.mark.usefixtures("little_memory")

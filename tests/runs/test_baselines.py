@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from tests.experiments import tiny_experiment
+from tests.records import record
 
 import fleetseg
 from fleetseg.api import run_local
 from fleetseg.clients import open_fleet_data
+from fleetseg.federation.records import RoundRecord
 from fleetseg.runs.baselines import at_equal_images, centralised, federated_images, local_only
 
 
@@ -44,8 +46,7 @@ def test_centralised_may_have_another_budget(cache: Path) -> None:
 def test_centralised_gets_the_images_of_a_run_that_was_cut_short(cache: Path) -> None:
     experiment = tiny_experiment(cache)
     fleet_data = open_fleet_data(experiment)
-    record = {"images_seen": 15, "steps": 0, "critical_path_steps": 0}
-    equal = at_equal_images(experiment, fleet_data, [record])
+    equal = at_equal_images(experiment, fleet_data, [record(images_seen=15)])
     assert equal.baseline.images_share == 15 / 45
 
 
@@ -53,8 +54,8 @@ def test_centralised_run_is_scored_on_the_same_set(cache: Path, tmp_path: Path) 
     experiment = tiny_experiment(cache)
     federated = fleetseg.run(experiment, out=tmp_path / "federated")
     pooled = fleetseg.run(experiment, out=tmp_path / "centralised", baseline="centralised")
-    assert pooled.scores["pixels"] == federated.scores["pixels"]
-    images = [sum(r["images_seen"] for r in run.records) for run in (pooled, federated)]
+    assert pooled.scores.to_dict()["pixels"] == federated.scores.to_dict()["pixels"]
+    images = [sum(r.images_seen for r in run.records) for run in (pooled, federated)]
     assert images == [45, 45]
     assert pooled.model_sha256 != federated.model_sha256
 
@@ -67,8 +68,8 @@ def test_centralised_resumes_with_its_moments(cache: Path, tmp_path: Path) -> No
     class Enough(Exception):
         pass
 
-    def stop(record: dict[str, object]) -> None:
-        if record["round"] == 2:
+    def stop(record: RoundRecord) -> None:
+        if record.round == 2:
             raise Enough
 
     from fleetseg.federation.rounds import Watcher

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from tests.records import SPACE, record, scored
+
 from fleetseg.config import Experiment
+from fleetseg.evaluation.scores import Scores
 from fleetseg.runs.compare import (
     ComparedRun,
     LocalScores,
@@ -17,10 +21,8 @@ from fleetseg.runs.run import Run
 
 
 def run(miou: float | None, images: int, critical: float | None = None) -> Run:
-    records = tuple(
-        {"round": n, "images_seen": images, "steps": 2, "critical_path_steps": 1} for n in (1, 2)
-    )
-    scores = {} if miou is None else {"miou": miou, "critical_miou": critical}
+    records = tuple(record(n, images_seen=images, steps=2, critical_path_steps=1) for n in (1, 2))
+    scores = None if miou is None else scored(miou, critical=critical)
     return Run(Path("run"), Experiment(), "rounds", records, scores, "f" * 64)
 
 
@@ -30,7 +32,7 @@ def test_a_run_has_its_scores_and_its_effort() -> None:
 
 
 def test_a_mean_is_over_the_models_that_have_a_score() -> None:
-    runs = [run(0.5, 10, 0.25), run(0.25, 15), run(None, 11)]
+    runs = [run(0.5, 10, 0.25), run(0.25, 15, 0.25), run(None, 11)]
     assert mean_run("three", runs) == ComparedRun("three", 0.375, 0.25, 24, 4, 2)
     assert mean_run("none", [run(None, 1)]).miou is None
 
@@ -42,5 +44,9 @@ def test_vehicles_alone() -> None:
 
 
 def test_a_range_leaves_out_who_has_no_figure() -> None:
-    assert miou_range({"a": {"miou": 0.5}, "b": {"miou": None}, "c": {"miou": 0.1}}) == (0.1, 0.5)
-    assert miou_range({"b": {}}) is None
+    half, quarter = scored(0.5).overall, scored(0.25).overall
+    nothing = Scores.of(np.zeros((2, 2), np.int64), SPACE)
+    assert half is not None
+    assert quarter is not None
+    assert miou_range({"a": half, "b": nothing, "c": quarter}) == (0.25, 0.5)
+    assert miou_range({"b": nothing}) is None

@@ -152,7 +152,7 @@ def test_trouble_of_one_client_is_its_own(tmp_path: Path) -> None:
     white = [(np.full((32, 32, 3), 255, np.uint8), np.zeros((32, 32), np.uint8))] * 9
     done = run(tmp_path / "run", Choosy(3, 2, 1), clients={"white": white, "good": drive(1)})
     assert done.reason == "rounds"
-    assert [record["ok"] for record in done.records] == [["good"]] * 2
+    assert [record.accepted for record in done.records] == [("good",)] * 2
 
 
 def test_too_small_a_picture_for_the_network_is_told_and_for_single_images_refused(

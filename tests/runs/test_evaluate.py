@@ -101,9 +101,9 @@ def test_a_run_is_scored_where_it_scored_itself(tmp_path: Path) -> None:
         (run.folder, config),
     ):
         done = fleetseg.evaluate(model, on, precision="fp32")
-        assert done.scores.conf_CC.tolist() == run.scores["confusion"]
+        assert done.scores.conf_CC.tolist() == run.scores.to_dict()["confusion"]
         assert done.miou == run.miou
-    assert set(done.by_domain) == set(run.scores["by_domain"])
+    assert set(done.by_domain) == set(run.scores.to_dict()["by_domain"])
 
 
 def test_a_folder_that_cannot_say_where_it_scored(tmp_path: Path) -> None:

@@ -6,15 +6,17 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from tests import records
+from tests.records import failed
 
 from fleetseg.config import Experiment, FederationConfig
 from fleetseg.data.partition.manifest import Entry, Manifest
 from fleetseg.errors import CheckpointError
 from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.tensors import ModelState
 from fleetseg.runs.folder import (
     RunFolder,
@@ -26,6 +28,7 @@ from fleetseg.runs.folder import (
     read_experiment,
     read_records,
 )
+from fleetseg.runs.records import RunEnd
 
 EXPERIMENT = Experiment(name="demo", federation=FederationConfig(rounds=5))
 MANIFEST = Manifest({"a": (Entry("img-1", "0" * 64, "1" * 64),)})
@@ -36,12 +39,15 @@ def state(round_: int) -> ServerState:
     return ServerState(round_, model)
 
 
-def record(round_: int) -> dict[str, Any]:
-    return {"round": round_, "loss": 1 / round_, "failures": [], "cohort": ["a", "b"]}
+def record(round_: int) -> RoundRecord:
+    failures = (failed("b", "lost"),) if round_ == 2 else ()
+    return records.record(
+        round_, loss=1 / round_, failures=failures, scored=records.scored(1 / (1 + round_))
+    )
 
 
 def folder_at(path: Path, experiment: Experiment = EXPERIMENT) -> RunFolder:
-    return RunFolder(path, experiment, "f" * 64)
+    return RunFolder(path, experiment, "f" * 64, records.SPACE)
 
 
 def commit(folder: RunFolder, round_: int) -> None:
@@ -71,8 +77,8 @@ def resumed(run: RunFolder) -> tuple[RunFolder, ServerState, list[str]]:
 
 def assert_rounds(run: RunFolder, last: int) -> None:
     """The log has each round once, in memory and on the disk."""
-    expected = [record(r) for r in range(1, last + 1)]
-    assert list(run.records) == expected
+    expected = [record(r).to_dict() for r in range(1, last + 1)]
+    assert [r.to_dict() for r in run.records] == expected
     assert [json.loads(line) for line in log(run).read_text().splitlines()] == expected
 
 
@@ -172,6 +178,14 @@ def test_log_ahead_of_a_damaged_checkpoint(run: RunFolder) -> None:
     assert_rounds(again, 4)
 
 
+def test_a_line_of_another_form_is_an_error(run: RunFolder) -> None:
+    lines = log(run).read_text().splitlines(keepends=True)
+    lines[1] = json.dumps({"round": 2}) + "\n"
+    log(run).write_text("".join(lines))
+    with pytest.raises(CheckpointError, match=r"rounds\.jsonl: a line that is no round"):
+        resumed(run)
+
+
 @pytest.mark.parametrize("lost", [1, 2, 3])
 def test_a_gap_in_the_log_is_an_error(run: RunFolder, lost: int) -> None:
     lines = log(run).read_text().splitlines(keepends=True)
@@ -210,9 +224,10 @@ def test_of_another_experiment(run: RunFolder) -> None:
 
 def test_the_closing_line(run: RunFolder) -> None:
     assert read_end(run.path) is None
-    run.finish({"reason": "rounds", "round": 4, "model_sha256": "ab"})
+    end = RunEnd("rounds", 4, 2.5, records.scored(0.5), 4, "ab")
+    run.finish(end)
     last = json.loads(log(run).read_text().splitlines()[-1])
-    assert last == {"event": "end", "reason": "rounds", "round": 4, "model_sha256": "ab"}
+    assert last == {"event": "end", **end.to_dict()}
     assert read_end(run.path) == last
     assert [r["round"] for r in read_records(run.path)] == [1, 2, 3, 4]
     again, _, _ = resumed(run)  # goes on: the end is no longer the end
@@ -266,7 +281,7 @@ def test_disk_full_at_the_checkpoint_loses_only_that_round(
 
 def test_a_record_that_is_no_json_never_reaches_the_log(run: RunFolder) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        run.finish({"miou": float("nan")})
+        run.finish(RunEnd("rounds", 4, float("nan"), None, 0, "ab"))
     assert_rounds(run, 4)
 
 

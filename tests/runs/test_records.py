@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
 
-import pytest
+from tests.records import SPACE, failed, record, scored
 
 from fleetseg.runs.records import (
     Effort,
     RoundFacts,
+    RunEnd,
     Traffic,
     effort,
     last_scored_round,
@@ -16,15 +17,9 @@ from fleetseg.runs.records import (
 )
 
 RECORDS = [
-    {
-        "round": 1, "images_seen": 10, "steps": 4, "critical_path_steps": 2,
-        "bytes_up": 100, "bytes_down": 1000, "scores": {},
-    },
-    {
-        "round": 2, "images_seen": 5, "steps": 3, "critical_path_steps": 1,
-        "bytes_up": 50, "bytes_down": 500,
-    },
-]  # fmt: skip
+    record(1, scored=scored(0.5), bytes_up=100, bytes_down=1000),
+    record(2, images_seen=5, steps=3, critical_path_steps=1, bytes_up=50, bytes_down=500),
+]
 
 
 def test_effort_and_traffic_add_up() -> None:
@@ -39,22 +34,31 @@ def test_the_last_scored_round_need_not_be_the_last() -> None:
 
 
 def test_failures_are_counted_by_kind() -> None:
-    record = {
-        "round": 3, "ok": ["a"], "loss": 1.5, "miou": 0.5, "scores": {"critical_miou": 0.25},
-        "failures": [{"kind": kind} for kind in ("late", "lost", "late", "abstained")],
-        "bytes_up": 2_000_000, "bytes_down": 0,
-    }  # fmt: skip
-    facts = RoundFacts.of(record, 2.5)
+    kinds = ("late", "lost", "late", "abstained")
+    one = record(
+        3,
+        accepted=("a",),
+        loss=1.5,
+        scored=scored(0.5, critical=0.25),
+        failures=tuple(failed("b", kind) for kind in kinds),
+        bytes_up=2_000_000,
+        bytes_down=0,
+    )
+    facts = RoundFacts.of(one, 2.5)
     assert (facts.ok, facts.late, facts.refused, facts.lost, facts.abstained) == (1, 2, 0, 1, 1)
     assert (facts.loss, facts.miou, facts.critical_miou) == (1.5, 0.5, 0.25)
     assert (facts.mb_up, facts.mb_down, facts.seconds) == (2.0, 0.0, 2.5)
 
 
-@pytest.mark.parametrize("scores", [None, {}])
-def test_a_record_without_updates_or_scores(scores: Any) -> None:
-    record = {
-        "round": 1, "failures": [], "ok": [], "loss": 0.0, "bytes_up": 0, "bytes_down": 0,
-        "scores": scores,
-    }  # fmt: skip
-    facts = RoundFacts.of(record, 1.0)
+def test_a_record_without_updates_or_scores() -> None:
+    facts = RoundFacts.of(record(accepted=(), loss=None), 1.0)
     assert (facts.loss, facts.miou, facts.critical_miou) == (None, None, None)
+
+
+def test_an_end_is_read_as_it_was_written() -> None:
+    end = RunEnd("target", 3, 12.5, scored(0.5, critical=0.25), 3, "f" * 64)
+    back = RunEnd.from_dict(json.loads(json.dumps(end.to_dict())), SPACE)
+    assert back.to_dict() == end.to_dict()
+    assert back.scored is not None
+    assert (back.scored.miou, back.scored.critical_miou) == (0.5, 0.25)
+    assert RunEnd.from_dict(RunEnd("rounds", 3, 1.0, None, 0, "").to_dict(), SPACE).scored is None

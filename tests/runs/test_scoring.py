@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from fleetseg.clients import EvaluationSet, FleetData
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.sample import ScoredPairs
+from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure
@@ -65,50 +66,55 @@ def scorer(
     return Scorer(known, runtime, engine), read_state(model, layout)
 
 
+def scores(made: tuple[Scorer, ModelState], before: Collection[str] = ()) -> Scored:
+    scored = made[0].score(made[1], 1, before)
+    assert isinstance(scored, Scored)
+    return scored
+
+
 def test_a_client_that_is_missing_is_told() -> None:
     engine = Engine({"a": EASY, "b": HARD}, {"a": 8, "b": 8})
-    whole, state = scorer(engine, holds_out=True)
-    scores = whole.score(state, 1)
-    assert (scores["scored_on"], scores["missing"]) == (["a", "b"], [])
-    assert scores["miou"] < 0.8
+    whole = scores(scorer(engine, holds_out=True))
+    assert (whole.scored_on, whole.missing) == (("a", "b"), ())
+    assert whole.miou is not None
+    assert whole.miou < 0.8
 
-    part, _ = scorer(Engine({"a": EASY}, {"a": 8, "b": 8}), holds_out=True)
-    scores = part.score(state, 1)
-    assert scores["miou"] == 1.0
-    assert (scores["scored_on"], scores["missing"]) == (["a"], ["b"])
+    part = scores(scorer(Engine({"a": EASY}, {"a": 8, "b": 8}), holds_out=True))
+    assert part.miou == 1.0
+    assert (part.scored_on, part.missing) == (("a",), ("b",))
 
 
 def test_a_client_that_has_left_is_missing_too() -> None:
-    gone, state = scorer(Engine({"a": EASY}, {"a": 8}), holds_out=True)
-    assert gone.score(state, 1, scored_before={"a", "b"})["missing"] == ["b"]
+    gone = scorer(Engine({"a": EASY}, {"a": 8}), holds_out=True)
+    assert scores(gone, {"a", "b"}).missing == ("b",)
 
 
 def test_nobody_answers() -> None:
     silent, state = scorer(Engine({}, {"a": 8, "b": 8}), holds_out=True)
-    assert silent.score(state, 1) == {
-        "unscored": "no scores from a: no-answer; no scores from b: no-answer"
-    }
+    told = "no scores from a: no-answer; no scores from b: no-answer"
+    assert silent.score(state, 1) == told
 
 
 def test_a_client_without_test_frames_is_not_asked_and_not_missing() -> None:
     engine = Engine({"a": EASY, "b": HARD}, {"a": 8, "b": 0})
-    some, state = scorer(engine, holds_out=True)
-    scores = some.score(state, 1)
-    assert (scores["scored_on"], scores["missing"]) == (["a"], [])
+    some = scores(scorer(engine, holds_out=True))
+    assert (some.scored_on, some.missing) == (("a",), ())
 
 
 @pytest.mark.parametrize(("holds_out", "frames"), [(True, "held-out"), (False, "training")])
 def test_scores_of_clients_say_of_which_frames(holds_out: bool, frames: str) -> None:
     some, state = scorer(Engine({"a": EASY}, {"a": 8}), holds_out=holds_out)
-    scores, refused = some.by_client(state, 1)
-    assert scores["by_client_on"] == f"{frames} frames"
+    scored, refused = some.with_clients(None, state, 1)
+    assert scored.clients_on == f"{frames} frames"
+    assert (scored.miou, scored.by_client["a"].miou) == (None, 1.0)
     assert refused == []
 
 
 def test_counts_are_kept_with_the_ratios() -> None:
     """Ratios cannot be pooled afterwards; counts can."""
-    some, state = scorer(Engine({"a": EASY}, {"a": 8}), holds_out=True)
-    assert some.score(state, 1)["confusion"] == [[4, 0], [0, 4]]
+    some = scores(scorer(Engine({"a": EASY}, {"a": 8}), holds_out=True))
+    assert some.to_dict()["confusion"] == [[4, 0], [0, 4]]
+    assert some.conf_by_domain["rain"].tolist() == [[4, 0], [0, 4]]
 
 
 def client(name: str, domains: frozenset[str] | None) -> Client:
@@ -129,7 +135,6 @@ def test_without_known_domains_nothing_is_called_seen_or_unseen() -> None:
     pairs = [(image_HWC, np.eye(4, dtype=np.uint8))] * 2
     sets = (EvaluationSet("set", ScoredPairs(pairs, ("day", "rain"))),)
     for clients, told in (({}, False), ({"a": client("a", frozenset({"day"}))}, True)):
-        own, state = scorer(Engine({}, {}), clients, evaluation=sets)
-        scores = own.score(state, 1)
-        assert ("seen" in scores, "unseen" in scores) == (told, told)
-        assert set(scores["by_domain"]) == {"day", "rain"}
+        scored = scores(scorer(Engine({}, {}), clients, evaluation=sets))
+        assert set(scored.by_side) == ({"seen", "unseen"} if told else set())
+        assert set(scored.by_domain) == {"day", "rain"}

@@ -142,6 +142,10 @@ def _whole(run: Run) -> Run:
     return run
 
 
+def _fields(run: Run) -> dict[str, Any]:
+    return run.scores.to_dict() if run.scores else {}
+
+
 def _compare(
     stage: _Stage, federated: Run, centralised: Run, alone: dict[str, Run], fleet_data: FleetData
 ) -> None:
@@ -153,7 +157,7 @@ def _compare(
     ]
     stage.console.print(comparison_table(rows))
     stage.console.print()
-    for line in score_lines(federated.scores, fleet_data.space.critical)[:1]:
+    for line in score_lines(_fields(federated), fleet_data.space.critical)[:1]:
         stage.console.print(Text(line, "dim"))
     if "time" in (federated.reason, centralised.reason):
         stage.console.print(Text(CUT_SHORT, "yellow"))

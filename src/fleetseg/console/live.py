@@ -22,7 +22,8 @@ from rich.text import Text
 from fleetseg.console import clock, count, print_line, ratio
 from fleetseg.federation.engine import Received
 from fleetseg.federation.messages import Failure
-from fleetseg.federation.rounds import Record, Watcher
+from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.rounds import Watcher
 from fleetseg.runs.records import RoundFacts
 
 Style = Literal["live", "plain", "json", "quiet"]
@@ -85,7 +86,7 @@ def watching(
     if style == "quiet":
         yield Watcher()
     elif style == "json":
-        yield Watcher(round_closed=lambda record: typer.echo(json.dumps(record)))
+        yield Watcher(round_closed=lambda record: typer.echo(json.dumps(record.to_dict())))
     elif style == "plain":
         yield _PlainLines(console, heading, total_rounds).watcher()
     else:
@@ -119,7 +120,7 @@ class _PlainLines:
             self._titled = True
             print_line(self._console, self._heading().title)
 
-    def _closed(self, record: Record) -> None:
+    def _closed(self, record: RoundRecord) -> None:
         facts = RoundFacts.of(record, self._pace.close())
         left_s = self._pace.left_s(facts.round, inside=False)
         print_line(self._console, plain_line(facts, self._total, left_s))
@@ -182,9 +183,9 @@ class LiveTable:
     def _replied(self, reply: Received, failure: Failure | None) -> None:
         self._waiting = tuple(c for c in self._waiting if c != reply.client_id)
 
-    def _closed(self, record: Record) -> None:
+    def _closed(self, record: RoundRecord) -> None:
         self._rows.append(RoundFacts.of(record, self._pace.close()))
-        self._done, self._waiting, self._inside = record["round"], (), False
+        self._done, self._waiting, self._inside = record.round, (), False
 
     def __rich__(self) -> RenderableType:
         """Draw what is known now."""

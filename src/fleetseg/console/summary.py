@@ -59,7 +59,7 @@ def show_end(run: Run, style: Style, console: Console) -> None:
     if style == "quiet":
         print_line(console, _final_line(run))
         return
-    show_scores(run.scores, critical, console)
+    show_scores(run.scores.to_dict() if run.scores else {}, critical, console)
     _show_notes(run.notes, console)
     console.print()
     for label, text in _facts(run):
@@ -109,15 +109,15 @@ def _stopped(run: Run) -> str:
 def _which_round(run: Run) -> list[tuple[str, str]]:
     """Say so if the scores are not the final model's: an interrupted run is not scored again."""
     scored = last_scored_round(run.records)
-    stale = run.reason == "interrupted" and scored and scored != run.records[-1]["round"]
+    stale = run.reason == "interrupted" and scored and scored != run.records[-1].round
     return [("scores", f"of round {scored}, the last one scored")] if stale else []
 
 
 def _final_line(run: Run) -> str:
-    scores = f"mIoU {ratio(run.miou)} critical {ratio(run.scores.get('critical_miou'))}"
-    by_client = run.scores.get("by_client", {})
-    if run.miou is None and by_client:
-        vehicles = count(len(by_client), "vehicle") + _on(run.scores).replace("its", "their")
+    scores = f"mIoU {ratio(run.miou)} critical {ratio(run.critical_miou)}"
+    if run.miou is None and run.scores and run.scores.by_client:
+        by_client, frames = run.scores.by_client, run.scores.clients_on
+        vehicles = f"{count(len(by_client), 'vehicle')}, on their {frames}"
         span = miou_range(by_client)
         between = f"{ratio(span[0])} to {ratio(span[1])}" if span else ratio(None)
         scores = f"mIoU of {vehicles}: {between}"

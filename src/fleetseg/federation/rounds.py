@@ -7,27 +7,25 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from fleetseg.config import Experiment
 from fleetseg.errors import QuorumLost
+from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.cohort import Cohort, sample_cohort
 from fleetseg.federation.collect import RoundCollector, collect
-from fleetseg.federation.engine import Engine, Meter, Received
+from fleetseg.federation.engine import Engine, Received
 from fleetseg.federation.fleet_facts import facts_of_fleet
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
 from fleetseg.federation.publishing import PUBLISHING, Publication
+from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import server_step
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.stopping import stop_reason
 from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.text import listing
-
-Record = dict[str, Any]
-"""What `rounds.jsonl` says of one round."""
-
 
 _REMEMBERED = 32  # rounds; clients keep fewer states
 UNUSED = "no-update"
@@ -38,15 +36,15 @@ class Log(Protocol):
     """Where rounds are committed."""
 
     @property
-    def records(self) -> Sequence[Record]:
+    def records(self) -> Sequence[RoundRecord]:
         """All committed rounds, oldest first."""
         ...
 
-    def commit(self, state: ServerState, record: Record) -> None:
+    def commit(self, state: ServerState, record: RoundRecord) -> None:
         """Make a round final: after this call, a crash cannot lose it."""
         ...
 
-    def publish(self, record: Record) -> None:
+    def publish(self, record: RoundRecord) -> None:
         """Log the newest committed round, with its scores if it has any."""
         ...
 
@@ -58,7 +56,7 @@ class Watcher:
     status: Callable[[str], None] = lambda what: None  # before the first round, if it takes long
     round_opened: Callable[[int, Sequence[str]], None] = lambda round_, cohort: None
     replied: Callable[[Received, Failure | None], None] = lambda reply, failure: None
-    round_closed: Callable[[Record], None] = lambda record: None
+    round_closed: Callable[[RoundRecord], None] = lambda record: None
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,9 @@ class Plan:
 
     experiment: Experiment
     exchange: Exchange
-    # Scores of a model, or {"unscored": why}, given the round that made it and the clients that
+    # Scores of a model, or why there are none, given the round that made it and the clients that
     # earlier scores were taken on.
-    score: Callable[[ModelState, int, Collection[str]], Record] | None = None
+    score: Callable[[ModelState, int, Collection[str]], Scored | str] | None = None
     scratch: Path | None = None  # a folder for what an aggregator does not keep in memory
     round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
 
@@ -79,7 +77,7 @@ class Plan:
         return sample_cohort(enrolled, settings, seed=seed, round_=round_)
 
     def asks(
-        self, state: ServerState, clients: Collection[str], records: Sequence[Record]
+        self, state: ServerState, clients: Collection[str], records: Sequence[RoundRecord]
     ) -> dict[str, Broadcast]:
         """Write what each client is sent in the next round."""
         sent = self.exchange.sent(state.model)
@@ -153,86 +151,65 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         collector.close()
         sent = engine.meter() - before
         state = plan.server_update(state, collector, len(enrolled))
-        record = _record(state, collector, sent)
+        good = state.failed_rounds == 0
+        record = RoundRecord.of(collector, round_=state.round, quorum=good, sent=sent)
         log.commit(state, record)
         try:
-            record |= _scores(plan, state, log)
+            record = _scored(record, plan, state, log)
         finally:
-            record["seconds"] = round((engine.meter() - before).seconds, 3)
+            record = replace(record, seconds=round((engine.meter() - before).seconds, 3))
             log.publish(record)
         watcher.round_closed(record)
-    unused = log.records and not any(record["quorum"] for record in log.records)
+    unused = log.records and not any(record.quorum for record in log.records)
     return UNUSED if unused else reason
 
 
 def _mended(plan: Plan, state: ServerState, log: Log) -> ServerState:
     """Make a state that was read from a checkpoint fit to go on with."""
-    if log.records and not {"scores", "unscored"} & set(log.records[-1]):
+    if log.records and not log.records[-1].was_scored:
         # The run may have ended after this round was committed and before it was scored.
-        log.publish(log.records[-1] | _scores(plan, state, log))
+        log.publish(_scored(log.records[-1], plan, state, log))
     if state.failed_rounds >= plan.experiment.federation.max_failed_rounds:
         return replace(state, failed_rounds=0)  # resumed with a mended fleet: new tries
     return state
 
 
-def unused_rounds(records: Sequence[Record]) -> dict[str, tuple[int, ...]]:
+def unused_rounds(records: Sequence[RoundRecord]) -> dict[str, tuple[int, ...]]:
     """Say of each client which of its updates, since the last one that counted, did not count.
 
-    >>> done = {"round": 1, "cohort": ["a", "b"], "ok": ["a", "b"], "quorum": True}
-    >>> late = {"round": 2, "cohort": ["a", "b"], "ok": ["a"], "quorum": True}
-    >>> unused_rounds([done, late]), unused_rounds([done, {**late, "quorum": False}])
-    ({'b': (2,)}, {'a': (2,), 'b': (2,)})
+    Of a round without a quorum, none did.
     """
     unused: dict[str, tuple[int, ...]] = {}
     counted: set[str] = set()
     for record in reversed(records[-_REMEMBERED:]):
-        used = set(record["ok"]) if record["quorum"] else set()
-        for client in set(record["cohort"]) - used - counted:
-            unused[client] = (record["round"], *unused.get(client, ()))
+        used = set(record.accepted) if record.quorum else set()
+        for client in set(record.cohort) - used - counted:
+            unused[client] = (record.round, *unused.get(client, ()))
         counted |= used
     return dict(sorted(unused.items()))
 
 
-def why_unused(records: Sequence[Record], limit: int = 10) -> str:
+def why_unused(records: Sequence[RoundRecord], limit: int = 10) -> str:
     """Say why the last round had no usable update: who failed, and the first one's own words."""
-    failures = records[-1]["failures"] if records else []
-    who = listing([f"{f['client']} ({f['kind']}: {f['reason']})" for f in failures], limit)
-    told = next((f"; {f['client']} says: {f['detail']}" for f in failures if f["detail"]), "")
+    failures = records[-1].failures if records else ()
+    who = listing([f"{f.client_id} ({f.kind}: {f.reason})" for f in failures], limit)
+    told = next((f"; {f.client_id} says: {f.detail}" for f in failures if f.detail), "")
     return f"{who}{told}" or "no client answered"
 
 
-def _scores(plan: Plan, state: ServerState, log: Log) -> Record:
+def _scored(record: RoundRecord, plan: Plan, state: ServerState, log: Log) -> RoundRecord:
     """Score the newest round, if it is due."""
     if plan.score is None or not _evaluates_in(plan.experiment, state.round):
-        return {}
-    scores = plan.score(plan.published(state), state.round, scored_before(log.records))
-    return scores if "unscored" in scores else {"scores": scores, "miou": scores["miou"]}
+        return record
+    scored = plan.score(plan.published(state), state.round, scored_before(log.records))
+    if isinstance(scored, str):
+        return replace(record, unscored=scored)
+    return replace(record, scored=scored)
 
 
-def scored_before(records: Sequence[Record]) -> set[str]:
+def scored_before(records: Sequence[RoundRecord]) -> set[str]:
     """Names of the sets or clients that any score so far was taken on."""
-    return {name for r in records for name in r.get("scores", {}).get("scored_on", ())}
-
-
-def _record(state: ServerState, collector: RoundCollector, sent: Meter) -> Record:
-    accepted = collector.accepted
-    return {
-        "round": state.round,
-        "cohort": sorted(collector.cohort.asked),
-        "ok": sorted(a.client_id for a in accepted),
-        "failures": [
-            {"client": f.client_id, "kind": f.kind, "reason": f.reason, "detail": f.detail}
-            for f in sorted(collector.failures, key=lambda f: f.client_id)
-        ],
-        "quorum": state.failed_rounds == 0,
-        "loss": collector.mean_loss(),
-        "steps": sum(a.num_steps for a in accepted),
-        "critical_path_steps": max((a.num_steps for a in accepted), default=0),
-        "images_seen": sum(a.images_seen for a in accepted),
-        "bytes_down": sent.bytes_down,
-        "bytes_up": sent.bytes_up,
-        "seconds": round(sent.seconds, 3),
-    }
+    return {name for r in records if r.scored for name in r.scored.scored_on}
 
 
 def _evaluates_in(experiment: Experiment, round_: int) -> bool:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from fleetseg.config import Experiment
+from fleetseg.federation.records import RoundRecord
 
 
 def stop_reason(
-    experiment: Experiment, rounds_done: int, records: Sequence[Mapping[str, Any]]
+    experiment: Experiment, rounds_done: int, records: Sequence[RoundRecord]
 ) -> str | None:
     """Return "rounds", "target", "plateau", "time", "megabytes", or None to go on."""
     stop = experiment.stop
     mious = _comparable(records)
-    minutes = sum(r["seconds"] for r in records) / 60
-    megabytes = sum(r["bytes_down"] + r["bytes_up"] for r in records) / 1e6
+    minutes = sum(r.seconds for r in records) / 60
+    megabytes = sum(r.bytes_down + r.bytes_up for r in records) / 1e6
     if stop.target_miou and mious and mious[-1] >= stop.target_miou:
         return "target"
     if rounds_done >= experiment.federation.rounds:
@@ -29,20 +29,15 @@ def stop_reason(
     return None
 
 
-def _comparable(records: Sequence[Mapping[str, Any]]) -> list[float]:
+def _comparable(records: Sequence[RoundRecord]) -> list[float]:
     """The mIoUs that were taken on all test frames that any score of the run was taken on.
 
     Without the frames of a client that did not answer, a score is of another set: one that happens
     to be easier must not end a run.
     """
-    scored = [r for r in records if r.get("miou") is not None]
-    frames = [frozenset(r.get("scores", {}).get("scored_on", ())) for r in scored]
-    everything = frozenset().union(*frames)
-    return [
-        r["miou"]
-        for r, names in zip(scored, frames, strict=True)
-        if names == everything and not r.get("scores", {}).get("missing")
-    ]
+    scored = [r.scored for r in records if r.scored is not None and r.scored.miou is not None]
+    everything = frozenset(name for s in scored for name in s.scored_on)
+    return [s.miou or 0.0 for s in scored if frozenset(s.scored_on) == everything and not s.missing]
 
 
 def _evaluations_since_best(mious: Sequence[float], min_gain: float) -> int:

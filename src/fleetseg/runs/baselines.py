@@ -9,7 +9,7 @@ Both are federations of one client, so that they share every line of training co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from fleetseg.data.store.cache import Pooled
 from fleetseg.federation.client import Client
 from fleetseg.federation.cohort import sample_cohort, size_of
 from fleetseg.federation.messages import Enrolment, taking_part
+from fleetseg.federation.records import RoundRecord
 from fleetseg.learning.local import batches_per_epoch
 from fleetseg.runs.records import effort
 
@@ -49,7 +50,7 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
 
 
 def at_equal_images(
-    experiment: Experiment, fleet_data: FleetData, records: Sequence[Mapping[str, Any]]
+    experiment: Experiment, fleet_data: FleetData, records: Sequence[RoundRecord]
 ) -> Experiment:
     """Give the centralised run the images that a federated one saw, even if it was cut short."""
     share = effort(records).images_seen / federated_images(experiment, fleet_data)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from fleetseg.evaluation.scores import Scores
 from fleetseg.runs.records import effort
 from fleetseg.runs.run import Run
 
@@ -38,7 +39,7 @@ def compared_run(name: str, run: Run) -> ComparedRun:
     return ComparedRun(
         name,
         run.miou,
-        run.scores.get("critical_miou"),
+        run.critical_miou,
         spent.images_seen,
         spent.steps,
         spent.critical_path_steps,
@@ -67,9 +68,9 @@ def local_scores(runs: Mapping[str, Run]) -> LocalScores | None:
     return LocalScores(len(scored), sum(scored.values()) / len(scored), best, scored[best])
 
 
-def miou_range(by_client: Mapping[str, Mapping[str, Any]]) -> tuple[float, float] | None:
+def miou_range(by_client: Mapping[str, Scores]) -> tuple[float, float] | None:
     """Return the lowest and the highest mIoU of one model on several clients' frames."""
-    known = [s["miou"] for s in by_client.values() if s.get("miou") is not None]
+    known = [scores.miou for scores in by_client.values() if not math.isnan(scores.miou)]
     return (min(known), max(known)) if known else None
 
 

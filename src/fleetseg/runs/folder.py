@@ -27,8 +27,9 @@ import numpy as np
 import torch
 
 from fleetseg.config import Experiment
+from fleetseg.data.labels import LabelSpace
 from fleetseg.data.partition.manifest import Manifest
-from fleetseg.errors import CheckpointError
+from fleetseg.errors import CheckpointError, FleetSegError
 from fleetseg.experiment_file import load_experiment, to_toml
 from fleetseg.federation.checkpoint import (
     ServerState,
@@ -36,24 +37,36 @@ from fleetseg.federation.checkpoint import (
     load_newest,
     save_checkpoint,
 )
+from fleetseg.federation.records import RoundRecord
 from fleetseg.files import disk_full, is_disk_full, write_atomic
 from fleetseg.hosts import allowed_cores
+from fleetseg.runs.records import RunEnd
 
 
 class RunFolder:
     """Writes and reads one run folder; it is the `Log` that rounds are committed to."""
 
-    def __init__(self, path: Path, experiment: Experiment, layout_digest: str) -> None:
+    def __init__(
+        self, path: Path, experiment: Experiment, layout_digest: str, space: LabelSpace
+    ) -> None:
         self.path = path
         self._experiment_digest = experiment.digest
         self._layout_digest = layout_digest
-        self._records: list[dict[str, Any]] = []
+        self._space = space
+        self._state: ServerState | None = None
+        self._records: list[RoundRecord] = []
         self._unpublished = False  # the newest round has no line in the log yet
 
     @property
-    def records(self) -> Sequence[dict[str, Any]]:
+    def records(self) -> Sequence[RoundRecord]:
         """All committed rounds, oldest first."""
         return self._records
+
+    @property
+    def state(self) -> ServerState:
+        """The newest committed state; the folder was created or resumed before."""
+        assert self._state is not None
+        return self._state
 
     @property
     def checkpoints(self) -> Path:
@@ -81,17 +94,17 @@ class RunFolder:
         self._save(state, {})
         write_atomic(self.path / "experiment.toml", to_toml(experiment))
 
-    def commit(self, state: ServerState, record: dict[str, Any]) -> None:
+    def commit(self, state: ServerState, record: RoundRecord) -> None:
         """Make a round final, by the rename of its checkpoint; its line follows with `publish`."""
-        self._save(state, record)
+        self._save(state, record.to_dict())
         self._records.append(record)
         self._unpublished = True
 
-    def publish(self, record: dict[str, Any]) -> None:
+    def publish(self, record: RoundRecord) -> None:
         """Log the newest round: its line is added, or rewritten if it was there without scores."""
         self._records[-1] = record
         if self._unpublished:
-            self._append(record)
+            self._append(record.to_dict())
         else:
             self._rewrite()
         self._unpublished = False
@@ -114,20 +127,21 @@ class RunFolder:
         if len(records) != state.round:
             missing = sorted(set(range(1, state.round)) - set(records))
             raise CheckpointError("rounds are missing from the log", where=self._log, got=missing)
-        self._records = [records[r] for r in sorted(records)]
+        self._records = [read_record(records[r], self._space, self._log) for r in sorted(records)]
+        self._state = state
         self._rewrite()
         return state, damaged
 
-    def finish(self, end: Mapping[str, Any]) -> None:
+    def finish(self, end: RunEnd) -> None:
         """Append the line that closes the log."""
-        self._append({"event": "end", **end})
+        self._append({"event": "end", **end.to_dict()})
 
     @property
     def _log(self) -> Path:
         return self.path / "rounds.jsonl"
 
     def _rewrite(self) -> None:
-        write_atomic(self._log, "".join(_line(r) for r in self._records))
+        write_atomic(self._log, "".join(_line(r.to_dict()) for r in self._records))
 
     def _save(self, state: ServerState, record: dict[str, Any]) -> None:
         save_checkpoint(
@@ -137,6 +151,7 @@ class RunFolder:
             experiment=self._experiment_digest,
             layout=self._layout_digest,
         )
+        self._state = state
 
     def _append(self, record: Mapping[str, Any]) -> None:
         line = _line(record)
@@ -180,13 +195,27 @@ def read_experiment(path: Path) -> Experiment:
     return load_experiment(path / "experiment.toml")
 
 
+def read_record(fields: Mapping[str, Any], space: LabelSpace, where: Path) -> RoundRecord:
+    """Read one line of a log.
+
+    Raises:
+        CheckpointError: it is none of a round, or of other classes.
+    """
+    try:
+        return RoundRecord.from_dict(fields, space)
+    except (KeyError, TypeError, ValueError, AttributeError, FleetSegError) as error:
+        raise CheckpointError(
+            f"a line that is no round of this run ({type(error).__name__}: {error})", where=where
+        ) from None
+
+
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Read the rounds of a run folder; half a last line (a crash) is left out."""
+    """Read the rounds of a run folder as they are written; half a last line is left out."""
     return [line for line in _read_lines(path) if "round" in line and "event" not in line]
 
 
 def read_end(path: Path) -> dict[str, Any] | None:
-    """Read the line that closes the log, or None for a run that is not over."""
+    """Read the line that closes the log as it is written, or None for a run that is not over."""
     lines = _read_lines(path)
     return lines[-1] if lines and lines[-1].get("event") == "end" else None
 

@@ -1,4 +1,4 @@
-"""Figures that follow from the records of a run's rounds."""
+"""How a run ended, and figures that follow from the records of its rounds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,48 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Record = Mapping[str, Any]
-"""One line of rounds.jsonl."""
+from fleetseg.data.labels import LabelSpace
+from fleetseg.evaluation.scored import Scored
+from fleetseg.federation.records import RoundRecord
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """What stands in the last line of a run's log."""
+
+    reason: str
+    round: int  # the last one committed
+    seconds: float  # of this start of the run
+    scored: Scored | None  # None = nothing was scored
+    scored_round: int  # the round whose model that was; 0 if nothing was scored
+    model_sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "reason": self.reason,
+            "round": self.round,
+            "seconds": self.seconds,
+            "scored_round": self.scored_round,
+            "scores": self.scored.to_dict() if self.scored else {},
+            "model_sha256": self.model_sha256,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], space: LabelSpace) -> RunEnd:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError, DataError: it is no such thing.
+        """
+        return cls(
+            fields["reason"],
+            fields["round"],
+            fields["seconds"],
+            Scored.from_dict(fields["scores"], space) if fields["scores"] else None,
+            fields["scored_round"],
+            fields["model_sha256"],
+        )
 
 
 @dataclass(frozen=True)
@@ -29,21 +69,21 @@ class RoundFacts:
     seconds: float
 
     @classmethod
-    def of(cls, record: Record, seconds: float) -> RoundFacts:
+    def of(cls, record: RoundRecord, seconds: float) -> RoundFacts:
         """Take the facts out of a round's record."""
-        failed = Counter(failure["kind"] for failure in record["failures"])
+        failed = Counter(failure.kind for failure in record.failures)
         return cls(
-            round=record["round"],
-            ok=len(record["ok"]),
+            round=record.round,
+            ok=len(record.accepted),
             late=failed["late"],
             refused=failed["refused"],
             lost=failed["lost"],
             abstained=failed["abstained"],
-            loss=record["loss"] if record["ok"] else None,
-            miou=record.get("miou"),
-            critical_miou=(record.get("scores") or {}).get("critical_miou"),
-            mb_up=record["bytes_up"] / 1e6,
-            mb_down=record["bytes_down"] / 1e6,
+            loss=record.loss,
+            miou=record.miou,
+            critical_miou=record.scored.critical_miou if record.scored else None,
+            mb_up=record.bytes_up / 1e6,
+            mb_down=record.bytes_down / 1e6,
             seconds=seconds,
         )
 
@@ -65,23 +105,23 @@ class Traffic:
     bytes_down: int
 
 
-def effort(records: Sequence[Record]) -> Effort:
+def effort(records: Sequence[RoundRecord]) -> Effort:
     """Sum up what a run's rounds trained."""
     return Effort(
-        images_seen=sum(r["images_seen"] for r in records),
-        steps=sum(r["steps"] for r in records),
-        critical_path_steps=sum(r["critical_path_steps"] for r in records),
+        images_seen=sum(r.images_seen for r in records),
+        steps=sum(r.steps for r in records),
+        critical_path_steps=sum(r.critical_path_steps for r in records),
     )
 
 
-def traffic(records: Sequence[Record]) -> Traffic:
+def traffic(records: Sequence[RoundRecord]) -> Traffic:
     """Sum up what a run's rounds sent."""
     return Traffic(
-        bytes_up=sum(r["bytes_up"] for r in records),
-        bytes_down=sum(r["bytes_down"] for r in records),
+        bytes_up=sum(r.bytes_up for r in records),
+        bytes_down=sum(r.bytes_down for r in records),
     )
 
 
-def last_scored_round(records: Sequence[Record]) -> int | None:
+def last_scored_round(records: Sequence[RoundRecord]) -> int | None:
     """Return the newest round whose model has scores; None if there is none."""
-    return max((r["round"] for r in records if "scores" in r), default=None)
+    return max((r.round for r in records if r.scored), default=None)

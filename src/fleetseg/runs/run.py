@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,10 +19,12 @@ from fleetseg.engines.faults import SimulatedFaults
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.engines.workers import WorkersEngine
 from fleetseg.errors import ConfigError, DataError, EngineError, QuorumLost
+from fleetseg.evaluation.scored import Scored
 from fleetseg.experiment_file import to_toml
 from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.engine import Engine
+from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import first_slots
 from fleetseg.federation.tensors import read_state
 from fleetseg.federation.wire import PlainCodec
@@ -44,6 +46,7 @@ from fleetseg.runs.folder import (
 )
 from fleetseg.runs.lock import Ownership, owning
 from fleetseg.runs.option_notes import Facts, option_notes, require_workable
+from fleetseg.runs.records import RunEnd
 from fleetseg.runs.scoring import Scorer
 from fleetseg.runs.setup import RunSetup, set_up
 from fleetseg.text import listing
@@ -61,8 +64,8 @@ class Run:
     folder: Path
     experiment: Experiment
     reason: str  # why it stopped
-    records: tuple[dict[str, Any], ...]
-    scores: Mapping[str, Any]  # of the final model; empty if nothing was scored
+    records: tuple[RoundRecord, ...]
+    scores: Scored | None  # of the final model; None if nothing was scored
     model_sha256: str
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -71,7 +74,12 @@ class Run:
     @property
     def miou(self) -> float | None:
         """Final mIoU in [0, 1], or None if nothing was scored."""
-        return self.scores.get("miou")
+        return None if self.scores is None else self.scores.miou
+
+    @property
+    def critical_miou(self) -> float | None:
+        """Final mIoU of the safety-critical classes, or None if nothing was scored."""
+        return None if self.scores is None else self.scores.critical_miou
 
     def model(self) -> Segmenter:
         """Load the final model."""
@@ -134,14 +142,13 @@ def _run_owned(
     notes += tried
     for note in idle:  # now, and not only when the hours are spent
         setup.watcher.status(f"note: {note}")
-    latest = _Latest(setup.folder, state)
-    reason = "failed"
+    final, reason = _Final(), "failed"
     try:
         with (open_engine or _engine)(setup) as engine:
             scorer = Scorer(fleet_data, setup.runtime, engine)
             plan = _plan(setup, scorer, on_network=open_engine is not None)
-            reason = rounds.run(plan, engine, state, latest, setup.watcher)
-            notes += _last_scores(latest, scorer, plan)
+            reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
+            notes += _score_final(final, setup.folder, scorer, plan)
     except KeyboardInterrupt:
         reason = "interrupted"
     except QuorumLost as lost:
@@ -149,12 +156,12 @@ def _run_owned(
         raise _with_what_looked_odd(lost, tried) from None
     finally:
         seconds = round(time.monotonic() - started_s, 3)
-        sha256 = _finish(setup, latest, reason, seconds)
+        sha256 = _finish(setup, final, reason, seconds)
     records = tuple(setup.folder.records)
     why = [rounds.why_unused(records)] if reason == rounds.UNUSED else []
     every_note = (*idle, *fleet_data.notes, *notes, *why)
-    scores, space = latest.last_scores, fleet_data.space
-    return Run(out, experiment, reason, records, scores, sha256, every_note, seconds, space)
+    scored, space = final.scored, fleet_data.space
+    return Run(out, experiment, reason, records, scored, sha256, every_note, seconds, space)
 
 
 def _with_what_looked_odd(lost: QuorumLost, tried: list[str]) -> QuorumLost:
@@ -169,50 +176,37 @@ def _facts(
     return Facts(experiment, scored, over_network, own_net, own_data=fleet_data.manifest is None)
 
 
-def _last_scores(latest: _Latest, scorer: Scorer, plan: rounds.Plan) -> list[str]:
+@dataclass
+class _Final:
+    """Scores to end a run with: the newest there are."""
+
+    scored: Scored | None = None
+    round: int = 0
+
+    def take(self, records: Sequence[RoundRecord]) -> None:
+        """Take the newest of the rounds', unless there are newer ones."""
+        for record in records:
+            if record.scored is not None and record.round > self.round:
+                self.scored, self.round = record.scored, record.round
+
+
+def _score_final(final: _Final, folder: RunFolder, scorer: Scorer, plan: rounds.Plan) -> list[str]:
     """Score the final model where its round was not; add the clients' own scores if wanted."""
     notes = []
-    model, round_ = plan.published(latest.state), latest.state.round
-    if scorer.can_score and latest.scored_round != latest.state.round:
-        scores = scorer.score(model, round_, rounds.scored_before(latest.records))
-        if "unscored" in scores:
-            notes.append(f"the final model has no scores: {scores['unscored']}")
+    final.take(folder.records)
+    model, round_ = plan.published(folder.state), folder.state.round
+    if scorer.can_score and final.round != round_:
+        scored = scorer.score(model, round_, rounds.scored_before(folder.records))
+        if isinstance(scored, str):
+            notes.append(f"the final model has no scores: {scored}")
         else:
-            latest.last_scores, latest.scored_round = scores, latest.state.round
-    if missing := latest.last_scores.get("missing"):
+            final.scored, final.round = scored, round_
+    if final.scored and (missing := final.scored.missing):
         notes.append(f"scored without {listing(missing)}: not comparable with the other rounds")
     if not plan.experiment.evaluation.on_clients:
         return notes
-    by_client, refused = scorer.by_client(model, round_)
-    latest.last_scores = {**latest.last_scores, **by_client}
+    final.scored, refused = scorer.with_clients(final.scored, model, round_)
     return notes + refused
-
-
-class _Latest:
-    """The run folder's log, with the newest committed state at hand."""
-
-    def __init__(self, folder: RunFolder, state: ServerState) -> None:
-        self._folder = folder
-        self.state = state
-        scored = [r for r in folder.records if "scores" in r]
-        self.last_scores: dict[str, Any] = scored[-1]["scores"] if scored else {}
-        self.scored_round: int = scored[-1]["round"] if scored else 0
-
-    @property
-    def records(self) -> Any:
-        """See rounds.Log."""
-        return self._folder.records
-
-    def commit(self, state: ServerState, record: rounds.Record) -> None:
-        """See rounds.Log."""
-        self._folder.commit(state, record)
-        self.state = state
-
-    def publish(self, record: rounds.Record) -> None:
-        """See rounds.Log."""
-        self._folder.publish(record)
-        if "scores" in record:
-            self.last_scores, self.scored_round = record["scores"], record["round"]
 
 
 def _open(setup: RunSetup, resume: bool) -> tuple[ServerState, list[str]]:
@@ -337,24 +331,18 @@ def _plan(setup: RunSetup, scorer: Scorer | None, *, on_network: bool = False) -
     )
 
 
-def _finish(setup: RunSetup, latest: _Latest, reason: str, seconds: float) -> str:
+def _finish(setup: RunSetup, final: _Final, reason: str, seconds: float) -> str:
     """Save the last committed model and close the log."""
-    runtime = setup.runtime
-    runtime.whole.load(_plan(setup, None).published(latest.state))
+    runtime, state = setup.runtime, setup.folder.state
+    final.take(setup.folder.records)
+    runtime.whole.load(_plan(setup, None).published(state))
     sha256 = save_model(
         runtime.model,
         setup.folder.path / "model",
         space=setup.fleet_data.space,
         size_hw=setup.experiment.data.size,
-        details={"rounds": latest.state.round, "experiment": setup.experiment.name},
+        details={"rounds": state.round, "experiment": setup.experiment.name},
     )
-    end = {
-        "reason": reason,
-        "round": latest.state.round,
-        "seconds": seconds,
-        "scored_round": latest.scored_round,
-        "scores": latest.last_scores,
-        "model_sha256": sha256,
-    }
+    end = RunEnd(reason, state.round, seconds, final.scored, final.round, sha256)
     setup.folder.finish(end)
     return sha256

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from fleetseg.clients import FleetData
 from fleetseg.errors import UpdateRejected
-from fleetseg.evaluation.scores import Scores, add_up, score_domains, seen_unseen, sum_confs
+from fleetseg.evaluation.confusion import Conf_CC
+from fleetseg.evaluation.scored import Scored
+from fleetseg.evaluation.scores import add_up, sum_confs
 from fleetseg.federation.checks import validate_evaluation
 from fleetseg.federation.client import LocalRuntime, score_pairs
 from fleetseg.federation.collect import collect
@@ -19,7 +17,6 @@ from fleetseg.federation.engine import Engine, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, taking_part
 from fleetseg.federation.tensors import ModelState
 
-Conf_CC = npt.NDArray[np.int64]
 _ByClient = dict[str, dict[str, Conf_CC]]
 
 
@@ -41,38 +38,38 @@ class Scorer:
 
     def score(
         self, model: ModelState, round_: int, scored_before: Collection[str] = ()
-    ) -> dict[str, Any]:
+    ) -> Scored | str:
         """Score on the server's sets; where it has none, on the clients' held-out frames.
 
         `round_` is the one that the model came out of; `scored_before` names the clients that
-        earlier scores of the run were taken on. Returns {"unscored": why} if no client answered.
+        earlier scores of the run were taken on. Returns why there are no scores if no client
+        answered.
         """
         if not self._fleet_data.evaluation:
             return self._score_on_clients(model, round_, scored_before)
         self._runtime.whole.load(model)
         by_set = [score_pairs(self._runtime, part.scored) for part in self._fleet_data.evaluation]
         names = [part.name for part in self._fleet_data.evaluation]
-        return {"scored_on": names, "missing": [], **self._summary(add_up(by_set))}
+        return self._scored(add_up(by_set), names)
 
     def _score_on_clients(
         self, model: ModelState, round_: int, before: Collection[str]
-    ) -> dict[str, Any]:
+    ) -> Scored | str:
         by_client, refused = self._on_clients(model, round_)
         missing = sorted({*before, *self._with_test_frames()} - set(by_client))
         if not by_client:
-            return {"unscored": "; ".join(refused[:3]) or "no client with test frames is there"}
-        summary = self._summary(add_up(by_client.values()))
-        return {"scored_on": sorted(by_client), "missing": missing, **summary}
+            return "; ".join(refused[:3]) or "no client with test frames is there"
+        return self._scored(add_up(by_client.values()), sorted(by_client), missing)
 
-    def by_client(self, model: ModelState, round_: int) -> tuple[dict[str, Any], list[str]]:
-        """Score on every client's own frames; returns what to add to scores, and what is amiss."""
+    def with_clients(
+        self, scored: Scored | None, model: ModelState, round_: int
+    ) -> tuple[Scored, list[str]]:
+        """Score on every client's own frames, too; returns all scores, and what is amiss."""
         by_client, refused = self._on_clients(model, round_)
-        scores = {
-            name: Scores.of(sum_confs(confs), self._fleet_data.space).to_dict()
-            for name, confs in sorted(by_client.items())
-        }
+        confs = {name: sum_confs(confs) for name, confs in sorted(by_client.items())}
         frames = "held-out frames" if self._fleet_data.holds_out else "training frames"
-        return {"by_client": scores, "by_client_on": frames}, refused
+        scored = scored or Scored(self._fleet_data.space)
+        return scored.with_clients(confs, frames), refused
 
     def _with_test_frames(self) -> list[str]:
         enrolled = taking_part(self._engine.available())
@@ -86,17 +83,16 @@ class Scorer:
         )
         return scores.by_client, scores.refused
 
-    def _summary(self, conf_by_domain: Mapping[str, Conf_CC]) -> dict[str, Any]:
-        space, seen = self._fleet_data.space, self._fleet_data.seen_domains
-        summary = Scores.of(sum_confs(conf_by_domain), space).to_dict()
-        if len(conf_by_domain) > 1:
-            summary["by_domain"] = {
-                domain: scores.to_dict()
-                for domain, scores in score_domains(conf_by_domain, space).items()
-            }
-            for side, conf_CC in seen_unseen(conf_by_domain, seen).items() if seen else ():
-                summary[side] = Scores.of(conf_CC, space).to_dict()["miou"]
-        return summary
+    def _scored(
+        self,
+        conf_by_domain: Mapping[str, Conf_CC],
+        scored_on: Sequence[str],
+        missing: Sequence[str] = (),
+    ) -> Scored:
+        data = self._fleet_data
+        return Scored(
+            data.space, conf_by_domain, tuple(scored_on), tuple(missing), data.seen_domains
+        )
 
 
 @dataclass

@@ -55,7 +55,7 @@ def set_up(
         experiment=experiment,
         fleet_data=fleet_data,
         runtime=runtime,
-        folder=RunFolder(out, experiment, runtime.exchange.server.digest),
+        folder=RunFolder(out, experiment, runtime.exchange.server.digest, fleet_data.space),
         watcher=watcher,
     )
 

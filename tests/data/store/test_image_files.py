@@ -215,6 +215,6 @@ def test_a_run_gives_the_same_model_and_the_same_scores(painted: Path, tmp_path:
         }.items()
     ]
     assert len({run.model_sha256 for run in runs}) == 1
-    assert len({repr(run.scores) for run in runs}) == 1
+    assert len({repr(run.scores.to_dict()) for run in runs}) == 1
     assert len({run.experiment.digest for run in runs}) == 1
     assert not any(f.stat().st_size > 1 for f in (tmp_path / "files").rglob("images.u8"))

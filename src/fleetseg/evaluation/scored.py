@@ -1,0 +1,111 @@
+"""What one model scored, and on what: counts are kept, and every ratio is taken of counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fleetseg.data.labels import LabelSpace
+from fleetseg.evaluation.confusion import Conf_CC
+from fleetseg.evaluation.scores import Scores, score_domains, seen_unseen, sum_confs
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Confusion matrices of one model: by domain, and by client where clients were scored."""
+
+    space: LabelSpace
+    conf_by_domain: Mapping[str, Conf_CC] = field(default_factory=dict)
+    scored_on: tuple[str, ...] = ()  # names of the server's sets, or of the clients that answered
+    missing: tuple[str, ...] = ()  # clients whose frames should have been scored, too
+    seen_domains: frozenset[str] | None = None  # that were trained on; None = not known
+    conf_by_client: Mapping[str, Conf_CC] = field(default_factory=dict)
+    clients_on: str = ""  # which of their frames: "held-out frames" or "training frames"
+
+    @cached_property
+    def overall(self) -> Scores | None:
+        """Scores over all domains; None if no domain was scored."""
+        confs = self.conf_by_domain
+        return Scores.of(sum_confs(confs), self.space) if confs else None
+
+    @cached_property
+    def by_domain(self) -> dict[str, Scores]:
+        """Scores of each domain."""
+        return score_domains(self.conf_by_domain, self.space)
+
+    @cached_property
+    def by_client(self) -> dict[str, Scores]:
+        """Scores on each client's own frames."""
+        return score_domains(self.conf_by_client, self.space)
+
+    @cached_property
+    def by_side(self) -> dict[str, Scores]:
+        """Scores of "seen" and "unseen" domains, where there are several and that is known."""
+        if self.seen_domains is None or len(self.conf_by_domain) < 2:
+            return {}
+        sides = seen_unseen(self.conf_by_domain, self.seen_domains)
+        return {side: Scores.of(conf_CC, self.space) for side, conf_CC in sides.items()}
+
+    @property
+    def miou(self) -> float | None:
+        """Mean IoU over all domains; None if nothing was scored, or no class has a union."""
+        return None if self.overall is None else self.overall.to_dict()["miou"]
+
+    @property
+    def critical_miou(self) -> float | None:
+        """Mean IoU of the safety-critical classes, as `miou`."""
+        return None if self.overall is None else self.overall.to_dict()["critical_miou"]
+
+    def with_clients(self, conf_by_client: Mapping[str, Conf_CC], on: str) -> Scored:
+        """Add what clients scored on frames of their own."""
+        return replace(self, conf_by_client=dict(conf_by_client), clients_on=on)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: ratios for the reader, and the counts they come from."""
+        fields: dict[str, Any] = {}
+        if self.overall is not None:
+            named = {name: scores.to_dict() for name, scores in self.by_domain.items()}
+            fields = {
+                "scored_on": list(self.scored_on),
+                "missing": list(self.missing),
+                **self.overall.to_dict(),
+                # One domain is the whole: its counts stand above.
+                **({"by_domain": named} if len(named) > 1 else {"domain": next(iter(named))}),
+                **{side: scores.to_dict()["miou"] for side, scores in self.by_side.items()},
+            }
+        if self.seen_domains is not None:
+            fields["seen_domains"] = sorted(self.seen_domains & set(self.conf_by_domain))
+        if self.clients_on:
+            fields["by_client"] = {c: scores.to_dict() for c, scores in self.by_client.items()}
+            fields["by_client_on"] = self.clients_on
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], space: LabelSpace) -> Scored:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError, DataError: it is no such thing, or of other classes.
+        """
+        if "by_domain" in fields:
+            confs = {name: _counts(scores) for name, scores in fields["by_domain"].items()}
+        else:
+            confs = {fields["domain"]: _counts(fields)} if "domain" in fields else {}
+        seen = fields.get("seen_domains")
+        return cls(
+            space,
+            confs,
+            tuple(fields.get("scored_on", ())),
+            tuple(fields.get("missing", ())),
+            None if seen is None else frozenset(seen),
+            {name: _counts(scores) for name, scores in fields.get("by_client", {}).items()},
+            fields.get("by_client_on", ""),
+        )
+
+
+def _counts(scores: Mapping[str, Any]) -> Conf_CC:
+    return np.array(scores["confusion"], dtype=np.int64)

@@ -1,0 +1,103 @@
+"""What is remembered of a round: a value, written as one line of rounds.jsonl and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleetseg.data.labels import LabelSpace
+from fleetseg.evaluation.scored import Scored
+from fleetseg.federation.collect import RoundCollector
+from fleetseg.federation.engine import Meter
+from fleetseg.federation.messages import Failure
+
+_PLAIN = (
+    "round", "quorum", "loss", "steps", "critical_path_steps", "images_seen", "bytes_down",
+    "bytes_up", "seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round: who took part, what it cost, what its model scores."""
+
+    round: int
+    cohort: tuple[str, ...]  # who was asked
+    accepted: tuple[str, ...]  # whose update came in time and passed all checks
+    failures: tuple[Failure, ...]  # of the others
+    quorum: bool  # enough were accepted: the model has moved
+    loss: float | None  # mean training loss, weighted by steps; None if nobody was accepted
+    steps: int  # gradient steps, all clients together
+    critical_path_steps: int  # gradient steps one after another: those of the longest client
+    images_seen: int
+    bytes_down: int
+    bytes_up: int
+    seconds: float  # by the engine's clock
+    scored: Scored | None = None  # None = this round's model was not scored
+    unscored: str = ""  # why not, though it should have been
+
+    @classmethod
+    def of(
+        cls, collector: RoundCollector, *, round_: int, quorum: bool, sent: Meter
+    ) -> RoundRecord:
+        """Write down a round that is over."""
+        accepted = collector.accepted
+        return cls(
+            round=round_,
+            cohort=tuple(sorted(collector.cohort.asked)),
+            accepted=tuple(sorted(a.client_id for a in accepted)),
+            failures=tuple(sorted(collector.failures, key=lambda f: f.client_id)),
+            quorum=quorum,
+            loss=collector.mean_loss(),
+            steps=sum(a.num_steps for a in accepted),
+            critical_path_steps=max((a.num_steps for a in accepted), default=0),
+            images_seen=sum(a.images_seen for a in accepted),
+            bytes_down=sent.bytes_down,
+            bytes_up=sent.bytes_up,
+            seconds=round(sent.seconds, 3),
+        )
+
+    @property
+    def miou(self) -> float | None:
+        """Mean IoU of the round's model; None if it was not scored."""
+        return None if self.scored is None else self.scored.miou
+
+    @property
+    def was_scored(self) -> bool:
+        """Whether scoring was tried; a run may have ended before."""
+        return self.scored is not None or bool(self.unscored)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
+        fields["cohort"], fields["ok"] = list(self.cohort), list(self.accepted)
+        fields["failures"] = [
+            {"client": f.client_id, "kind": f.kind, "reason": f.reason, "detail": f.detail}
+            for f in self.failures
+        ]
+        if self.scored is not None:
+            fields |= {"scores": self.scored.to_dict(), "miou": self.miou}
+        if self.unscored:
+            fields["unscored"] = self.unscored
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], space: LabelSpace) -> RoundRecord:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError, DataError: it is no such thing.
+        """
+        scores = fields.get("scores")
+        return cls(
+            **{name: fields[name] for name in _PLAIN},
+            cohort=tuple(fields["cohort"]),
+            accepted=tuple(fields["ok"]),
+            failures=tuple(
+                Failure(f["client"], f["kind"], f["reason"], f["detail"])
+                for f in fields["failures"]
+            ),
+            scored=None if scores is None else Scored.from_dict(scores, space),
+            unscored=fields.get("unscored", ""),
+        )
