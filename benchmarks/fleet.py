@@ -101,8 +101,9 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
     from fleetseg.experiment_file import make_experiment
     from fleetseg.federation import rounds
     from fleetseg.federation.checkpoint import ServerState
+    from fleetseg.federation.sharing import Exchange
     from fleetseg.federation.tensors import layout_of, read_state
-    from fleetseg.federation.wire import message_bytes
+    from fleetseg.federation.wire import PlainCodec
     from fleetseg.fleet.loopback import free_port
     from fleetseg.fleet.nvflare.provision import create_fleet
     from fleetseg.fleet.server.enrolment import RunSpec
@@ -124,7 +125,8 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
     space = label_space("cityscapes19")
     names = [f"car-{i + 1}" for i in range(vehicles)]
     fleet = create_fleet(root / "fleet", "localhost", free_port(), names)
-    spec = RunSpec("benchmark", experiment, layout, space, None)
+    exchange = Exchange.of(layout)
+    spec = RunSpec("benchmark", experiment, exchange, space, PlainCodec(layout))
     log, started_s = KeepNothing(), time.monotonic()
     with contextlib.ExitStack() as stack:
         for name in names:
@@ -134,9 +136,7 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
         engine = stack.enter_context(serving(fleet, spec, root / "run"))
         engine.available()
         ready_s = time.monotonic() - started_s
-        plan = rounds.Plan(
-            experiment, layout, None, message_bytes(layout, state), traffic=engine.traffic
-        )
+        plan = rounds.Plan(experiment, exchange)
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before_mb = memory_of(os.getpid())[0]
         rounds.run(plan, engine, ServerState(0, state), log, rounds.Watcher())
@@ -170,7 +170,7 @@ def _prepare_vehicle(kit_folder: Path, name: str, layout: Any, num_classes: int)
     kit = read_kit(kit_folder)
     command = supervisor_command(kit)
     enrolment = Enrolment(name, 10, num_classes, (1,) * num_classes)
-    told = {"enrolments": write_enrolments({name: enrolment}), "facts": {}}
+    told = {"enrolments": write_enrolments({name: enrolment}), "machine": {}}
     (kit.own / "hello-answer.json").write_text(json.dumps(told))
     # Random, because an update of zeros would gain by any compression on the way.
     values_F = 1e-4 * torch.randn(layout.num_floats)
@@ -214,20 +214,23 @@ def _work_of_a_vehicle(model: Any, root: Path) -> float:
     from fleetseg.federation import client as client_module
     from fleetseg.federation.client import Client, LocalRuntime, client_update
     from fleetseg.federation.messages import Broadcast, Enrolment, Update
+    from fleetseg.federation.sharing import Exchange
     from fleetseg.federation.tensors import layout_of, read_state
     from fleetseg.federation.wire import decode_broadcast, encode_broadcast, encode_update
     from fleetseg.fleet.message_log import MessageLog
     from fleetseg.learning.hardware import resolve
     from fleetseg.learning.local import LocalResult
+    from fleetseg.learning.objectives import LocalCost
 
     layout = layout_of(model)
-    runtime = LocalRuntime(model, layout, make_experiment({}), resolve("cpu", "fp32"), 19)
+    exchange = Exchange.of(layout)
+    runtime = LocalRuntime(model, exchange, make_experiment({}), resolve("cpu", "fp32"), 19)
     client = Client(Enrolment("car", 10, 100, (100,)), ())
     message = encode_broadcast(Broadcast(1, read_state(model, layout)), layout)
     message_log = MessageLog(root / "egress.jsonl")
     seconds = []
     with mock.patch.object(client_module, "train_locally") as train:
-        train.return_value = LocalResult(1, 10, 0.5, {})
+        train.return_value = LocalResult(LocalCost(1, 0.1), 10, 0.5, {}, {}, {})
         for _ in range(7):
             started_s = time.perf_counter()
             update = client_update(decode_broadcast(message, layout), client, runtime)

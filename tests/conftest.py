@@ -19,6 +19,7 @@ FLEETS = (
     "tests/fleet/nvflare/test_vehicles.py",
     "tests/fleet/nvflare/test_network.py",
     "tests/fleet/nvflare/test_crashes.py",
+    "tests/fleet/nvflare/test_toys.py",
 )
 
 

@@ -1,0 +1,50 @@
+"""Two toys over a network: what crosses the wire, what stays, and both after a crash."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.fleet.nvflare import harness as h
+
+import fleetseg
+
+ROOT = Path(__file__).resolve().parents[3]
+SITE = ROOT / "tests" / "toys" / "site"
+ROUNDS = 4
+
+
+@pytest.mark.usefixtures("toys")
+def test_an_objective_and_a_sharing_policy_give_the_model_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Norm layers stay with each vehicle, from the server's first values on; a variate crosses."""
+    described = h.experiment(tmp_path / "cache", ROUNDS, seconds=0.2)
+    training = described.training.model_copy(update={"objective": "toy control"})
+    federation = described.federation.model_copy(update={"sharing": "toy norms stay"})
+    described = described.model_copy(update={"training": training, "federation": federation})
+    engine = described.engine.model_copy(update={"kind": "inprocess"})
+    wanted = fleetseg.run(
+        described.model_copy(update={"engine": engine}), out=tmp_path / "reference"
+    )
+    # The toys' lines stand in no table of the package: every process is brought them.
+    before = os.environ.get("PYTHONPATH")
+    path = [str(SITE), str(ROOT), *([before] if before else [])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    run, toml = tmp_path / "run", h.write(described, tmp_path / "experiment.toml")
+    with h.nothing_left(run):
+        first = h.fleetseg("run", toml, "--out", run, "--json", log=tmp_path / "first.log")
+        h.until(lambda: h.done(run) >= 1, f"round 1: {first.text}")
+        h.kill(h.TRAINER, run / "fleet" / "kits" / "site-1")
+        h.until(lambda: h.done(run) >= 2, f"round 2: {first.text}")
+        first.kill()
+        h.until(lambda: not h.tree(run), "everything ends with it", 30)
+        again = h.fleetseg("run", "--resume", "--out", run, "--json", log=tmp_path / "again.log")
+        assert again.wait() == 0, again.text
+    lines = h.committed(run)
+    assert [line["round"] for line in lines] == list(range(1, ROUNDS + 1))
+    end = h.rounds_of(run)[-1]
+    assert end["model_sha256"] == wanted.model_sha256
+    assert wanted.scores is not None
+    assert end["scores"]["by_client"] == wanted.scores.to_dict()["by_client"]
