@@ -71,6 +71,12 @@ class Plan:
     scratch: Path | None = None  # a folder for what an aggregator does not keep in memory
     round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
 
+    def with_facts(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> ServerState:
+        """Make the facts of the fleet, before the first round; they stay as they were then."""
+        if state.round > 0 or state.facts:
+            return state
+        return replace(state, facts=facts_of_fleet(self.experiment, enrolled))
+
     def sample(self, enrolled: Mapping[str, Enrolment], round_: int) -> Cohort:
         """Draw who is asked in a round."""
         settings, seed = self.experiment.federation, self.experiment.seed
@@ -134,25 +140,23 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
     settings = plan.experiment.federation
     collector = RoundCollector(plan.exchange.wire, settings, plan.scratch)
     replied, deadline_s = watcher.replied, settings.deadline_s
-    state = _mended(plan, state, log)
-    due_s = time.monotonic()
+    state, pace = _mended(plan, state, log), _Pace(plan.round_every_s)
     while (reason := stop_reason(plan.experiment, state.round, log.records)) is None:
-        time.sleep(max(0.0, due_s - time.monotonic()))
-        due_s, before = time.monotonic() + plan.round_every_s, engine.meter()
+        pace.wait()
+        before, round_ = engine.meter(), state.round + 1
         enrolled = taking_part(engine.available())
         _require_quorum(state, enrolled, plan, log)
-        if state.round == 0 and not state.facts:
-            state = replace(state, facts=facts_of_fleet(plan.experiment, enrolled))
-        cohort = plan.sample(enrolled, state.round + 1)
-        watcher.round_opened(state.round + 1, cohort.asked)
+        state = plan.with_facts(state, enrolled)
+        cohort = plan.sample(enrolled, round_)
+        watcher.round_opened(round_, cohort.asked)
         asks = plan.asks(state, cohort.asked, log.records)
-        collector.open(state.round + 1, cohort, enrolled, plan.exchange.sent(state.model))
+        collector.open(round_, cohort, enrolled, plan.exchange.sent(state.model))
         collect(engine, "train", asks, collector, deadline_s=deadline_s, replied=replied)
         collector.close()
         sent = engine.meter() - before
         state = plan.server_update(state, collector, len(enrolled))
         good = state.failed_rounds == 0
-        record = RoundRecord.of(collector, round_=state.round, quorum=good, sent=sent)
+        record = RoundRecord.of(collector, round_=round_, quorum=good, sent=sent)
         log.commit(state, record)
         try:
             record = _scored(record, plan, state, log)
@@ -162,6 +166,18 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         watcher.round_closed(record)
     unused = log.records and not any(record.quorum for record in log.records)
     return UNUSED if unused else reason
+
+
+class _Pace:
+    """Keeps rounds from beginning closer to each other than so many seconds."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s, self._due_s = every_s, time.monotonic()
+
+    def wait(self) -> None:
+        """Wait until the next round may begin."""
+        time.sleep(max(0.0, self._due_s - time.monotonic()))
+        self._due_s = time.monotonic() + self._every_s
 
 
 def _mended(plan: Plan, state: ServerState, log: Log) -> ServerState:
