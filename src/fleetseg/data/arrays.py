@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Image_HWC, Label_HW
 from fleetseg.errors import DataError
+from fleetseg.text import listing
 
 Raw = npt.NDArray[Any]
 
@@ -248,7 +249,7 @@ def _check_ids(ids: Raw, num_classes: int, where: str) -> None:
     raise DataError(
         "label ids outside the label space",
         where=where,
-        got=", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else ""),
+        got=listing(listed, 8),
         expected=f"0-{num_classes - 1}, or {IGNORE} to ignore",
         cure=cure,
     )

@@ -30,7 +30,6 @@ from fleetseg.data.sample import Image_HWC, Label_HW, Sample, Source
 from fleetseg.data.sources import LAYOUTS, SPLITS
 from fleetseg.data.sources.headers import Header, read_header
 from fleetseg.data.sources.indexing import wrong_layout
-from fleetseg.data.sources.label_encoding import shortened
 from fleetseg.data.sources.walking import on_disk, subfolders
 from fleetseg.errors import BadSample, DataError
 from fleetseg.text import listing, size_text
@@ -309,7 +308,7 @@ def _duplicates(twins_of: dict[str, list[tuple[Sample, str]]]) -> tuple[Duplicat
 
 def _twins_line(duplicate: Duplicate) -> str:
     which = "same label" if duplicate.same_label else "DIFFERENT labels"
-    return f"same image, {which}: {shortened(list(duplicate.samples))}"
+    return f"same image, {which}: {listing(list(duplicate.samples), 8)}"
 
 
 def _bad_lines(bad: Sequence[Bad]) -> list[str]:
@@ -338,5 +337,4 @@ def _class_lines(report: CheckReport) -> list[str]:
 
 def _listing(counts: dict[str, int], limit: int = 1000) -> str:
     items = [f"{name} {count}" for name, count in counts.items()]
-    rest = len(items) - limit
-    return (", ".join(items[:limit]) or "none") + (f" and {rest} more" if rest > 0 else "")
+    return listing(items, limit) or "none"

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleetseg.data.labels import IGNORE
-from fleetseg.data.sources.label_encoding import shortened
+from fleetseg.text import listing
 
 DARK = 32
 """An image none of whose pixels is this bright is nearly black."""
@@ -30,7 +30,7 @@ def class_remarks(
     void = void_pixels / max(int(pixels_C.sum()) + void_pixels, 1)
     if not missing or len(missing) == len(classes):
         return []
-    listed = shortened([f"{i} {classes[i]}" for i in missing])
+    listed = listing([f"{i} {classes[i]}" for i in missing], 8)
     note = f"class {listed} never occurs" if len(missing) == 1 else f"classes {listed} never occur"
     note += " in a label"
     if not void_pixels:

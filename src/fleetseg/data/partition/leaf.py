@@ -17,7 +17,7 @@ from fleetseg.data.sample import Sample
 from fleetseg.data.sources.walking import SUFFIXES, is_foreign
 from fleetseg.errors import DataError
 from fleetseg.files import read_text
-from fleetseg.text import composed
+from fleetseg.text import composed, listing
 
 Users = dict[str, list[tuple[str, str | None]]]
 """Client -> (path of the image, path of the label or None), as the split names them."""
@@ -156,6 +156,5 @@ def _parts(path: str) -> tuple[str, ...]:
 
 def _refuse(images: Sequence[str], what: str, where: Path, cure: str) -> None:
     if images:
-        rest = len(images) - _LISTED
-        listed = ", ".join(images[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+        listed = listing(images, _LISTED)
         raise DataError(f"{len(images)} images {what}", where=where, got=listed, cure=cure)

@@ -12,7 +12,7 @@ from fleetseg.config import SourceConfig
 from fleetseg.data.sample import Sample, Source
 from fleetseg.data.sources import camvid, cityscapes, folder, idd_lite
 from fleetseg.errors import DataError, unknown_name
-from fleetseg.text import composed
+from fleetseg.text import composed, listing
 
 T = TypeVar("T")
 
@@ -80,13 +80,10 @@ def _of_sequences(samples: Sequence[Sample], config: SourceConfig) -> Sequence[S
     for name in sorted(wanted):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            rest = len(known) - 10
             raise DataError(
                 f"no drive '{name}' in split '{config.split}' of {config.kind}",
                 where=config.root or None,
-                expected="sequences from: "
-                + ", ".join(known[:10])
-                + (f" and {rest} more" if rest > 0 else ""),
+                expected=f"sequences from: {listing(known, 10)}",
                 cure=f"Did you mean '{near[0]}'?" if near else None,
             )
     return [sample for sample in samples if sample.sequence in wanted]

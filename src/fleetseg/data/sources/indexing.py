@@ -9,10 +9,9 @@ from pathlib import Path
 
 from fleetseg.config import SourceConfig
 from fleetseg.data.sample import Sample
-from fleetseg.data.sources.label_encoding import shortened
 from fleetseg.data.sources.walking import SUFFIXES, on_disk, pictures
 from fleetseg.errors import ConfigError, DataError
-from fleetseg.text import composed
+from fleetseg.text import composed, listing
 
 
 def stems(folder: Path, ending: str = "", *, but_not: Sequence[str] = ()) -> dict[str, str]:
@@ -83,7 +82,7 @@ def without_siblings(
         return images, labels, ()
     note = (
         f"{len(paths)} files lie beside samples and have no image or label of their own; "
-        f"they are passed over: {shortened([Path(path).name for path in paths], 3)}"
+        f"they are passed over: {listing([Path(path).name for path in paths])}"
     )
     left = [
         {stem: path for stem, path in files.items() if stem not in gone}
@@ -172,12 +171,10 @@ def check_split(
 def wrong_layout(root: Path, what: str, looked_for: Sequence[str]) -> DataError:
     """Build the error for a folder that is none of the layouts looked for."""
     names = sorted(e.name + ("/" if e.is_dir() else "") for e in os.scandir(root))
-    rest = len(names) - 10
-    listing = ", ".join(names[:10]) + (f" and {rest} more" if rest > 0 else "")
     return DataError(
         what,
         where=root,
-        got=f"a folder with {listing}" if names else "an empty folder",
+        got=f"a folder with {listing(names, 10)}" if names else "an empty folder",
         expected=" or ".join(looked_for),
         cure="Point root at the folder that holds these",
     )

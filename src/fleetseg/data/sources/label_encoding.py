@@ -19,6 +19,7 @@ from fleetseg.data.labels import (
 )
 from fleetseg.data.sample import Label_HW
 from fleetseg.errors import BadSample
+from fleetseg.text import listing
 
 _MANY = 16  # more unknown ids than anybody lists by hand
 
@@ -95,7 +96,7 @@ def _unknown_ids(
     return BadSample(
         f"label ids outside {space.name}",
         where=path,
-        got=shortened([f"{i} ({count_of[i]} px)" for i in unknown]),
+        got=listing([f"{i} ({count_of[i]} px)" for i in unknown], 8),
         expected=code.expected,
         cure=_cure(list(count_of), unknown, space, code),
     )
@@ -139,9 +140,3 @@ def _cure_of_large_ids(found: list[int], unknown: list[int]) -> str:
     if all(1000 <= i < 1000 * CITYSCAPES_RAW_IDS for i in unknown if i > IGNORE):
         return "These look like Cityscapes instance ids: use the labelIds file"
     return "Class ids are 0-255: is this a depth map or an instance map? Use the class labels"
-
-
-def shortened(items: list[str], limit: int = 8) -> str:
-    """Join the first items with commas and tell how many are left out."""
-    rest = len(items) - limit
-    return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")

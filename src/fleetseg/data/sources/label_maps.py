@@ -14,8 +14,9 @@ from PIL import Image
 
 from fleetseg.data.labels import IGNORE, Colour, LabelSpace, ids_from_colours
 from fleetseg.data.sample import Label_HW
-from fleetseg.data.sources.label_encoding import LabelEncoding, shortened, to_train_ids
+from fleetseg.data.sources.label_encoding import LabelEncoding, to_train_ids
 from fleetseg.errors import BadSample
+from fleetseg.text import listing
 
 MAX_UNKNOWN_COLOUR_SHARE = 0.001
 """Of a colour-coded label: a few stray pixels are ignored; more means another palette."""
@@ -75,7 +76,7 @@ def _palette_rules(image: Image.Image, path: str, code: LabelEncoding) -> bool:
         raise BadSample(
             "the palette contradicts the ids: class colours stand at indices of other classes",
             where=path,
-            got=f"colours that stand for no class at {shortened(listed)}",
+            got=f"colours that stand for no class at {listing(listed, 8)}",
             expected="every used colour of the palette to be a class's, or none",
             cure="Save the ids as 8-bit grey to go by ids; to go by colours, list those that mean "
             "void under `ignore` in classes.toml",
@@ -132,7 +133,7 @@ def _unknown_colours(rgb_NC: npt.NDArray[np.uint8], path: str, code: LabelEncodi
     return BadSample(
         "label colours that stand for no class",
         where=path,
-        got=shortened(listed),
+        got=listing(listed, 8),
         expected=f"one of {len(code.colours)} colours, exactly",
         cure=cure,
     )

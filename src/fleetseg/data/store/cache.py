@@ -47,7 +47,7 @@ from fleetseg.data.store.store import (
 )
 from fleetseg.data.store.unfinished import new_unfinished, sweep
 from fleetseg.errors import CheckpointError, DataError
-from fleetseg.files import sync_folder, write_atomic
+from fleetseg.files import is_disk_full, sync_folder, write_atomic
 from fleetseg.text import size_text
 
 __all__ = ["Picked", "Pooled", "Store", "View", "default_cache_dir", "open_store", "open_stores"]
@@ -248,7 +248,7 @@ def _disk_troubles(cache_dir: Path) -> Iterator[None]:
     except CheckpointError:  # of write_atomic: the disk is full
         raise disk_full(cache_dir) from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise disk_full(cache_dir) from None
         at = Path(error.filename or "")  # else it is a source's trouble, and not ours to explain
         if cache_dir in (at, *at.parents) or at in cache_dir.parents:
@@ -281,7 +281,7 @@ def _make(
             opened.cache_clear()
             return _find(cache_dir, plan, wanted)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise disk_full(cache_dir, needed, shutil.disk_usage(cache_dir).free) from None
         raise
     finally:
