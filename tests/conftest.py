@@ -14,6 +14,9 @@ DATA_ROOT = Path(
 )
 
 
+# Imported, they write their lines into tables for good: see the fixture `toys`.
+collect_ignore_glob = ["toys/*"]
+
 # Many processes that wait for each other, and a test goes on where the one before it ended.
 FLEETS = (
     "tests/fleet/nvflare/test_vehicles.py",

@@ -423,3 +423,13 @@ def test_a_file_in_another_encoding_is_told(tmp_path: Path, encoding: str) -> No
     (tmp_path / "exp.toml").write_bytes('name = "\u00fc"'.encode(encoding))
     with pytest.raises(ConfigError, match=r"not valid TOML \(.*save .* as UTF-8\)"):
         load_experiment(tmp_path / "exp.toml")
+
+
+def test_a_method_s_name_without_its_fields_is_refused() -> None:
+    with pytest.raises(ValueError, match="method = 'fixbn' does nothing by itself"):
+        Experiment(method="fixbn")
+    with pytest.raises(ValueError, match="unknown method 'nonsense'"):
+        Experiment(method="nonsense")
+    filled = make_experiment({"method": "fixbn"})
+    assert filled.training.freeze_bn_after == 0.5
+    assert Experiment(**filled.model_dump()) == filled

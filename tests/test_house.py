@@ -152,7 +152,7 @@ def test_the_search_for_banned_calls_lets_the_others_be(code: str) -> None:
 ROOMS = (
     # Foundations stand on nothing but each other.
     "_version", "errors", "rng", "text", "failures", "hosts", "files", "locks", "memory", "streams",
-    "config", "methods", "experiment_file",
+    "methods", "config", "experiment_file",
     # What a client is made of knows nothing of rounds.
     "data", "models", "learning", "evaluation",
     # The server knows nothing of the insides of engines, and no engine of runs.
@@ -374,9 +374,10 @@ OF_SEVERAL_MODULES = {
     "engines/test_same_model.py",  # one model from every engine
     "engines/test_workers_closing.py",  # workers: rounds that close early
     "engines/test_workers_start.py",  # workers: what cannot be sent to them
-    "fleet/nvflare/test_crashes.py",  # whole fleets, as in the next three
+    "fleet/nvflare/test_crashes.py",  # whole fleets, as in the next four
     "fleet/nvflare/test_full.py",
     "fleet/nvflare/test_paths.py",
+    "fleet/nvflare/test_toys.py",
     "fleet/nvflare/test_vehicles.py",
     "gpu/test_runs.py",  # on a GPU
     "gpu/test_training.py",

@@ -25,6 +25,8 @@ from pydantic import (
     model_validator,
 )
 
+from fleetseg.methods import METHODS
+
 
 def _count_or_share(value: Any, number_of: ValidatorFunctionWrapHandler) -> float:
     """Keep a whole number a count: 1 is one vehicle, 1.0 the whole fleet."""
@@ -255,6 +257,21 @@ class Experiment(_Section):
             raise ValueError("training.scale is (smallest, largest)")
         if self.training.nesterov and self.training.momentum == 0:
             raise ValueError("training.nesterov needs training.momentum > 0")
+        return self
+
+    @model_validator(mode="after")
+    def _has_its_preset(self) -> Experiment:
+        """Refuse a method's name without its fields: they are laid under where fields are read."""
+        if not self.method:
+            return self
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method '{self.method}'; one of: {', '.join(METHODS)}")
+        for section, fields in METHODS[self.method].fields.items():
+            if not fields.keys() <= getattr(self, section).model_fields_set:
+                raise ValueError(
+                    f"method = '{self.method}' does nothing by itself: use load_experiment, or "
+                    "fleetseg.experiment_file.make_experiment, which fill its fields in"
+                )
         return self
 
     @property

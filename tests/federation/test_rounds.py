@@ -24,7 +24,7 @@ from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
 from fleetseg.federation.records import RoundRecord
-from fleetseg.federation.rounds import Plan, Watcher, run
+from fleetseg.federation.rounds import Plan, Watcher, run, scored_before
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState, layout_of
 
@@ -331,7 +331,7 @@ def test_cohorts_differ_by_round_and_not_by_order_of_the_fleet() -> None:
 def test_evaluation_cadence(every: int, rounds: list[int]) -> None:
     models: list[float] = []
 
-    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Scored | str:
+    def score(state: ModelState, round_: int, records: Sequence[RoundRecord]) -> Scored | str:
         models.append(state.values_F[0].item())
         return scored(0.25)
 
@@ -345,7 +345,7 @@ def test_evaluation_cadence(every: int, rounds: list[int]) -> None:
 
 
 def test_stops_at_the_target() -> None:
-    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Scored | str:
+    def score(state: ModelState, round_: int, records: Sequence[RoundRecord]) -> Scored | str:
         return scored(state.values_F[0].item() / 10)
 
     reason, log = go(
@@ -357,7 +357,7 @@ def test_stops_at_the_target() -> None:
 
 
 def test_stops_on_a_plateau() -> None:
-    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Scored | str:
+    def score(state: ModelState, round_: int, records: Sequence[RoundRecord]) -> Scored | str:
         return scored(min(state.values_F[0].item(), 3) / 10)
 
     reason, log = go(
@@ -373,7 +373,7 @@ def test_a_round_is_committed_before_it_is_scored() -> None:
     fleet, settings = Fleet({"a": ([1, 2, 3], 1)}), {"federation": {"rounds": 3}}
     log = MemoryLog()
 
-    def broken(state: ModelState, round_: int, scored_before: Collection[str]) -> Scored | str:
+    def broken(state: ModelState, round_: int, records: Sequence[RoundRecord]) -> Scored | str:
         raise OSError("a test frame cannot be read")
 
     with pytest.raises(OSError, match="test frame"):
@@ -382,7 +382,7 @@ def test_a_round_is_committed_before_it_is_scored() -> None:
     assert not log.records[0].was_scored
 
     run(
-        plan(lambda s, round_, before: scored(0.5), **settings),
+        plan(lambda s, round_, records: scored(0.5), **settings),
         fleet,
         log.states[0],
         log,
@@ -392,7 +392,7 @@ def test_a_round_is_committed_before_it_is_scored() -> None:
 
 
 def test_nobody_gives_scores_and_the_run_goes_on() -> None:
-    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Scored | str:
+    def score(state: ModelState, round_: int, records: Sequence[RoundRecord]) -> Scored | str:
         return "no scores from a: no-answer"
 
     _, log = go(Fleet({"a": ([1, 2, 3], 1)}), plan(score, federation={"rounds": 2}))
@@ -403,8 +403,8 @@ def test_nobody_gives_scores_and_the_run_goes_on() -> None:
 def test_later_scores_know_who_was_scored_before() -> None:
     before: list[Collection[str]] = []
 
-    def score(state: ModelState, round_: int, scored_before: Collection[str]) -> Scored | str:
-        before.append(sorted(scored_before))
+    def score(state: ModelState, round_: int, records: Sequence[RoundRecord]) -> Scored | str:
+        before.append(sorted(scored_before(records)))
         return scored(0.5, on="ab"[: len(before)])
 
     go(Fleet({"a": ([1, 2, 3], 1)}), plan(score, federation={"rounds": 3}))

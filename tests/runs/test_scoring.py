@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.records import record, scored
 from torch import nn
 
 from fleetseg.clients import EvaluationSet, FleetData
@@ -19,6 +20,7 @@ from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure
+from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState, layout_of, read_state
 from fleetseg.learning.hardware import Hardware
@@ -66,8 +68,8 @@ def scorer(
     return Scorer(known, runtime, engine), read_state(model, layout)
 
 
-def scores(made: tuple[Scorer, ModelState], before: Collection[str] = ()) -> Scored:
-    scored = made[0].score(made[1], 1, before)
+def scores(made: tuple[Scorer, ModelState], records: Sequence[RoundRecord] = ()) -> Scored:
+    scored = made[0].score(made[1], 1, records)
     assert isinstance(scored, Scored)
     return scored
 
@@ -86,7 +88,8 @@ def test_a_client_that_is_missing_is_told() -> None:
 
 def test_a_client_that_has_left_is_missing_too() -> None:
     gone = scorer(Engine({"a": EASY}, {"a": 8}), holds_out=True)
-    assert scores(gone, {"a", "b"}).missing == ("b",)
+    earlier = record(scored=scored(0.5, on="ab"))
+    assert scores(gone, [earlier]).missing == ("b",)
 
 
 def test_nobody_answers() -> None:

@@ -40,5 +40,5 @@ def _correct(brightness: float, shared: Trainables) -> None:
             parameter.grad *= brightness
 
 
-TOY_COLOUR = Fact(_combine, _report, why="the mean colour of all of a client's images at once")
+TOY_COLOUR = Fact(_combine, _report, shape=(3,), why="of all images at once")
 TOY_BRIGHTNESS = Objective(facts=("toy colour",), begin=_begin, correct=_correct)

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fleetseg.config import FederationConfig
 from fleetseg.federation.messages import Enrolment
 
 
 def fewest_images(
-    enrolled: Mapping[str, Enrolment], count: int, generator: np.random.Generator
+    enrolled: Mapping[str, Enrolment],
+    count: int,
+    generator: np.random.Generator,
+    settings: FederationConfig,
 ) -> list[str]:
     """Ask those that hold least; the generator breaks ties."""
     order = generator.permutation(len(enrolled))

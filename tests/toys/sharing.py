@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fleetseg.config import FederationConfig
 from fleetseg.federation.tensors import Entry
 
 
-def norms_stay(entry: Entry) -> bool:
+def norms_stay(entry: Entry, settings: FederationConfig) -> bool:
     """Exchange everything but what belongs to norm layers."""
     return not entry.in_norm

@@ -29,7 +29,7 @@ def local_runtime(
         MissingExtra: the codec needs a package that is not there.
     """
     extras = OBJECTIVES[experiment.training.objective].extras
-    exchange = Exchange.of(layout_of(model), experiment.federation.sharing, extras)
+    exchange = Exchange.of(layout_of(model), experiment.federation, extras)
     return LocalRuntime(
         model=model,
         exchange=exchange,

@@ -23,6 +23,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fleetseg.config import FederationConfig
+
 
 class Aggregator(Protocol):
     """What one round's changes go into; `add` them as they arrive, then `finish` once."""
@@ -43,6 +45,7 @@ class Opening:
     size: int  # F: values of a change
     num_trainable: int  # of these, which come first
     weights: Mapping[str, int]  # of each client that is asked, > 0
+    settings: FederationConfig
     scratch: Path | None = None  # a folder for what does not fit in memory; None = the system's
 
 

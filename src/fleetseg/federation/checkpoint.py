@@ -1,7 +1,8 @@
 """Checkpoints: one file a round, committed by one rename, digested, and verified when read.
 
-A checkpoint holds the global model, the server optimiser and the record of the round that made it.
-Nothing else is needed to go on: all randomness is derived (see fleetseg.rng).
+A checkpoint holds the server's state (the global model, what its optimiser and its way to publish
+remember, facts of the fleet) and the record of the round that made it. Nothing else is needed
+to go on: all randomness is derived (see fleetseg.rng).
 """
 
 from __future__ import annotations

@@ -27,12 +27,17 @@ def size_of(cohort: float, available: int) -> int:
     return min(max(wished, 1), available)
 
 
-Sampler = Callable[[Mapping[str, Enrolment], int, np.random.Generator], Iterable[str]]
-"""(clients in order of their names, how many, a generator) -> that many different names."""
+Sampler = Callable[
+    [Mapping[str, Enrolment], int, np.random.Generator, FederationConfig], Iterable[str]
+]
+"""(clients in order of their names, how many, a generator, settings) -> so many different names."""
 
 
 def _uniform(
-    enrolled: Mapping[str, Enrolment], count: int, generator: np.random.Generator
+    enrolled: Mapping[str, Enrolment],
+    count: int,
+    generator: np.random.Generator,
+    settings: FederationConfig,
 ) -> list[str]:
     names = list(enrolled)
     return [names[i] for i in generator.choice(len(names), size=count, replace=False)]
@@ -64,7 +69,7 @@ def sample_cohort(
     drawn: Iterable[str] = ordered
     if wished < len(ordered):
         generator = rng.generator(seed, round_, purpose="cohort")
-        drawn = SAMPLERS[settings.sampler](ordered, wished, generator)
+        drawn = SAMPLERS[settings.sampler](ordered, wished, generator, settings)
     # The largest first, so that no worker starts a long one near the end.
     asked = sorted(drawn, key=lambda client: (-enrolled[client].num_images, client))
     return Cohort(tuple(asked), min(size, len(asked)))

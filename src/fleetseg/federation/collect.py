@@ -78,9 +78,11 @@ class RoundCollector:
         """Start a round from what is sent to all of a cohort."""
         self._round, self._base, self.cohort = round_, base, cohort
         self._enrolled = {client: enrolled[client] for client in cohort.asked}
-        weights = WEIGHTS[self._settings.weights](self._enrolled)
+        weights = WEIGHTS[self._settings.weights](self._enrolled, self._settings)
         layout = self.layout
-        opening = Opening(layout.num_floats, layout.num_trainable, weights, self._scratch)
+        opening = Opening(
+            layout.num_floats, layout.num_trainable, weights, self._settings, self._scratch
+        )
         self._aggregator = AGGREGATORS[self._settings.aggregator](opening)
         self.counters_K: Tensor = base.counters_K.clone()
         self._waiting = set(cohort.asked)

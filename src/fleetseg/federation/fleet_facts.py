@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fleetseg.config import Experiment
 from fleetseg.data.sample import Pairs
+from fleetseg.errors import UpdateRejected
 from fleetseg.federation.messages import Enrolment
 from fleetseg.learning.inputs import Facts
 from fleetseg.learning.losses import class_weights
@@ -33,11 +34,13 @@ class Fact:
         combine: enrolments of the clients that take part, in order of their names -> the fact.
         report: a client's training samples -> what it reports, once; None = the counts of its
             enrolment are enough.
+        shape: of what a client reports.
         why: the reason why a report may leave a client; completes the table of `messages`.
     """
 
     combine: Callable[[Mapping[str, Enrolment]], Floats]
     report: Callable[[Pairs], Floats] | None = None
+    shape: tuple[int, ...] = ()
     why: str = ""
 
 
@@ -64,6 +67,28 @@ def reported_facts(experiment: Experiment, train: Pairs) -> Facts:
     """Work out what a client has to report of its samples."""
     reports = {name: FLEET_FACTS[name].report for name in wanted_facts(experiment)}
     return {name: report(train) for name, report in reports.items() if report is not None}
+
+
+def check_reported(experiment: Experiment, reported: Facts) -> None:
+    """Check that a client reports what an experiment takes, and nothing else.
+
+    Raises:
+        UpdateRejected: a fact is missing, not asked for, or of another shape.
+    """
+    facts = {name: FLEET_FACTS[name] for name in wanted_facts(experiment)}
+    wanted = {name for name, fact in facts.items() if fact.report is not None}
+    if reported.keys() != wanted:
+        raise UpdateRejected(
+            "facts",
+            "other facts than were asked for",
+            got=sorted(reported),
+            expected=sorted(wanted),
+        )
+    for name, array in reported.items():
+        if array.shape != facts[name].shape:
+            raise UpdateRejected(
+                "facts", f"'{name}' has another shape", got=array.shape, expected=facts[name].shape
+            )
 
 
 def facts_of_fleet(experiment: Experiment, enrolled: Mapping[str, Enrolment]) -> Facts:

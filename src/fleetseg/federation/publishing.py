@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fleetseg.config import FederationConfig
 from fleetseg.federation.tensors import ModelState
 
 Vectors = Mapping[str, Tensor]
@@ -22,15 +23,18 @@ class Publication:
     """One way to publish.
 
     Args:
-        remember: (vectors so far, the model after a round, number of that round from 1) -> the
-            vectors from now on; before the first round there is none.
-        model: (the last model, vectors) -> the model that is scored and saved.
+        remember: (vectors so far, the model after a round, number of that round from 1, settings)
+            -> the vectors from now on; before the first round there is none.
+        model: (the last model, vectors, settings) -> the model that is scored and saved.
     """
 
-    remember: Callable[[Vectors, ModelState, int], Vectors]
-    model: Callable[[ModelState, Vectors], ModelState]
+    remember: Callable[[Vectors, ModelState, int, FederationConfig], Vectors]
+    model: Callable[[ModelState, Vectors, FederationConfig], ModelState]
 
 
 PUBLISHING: dict[str, Publication] = {
-    "last": Publication(lambda vectors, model, round_: {}, lambda model, vectors: model),
+    "last": Publication(
+        remember=lambda vectors, model, round_, settings: {},
+        model=lambda model, vectors, settings: model,
+    ),
 }

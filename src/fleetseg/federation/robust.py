@@ -1,8 +1,8 @@
 """Aggregation rules that need all changes of a round at once.
 
 A rule is a pure function; `spooled` makes an aggregator of it that writes changes to a file as they
-arrive, one row for each client in order of their names, so that memory does not grow with the
-cohort and the order of arrival does not matter.
+arrive, one row for each client in order of their names: the order of arrival does not matter, and a
+rule that goes through it a few columns at a time needs no more memory for a larger cohort.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from fleetseg.config import FederationConfig
 from fleetseg.federation.aggregate import Aggregator, Opening
 
 Floats = npt.NDArray[np.float32]
-Rule = Callable[[Floats, npt.NDArray[np.int64]], Floats]
-"""(changes_NF, weights_N) -> the one change (F); N clients, in order of their names."""
+Rule = Callable[[Floats, npt.NDArray[np.int64], FederationConfig], Floats]
+"""(changes_NF, a file mapped into memory; weights_N; settings) -> the one change (F).
+
+N clients, in order of their names.
+"""
 
 
 def spooled(rule: Rule) -> Callable[[Opening], Aggregator]:
@@ -42,13 +46,22 @@ class _Spool:
 
     def finish(self) -> Floats:
         """See Aggregator."""
-        clients = sorted(self._added)
+        clients, size = sorted(self._added), self._opening.size
         weights_N = np.array([self._opening.weights[c] for c in clients], dtype=np.int64)
-        self._file.flush()
         with self._file:
-            shape = (max(self._rows[c] for c in clients) + 1, self._opening.size)
-            rows_MF = np.memmap(self._file, dtype=np.float32, mode="r", shape=shape)
-            changes_NF = rows_MF[[self._rows[c] for c in clients]]
-            result_F = self._rule(changes_NF, weights_N)
-        assert result_F.shape == (self._opening.size,)
-        return np.array(result_F, dtype=np.float32)
+            for row, client in enumerate(clients):
+                self._move(self._rows[client], row)  # over the rows of those who did not answer
+            self._file.flush()
+            shape = (len(clients), size)
+            changes_NF: Floats = np.memmap(self._file, dtype=np.float32, mode="r", shape=shape)
+            result_F = self._rule(changes_NF, weights_N, self._opening.settings)
+            assert result_F.shape == (size,)
+            return np.array(result_F, dtype=np.float32)
+
+    def _move(self, from_row: int, to_row: int) -> None:
+        if from_row != to_row:
+            num_bytes = 4 * self._opening.size
+            self._file.seek(from_row * num_bytes)
+            row = self._file.read(num_bytes)
+            self._file.seek(to_row * num_bytes)
+            self._file.write(row)

@@ -65,9 +65,8 @@ class Plan:
 
     experiment: Experiment
     exchange: Exchange
-    # Scores of a model, or why there are none, given the round that made it and the clients that
-    # earlier scores were taken on.
-    score: Callable[[ModelState, int, Collection[str]], Scored | str] | None = None
+    # Scores of a model, or why there are none, given the round that made it and all rounds so far.
+    score: Callable[[ModelState, int, Sequence[RoundRecord]], Scored | str] | None = None
     scratch: Path | None = None  # a folder for what an aggregator does not keep in memory
     round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
 
@@ -87,17 +86,12 @@ class Plan:
     ) -> dict[str, Broadcast]:
         """Write what each client is sent in the next round."""
         sent = self.exchange.sent(state.model)
-        broadcast = Broadcast(state.round + 1, sent, state.facts)
-        unused = unused_rounds(records)
-        return {
-            client: replace(broadcast, unused=unused[client]) if client in unused else broadcast
-            for client in clients
-        }
+        return to_each(Broadcast(state.round + 1, sent, state.facts), clients, records)
 
     def published(self, state: ServerState) -> ModelState:
         """Return the model that is scored and saved."""
         model = self.exchange.model_of(state.model)
-        return self._publication.model(model, state.published)
+        return self._publication.model(model, state.published, self.experiment.federation)
 
     def server_update(self, state: ServerState, collector: RoundCollector, of: int) -> ServerState:
         """Take the server's step, or leave the model as it was when the quorum was missed.
@@ -121,7 +115,7 @@ class Plan:
         )
         model = exchange.received(state.model, sent)
         published = self._publication.remember(
-            state.published, exchange.model_of(model), state.round + 1
+            state.published, exchange.model_of(model), state.round + 1, settings
         )
         return ServerState(state.round + 1, model, slots, 0, state.facts, published)
 
@@ -205,6 +199,17 @@ def unused_rounds(records: Sequence[RoundRecord]) -> dict[str, tuple[int, ...]]:
     return dict(sorted(unused.items()))
 
 
+def to_each(
+    broadcast: Broadcast, clients: Collection[str], records: Sequence[RoundRecord]
+) -> dict[str, Broadcast]:
+    """Address a broadcast to clients: who has updates that did not count is told of them."""
+    unused = unused_rounds(records)
+    return {
+        client: replace(broadcast, unused=unused[client]) if client in unused else broadcast
+        for client in clients
+    }
+
+
 def why_unused(records: Sequence[RoundRecord], limit: int = 10) -> str:
     """Say why the last round had no usable update: who failed, and the first one's own words."""
     failures = records[-1].failures if records else ()
@@ -217,7 +222,7 @@ def _scored(record: RoundRecord, plan: Plan, state: ServerState, log: Log) -> Ro
     """Score the newest round, if it is due."""
     if plan.score is None or not _evaluates_in(plan.experiment, state.round):
         return record
-    scored = plan.score(plan.published(state), state.round, scored_before(log.records))
+    scored = plan.score(plan.published(state), state.round, log.records)
     if isinstance(scored, str):
         return replace(record, unscored=scored)
     return replace(record, scored=scored)

@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from fleetseg.config import FederationConfig
 from fleetseg.errors import ModelError
 from fleetseg.federation.tensors import Entry, Layout, ModelState, Part
 
-SHARING: dict[str, Callable[[Entry], bool]] = {"all": lambda entry: True}
+Policy = Callable[[Entry, FederationConfig], bool]
+SHARING: dict[str, Policy] = {"all": lambda entry, settings: True}
 
 
 @dataclass(frozen=True)
@@ -26,21 +28,27 @@ class Exchange:
     extras: tuple[str, ...] = ()  # what is sent beside the model, each as long as its trainables
 
     @classmethod
-    def of(cls, model: Layout, sharing: str = "all", extras: Sequence[str] = ()) -> Exchange:
-        """Divide a model by the name of a policy.
+    def of(
+        cls,
+        model: Layout,
+        settings: FederationConfig = FederationConfig(),  # noqa: B008 (frozen)
+        extras: Sequence[str] = (),
+    ) -> Exchange:
+        """Divide a model by the policy `settings.sharing`.
 
         Raises:
             ModelError: the policy shares nothing that learns.
         """
-        keep = SHARING[sharing]
-        shared = model.only(keep)
+        policy = SHARING[settings.sharing]
+        shared = model.only(lambda entry: policy(entry, settings))
         if not shared.num_trainable:
             raise ModelError(
                 "nothing that learns would be shared",
-                where=f"federation.sharing = '{sharing}'",
+                where=f"federation.sharing = '{settings.sharing}'",
                 cure="Choose a policy that shares some of this network's parameters",
             )
-        return cls(model, shared, model.only(lambda entry: not keep(entry)), tuple(extras))
+        kept = model.only(lambda entry: not policy(entry, settings))
+        return cls(model, shared, kept, tuple(extras))
 
     @cached_property
     def server(self) -> Layout:

@@ -37,6 +37,7 @@ _UPDATE_FIELDS = (
 )
 _META_BYTES = 8192  # the JSON entry is padded to a multiple of this: one size for one model
 _FACTS_BYTES = 1 << 26  # most of all facts of a broadcast
+_NO_FACT = np.array(np.nan, dtype=np.float32)
 MAX_FACT = 65_536
 """Most numbers of one fact."""
 
@@ -147,12 +148,12 @@ def read_facts(fields: Any) -> Facts:
             raw = np.array(rows)
         except (ValueError, OverflowError, RecursionError):
             raise UpdateRejected("malformed", "a fact is no array", got=name[:40]) from None
-        if raw.dtype.kind not in "iuf" or raw.size > MAX_FACT or not np.isfinite(raw).all():
+        with np.errstate(over="ignore"):
+            facts[name] = raw.astype(np.float32) if raw.dtype.kind in "iuf" else _NO_FACT
+        if raw.size > MAX_FACT or not np.isfinite(facts[name]).all():
             raise UpdateRejected(
                 "malformed", "a fact is not of finite numbers, or too large", got=name[:40]
             )
-        with np.errstate(over="ignore"):
-            facts[name] = raw.astype(np.float32)
     return facts
 
 

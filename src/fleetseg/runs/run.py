@@ -196,7 +196,7 @@ def _score_final(final: _Final, folder: RunFolder, scorer: Scorer, plan: rounds.
     final.take(folder.records)
     model, round_ = plan.published(folder.state), folder.state.round
     if scorer.can_score and final.round != round_:
-        scored = scorer.score(model, round_, rounds.scored_before(folder.records))
+        scored = scorer.score(model, round_, folder.records)
         if isinstance(scored, str):
             notes.append(f"the final model has no scores: {scored}")
         else:
@@ -205,7 +205,7 @@ def _score_final(final: _Final, folder: RunFolder, scorer: Scorer, plan: rounds.
         notes.append(f"scored without {listing(missing)}: not comparable with the other rounds")
     if not plan.experiment.evaluation.on_clients:
         return notes
-    final.scored, refused = scorer.with_clients(final.scored, model, round_)
+    final.scored, refused = scorer.with_clients(final.scored, model, round_, folder.records)
     return notes + refused
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleetseg.clients import FleetData
@@ -15,6 +15,8 @@ from fleetseg.federation.client import LocalRuntime, score_pairs
 from fleetseg.federation.collect import collect
 from fleetseg.federation.engine import Engine, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, taking_part
+from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.rounds import scored_before, to_each
 from fleetseg.federation.tensors import ModelState
 
 _ByClient = dict[str, dict[str, Conf_CC]]
@@ -37,35 +39,38 @@ class Scorer:
         return bool(self._fleet_data.evaluation) or self._fleet_data.holds_out
 
     def score(
-        self, model: ModelState, round_: int, scored_before: Collection[str] = ()
+        self, model: ModelState, round_: int, records: Sequence[RoundRecord] = ()
     ) -> Scored | str:
         """Score on the server's sets; where it has none, on the clients' held-out frames.
 
-        `round_` is the one that the model came out of; `scored_before` names the clients that
-        earlier scores of the run were taken on. Returns why there are no scores if no client
-        answered.
+        `round_` is the one that the model came out of, `records` are of all rounds so far. Returns
+        why there are no scores if no client answered.
         """
         if not self._fleet_data.evaluation:
-            return self._score_on_clients(model, round_, scored_before)
+            return self._score_on_clients(model, round_, records)
         self._runtime.whole.load(model)
         by_set = [score_pairs(self._runtime, part.scored) for part in self._fleet_data.evaluation]
         names = [part.name for part in self._fleet_data.evaluation]
         return self._scored(add_up(by_set), names)
 
     def _score_on_clients(
-        self, model: ModelState, round_: int, before: Collection[str]
+        self, model: ModelState, round_: int, records: Sequence[RoundRecord]
     ) -> Scored | str:
-        by_client, refused = self._on_clients(model, round_)
-        missing = sorted({*before, *self._with_test_frames()} - set(by_client))
+        by_client, refused = self._on_clients(model, round_, records)
+        missing = sorted({*scored_before(records), *self._with_test_frames()} - set(by_client))
         if not by_client:
             return "; ".join(refused[:3]) or "no client with test frames is there"
         return self._scored(add_up(by_client.values()), sorted(by_client), missing)
 
     def with_clients(
-        self, scored: Scored | None, model: ModelState, round_: int
+        self,
+        scored: Scored | None,
+        model: ModelState,
+        round_: int,
+        records: Sequence[RoundRecord] = (),
     ) -> tuple[Scored, list[str]]:
         """Score on every client's own frames, too; returns all scores, and what is amiss."""
-        by_client, refused = self._on_clients(model, round_)
+        by_client, refused = self._on_clients(model, round_, records)
         confs = {name: sum_confs(confs) for name, confs in sorted(by_client.items())}
         frames = "held-out frames" if self._fleet_data.holds_out else "training frames"
         scored = scored or Scored(self._fleet_data.space)
@@ -75,12 +80,13 @@ class Scorer:
         enrolled = taking_part(self._engine.available())
         return sorted(name for name, e in enrolled.items() if e.num_test_pixels > 0)
 
-    def _on_clients(self, model: ModelState, round_: int) -> tuple[_ByClient, list[str]]:
+    def _on_clients(
+        self, model: ModelState, round_: int, records: Sequence[RoundRecord]
+    ) -> tuple[_ByClient, list[str]]:
         scores = _ClientScores(self._engine.available(), round_, self._runtime.num_classes)
         broadcast = Broadcast(round_, self._runtime.exchange.to_score(model))
-        collect(
-            self._engine, "evaluate", dict.fromkeys(self._with_test_frames(), broadcast), scores
-        )
+        asks = to_each(broadcast, self._with_test_frames(), records)
+        collect(self._engine, "evaluate", asks, scores)
         return scores.by_client, scores.refused
 
     def _scored(

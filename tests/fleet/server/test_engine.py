@@ -238,6 +238,7 @@ def enrols(*enrolments: Enrolment) -> dict[str, Any]:
         (enrols(enrolment("b")), "identity"),
         (enrols(enrolment("a"), enrolment("mallory")), "identity"),
         (enrols(enrolment("ab")), "identity"),
+        (enrols(enrolment("a", facts={"style": np.ones(3, np.float32)})), "facts"),
         (enrols(enrolment("a", histogram_C=(5, 3, 2))), "labels"),
         (enrols(enrolment("a", num_images=-1)), "count"),
         (enrols(enrolment("a", num_images=0)), "count"),

@@ -12,7 +12,8 @@ from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.spaces import is_built_in
 from fleetseg.errors import UpdateRejected
-from fleetseg.federation.messages import Broadcast, Enrolment, Failure
+from fleetseg.federation.fleet_facts import check_reported
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
 from fleetseg.federation.replies import read_failure
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState
@@ -63,6 +64,8 @@ class Roster:
                     header.get("enrolments"), spec.space.num_classes, needs_labels=needs_labels
                 )
                 _require_own(site, enrolments, spec)
+                for enrolment in taking_part(enrolments).values():
+                    check_reported(spec.experiment, enrolment.facts)
                 for vehicle, enrolment in enrolments.items():
                     self.enrolled[vehicle] = enrolment
                     self.site_of[vehicle] = site
