@@ -26,6 +26,8 @@ CHOICES: dict[str, dict[str, dict[str, Any]]] = {
     "sharing": {"federation": {"sharing": "toy norms stay"}},
     "objective": {"training": {"objective": "toy control"}},
     "fact": {"training": {"objective": "toy brightness"}},
+    "publishing": {"federation": {"publishing": "toy mean"}},
+    "supervision": {"training": {"supervision": "toy entropy"}},
     "sharing and objective": {
         "federation": {"sharing": "toy norms stay"},
         "training": {"objective": "toy control"},

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -25,7 +23,7 @@ ASKS = Experiment(training=TrainingConfig(objective="asks"))
 
 
 @pytest.fixture
-def asks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def asks(monkeypatch: pytest.MonkeyPatch) -> None:
     """An objective that takes the mean level of all images."""
     level = Fact(
         combine=lambda enrolled: np.mean([e.facts["level"] for e in enrolled.values()], axis=0),
@@ -35,7 +33,6 @@ def asks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     monkeypatch.setitem(FLEET_FACTS, "level", level)
     monkeypatch.setitem(OBJECTIVES, "asks", Objective(facts=("level",)))
-    yield
 
 
 def test_nothing_is_asked_for_that_nothing_takes() -> None:
@@ -76,7 +73,7 @@ def test_a_fact_is_reported_by_each_and_made_of_all() -> None:
     ],
     ids=lambda told: "+".join(told) or "none",
 )
-def test_one_client_that_reports_something_else_is_refused_alone(
+def test_a_client_that_reports_something_else_is_refused(
     told: dict[str, np.ndarray],
 ) -> None:
     with pytest.raises(UpdateRejected) as caught:

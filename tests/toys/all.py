@@ -10,19 +10,26 @@ from tests.toys.aggregator import TOY_MEDIAN
 from tests.toys.fact import TOY_BRIGHTNESS, TOY_COLOUR
 from tests.toys.objective import TOY_CONTROL
 from tests.toys.preset import TOY_PRESET
+from tests.toys.publishing import TOY_MEAN
 from tests.toys.sampler import fewest_images
 from tests.toys.server_optimiser import TOY_ADAM
 from tests.toys.sharing import norms_stay
+from tests.toys.supervision import TOY_ENTROPY
 
 from fleetseg.federation.aggregate import AGGREGATORS
 from fleetseg.federation.cohort import SAMPLERS
 from fleetseg.federation.fleet_facts import FLEET_FACTS
+from fleetseg.federation.publishing import PUBLISHING
 from fleetseg.federation.server_optim import SERVER_OPTIMISERS
 from fleetseg.federation.sharing import SHARING
 from fleetseg.learning.objectives import OBJECTIVES
+from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.methods import METHODS
 
-TABLES = (SERVER_OPTIMISERS, SAMPLERS, AGGREGATORS, SHARING, OBJECTIVES, FLEET_FACTS, METHODS)
+TABLES = (
+    SERVER_OPTIMISERS, SAMPLERS, AGGREGATORS, SHARING, OBJECTIVES, FLEET_FACTS, PUBLISHING,
+    SUPERVISION, METHODS,
+)  # fmt: skip
 
 
 def add() -> None:
@@ -34,6 +41,8 @@ def add() -> None:
     OBJECTIVES["toy control"] = TOY_CONTROL
     OBJECTIVES["toy brightness"] = TOY_BRIGHTNESS
     FLEET_FACTS["toy colour"] = TOY_COLOUR
+    PUBLISHING["toy mean"] = TOY_MEAN
+    SUPERVISION["toy entropy"] = TOY_ENTROPY
     METHODS["toy"] = TOY_PRESET
 
 

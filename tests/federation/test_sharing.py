@@ -1,0 +1,139 @@
+"""What is exchanged and what stays: layouts that divide a model, and put it together again."""
+
+from __future__ import annotations
+
+import pickle  # the standard library's, as workers are handed these
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from fleetseg.config import FederationConfig
+from fleetseg.errors import ModelError
+from fleetseg.federation.sharing import SHARING, Exchange, Policy
+from fleetseg.federation.tensors import (
+    Layout,
+    ModelState,
+    ModelTensors,
+    Part,
+    layout_of,
+    load_state,
+    read_state,
+)
+
+PART = FederationConfig(sharing="part")
+
+
+def share(monkeypatch: pytest.MonkeyPatch, policy: Policy) -> None:
+    monkeypatch.setitem(SHARING, "part", policy)
+
+
+def numbered(layout: Layout, start: int = 0) -> ModelState:
+    values_F = torch.arange(start, start + layout.num_floats, dtype=torch.float32)
+    return ModelState(values_F, torch.arange(layout.num_counters) + start)
+
+
+def test_all_is_sent_and_received_without_a_copy(layout: Layout, base: ModelState) -> None:
+    exchange = Exchange.of(layout)
+    assert exchange.shares_all
+    assert exchange.first(base) is exchange.sent(base) is exchange.to_score(base) is base
+    other = base.clone()
+    assert exchange.received(base, other) is other
+    assert exchange.server.digest == exchange.wire.digest == layout.digest
+
+
+def test_norm_layers_stay_by_what_they_are_and_not_by_their_name(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this network the batch norm is called foo, and a linear layer bn1."""
+    share(monkeypatch, lambda entry, settings: not entry.in_norm)
+    exchange = Exchange.of(layout, PART)
+    assert {e.key.partition(".")[0] for e in exchange.wire.floats} == {"conv", "bn1"}
+    kept = [e.key for e in (*exchange.kept.floats, *exchange.kept.counters)]
+    assert kept == [
+        "foo.weight", "foo.bias", "foo.running_mean", "foo.running_var", "foo.num_batches_tracked",
+    ]  # fmt: skip
+
+
+def test_a_part_is_put_in_its_place_and_nothing_else_changes(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(monkeypatch, lambda entry, settings: entry.kind == "trainable" and not entry.in_norm)
+    exchange = Exchange.of(layout, PART, extras=("control",))
+    server = exchange.first(numbered(layout))
+    assert server.values_F[layout.num_floats :].tolist() == [0.0] * layout.num_trainable
+    before = server.digest()
+    sent = exchange.sent(server)
+    changed = ModelState(sent.values_F + 1000, sent.counters_K)
+    after = exchange.received(server, changed)
+    assert server.digest() == before
+    moved = (after.values_F != server.values_F).nonzero().flatten().tolist()
+    keys = [e.key for e in exchange.server.floats for _ in range(e.size)]
+    assert {keys[k] for k in moved} == {
+        f"{extra}{key}"
+        for extra in ("", "control//")
+        for key in ("conv.weight", "conv.bias", "bn1.weight", "bn1.bias")
+    }
+    assert exchange.sent(after).digest() == changed.digest()
+    # What is scored is the model alone.
+    scored = exchange.to_score(exchange.model_of(after))
+    assert exchange.shared_of(scored).digest() == exchange.shared_of(changed).digest()
+    assert scored.values_F[exchange.wire.spans["control"]].abs().max() == 0
+
+
+def test_two_loaders_fill_a_model_from_both_parts(
+    net: nn.Module, layout: Layout, base: ModelState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(monkeypatch, lambda entry, settings: not entry.in_norm)
+    exchange = Exchange.of(layout, PART)
+    whole = numbered(layout, 7)
+    shared, kept = exchange.shared.empty(), exchange.kept.empty()
+    Part.of(layout, exchange.shared).take(whole, shared)
+    Part.of(layout, exchange.kept).take(whole, kept)
+    try:
+        ModelTensors(net, exchange.shared).load(shared)
+        ModelTensors(net, exchange.kept).load(kept)
+        assert read_state(net, layout).digest() == whole.digest()
+    finally:
+        load_state(net, layout, base)
+
+
+def test_nothing_that_learns_is_nothing_to_share(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(monkeypatch, lambda entry, settings: entry.kind != "trainable")
+    with pytest.raises(ModelError, match=r"federation\.sharing = 'part': nothing that learns"):
+        Exchange.of(layout, PART)
+
+
+def test_a_head_is_known_by_what_the_network_says() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 2, 1))
+    net.head_prefixes = ("1", "2.")
+    assert [e.key for e in layout_of(net).floats if e.in_head] == [
+        "1.weight", "1.bias", "2.weight", "2.bias",
+    ]  # fmt: skip
+
+
+@given(st.sets(st.integers(0, 5)), st.integers(0, 2))
+def test_any_part_comes_out_as_it_went_in(chosen: set[int], num_extras: int) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    whole = layout_of(net).with_extras([f"extra-{k}" for k in range(num_extras)])
+    keys = {e.key for k, e in enumerate((*whole.floats, *whole.counters)) if k % 6 in chosen}
+    part = whole.only(lambda entry: entry.key in keys)
+    values, taken, back = numbered(whole), part.empty(), numbered(whole, 10**6)
+    Part.of(whole, part).take(values, taken)
+    Part.of(whole, part).put(taken, back)
+    for key, view in whole.views(back).items():
+        expected = values if key in keys else numbered(whole, 10**6)
+        assert torch.equal(view, whole.views(expected)[key])
+
+
+def test_states_are_handed_to_another_process_as_bytes(base: ModelState) -> None:
+    """torch would hand over an open file for each tensor."""
+    again = pickle.loads(pickle.dumps(base))
+    assert again.digest() == base.digest()
+    again.values_F.add_(1)  # memory of its own, that may be written to
+    empty = ModelState(torch.empty(0), torch.empty(0, dtype=torch.int64))
+    assert pickle.loads(pickle.dumps(empty)).digest() == empty.digest()
