@@ -8,9 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
@@ -20,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from fleetseg.data.ahead import done_ahead
 from fleetseg.data.labels import LabelSpace, Table
 from fleetseg.data.sample import Label_HW, Source
 from fleetseg.data.sources.label_encoding import LabelEncoding
@@ -31,7 +30,7 @@ from fleetseg.errors import BadSample
 from fleetseg.files import write_atomic
 from fleetseg.hosts import allowed_cores
 
-_THREADS = min(8, allowed_cores())
+_THREADS = min(8, allowed_cores())  # PIL lets go of the interpreter lock
 _AHEAD = 2 * _THREADS  # samples decoded ahead of the one being written
 
 
@@ -111,15 +110,17 @@ def build(
     with ExitStack() as stack:
         image_folders = [stack.enter_context(_Folder(f, IMAGES)) for f in [images] if f]
         label_folders = [stack.enter_context(_Folder(to.path, LABELS)) for to in labels]
-        decoded = _ahead(
-            lambda i: decode(samples[i], native_hw[i] if native_hw else None, wanted), len(samples)
+        jobs = (
+            partial(decode, sample, native_hw[i] if native_hw else None, wanted)
+            for i, sample in enumerate(samples)
         )
-        for number, result in enumerate(decoded):
-            for folder in image_folders:
-                _add_image(folder, number, result, size_hw)
-            for folder, label, to in zip(label_folders, result.labels, labels, strict=True):
-                _add_label(folder, number, label, plan.space, packed=to.packed)
-            progress(number + 1, len(samples))
+        with done_ahead(jobs, _THREADS, _AHEAD) as decoded:
+            for number, result in enumerate(decoded):
+                for folder in image_folders:
+                    _add_image(folder, number, result, size_hw)
+                for folder, label, to in zip(label_folders, result.labels, labels, strict=True):
+                    _add_label(folder, number, label, plan.space, packed=to.packed)
+                progress(number + 1, len(samples))
         for folder in image_folders:
             folder.finish({**_origin(plan), "size_hw": size_hw})
         facts = {"space": plan.space.name, "samples": facts_of(plan.source)}
@@ -201,19 +202,3 @@ class _Folder:
 
 def _write(file: BinaryIO, data: memoryview) -> None:
     file.write(data)
-
-
-def _ahead(work: Callable[[int], Decoded], count: int) -> Iterator[Decoded]:
-    """Map in order with a few threads (PIL lets go of the interpreter lock), a little ahead."""
-    waiting: deque[Future[Decoded]] = deque()
-    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-        try:
-            for number in range(count):
-                waiting.append(pool.submit(work, number))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
