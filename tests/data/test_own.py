@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +229,37 @@ def test_names_may_be_numbers() -> None:
 def test_unusable_names_are_refused(collections: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         named(collections, "vehicle", "clients")
+
+
+class OneReader:
+    """A collection that fails if it is asked for a sample while it reads another one."""
+
+    def __init__(self) -> None:
+        self.reading = False
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        assert not self.reading
+        self.reading = True
+        time.sleep(0.002)
+        self.reading = False
+        return np.zeros((*SIZE, 3), np.uint8), np.zeros(SIZE, np.uint8)
+
+
+def test_several_threads_ask_for_one_sample_at_a_time() -> None:
+    pairs = opened(OneReader())
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(pairs.__getitem__, [0, 1, 2, 3] * 4))) == 16
+
+
+def test_pairs_cross_to_another_process() -> None:
+    pairs = opened([(np.zeros((*SIZE, 3), np.uint8), np.zeros(SIZE, np.uint8))])
+    there = ForkingPickler.loads(ForkingPickler.dumps(pairs))
+    assert (there.numbers, there.size_hw, there.owner) == (
+        pairs.numbers,
+        pairs.size_hw,
+        pairs.owner,
+    )
+    assert np.array_equal(there[0][0], pairs[0][0])

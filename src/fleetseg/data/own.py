@@ -7,8 +7,9 @@ is (image, label), or a mapping that has them by name. Nothing is kept in memory
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ _DARK = 1  # highest value of an image that nobody can see anything in
 
 @dataclass(frozen=True)
 class OwnPairs:
-    """Some samples of a collection as (image_HWC, label_HW) pairs at working resolution."""
+    """Some samples of a collection as (image_HWC, label_HW) pairs at working resolution.
+
+    Batches are loaded in several threads, and a user's collection need not bear that (a file that
+    it moves about in, say): it is asked for one sample at a time.
+    """
 
     samples: Any
     owner: str  # whose samples they are, for errors
@@ -44,13 +49,19 @@ class OwnPairs:
     unit_range: bool  # floating-point images go to 1, not to 255
     numbers: tuple[int, ...]  # of the samples that have a labelled pixel
     native_labels: bool = False  # labels keep their own resolution
+    _asking: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[type[OwnPairs], tuple[Any, ...]]:
+        """Cross to another process with all but the lock."""
+        return OwnPairs, tuple(getattr(self, f.name) for f in fields(self) if f.name != "_asking")
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, index: int, /) -> tuple[Image_HWC, Label_HW]:
         number = self.numbers[index]
-        raw_HWC, label_HW = _read(self.samples, number, self.owner, self.num_classes)
+        with self._asking:
+            raw_HWC, label_HW = _read(self.samples, number, self.owner, self.num_classes)
         image_HWC = resized_image(to_rgb(raw_HWC, unit_range=self.unit_range), self.size_hw)
         return image_HWC, label_HW if self.native_labels else resized_label(label_HW, self.size_hw)
 
