@@ -21,8 +21,9 @@ from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import Experiment
 from fleetseg.data.augment import to_batch
 from fleetseg.experiment_file import make_experiment
+from fleetseg.learning.batches import batches
 from fleetseg.learning.hardware import resolve
-from fleetseg.learning.local import RoundContext, batches
+from fleetseg.learning.inputs import RoundContext
 from fleetseg.learning.losses import build_loss, segmentation_loss
 from fleetseg.learning.parameters import build_optimiser
 from fleetseg.models.build import build_model

@@ -336,6 +336,7 @@ def test_digest_sees_all_but_where_it_runs() -> None:
         changed(),
         changed(engine={"kind": "workers"}),
         changed(engine={"workers": 7}),
+        changed(engine={"loaders": 3}),
         changed(data={"cache": "/somewhere/else"}),
         changed(data={"store": "files"}),
     ]

@@ -86,11 +86,14 @@ GOLDEN = {
 }
 
 
+@pytest.mark.parametrize("loaders", [0, 1, 3])
 @pytest.mark.parametrize("kind", ["inprocess", "workers"])
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_integers_are_those_recorded(name: str, kind: str, tmp_path: Path) -> None:
+def test_the_integers_are_those_recorded(
+    name: str, kind: str, loaders: int, tmp_path: Path
+) -> None:
     sections, digest = GOLDEN[name]
-    experiment = toy(**{**sections, "engine": {"kind": kind, "workers": 2}})
+    experiment = toy(**{**sections, "engine": {"kind": kind, "workers": 2, "loaders": loaders}})
     run = fleetseg.run(
         experiment,
         out=tmp_path,
@@ -123,10 +126,12 @@ def this_machine() -> tuple[str, str, str]:
     return version, torch.backends.cpu.get_cpu_capability(), (makers or ["unknown"])[0]
 
 
-def test_the_tiny_example_is_the_one_recorded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loaders", [0, 3])
+def test_the_tiny_example_is_the_one_recorded(loaders: int, tmp_path: Path) -> None:
     if (machine := this_machine()) not in TINY:
         pytest.skip(f"no digest recorded for torch {', '.join(machine)}")
     overrides = ["federation.rounds=3", "training.local_epochs=1", "engine.precision=fp32"]
-    experiment = load_experiment(EXAMPLE, [*overrides, f"data.cache={tmp_path / 'cache'}"])
+    overrides += [f"engine.loaders={loaders}", f"data.cache={tmp_path / 'cache'}"]
+    experiment = load_experiment(EXAMPLE, overrides)
     run = fleetseg.run(experiment, out=tmp_path / "run")
     assert run.model_sha256 == TINY[machine]

@@ -202,6 +202,9 @@ class EngineConfig(_Section):
     kind: Literal["auto", "inprocess", "workers", "fleet"] = "auto"
     workers: int = Field(default=0, ge=0)  # 0 = one per allowed core; "fleet": sites, up to 4
     threads: int = Field(default=1, ge=1)  # per client; part of the result, so never automatic
+    # Threads that read and augment batches while each client trains; no part of the result. 0 = the
+    # training itself does it in between; "auto": one if a core is free, on a GPU up to 8.
+    loaders: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
@@ -280,7 +283,7 @@ class Experiment(_Section):
         fields = self.model_dump(mode="json")
         del fields["fleet"]
         del fields["method"]  # what it stands for is written out
-        for key in ("kind", "workers"):
+        for key in ("kind", "workers", "loaders"):
             del fields["engine"][key]
         for key in ("cache", "store"):
             del fields["data"][key]

@@ -156,7 +156,7 @@ def test_a_worker_whose_gpu_is_full_says_so_and_tries_again(
     )
     states = SharedStates(layout, 3)
     states[0].values_F.copy_(read_state(model, layout).values_F)
-    job = workers.WorkerJob(0, runtime, fleet_data.clients, states)
+    job = workers.WorkerJob(0, 1, runtime, fleet_data.clients, states)
     original, calls = workers._own_runtime, []
 
     def crowded(job: workers.WorkerJob) -> LocalRuntime:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
 
+from fleetseg.config import EngineConfig
 from fleetseg.errors import ConfigError
+from fleetseg.learning import hardware as module
 from fleetseg.learning.hardware import (
     Hardware,
     cpu_has_bf16,
+    hardware_of,
     num_gpus,
     own_gpu,
     resolve,
@@ -193,3 +197,31 @@ def test_one_process_for_each_gpu(
     hardware = resolve(device, "auto")
     assert num_workers(experiment, 20, hardware, on_disk=False) == processes
     assert concurrency(experiment, 20) == processes
+
+
+@pytest.mark.parametrize(
+    ("kind", "cores", "engine", "workers", "loaders"),
+    [
+        ("cpu", 8, {}, 1, 1),
+        ("cpu", 8, {}, 8, 0),  # no core is free
+        ("cpu", 8, {"threads": 4}, 2, 0),
+        ("cpu", 8, {"threads": 3}, 2, 1),
+        ("cpu", 1, {}, 1, 0),
+        ("cpu", 1, {"loaders": 3}, 1, 3),
+        ("cuda", 16, {}, 1, 8),
+        ("cuda", 16, {}, 4, 3),
+        ("cuda", 2, {}, 4, 1),
+        ("cuda", 16, {"loaders": 0}, 1, 0),
+    ],
+)
+def test_loaders_fit_the_cores(
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    cores: int,
+    engine: dict[str, Any],
+    workers: int,
+    loaders: int,
+) -> None:
+    monkeypatch.setattr(module, "allowed_cores", lambda: cores)
+    monkeypatch.setattr(module, "resolve", lambda *_: Hardware(torch.device(kind), "fp32"))
+    assert hardware_of(EngineConfig(**engine), 0, workers).loaders == loaders

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fleetseg.config import TrainingConfig
+from fleetseg.learning.batches import batches
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.local import (
-    batches,
     num_steps,
     read_moments,
     restore_moments,

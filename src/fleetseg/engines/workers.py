@@ -33,7 +33,7 @@ from fleetseg.federation.messages import Broadcast, Enrolment, Failure
 from fleetseg.federation.replies import read_reply, write_failure, write_reply
 from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.wire import read_facts, write_facts
-from fleetseg.learning.hardware import resolve
+from fleetseg.learning.hardware import hardware_of
 
 _READY = {"ready": True}  # a worker's first message: all that it is born with has arrived
 Answer = tuple[dict[str, Any], bytes]
@@ -45,6 +45,7 @@ class WorkerJob:
     """Arguments of a worker process."""
 
     index: int
+    workers: int  # how many there are
     runtime: LocalRuntime
     clients: Mapping[str, Client]
     states: SharedStates  # what all workers read; then what each reads alone, and its update
@@ -93,7 +94,9 @@ class WorkersEngine:
             self._states = SharedStates(runtime.exchange.wire, 1 + 2 * num_workers)
         self._runtime = handed
         self._down = self._up = 0
-        self._jobs = [WorkerJob(i, handed, clients, self._states) for i in range(num_workers)]
+        self._jobs = [
+            WorkerJob(i, num_workers, handed, clients, self._states) for i in range(num_workers)
+        ]
         try:
             for job in self._jobs:
                 self._workers.append(self._start(job))
@@ -292,8 +295,7 @@ def _broadcast(order: Mapping[str, Any], job: WorkerJob) -> Broadcast:
 
 def _own_runtime(job: WorkerJob) -> LocalRuntime:
     """Make what this process trains with, on the GPU that is its share."""
-    settings = job.runtime.experiment.engine
-    hardware = resolve(settings.device, settings.precision, job.index)
+    hardware = hardware_of(job.runtime.experiment.engine, job.index, job.workers)
     hardware.select()
     model = with_tensors(job.runtime.model).to(hardware.device)
     return replace(job.runtime, model=model, hardware=hardware, room=job.update)

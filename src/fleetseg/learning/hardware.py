@@ -6,16 +6,19 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from fleetseg.config import EngineConfig
 from fleetseg.errors import ConfigError
+from fleetseg.hosts import allowed_cores
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _NATIVE_BF16 = (8, 0)  # compute capability of Ampere; torch emulates bfloat16 on older ones
+_MOST_LOADERS = 8
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Hardware:
 
     device: torch.device
     precision: Precision
+    loaders: int = 0  # threads that make batches ready; 0 = the one that trains does it itself
 
     @property
     def name(self) -> str:
@@ -44,6 +48,15 @@ class Hardware:
     def memory_format(self) -> torch.memory_format:
         """The order that this device likes: channels-last, except on MPS."""
         return torch.contiguous_format if self.device.type == "mps" else torch.channels_last
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether batches go to this device as uint8, from memory that it reads by itself."""
+        return self.device.type == "cuda"
+
+    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Copy a tensor of the host to the device; from pinned memory, nobody waits for it."""
+        return tensor.to(self.device, non_blocking=self.takes_bytes)
 
     @contextmanager
     def exact(self) -> Iterator[None]:
@@ -116,6 +129,30 @@ def resolve(device: str, precision: str, worker: int = 0) -> Hardware:
             "engine.precision = 'bf16' needs macOS 14 or newer", cure="Use 'fp16' or 'fp32'."
         )
     return Hardware(chosen, format_)  # type: ignore[arg-type]
+
+
+def hardware_of(engine: EngineConfig, worker: int = 0, workers: int = 1) -> Hardware:
+    """Turn [engine] into what worker i of several on this machine trains with.
+
+    Raises:
+        ConfigError: for a device or format that this machine does not have.
+    """
+    hardware = resolve(engine.device, engine.precision, worker)
+    loaders = engine.loaders
+    if loaders == "auto":
+        loaders = _auto_loaders(hardware.device.type, allowed_cores() // workers, engine.threads)
+    return replace(hardware, loaders=loaders)
+
+
+def _auto_loaders(kind: str, cores: int, threads: int) -> int:
+    """Choose how many threads load beside the `threads` that train, on so many cores.
+
+    A GPU waits for whoever feeds it. On a CPU loading is a small part of a step, so that one thread
+    keeps up, and without a core of its own it would only take turns with the training.
+    """
+    if kind == "cpu":
+        return 1 if cores > threads else 0
+    return min(_MOST_LOADERS, max(1, cores - 1))
 
 
 def num_gpus(kind: str) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,9 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fleetseg import rng
 from fleetseg.config import TrainingConfig
-from fleetseg.data.augment import Augment
 from fleetseg.data.sample import Pairs
-from fleetseg.learning.hardware import Hardware
+from fleetseg.learning.batches import batches_per_epoch, loaded
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.objectives import OBJECTIVES, LocalCost, Vectors
 from fleetseg.learning.parameters import Trainables, build_optimiser
@@ -50,20 +48,6 @@ def num_steps(num_images: int, training: TrainingConfig) -> int:
     return training.local_epochs * batches_per_epoch(num_images, training.batch_size)
 
 
-def batches_per_epoch(num_images: int, batch_size: int) -> int:
-    """Number of batches that an epoch is cut into; their sizes differ by at most one.
-
-    Batches hold at most `batch_size` images. Only with batches of two, an odd number of images has
-    one batch of three: BatchNorm cannot train on one image where the feature map is 1 x 1.
-
-    >>> [batches_per_epoch(n, 4) for n in (1, 4, 5)], batches_per_epoch(3, 2)
-    ([1, 1, 2], 1)
-    """
-    count = math.ceil(num_images / batch_size)
-    alone = batch_size > 1 and num_images > 1 and num_images // count < 2
-    return num_images // 2 if alone else count
-
-
 def train_locally(
     model: nn.Module, pairs: Pairs, inputs: LocalInputs, shared: Trainables | None = None
 ) -> LocalResult:
@@ -72,7 +56,7 @@ def train_locally(
     The optimiser starts afresh each round unless the inputs bring its moments back; the learning
     rate follows the schedule over global rounds. A batch without a labelled pixel takes no step.
     Dropout and augmentation draw from generators derived from the context, so the result is a pure
-    function of the arguments (and of the number of threads, and of the kind of GPU).
+    function of the arguments (and of the number of threads that train, and of the kind of GPU).
 
     `shared` are the parameters that the objective's vectors are of; default all.
     """
@@ -90,11 +74,11 @@ def train_locally(
     _set_mode(model, training, context)
     learn = _Learn(model, SUPERVISION[training.supervision].make(inputs), optimiser, scale, correct)
     dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
-    with hardware.exact(), dropout:
-        for step, (images_NCHW, labels_NHW) in enumerate(_batches(pairs, steps, inputs)):
+    with hardware.exact(), dropout, loaded(pairs, steps, inputs) as batches:
+        for step, batch in enumerate(batches):
             lr = _set_lr(optimiser, training, context, step / steps)
-            images_seen += len(images_NCHW)
-            loss = learn(_on(images_NCHW, hardware), labels_NHW, training.clip_grad_norm)
+            images_seen += len(batch.labels_NHW)
+            loss = learn(batch.images_on(hardware), batch.labels_NHW, training.clip_grad_norm)
             if loss is not None:
                 losses.append(loss)
                 lr_sum += lr
@@ -103,35 +87,6 @@ def train_locally(
     mean_loss = float(np.mean(torch.stack(losses).tolist())) if losses else 0.0
     moments = {} if kept is None else {**read_moments(optimiser), **scale.state()}
     return LocalResult(cost, images_seen, mean_loss, moments, state, changes_T, scale.skipped_steps)
-
-
-def _batches(pairs: Pairs, steps: int, inputs: LocalInputs) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the augmented batches of a round."""
-    augment = Augment.from_config(inputs.training, inputs.size_hw)
-    drawn = batches(len(pairs), inputs.training, inputs.context)
-    for step, indices in zip(range(steps), drawn, strict=False):
-        chosen = [pairs[int(i)] for i in indices]
-        yield augment.batch(chosen, inputs.context.generator(f"augment-{step}"))
-
-
-def batches(
-    num_images: int, training: TrainingConfig, context: RoundContext
-) -> Iterator[np.ndarray[tuple[int], np.dtype[np.intp]]]:
-    """Yield a round's index batches, epoch after epoch without end; every epoch is shuffled anew.
-
-    With `local_epochs`, a round starts an epoch of its own. With `local_steps`, a round goes on in
-    the epoch where the client's round before would have ended, so that after any number of rounds
-    no image was seen more than once more often than another. The image of a client that has only
-    one is taken twice, for BatchNorm.
-    """
-    count = batches_per_epoch(num_images, training.batch_size)
-    epoch, start = divmod((context.round - 1) * training.local_steps, count)
-    round_ = 0 if training.local_steps else context.round
-    while True:
-        generator = rng.generator(context.seed, round_, context.client_id, f"shuffle-{epoch}")
-        for part in np.array_split(generator.permutation(num_images), count)[start:]:
-            yield np.repeat(part, 2) if num_images == 1 else part
-        epoch, start = epoch + 1, 0
 
 
 def _set_mode(model: nn.Module, training: TrainingConfig, context: RoundContext) -> None:
@@ -185,11 +140,6 @@ class _Learn:
             return None
         taken = take_step(self.model, loss, self.optimiser, self.scale, clip_norm, self.correct)
         return loss.detach() if taken else None
-
-
-def _on(images_NCHW: Tensor, hardware: Hardware) -> Tensor:
-    images = images_NCHW.to(hardware.device, memory_format=hardware.memory_format)
-    return images if images.is_floating_point() else images.float().div_(255)
 
 
 def read_moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from fleetseg.federation.client import Client
 from fleetseg.federation.cohort import sample_cohort, size_of
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.federation.records import RoundRecord
-from fleetseg.learning.local import batches_per_epoch
+from fleetseg.learning.batches import batches_per_epoch
 from fleetseg.runs.records import effort
 
 Baseline = Literal["centralised", "local"]

@@ -14,7 +14,7 @@ from fleetseg.errors import ModelError
 from fleetseg.federation import rounds
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
-from fleetseg.learning.hardware import resolve
+from fleetseg.learning.hardware import hardware_of
 from fleetseg.models.build import build_model, wrap
 from fleetseg.models.folder import load_model
 from fleetseg.models.segmenter import Segmenter
@@ -45,7 +45,7 @@ def set_up(
     Raises:
         ConfigError, ModelError, MissingExtra: the experiment asks for what there is not.
     """
-    hardware = resolve(experiment.engine.device, experiment.engine.precision)
+    hardware = hardware_of(experiment.engine)
     model = _model(experiment, fleet_data, net).to(hardware.device)
     model = model.to(memory_format=hardware.memory_format)
     runtime = local_runtime(

@@ -51,7 +51,7 @@ from fleetseg.fleet.protocol import (
 from fleetseg.fleet.sockets import ConnectionLost, Header, Listener
 from fleetseg.fleet.vehicle.site_data import SiteData, open_clients
 from fleetseg.hosts import allowed_cores
-from fleetseg.learning.hardware import resolve, threads
+from fleetseg.learning.hardware import hardware_of, threads
 from fleetseg.memory import is_out_of_memory, out_of_memory_text
 from fleetseg.models.build import build_model
 from fleetseg.streams import prepare_streams
@@ -182,7 +182,7 @@ class Trainer:
             return ready
         self._log(f"opening data for run {header['run']}")
         model = build_model(experiment.model.name, space.num_classes, seed=experiment.seed)
-        hardware = resolve(experiment.engine.device, experiment.engine.precision)
+        hardware = hardware_of(experiment.engine)
         model = model.to(hardware.device).to(memory_format=hardware.memory_format)
         memory = ClientStateStore(self._kept(header["run"]) / "clients")
         runtime = local_runtime(experiment, model, hardware, space.num_classes, memory)

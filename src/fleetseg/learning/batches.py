@@ -1,0 +1,162 @@
+"""Which samples make up a round's batches, and making the batches ready ahead of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fleetseg import rng
+from fleetseg.config import TrainingConfig
+from fleetseg.data.ahead import done_ahead
+from fleetseg.data.augment import Augment, stacked, write_floats
+from fleetseg.data.sample import Label_HW, Pairs
+from fleetseg.learning.hardware import Hardware
+from fleetseg.learning.inputs import LocalInputs, RoundContext
+
+Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
+Numbers_N8 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A step's samples on the host: images NHWC, in 0 to 1 or as bytes, labels_NHW uint8."""
+
+    images_NHWC: Tensor
+    labels_NHW: Tensor
+
+    def images_on(self, hardware: Hardware) -> Tensor:
+        """Put images_NCHW, float32 in 0 to 1 and in the device's memory order, on the device."""
+        images = hardware.put(self.images_NHWC.permute(0, 3, 1, 2))
+        if not images.is_floating_point():
+            # A tensor of the device: by a plain number CUDA multiplies with its reciprocal, which
+            # gives other bits than a CPU for half of all bytes.
+            images = images.float().div_(torch.full((), 255.0, device=images.device))
+        return images.contiguous(memory_format=hardware.memory_format)
+
+
+def batches_per_epoch(num_images: int, batch_size: int) -> int:
+    """Number of batches that an epoch is cut into; their sizes differ by at most one.
+
+    Batches hold at most `batch_size` images. Only with batches of two, an odd number of images has
+    one batch of three: BatchNorm cannot train on one image where the feature map is 1 x 1.
+
+    >>> [batches_per_epoch(n, 4) for n in (1, 4, 5)], batches_per_epoch(3, 2)
+    ([1, 1, 2], 1)
+    """
+    count = math.ceil(num_images / batch_size)
+    alone = batch_size > 1 and num_images > 1 and num_images // count < 2
+    return num_images // 2 if alone else count
+
+
+def batches(num_images: int, training: TrainingConfig, context: RoundContext) -> Iterator[Indices]:
+    """Yield a round's index batches, epoch after epoch without end; every epoch is shuffled anew.
+
+    With `local_epochs`, a round starts an epoch of its own. With `local_steps`, a round goes on in
+    the epoch where the client's round before would have ended, so that after any number of rounds
+    no image was seen more than once more often than another. The image of a client that has only
+    one is taken twice, for BatchNorm.
+    """
+    count = batches_per_epoch(num_images, training.batch_size)
+    epoch, start = divmod((context.round - 1) * training.local_steps, count)
+    round_ = 0 if training.local_steps else context.round
+    while True:
+        generator = rng.generator(context.seed, round_, context.client_id, f"shuffle-{epoch}")
+        for part in np.array_split(generator.permutation(num_images), count)[start:]:
+            yield np.repeat(part, 2) if num_images == 1 else part
+        epoch, start = epoch + 1, 0
+
+
+@contextmanager
+def loaded(pairs: Pairs, steps: int, inputs: LocalInputs) -> Iterator[Iterator[Batch]]:
+    """Iterate over a round's augmented batches, made ready by `hardware.loaders` threads.
+
+    The batches are the same for any number of threads. A job is one image, not one batch, so that
+    all threads work on the batch that is waited for, the first one above all.
+    """
+    hardware = inputs.hardware
+    maker = _Maker(pairs, Augment.from_config(inputs.training, inputs.size_hw), hardware)
+    drawn = batches(len(pairs), inputs.training, inputs.context)
+    chosen = (
+        (indices, maker.augment.draw(len(indices), inputs.context.generator(f"augment-{step}")))
+        for step, indices in zip(range(steps), drawn, strict=False)
+    )
+    ahead = 2 * max(inputs.training.batch_size, hardware.loaders)
+    with done_ahead(maker.jobs(chosen), hardware.loaders, ahead, _one_thread) as finished:
+        yield (part.batch() for part in finished if part is not None)
+
+
+def _one_thread() -> None:
+    """Keep torch from starting threads of its own in a loader, which would be loaders times cores.
+
+    It counts for the thread that calls it, and for threads that have not used torch yet.
+    """
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A batch that is being made."""
+
+    images_NHWC: Tensor
+    labels: list[Label_HW]
+    pinned_NHW: Tensor | None  # where the labels lie, if they go to a device
+
+    @classmethod
+    def empty(cls, count: int, crop_hw: tuple[int, int], hardware: Hardware) -> _Parts:
+        """Take memory for so many samples; what a device reads is pinned."""
+        blank_HW = np.empty(0, np.uint8)
+        shape = (count, *crop_hw)
+        if not hardware.takes_bytes:
+            return cls(torch.empty((*shape, 3)), [blank_HW] * count, None)
+        pinned_NHWC = torch.empty((*shape, 3), dtype=torch.uint8, pin_memory=True)
+        pinned_NHW = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        return cls(pinned_NHWC, [*pinned_NHW.numpy()], pinned_NHW)
+
+    def batch(self) -> Batch:
+        """Return the batch once all of it is there."""
+        labels_NHW = stacked(self.labels) if self.pinned_NHW is None else self.pinned_NHW
+        return Batch(self.images_NHWC, labels_NHW)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes batches, each in memory of its own."""
+
+    pairs: Pairs
+    augment: Augment
+    hardware: Hardware
+
+    def jobs(
+        self, chosen: Iterable[tuple[Indices, Numbers_N8]]
+    ) -> Iterator[Callable[[], _Parts | None]]:
+        """Yield a job for each image; the last of a batch returns the batch's parts."""
+        for indices, numbers_N8 in chosen:
+            parts = _Parts.empty(len(indices), self.augment.crop_hw, self.hardware)
+            for place, index in enumerate(indices):
+                is_last = place == len(indices) - 1
+                yield partial(self._fill, parts, place, int(index), numbers_N8[place], is_last)
+
+    def _fill(
+        self,
+        parts: _Parts,
+        place: int,
+        index: int,
+        numbers_8: npt.NDArray[np.float64],
+        is_last: bool,
+    ) -> _Parts | None:
+        image_HWC = parts.images_NHWC[place].numpy()
+        if parts.pinned_NHW is None:
+            bytes_HWC = np.empty(image_HWC.shape, np.uint8)
+            parts.labels[place] = self.augment.write(self.pairs[index], numbers_8, bytes_HWC)
+            write_floats(bytes_HWC, image_HWC)
+        else:
+            parts.labels[place][:] = self.augment.write(self.pairs[index], numbers_8, image_HWC)
+        return parts if is_last else None
