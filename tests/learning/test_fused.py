@@ -90,7 +90,7 @@ def test_nan_is_seen() -> None:
 @pytest.mark.parametrize(
     ("small", "full", "label", "fits"),
     [((4, 4), (32, 32), 0, True), ((16, 16), (32, 32), 0, True), ((20, 16), (32, 32), 0, False),
-     ((32, 32), (32, 32), 0, False), ((4, 4), (32, 32), IGNORE, False)],
+     ((32, 32), (32, 32), 0, False), ((4, 4), (32, 32), IGNORE, True)],
 )  # fmt: skip
 def test_when_it_is_used(
     small: tuple[int, int], full: tuple[int, int], label: int, fits: bool

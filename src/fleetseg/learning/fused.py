@@ -24,8 +24,7 @@ _BAND = 32  # rows of full-size logits at a time: 11 classes by 320 columns are 
 def can_fuse(logits_NChw: Tensor, labels_NHW: Tensor) -> bool:
     """Say whether `resized_cross_entropy` is made for these, and is the faster way."""
     (h, w), (height, width) = logits_NChw.shape[-2:], labels_NHW.shape[-2:]
-    enlarged = height >= 2 * h and width >= 2 * w
-    return enlarged and logits_NChw.device.type == "cpu" and bool((labels_NHW != IGNORE).any())
+    return height >= 2 * h and width >= 2 * w and logits_NChw.device.type == "cpu"
 
 
 def resized_cross_entropy(
@@ -34,7 +33,7 @@ def resized_cross_entropy(
     """Weighted mean cross-entropy over valid pixels of bilinearly resized logits.
 
     The same as `cross_entropy(resized(logits, size), labels, weights)` but for rounding.
-    labels_NHW: int64, at least one of them not ignored.
+    labels_NHW: int64. The loss is 0 where all of them are ignored.
     """
     value: Tensor = _ResizedCrossEntropy.apply(logits_NChw.float(), labels_NHW, class_weights_C)
     return value
@@ -56,8 +55,9 @@ class _ResizedCrossEntropy(torch.autograd.Function):
                 ),
                 strict=True,
             )
-        ctx.save_for_backward(torch.stack(gradients).div_(sum(weights)))
-        return logits_NChw.new_tensor(sum(losses) / sum(weights))
+        total = sum(weights) or 1.0  # of no pixel, losses and gradients are 0 as they are
+        ctx.save_for_backward(torch.stack(gradients).div_(total))
+        return logits_NChw.new_tensor(sum(losses) / total)
 
     @staticmethod
     @once_differentiable

@@ -32,10 +32,10 @@ def cross_entropy(
     With class weights it is torch's weighted mean: the sum of weighted pixel losses divided by the
     sum of the pixels' weights, so that scaling all weights changes nothing.
     """
-    if not bool((labels_NHW != IGNORE).any()):
-        return _zero(logits_NCHW)
     if logits_NCHW.device.type == "cuda":
         return ordered_cross_entropy(logits_NCHW, labels_NHW, class_weights_C)
+    if bool((labels_NHW == IGNORE).all()):
+        return _zero(logits_NCHW)
     return functional.cross_entropy(
         logits_NCHW, labels_NHW, weight=class_weights_C, ignore_index=IGNORE
     )
@@ -46,16 +46,18 @@ def ordered_cross_entropy(
 ) -> Tensor:
     """Weighted mean cross-entropy whose sums CUDA takes in a fixed order.
 
-    torch's own reduction adds the pixels and their weights there as its threads come.
+    torch's own reduction adds the pixels and their weights there as its threads come. Nobody asks
+    whether there is a valid pixel, because the answer would have to be waited for: without one, 0
+    is divided by a number that is not 0.
     """
     losses_NHW = functional.cross_entropy(
         logits_NCHW, labels_NHW, weight=class_weights_C, ignore_index=IGNORE, reduction="none"
     )
     valid_NHW = labels_NHW != IGNORE
     if class_weights_C is None:
-        return losses_NHW.sum() / valid_NHW.sum()
+        return losses_NHW.sum() / valid_NHW.sum().clamp(min=1)
     weights_NHW = class_weights_C[labels_NHW.where(valid_NHW, 0)] * valid_NHW
-    return losses_NHW.sum() / weights_NHW.sum()
+    return losses_NHW.sum() / weights_NHW.sum().clamp(min=torch.finfo(weights_NHW.dtype).tiny)
 
 
 def ohem(
@@ -192,17 +194,22 @@ def check_loss_name(name: str) -> list[str]:
     return parts
 
 
-def build_loss(training: TrainingConfig, class_weights_C: Tensor | None = None) -> Loss:
+def build_loss(
+    training: TrainingConfig, class_weights_C: Tensor | None = None, *, check: bool = True
+) -> Loss:
     """Make the loss that an experiment names, a sum of named ones.
 
     Logits may be smaller than labels, and are then resized (see `resize`). Labels may be of any
-    integer type. An id that is neither a class nor ignored raises DataError.
+    integer type. An id that is neither a class nor ignored raises DataError; leave out the `check`
+    where that is known not to be, because a GPU has to be waited for.
     """
     names = check_loss_name(training.loss)
     parts = [LOSSES[name](training, class_weights_C) for name in names]
 
     def loss(logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
-        labels_NHW = _checked(labels_NHW, logits_NCHW.shape[1])
+        if check:
+            require_ids(labels_NHW, logits_NCHW.shape[1])
+        labels_NHW = labels_NHW.long()
         if names == ["ce"] and can_fuse(logits_NCHW, labels_NHW):
             return resized_cross_entropy(logits_NCHW, labels_NHW, class_weights_C)
         height, width = labels_NHW.shape[-2:]
@@ -213,7 +220,12 @@ def build_loss(training: TrainingConfig, class_weights_C: Tensor | None = None) 
     return loss
 
 
-def _checked(labels_NHW: Tensor, num_classes: int) -> Tensor:
+def require_ids(labels_NHW: Tensor, num_classes: int) -> None:
+    """Refuse label ids that are neither a class nor ignored.
+
+    Raises:
+        DataError: with the ids.
+    """
     wrong_NHW = ((labels_NHW >= num_classes) | (labels_NHW < 0)) & (labels_NHW != IGNORE)
     if bool(wrong_NHW.any()):
         raise DataError(
@@ -222,7 +234,6 @@ def _checked(labels_NHW: Tensor, num_classes: int) -> Tensor:
             expected=f"0..{num_classes - 1} or {IGNORE}",
             cure="Map raw ids to train ids where the data are read",
         )
-    return labels_NHW.long()
 
 
 def segmentation_loss(
