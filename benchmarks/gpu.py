@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py            # 4 minutes on a large GPU
     python benchmarks/gpu.py --quick    # a look at whether it works; also with --device cpu
+    python benchmarks/gpu.py --parts loading --models fast_scnn bisenetv2 --minutes 2.5
 
 Synthetic pictures only. Every figure is the median of several repeats that alternate with what it
 is compared with; times end with a synchronisation. What a line leaves out is said at its end.
@@ -9,7 +10,9 @@ is compared with; times end with a synchronisation. What a line leaves out is sa
 * plain loop: preloaded tensors on the GPU, channels-last, autocast (torch's GradScaler for fp16),
   `interpolate` and `cross_entropy`, torch's own choice of kernels (sums in any order, TF32);
 * ours: `train_locally` from pictures in main memory, in a fixed order of sums; "augmented" with the
-  default scaling, crops, flips and jitter on one CPU thread; "any order" without the fixed order.
+  default scaling, crops, flips and jitter on one CPU thread; "any order" without the fixed order;
+* preloaded: the steps of `train_locally` on one batch that stays on the GPU; "n loaders": the
+  augmented training with so many threads that load, the start of a round included.
 """
 
 from __future__ import annotations
@@ -35,13 +38,18 @@ from fleetseg.config import TrainingConfig
 from fleetseg.errors import FleetSegError
 from fleetseg.evaluation.predict import evaluate_pairs
 from fleetseg.experiment_file import make_experiment
+from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import Hardware, resolve
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.local import train_locally
+from fleetseg.learning.parameters import build_optimiser
+from fleetseg.learning.scaling import LossScale, take_step
+from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.models.build import build_model
 
 CLASSES = 11
 NETWORKS = ("fast_scnn", "bisenetv2", "zoo:deeplabv3plus/resnet50")
+LOADERS = (0, 1, 4, 8)
 UNTOUCHED: dict[str, Any] = {"scale": (1, 1), "flip": False, "colour_jitter": 0.0}
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 
@@ -79,6 +87,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small pictures, one network")
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--models", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--formats", nargs="+", help="default: all that the device has")
     options = parser.parse_args()
     torch.set_num_threads(1)
     until_s = time.perf_counter() + 60 * options.minutes
@@ -89,9 +99,9 @@ def main() -> None:
         )
     print(header(plan), flush=True)
     for network in plan.networks:
-        for part in (training, rounds, scoring):
+        for part in (PARTS[name] for name in options.parts):
             print(f"\n{network}: {part.__doc__}", flush=True)
-            for precision in formats(plan.device):
+            for precision in options.formats or formats(plan.device):
                 print(f"  {precision}  {tell(part, plan, network, precision)}", flush=True)
 
 
@@ -117,9 +127,9 @@ def header(plan: Plan) -> str:
         major, minor = torch.cuda.get_device_capability(0)
         name = f"{facts.name}, {facts.total_memory / 1e9:.0f} GB, capability {major}.{minor}"
     return (
-        f"{name}\nfleetseg {fleetseg.__version__}, torch {torch.__version__}, CUDA "
-        f"{torch.version.cuda}; {height} x {width}, batches of {plan.batch}, {CLASSES} classes, "
-        f"{plan.steps} steps, median of {plan.repeats}"
+        f"{name}, {allowed_cores()} cores\nfleetseg {fleetseg.__version__}, torch "
+        f"{torch.__version__}, CUDA {torch.version.cuda}; {height} x {width}, batches of "
+        f"{plan.batch}, {CLASSES} classes, {plan.steps} steps, median of {plan.repeats}"
     )
 
 
@@ -150,6 +160,45 @@ def training(plan: Plan, network: str, hardware: Hardware) -> str:
     speeds = {name: images / statistics.median(times) for name, times in taken_s.items()}
     told = ", ".join(f"{n} {speeds[n]:.1f} ({peaks[n]:.0f})" for n in cases)
     return f"{told}: ours {speeds['ours'] / speeds['plain loop']:.2f} x the plain loop"
+
+
+def loading(plan: Plan, network: str, hardware: Hardware) -> str:
+    """Augmented training by number of loaders, images/s."""
+    cases = {"preloaded": preloaded(plan, network, hardware)}
+    for loaders in LOADERS:
+        with_loaders = dataclasses.replace(hardware, loaders=loaders)
+        cases[f"{loaders} loaders"] = our_training(plan, network, with_loaders, {})
+    for case in cases.values():
+        case(2)
+    steps, taken_s = 2 * plan.steps, {name: list[float]() for name in cases}
+    for _ in range(plan.repeats):
+        for name, case in cases.items():
+            taken_s[name].append(timed(lambda case=case: case(steps), hardware))
+    speeds = {n: plan.batch * steps / statistics.median(times) for n, times in taken_s.items()}
+    full = speeds.pop("preloaded")
+    told = ", ".join(f"{name} {speed:.1f} ({speed / full:.2f} x)" for name, speed in speeds.items())
+    return f"preloaded {full:.1f}, {told}: aim >= 0.90 x with some number of them"
+
+
+def preloaded(plan: Plan, network: str, hardware: Hardware) -> Callable[[int], None]:
+    """Steps of local training on one batch that is there."""
+    model = prepared(network, hardware).train()
+    settings = TrainingConfig(batch_size=plan.batch, lr=0.01)
+    context = RoundContext(0, 1, 1, "benchmark")
+    loss_of = SUPERVISION["labels"].make(LocalInputs(context, settings, plan.size_hw, hardware))
+    optimiser, scale = build_optimiser(model, settings), LossScale.of(hardware.precision, {})
+    images_NCHW, there_NHW = tensors(plan, hardware)
+    labels_NHW = there_NHW.to("cpu", torch.uint8)
+    labels_NHW = labels_NHW.pin_memory() if hardware.takes_bytes else labels_NHW
+
+    def train(steps: int) -> None:
+        with hardware.exact():
+            for _ in range(steps):
+                loss = loss_of(model, images_NCHW, labels_NHW)
+                assert loss is not None
+                take_step(model, loss, optimiser, scale, 0.0)
+
+    return train
 
 
 def our_training(
@@ -260,6 +309,14 @@ def scoring(plan: Plan, network: str, hardware: Hardware) -> str:
         speeds.append(count / median_s)
         told.append(f"{name} {speeds[-1]:.1f} ({peak_mb(hardware):.0f})")
     return f"{', '.join(told)}: ours {speeds[1] / speeds[0]:.2f} x the plain loop"
+
+
+PARTS: dict[str, Callable[[Plan, str, Hardware], str]] = {
+    "training": training,
+    "loading": loading,
+    "rounds": rounds,
+    "scoring": scoring,
+}
 
 
 def prepared(network: str, hardware: Hardware) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 
 from fleetseg import rng
 from fleetseg.config import TrainingConfig
+from fleetseg.data.labels import IGNORE
+from fleetseg.learning.batches import Batch, loaded
 from fleetseg.learning.hardware import Hardware, resolve
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.local import (
@@ -178,6 +182,69 @@ def test_losses_are_those_of_a_cpu(name: str, weighted: bool) -> None:
         results.append((loss.detach().cpu(), logits.grad.cpu()))
     for value, expected in zip(results[1], results[0], strict=True):
         torch.testing.assert_close(value, expected, rtol=2e-4, atol=2e-7)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_batch_of_ignored_pixels_gives_zero_and_no_gradient(weighted: bool) -> None:
+    logits_NChw = torch.randn(2, CLASSES, 16, 24, device=DEVICE).requires_grad_()
+    labels_NHW = torch.full((2, *SIZE_HW), IGNORE, dtype=torch.uint8, device=DEVICE)
+    class_weights_C = torch.linspace(0.5, 2, CLASSES, device=DEVICE) if weighted else None
+    loss = build_loss(TrainingConfig(loss="ce"), class_weights_C)(logits_NChw, labels_NHW)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0
+    assert logits_NChw.grad is not None
+    assert not logits_NChw.grad.any()
+
+
+def test_every_byte_becomes_the_float_that_a_cpu_makes_of_it() -> None:
+    bytes_NHWC = torch.arange(256, dtype=torch.uint8).repeat(3, 1).T.reshape(1, 16, 16, 3)
+    batch = Batch(bytes_NHWC, torch.zeros(1, 16, 16))
+    assert torch.equal(batch.images_on(gpu()).cpu(), batch.images_on(CPU))
+
+
+def test_batches_are_those_of_a_cpu_and_lie_in_pinned_memory() -> None:
+    settings = TrainingConfig(batch_size=3, local_steps=4)
+    on = {
+        hardware.device.type: LocalInputs(RoundContext(0, 1, 1, "car"), settings, SIZE_HW, hardware)
+        for hardware in (CPU, replace(gpu(), loaders=2))
+    }
+    with loaded(pairs(), 4, on["cpu"]) as expected, loaded(pairs(), 4, on[DEVICE]) as made:
+        for ours, theirs in zip(made, expected, strict=True):
+            assert ours.images_NHWC.is_pinned()
+            assert ours.labels_NHW.is_pinned()
+            images_NCHW = ours.images_on(on[DEVICE].hardware)
+            assert images_NCHW.is_contiguous(memory_format=torch.channels_last)
+            assert torch.equal(images_NCHW.cpu(), theirs.images_on(CPU))
+            assert torch.equal(ours.labels_NHW, theirs.labels_NHW)
+
+
+@pytest.mark.parametrize("loaders", [1, 4])
+def test_loaders_change_no_bit(loaders: int) -> None:
+    after = []
+    for count in (0, loaders):
+        model = build_model("fast_scnn", CLASSES, seed=0)
+        train(model, replace(gpu("auto"), loaders=count), local_steps=12)
+        after.append(weights(model))
+    assert torch.equal(*after)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_no_step_waits_for_the_gpu(precision: str) -> None:
+    """What a round waits for, at its end, is as much after two steps as after eight."""
+
+    def waits(steps: int) -> int:
+        model = build_model("fast_scnn", CLASSES, seed=0).to(DEVICE)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                train(model, replace(gpu(precision), loaders=2), local_steps=steps)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return sum("synchroniz" in str(warning.message) for warning in told)
+
+    waits(1)  # what is set up once
+    assert waits(2) == waits(8)
 
 
 def test_a_peak_in_memory_is_one_batch_s() -> None:
