@@ -82,7 +82,7 @@ class Protocol:
         if self.scores(job.name) is not None:
             return
         out = self.out / job.name
-        command = [sys.executable, "-m", "fleetseg.cli.main", "run", str(EXAMPLES / "camvid.toml")]
+        command = [sys.executable, "-m", "fleetseg.cli", "run", str(EXAMPLES / "camvid.toml")]
         for setting in (*self.common, *job.settings):
             command += ["--set", setting]
         if job.side == "centralised":

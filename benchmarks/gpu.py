@@ -49,7 +49,7 @@ from fleetseg.models.build import build_model
 
 CLASSES = 11
 NETWORKS = ("fast_scnn", "bisenetv2", "zoo:deeplabv3plus/resnet50")
-LOADERS = (0, 1, 4, 8)
+LOADERS = (0, 1, 2, 4)
 UNTOUCHED: dict[str, Any] = {"scale": (1, 1), "flip": False, "colour_jitter": 0.0}
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 

@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# The machine is shared: how long an example takes says nothing.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 DATA_ROOT = Path(
     os.environ.get("FLEETSEG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fleetseg.cli.main import app
+from fleetseg.cli.app import app
 from fleetseg.clients import FleetData, open_fleet_data, open_server_data
 from fleetseg.errors import ConfigError, DataError, LeakError
 from fleetseg.experiment_file import make_experiment

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-_COMMAND = [sys.executable, "-m", "fleetseg.cli.main"]
+_COMMAND = [sys.executable, "-m", "fleetseg.cli"]
 _SHOW = """
 import sys
 from fleetseg.streams import finish_streams, prepare_streams

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from fleetseg.cli.main import app
+from fleetseg.cli.app import app
 from fleetseg.config import SourceConfig
 from fleetseg.data.labels import CAMVID_11
 from fleetseg.data.sources import open_source

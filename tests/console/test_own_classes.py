@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import fleetseg
-from fleetseg.cli.main import app
+from fleetseg.cli.app import app
 from fleetseg.runs.folder import read_end
 
 CLASSES = 'name = "depot"\nclasses = ["floor", "person"]\ncritical = ["person"]\n'

@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.records import SPACE, conf, record, scored
 from typer.testing import CliRunner
 
-from fleetseg.cli.main import app
+from fleetseg.cli.app import app
 from fleetseg.config import Experiment
 from fleetseg.console.summary import show_end, show_local
 from fleetseg.console.tables import iou_table, score_lines

@@ -174,7 +174,7 @@ def test_losses_are_those_of_a_cpu(name: str, weighted: bool) -> None:
     class_weights_C = torch.linspace(0.5, 2, CLASSES) if weighted else None
     results = []
     for device in ("cpu", DEVICE):
-        logits = logits_NChw.to(device).requires_grad_()
+        logits = logits_NChw.clone().to(device).requires_grad_()
         of = None if class_weights_C is None else class_weights_C.to(device)
         loss = build_loss(TrainingConfig(loss=name), of)(logits, labels_NHW.to(device))
         loss.backward()

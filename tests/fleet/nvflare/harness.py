@@ -80,7 +80,7 @@ class Process:
 
 def fleetseg(*words: str | Path, log: Path, prefix: Sequence[str] = ()) -> Process:
     """Start a command of ours as a user would."""
-    command = [*prefix, sys.executable, "-m", "fleetseg.cli.main", *map(str, words)]
+    command = [*prefix, sys.executable, "-m", "fleetseg.cli", *map(str, words)]
     return Process(command, log, OMP_NUM_THREADS="1")
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.experiments import tiny_experiment
 from typer.testing import CliRunner
 
-from fleetseg.cli.main import app
+from fleetseg.cli.app import app
 from fleetseg.errors import ConfigError, EngineError
 from fleetseg.experiment_file import to_toml
 from fleetseg.fleet import loopback

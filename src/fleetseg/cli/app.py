@@ -310,7 +310,3 @@ def main() -> None:
         if lost := finish_streams():
             print_error(lost)
             sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

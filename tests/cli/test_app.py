@@ -15,7 +15,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner, Result
 
-from fleetseg.cli.main import app
+from fleetseg.cli.app import app
 from fleetseg.experiment_file import load_experiment
 from fleetseg.runs.folder import read_end, read_records
 
@@ -398,7 +398,7 @@ def test_an_interrupted_run_goes_on_to_the_same_model(
     out = tmp_path / "run"
     words = ["run", str(TINY), *SMALL, "--set", "federation.rounds=6", "--engine", engine]
     with subprocess.Popen(
-        [sys.executable, "-m", "fleetseg.cli.main", *words, "--out", str(out)],
+        [sys.executable, "-m", "fleetseg.cli", *words, "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
