@@ -18,7 +18,7 @@ from fleetseg.hosts import allowed_cores
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _NATIVE_BF16 = (8, 0)  # compute capability of Ampere; torch emulates bfloat16 on older ones
-_MOST_LOADERS = 4
+_MOST_LOADERS = 2  # more wait for the interpreter, and make the training wait for it
 
 
 @dataclass(frozen=True)
