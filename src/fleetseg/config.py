@@ -143,6 +143,15 @@ class FaultsConfig(_Section):
     megabytes_per_s: float = Field(default=1.0, gt=0)  # virtual link, each way
 
 
+class AdaptiveConfig(_Section):
+    """Of the server optimisers adam, yogi and adagrad: see federation.adaptive."""
+
+    beta1: float = Field(default=0.9, ge=0, lt=1)  # of the mean change
+    beta2: float = Field(default=0.99, ge=0, lt=1)  # of its square; not adagrad's
+    tau: float = Field(default=1e-3, gt=0)  # keeps steps finite; large = nearer to sgd
+    flavour: Literal["paper", "flower"] = "paper"  # flower: zeros at first, adam bias-corrected
+
+
 class FederationConfig(_Section):
     """What the server does."""
 
@@ -164,6 +173,7 @@ class FederationConfig(_Section):
     deadline_s: float = Field(default=0.0, ge=0)  # 0 = none; virtual time when faults are simulated
     max_update_norm: float = Field(default=0.0, ge=0)  # L2 of the trainable delta, 0 = off
     uplink: str = "none"  # codec of updates: none, int8, topk(1%)+int8, ...: see compression.codec
+    adaptive: AdaptiveConfig = AdaptiveConfig()
     faults: FaultsConfig = FaultsConfig()
 
 

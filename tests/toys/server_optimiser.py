@@ -21,4 +21,8 @@ def _step(
     }
 
 
-TOY_ADAM = ServerOptimiser(lambda settings: ("mean", "square"), _step)
+def _first(settings: FederationConfig, num_trainable: int) -> Slots:
+    return {"mean": torch.zeros(num_trainable), "square": torch.zeros(num_trainable)}
+
+
+TOY_ADAM = ServerOptimiser(_first, _step)

@@ -15,21 +15,24 @@ import torch
 from torch import Tensor
 
 from fleetseg.config import FederationConfig
+from fleetseg.federation.adaptive import adagrad, adam, first_moments, yogi
 from fleetseg.federation.tensors import Layout, ModelState
 
 Slots = Mapping[str, Tensor]
-"""What an optimiser remembers between rounds: float32 vectors as long as the trainable values."""
+"""What an optimiser remembers between rounds: float32 vectors by name."""
 
 
 @dataclass(frozen=True)
 class ServerOptimiser:
-    """Which vectors are remembered (zeros at first), and the step.
+    """What is remembered before the first round, and the step.
+
+    `first(settings, number of trainable values)` makes the slots.
 
     `step(model_T, delta_T, slots, settings)` returns the new values and the new slots. The values
     may take over the memory of `delta_T`; the model and the slots stay as they were.
     """
 
-    slots: Callable[[FederationConfig], tuple[str, ...]]
+    first: Callable[[FederationConfig, int], Slots]
     step: Callable[[Tensor, Tensor, Slots, FederationConfig], tuple[Tensor, Slots]]
 
 
@@ -48,15 +51,21 @@ def _sgd(
     return torch.add(model_T, step_T, alpha=settings.server_lr, out=delta_T), slots
 
 
+def _first_velocity(settings: FederationConfig, num_trainable: int) -> Slots:
+    return {"momentum": torch.zeros(num_trainable)} if settings.server_momentum > 0 else {}
+
+
 SERVER_OPTIMISERS: dict[str, ServerOptimiser] = {
-    "sgd": ServerOptimiser(lambda s: ("momentum",) if s.server_momentum > 0 else (), _sgd),
+    "sgd": ServerOptimiser(_first_velocity, _sgd),
+    "adam": ServerOptimiser(first_moments, adam),
+    "yogi": ServerOptimiser(first_moments, yogi),
+    "adagrad": ServerOptimiser(first_moments, adagrad),
 }
 
 
 def first_slots(settings: FederationConfig, layout: Layout) -> Slots:
     """Make what the optimiser remembers before the first round."""
-    names = SERVER_OPTIMISERS[settings.server_optimiser].slots(settings)
-    return {name: torch.zeros(layout.num_trainable) for name in names}
+    return SERVER_OPTIMISERS[settings.server_optimiser].first(settings, layout.num_trainable)
 
 
 def server_step(

@@ -9,12 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fleetseg.methods.fedadagrad import FEDADAGRAD
+from fleetseg.methods.fedadam import FEDADAM
 from fleetseg.methods.fedavg import FEDAVG
 from fleetseg.methods.fedavgm import FEDAVGM
+from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
 from fleetseg.methods.preset import Preset
 
-METHODS: dict[str, Preset] = {"fedavg": FEDAVG, "fedavgm": FEDAVGM, "fixbn": FIXBN}
+METHODS: dict[str, Preset] = {
+    "fedavg": FEDAVG,
+    "fedavgm": FEDAVGM,
+    "fedadam": FEDADAM,
+    "fedyogi": FEDYOGI,
+    "fedadagrad": FEDADAGRAD,
+    "fixbn": FIXBN,
+}
 
 
 def laid_under(preset: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

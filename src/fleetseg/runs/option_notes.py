@@ -55,6 +55,10 @@ def _calm(facts: Facts) -> bool:
     return faults.dropout == 0 and faults.stragglers == 0
 
 
+def _adaptive(facts: Facts) -> bool:
+    return facts.experiment.federation.server_optimiser in ("adam", "yogi", "adagrad")
+
+
 def _asks_all(facts: Facts) -> bool:
     cohort = facts.experiment.federation.cohort
     return isinstance(cohort, float) and cohort == 1.0
@@ -96,6 +100,10 @@ RULES: tuple[Rule, ...] = (
          "training.loss has no part that takes class weights"),
     Rule(("federation.over_selection", "federation.sampler"), _asks_all,
          "federation.cohort = 1.0 asks the whole fleet already"),
+    Rule(("federation.server_momentum",), _adaptive,
+         "federation.server_optimiser has federation.adaptive.beta1 instead"),
+    Rule(("federation.adaptive",), lambda f: not _adaptive(f),
+         "federation.server_optimiser is not 'adam', 'yogi' or 'adagrad'"),
     Rule(("federation.deadline_s",), lambda f: _calm(f) and not f.on_a_fleet,
          "clients on this machine are waited for; it counts with simulated faults or a fleet"),
     Rule(("federation.faults.slowdown",),
