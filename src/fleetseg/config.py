@@ -101,6 +101,12 @@ class ModelConfig(_Section):
     start: str = ""  # a model folder of an earlier run to start from
 
 
+class ProxConfig(_Section):
+    """Of the objective prox (FedProx)."""
+
+    mu: float = Field(default=0.01, ge=0)  # of mu / 2 |y - w|^2, beside the loss
+
+
 class TrainingConfig(_Section):
     """What a client does with its samples in one round."""
 
@@ -131,6 +137,7 @@ class TrainingConfig(_Section):
     scale: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.5)  # random scale range; (1, 1) = off
     flip: bool = True
     colour_jitter: float = Field(default=0.25, ge=0, le=1)  # 0 = off
+    prox: ProxConfig = ProxConfig()
 
 
 class FaultsConfig(_Section):

@@ -38,7 +38,7 @@ def _correct(memo: _Memo, shared: Trainables) -> None:
 def _end(memo: _Memo, shared: Trainables, cost: LocalCost) -> tuple[Vectors, Vectors]:
     if not cost.num_steps:
         return {}, {"control": torch.zeros_like(memo.own_T)}
-    own_T = memo.own_T - memo.fleet_T + (memo.start_T - shared.values()) / cost.lr_sum
+    own_T = memo.own_T - memo.fleet_T + (memo.start_T - shared.values()) / cost.travel
     return {"control": own_T}, {"control": own_T - memo.own_T}
 
 

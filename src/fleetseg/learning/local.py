@@ -70,7 +70,7 @@ def train_locally(
     correct = partial(objective.correct, memo, shared) if objective.correct else None
     steps = num_steps(len(pairs), training)
     losses: list[Tensor] = []
-    images_seen, lr_sum = 0, 0.0
+    images_seen, travel = 0, Travel(training)
     _set_mode(model, training, context)
     learn = _Learn(model, SUPERVISION[training.supervision].make(inputs), optimiser, scale, correct)
     dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
@@ -81,12 +81,31 @@ def train_locally(
             loss = learn(batch.images_on(hardware), batch.labels_NHW, training.clip_grad_norm)
             if loss is not None:
                 losses.append(loss)
-                lr_sum += lr
-    cost = LocalCost(len(losses), lr_sum)
+                travel.step(lr)
+    cost = LocalCost(len(losses), travel.total)
     state, changes_T = objective.end(memo, shared, cost)
     mean_loss = float(np.mean(torch.stack(losses).tolist())) if losses else 0.0
     moments = {} if kept is None else {**read_moments(optimiser), **scale.state()}
     return LocalResult(cost, images_seen, mean_loss, moments, state, changes_T, scale.skipped_steps)
+
+
+class Travel:
+    """How far steps of SGD move a parameter whose gradient is always 1, down.
+
+    With momentum, v <- momentum v + 1 and the parameter moves by lr v; Nesterov's by
+    lr (1 + momentum v). For K equal steps without momentum: K lr.
+    """
+
+    def __init__(self, training: TrainingConfig) -> None:
+        self.total = 0.0
+        self._momentum = training.momentum if training.optimiser == "sgd" else 0.0
+        self._nesterov, self._velocity = training.nesterov, 0.0
+
+    def step(self, lr: float) -> None:
+        """Count one step in."""
+        self._velocity = self._momentum * self._velocity + 1
+        ahead = 1 + self._momentum * self._velocity
+        self.total += lr * (ahead if self._nesterov else self._velocity)
 
 
 def _set_mode(model: nn.Module, training: TrainingConfig, context: RoundContext) -> None:

@@ -13,9 +13,11 @@ from fleetseg.methods.fedadagrad import FEDADAGRAD
 from fleetseg.methods.fedadam import FEDADAM
 from fleetseg.methods.fedavg import FEDAVG
 from fleetseg.methods.fedavgm import FEDAVGM
+from fleetseg.methods.fedprox import FEDPROX
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
 from fleetseg.methods.preset import Preset
+from fleetseg.methods.scaffold import SCAFFOLD
 
 METHODS: dict[str, Preset] = {
     "fedavg": FEDAVG,
@@ -23,6 +25,8 @@ METHODS: dict[str, Preset] = {
     "fedadam": FEDADAM,
     "fedyogi": FEDYOGI,
     "fedadagrad": FEDADAGRAD,
+    "fedprox": FEDPROX,
+    "scaffold": SCAFFOLD,
     "fixbn": FIXBN,
 }
 

@@ -98,6 +98,8 @@ RULES: tuple[Rule, ...] = (
     Rule(("training.focal_gamma",), _loss_lacks("focal"), "training.loss has no 'focal'"),
     Rule(("training.class_weights",), _loss_lacks("ce", "ohem", "focal"),
          "training.loss has no part that takes class weights"),
+    Rule(("training.prox",), lambda f: f.experiment.training.objective != "prox",
+         "training.objective is not 'prox'"),
     Rule(("federation.over_selection", "federation.sampler"), _asks_all,
          "federation.cohort = 1.0 asks the whole fleet already"),
     Rule(("federation.server_momentum",), _adaptive,

@@ -1,8 +1,7 @@
-"""What is added to a client's loss, so that what it learns fits the fleet.
+"""What an objective is: plain functions around a client's steps.
 
-An objective is an `Objective` in `OBJECTIVES`: plain functions, called at the begin of a client's
-round, after each backward pass and at the end. Vectors with the suffix T are as long as the
-trainable values that the fleet shares, flat and on the CPU.
+They are called at the begin of a client's round, after each backward pass and at the end. Vectors
+with the suffix T are as long as the trainable values that the fleet shares, flat and on the CPU.
 """
 
 from __future__ import annotations
@@ -24,7 +23,9 @@ class LocalCost:
     """What a round of local training took."""
 
     num_steps: int  # optimiser steps taken
-    lr_sum: float  # of their learning rates
+    # How far they move a parameter whose gradient is always 1: the sum of their learning rates,
+    # and with momentum the share of earlier gradients that each repeats. Of SGD only.
+    travel: float
 
 
 def _nothing(*_: object) -> None:
@@ -61,6 +62,3 @@ class Objective:
     correct: Callable[[Any, Trainables], None] | None = None
     end: Callable[[Any, Trainables, LocalCost], tuple[Vectors, Vectors]] = _no_vectors
     server: Callable[[Tensor, Tensor, float], Tensor] = _add_share
-
-
-OBJECTIVES: dict[str, Objective] = {"plain": Objective()}

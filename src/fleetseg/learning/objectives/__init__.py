@@ -1,0 +1,11 @@
+"""What is added to a client's loss, so that what it learns fits the fleet; one file for each."""
+
+from __future__ import annotations
+
+from fleetseg.learning.objectives.objective import LocalCost, Objective, Vectors
+from fleetseg.learning.objectives.prox import PROX
+from fleetseg.learning.objectives.scaffold import SCAFFOLD
+
+__all__ = ["OBJECTIVES", "LocalCost", "Objective", "Vectors"]
+
+OBJECTIVES: dict[str, Objective] = {"plain": Objective(), "prox": PROX, "scaffold": SCAFFOLD}

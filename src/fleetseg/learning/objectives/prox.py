@@ -1,0 +1,37 @@
+"""FedProx: a pull towards the model that was received.
+
+Li et al. 2020, Federated Optimization in Heterogeneous Networks, arXiv 1812.06127, Section 3.2:
+mu / 2 |y - w|^2 is added to the loss, so mu (y - w) to its gradient. The norm is squared: without
+the square the pull would be of the same length wherever the model is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fleetseg.learning.inputs import LocalInputs
+from fleetseg.learning.objectives.objective import Objective
+from fleetseg.learning.parameters import Trainables
+
+
+@dataclass(frozen=True)
+class _Memo:
+    received: list[Tensor]  # w
+    mu: float
+
+
+def _begin(inputs: LocalInputs, shared: Trainables) -> _Memo:
+    return _Memo(shared.split(shared.values()), inputs.training.prox.mu)
+
+
+@torch.no_grad()
+def _correct(memo: _Memo, shared: Trainables) -> None:
+    for parameter, received in zip(shared.parameters, memo.received, strict=True):
+        if parameter.grad is not None:
+            parameter.grad.add_(parameter - received, alpha=memo.mu)
+
+
+PROX = Objective(begin=_begin, correct=_correct)
