@@ -159,6 +159,12 @@ class AdaptiveConfig(_Section):
     flavour: Literal["paper", "flower"] = "paper"  # flower: zeros at first, adam bias-corrected
 
 
+class EmaConfig(_Section):
+    """Of the way to publish ema."""
+
+    beta: float = Field(default=0.9, ge=0, lt=1)  # of what was there; less in the first rounds
+
+
 class FederationConfig(_Section):
     """What the server does."""
 
@@ -181,6 +187,7 @@ class FederationConfig(_Section):
     max_update_norm: float = Field(default=0.0, ge=0)  # L2 of the trainable delta, 0 = off
     uplink: str = "none"  # codec of updates: none, int8, topk(1%)+int8, ...: see compression.codec
     adaptive: AdaptiveConfig = AdaptiveConfig()
+    ema: EmaConfig = EmaConfig()
     faults: FaultsConfig = FaultsConfig()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fleetseg.config import FederationConfig
@@ -32,9 +33,30 @@ class Publication:
     model: Callable[[ModelState, Vectors, FederationConfig], ModelState]
 
 
+def _remember_ema(
+    vectors: Vectors, model: ModelState, round_: int, settings: FederationConfig
+) -> Vectors:
+    """Average with weights that decay: e <- b e + (1 - b) x, and e = x at first.
+
+    b is (1 + t) / (10 + t) before the t-th average until that is above `ema.beta`, so that a model
+    of the first rounds does not weigh on those of a short run.
+    """
+    count = vectors.get("averaged", torch.zeros(1))
+    if "ema" not in vectors:
+        return {"ema": model.values_F.clone(), "averaged": count}
+    warming = (1 + count.item()) / (10 + count.item())
+    beta = min(settings.ema.beta, warming)
+    return {"ema": torch.lerp(model.values_F, vectors["ema"], beta), "averaged": count + 1}
+
+
+def _ema(model: ModelState, vectors: Vectors, settings: FederationConfig) -> ModelState:
+    return ModelState(vectors.get("ema", model.values_F), model.counters_K)
+
+
 PUBLISHING: dict[str, Publication] = {
     "last": Publication(
         remember=lambda vectors, model, round_, settings: {},
         model=lambda model, vectors, settings: model,
     ),
+    "ema": Publication(_remember_ema, _ema),
 }

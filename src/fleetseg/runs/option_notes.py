@@ -106,6 +106,8 @@ RULES: tuple[Rule, ...] = (
          "federation.server_optimiser has federation.adaptive.beta1 instead"),
     Rule(("federation.adaptive",), lambda f: not _adaptive(f),
          "federation.server_optimiser is not 'adam', 'yogi' or 'adagrad'"),
+    Rule(("federation.ema",), lambda f: f.experiment.federation.publishing != "ema",
+         "federation.publishing is not 'ema'"),
     Rule(("federation.deadline_s",), lambda f: _calm(f) and not f.on_a_fleet,
          "clients on this machine are waited for; it counts with simulated faults or a fleet"),
     Rule(("federation.faults.slowdown",),

@@ -1,0 +1,70 @@
+"""Which model is published: the exponential average by hand, and as torch has it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from fleetseg.config import FederationConfig
+from fleetseg.federation.publishing import PUBLISHING, Vectors
+from fleetseg.federation.tensors import ModelState
+
+EMA = PUBLISHING["ema"]
+NO_COUNTERS = torch.empty(0, dtype=torch.int64)
+
+
+def settings(beta: float) -> FederationConfig:
+    return FederationConfig.model_validate({"publishing": "ema", "ema": {"beta": beta}})
+
+
+def publish(values: list[float], beta: float) -> list[float]:
+    """What is published after each round of models with one value."""
+    vectors: Vectors = {}
+    seen = []
+    for round_, value in enumerate(values, start=1):
+        model = ModelState(torch.tensor([float(value)]), NO_COUNTERS)
+        vectors = EMA.remember(vectors, model, round_, settings(beta))
+        seen.append(EMA.model(model, vectors, settings(beta)).values_F.item())
+    return seen
+
+
+def test_by_hand_with_its_warm_up() -> None:
+    """b is 1/10, then 2/11, 3/12: below 0.9 until the 81st average."""
+    first = 0.1 * 10 + 0.9 * 20
+    second = 2 / 11 * first + 9 / 11 * 0
+    third = 3 / 12 * second + 9 / 12 * 8
+    assert publish([10, 20, 0, 8], 0.9) == pytest.approx([10, first, second, third])
+
+
+def test_the_warm_up_ends_at_beta() -> None:
+    assert publish([10, 20, 0], 0.05) == pytest.approx([10, 19.5, 0.975])
+
+
+def test_is_torch_s_average_once_it_is_warm() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    reference = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.05))
+    values = [1.0, -3.0, 0.5, 2.0, 8.0]
+    expected = []
+    for value in values:
+        nn.init.constant_(model.weight, value)
+        reference.update_parameters(model)
+        expected.append(reference.module.weight.item())
+    assert publish(values, 0.05) == pytest.approx(expected)
+
+
+def test_equal_models_are_published_as_they_are() -> None:
+    assert publish([0.1] * 6, 0.9) == [pytest.approx(0.1, rel=1e-6)] * 6
+
+
+def test_before_the_first_round_it_is_the_model_itself() -> None:
+    model = ModelState(torch.tensor([3.0]), NO_COUNTERS)
+    assert EMA.model(model, {}, settings(0.9)).values_F.tolist() == [3.0]
+
+
+def test_the_round_s_model_is_copied() -> None:
+    model = ModelState(torch.tensor([3.0]), NO_COUNTERS)
+    vectors = EMA.remember({}, model, 1, settings(0.9))
+    model.values_F.fill_(7)
+    assert vectors["ema"].tolist() == [3.0]

@@ -1,0 +1,106 @@
+"""Every preset: its paper is named, it runs, workers make the same, and so does a resumed run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.experiments import tiny_experiment
+from torch import nn
+
+import fleetseg
+from fleetseg import rng
+from fleetseg.config import Experiment
+from fleetseg.experiment_file import make_experiment
+from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.rounds import Watcher
+from fleetseg.methods import METHODS, laid_under
+from fleetseg.runs.choices import check_choices
+from fleetseg.runs.option_notes import Facts, option_notes
+
+each_preset = pytest.mark.parametrize("name", METHODS)
+
+
+def small_net() -> nn.Module:
+    with rng.torch_default(0, purpose="preset-test"):
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 11, 1)
+        )
+
+
+def experiment(name: str, cache: Path, kind: str = "inprocess") -> Experiment:
+    fields = METHODS[name].fields
+    training = laid_under(fields.get("training", {}), {"batch_size": 2, "lr": 0.01, "local_epochs": 2})
+    federation = laid_under(fields.get("federation", {}), {"rounds": 4, "cohort": 3})
+    return tiny_experiment(
+        cache,
+        training=training,
+        federation=federation,
+        engine={"kind": kind, "workers": 2},
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, fleetseg.Run]:
+    """Each preset's run in this process, made when it is first asked for."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    class Runs(dict[str, fleetseg.Run]):
+        def __missing__(self, name: str) -> fleetseg.Run:
+            run = fleetseg.run(experiment(name, cache), net=small_net(), out=folder / name)
+            return self.setdefault(name, run)
+
+    return Runs()
+
+
+@each_preset
+def test_it_can_be_asked_for_by_its_name_alone(name: str) -> None:
+    described = make_experiment({"method": name})
+    check_choices(described)
+    assert option_notes(Facts(described, scored=True)) == ()
+    preset = METHODS[name]
+    assert preset.url.startswith("https://")
+    assert 2016 <= preset.year <= 2026
+    assert preset.new.endswith(".")
+    assert preset.authors
+    assert preset.title
+
+
+@each_preset
+def test_every_round_has_its_update(name: str, whole: dict[str, fleetseg.Run]) -> None:
+    assert [record.quorum for record in whole[name].records] == [True] * 4
+
+
+def test_no_two_make_the_same_model(whole: dict[str, fleetseg.Run]) -> None:
+    by_digest: dict[str, list[str]] = {}
+    for name in METHODS:
+        by_digest.setdefault(whole[name].model_sha256, []).append(name)
+    assert [names for names in by_digest.values() if len(names) > 1] == []
+
+
+@each_preset
+def test_workers_make_the_same(
+    name: str, whole: dict[str, fleetseg.Run], cache: Path, tmp_path: Path
+) -> None:
+    run = fleetseg.run(experiment(name, cache, "workers"), net=small_net(), out=tmp_path / "run")
+    assert run.model_sha256 == whole[name].model_sha256
+
+
+@each_preset
+def test_after_a_crash_it_goes_on_to_the_same(
+    name: str, whole: dict[str, fleetseg.Run], cache: Path, tmp_path: Path
+) -> None:
+    def crash(record: RoundRecord) -> None:
+        if record.round == 2:
+            raise RuntimeError("power failure")
+
+    described, out = experiment(name, cache), tmp_path / "run"
+    with pytest.raises(RuntimeError, match="power failure"):
+        fleetseg.run(described, net=small_net(), out=out, watcher=Watcher(round_closed=crash))
+    resumed = fleetseg.run(described, net=small_net(), out=out, resume=True)
+    assert resumed.model_sha256 == whole[name].model_sha256
