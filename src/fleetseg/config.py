@@ -227,7 +227,7 @@ class EngineConfig(_Section):
     workers: int = Field(default=0, ge=0)  # 0 = one per allowed core; "fleet": sites, up to 4
     threads: int = Field(default=1, ge=1)  # per client; part of the result, so never automatic
     # Threads that read and augment batches while each client trains; no part of the result. 0 = the
-    # training itself does it in between; "auto": one if a core is free, on a GPU up to 8.
+    # training itself does it in between; "auto": one if a core is free, on a GPU two.
     loaders: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -244,6 +244,7 @@ class FleetConfig(_Section):
     segment_rounds: int = Field(default=50, ge=1)  # then the engine's job is renewed
     renew_s: float = Field(default=60.0, ge=0)  # earliest renewal for a vehicle that came back
     round_every_s: float = Field(default=0.0, ge=0)  # rounds begin no closer: vehicles rest
+    max_images: int = Field(default=100_000, ge=1)  # that one vehicle may claim: its weight
     outage_s: float = Field(default=300.0, gt=0)  # without any connection, then the run ends
 
 

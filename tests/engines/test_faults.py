@@ -107,3 +107,60 @@ def test_the_virtual_clock_waits_for_the_slowest_or_the_deadline() -> None:
     assert slow.meter().seconds == 52.0
     train(slow, 2, deadline_s=20.0)
     assert slow.meter().seconds == 72.0
+
+
+# Over-selection: who is first is the virtual clock's to say
+
+
+def race(engine: SimulatedFaults, enough: int, **refused: str) -> list[str]:
+    """Train until a round has enough updates; returns who answered, in order."""
+    answered: list[str] = []
+    replies = engine.ask("train", dict.fromkeys(FLEET, broadcast(1)))
+    for reply in replies:
+        answered.append(reply.client_id)
+        if len(answered) == enough:
+            break
+    replies.close()  # type: ignore[attr-defined]
+    return answered
+
+
+def racing(**faults: float) -> Experiment:
+    described = experiment(**faults)
+    federation = described.federation.model_copy(update={"cohort": 100, "over_selection": 2.0})
+    return described.model_copy(update={"federation": federation})
+
+
+def test_only_the_fastest_train_whatever_the_machine_is_like() -> None:
+    behind = Willing()
+    engine = SimulatedFaults(behind, racing(stragglers=0.3, slowdown=5), SIZES)
+    before = engine.meter()
+    answered = race(engine, 100)
+    slow = {c for c in FLEET if engine._duration_s(engine.available()[c]) > 12.0}
+    assert 20 < len(slow) < 100
+    assert slow.isdisjoint(answered)
+    assert sorted(behind.asked) == sorted(answered)  # nobody trains in vain
+    sent = engine.meter() - before
+    assert sent.seconds == 12.0  # not the 52 s of those that nobody waits for
+    assert sent.bytes_down == 100 * SIZES[0]  # of those that did not train; the others' are behind
+
+
+def test_those_that_fail_are_made_up_for_in_order() -> None:
+    behind = Willing()
+    engine = SimulatedFaults(behind, racing(stragglers=0.3, slowdown=5), SIZES)
+    assert len(race(engine, 180)) == 180
+    slow = [c for c in FLEET if engine._duration_s(engine.available()[c]) > 12.0]
+    assert behind.asked[-len(slow) + 20 :] == slow[: len(slow) - 20]
+    assert engine.meter().seconds == 52.0
+
+
+def test_a_vehicle_that_falls_silent_in_between_is_still_known() -> None:
+    class Falling(Willing):
+        calls = 0
+
+        def available(self) -> Mapping[str, Enrolment]:
+            self.calls += 1
+            return super().available() if self.calls == 1 else {}
+
+    engine = SimulatedFaults(Falling(), experiment(dropout=0.1), SIZES)
+    engine.available()
+    assert len(train(engine, 1)) == len(FLEET)

@@ -17,7 +17,6 @@ from fleetseg.engines.workers import WorkersEngine
 from fleetseg.federation import rounds
 from fleetseg.federation.messages import Broadcast, Evaluation, Update
 from fleetseg.federation.tensors import read_state
-from fleetseg.runs.folder import read_records
 from fleetseg.runs.setup import RunSetup, set_up
 
 
@@ -108,18 +107,26 @@ def test_updates_after_a_closed_round_have_the_bits_of_one_process(
         assert reply.change.digest() == expected[reply.client_id]
 
 
-def test_a_run_with_over_selection_goes_to_its_end(cache: Path, tmp_path: Path) -> None:
-    experiment = tiny_experiment(
-        cache,
-        federation={"rounds": 2, "cohort": 2.0, "over_selection": 2.0},
-        engine={"kind": "workers", "workers": 2},
-    )
-    run = fleetseg.run(experiment, out=tmp_path / "run")
-    for record in read_records(run.folder):
-        assert len(record["cohort"]) == 4
-        assert len(record["ok"]) == 2
-        assert [(f["kind"], f["reason"]) for f in record["failures"]] == [("late", "surplus")] * 2
-        assert record["quorum"]
+def test_a_run_with_over_selection_is_the_same_in_each_engine(cache: Path, tmp_path: Path) -> None:
+    """Who is first is the virtual clock's to say: it must not depend on how many workers run."""
+
+    def go(name: str, **engine: object) -> fleetseg.Run:
+        experiment = tiny_experiment(
+            cache,
+            federation={"rounds": 2, "cohort": 2.0, "over_selection": 2.0},
+            engine=engine,
+        )
+        return fleetseg.run(experiment, out=tmp_path / name)
+
+    run = go("workers", kind="workers", workers=2)
+    for record in run.records:
+        assert len(record.cohort) == 4
+        assert len(record.accepted) == 2
+        assert [(f.kind, f.reason) for f in record.failures] == [("late", "surplus")] * 2
+        assert record.quorum
+    alone = go("alone", kind="inprocess")
+    assert alone.model_sha256 == run.model_sha256
+    assert [r.accepted for r in alone.records] == [r.accepted for r in run.records]
 
 
 def test_clients_that_are_sent_different_models_train_from_their_own(

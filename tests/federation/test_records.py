@@ -46,3 +46,17 @@ def test_updates_that_did_not_count_since_the_last_that_did() -> None:
     missed = record(2, accepted=("a",), quorum=False)
     assert unused_rounds([good, missed]) == {"a": (2,), "b": (2,)}
     assert unused_rounds([good, record(2, cohort=("b",), accepted=())]) == {"b": (2,)}
+
+
+def test_who_is_asked_again_after_a_hundred_rounds_is_told_too() -> None:
+    """With a cohort of one in a hundred that is the rule."""
+    others = [record(r, cohort=("a",), accepted=("a",)) for r in range(3, 130)]
+    records = [record(1), record(2, accepted=("a",)), *others]
+    assert unused_rounds(records) == {"b": (2,)}
+    assert unused_rounds(records, ["b", "new"]) == {"b": (2,)}
+    assert unused_rounds(records, ["a"]) == {}
+
+
+def test_of_many_rounds_that_did_not_count_the_newest_are_told() -> None:
+    records = [record(r, accepted=("a",)) for r in range(1, 30)]
+    assert unused_rounds(records) == {"b": tuple(range(22, 30))}

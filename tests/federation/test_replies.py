@@ -134,3 +134,22 @@ def test_what_is_no_evaluation(header: dict[str, Any]) -> None:
     with pytest.raises(UpdateRejected) as caught:
         read_evaluation("car-1", header, 2)
     assert caught.value.reason == "malformed"
+
+
+@pytest.mark.parametrize("name", ["\x1b[2Jrain", "rain\ud800", "r" * 201])
+def test_a_domain_s_name_is_short_and_can_be_printed(name: str) -> None:
+    with pytest.raises(UpdateRejected, match="a domain's name"):
+        read_evaluation("car-1", {"confs": {name: [[1]]}, "round": 1}, 1)
+
+
+def test_scores_have_a_few_domains() -> None:
+    confs = {f"street {k}": [[1]] for k in range(201)}
+    with pytest.raises(UpdateRejected, match="no confusion matrices"):
+        read_evaluation("car-1", {"confs": confs, "round": 1}, 1)
+
+
+def test_what_a_refusal_quotes_can_be_printed() -> None:
+    refused = UpdateRejected("version", "not a codec", got="\x1b]0;owned\x07\x1b[2J" + "x" * 9999)
+    failure = Failure.refused("car-1", refused)
+    assert failure.detail.isprintable()
+    assert len(failure.detail) <= 500

@@ -574,3 +574,17 @@ def test_facts_that_nothing_takes_are_not_made() -> None:
     fleet = Fleet(TWO)
     _, log = go(fleet, plan(federation={"rounds": 1}))
     assert log.states[0].facts == fleet.asks[0]["a"].facts == {}
+
+
+def test_bytes_of_scoring_on_clients_are_of_the_round() -> None:
+    """They fell between two rounds' readings of the meter, and counted nowhere."""
+    fleet = Fleet(SIX)
+
+    def score(model: ModelState, round_: int, records: Any) -> str:
+        fleet._count(len(SIX) * DOWN, 0)
+        return "no frames"
+
+    _, plain = go(Fleet(SIX), plan(federation={"rounds": 2}))
+    _, scored = go(fleet, plan(score, federation={"rounds": 2}))
+    for one, other in zip(plain.records, scored.records, strict=True):
+        assert other.bytes_down == 2 * one.bytes_down

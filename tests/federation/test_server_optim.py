@@ -177,3 +177,21 @@ def test_an_unknown_one_is_refused_before_any_data_are_read() -> None:
     experiment = make_experiment({"federation": {"server_optimiser": "sdg"}})
     with pytest.raises(ConfigError, match=r"server optimiser.*sdg.*sgd"):
         fleetseg.run(experiment)
+
+
+def test_an_extra_s_rule_may_return_what_it_was_given(layout: Layout, base: ModelState) -> None:
+    whole = layout.with_extras(["control"])
+    state = whole.empty()
+    state.values_F.zero_()
+    state.values_F[whole.spans["control"]] = 10.0
+    delta_F = np.ones(whole.num_floats, np.float32)
+    new, _ = server_step(
+        state,
+        {},
+        delta_F,
+        state.counters_K,
+        layout=whole,
+        settings=fedavgm(1.0, 0.0),
+        advance_extra=lambda extra_T, mean_T: mean_T,
+    )
+    assert set(new.values_F[whole.spans["control"]].tolist()) == {1.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -186,6 +187,51 @@ def test_facts_arrive_with_the_enrolment() -> None:
     for bad in ({"style": ["x"]}, {"style": [[1], [2, 3]]}, [1.0], {"style": [0.0] * 70_000}):
         with pytest.raises(UpdateRejected):
             read_enrolments([{**told[0], "facts": bad}], 2)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["x" * 400_000, *["y"] * 100_000],  # numpy would ask for 149 GiB to hold these
+        [[0.0] * 300] * 300,
+        [[]] * 300_000,
+        [[[[[[[[[[1.0]]]]]]]]]],
+        [True, False],
+        [None],
+        {"a": 1.0},
+        "text",
+        [1e400],
+        [10**400],
+    ],
+    ids=[
+        "texts",
+        "too many",
+        "empty lists",
+        "deep",
+        "flags",
+        "none",
+        "table",
+        "text",
+        "inf",
+        "big",
+    ],
+)
+def test_what_is_no_small_array_is_refused_before_memory_is_taken(bad: Any) -> None:
+    told = write_enrolments({"car-1": CAR})
+    tracemalloc.start()
+    try:
+        with pytest.raises(UpdateRejected, match="a fact is"):
+            read_enrolments([{**told[0], "facts": {"style": bad}}], 2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16e6
+
+
+def test_a_single_number_is_a_fact() -> None:
+    told = write_enrolments({"car-1": CAR})
+    read = read_enrolments([{**told[0], "facts": {"mean": 0.5}}], 2)["car-1"].facts["mean"]
+    assert (read.shape, read.item()) == ((), 0.5)
 
 
 def test_who_has_no_labels_takes_part_where_none_are_needed() -> None:

@@ -16,7 +16,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fleetseg.fleet import sockets as link_module
-from fleetseg.fleet.sockets import Connection, ConnectionLost, Listener, connect, private_directory
+from fleetseg.fleet.sockets import (
+    Connection,
+    ConnectionLost,
+    Listener,
+    connect,
+    parse_header,
+    private_directory,
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -285,3 +292,16 @@ def test_the_folder_s_path_is_short_enough_for_a_socket(
     assert inside.parent == short
     inside.rmdir()
     short.rmdir()
+
+
+def nested(depth: int) -> str:
+    return '{"a": ' + "[" * depth + "]" * depth + "}"
+
+
+def test_a_header_that_is_nested_deep_is_none() -> None:
+    """Python reads lists in lists deeper than it can write them: not to be found out later."""
+    assert parse_header(nested(20)) is not None
+    for depth in (40, 500, 960, 987, 5000, 100_000):
+        assert parse_header(nested(depth)) is None
+    wide = json.dumps({"rows": [[1] * 50] * 50})
+    assert parse_header(wide) == json.loads(wide)

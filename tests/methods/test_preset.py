@@ -30,7 +30,9 @@ def small_net() -> nn.Module:
 
 def experiment(name: str, cache: Path, kind: str = "inprocess") -> Experiment:
     fields = METHODS[name].fields
-    training = laid_under(fields.get("training", {}), {"batch_size": 2, "lr": 0.01, "local_epochs": 2})
+    training = laid_under(
+        fields.get("training", {}), {"batch_size": 2, "lr": 0.01, "local_epochs": 2}
+    )
     federation = laid_under(fields.get("federation", {}), {"rounds": 4, "cohort": 3})
     return tiny_experiment(
         cache,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.evaluation.scored import Scored
+from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure
@@ -141,3 +142,38 @@ def test_without_known_domains_nothing_is_called_seen_or_unseen() -> None:
         scored = scores(scorer(Engine({}, {}), clients, evaluation=sets))
         assert set(scored.by_side) == ({"seen", "unseen"} if told else set())
         assert set(scored.by_domain) == {"day", "rain"}
+
+
+def test_who_comes_in_between_is_not_asked() -> None:
+    """Vehicles come and go at any time: who is there is asked once."""
+
+    class Growing(Engine):
+        calls = 0
+
+        def available(self) -> Mapping[str, Enrolment]:
+            self.calls += 1
+            everybody = super().available()
+            return everybody if self.calls > 1 else {"a": everybody["a"]}
+
+    engine = Growing({"a": EASY, "late": EASY}, {"a": 8, "late": 8})
+    found = scores(scorer(engine, holds_out=True))
+    assert (found.scored_on, found.missing) == (("a",), ())
+
+
+def test_scoring_has_the_rounds_deadline() -> None:
+    """Of a vehicle that is alive and never answers nothing else would be the end."""
+    waited: list[float] = []
+
+    class Patient(Engine):
+        def ask(
+            self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
+        ) -> Iterator[Received]:
+            waited.append(deadline_s)
+            return super().ask(task, asks)
+
+    made, model = scorer(Patient({"a": EASY}, {"a": 8}), holds_out=True)
+    made._runtime = replace(
+        made._runtime, experiment=make_experiment({"federation": {"deadline_s": 7.0}})
+    )
+    made.score(model, 1)
+    assert waited == [7.0]

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 
 from fleetseg import rng
 from fleetseg.config import Experiment
+from fleetseg.federation.cohort import size_of
 from fleetseg.federation.engine import Engine, Meter, Received
-from fleetseg.federation.messages import Broadcast, Enrolment, Failure
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
 from fleetseg.learning.local import num_steps
 
 
@@ -30,10 +31,13 @@ class SimulatedFaults:
         self._experiment = experiment
         self._down, self._up = message_bytes
         self._unsent = Meter()
+        self._enrolled: dict[str, Enrolment] = {}  # whoever was there at some time
 
     def available(self) -> Mapping[str, Enrolment]:
         """Every client of the engine behind."""
-        return self._engine.available()
+        now = self._engine.available()
+        self._enrolled.update(now)
+        return now
 
     def ask(
         self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
@@ -42,23 +46,53 @@ class SimulatedFaults:
         if task != "train":
             yield from self._engine.ask(task, asks, deadline_s)
             return
-        enrolled = self.available()
+        num_present = len(taking_part(self.available()))
         lost = [c for c, broadcast in asks.items() if self._vanishes(c, broadcast.round)]
-        took_s = {c: self._duration_s(enrolled[c]) for c in asks if c not in lost}
+        took_s = {c: self._duration_s(self._enrolled[c]) for c in asks if c not in lost}
         late = [c for c, seconds in took_s.items() if 0 < deadline_s < seconds]
         on_time = {c: asks[c] for c in took_s if c not in late}
-        waited_s = max([took_s[c] for c in on_time], default=0.0)
-        # With a deadline the server waits it out for whoever is missing; without, it sees a lost
-        # client's closed connection.
-        took = deadline_s if deadline_s > 0 and (late or lost) else waited_s
-        self._unsent = Meter(
-            self._unsent.bytes_down + self._down * (len(lost) + len(late)),
-            self._unsent.bytes_up + self._up * len(late),
-            self._unsent.seconds + took,
+        self._unsent = self._unsent + Meter(
+            self._down * (len(lost) + len(late)), self._up * len(late), 0.0
         )
         yield from (Failure(c, "lost", "vanished") for c in lost)
         yield from (Failure(c, "late", "deadline", f"{took_s[c]:.0f} s virtual") for c in late)
-        yield from self._engine.ask(task, on_time)
+        # With a deadline the server waits it out for whoever is missing; without, it sees a lost
+        # client's closed connection.
+        waits_s = deadline_s if deadline_s > 0 and (late or lost) else 0.0
+        target = size_of(self._experiment.federation.cohort, num_present)
+        yield from self._first_come(task, on_time, took_s, waits_s, target)
+
+    def _first_come(
+        self,
+        task: str,
+        asks: Mapping[str, Broadcast],
+        took_s: Mapping[str, float],
+        waits_s: float,
+        target: int,
+    ) -> Iterator[Received]:
+        """Have clients train in the order in which they would be done, until `target` updates.
+
+        With over-selection a round is over once enough updates are in. Which those are is the
+        virtual clock's to say, not that of the machine that simulates.
+        """
+        if self._experiment.federation.over_selection == 1 or target >= len(asks):
+            self._wait(max([waits_s, *(took_s[c] for c in asks)]))
+            yield from self._engine.ask(task, asks)
+            return
+        order = sorted(asks, key=lambda client: (took_s[client], client))
+        groups = [order[:target], *([client] for client in order[target:])]
+        asked = 0
+        try:
+            for group in groups:
+                asked += len(group)
+                yield from self._engine.ask(task, {client: asks[client] for client in group})
+        finally:  # enough: whoever was not asked is still at work
+            enough = asked < len(order)
+            self._wait(took_s[order[asked - 1]] if enough else max(waits_s, took_s[order[-1]]))
+            self._unsent = self._unsent + Meter(self._down * (len(order) - asked), 0, 0.0)
+
+    def _wait(self, seconds: float) -> None:
+        self._unsent = self._unsent + Meter(0, 0, seconds)
 
     def meter(self) -> Meter:
         """See Engine; the time is virtual."""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fleetseg.errors import CheckpointError
+from fleetseg.federation.saving import separate
 from fleetseg.federation.tensors import ModelState
 from fleetseg.files import write_atomic
 from fleetseg.learning.inputs import Facts
@@ -56,6 +57,7 @@ def save_checkpoint(
         **{_FACT + name: torch.from_numpy(fact) for name, fact in state.facts.items()},
         **{_PUBLISHED + name: vector_F for name, vector_F in state.published.items()},
     }
+    tensors = separate(tensors)
     meta = {
         "version": FORMAT_VERSION,
         "round": state.round,
@@ -87,16 +89,7 @@ def load_checkpoint(
     Raises:
         CheckpointError: if it is damaged, or was made by another experiment or model.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        intact = _digest(tensors, header["meta"]) == header["sha256"]
-        meta = json.loads(header["meta"]) if intact else {}
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"damaged checkpoint ({error})", where=path) from None
-    if not intact:
-        raise CheckpointError("damaged checkpoint (its digest differs)", where=path)
+    tensors, meta = _read(path)
     if meta["version"] != FORMAT_VERSION:
         raise CheckpointError(
             "checkpoint of another version",
@@ -124,6 +117,22 @@ def load_checkpoint(
         _named(tensors, _PUBLISHED),
     )
     return state, meta["record"]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        intact = _digest(tensors, header["meta"]) == header["sha256"]
+        meta = json.loads(header["meta"]) if intact else {}
+    except (safetensors.SafetensorError, FileNotFoundError, KeyError, ValueError) as error:
+        raise CheckpointError(f"damaged checkpoint ({error})", where=path) from None
+    except OSError as error:  # nothing is wrong with the file: no permission, too many are open
+        raise CheckpointError(f"cannot be read ({error.strerror or error})", where=path) from None
+    if not intact:
+        raise CheckpointError("damaged checkpoint (its digest differs)", where=path)
+    return tensors, meta
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -21,6 +21,10 @@ MAX_LOSS = 1e9
 """Largest magnitude of a reported loss, so that a mean over clients stays finite."""
 MAX_COUNTER_STEP = 1 << 31
 """Most that a counter may grow in a round, so that no client can drive it to overflow."""
+MAX_IMAGES = 1 << 24
+"""Most images that any client can have; fleet.max_images is lower."""
+MAX_IMAGE_PIXELS = 1 << 28
+"""Most pixels of one image."""
 MAX_NAME = 500
 """Most characters of a client's name or of why it abstains."""
 
@@ -115,13 +119,23 @@ def validate_evaluation(
         # Each entry first, because a sum of huge ones would wrap around to a small one.
         if conf_CC.size and (conf_CC.min() < 0 or conf_CC.max() > max_pixels):
             raise UpdateRejected("count", "negative or too large counts in a confusion matrix")
-        pixels += int(conf_CC.sum())
+        pixels += sum(conf_CC.ravel().tolist())  # Python's integers do not wrap around
     if pixels > max_pixels:
         raise UpdateRejected("count", "more pixels scored than enrolled", got=pixels)
 
 
-def check_enrolment(enrolment: Enrolment, num_classes: int, *, needs_labels: bool = True) -> None:
-    """Check an enrolment's form, or raise UpdateRejected; whether it is true cannot be seen."""
+def check_enrolment(
+    enrolment: Enrolment,
+    num_classes: int,
+    *,
+    needs_labels: bool = True,
+    max_images: int = MAX_IMAGES,
+) -> None:
+    """Check an enrolment's form and size, or raise UpdateRejected; nobody sees whether it is true.
+
+    Weights and class weights of the whole fleet come of these counts, and one that is far above all
+    others takes the model over: no vehicle may claim more images than the operator allows.
+    """
     texts = (enrolment.client_id, enrolment.abstains)
     if not all(isinstance(text, str) and len(text) <= MAX_NAME for text in texts):
         raise UpdateRejected("malformed", "a name is no text, or too long")
@@ -140,6 +154,17 @@ def check_enrolment(enrolment: Enrolment, num_classes: int, *, needs_labels: boo
         raise UpdateRejected("labels", "another number of classes", got=got, expected=num_classes)
     if sum(enrolment.histogram_C) != enrolment.num_pixels:
         raise UpdateRejected("count", "class counts do not add up to the pixels")
+    if enrolment.num_images > max_images:
+        raise UpdateRejected(
+            "count",
+            "enrols with more images than fleet.max_images allows",
+            got=enrolment.num_images,
+            expected=f"<= {max_images}",
+        )
+    if enrolment.num_pixels > enrolment.num_images * MAX_IMAGE_PIXELS:
+        raise UpdateRejected("count", "more pixels than its images can have")
+    if enrolment.num_test_pixels > max_images * MAX_IMAGE_PIXELS:
+        raise UpdateRejected("count", "more test pixels than images can have")
     if enrolment.abstains:
         return
     if not enrolment.num_images or (needs_labels and not enrolment.num_pixels):

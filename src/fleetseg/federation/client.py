@@ -128,7 +128,8 @@ def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -
         return Failure(client.id, "abstained", "no-labels", "no labelled pixel in any batch")
     update = _update(broadcast, client, runtime, result)
     reply, residual_T = _packed(update, runtime.codec, before)
-    if memory and (after := _kept_by(result, runtime, residual_T)):
+    after = _kept_by(result, runtime, residual_T)
+    if memory and (after or before):  # to keep nothing is not to keep what was before
         memory.save(client.id, broadcast.round, after)
     return reply
 

@@ -17,6 +17,7 @@ import safetensors.torch
 from torch import Tensor
 
 from fleetseg.errors import CheckpointError
+from fleetseg.federation.saving import separate
 from fleetseg.files import write_atomic
 
 _KEEP = 4  # one more than the checkpoints kept: a server may resume from any of those
@@ -68,7 +69,7 @@ class ClientStateStore:
         """Write the state after a round; states of abandoned later rounds go."""
         path = self._path(client_id, round_)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, bytes(safetensors.torch.save(dict(state))))
+        write_atomic(path, bytes(safetensors.torch.save(separate(state))))
         rounds = self._rounds(client_id)
         kept = [r for r in rounds if r <= round_][-_KEEP:]
         for old in set(rounds) - set(kept):

@@ -20,6 +20,14 @@ class Meter:
     bytes_up: int = 0
     seconds: float = 0.0
 
+    def __add__(self, more: Meter) -> Meter:
+        """Count both."""
+        return Meter(
+            self.bytes_down + more.bytes_down,
+            self.bytes_up + more.bytes_up,
+            self.seconds + more.seconds,
+        )
+
     def __sub__(self, before: Meter) -> Meter:
         """What was sent, and how long it took, since an earlier reading."""
         return Meter(

@@ -94,4 +94,8 @@ def check_reported(experiment: Experiment, reported: Facts) -> None:
 def facts_of_fleet(experiment: Experiment, enrolled: Mapping[str, Enrolment]) -> Facts:
     """Make all that an experiment takes of the clients that take part."""
     ordered = {name: enrolled[name] for name in sorted(enrolled)}
-    return {name: FLEET_FACTS[name].combine(ordered) for name in wanted_facts(experiment)}
+    facts = {name: FLEET_FACTS[name].combine(ordered) for name in wanted_facts(experiment)}
+    # As they would arrive: the same bits in this process as at the end of a wire.
+    whole = {name: np.ascontiguousarray(fact, dtype=np.float32) for name, fact in facts.items()}
+    assert all(np.isfinite(fact).all() for fact in whole.values())
+    return whole

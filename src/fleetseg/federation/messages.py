@@ -28,9 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fleetseg.errors import UpdateRejected
-from fleetseg.failures import FailureKind
+from fleetseg.failures import MAX_DETAIL, FailureKind
 from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.inputs import Facts
+from fleetseg.text import plain
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class Failure:
     @classmethod
     def refused(cls, client_id: str, rejected: UpdateRejected) -> Failure:
         """Make the failure of a reply that did not pass a check."""
-        # Cut, because the text quotes what the client sent.
-        return cls(client_id, "refused", rejected.reason, str(rejected)[:500])
+        # Cut and made plain, because the text quotes what the client sent.
+        return cls(client_id, "refused", rejected.reason, plain(rejected, MAX_DETAIL))
 
 
 Reply = Update | Packed | Evaluation | Failure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleetseg.data.labels import LabelSpace
@@ -53,6 +53,15 @@ class RoundRecord:
             steps=sum(a.num_steps for a in accepted),
             critical_path_steps=max((a.num_steps for a in accepted), default=0),
             images_seen=sum(a.images_seen for a in accepted),
+            bytes_down=sent.bytes_down,
+            bytes_up=sent.bytes_up,
+            seconds=round(sent.seconds, 3),
+        )
+
+    def with_cost(self, sent: Meter) -> RoundRecord:
+        """Return the record with the whole cost of its round, scoring on clients included."""
+        return replace(
+            self,
             bytes_down=sent.bytes_down,
             bytes_up=sent.bytes_up,
             seconds=round(sent.seconds, 3),

@@ -18,7 +18,8 @@ from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.wire import UpdateCodec, checked_update_meta, unpacked, update_meta
 from fleetseg.text import plain
 
-_MAX_DOMAINS = 10_000
+_MAX_DOMAINS = 200
+_MAX_DOMAIN_NAME = 200  # characters
 
 
 def write_reply(reply: Reply) -> tuple[dict[str, Any], bytes]:
@@ -89,6 +90,8 @@ def read_evaluation(client_id: str, header: Mapping[str, Any], num_classes: int)
         raise UpdateRejected("malformed", "no confusion matrices")
     read = {}
     for domain, rows in confs.items():
+        if len(domain) > _MAX_DOMAIN_NAME or not domain.isprintable():
+            raise UpdateRejected("malformed", "a domain's name is too long or cannot be printed")
         if not _is_matrix(rows, num_classes):
             raise UpdateRejected("shape", "not an integer matrix of the classes")
         read[domain] = np.array(rows, dtype=np.int64)

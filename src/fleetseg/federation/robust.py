@@ -35,6 +35,7 @@ class _Spool:
         self._rows = {client: row for row, client in enumerate(sorted(opening.weights))}
         self._added: set[str] = set()
         # It has no name: it is gone with this process, however that ends.
+        # Closed by `finish`, or where no update was used with the object itself.
         self._file = tempfile.TemporaryFile(dir=opening.scratch)  # noqa: SIM115
 
     def add(self, client_id: str, change_F: Floats) -> None:

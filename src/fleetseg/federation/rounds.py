@@ -27,7 +27,7 @@ from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.text import listing
 
-_REMEMBERED = 32  # rounds; clients keep fewer states
+_TOLD = 8  # unused rounds at most, of one client: more than the states that it keeps
 UNUSED = "no-update"
 """Why a run ended whose rounds are over and in which not one update was used."""
 
@@ -155,7 +155,7 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         try:
             record = _scored(record, plan, state, log)
         finally:
-            record = replace(record, seconds=round((engine.meter() - before).seconds, 3))
+            record = record.with_cost(engine.meter() - before)  # of scoring on clients, too
             log.publish(record)
         watcher.round_closed(record)
     unused = log.records and not any(record.quorum for record in log.records)
@@ -184,18 +184,24 @@ def _mended(plan: Plan, state: ServerState, log: Log) -> ServerState:
     return state
 
 
-def unused_rounds(records: Sequence[RoundRecord]) -> dict[str, tuple[int, ...]]:
+def unused_rounds(
+    records: Sequence[RoundRecord], clients: Collection[str] | None = None
+) -> dict[str, tuple[int, ...]]:
     """Say of each client which of its updates, since the last one that counted, did not count.
 
-    Of a round without a quorum, none did.
+    Of a round without a quorum, none did. Rounds are looked back at until it is known of all of
+    `clients` (default: whoever was ever asked): one may be asked again after hundreds of rounds.
     """
     unused: dict[str, tuple[int, ...]] = {}
-    counted: set[str] = set()
-    for record in reversed(records[-_REMEMBERED:]):
+    open_ = {name for record in records for name in record.cohort}
+    open_ &= open_ if clients is None else set(clients)
+    for record in reversed(records):
+        if not open_:
+            break
         used = set(record.accepted) if record.quorum else set()
-        for client in set(record.cohort) - used - counted:
-            unused[client] = (record.round, *unused.get(client, ()))
-        counted |= used
+        for client in open_ & (set(record.cohort) - used):
+            unused[client] = (record.round, *unused.get(client, ()))[-_TOLD:]
+        open_ -= used
     return dict(sorted(unused.items()))
 
 
@@ -203,7 +209,7 @@ def to_each(
     broadcast: Broadcast, clients: Collection[str], records: Sequence[RoundRecord]
 ) -> dict[str, Broadcast]:
     """Address a broadcast to clients: who has updates that did not count is told of them."""
-    unused = unused_rounds(records)
+    unused = unused_rounds(records, clients)
     return {
         client: replace(broadcast, unused=unused[client]) if client in unused else broadcast
         for client in clients

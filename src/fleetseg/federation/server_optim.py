@@ -95,7 +95,8 @@ def server_step(
         (span, advance_extra(model.values_F[span], values_F[span]))
         for span in layout.spans.values()
     ]
-    values_F[num:].add_(model.values_F[num:])
+    end = min((span.start for span in layout.spans.values()), default=layout.num_floats)
+    values_F[num:end].add_(model.values_F[num:end])
     for span, extra_T in extras:
         values_F[span] = extra_T
     for entry in layout.floats:

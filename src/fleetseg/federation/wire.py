@@ -39,6 +39,7 @@ _META_BYTES = 8192  # the JSON entry is padded to a multiple of this: one size f
 _FACTS_BYTES = 1 << 26  # most of all facts of a broadcast
 _NO_FACT = np.array(np.nan, dtype=np.float32)
 MAX_FACT = 65_536
+_MAX_DEPTH = 8  # dimensions of a fact
 """Most numbers of one fact."""
 
 
@@ -144,17 +145,32 @@ def read_facts(fields: Any) -> Facts:
         raise UpdateRejected("malformed", "no named facts")
     facts = {}
     for name, rows in fields.items():
-        try:
-            raw = np.array(rows)
-        except (ValueError, OverflowError, RecursionError):
-            raise UpdateRejected("malformed", "a fact is no array", got=name[:40]) from None
-        with np.errstate(over="ignore"):
-            facts[name] = raw.astype(np.float32) if raw.dtype.kind in "iuf" else _NO_FACT
-        if raw.size > MAX_FACT or not np.isfinite(facts[name]).all():
+        if not _are_few_numbers(rows):  # before anything is allocated for them
             raise UpdateRejected(
-                "malformed", "a fact is not of finite numbers, or too large", got=name[:40]
+                "malformed", "a fact is not of numbers, or too large", got=name[:40]
             )
+        try:
+            with np.errstate(over="ignore"):
+                facts[name] = np.array(rows).astype(np.float32)
+        except (ValueError, OverflowError):
+            raise UpdateRejected("malformed", "a fact is no array", got=name[:40]) from None
+        if not np.isfinite(facts[name]).all():
+            raise UpdateRejected("malformed", "a fact is not of finite numbers", got=name[:40])
     return facts
+
+
+def _are_few_numbers(rows: Any) -> bool:
+    """Say whether nested lists hold nothing but numbers, at most MAX_FACT of them and of lists."""
+    level, depth, count = [rows], 0, 0
+    while level:
+        lists = [entry for entry in level if isinstance(entry, list)]
+        if any(type(entry) not in (int, float, list) for entry in level) or depth > _MAX_DEPTH:
+            return False
+        count += len(level) + sum(map(len, lists))
+        if count > 4 * MAX_FACT or len(level) - len(lists) > MAX_FACT:
+            return False
+        level, depth = [entry for rows in lists for entry in rows], depth + 1
+    return True
 
 
 def message_bytes(layout: Layout) -> tuple[int, int]:

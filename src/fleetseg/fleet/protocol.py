@@ -20,7 +20,7 @@ from fleetseg.data.labels import LABEL_SPACES, LabelSpace
 from fleetseg.data.spaces import OWN, checked_space
 from fleetseg.errors import ConfigError, UpdateRejected
 from fleetseg.experiment_file import to_toml
-from fleetseg.federation.checks import check_enrolment
+from fleetseg.federation.checks import MAX_IMAGES, check_enrolment
 from fleetseg.federation.messages import Enrolment
 from fleetseg.federation.wire import read_facts, write_facts
 from fleetseg.text import plain
@@ -30,7 +30,7 @@ MAX_SKEW_S = 300.0
 """Most that a vehicle's clock may differ: logs of both sides must be comparable."""
 MACHINE = ("fleetseg", "torch", "python", "machine", "cores", "device", "precision")
 """What a site reports of its machine."""
-_MAX_VEHICLES = 10_000
+_MAX_VEHICLES = 1_000
 
 
 def experiment_for_vehicles(experiment: Experiment) -> str:
@@ -92,7 +92,7 @@ def write_enrolments(enrolments: Mapping[str, Enrolment]) -> list[dict[str, Any]
 
 
 def read_enrolments(
-    fields: Any, num_classes: int, *, needs_labels: bool = True
+    fields: Any, num_classes: int, *, needs_labels: bool = True, max_images: int = MAX_IMAGES
 ) -> dict[str, Enrolment]:
     """Read enrolments, or raise UpdateRejected."""
     if not isinstance(fields, list) or not 0 < len(fields) <= _MAX_VEHICLES:
@@ -104,7 +104,7 @@ def read_enrolments(
             enrolment = Enrolment(**{**entry, "histogram_C": counts, "facts": facts})
         except (TypeError, KeyError):
             raise UpdateRejected("malformed", "an enrolment's fields differ") from None
-        check_enrolment(enrolment, num_classes, needs_labels=needs_labels)
+        check_enrolment(enrolment, num_classes, needs_labels=needs_labels, max_images=max_images)
         if enrolment.client_id in enrolments:
             raise UpdateRejected("identity", "two vehicles of one name", got=enrolment.client_id)
         enrolments[enrolment.client_id] = enrolment

@@ -28,6 +28,8 @@ Header = dict[str, Any]
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/+@~-]{0,60}")
 _SIZES = struct.Struct("<IQ")  # bytes of the header, bytes of the payload
 MAX_HEADER_BYTES = 1 << 24
+MAX_REPLY_HEADER = 1 << 21  # characters of a header inside a header; each may take six bytes there
+_MAX_DEPTH = 32  # of lists in lists in a header
 MAX_PAYLOAD_BYTES = 1 << 32
 
 
@@ -99,12 +101,27 @@ class Connection:
 
 
 def parse_header(text: str | bytes | bytearray) -> Header | None:
-    """Read a header; None if it is not one."""
+    """Read a header; None if it is not one, or nested so deep that writing it again might fail."""
     try:
         header = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return header if isinstance(header, dict) else None
+    return header if isinstance(header, dict) and _is_shallow(header) else None
+
+
+def _is_shallow(value: object) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        inner: list[object] = []
+        for entry in level:
+            if isinstance(entry, dict):
+                inner.extend(entry.values())
+            elif isinstance(entry, list):
+                inner.extend(entry)
+        if not inner:
+            return True
+        level = inner
+    return False
 
 
 class Listener:

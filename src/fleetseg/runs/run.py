@@ -205,7 +205,9 @@ def _score_final(final: _Final, folder: RunFolder, scorer: Scorer, plan: rounds.
         notes.append(f"scored without {listing(missing)}: not comparable with the other rounds")
     if not plan.experiment.evaluation.on_clients:
         return notes
-    final.scored, refused = scorer.with_clients(final.scored, model, round_, folder.records)
+    of_this_model = final.scored if final.round == round_ else None
+    final.scored, refused = scorer.with_clients(of_this_model, model, round_, folder.records)
+    final.round = round_
     return notes + refused
 
 
@@ -313,8 +315,14 @@ def run_spec(setup: RunSetup) -> RunSpec:
 
 
 def _with_faults(engine: Engine, setup: RunSetup) -> Engine:
+    """Put the virtual clock in front of an engine where what is simulated needs one.
+
+    With over-selection, who is first must not depend on how many workers there are.
+    """
     settings = setup.experiment.federation
-    if settings.faults.dropout == 0 and settings.faults.stragglers == 0:
+    is_calm = settings.faults.dropout == 0 and settings.faults.stragglers == 0
+    has_race = settings.over_selection > 1 and setup.experiment.engine.kind != "fleet"
+    if is_calm and not has_race:
         return engine
     return SimulatedFaults(engine, setup.experiment, setup.runtime.message_bytes)
 

@@ -56,8 +56,9 @@ class Scorer:
     def _score_on_clients(
         self, model: ModelState, round_: int, records: Sequence[RoundRecord]
     ) -> Scored | str:
-        by_client, refused = self._on_clients(model, round_, records)
-        missing = sorted({*scored_before(records), *self._with_test_frames()} - set(by_client))
+        enrolled = self._with_test_frames()
+        by_client, refused = self._on_clients(enrolled, model, round_, records)
+        missing = sorted({*scored_before(records), *enrolled} - set(by_client))
         if not by_client:
             return "; ".join(refused[:3]) or "no client with test frames is there"
         return self._scored(add_up(by_client.values()), sorted(by_client), missing)
@@ -70,23 +71,30 @@ class Scorer:
         records: Sequence[RoundRecord] = (),
     ) -> tuple[Scored, list[str]]:
         """Score on every client's own frames, too; returns all scores, and what is amiss."""
-        by_client, refused = self._on_clients(model, round_, records)
+        enrolled = self._with_test_frames()
+        by_client, refused = self._on_clients(enrolled, model, round_, records)
         confs = {name: sum_confs(confs) for name, confs in sorted(by_client.items())}
         frames = "held-out frames" if self._fleet_data.holds_out else "training frames"
         scored = scored or Scored(self._fleet_data.space)
         return scored.with_clients(confs, frames), refused
 
-    def _with_test_frames(self) -> list[str]:
+    def _with_test_frames(self) -> dict[str, Enrolment]:
+        """Who can score as things stand; asked once a scoring, as vehicles come and go."""
         enrolled = taking_part(self._engine.available())
-        return sorted(name for name, e in enrolled.items() if e.num_test_pixels > 0)
+        return {name: e for name, e in sorted(enrolled.items()) if e.num_test_pixels > 0}
 
     def _on_clients(
-        self, model: ModelState, round_: int, records: Sequence[RoundRecord]
+        self,
+        enrolled: Mapping[str, Enrolment],
+        model: ModelState,
+        round_: int,
+        records: Sequence[RoundRecord],
     ) -> tuple[_ByClient, list[str]]:
-        scores = _ClientScores(self._engine.available(), round_, self._runtime.num_classes)
+        scores = _ClientScores(enrolled, round_, self._runtime.num_classes)
         broadcast = Broadcast(round_, self._runtime.exchange.to_score(model))
-        asks = to_each(broadcast, self._with_test_frames(), records)
-        collect(self._engine, "evaluate", asks, scores)
+        asks = to_each(broadcast, enrolled, records)
+        deadline_s = self._runtime.experiment.federation.deadline_s
+        collect(self._engine, "evaluate", asks, scores, deadline_s=deadline_s)
         return scores.by_client, scores.refused
 
     def _scored(

@@ -324,3 +324,28 @@ def test_what_cannot_be_listed_is_not_delivered_and_is_fatal(
 def test_names_for_a_person() -> None:
     assert names_of({"b": 1, "a": 2}) == "a, b"
     assert names_of({}) == "none"
+
+
+@pytest.mark.parametrize("depth", [40, 960, 987, 5000])
+def test_a_reply_that_is_nested_deep_is_refused_and_the_next_one_heard(
+    dispatcher: TaskDispatcher, start: Start, depth: int
+) -> None:
+    """At some depths Python can read what it cannot write: the list of messages would fail."""
+    job = start()
+    with TaskBatch(dispatcher) as batch:
+        task = batch.ask(HELLO, b"", ["a", "b"])
+        job.reply_text(task, "a", '{"failure": ["lost", ' + "[" * depth + "]" * depth + ', ""]}')
+        job.reply(task, "b", {"fine": 1})
+        refused, fine = heard(batch, 2)
+    assert refused.header["failure"][:2] == ["refused", "malformed"]
+    assert fine.header == {"fine": 1}
+    assert dispatcher.fatal is None
+
+
+def test_what_cannot_be_handled_is_told_and_not_waited_for(
+    dispatcher: TaskDispatcher, start: Start
+) -> None:
+    job = start()
+    job.send({"is": "beat", "site": "a"})  # without what it is busy with
+    until(lambda: dispatcher.fatal is not None, "the error")
+    assert "a message could not be handled (KeyError: 'busy')" in str(dispatcher.fatal)

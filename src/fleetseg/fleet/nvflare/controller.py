@@ -27,10 +27,17 @@ from nvflare.apis.signal import Signal
 
 from fleetseg.failures import failure_header
 from fleetseg.fleet.nvflare.names import BEAT, HEADER, LINK_VARIABLE, OK, PAYLOAD, TASK
-from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, connect
+from fleetseg.fleet.sockets import (
+    MAX_REPLY_HEADER,
+    Connection,
+    ConnectionLost,
+    Header,
+    connect,
+)
 from fleetseg.fleet.subprocesses import end_with_parent
 
 _UNACKNOWLEDGED = 2  # replies in this process that the other has not taken yet
+_MAX_TASK_NAME = 100
 _HOURS_S = 7 * 24 * 3600  # a task ends when it is cancelled; deadlines are the other side's
 
 
@@ -135,6 +142,9 @@ class FleetController(Controller):  # type: ignore[misc]
 
     def _reply(self, task: str, site: str, result: Shareable) -> None:
         header, payload = result.get(HEADER), result.get(PAYLOAD, b"")
+        if isinstance(header, str) and len(header) > MAX_REPLY_HEADER:
+            # The other side would take the whole connection for broken, and every site with it.
+            header, payload = json.dumps(failure_header("refused", "oversize")), b""
         if not isinstance(header, str) or not isinstance(payload, bytes):
             detail = f"return code {result.get_return_code()}"
             header, payload = json.dumps(failure_header("lost", "engine-error", detail)), b""
@@ -145,7 +155,7 @@ class FleetController(Controller):  # type: ignore[misc]
     def _beat(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
         peer = fl_ctx.get_peer_context()
         if peer is not None:
-            busy = str(request.get(TASK, ""))
+            busy = str(request.get(TASK, ""))[:_MAX_TASK_NAME]
             self._send({"is": "beat", "site": peer.get_identity_name(), "busy": busy})
         return make_reply(OK)
 

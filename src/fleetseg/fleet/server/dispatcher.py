@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fleetseg.errors import CheckpointError, FleetSegError
+from fleetseg.errors import CheckpointError, EngineError, FleetSegError
 from fleetseg.failures import failure_header
 from fleetseg.files import disk_full, is_disk_full
 from fleetseg.fleet.message_log import MessageLog
@@ -180,6 +180,14 @@ class TaskDispatcher:
                         self._on_message(connection, *message)
                     except OSError as error:
                         self.fatal = _log_error(self._message_log.path, error)
+                        break
+                    except Exception as error:
+                        # Never in silence: a server that no longer listens would wait for nothing.
+                        self.fatal = EngineError(
+                            f"a message could not be handled ({type(error).__name__}: {error})"[
+                                :300
+                            ]
+                        )
                         break
             self._on_disconnect(connection)
 

@@ -61,7 +61,10 @@ class Roster:
             if failure is None:
                 needs_labels = SUPERVISION[spec.experiment.training.supervision].needs_labels
                 enrolments = read_enrolments(
-                    header.get("enrolments"), spec.space.num_classes, needs_labels=needs_labels
+                    header.get("enrolments"),
+                    spec.space.num_classes,
+                    needs_labels=needs_labels,
+                    max_images=spec.experiment.fleet.max_images,
                 )
                 _require_own(site, enrolments, spec)
                 for enrolment in taking_part(enrolments).values():
