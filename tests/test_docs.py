@@ -10,6 +10,7 @@ import pytest
 from tests.test_house import ROOMS
 
 from fleetseg.config import Experiment
+from fleetseg.methods import METHODS as PRESETS
 from fleetseg.runs.choices import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,3 +128,8 @@ def test_lines_of_tables_that_are_shown_are_those_of_the_toys() -> None:
 def test_every_table_of_choices_is_in_the_list_of_methods() -> None:
     options = [*TABLES, "training.loss", "training.optimiser", "training.schedule", "model.name"]
     assert [option for option in options if f"| `{option}` |" not in METHODS] == []
+
+
+def test_every_preset_is_in_the_table() -> None:
+    rows = "".join(line for line in METHODS.splitlines() if line.startswith("| `"))
+    assert [name for name in PRESETS if f"`{name}`" not in rows] == []
