@@ -150,13 +150,16 @@ def test_a_trainer_dies(fleet: Fleet) -> None:
     def failures() -> list[str]:
         return [t for r in h.committed(fleet.run)[start:] if (t := failure(r, "car-1"))]
 
-    for _ in range(8):  # it may have nothing to do at the moment it is killed
+    gone = "lost trainer-died"
+    for _ in range(8):
+        # It may have nothing to do at the moment it is killed; the next one then starts while its
+        # vehicle is waited for, and on a busy machine that takes longer than the deadline.
         h.kill(h.TRAINER, fleet.kit("car-1"))
         fleet.next_rounds(2)
-        if failures():
+        if gone in failures():
             break
-    assert failures()[0] == "lost trainer-died"
-    died = next(r for r in h.committed(fleet.run)[start:] if failure(r, "car-1"))
+    assert set(failures()) <= {gone, "late deadline"}
+    died = next(r for r in h.committed(fleet.run)[start:] if failure(r, "car-1") == gone)
     h.note("trainer killed: the round in which it died", died["seconds"])
     assert all(r["quorum"] for r in h.committed(fleet.run)[start:])
     fleet.until_round("car-1 serves again", lambda r: "car-1" in r["ok"])
