@@ -179,6 +179,9 @@ def test_leftovers_of_an_earlier_start_are_ended(tmp_path: Path) -> None:
     left = subprocess.Popen(command)
     other = subprocess.Popen([*command[:-1], str(tmp_path / "other")])
     try:
+        for child in (left, other):  # for a moment after it has begun, a process shows no words
+            while not Path(f"/proc/{child.pid}/cmdline").read_bytes():
+                time.sleep(0.01)
         assert kill_orphans("some.engine.", tmp_path) == 1
         assert left.wait(20) == -signal.SIGKILL
         assert other.poll() is None

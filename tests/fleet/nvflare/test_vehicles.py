@@ -151,11 +151,13 @@ def test_a_trainer_dies(fleet: Fleet) -> None:
         return [t for r in h.committed(fleet.run)[start:] if (t := failure(r, "car-1"))]
 
     gone = "lost trainer-died"
-    for _ in range(8):
-        # It may have nothing to do at the moment it is killed; the next one then starts while its
-        # vehicle is waited for, and on a busy machine that takes longer than the deadline.
-        h.kill(h.TRAINER, fleet.kit("car-1"))
-        fleet.next_rounds(2)
+    for _ in range(4):
+        # Frozen first, so that it is at work when it is killed: the next round begins 2.5 s after
+        # this one at most, and closes 12 s later. Killed at rest it would only be started again.
+        with frozen(h.TRAINER, fleet.kit("car-1")):
+            time.sleep(5)
+            h.kill(h.TRAINER, fleet.kit("car-1"))
+        fleet.next_rounds(1)
         if gone in failures():
             break
     assert set(failures()) <= {gone, "late deadline"}
