@@ -1,0 +1,92 @@
+"""An experiment: its sections, how they fit together, and the digest that identifies it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+from pydantic import field_validator, model_validator
+
+from fleetseg.config.data import DataConfig, ModelConfig, PartitionConfig
+from fleetseg.config.federation import FederationConfig
+from fleetseg.config.running import (
+    BaselineConfig,
+    EngineConfig,
+    EvaluationConfig,
+    FleetConfig,
+    StopConfig,
+)
+from fleetseg.config.section import Section
+from fleetseg.config.training import TrainingConfig
+from fleetseg.methods import METHODS
+
+
+class Experiment(Section):
+    """All that defines a run."""
+
+    name: str = "experiment"
+    method: str = ""  # a preset of fleetseg.methods; what is set here wins over its fields
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    partition: PartitionConfig = PartitionConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    federation: FederationConfig = FederationConfig()
+    stop: StopConfig = StopConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    baseline: BaselineConfig = BaselineConfig()
+    engine: EngineConfig = EngineConfig()
+    fleet: FleetConfig = FleetConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+            raise ValueError("a name is letters, digits, '.', '_' and '-'")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Experiment:
+        if self.federation.cohort > 1 and self.federation.cohort != int(self.federation.cohort):
+            raise ValueError(
+                "federation.cohort is a share of the fleet up to 1.0; above, it is a number of "
+                "vehicles (1, 2, ...) and must be whole"
+            )
+        if self.partition.kind == "file" and not self.partition.file:
+            raise ValueError("partition.kind = 'file' needs partition.file")
+        if self.training.scale[0] > self.training.scale[1]:
+            raise ValueError("training.scale is (smallest, largest)")
+        if self.training.nesterov and self.training.momentum == 0:
+            raise ValueError("training.nesterov needs training.momentum > 0")
+        return self
+
+    @model_validator(mode="after")
+    def _has_its_preset(self) -> Experiment:
+        """Refuse a method's name without its fields: they are laid under where fields are read."""
+        if not self.method:
+            return self
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method '{self.method}'; one of: {', '.join(METHODS)}")
+        for section, fields in METHODS[self.method].fields.items():
+            if not fields.keys() <= getattr(self, section).model_fields_set:
+                raise ValueError(
+                    f"method = '{self.method}' does nothing by itself: use load_experiment, or "
+                    "fleetseg.experiment_file.make_experiment, which fill its fields in"
+                )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what defines the result: not where clients run, images lie, or one waits."""
+        fields = self.model_dump(mode="json")
+        del fields["fleet"]
+        del fields["method"]  # what it stands for is written out
+        for key in ("kind", "workers", "loaders"):
+            del fields["engine"][key]
+        for key in ("cache", "store"):
+            del fields["data"][key]
+        cohort = fields["federation"]["cohort"]
+        # 4 and 4.0 are the same count; 1 and 1.0 are not the same.
+        fields["federation"]["cohort"] = float(cohort) if cohort > 1 else cohort
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
