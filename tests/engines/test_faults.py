@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -11,7 +12,7 @@ from fleetseg.config import Experiment
 from fleetseg.engines.faults import SimulatedFaults
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.engine import Meter, Received
-from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Update
+from fleetseg.federation.messages import Broadcast, Changes, Enrolment, Evaluation, Update
 from fleetseg.federation.tensors import ModelState
 
 MODEL = ModelState(torch.zeros(1), torch.zeros(0, dtype=torch.int64))
@@ -135,7 +136,7 @@ def test_only_the_fastest_train_whatever_the_machine_is_like() -> None:
     engine = SimulatedFaults(behind, racing(stragglers=0.3, slowdown=5), SIZES)
     before = engine.meter()
     answered = race(engine, 100)
-    slow = {c for c in FLEET if engine._duration_s(engine.available()[c]) > 12.0}
+    slow = {c for c in FLEET if engine._duration_s(c, broadcast(1)) > 12.0}
     assert 20 < len(slow) < 100
     assert slow.isdisjoint(answered)
     assert sorted(behind.asked) == sorted(answered)  # nobody trains in vain
@@ -148,7 +149,7 @@ def test_those_that_fail_are_made_up_for_in_order() -> None:
     behind = Willing()
     engine = SimulatedFaults(behind, racing(stragglers=0.3, slowdown=5), SIZES)
     assert len(race(engine, 180)) == 180
-    slow = [c for c in FLEET if engine._duration_s(engine.available()[c]) > 12.0]
+    slow = [c for c in FLEET if engine._duration_s(c, broadcast(1)) > 12.0]
     assert behind.asked[-len(slow) + 20 :] == slow[: len(slow) - 20]
     assert engine.meter().seconds == 52.0
 
@@ -164,3 +165,15 @@ def test_a_vehicle_that_falls_silent_in_between_is_still_known() -> None:
     engine = SimulatedFaults(Falling(), experiment(dropout=0.1), SIZES)
     engine.available()
     assert len(train(engine, 1)) == len(FLEET)
+
+
+def test_changes_in_a_broadcast_s_place_take_less_of_a_link() -> None:
+    small = replace(broadcast(1), changes=Changes(1, (b"x" * 1000, b"y" * 500), ""))
+    engine = SimulatedFaults(Willing(), experiment(dropout=1.0), SIZES)
+    before = engine.meter()
+    list(engine.ask("train", dict.fromkeys(FLEET[:3], small)))
+    assert (engine.meter() - before).bytes_down == 3 * 1500
+    engine = SimulatedFaults(Willing(), experiment(), SIZES)
+    before = engine.meter()
+    list(engine.ask("train", {FLEET[0]: small}))
+    assert (engine.meter() - before).seconds == 10.0 + (1500 + SIZES[1]) / 2e6

@@ -17,16 +17,16 @@ from torch import Tensor
 
 from fleetseg import rng
 from fleetseg.compression.codec import Codec
+from fleetseg.compression.frames import compressed, expanded
 from fleetseg.compression.payload import Plan, decode, encode
-from fleetseg.errors import MissingExtra, UpdateRejected
+from fleetseg.errors import UpdateRejected
 from fleetseg.federation.messages import Update
-from fleetseg.federation.tensors import Layout, ModelState
-from fleetseg.federation.wire import checked_update_meta, update_meta
+from fleetseg.federation.tensors import Layout
+from fleetseg.federation.wire import checked_update_meta, update_meta, with_residual
 
 VERSION = 1
 _MAGIC = b"FSUP"
 _HEADER_BYTES = 8192  # most of a header
-_LEVEL = 1  # of zstd: higher ones gain a percent on random low bits and take several times longer
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,11 @@ class Uplink:
         Raises:
             UpdateRejected: the header is no header.
         """
-        num, change = self.layout.num_trainable, update.change
-        if residual_T is not None and self.codec.share < 1:
-            # A new vector: the update's own memory is its engine's.
-            values_F = change.values_F.clone()
-            values_F[:num] += residual_T
-            change = ModelState(values_F, change.counters_K)
+        num, change = self.layout.num_trainable, with_residual(update.change, residual_T)
         generator = rng.generator(self.seed, update.round, update.client_id, "quantise")
         payload = encode(change, self.plan, generator)
         header = self._header(update)
-        frame = zstandard().ZstdCompressor(level=_LEVEL).compress(payload)
-        data = _MAGIC + struct.pack("<I", len(header)) + header + bytes(frame)
+        data = _MAGIC + struct.pack("<I", len(header)) + header + compressed(payload)
         if self.codec.share == 1:
             return data, None
         return data, change.values_F[:num] - decode(payload, self.plan).values_F[:num]
@@ -81,7 +75,7 @@ class Uplink:
             UpdateRejected: it is none, or was made for another model or codec.
         """
         header, frame = self._opened(data)
-        change = decode(self._expanded(frame), self.plan)
+        change = decode(expanded(frame, self.plan.num_bytes), self.plan)
         return Update(change=change, **checked_update_meta(header))
 
     def _header(self, update: Update) -> bytes:
@@ -122,24 +116,3 @@ class Uplink:
         if layout != self.layout.digest:
             raise UpdateRejected("layout", "made for another model", got=str(layout)[:12])
         return fields, data[8 + length :]
-
-    def _expanded(self, frame: bytes) -> bytes:
-        zstd = zstandard()
-        wanted = self.plan.num_bytes
-        try:
-            told = zstd.get_frame_parameters(frame).content_size
-            if told != wanted:
-                raise UpdateRejected("malformed", "payload size", got=told, expected=wanted)
-            expand = zstd.ZstdDecompressor().decompress
-            return bytes(expand(frame, max_output_size=wanted, allow_extra_data=False))
-        except (zstd.ZstdError, MemoryError):
-            raise UpdateRejected("malformed", "the payload cannot be expanded") from None
-
-
-def zstandard() -> Any:
-    """Import the package, or raise MissingExtra."""
-    try:
-        import zstandard as package
-    except ImportError:
-        raise MissingExtra("zstandard", "compression", "federation.uplink") from None
-    return package

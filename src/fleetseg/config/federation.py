@@ -70,6 +70,9 @@ class FederationConfig(Section):
     deadline_s: float = Field(default=0.0, ge=0)  # 0 = none; virtual time when faults are simulated
     max_update_norm: float = Field(default=0.0, ge=0)  # L2 of the trainable delta, 0 = off
     uplink: str = "none"  # codec of updates: none, int8, topk(1%)+int8, ...: see compression.codec
+    # Other codecs from a share of the rounds on: [[0.5, "topk(5%)+int8"], [0.9, "int8"]].
+    uplink_schedule: tuple[tuple[Annotated[float, Field(ge=0, lt=1)], str], ...] = ()
+    downlink: str = "none"  # codec of what a vehicle lacks of the model: see federation.downlink
     adaptive: AdaptiveConfig = AdaptiveConfig()
     ema: EmaConfig = EmaConfig()
     faults: FaultsConfig = FaultsConfig()

@@ -48,11 +48,11 @@ class SimulatedFaults:
             return
         num_present = len(taking_part(self.available()))
         lost = [c for c, broadcast in asks.items() if self._vanishes(c, broadcast.round)]
-        took_s = {c: self._duration_s(self._enrolled[c]) for c in asks if c not in lost}
+        took_s = {c: self._duration_s(c, asks[c]) for c in asks if c not in lost}
         late = [c for c, seconds in took_s.items() if 0 < deadline_s < seconds]
         on_time = {c: asks[c] for c in took_s if c not in late}
         self._unsent = self._unsent + Meter(
-            self._down * (len(lost) + len(late)), self._up * len(late), 0.0
+            sum(asks[c].num_bytes(self._down) for c in (*lost, *late)), self._up * len(late), 0.0
         )
         yield from (Failure(c, "lost", "vanished") for c in lost)
         yield from (Failure(c, "late", "deadline", f"{took_s[c]:.0f} s virtual") for c in late)
@@ -89,7 +89,8 @@ class SimulatedFaults:
         finally:  # enough: whoever was not asked is still at work
             enough = asked < len(order)
             self._wait(took_s[order[asked - 1]] if enough else max(waits_s, took_s[order[-1]]))
-            self._unsent = self._unsent + Meter(self._down * (len(order) - asked), 0, 0.0)
+            unasked = sum(asks[client].num_bytes(self._down) for client in order[asked:])
+            self._unsent = self._unsent + Meter(unasked, 0, 0.0)
 
     def _wait(self, seconds: float) -> None:
         self._unsent = self._unsent + Meter(0, 0, seconds)
@@ -107,12 +108,13 @@ class SimulatedFaults:
         chance = rng.generator(self._experiment.seed, round_, client, "vanish").random()
         return bool(chance < self._experiment.federation.faults.dropout)
 
-    def _duration_s(self, enrolment: Enrolment) -> float:
+    def _duration_s(self, client: str, broadcast: Broadcast) -> float:
+        enrolment = self._enrolled[client]
         settings = self._experiment.federation.faults
         training = self._experiment.training
         # Who is slow is a property of the vehicle, not of the round.
         slow = rng.generator(self._experiment.seed, 0, enrolment.client_id, "slow").random()
         factor = settings.slowdown if slow < settings.stragglers else 1.0
         images = num_steps(enrolment.num_images, training) * training.batch_size
-        link_s = (self._down + self._up) / 1e6 / settings.megabytes_per_s
+        link_s = (broadcast.num_bytes(self._down) + self._up) / 1e6 / settings.megabytes_per_s
         return factor * images * settings.seconds_per_image + link_s

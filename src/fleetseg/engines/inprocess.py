@@ -38,7 +38,7 @@ class InProcessEngine:
         work, runtime = CLIENT_TASKS[task], self._runtime
         down, up = runtime.message_bytes
         for name, broadcast in asks.items():
-            self._down += down
+            self._down += broadcast.num_bytes(down)
             with threads(runtime.experiment.engine.threads):
                 reply = attempt(work, broadcast, self._clients[name], runtime)
             if isinstance(reply, Packed):

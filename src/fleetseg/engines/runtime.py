@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from fleetseg.compression.changes import CompressedChanges
 from fleetseg.compression.codec import parse_codec
-from fleetseg.compression.uplink import Uplink, zstandard
+from fleetseg.compression.frames import zstandard
+from fleetseg.compression.scheduled import ScheduledCodec, first_round
+from fleetseg.compression.uplink import Uplink
 from fleetseg.config import Experiment
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
+from fleetseg.federation.downlink import ChangeCodec
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import layout_of, read_state
-from fleetseg.federation.wire import UpdateCodec
+from fleetseg.federation.wire import PlainCodec, UpdateCodec
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.models.segmenter import Segmenter
@@ -38,13 +42,36 @@ def local_runtime(
         num_classes=num_classes,
         memory=memory,
         codec=uplink_of(experiment, exchange),
+        changes=downlink_of(experiment, exchange),
         start=None if exchange.shares_all else read_state(model, exchange.kept),
     )
 
 
 def uplink_of(experiment: Experiment, exchange: Exchange) -> UpdateCodec | None:
     """Make the codec of an experiment, if it has one."""
-    codec = parse_codec(experiment.federation.uplink)
+    federation = experiment.federation
+    stages = [(1, _codec(federation.uplink, experiment, exchange))]
+    for share, text in federation.uplink_schedule:
+        begin = first_round(share, federation.rounds)
+        stages.append((begin, _codec(text, experiment, exchange)))
+    if all(codec is None for _, codec in stages):
+        return None
+    whole = PlainCodec(exchange.wire)
+    told = tuple((begin, codec or whole) for begin, codec in stages)
+    return ScheduledCodec(told) if len(told) > 1 else told[0][1]
+
+
+def downlink_of(experiment: Experiment, exchange: Exchange) -> ChangeCodec | None:
+    """Make what broadcasts are written by; None = whole models."""
+    codec = parse_codec(experiment.federation.downlink)
+    if codec is None:
+        return None
+    zstandard()
+    return CompressedChanges(codec, exchange.wire, experiment.seed)
+
+
+def _codec(text: str, experiment: Experiment, exchange: Exchange) -> UpdateCodec | None:
+    codec = parse_codec(text)
     if codec is None:
         return None
     zstandard()

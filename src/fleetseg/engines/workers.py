@@ -180,7 +180,7 @@ class WorkersEngine:
     def _send(
         self, worker: _Worker, task: str, broadcast: Broadcast, common: ModelState | None
     ) -> None:
-        self._down += self._runtime.message_bytes[0]
+        self._down += broadcast.num_bytes(self._runtime.message_bytes[0])
         is_common = broadcast.state is common
         if not is_common:
             _copy(broadcast.state, worker.job.alone)

@@ -28,7 +28,7 @@ from fleetseg.learning.inputs import Facts
 
 FORMAT_VERSION = 3
 KEEP = 3
-_SLOT, _FACT, _PUBLISHED = "slot/", "fact/", "published/"
+_SLOT, _FACT, _PUBLISHED, _HELD = "slot/", "fact/", "published/", "held/"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class ServerState:
     failed_rounds: int = 0  # without quorum, in a row
     facts: Facts = field(default_factory=dict)  # what it made of the fleet before round 1
     published: Mapping[str, Tensor] = field(default_factory=dict)  # see `publishing`
+    held: Mapping[str, Tensor] = field(default_factory=dict)  # by vehicles: see `downlink`
 
 
 def save_checkpoint(
@@ -56,6 +57,7 @@ def save_checkpoint(
         **{_SLOT + name: vector_T for name, vector_T in state.slots.items()},
         **{_FACT + name: torch.from_numpy(fact) for name, fact in state.facts.items()},
         **{_PUBLISHED + name: vector_F for name, vector_F in state.published.items()},
+        **{_HELD + name: tensor for name, tensor in state.held.items()},
     }
     tensors = separate(tensors)
     meta = {
@@ -115,6 +117,7 @@ def load_checkpoint(
         meta["failed_rounds"],
         {name: fact.numpy() for name, fact in _named(tensors, _FACT).items()},
         _named(tensors, _PUBLISHED),
+        _named(tensors, _HELD),
     )
     return state, meta["record"]
 

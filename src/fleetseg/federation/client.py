@@ -20,6 +20,7 @@ from fleetseg.federation.client_state import (
     in_section,
     section,
 )
+from fleetseg.federation.downlink import ChangeCodec
 from fleetseg.federation.fleet_facts import CLASS_WEIGHTS
 from fleetseg.federation.messages import (
     Broadcast,
@@ -75,6 +76,7 @@ class LocalRuntime:
     num_classes: int
     memory: ClientStateStore | None = None  # where clients keep state between rounds, if they do
     codec: UpdateCodec | None = None  # None = updates are handed over as they are
+    changes: ChangeCodec | None = None  # what broadcasts are written by; None = they are whole
     # Of what stays with clients, before their first round; None = nothing does.
     start: ModelState | None = None
     room: ModelState | None = None  # where a change is written; None = new memory for each

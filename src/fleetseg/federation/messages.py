@@ -5,6 +5,7 @@
 | Broadcast  | tensors                | the global model: the server's to give                     |
 |            | facts                  | made of what all clients reported, no one client's         |
 |            | unused                 | which of the client's own updates did not count            |
+|            | changes                | tensors, as what is new since a broadcast of before        |
 | Update     | change                 | change of the model, and of a method's extras, by training |
 |            | num_images, num_pixels | weight of the update; counts over all a client's samples   |
 |            | num_steps, images_seen | cost of training                                           |
@@ -53,6 +54,20 @@ def taking_part(enrolled: Mapping[str, Enrolment]) -> dict[str, Enrolment]:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """A broadcast's model as what is new since one that its client holds: see `downlink`."""
+
+    base: int  # the round whose broadcast the client holds
+    messages: tuple[bytes, ...]  # what changed in each round since then, oldest first
+    digest: str  # of the broadcast that they lead to
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all messages."""
+        return sum(map(len, self.messages))
+
+
+@dataclass(frozen=True)
 class Broadcast:
     """The server's message to a client; clients may be sent different ones.
 
@@ -63,6 +78,11 @@ class Broadcast:
     state: ModelState
     facts: Facts = field(default_factory=dict)
     unused: tuple[int, ...] = ()  # late rounds whose update of this client did not count
+    changes: Changes | None = None  # another way to send `state`; None = whole
+
+    def num_bytes(self, whole: int) -> int:
+        """Size of the message, where a whole model takes so many bytes."""
+        return whole if self.changes is None else self.changes.num_bytes
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.cohort import Cohort, sample_cohort
 from fleetseg.federation.collect import RoundCollector, collect
+from fleetseg.federation.downlink import Downlink, bases, state_of
 from fleetseg.federation.engine import Engine, Received
 from fleetseg.federation.fleet_facts import facts_of_fleet
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
@@ -69,6 +70,7 @@ class Plan:
     score: Callable[[ModelState, int, Sequence[RoundRecord]], Scored | str] | None = None
     scratch: Path | None = None  # a folder for what an aggregator does not keep in memory
     round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
+    downlink: Downlink | None = None  # None = vehicles are sent the whole model
 
     def with_facts(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> ServerState:
         """Make the facts of the fleet, before the first round; they stay as they were then."""
@@ -81,12 +83,26 @@ class Plan:
         settings, seed = self.experiment.federation, self.experiment.seed
         return sample_cohort(enrolled, settings, seed=seed, round_=round_)
 
+    def with_broadcast(self, state: ServerState) -> ServerState:
+        """Move what vehicles are sent towards the model, if that is not the model itself."""
+        if self.downlink is None:
+            return state
+        model = self.exchange.sent(state.model)
+        return replace(state, held=self.downlink.advance(state.held, model, state.round + 1))
+
+    def sent(self, state: ServerState) -> ModelState:
+        """Return what all vehicles train from in the next round."""
+        return state_of(state.held) if self.downlink else self.exchange.sent(state.model)
+
     def asks(
         self, state: ServerState, clients: Collection[str], records: Sequence[RoundRecord]
     ) -> dict[str, Broadcast]:
         """Write what each client is sent in the next round."""
-        sent = self.exchange.sent(state.model)
-        return to_each(Broadcast(state.round + 1, sent, state.facts), clients, records)
+        broadcast = Broadcast(state.round + 1, self.sent(state), state.facts)
+        asks = to_each(broadcast, clients, records)
+        if self.downlink is None:
+            return asks
+        return self.downlink.as_changes(state.held, asks, bases(records, clients))
 
     def published(self, state: ServerState) -> ModelState:
         """Return the model that is scored and saved."""
@@ -117,7 +133,8 @@ class Plan:
         published = self._publication.remember(
             state.published, exchange.model_of(model), state.round + 1, settings
         )
-        return ServerState(state.round + 1, model, slots, 0, state.facts, published)
+        done = state.round + 1
+        return ServerState(done, model, slots, 0, state.facts, published, state.held)
 
     @cached_property
     def _publication(self) -> Publication:
@@ -140,11 +157,11 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         before, round_ = engine.meter(), state.round + 1
         enrolled = taking_part(engine.available())
         _require_quorum(state, enrolled, plan, log)
-        state = plan.with_facts(state, enrolled)
+        state = plan.with_broadcast(plan.with_facts(state, enrolled))
         cohort = plan.sample(enrolled, round_)
         watcher.round_opened(round_, cohort.asked)
         asks = plan.asks(state, cohort.asked, log.records)
-        collector.open(round_, cohort, enrolled, plan.exchange.sent(state.model))
+        collector.open(round_, cohort, enrolled, plan.sent(state))
         collect(engine, "train", asks, collector, deadline_s=deadline_s, replied=replied)
         collector.close()
         sent = engine.meter() - before

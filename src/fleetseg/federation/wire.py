@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -73,11 +73,21 @@ class PlainCodec:
 
     def pack(self, update: Update, residual_T: Tensor | None) -> tuple[bytes, Tensor | None]:
         """See UpdateCodec."""
-        return encode_update(update, self.layout), None
+        whole = replace(update, change=with_residual(update.change, residual_T))
+        return encode_update(whole, self.layout), None
 
     def unpack(self, data: bytes) -> Update:
         """See UpdateCodec."""
         return decode_update(data, self.layout)
+
+
+def with_residual(change: ModelState, residual_T: Tensor | None) -> ModelState:
+    """Add what earlier messages left out to the trainable values, in new memory."""
+    if residual_T is None:
+        return change
+    values_F = change.values_F.clone()  # the update's own memory is its engine's
+    values_F[: residual_T.numel()] += residual_T
+    return ModelState(values_F, change.counters_K)
 
 
 def unpacked(packed: Packed, codec: UpdateCodec) -> Update | Failure:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from fleetseg.compression.codec import parse_codec
-from fleetseg.compression.uplink import zstandard
-from fleetseg.config import Experiment
+from fleetseg.compression.frames import zstandard
+from fleetseg.config import Experiment, FederationConfig
 from fleetseg.errors import ConfigError, unknown_name
 from fleetseg.federation.aggregate import AGGREGATORS
 from fleetseg.federation.cohort import SAMPLERS
@@ -48,7 +48,19 @@ def check_choices(experiment: Experiment) -> None:
     for clash, because in CLASHES:
         if clash(experiment):
             raise ConfigError(because)
-    federation = experiment.federation
     check_loss_name(experiment.training.loss)
-    if parse_codec(federation.uplink) is not None:
+    _check_codecs(experiment.federation)
+
+
+def _check_codecs(federation: FederationConfig) -> None:
+    shares = [share for share, _ in federation.uplink_schedule]
+    if shares != sorted(set(shares)):
+        raise ConfigError(
+            "federation.uplink_schedule goes back in time",
+            got=", ".join(map(str, shares)),
+            expected="pairs [share of the rounds, codec], the shares ascending",
+        )
+    texts = [federation.uplink, federation.downlink]
+    texts += [text for _, text in federation.uplink_schedule]
+    if any([parse_codec(text) is not None for text in texts]):  # a list: all of them are read
         zstandard()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fleetseg.config import Experiment
+from fleetseg.learning.objectives import OBJECTIVES, Objective
 from fleetseg.learning.supervision import SUPERVISION
 
 
@@ -12,8 +13,18 @@ def _needs_no_labels(experiment: Experiment) -> bool:
     return not SUPERVISION[experiment.training.supervision].needs_labels
 
 
+def _objective(experiment: Experiment) -> Objective:
+    return OBJECTIVES[experiment.training.objective]
+
+
 def _scaffold(experiment: Experiment) -> bool:
     return experiment.training.objective == "scaffold"
+
+
+def _compresses_updates(experiment: Experiment) -> bool:
+    federation = experiment.federation
+    later = [text for _, text in federation.uplink_schedule]
+    return any(text.strip() != "none" for text in (federation.uplink, *later))
 
 
 CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
@@ -56,9 +67,14 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "scaffold's c is the mean of all clients' c_i; use federation.aggregator = 'mean'",
     ),
     (
-        lambda e: _scaffold(e) and e.federation.uplink not in ("", "none"),
+        lambda e: _scaffold(e) and _compresses_updates(e),
         "scaffold's c is the mean of what clients keep, and a codec would change only what they "
         "send; use federation.uplink = 'none'",
+    ),
+    (
+        lambda e: bool(_objective(e).extras) and e.federation.downlink.strip() != "none",
+        "what the objective sends beside the model would arrive a little at a time; use "
+        "federation.downlink = 'none'",
     ),
 )
 """Choices that cannot work together, and why."""

@@ -23,6 +23,7 @@ from fleetseg.evaluation.scored import Scored
 from fleetseg.experiment_file import to_toml
 from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.downlink import Downlink
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import first_slots
@@ -328,14 +329,16 @@ def _with_faults(engine: Engine, setup: RunSetup) -> Engine:
 
 
 def _plan(setup: RunSetup, scorer: Scorer | None, *, on_network: bool = False) -> rounds.Plan:
-    experiment = setup.experiment
+    experiment, runtime = setup.experiment, setup.runtime
+    changes = runtime.changes
     on_network = on_network or experiment.engine.kind == "fleet"
     return rounds.Plan(
         experiment=experiment,
-        exchange=setup.runtime.exchange,
+        exchange=runtime.exchange,
         score=scorer.score if scorer is not None and scorer.can_score else None,
         scratch=setup.folder.path,
         round_every_s=experiment.fleet.round_every_s if on_network else 0.0,
+        downlink=None if changes is None else Downlink(changes, runtime.message_bytes[0]),
     )
 
 

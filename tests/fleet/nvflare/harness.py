@@ -28,7 +28,13 @@ SUPERVISOR = "fleetseg.fleet.vehicle.supervisor"
 
 
 def experiment(
-    cache: Path, rounds: int, *, seconds: float = 0.0, uplink: str = "none", **fleet: float
+    cache: Path,
+    rounds: int,
+    *,
+    seconds: float = 0.0,
+    uplink: str = "none",
+    downlink: str = "none",
+    **fleet: float,
 ) -> Experiment:
     """The tiny experiment; `seconds` makes a vehicle's round last about that long, or longer."""
     steps = max(1, round(seconds / 0.03))
@@ -36,7 +42,7 @@ def experiment(
     return tiny_experiment(
         cache,
         training={"batch_size": 2, "lr": 1e-4, "local_steps": steps, "optimiser_state": "kept"},
-        federation={"rounds": rounds, "uplink": uplink},
+        federation={"rounds": rounds, "uplink": uplink, "downlink": downlink},
         evaluation={"every": 0, "on_clients": True},
         engine={"kind": "fleet", "workers": 2, "precision": "fp32"},
         fleet={**patience, **fleet},

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from fleetseg.config import FleetConfig
 from fleetseg.errors import EngineError, FleetSegError, QuorumLost
+from fleetseg.federation.downlink import encode_changes
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
 from fleetseg.federation.replies import read_reply
@@ -62,12 +63,13 @@ class _Requests:
         self._header = {"what": task, "run": spec.run}
         self._asks, self._payloads = asks, list[tuple[int, bytes]]()
         self.number_of: dict[str, int] = {}  # vehicle -> which of the payloads
-        numbers: dict[tuple[int, int], int] = {}
+        numbers: dict[tuple[int, ...], int] = {}
         for vehicle, broadcast in asks.items():
-            key = id(broadcast.state), id(broadcast.facts)
+            key = id(broadcast.state), id(broadcast.facts), id(broadcast.changes)
             if key not in numbers:
                 numbers[key] = len(self._payloads)
-                payload = encode_broadcast(broadcast, spec.exchange.wire)
+                encode = encode_changes if broadcast.changes else encode_broadcast
+                payload = encode(broadcast, spec.exchange.wire)
                 self._payloads.append((broadcast.round, payload))
             self.number_of[vehicle] = numbers[key]
 

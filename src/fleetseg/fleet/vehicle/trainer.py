@@ -49,6 +49,7 @@ from fleetseg.fleet.protocol import (
     write_enrolments,
 )
 from fleetseg.fleet.sockets import ConnectionLost, Header, Listener
+from fleetseg.fleet.vehicle.held import HeldBroadcasts
 from fleetseg.fleet.vehicle.site_data import SiteData, open_clients
 from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import hardware_of, threads
@@ -75,6 +76,7 @@ class Ready:
     run: str
     runtime: LocalRuntime
     clients: Mapping[str, Client]
+    held: HeldBroadcasts
 
 
 class Trainer:
@@ -154,7 +156,7 @@ class Trainer:
         key = (header["run"], header["what"], header["round"], digest)
         if vehicle in self._last and self._last[vehicle][0] == key:
             return self._last[vehicle][1]
-        broadcast = decode_broadcast(payload, ready.runtime.exchange.wire)
+        broadcast = ready.held.read(header["what"], payload, vehicle, ready.runtime)
         unused = tuple(header.get("unused", {}).get(vehicle, ()))
         broadcast = replace(broadcast, unused=unused)
         answer = _work(header["what"], broadcast, ready, ready.clients[vehicle])
@@ -184,7 +186,8 @@ class Trainer:
         model = build_model(experiment.model.name, space.num_classes, seed=experiment.seed)
         hardware = hardware_of(experiment.engine)
         model = model.to(hardware.device).to(memory_format=hardware.memory_format)
-        memory = ClientStateStore(self._kept(header["run"]) / "clients")
+        kept = self._kept(header["run"])
+        memory = ClientStateStore(kept / "clients")
         runtime = local_runtime(experiment, model, hardware, space.num_classes, memory)
         exchange = runtime.exchange
         if (got := exchange.server.digest) != header["layout"]:
@@ -194,7 +197,8 @@ class Trainer:
             runtime = replace(runtime, start=decode_broadcast(start, exchange.kept).state)
         self._last = {}
         clients = open_clients(self._site_data, experiment, notify=self._log, space=space)
-        return Ready(header["run"], runtime, clients)
+        held = HeldBroadcasts(ClientStateStore(kept / "broadcasts"))
+        return Ready(header["run"], runtime, clients, held)
 
     def _kept(self, run: str) -> Path:
         """Give a run a folder for what vehicles remember; those of old runs go."""

@@ -1,0 +1,63 @@
+"""A codec that is another one in later rounds: rough while a model moves far, finer at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fleetseg.errors import UpdateRejected
+from fleetseg.federation.messages import Update
+from fleetseg.federation.wire import UpdateCodec
+
+
+def first_round(share: float, total_rounds: int) -> int:
+    """Return the first round that comes after a share of all rounds.
+
+    >>> first_round(0.0, 10), first_round(0.5, 10), first_round(0.58, 50), first_round(1.0, 10)
+    (1, 6, 30, 11)
+    """
+    # The allowance is for products such as 0.58 * 50 = 28.999999999999996.
+    return int(share * total_rounds + 1e-9) + 1
+
+
+@dataclass(frozen=True)
+class ScheduledCodec:
+    """An `UpdateCodec` made of several, each from a round on until the next."""
+
+    stages: tuple[tuple[int, UpdateCodec], ...]  # (first round, codec), ascending; the first from 1
+
+    @property
+    def max_bytes(self) -> int:
+        """Most bytes of any message."""
+        return max(codec.max_bytes for _, codec in self.stages)
+
+    def at(self, round_: int) -> UpdateCodec:
+        """Return the codec of a round."""
+        begun = [codec for first, codec in self.stages if first <= round_]
+        return begun[-1] if begun else self.stages[0][1]
+
+    def pack(self, update: Update, residual_T: Tensor | None) -> tuple[bytes, Tensor | None]:
+        """Write an update by its round's codec; what an earlier one left out comes with it."""
+        return self.at(update.round).pack(update, residual_T)
+
+    def unpack(self, data: bytes) -> Update:
+        """Read an update of any stage's codec; it must be that of the update's round.
+
+        Raises:
+            UpdateRejected: none can read it, or it was written by another round's.
+        """
+        refused: UpdateRejected | None = None
+        for _, codec in self.stages:
+            try:
+                update = codec.unpack(data)
+            except UpdateRejected as rejected:
+                # What a codec says of a message of another's is no news.
+                if refused is None or refused.reason == "codec":
+                    refused = rejected
+                continue
+            if self.at(update.round) is codec:
+                return update
+            refused = UpdateRejected("codec", "another codec than this round's", got=update.round)
+        assert refused is not None
+        raise refused

@@ -1,0 +1,206 @@
+"""Smaller broadcasts: what is new in the model since the last one that a vehicle holds.
+
+What vehicles are sent is not the server's model w but one, r, that follows it: each round r moves
+by what a codec leaves of w - r, and what it leaves out is still there in the next round (error
+feedback at the server: EF21-P, Gruntkowska, Tyurin, Richtarik 2022, arXiv 2209.15218). All vehicles
+train from the same r, whichever way it reached them, so that no result depends on the way. Whoever
+holds an r of before is sent the changes since then; whoever holds none, or would need as many bytes
+for them, is sent r whole.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fleetseg.errors import UpdateRejected
+from fleetseg.federation.messages import Broadcast, Changes
+from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.tensors import Layout, ModelState
+from fleetseg.federation.wire import read_facts, write_facts
+
+NO_BASE = "base"
+"""Reason of a client that does not hold what a message builds on."""
+Held = Mapping[str, Tensor]
+"""r ("values", "counters") and the newest changes that led to it ("change-000012"), as bytes."""
+
+_VALUES, _COUNTERS, _CHANGE = "values", "counters", "change-"
+_MAGIC = b"FSDN"
+_VERSION = 1
+_MAX_CHANGES = 100  # messages in one broadcast
+_HEADER_BYTES = 1 << 26  # most of a header: it has the facts
+
+
+class ChangeCodec(Protocol):
+    """How a change of the model is written; its size is bounded by the model's."""
+
+    def write(self, change: ModelState, round_: int) -> bytes:
+        """Write a change: of floats what they grew by, counters as they stand."""
+        ...
+
+    def read(self, data: bytes) -> ModelState:
+        """Read a change, or raise UpdateRejected."""
+        ...
+
+
+@dataclass(frozen=True)
+class Downlink:
+    """The server's end: pure functions of what is held."""
+
+    codec: ChangeCodec
+    whole_bytes: int  # of a whole broadcast
+
+    def advance(self, held: Held, model: ModelState, round_: int) -> Held:
+        """Move r towards the model; it is the model before anybody was sent any."""
+        if not held:
+            return {_VALUES: model.values_F.clone(), _COUNTERS: model.counters_K.clone()}
+        grown_F = model.values_F - held[_VALUES]
+        data = self.codec.write(ModelState(grown_F, model.counters_K), round_)
+        moved = moved_by(state_of(held), self.codec.read(data))
+        newest = {_name(round_): torch.from_numpy(np.frombuffer(data, np.uint8).copy())}
+        kept = self._worth_keeping({**_changes(held), **newest})
+        return {_VALUES: moved.values_F, _COUNTERS: moved.counters_K, **kept}
+
+    def as_changes(
+        self, held: Held, asks: Mapping[str, Broadcast], bases: Mapping[str, int]
+    ) -> dict[str, Broadcast]:
+        """Give each broadcast of r the changes since the round that its client holds r of."""
+        digest = state_of(held).digest()
+        found = {
+            (base, broadcast.round): self._since(held, base, broadcast.round, digest)
+            for client, broadcast in asks.items()
+            if (base := bases.get(client, 0))
+        }
+        return {
+            client: replace(broadcast, changes=found.get((bases.get(client, 0), broadcast.round)))
+            for client, broadcast in asks.items()
+        }
+
+    def _since(self, held: Held, base: int, round_: int, digest: str) -> Changes | None:
+        names = [_name(number) for number in range(base + 1, round_ + 1)]
+        if any(name not in held for name in names):
+            return None
+        messages = tuple(held[name].numpy().tobytes() for name in names)
+        changes = Changes(base, messages, digest)
+        return changes if changes.num_bytes < self.whole_bytes else None
+
+    def _worth_keeping(self, changes: Held) -> Held:
+        """Drop the oldest: a chain of them that is larger than a model is never sent."""
+        newest_first = sorted(changes, reverse=True)[:_MAX_CHANGES]
+        total, kept = 0, {}
+        for name in newest_first:
+            total += changes[name].numel()
+            if total >= self.whole_bytes:
+                break
+            kept[name] = changes[name]
+        return kept
+
+
+def state_of(held: Held) -> ModelState:
+    """Return r."""
+    return ModelState(held[_VALUES], held[_COUNTERS])
+
+
+def moved_by(state: ModelState, change: ModelState) -> ModelState:
+    """Add a change: the one order of operations that both ends have to share."""
+    return ModelState(state.values_F + change.values_F, change.counters_K)
+
+
+def bases(records: Sequence[RoundRecord], clients: Collection[str]) -> dict[str, int]:
+    """Say of clients which round's broadcast they hold for sure: of the last update that came.
+
+    A client that once said that it does not hold it is not taken to, until its next update.
+    """
+    found: dict[str, int] = {}
+    open_ = set(clients)
+    for record in reversed(records):
+        if not open_:
+            break
+        lacking = {f.client_id for f in record.failures if f.reason == NO_BASE} & open_
+        arrived = set(record.accepted) & open_
+        found.update(dict.fromkeys(lacking, 0) | dict.fromkeys(arrived, record.round))
+        open_ -= lacking | arrived
+    return found
+
+
+def encode_changes(broadcast: Broadcast, layout: Layout) -> bytes:
+    """Write a broadcast that has its model as changes.
+
+    "FSDN", header length (uint32, little endian), header (JSON), the messages one after another.
+    """
+    changes = broadcast.changes
+    assert changes is not None
+    fields = {
+        "version": _VERSION,
+        "layout": layout.digest,
+        "round": broadcast.round,
+        "facts": write_facts(broadcast.facts),
+        "base": changes.base,
+        "sizes": [len(message) for message in changes.messages],
+        "digest": changes.digest,
+    }
+    header = json.dumps(fields).encode()
+    return b"".join((_MAGIC, struct.pack("<I", len(header)), header, *changes.messages))
+
+
+def are_changes(data: bytes) -> bool:
+    """Say whether a broadcast has its model as changes."""
+    return data[:4] == _MAGIC
+
+
+def decode_changes(
+    data: bytes, layout: Layout, base: Callable[[int], ModelState | None], codec: ChangeCodec
+) -> Broadcast:
+    """Read what `encode_changes` wrote; `base` finds the broadcast of a round that is held.
+
+    Raises:
+        UpdateRejected: it is none; with the reason `NO_BASE` if it builds on what is not held.
+    """
+    fields, messages = _opened(data, layout)
+    state = base(fields["base"])
+    if state is None:
+        raise UpdateRejected(NO_BASE, "builds on a broadcast that is not held", got=fields["base"])
+    for message in messages:
+        state = moved_by(state, codec.read(message))
+    if state.digest() != fields["digest"]:
+        raise UpdateRejected(NO_BASE, "leads to another model than the server's")
+    return Broadcast(fields["round"], state, read_facts(fields["facts"]))
+
+
+def _opened(data: bytes, layout: Layout) -> tuple[dict[str, Any], list[bytes]]:
+    if len(data) < 8 or not are_changes(data):
+        raise UpdateRejected("malformed", "no changes of a model")
+    (length,) = struct.unpack("<I", data[4:8])
+    if length > _HEADER_BYTES:
+        raise UpdateRejected("oversize", "header too large", got=f"{length} bytes")
+    try:
+        fields = json.loads(data[8 : 8 + length])
+        numbers = [fields["version"], fields["round"], fields["base"], *fields["sizes"]]
+        fits = all(type(number) is int and number >= 0 for number in numbers)
+        fits = fits and isinstance(fields["digest"], str) and "facts" in fields
+    except (ValueError, KeyError, TypeError, RecursionError):
+        fits = False
+    if not fits or sum(fields["sizes"]) != len(data) - 8 - length:
+        raise UpdateRejected("malformed", "the message header cannot be read")
+    if fields["version"] != _VERSION or fields["layout"] != layout.digest:
+        raise UpdateRejected("layout", "made for another model or version")
+    messages, start = [], 8 + length
+    for size in fields["sizes"]:
+        messages.append(data[start : start + size])
+        start += size
+    return fields, messages
+
+
+def _changes(held: Held) -> dict[str, Tensor]:
+    return {name: data for name, data in held.items() if name.startswith(_CHANGE)}
+
+
+def _name(round_: int) -> str:
+    return f"{_CHANGE}{round_:06d}"
