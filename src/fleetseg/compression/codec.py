@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fleetseg.errors import ConfigError
 
 Format = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 FORMATS: dict[str, Format] = {n: n for n in ("fp32", "fp16", "bf16", "int8", "int4")}
-GRAMMAR = "none, or topk(1%) and one of fp32, fp16, bf16, int8, int4, int8(channel), int4(channel)"
+GRAMMAR = (
+    "none, or one of fp32, fp16, bf16, int8, int4, int8(channel), int4(channel), alone or after "
+    "topk(1%) or powersgd(2)"
+)
 _TOPK = re.compile(r"topk\(\s*(\d+(?:\.\d+)?)\s*%\s*\)")
+_POWERSGD = re.compile(r"powersgd\(\s*(\d{1,3})\s*\)")
 
 
 @dataclass(frozen=True)
@@ -21,20 +25,28 @@ class Codec:
     share: float = 1.0  # of the trainable values, the largest changes
     format: Format = "fp32"
     by_channel: bool = False  # integers: a scale per slice of a tensor's first dimension
+    rank: int = 0  # of the matrices that a tensor is sent as; 0 = it is sent itself
 
     @property
     def name(self) -> str:
         """The text that this codec is read from."""
         format_ = f"{self.format}(channel)" if self.by_channel else self.format
+        if self.rank:
+            return f"powersgd({self.rank})+{format_}"
         percent = f"{self.share * 100:.10f}".rstrip("0").rstrip(".")
         return format_ if self.share == 1 else f"topk({percent}%)+{format_}"
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether a message lacks something by plan, so that it has to come later."""
+        return self.share < 1 or self.rank > 0
 
 
 def parse_codec(text: str) -> Codec | None:
     """Read a codec; "none" is None: updates go uncompressed.
 
     >>> parse_codec("topk(1%)+int8")
-    Codec(share=0.01, format='int8', by_channel=False)
+    Codec(share=0.01, format='int8', by_channel=False, rank=0)
 
     Raises:
         ConfigError: with what can be written.
@@ -47,12 +59,15 @@ def parse_codec(text: str) -> Codec | None:
         format_, channel, _ = part.partition("(channel)")
         if match := _TOPK.fullmatch(part):
             kind, share = "topk", float(match[1]) / 100
-            codec = Codec(share, codec.format, codec.by_channel)
-            known = 0 < share <= 1
+            codec, known = replace(codec, share=share), 0 < share <= 1
+        elif match := _POWERSGD.fullmatch(part):
+            kind, rank = "topk", int(match[1])  # either of them
+            codec, known = replace(codec, rank=rank), rank > 0
         else:
             kind, known = "format", part in (format_, f"{format_}(channel)") and format_ in FORMATS
             known = known and not (channel and not format_.startswith("int"))
-            codec = Codec(codec.share, FORMATS.get(format_, "fp32"), bool(channel))
+            known = known and not (channel and codec.rank)  # each factor's column has its own
+            codec = replace(codec, format=FORMATS.get(format_, "fp32"), by_channel=bool(channel))
         if not known or kind in named:
             raise ConfigError("no such codec", where=text, got=repr(part), expected=GRAMMAR)
         named.add(kind)

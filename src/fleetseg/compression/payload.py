@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fleetseg.compression import quantise, sparse
 from fleetseg.compression.codec import Codec
+from fleetseg.compression.lowrank import Piece, factored, multiplied, pieces_of
 from fleetseg.errors import UpdateRejected
 from fleetseg.federation.tensors import Layout, ModelState
 
@@ -30,11 +31,17 @@ class Plan:
     codec: Codec
     layout: Layout
     num_sent: int
-    groups_G: npt.NDArray[np.int64]  # first trainable value of each group with a scale of its own
+    # Where each group with a scale of its own begins: in the trainable values, or what they become.
+    groups_G: npt.NDArray[np.int64]
+    pieces: tuple[Piece, ...] = ()  # of tensors that are sent as factors
 
     @classmethod
     def of(cls, codec: Codec, layout: Layout) -> Plan:
         """Fit a codec to a layout."""
+        if codec.rank:
+            pieces = pieces_of(layout, codec.rank)
+            sizes_G = np.array([size for piece in pieces for size in piece.groups], dtype=np.int64)
+            return cls(codec, layout, int(sizes_G.sum()), np.cumsum(sizes_G) - sizes_G, pieces)
         starts: list[int] = []
         for entry in layout.floats:
             if entry.kind == "trainable" and entry.size:
@@ -64,13 +71,18 @@ class Plan:
         yield "counters", np.dtype(np.int64), self.layout.num_counters
 
     @property
+    def num_trainable(self) -> int:
+        """Number of values before anything is left out."""
+        return self.layout.num_trainable
+
+    @property
     def num_bytes(self) -> int:
         """Size of the whole."""
         return sum(dtype.itemsize * length for _, dtype, length in self.arrays)
 
     def sizes_G(self, positions: sparse.Positions | None) -> npt.NDArray[np.int64]:
         """How many of the sent values each group has."""
-        ends = np.append(self.groups_G[1:], self.layout.num_trainable)
+        ends = np.append(self.groups_G[1:], self.num_sent if self.pieces else self.num_trainable)
         if positions is None:
             return ends - self.groups_G
         return np.diff(np.searchsorted(positions, np.append(self.groups_G, ends[-1:])))
@@ -82,7 +94,9 @@ def encode(change: ModelState, plan: Plan, generator: np.random.Generator) -> by
     values_F = change.values_F.numpy()
     sent_V, positions = values_F[:num], None
     arrays: dict[str, npt.NDArray[Any]] = {}
-    if codec.share < 1:
+    if plan.pieces:
+        sent_V = factored(sent_V, plan.pieces, generator)
+    elif codec.share < 1:
         positions = sparse.largest(sent_V, plan.num_sent)
         sent_V, arrays["gaps"] = sent_V[positions], sparse.to_gaps(positions)
     if codec.format in quantise.LEVELS:
@@ -121,7 +135,10 @@ def decode(data: bytes, plan: Plan) -> ModelState:
     num, state = plan.layout.num_trainable, plan.layout.empty()
     values_F = state.values_F.numpy()
     positions = sparse.from_gaps(arrays["gaps"]) if "gaps" in arrays else None
-    if positions is None:
+    if plan.pieces:
+        with np.errstate(invalid="ignore", over="ignore"):
+            values_F[:num] = multiplied(_sent(arrays, plan, None), plan.pieces, num)
+    elif positions is None:
         values_F[:num] = _sent(arrays, plan, None)
     else:
         if positions.size and positions[-1] >= num:

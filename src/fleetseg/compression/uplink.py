@@ -48,7 +48,7 @@ class Uplink:
         return Plan.of(self.codec, self.layout)
 
     def pack(self, update: Update, residual_T: Tensor | None) -> tuple[bytes, Tensor | None]:
-        """Write an update; with top-k, what was left out before is added first (error feedback).
+        """Write an update; what was left out before is added first (error feedback).
 
         Residuals: Stich, Cordonnier, Jaggi 2018, arXiv 1809.07599, Algorithm 1 (the "memory"),
         over trainable values; the residual includes what rounding took from the values sent.
@@ -64,7 +64,7 @@ class Uplink:
         payload = encode(change, self.plan, generator)
         header = self._header(update)
         data = _MAGIC + struct.pack("<I", len(header)) + header + compressed(payload)
-        if self.codec.share == 1:
+        if not self.codec.leaves_out:
             return data, None
         return data, change.values_F[:num] - decode(payload, self.plan).values_F[:num]
 
