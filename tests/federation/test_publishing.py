@@ -68,3 +68,25 @@ def test_the_round_s_model_is_copied() -> None:
     vectors = EMA.remember({}, model, 1, settings(0.9))
     model.values_F.fill_(7)
     assert vectors["ema"].tolist() == [3.0]
+
+
+TWO = PUBLISHING["last two"]
+
+
+def test_the_mean_of_the_last_two_by_hand() -> None:
+    """FedExP's models may go to and fro; the first is published as it is, as its authors do."""
+    vectors: Vectors = {}
+    seen = []
+    for round_, value in enumerate([4.0, 8.0, -2.0], start=1):
+        model = ModelState(torch.tensor([value, 10 * value]), torch.tensor([round_]))
+        vectors = TWO.remember(vectors, model, round_, FederationConfig())
+        published = TWO.model(model, vectors, FederationConfig())
+        seen.append(published.values_F.tolist())
+        assert published.counters_K.tolist() == [round_]
+    assert seen == [[4, 40], [6, 60], [3, 30]]
+    assert len(vectors) == 2
+
+
+def test_before_the_first_round_the_last_two_are_the_model_itself() -> None:
+    model = ModelState(torch.tensor([3.0]), NO_COUNTERS)
+    assert TWO.model(model, {}, FederationConfig()).values_F.tolist() == [3.0]

@@ -173,6 +173,49 @@ def test_server_learning_rate_and_momentum_by_hand() -> None:
     assert log.states[-1].slots["momentum"].tolist() == [3.5, 7, 14]
 
 
+@pytest.mark.parametrize("publishing", ["last", "ema"])
+def test_what_is_sent_may_be_shifted_from_what_is_scored(publishing: str) -> None:
+    """Three of four answer (1, 2, 3): h = 3/4 of that, added to what is sent alone."""
+    scores: list[list[float]] = []
+
+    def score(model: ModelState, round_: int, records: Sequence[RoundRecord]) -> str:
+        scores.append(model.values_F.tolist())
+        return "looked at"
+
+    federation = {
+        "rounds": 1, "weights": "uniform", "server_optimiser": "drift", "publishing": publishing,
+    }  # fmt: skip
+    described = plan(score, federation=federation, training=TrainingConfig(objective="dyn"))
+    first = ServerState(0, ModelState(torch.zeros(3), NO_COUNTERS), {"drift": torch.zeros(3)})
+    _, log = go(Fleet(FOUR, {"d": lost}), described, first)
+    assert log.states[0].model.values_F.tolist() == [1.75, 3.5, 5.25]
+    assert log.states[0].slots["drift"].tolist() == [0.75, 1.5, 2.25]
+    assert scores == [[1, 2, 3]]
+    assert described.published(log.states[0]).values_F.tolist() == [1, 2, 3]
+
+
+def test_an_aggregator_knows_of_steps_and_of_the_round_s_learning_rates() -> None:
+    """Two steps and one, on images for as many: each counts per step; three are refused."""
+    fleet = Fleet(
+        {"a": ([2.0, 0.0, 0.0], 4), "b": ([0.0, 1.0, 0.0], 4), "c": ([9.0, 9.0, 9.0], 4)},
+        {
+            "a": lambda c, ask: [update(c, ask.round, [2, 0, 0], 4, num_steps=2)],
+            "b": lambda c, ask: [update(c, ask.round, [0, 1, 0], 4, num_steps=1)],
+            "c": lambda c, ask: [update(c, ask.round, [9, 9, 9], 4, num_steps=3)],
+        },
+    )
+    training = TrainingConfig(batch_size=2, momentum=0.0, schedule="cosine")
+    described = plan(federation={"rounds": 1, "aggregator": "normalised"}, training=training)
+    _, log = go(fleet, described)
+    # Of one round's cosine, two steps go 1 and 1/2 far, one goes 1.
+    whole = (1.5 + 1) / 2
+    expected = [whole * 2 / 1.5 / 2, whole * 1 / 2, 0]
+    assert log.states[0].model.values_F.tolist() == pytest.approx(expected)
+    assert [(f.client_id, f.kind, f.reason) for f in log.records[0].failures] == [
+        ("c", "refused", "count")
+    ]
+
+
 def test_the_record_of_a_round() -> None:
     fleet = Fleet({**FOUR, "e": ([1, 1, 1], 2)}, {"b": late, "c": lost, "d": silent})
     _, log = go(fleet, plan(federation={"rounds": 1, "quorum": 0.4}))

@@ -34,8 +34,14 @@ def experiment(name: str, cache: Path, kind: str = "inprocess") -> Experiment:
         fields.get("training", {}), {"batch_size": 2, "lr": 0.01, "local_epochs": 2}
     )
     federation = laid_under(fields.get("federation", {}), {"rounds": 4, "cohort": 3})
+    # One batch of three frames and two of four: not all vehicles take as many steps.
+    cities = [
+        {"conditions": ["day"], "cities": ["amber"], "frames_per_drive": 3},
+        {"conditions": ["day"], "cities": ["birch"], "frames_per_drive": 4},
+    ]
     return tiny_experiment(
         cache,
+        data={"sources": cities},
         training=training,
         federation=federation,
         engine={"kind": kind, "workers": 2},

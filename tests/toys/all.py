@@ -16,7 +16,7 @@ from tests.toys.server_optimiser import TOY_ADAM
 from tests.toys.sharing import norms_stay
 from tests.toys.supervision import TOY_ENTROPY
 
-from fleetseg.federation.aggregate import AGGREGATORS
+from fleetseg.federation.aggregators import AGGREGATORS
 from fleetseg.federation.cohort import SAMPLERS
 from fleetseg.federation.fleet_facts import FLEET_FACTS
 from fleetseg.federation.publishing import PUBLISHING

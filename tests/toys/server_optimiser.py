@@ -10,7 +10,7 @@ from fleetseg.federation.server_optim import ServerOptimiser, Slots
 
 
 def _step(
-    model_T: Tensor, delta_T: Tensor, slots: Slots, settings: FederationConfig
+    model_T: Tensor, delta_T: Tensor, slots: Slots, settings: FederationConfig, share: float
 ) -> tuple[Tensor, Slots]:
     mean_T = 0.9 * slots["mean"] + 0.1 * delta_T
     square_T = 0.99 * slots["square"] + 0.01 * delta_T.square()

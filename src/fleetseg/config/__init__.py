@@ -13,8 +13,10 @@ from fleetseg.config.federation import (
     AdaptiveConfig,
     Cohort,
     EmaConfig,
+    ExtrapolatedConfig,
     FaultsConfig,
     FederationConfig,
+    QueueConfig,
 )
 from fleetseg.config.running import (
     BaselineConfig,
@@ -23,23 +25,34 @@ from fleetseg.config.running import (
     FleetConfig,
     StopConfig,
 )
-from fleetseg.config.training import ProxConfig, TrainingConfig
+from fleetseg.config.training import (
+    ClientMomentumConfig,
+    DriftConfig,
+    DynConfig,
+    ProxConfig,
+    TrainingConfig,
+)
 
 __all__ = [
     "AdaptiveConfig",
     "BaselineConfig",
+    "ClientMomentumConfig",
     "Cohort",
     "DataConfig",
+    "DriftConfig",
+    "DynConfig",
     "EmaConfig",
     "EngineConfig",
     "EvaluationConfig",
     "Experiment",
+    "ExtrapolatedConfig",
     "FaultsConfig",
     "FederationConfig",
     "FleetConfig",
     "ModelConfig",
     "PartitionConfig",
     "ProxConfig",
+    "QueueConfig",
     "SourceConfig",
     "StopConfig",
     "TrainingConfig",

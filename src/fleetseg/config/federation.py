@@ -43,6 +43,19 @@ class AdaptiveConfig(Section):
     flavour: Literal["paper", "flower"] = "paper"  # flower: zeros at first, adam bias-corrected
 
 
+class ExtrapolatedConfig(Section):
+    """Of the aggregator extrapolated (FedExP)."""
+
+    eps: float = Field(default=1e-3, gt=0)  # squared length of a change, of each client: damps
+    eps_decay: float = Field(default=0.998**2, gt=0, le=1)  # of eps, each round
+
+
+class QueueConfig(Section):
+    """Of the server optimiser queue (HyperFLAW)."""
+
+    length: int = Field(default=5, ge=1)  # how many of the last global models count
+
+
 class EmaConfig(Section):
     """Of the way to publish ema."""
 
@@ -58,7 +71,7 @@ class FederationConfig(Section):
     sampler: str = "uniform"  # who that is: see federation.cohort
     weights: str = "images"  # how much a client's change counts: images, pixels, uniform
     sharing: str = "all"  # what of the model is exchanged: see federation.sharing
-    aggregator: str = "mean"  # see federation.aggregate
+    aggregator: str = "mean"  # see federation.aggregators
     server_optimiser: str = "sgd"  # see federation.server_optim
     server_lr: float = Field(default=1.0, gt=0)
     server_momentum: float = Field(default=0.0, ge=0, lt=1)  # FedAvgM
@@ -74,5 +87,7 @@ class FederationConfig(Section):
     uplink_schedule: tuple[tuple[Annotated[float, Field(ge=0, lt=1)], str], ...] = ()
     downlink: str = "none"  # codec of what a vehicle lacks of the model: see federation.downlink
     adaptive: AdaptiveConfig = AdaptiveConfig()
+    extrapolated: ExtrapolatedConfig = ExtrapolatedConfig()
+    queue: QueueConfig = QueueConfig()
     ema: EmaConfig = EmaConfig()
     faults: FaultsConfig = FaultsConfig()

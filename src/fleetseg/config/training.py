@@ -15,6 +15,24 @@ class ProxConfig(Section):
     mu: float = Field(default=0.01, ge=0)  # of mu / 2 |y - w|^2, beside the loss
 
 
+class DynConfig(Section):
+    """Of the objective dyn (FedDyn)."""
+
+    alpha: float = Field(default=0.01, gt=0)  # of alpha / 2 |y - w|^2
+
+
+class DriftConfig(Section):
+    """Of the objective drift (FedDC)."""
+
+    alpha: float = Field(default=0.01, gt=0)  # of alpha / 2 |y - (w - h)|^2
+
+
+class ClientMomentumConfig(Section):
+    """Of the objective client momentum (FedCM)."""
+
+    alpha: float = Field(default=0.1, gt=0, le=1)  # share of the client's own gradient in a step
+
+
 class TrainingConfig(Section):
     """What a client does with its samples in one round."""
 
@@ -46,3 +64,6 @@ class TrainingConfig(Section):
     flip: bool = True
     colour_jitter: float = Field(default=0.25, ge=0, le=1)  # 0 = off
     prox: ProxConfig = ProxConfig()
+    dyn: DynConfig = DynConfig()
+    drift: DriftConfig = DriftConfig()
+    client_momentum: ClientMomentumConfig = ClientMomentumConfig()

@@ -37,7 +37,7 @@ def first_moments(settings: FederationConfig, num_trainable: int) -> Vectors:
 
 
 def adam(
-    model_T: Tensor, delta_T: Tensor, slots: Vectors, settings: FederationConfig
+    model_T: Tensor, delta_T: Tensor, slots: Vectors, settings: FederationConfig, share: float
 ) -> tuple[Tensor, Vectors]:
     """Take FedAdam's step.
 
@@ -52,14 +52,14 @@ def adam(
 
 
 def yogi(
-    model_T: Tensor, delta_T: Tensor, slots: Vectors, settings: FederationConfig
+    model_T: Tensor, delta_T: Tensor, slots: Vectors, settings: FederationConfig, share: float
 ) -> tuple[Tensor, Vectors]:
     """Take FedYogi's step; Flower's begins with v = 0."""
     return _step(model_T, delta_T, slots, settings.adaptive, _yogi_square, settings.server_lr)
 
 
 def adagrad(
-    model_T: Tensor, delta_T: Tensor, slots: Vectors, settings: FederationConfig
+    model_T: Tensor, delta_T: Tensor, slots: Vectors, settings: FederationConfig, share: float
 ) -> tuple[Tensor, Vectors]:
     """Take FedAdagrad's step; Flower's begins with v = 0."""
     return _step(model_T, delta_T, slots, settings.adaptive, _adagrad_square, settings.server_lr)

@@ -1,7 +1,4 @@
-"""How the changes of a cohort become one: aggregators, and the weighted mean among them.
-
-An aggregator is a factory in `AGGREGATORS`: its result must not depend on the order of arrival.
-Rules that need all changes at once are made by `robust.spooled`.
+"""What an aggregator is, and the weighted mean, which most of them build on.
 
 The mean is streaming, in int64 fixed point.
 
@@ -29,8 +26,12 @@ from fleetseg.config import FederationConfig
 class Aggregator(Protocol):
     """What one round's changes go into; `add` them as they arrive, then `finish` once."""
 
-    def add(self, client_id: str, change_F: npt.NDArray[np.float32]) -> None:
-        """Take a validated change in; its memory is the caller's."""
+    def add(self, client_id: str, change_F: npt.NDArray[np.float32], num_steps: int = 1) -> None:
+        """Take a validated change in, made by so many steps; its memory is the caller's.
+
+        Raises:
+            UpdateRejected: the rule cannot use it; nothing of it has been taken in.
+        """
         ...
 
     def finish(self) -> npt.NDArray[np.float32]:
@@ -47,6 +48,11 @@ class Opening:
     weights: Mapping[str, int]  # of each client that is asked, > 0
     settings: FederationConfig
     scratch: Path | None = None  # a folder for what does not fit in memory; None = the system's
+    round: int = 1
+    # How many steps each client takes on the images that it enrolled with, and how far so many
+    # steps carry a gradient of 1 in this round: see learning.travel.
+    steps: Mapping[str, int] = field(default_factory=dict)
+    travel: Callable[[int], float] = float
 
 
 FRACTION_BITS = 36
@@ -77,7 +83,7 @@ class FixedPointMean:
         self._sum = np.zeros(self.size, dtype=np.int64)
         self._work = np.empty(min(_CHUNK, self.size), dtype=np.float64)
 
-    def add(self, client_id: str, change_F: npt.NDArray[np.float32]) -> None:
+    def add(self, client_id: str, change_F: npt.NDArray[np.float32], num_steps: int = 1) -> None:
         """Fold one validated vector in; |values| <= MAX_VALUE."""
         assert change_F.shape == (self.size,)
         weight = self.weights[client_id]
@@ -115,8 +121,3 @@ class FixedPointMean:
         self._sum.resize((self.size + 1) // 2, refcheck=False)
         taken, self._sum, self.weight = self._sum, np.empty(0, dtype=np.int64), 0
         return taken.view(np.float32)[: self.size]
-
-
-AGGREGATORS: dict[str, Callable[[Opening], Aggregator]] = {
-    "mean": lambda opening: FixedPointMean(opening.size, opening.weights),
-}

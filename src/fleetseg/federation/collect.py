@@ -12,15 +12,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fleetseg.config import FederationConfig
+from fleetseg.config import FederationConfig, TrainingConfig
 from fleetseg.errors import UpdateRejected
-from fleetseg.federation.aggregate import AGGREGATORS, Opening
+from fleetseg.federation.aggregate import Opening
+from fleetseg.federation.aggregators import AGGREGATORS
 from fleetseg.federation.checks import validate_update
 from fleetseg.federation.cohort import Cohort
 from fleetseg.federation.engine import Engine, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
 from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.federation.weights import WEIGHTS
+from fleetseg.learning.local import num_steps
+from fleetseg.learning.objectives import OBJECTIVES
+from fleetseg.learning.travel import travel_of
 
 
 class Collector(Protocol):
@@ -66,10 +70,14 @@ class RoundCollector:
     """Folds the replies of one round after another; memory does not grow with the cohort."""
 
     def __init__(
-        self, layout: Layout, settings: FederationConfig, scratch: Path | None = None
+        self,
+        layout: Layout,
+        settings: FederationConfig,
+        scratch: Path | None = None,
+        training: TrainingConfig = TrainingConfig(),  # noqa: B008 (frozen)
     ) -> None:
         self.layout = layout
-        self._settings = settings
+        self._settings, self._training = settings, training
         self._scratch = scratch
 
     def open(
@@ -78,16 +86,25 @@ class RoundCollector:
         """Start a round from what is sent to all of a cohort."""
         self._round, self._base, self.cohort = round_, base, cohort
         self._enrolled = {client: enrolled[client] for client in cohort.asked}
-        weights = WEIGHTS[self._settings.weights](self._enrolled, self._settings)
-        layout = self.layout
-        opening = Opening(
-            layout.num_floats, layout.num_trainable, weights, self._settings, self._scratch
-        )
-        self._aggregator = AGGREGATORS[self._settings.aggregator](opening)
+        self._aggregator = AGGREGATORS[self._settings.aggregator](self._opening())
         self.counters_K: Tensor = base.counters_K.clone()
         self._waiting = set(cohort.asked)
         self.accepted: list[Accepted] = []
         self.failures: list[Failure] = []
+
+    def _opening(self) -> Opening:
+        settings, training, round_ = self._settings, self._training, self._round
+        pull = OBJECTIVES[training.objective].pull(training)
+        return Opening(
+            self.layout.num_floats,
+            self.layout.num_trainable,
+            WEIGHTS[settings.weights](self._enrolled, settings),
+            settings,
+            self._scratch,
+            round_,
+            {c: num_steps(e.num_images, training) for c, e in self._enrolled.items()},
+            lambda steps: travel_of(steps, training, round_, settings.rounds, pull),
+        )
 
     @property
     def has_target(self) -> bool:
@@ -153,7 +170,8 @@ class RoundCollector:
             enrolled=self._enrolled[update.client_id],
             max_norm=self._settings.max_update_norm,
         )
-        self._aggregator.add(update.client_id, update.change.values_F.numpy())
+        change_F = update.change.values_F.numpy()
+        self._aggregator.add(update.client_id, change_F, update.num_steps)
         torch.maximum(self.counters_K, update.change.counters_K, out=self.counters_K)
         self.accepted.append(
             Accepted(update.client_id, update.num_steps, update.images_seen, update.loss)

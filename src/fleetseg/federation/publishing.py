@@ -53,10 +53,26 @@ def _ema(model: ModelState, vectors: Vectors, settings: FederationConfig) -> Mod
     return ModelState(vectors.get("ema", model.values_F), model.counters_K)
 
 
+def _remember_two(
+    vectors: Vectors, model: ModelState, round_: int, settings: FederationConfig
+) -> Vectors:
+    """Keep the last two models, of parameters and statistics both: FedExP is scored so."""
+    before = {"before": vectors["newest"]} if "newest" in vectors else {}
+    return {"newest": model.values_F.clone(), **before}
+
+
+def _mean_of_two(model: ModelState, vectors: Vectors, settings: FederationConfig) -> ModelState:
+    if "before" not in vectors:
+        return model
+    mean_F = torch.lerp(vectors["before"], vectors["newest"], 0.5)
+    return ModelState(mean_F, model.counters_K)
+
+
 PUBLISHING: dict[str, Publication] = {
     "last": Publication(
         remember=lambda vectors, model, round_, settings: {},
         model=lambda model, vectors, settings: model,
     ),
     "ema": Publication(_remember_ema, _ema),
+    "last two": Publication(_remember_two, _mean_of_two),
 }

@@ -38,7 +38,7 @@ class _Spool:
         # Closed by `finish`, or where no update was used with the object itself.
         self._file = tempfile.TemporaryFile(dir=opening.scratch)  # noqa: SIM115
 
-    def add(self, client_id: str, change_F: Floats) -> None:
+    def add(self, client_id: str, change_F: Floats, num_steps: int = 1) -> None:
         """See Aggregator."""
         assert change_F.shape == (self._opening.size,)
         self._file.seek(self._rows[client_id] * change_F.nbytes)

@@ -21,7 +21,7 @@ from fleetseg.federation.fleet_facts import facts_of_fleet
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
 from fleetseg.federation.publishing import PUBLISHING, Publication
 from fleetseg.federation.records import RoundRecord
-from fleetseg.federation.server_optim import server_step
+from fleetseg.federation.server_optim import SERVER_OPTIMISERS, Slots, server_step
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.stopping import stop_reason
 from fleetseg.federation.tensors import ModelState
@@ -106,7 +106,7 @@ class Plan:
 
     def published(self, state: ServerState) -> ModelState:
         """Return the model that is scored and saved."""
-        model = self.exchange.model_of(state.model)
+        model = self._scored(state.model, state.slots)
         return self._publication.model(model, state.published, self.experiment.federation)
 
     def server_update(self, state: ServerState, collector: RoundCollector, of: int) -> ServerState:
@@ -119,7 +119,7 @@ class Plan:
         # The allowance is for products such as 0.55 * 20 = 11.000000000000002.
         if not num_accepted or num_accepted < settings.quorum * collector.cohort.target - 1e-9:
             return replace(state, round=state.round + 1, failed_rounds=state.failed_rounds + 1)
-        advance = OBJECTIVES[self.experiment.training.objective].server
+        advance, share = OBJECTIVES[self.experiment.training.objective].server, num_accepted / of
         sent, slots = server_step(
             exchange.sent(state.model),
             state.slots,
@@ -127,14 +127,26 @@ class Plan:
             collector.counters_K,
             layout=exchange.wire,
             settings=settings,
-            advance_extra=lambda extra_T, mean_T: advance(extra_T, mean_T, num_accepted / of),
+            share=share,
+            advance_extra=lambda extra_T, mean_T: advance(extra_T, mean_T, share),
         )
         model = exchange.received(state.model, sent)
         published = self._publication.remember(
-            state.published, exchange.model_of(model), state.round + 1, settings
+            state.published, self._scored(model, slots), state.round + 1, settings
         )
         done = state.round + 1
         return ServerState(done, model, slots, 0, state.facts, published, state.held)
+
+    def _scored(self, server: ModelState, slots: Slots) -> ModelState:
+        """Return the model that counts, where the one that is sent is shifted from it."""
+        exchange, settings = self.exchange, self.experiment.federation
+        scored = SERVER_OPTIMISERS[settings.server_optimiser].scored
+        if scored is None:
+            return exchange.model_of(server)
+        sent = exchange.sent(server).clone()
+        values_T = sent.values_F[: exchange.wire.num_trainable]
+        values_T.copy_(scored(values_T, slots))
+        return exchange.model_of(exchange.received(server, sent))
 
     @cached_property
     def _publication(self) -> Publication:
@@ -149,7 +161,8 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
             last good model is committed by then.
     """
     settings = plan.experiment.federation
-    collector = RoundCollector(plan.exchange.wire, settings, plan.scratch)
+    training = plan.experiment.training
+    collector = RoundCollector(plan.exchange.wire, settings, plan.scratch, training)
     replied, deadline_s = watcher.replied, settings.deadline_s
     state, pace = _mended(plan, state, log), _Pace(plan.round_every_s)
     while (reason := stop_reason(plan.experiment, state.round, log.records)) is None:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from fleetseg.config import FederationConfig
 from fleetseg.federation.adaptive import adagrad, adam, first_moments, yogi
+from fleetseg.federation.drift import drift_step, first_drift, without_drift
+from fleetseg.federation.queue import empty_queue, queue_step
 from fleetseg.federation.tensors import Layout, ModelState
 
 Slots = Mapping[str, Tensor]
@@ -28,16 +30,21 @@ class ServerOptimiser:
 
     `first(settings, number of trainable values)` makes the slots.
 
-    `step(model_T, delta_T, slots, settings)` returns the new values and the new slots. The values
-    may take over the memory of `delta_T`; the model and the slots stay as they were.
+    `step(model_T, delta_T, slots, settings, share)` returns the new values and the new slots;
+    `share` is that of the fleet whose changes `delta_T` is the mean of. The values may take over
+    the memory of `delta_T`; the model and the slots stay as they were.
+
+    `scored(model_T, slots)` returns the values that are scored and saved, where those are not the
+    ones that clients are sent.
     """
 
     first: Callable[[FederationConfig, int], Slots]
-    step: Callable[[Tensor, Tensor, Slots, FederationConfig], tuple[Tensor, Slots]]
+    step: Callable[[Tensor, Tensor, Slots, FederationConfig, float], tuple[Tensor, Slots]]
+    scored: Callable[[Tensor, Slots], Tensor] | None = None
 
 
 def _sgd(
-    model_T: Tensor, delta_T: Tensor, slots: Slots, settings: FederationConfig
+    model_T: Tensor, delta_T: Tensor, slots: Slots, settings: FederationConfig, share: float
 ) -> tuple[Tensor, Slots]:
     """Apply FedAvgM: v <- momentum * v + delta; x <- x + lr * v.
 
@@ -60,6 +67,8 @@ SERVER_OPTIMISERS: dict[str, ServerOptimiser] = {
     "adam": ServerOptimiser(first_moments, adam),
     "yogi": ServerOptimiser(first_moments, yogi),
     "adagrad": ServerOptimiser(first_moments, adagrad),
+    "drift": ServerOptimiser(first_drift, drift_step, without_drift),
+    "queue": ServerOptimiser(empty_queue, queue_step),
 }
 
 
@@ -76,20 +85,22 @@ def server_step(
     *,
     layout: Layout,
     settings: FederationConfig,
+    share: float = 1.0,
     advance_extra: Callable[[Tensor, Tensor], Tensor] = torch.add,
 ) -> tuple[ModelState, Slots]:
     """Move the model by the mean change of a cohort; returns it and what the optimiser remembers.
 
     The optimiser sees trainable values only. Statistics of norm layers become their weighted mean,
     whatever the optimiser; counters are taken as given (the largest reported), integers throughout.
-    What a method sends beside the model is advanced by the method's own rule.
+    What a method sends beside the model is advanced by the method's own rule. `share` is that of
+    the fleet whose changes these are.
 
     The new model takes over the memory of `mean_delta_F`; the old one stays as it was.
     """
     values_F = torch.from_numpy(mean_delta_F)
     num = layout.num_trainable
     step = SERVER_OPTIMISERS[settings.server_optimiser].step
-    new_T, slots = step(model.values_F[:num], values_F[:num], slots, settings)
+    new_T, slots = step(model.values_F[:num], values_F[:num], slots, settings, share)
     values_F[:num].copy_(new_T)  # nothing to do where it took over the memory
     extras = [
         (span, advance_extra(model.values_F[span], values_F[span]))

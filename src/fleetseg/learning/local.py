@@ -19,8 +19,8 @@ from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.objectives import OBJECTIVES, LocalCost, Vectors
 from fleetseg.learning.parameters import Trainables, build_optimiser
 from fleetseg.learning.scaling import Correct, LossScale, take_step
-from fleetseg.learning.schedules import lr_factor
 from fleetseg.learning.supervision import SUPERVISION, StepLoss
+from fleetseg.learning.travel import Travel, lr_at
 
 
 @dataclass(frozen=True)
@@ -89,25 +89,6 @@ def train_locally(
     return LocalResult(cost, images_seen, mean_loss, moments, state, changes_T, scale.skipped_steps)
 
 
-class Travel:
-    """How far steps of SGD move a parameter whose gradient is always 1, down.
-
-    With momentum, v <- momentum v + 1 and the parameter moves by lr v; Nesterov's by
-    lr (1 + momentum v). For K equal steps without momentum: K lr.
-    """
-
-    def __init__(self, training: TrainingConfig) -> None:
-        self.total = 0.0
-        self._momentum = training.momentum if training.optimiser == "sgd" else 0.0
-        self._nesterov, self._velocity = training.nesterov, 0.0
-
-    def step(self, lr: float) -> None:
-        """Count one step in."""
-        self._velocity = self._momentum * self._velocity + 1
-        ahead = 1 + self._momentum * self._velocity
-        self.total += lr * (ahead if self._nesterov else self._velocity)
-
-
 def _set_mode(model: nn.Module, training: TrainingConfig, context: RoundContext) -> None:
     """Train; in late rounds with batch norms that take their running statistics as constants.
 
@@ -131,12 +112,10 @@ def _set_lr(
     progress: float,
 ) -> float:
     """Set the learning rate of a step; returns that of the body."""
-    factor = lr_factor(
-        training.schedule, context.round, progress, context.total_rounds, training.warmup_rounds
-    )
+    lr = lr_at(training, context.round, progress, context.total_rounds)
     for group in optimiser.param_groups:
-        group["lr"] = training.lr * factor * group["lr_factor"]
-    return training.lr * factor
+        group["lr"] = lr * group["lr_factor"]
+    return lr
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,15 @@ from fleetseg.methods.fedadagrad import FEDADAGRAD
 from fleetseg.methods.fedadam import FEDADAM
 from fleetseg.methods.fedavg import FEDAVG
 from fleetseg.methods.fedavgm import FEDAVGM
+from fleetseg.methods.fedcm import FEDCM
+from fleetseg.methods.feddc import FEDDC
+from fleetseg.methods.feddyn import FEDDYN
+from fleetseg.methods.fedexp import FEDEXP
+from fleetseg.methods.fednova import FEDNOVA
 from fleetseg.methods.fedprox import FEDPROX
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
+from fleetseg.methods.hyperflaw_queue import HYPERFLAW_QUEUE
 from fleetseg.methods.preset import Preset
 from fleetseg.methods.scaffold import SCAFFOLD
 
@@ -27,6 +33,12 @@ METHODS: dict[str, Preset] = {
     "fedadagrad": FEDADAGRAD,
     "fedprox": FEDPROX,
     "scaffold": SCAFFOLD,
+    "fednova": FEDNOVA,
+    "fedexp": FEDEXP,
+    "feddyn": FEDDYN,
+    "feddc": FEDDC,
+    "fedcm": FEDCM,
+    "hyperflaw-queue": HYPERFLAW_QUEUE,
     "fixbn": FIXBN,
 }
 

@@ -8,7 +8,7 @@ from fleetseg.compression.codec import parse_codec
 from fleetseg.compression.frames import zstandard
 from fleetseg.config import Experiment, FederationConfig
 from fleetseg.errors import ConfigError, unknown_name
-from fleetseg.federation.aggregate import AGGREGATORS
+from fleetseg.federation.aggregators import AGGREGATORS
 from fleetseg.federation.cohort import SAMPLERS
 from fleetseg.federation.publishing import PUBLISHING
 from fleetseg.federation.server_optim import SERVER_OPTIMISERS

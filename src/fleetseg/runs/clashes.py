@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fleetseg.compression.codec import Codec, parse_codec
 from fleetseg.config import Experiment
 from fleetseg.learning.objectives import OBJECTIVES, Objective
 from fleetseg.learning.supervision import SUPERVISION
@@ -17,14 +18,41 @@ def _objective(experiment: Experiment) -> Objective:
     return OBJECTIVES[experiment.training.objective]
 
 
-def _scaffold(experiment: Experiment) -> bool:
-    return experiment.training.objective == "scaffold"
+def _controls(experiment: Experiment) -> bool:
+    return experiment.training.objective in ("scaffold", "drift")
 
 
-def _compresses_updates(experiment: Experiment) -> bool:
+def _by_travel(experiment: Experiment) -> bool:
+    return _controls(experiment) or experiment.training.objective == "client momentum"
+
+
+def _drifts(experiment: Experiment) -> bool:
+    return experiment.training.objective in ("dyn", "drift")
+
+
+def _adds_up(experiment: Experiment) -> bool:
+    """Whether the server holds the plain mean of what clients keep."""
+    return _controls(experiment) or _drifts(experiment)
+
+
+def _normalised(experiment: Experiment) -> bool:
+    return experiment.federation.aggregator == "normalised"
+
+
+def _overshoots(experiment: Experiment) -> bool:
+    training = experiment.training
+    return training.objective == "prox" and training.lr * training.prox.mu >= 1
+
+
+def _codecs(experiment: Experiment) -> list[Codec]:
+    """List the codecs of updates, of all rounds."""
     federation = experiment.federation
-    later = [text for _, text in federation.uplink_schedule]
-    return any(text.strip() != "none" for text in (federation.uplink, *later))
+    texts = [federation.uplink, *(text for _, text in federation.uplink_schedule)]
+    return [codec for text in texts if (codec := parse_codec(text)) is not None]
+
+
+def _sends_parts(experiment: Experiment) -> bool:
+    return any(codec.leaves_out for codec in _codecs(experiment))
 
 
 CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
@@ -39,37 +67,70 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "have none; use 'none'",
     ),
     (
-        lambda e: _scaffold(e) and e.training.optimiser != "sgd",
-        "scaffold takes a client's mean gradient from how far its model moved, which only "
-        "training.optimiser = 'sgd' tells",
+        lambda e: _by_travel(e) and e.training.optimiser != "sgd",
+        "scaffold, drift and client momentum take a client's mean gradient from how far its model "
+        "moved, which only training.optimiser = 'sgd' tells",
     ),
     (
-        lambda e: _scaffold(e) and e.training.optimiser_state == "kept",
-        "scaffold takes a client's mean gradient from this round's steps, and "
-        "training.optimiser_state = 'kept' mixes those of earlier rounds in; use 'reset'",
+        lambda e: _by_travel(e) and e.training.optimiser_state == "kept",
+        "scaffold, drift and client momentum take a client's mean gradient from this round's "
+        "steps, and training.optimiser_state = 'kept' mixes those of earlier rounds in; use "
+        "'reset'",
     ),
     (
-        lambda e: _scaffold(e) and e.training.head_lr_factor != 1,
-        "scaffold divides by one learning rate; use training.head_lr_factor = 1",
+        lambda e: _by_travel(e) and e.training.head_lr_factor != 1,
+        "scaffold, drift and client momentum divide by one learning rate; use "
+        "training.head_lr_factor = 1",
     ),
     (
-        lambda e: _scaffold(e) and e.training.clip_grad_norm > 0,
-        "scaffold takes a client's mean gradient from how far its model moved, and clipped steps "
-        "moved less; use training.clip_grad_norm = 0",
+        lambda e: _controls(e) and e.training.clip_grad_norm > 0,
+        "scaffold and drift take a client's mean gradient from how far its model moved, and "
+        "clipped steps moved less; use training.clip_grad_norm = 0",
     ),
     (
-        lambda e: _scaffold(e) and e.federation.weights != "uniform",
-        "scaffold's c is the plain mean of all clients' c_i, and so must be that of their models; "
-        "use federation.weights = 'uniform'",
+        lambda e: _adds_up(e) and e.federation.weights != "uniform",
+        "what the server keeps for scaffold, dyn and drift is the plain mean of what all clients "
+        "keep, and so must be that of their models; use federation.weights = 'uniform'",
     ),
     (
-        lambda e: _scaffold(e) and e.federation.aggregator != "mean",
-        "scaffold's c is the mean of all clients' c_i; use federation.aggregator = 'mean'",
+        lambda e: _adds_up(e) and e.federation.aggregator != "mean",
+        "what the server keeps for scaffold, dyn and drift is the mean of what all clients keep; "
+        "use federation.aggregator = 'mean'",
     ),
     (
-        lambda e: _scaffold(e) and _compresses_updates(e),
-        "scaffold's c is the mean of what clients keep, and a codec would change only what they "
-        "send; use federation.uplink = 'none'",
+        lambda e: _adds_up(e) and bool(_codecs(e)),
+        "what the server keeps for scaffold, dyn and drift is the mean of what clients keep, and a "
+        "codec would change only what they send; use federation.uplink = 'none'",
+    ),
+    (
+        lambda e: _drifts(e) and e.federation.server_optimiser != "drift",
+        "dyn and drift are half of a method whose other half is the server's; use "
+        "federation.server_optimiser = 'drift'",
+    ),
+    (
+        lambda e: not _drifts(e) and e.federation.server_optimiser == "drift",
+        "federation.server_optimiser = 'drift' undoes the drift that clients learn with "
+        "training.objective = 'dyn' or 'drift', and would only add one without",
+    ),
+    (
+        lambda e: _normalised(e) and e.training.optimiser != "sgd",
+        "federation.aggregator = 'normalised' divides by how far a client's steps carry a "
+        "gradient, which is known of training.optimiser = 'sgd' only",
+    ),
+    (
+        lambda e: _normalised(e) and e.training.optimiser_state == "kept",
+        "federation.aggregator = 'normalised' divides by how far this round's steps carry a "
+        "gradient, and training.optimiser_state = 'kept' mixes earlier ones in; use 'reset'",
+    ),
+    (
+        lambda e: _normalised(e) and _overshoots(e),
+        "with training.lr * training.prox.mu of 1 or more each step leaps over the received model, "
+        "and federation.aggregator = 'normalised' has nothing to divide by",
+    ),
+    (
+        lambda e: e.federation.aggregator == "extrapolated" and _sends_parts(e),
+        "federation.aggregator = 'extrapolated' goes by the lengths of whole changes, and topk "
+        "and powersgd leave parts of them out; use a codec that does not, or 'none'",
     ),
     (
         lambda e: bool(_objective(e).extras) and e.federation.downlink.strip() != "none",

@@ -55,6 +55,14 @@ def _calm(facts: Facts) -> bool:
     return faults.dropout == 0 and faults.stragglers == 0
 
 
+def _to_a_mean(facts: Facts) -> bool:
+    return facts.experiment.federation.server_optimiser in ("drift", "queue")
+
+
+def _objective_lacks(name: str) -> Callable[[Facts], bool]:
+    return lambda f: f.experiment.training.objective != name
+
+
 def _adaptive(facts: Facts) -> bool:
     return facts.experiment.federation.server_optimiser in ("adam", "yogi", "adagrad")
 
@@ -98,14 +106,24 @@ RULES: tuple[Rule, ...] = (
     Rule(("training.focal_gamma",), _loss_lacks("focal"), "training.loss has no 'focal'"),
     Rule(("training.class_weights",), _loss_lacks("ce", "ohem", "focal"),
          "training.loss has no part that takes class weights"),
-    Rule(("training.prox",), lambda f: f.experiment.training.objective != "prox",
-         "training.objective is not 'prox'"),
+    Rule(("training.prox",), _objective_lacks("prox"), "training.objective is not 'prox'"),
+    Rule(("training.dyn",), _objective_lacks("dyn"), "training.objective is not 'dyn'"),
+    Rule(("training.drift",), _objective_lacks("drift"), "training.objective is not 'drift'"),
+    Rule(("training.client_momentum",), _objective_lacks("client momentum"),
+         "training.objective is not 'client momentum'"),
     Rule(("federation.over_selection", "federation.sampler"), _asks_all,
          "federation.cohort = 1.0 asks the whole fleet already"),
     Rule(("federation.server_momentum",), _adaptive,
          "federation.server_optimiser has federation.adaptive.beta1 instead"),
     Rule(("federation.adaptive",), lambda f: not _adaptive(f),
          "federation.server_optimiser is not 'adam', 'yogi' or 'adagrad'"),
+    Rule(("federation.server_lr", "federation.server_momentum"), _to_a_mean,
+         "federation.server_optimiser = 'drift' and 'queue' go to a mean of models, not by steps"),
+    Rule(("federation.queue",), lambda f: f.experiment.federation.server_optimiser != "queue",
+         "federation.server_optimiser is not 'queue'"),
+    Rule(("federation.extrapolated",),
+         lambda f: f.experiment.federation.aggregator != "extrapolated",
+         "federation.aggregator is not 'extrapolated'"),
     Rule(("federation.ema",), lambda f: f.experiment.federation.publishing != "ema",
          "federation.publishing is not 'ema'"),
     Rule(("federation.deadline_s",), lambda f: _calm(f) and not f.on_a_fleet,

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 from tests.experiments import tiny_experiment
 from tests.learning.objectives.quadratics import CENTRES, CURVES, OPTIMUM, Fleet, training
-from torch import nn
 
 import fleetseg
 from fleetseg.data.partition.manifest import Manifest
-from fleetseg.errors import ConfigError
-from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.checkpoint import list_checkpoints
 from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.federation.rounds import unused_rounds
-from fleetseg.learning.local import Travel
 
 NUM = len(CURVES)
 
@@ -79,32 +74,6 @@ def test_momentum_is_part_of_how_far_a_gradient_carries(nesterov: bool) -> None:
     assert fleet.model == pytest.approx(OPTIMUM, abs=1e-3)
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
-def test_travel_is_what_torch_s_sgd_does_to_a_gradient_of_one(
-    momentum: float, nesterov: bool
-) -> None:
-    if nesterov and not momentum:
-        pytest.skip("torch's Nesterov needs momentum")
-    y = nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    sgd = torch.optim.SGD([y], lr=1.0, momentum=momentum, nesterov=nesterov)
-    travel = Travel(training("plain", momentum=momentum, nesterov=nesterov))
-    for lr in (0.3, 0.2, 0.2, 0.05, 0.4):
-        y.grad, sgd.param_groups[0]["lr"] = torch.ones_like(y), lr
-        sgd.step()
-        travel.step(lr)
-        assert travel.total == pytest.approx(-y.item(), rel=1e-12)
-
-
-def test_travel_of_equal_steps_is_the_closed_form() -> None:
-    """(K - r (1 - r^K) / (1 - r)) / (1 - r) times lr: FedNova's a_i, Wang et al. 2020."""
-    travel = Travel(training("plain", momentum=0.9))
-    for _ in range(7):
-        travel.step(0.1)
-    closed = (7 - 0.9 * (1 - 0.9**7) / 0.1) / 0.1
-    assert travel.total == pytest.approx(0.1 * closed, rel=1e-12)
-
-
 def test_c_is_the_mean_of_all_and_absentees_keep_theirs() -> None:
     """NVFlare advances c by the mean over the cohort, as if everybody had taken part."""
     fleet, draw = Fleet(training("scaffold")), torch.Generator().manual_seed(0)
@@ -145,19 +114,3 @@ def test_a_whole_run_keeps_c_the_mean_of_all_c_i(tmp_path: Path) -> None:
     num_clients = len(Manifest.read(run.folder / "manifest.json").clients)
     assert sum_T.abs().max() > 1e-3
     torch.testing.assert_close(values_F[-len(sum_T) :], sum_T / num_clients, rtol=1e-4, atol=1e-6)
-
-
-CLASHES: list[tuple[dict[str, Any], str]] = [
-    ({"training": {"optimiser": "adamw"}}, "optimiser = 'sgd'"),
-    ({"training": {"optimiser_state": "kept"}}, "use 'reset'"),
-    ({"training": {"head_lr_factor": 10.0}}, "head_lr_factor = 1"),
-    ({"training": {"clip_grad_norm": 1.0}}, "clip_grad_norm = 0"),
-    ({"federation": {"weights": "images"}}, "weights = 'uniform'"),
-    ({"federation": {"uplink": "int8"}}, "uplink = 'none'"),
-]
-
-
-@pytest.mark.parametrize(("fields", "said"), CLASHES, ids=[said for _, said in CLASHES])
-def test_what_it_cannot_be_combined_with_is_refused(fields: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        fleetseg.run(make_experiment({"method": "scaffold", **fields}))

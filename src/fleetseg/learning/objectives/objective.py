@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fleetseg.config import TrainingConfig
 from fleetseg.learning.inputs import LocalInputs
 from fleetseg.learning.parameters import Trainables
 
@@ -36,6 +37,10 @@ def _no_vectors(*_: object) -> tuple[Vectors, Vectors]:
     return {}, {}
 
 
+def _no_pull(training: TrainingConfig) -> float:
+    return 0.0
+
+
 def _add_share(extra_T: Tensor, mean_change_T: Tensor, share: float) -> Tensor:
     return extra_T + share * mean_change_T
 
@@ -54,6 +59,7 @@ class Objective:
             round, and the change of each extra.
         server: (extra, weighted mean of its changes, share of the fleet whose changes these are)
             -> the new extra.
+        pull: how strong a pull towards the received model it adds to gradients, per distance.
     """
 
     extras: tuple[str, ...] = ()
@@ -62,3 +68,4 @@ class Objective:
     correct: Callable[[Any, Trainables], None] | None = None
     end: Callable[[Any, Trainables, LocalCost], tuple[Vectors, Vectors]] = _no_vectors
     server: Callable[[Tensor, Tensor, float], Tensor] = _add_share
+    pull: Callable[[TrainingConfig], float] = _no_pull

@@ -34,4 +34,4 @@ def _correct(memo: _Memo, shared: Trainables) -> None:
             parameter.grad.add_(parameter - received, alpha=memo.mu)
 
 
-PROX = Objective(begin=_begin, correct=_correct)
+PROX = Objective(begin=_begin, correct=_correct, pull=lambda training: training.prox.mu)

@@ -1,0 +1,96 @@
+"""FedNova: each client's change counts per unit of work, so that more steps are not more weight.
+
+Wang et al. 2020, Tackling the Objective Inconsistency Problem in Heterogeneous Federated
+Optimization, arXiv 2007.07481, Section 4: with p_i a client's share of the weights, D_i its change
+and a_i how far its steps carry a gradient (`learning.travel`),
+
+    w <- w + a sum p_i D_i / a_i,    a = sum p_i a_i.
+
+Trainable values only; what else is exchanged becomes its plain mean. Where all a_i are equal, this
+is FedAvg bit by bit: changes are scaled by r / a_i, and their mean by a / r, with r the a_i of the
+fewest steps that a whole round takes in this cohort.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from fleetseg.errors import UpdateRejected
+from fleetseg.federation.aggregate import MAX_VALUE, FixedPointMean, Opening
+
+Floats = npt.NDArray[np.float32]
+
+
+class NormalisedMean:
+    """An `Aggregator`; beside the mean it takes memory for one model where steps differ."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+        self._mean = FixedPointMean(opening.size, opening.weights)
+        self._reference = opening.travel(min(opening.steps.values()))  # r
+        self._travels: dict[str, float] = {}  # a_i of those that were added
+        self._scaled_F: Floats = np.empty(0, dtype=np.float32)
+
+    def add(self, client_id: str, change_F: Floats, num_steps: int = 1) -> None:
+        """See Aggregator.
+
+        The number of steps is the client's word: it cannot be more than its images allow, nor so
+        few that the change would be larger than any may be.
+        """
+        most = self._opening.steps[client_id]
+        if num_steps > most:
+            raise UpdateRejected(
+                "count",
+                "more steps than the enrolled images allow",
+                got=num_steps,
+                expected=f"<= {most}",
+            )
+        travel = self._opening.travel(num_steps)
+        self._mean.add(client_id, self._scaled(change_F, self._reference / travel))
+        self._travels[client_id] = travel
+
+    def finish(self) -> Floats:
+        """See Aggregator."""
+        weights = self._opening.weights
+        total = sum(weights[client] for client in self._travels)
+        # Differences and an exact sum: with equal travels the factor is exactly 1, and never
+        # depends on who answered first.
+        above = (weights[c] / total * (a - self._reference) for c, a in self._travels.items())
+        factor = 1 + math.fsum(above) / self._reference
+        change_F = self._mean.finish()
+        change_F[: self._opening.num_trainable] *= factor
+        return change_F
+
+    def _scaled(self, change_F: Floats, factor: float) -> Floats:
+        if factor == 1:
+            return change_F
+        num = self._opening.num_trainable
+        if factor > 1:
+            self._require_small(change_F[:num], factor)
+        if not self._scaled_F.size:
+            self._scaled_F = np.empty_like(change_F)
+        np.multiply(change_F[:num], factor, out=self._scaled_F[:num])
+        self._scaled_F[num:] = change_F[num:]
+        return self._scaled_F
+
+    def _require_small(self, change_T: Floats, factor: float) -> None:
+        largest = float(np.abs(change_T).max()) * factor
+        if largest > MAX_VALUE:
+            raise UpdateRejected(
+                "magnitude",
+                "a value is too large for so few steps",
+                got=largest,
+                expected=f"<= {MAX_VALUE}",
+            )
+        max_norm = self._opening.settings.max_update_norm
+        norm = math.sqrt(float(np.dot(change_T, change_T))) * factor
+        if 0 < max_norm < norm:
+            raise UpdateRejected(
+                "norm",
+                "the update is too large (L2) for so few steps",
+                got=round(norm, 3),
+                expected=f"<= {max_norm}",
+            )

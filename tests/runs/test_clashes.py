@@ -1,0 +1,72 @@
+"""Choices that cannot work together are refused before any data are read, and say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+import fleetseg
+from fleetseg.errors import ConfigError
+from fleetseg.experiment_file import make_experiment
+from fleetseg.runs.choices import check_choices
+from fleetseg.runs.clashes import CLASHES
+
+OTHER_OPTIMISER = ({"training": {"optimiser": "adamw"}}, r"training\.optimiser = 'sgd'")
+KEPT = ({"training": {"optimiser_state": "kept"}}, r"use\s'reset'")
+HEAD = ({"training": {"head_lr_factor": 10.0}}, r"head_lr_factor = 1")
+CLIPPED = ({"training": {"clip_grad_norm": 1.0}}, r"clip_grad_norm = 0")
+BY_IMAGES = ({"federation": {"weights": "images"}}, r"weights = 'uniform'")
+OTHER_MEAN = ({"federation": {"aggregator": "extrapolated"}}, r"aggregator = 'mean'")
+CODEC = ({"federation": {"uplink": "int8"}}, r"uplink = 'none'")
+NO_SERVER = ({"federation": {"server_optimiser": "sgd"}}, r"server_optimiser = 'drift'")
+DUAL = [BY_IMAGES, OTHER_MEAN, CODEC]
+REFUSED: Mapping[str, list[tuple[dict[str, Any], str]]] = {
+    "scaffold": [OTHER_OPTIMISER, KEPT, HEAD, CLIPPED, *DUAL],
+    "feddc": [OTHER_OPTIMISER, KEPT, HEAD, CLIPPED, *DUAL, NO_SERVER],
+    "feddyn": [*DUAL, NO_SERVER, ({"training": {"objective": "plain"}}, "would only add one")],
+    "fedcm": [OTHER_OPTIMISER, KEPT, HEAD],
+    "fednova": [
+        OTHER_OPTIMISER,
+        KEPT,
+        ({"training": {"objective": "prox", "lr": 0.1, "prox": {"mu": 10.0}}}, "leaps over"),
+        ({"training": {"objective": "scaffold"}, "federation": {"weights": "uniform"}}, "'mean'"),
+    ],
+    "fedexp": [({"federation": {"uplink": "topk(10%)+int8"}}, "without top-k")],
+}
+ALLOWED: Mapping[str, list[dict[str, Any]]] = {
+    "feddyn": [
+        {"training": {"optimiser": "adamw"}},
+        {"training": {"clip_grad_norm": 10.0, "optimiser_state": "kept"}},
+        {"federation": {"publishing": "ema", "cohort": 2}},
+    ],
+    "fedcm": [
+        {"training": {"clip_grad_norm": 10.0}},
+        {"federation": {"weights": "uniform", "server_optimiser": "adam", "server_lr": 0.01}},
+    ],
+    "fednova": [{"training": {"objective": "prox"}}, {"federation": {"uplink": "topk(10%)"}}],
+    "fedexp": [{"federation": {"uplink": "int8"}}, {"federation": {"server_momentum": 0.9}}],
+    "hyperflaw-queue": [{"training": {"objective": "prox"}}],
+}
+
+
+def each(cases: Mapping[str, list[Any]]) -> list[Any]:
+    return [pytest.param(name, case, id=f"{name} {case}") for name in cases for case in cases[name]]
+
+
+@pytest.mark.parametrize(("name", "case"), each(REFUSED))
+def test_it_is_refused_with_its_cure(name: str, case: tuple[dict[str, Any], str]) -> None:
+    fields, said = case
+    with pytest.raises(ConfigError, match=said):
+        fleetseg.run(make_experiment({"method": name, **fields}))
+
+
+@pytest.mark.parametrize(("name", "fields"), each(ALLOWED))
+def test_what_goes_together_is_not(name: str, fields: dict[str, Any]) -> None:
+    check_choices(make_experiment({"method": name, **fields}))
+
+
+def test_each_has_its_own_reason() -> None:
+    reasons = [because for _, because in CLASHES]
+    assert len(set(reasons)) == len(reasons)
