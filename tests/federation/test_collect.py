@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fleetseg.config import FederationConfig
+from fleetseg.config import FederationConfig, TrainingConfig
 from fleetseg.federation.cohort import Cohort
 from fleetseg.federation.collect import RoundCollector
 from fleetseg.federation.messages import Enrolment, Evaluation, Failure, Update
@@ -252,6 +252,50 @@ def test_norm_bound(open_round: Callable[..., RoundCollector], honest: Honest) -
     failure = collector.add(honest("car-0"))
     assert failure is not None
     assert failure.reason == "norm"
+
+
+def cm_round(
+    layout: Layout, base: ModelState, enrolled: Enrolled, told: float
+) -> tuple[RoundCollector, float]:
+    """Open a round of FedCM in which clients were told one value; also, what two steps travel."""
+    training = TrainingConfig.model_validate(
+        {"objective": "client momentum", "momentum": 0.0, "lr": 0.5, "schedule": "constant"}
+    )
+    wire = layout.with_extras(["momentum"])
+    sent = ModelState(torch.zeros(wire.num_floats), base.counters_K)
+    sent.values_F[: layout.num_floats] = base.values_F
+    sent.values_F[wire.spans["momentum"]] = told
+    collector = RoundCollector(wire, FederationConfig(), None, training)
+    collector.open(1, Cohort(("car-0", "car-1", "car-2"), 3), enrolled, sent)
+    return collector, 2 * 0.5
+
+
+def test_what_clients_are_only_told_is_made_of_their_changes_and_steps(
+    layout: Layout, base: ModelState, enrolled: Enrolled, honest: Honest
+) -> None:
+    """Gradients -change / (K lr), here of two steps and of one: each its own, then the mean."""
+    collector, two_steps = cm_round(layout, base, enrolled, told=3.0)
+    for client, num_steps in (("car-0", 2), ("car-1", 1)):
+        assert collector.add(replace(honest(client), num_steps=num_steps)) is None
+    num, mean_F = layout.num_trainable, collector.take_mean_delta()
+    gradients = [-flat(honest("car-0"))[:num] / two_steps, -flat(honest("car-1"))[:num] / 0.5]
+    expected = (10 * gradients[0] + 11 * gradients[1]) / 21 - 3.0
+    np.testing.assert_allclose(mean_F[layout.num_floats :], expected, rtol=1e-6, atol=1e-7)
+    exact = mean64([honest("car-0"), honest("car-1")], [10, 11], layout)
+    assert np.abs(mean_F[: layout.num_floats] - exact).max() < 1e-9
+
+
+def test_steps_that_cannot_be_are_refused_before_anything_is_made_of_them(
+    layout: Layout, base: ModelState, enrolled: Enrolled, honest: Honest
+) -> None:
+    collector, _ = cm_round(layout, base, enrolled, told=0.0)
+    many = collector.add(replace(honest("car-0"), num_steps=3))  # ten images in batches of eight
+    update = honest("car-1")
+    update.change.values_F[0] = 16000.0
+    large = collector.add(replace(update, num_steps=1))
+    assert [f.reason for f in (many, large) if f is not None] == ["count", "magnitude"]
+    assert collector.accepted == []
+    assert collector.add(replace(honest("car-2"), num_steps=2)) is None
 
 
 def test_scores_in_place_of_an_update_are_refused(

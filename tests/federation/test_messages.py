@@ -190,7 +190,7 @@ def test_message_size_depends_on_the_layout_only(
     loss: float,
     weights: list[float],
 ) -> None:
-    down, up = message_bytes(layout)
+    down, up = message_bytes(layout, layout)
     update = replace(honest("car-0"), client_id=name, num_pixels=count, round=count, loss=loss)
     data = encode_update(update, layout)
     assert len(data) == up

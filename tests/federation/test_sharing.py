@@ -22,6 +22,7 @@ from fleetseg.federation.tensors import (
     load_state,
     read_state,
 )
+from fleetseg.federation.wire import message_bytes
 
 PART = FederationConfig(sharing="part")
 
@@ -81,6 +82,19 @@ def test_a_part_is_put_in_its_place_and_nothing_else_changes(
     scored = exchange.to_score(exchange.model_of(after))
     assert exchange.shared_of(scored).digest() == exchange.shared_of(changed).digest()
     assert scored.values_F[exchange.wire.spans["control"]].abs().max() == 0
+
+
+def test_what_is_only_told_goes_down_and_not_up(layout: Layout) -> None:
+    exchange = Exchange.of(layout, extras=("control",), told=("momentum",))
+    num = layout.num_trainable
+    assert [*exchange.wire.spans] == ["control", "momentum"]
+    assert [*exchange.up.spans] == ["control"]
+    assert exchange.up.num_floats == exchange.wire.num_floats - num == layout.num_floats + num
+    sent = numbered(exchange.wire)
+    assert exchange.up_of(sent).values_F.tolist() == sent.values_F[:-num].tolist()
+    down, up = message_bytes(exchange.wire, exchange.up)
+    assert down - up >= 4 * num
+    assert Exchange.of(layout, extras=("control",)).up.num_floats == exchange.up.num_floats
 
 
 def test_two_loaders_fill_a_model_from_both_parts(

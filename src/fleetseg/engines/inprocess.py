@@ -24,7 +24,7 @@ class InProcessEngine:
     def __init__(self, clients: Mapping[str, Client], runtime: LocalRuntime) -> None:
         self._clients = clients
         # Every update is written to the same memory.
-        self._runtime = replace(runtime, room=runtime.exchange.wire.empty())
+        self._runtime = replace(runtime, room=runtime.exchange.up.empty())
         self._down = self._up = 0
 
     def available(self) -> Mapping[str, Enrolment]:

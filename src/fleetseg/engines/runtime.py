@@ -32,8 +32,9 @@ def local_runtime(
         ModelError: the model's tensors are not what can be averaged.
         MissingExtra: the codec needs a package that is not there.
     """
-    extras = OBJECTIVES[experiment.training.objective].extras
-    exchange = Exchange.of(layout_of(model), experiment.federation, extras)
+    objective = OBJECTIVES[experiment.training.objective]
+    layout, settings = layout_of(model), experiment.federation
+    exchange = Exchange.of(layout, settings, objective.extras, objective.told)
     return LocalRuntime(
         model=model,
         exchange=exchange,
@@ -75,4 +76,4 @@ def _codec(text: str, experiment: Experiment, exchange: Exchange) -> UpdateCodec
     if codec is None:
         return None
     zstandard()
-    return Uplink(codec, exchange.wire, experiment.seed)
+    return Uplink(codec, exchange.up, experiment.seed)

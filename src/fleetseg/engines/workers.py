@@ -63,7 +63,7 @@ class WorkerJob:
     @property
     def update(self) -> ModelState:
         """What this worker writes."""
-        return self.states[2 + 2 * self.index]
+        return self.runtime.exchange.up_of(self.states[2 + 2 * self.index])
 
 
 @dataclass

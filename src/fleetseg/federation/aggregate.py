@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleetseg.config import FederationConfig
+from fleetseg.errors import UpdateRejected
 
 
 class Aggregator(Protocol):
@@ -53,6 +54,21 @@ class Opening:
     # steps carry a gradient of 1 in this round: see learning.travel.
     steps: Mapping[str, int] = field(default_factory=dict)
     travel: Callable[[int], float] = float
+
+    def travel_of(self, client_id: str, num_steps: int) -> float:
+        """Return how far a client's steps carry a gradient; their number is the client's word.
+
+        Raises:
+            UpdateRejected: more steps than its images allow.
+        """
+        if num_steps > (most := self.steps[client_id]):
+            raise UpdateRejected(
+                "count",
+                "more steps than the enrolled images allow",
+                got=num_steps,
+                expected=f"<= {most}",
+            )
+        return self.travel(num_steps)
 
 
 FRACTION_BITS = 36

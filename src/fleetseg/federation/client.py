@@ -99,7 +99,7 @@ class LocalRuntime:
     @cached_property
     def message_bytes(self) -> tuple[int, int]:
         """Encoded size of a broadcast, and of an update at most."""
-        down, up = message_bytes(self.exchange.wire)
+        down, up = message_bytes(self.exchange.wire, self.exchange.up)
         return down, self.codec.max_bytes if self.codec else up
 
     def load(self, broadcast: Broadcast, own: Mapping[str, Tensor]) -> None:
@@ -187,11 +187,11 @@ def _update(
     broadcast: Broadcast, client: Client, runtime: LocalRuntime, result: LocalResult
 ) -> Update:
     exchange = runtime.exchange
-    change = runtime.room or exchange.wire.empty()
+    change = runtime.room or exchange.up.empty()
     model, base = exchange.shared_of(change), exchange.shared_of(broadcast.state)
     runtime.shared.read(model)
     model.values_F.sub_(base.values_F)
-    for name, span in exchange.wire.spans.items():
+    for name, span in exchange.up.spans.items():
         change.values_F[span] = result.extra_changes_T[name]
     return Update(
         round=broadcast.round,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fleetseg.config import FederationConfig, TrainingConfig
 from fleetseg.errors import UpdateRejected
-from fleetseg.federation.aggregate import Opening
+from fleetseg.federation.aggregate import MAX_VALUE, Opening
 from fleetseg.federation.aggregators import AGGREGATORS
 from fleetseg.federation.checks import validate_update
 from fleetseg.federation.cohort import Cohort
@@ -78,7 +78,11 @@ class RoundCollector:
     ) -> None:
         self.layout = layout
         self._settings, self._training = settings, training
+        self._objective = OBJECTIVES[training.objective]
+        self._up = layout.without_extras(self._objective.told)
         self._scratch = scratch
+        # Where a change is put together with what the server adds to it, if it does.
+        self._room_F = torch.empty(layout.num_floats if self._objective.told else 0)
 
     def open(
         self, round_: int, cohort: Cohort, enrolled: Mapping[str, Enrolment], base: ModelState
@@ -86,15 +90,16 @@ class RoundCollector:
         """Start a round from what is sent to all of a cohort."""
         self._round, self._base, self.cohort = round_, base, cohort
         self._enrolled = {client: enrolled[client] for client in cohort.asked}
-        self._aggregator = AGGREGATORS[self._settings.aggregator](self._opening())
+        self._opening = self._opened()
+        self._aggregator = AGGREGATORS[self._settings.aggregator](self._opening)
         self.counters_K: Tensor = base.counters_K.clone()
         self._waiting = set(cohort.asked)
         self.accepted: list[Accepted] = []
         self.failures: list[Failure] = []
 
-    def _opening(self) -> Opening:
+    def _opened(self) -> Opening:
         settings, training, round_ = self._settings, self._training, self._round
-        pull = OBJECTIVES[training.objective].pull(training)
+        pull = self._objective.pull(training)
         return Opening(
             self.layout.num_floats,
             self.layout.num_trainable,
@@ -164,15 +169,37 @@ class RoundCollector:
         self._waiting.discard(update.client_id)
         validate_update(
             update,
-            layout=self.layout,
-            base=self._base,
+            layout=self._up,
+            base=ModelState(self._base.values_F[: self._up.num_floats], self._base.counters_K),
             round_=self._round,
             enrolled=self._enrolled[update.client_id],
             max_norm=self._settings.max_update_norm,
         )
-        change_F = update.change.values_F.numpy()
+        change_F = self._with_told(update).numpy()
         self._aggregator.add(update.client_id, change_F, update.num_steps)
         torch.maximum(self.counters_K, update.change.counters_K, out=self.counters_K)
         self.accepted.append(
             Accepted(update.client_id, update.num_steps, update.images_seen, update.loss)
         )
+
+    def _with_told(self, update: Update) -> Tensor:
+        """Add what a client would send of vectors that it is only told; see Objective."""
+        objective, layout, change_F = self._objective, self.layout, update.change.values_F
+        if not objective.told:
+            return change_F
+        assert objective.tell is not None
+        travel = self._opening.travel_of(update.client_id, update.num_steps)
+        self._room_F[: self._up.num_floats] = change_F
+        for name in objective.told:
+            told_T = self._base.values_F[layout.spans[name]]
+            new_T = objective.tell(change_F[: layout.num_trainable], told_T, travel)
+            if (largest := float(new_T.abs().max())) > MAX_VALUE:
+                raise UpdateRejected(
+                    "magnitude",
+                    "a value is too large for so few steps",
+                    where=name,
+                    got=largest,
+                    expected=f"<= {MAX_VALUE}",
+                )
+            self._room_F[layout.spans[name]] = new_T
+        return self._room_F

@@ -37,18 +37,9 @@ class NormalisedMean:
     def add(self, client_id: str, change_F: Floats, num_steps: int = 1) -> None:
         """See Aggregator.
 
-        The number of steps is the client's word: it cannot be more than its images allow, nor so
-        few that the change would be larger than any may be.
+        Steps so few that the change would be larger than any may be are refused, too.
         """
-        most = self._opening.steps[client_id]
-        if num_steps > most:
-            raise UpdateRejected(
-                "count",
-                "more steps than the enrolled images allow",
-                got=num_steps,
-                expected=f"<= {most}",
-            )
-        travel = self._opening.travel(num_steps)
+        travel = self._opening.travel_of(client_id, num_steps)
         self._mean.add(client_id, self._scaled(change_F, self._reference / travel))
         self._travels[client_id] = travel
 

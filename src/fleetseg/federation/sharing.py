@@ -25,7 +25,9 @@ class Exchange:
     model: Layout
     shared: Layout  # the part of the model that is sent, up and down
     kept: Layout  # the part that stays with each client
-    extras: tuple[str, ...] = ()  # what is sent beside the model, each as long as its trainables
+    # What is sent beside the model, each as long as its trainables: down and up, and down only.
+    extras: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -33,6 +35,7 @@ class Exchange:
         model: Layout,
         settings: FederationConfig = FederationConfig(),  # noqa: B008 (frozen)
         extras: Sequence[str] = (),
+        told: Sequence[str] = (),
     ) -> Exchange:
         """Divide a model by the policy `settings.sharing`.
 
@@ -48,17 +51,22 @@ class Exchange:
                 cure="Choose a policy that shares some of this network's parameters",
             )
         kept = model.only(lambda entry: not policy(entry, settings))
-        return cls(model, shared, kept, tuple(extras))
+        return cls(model, shared, kept, tuple(extras), tuple(told))
 
     @cached_property
     def server(self) -> Layout:
         """What the server holds: the whole model and its extras."""
-        return self.model.with_extras(self.extras)
+        return self.model.with_extras((*self.extras, *self.told))
 
     @cached_property
     def wire(self) -> Layout:
-        """What is sent: the shared part and its extras."""
-        return self.shared.with_extras(self.extras)
+        """What is sent to clients: the shared part and its extras."""
+        return self.shared.with_extras((*self.extras, *self.told))
+
+    @cached_property
+    def up(self) -> Layout:
+        """What clients send: the same, without what they are only told, which comes last."""
+        return self.wire.without_extras(self.told)
 
     @property
     def shares_all(self) -> bool:
@@ -67,7 +75,7 @@ class Exchange:
 
     def first(self, model: ModelState) -> ModelState:
         """Make what the server holds before the first round: extras start at zero."""
-        if not self.extras:
+        if not self.extras and not self.told:
             return model
         state = self.server.empty()
         state.values_F.zero_()
@@ -81,6 +89,10 @@ class Exchange:
     def shared_of(self, wire: ModelState) -> ModelState:
         """Return the part of the model in what was sent; its values are not copied."""
         return _head(wire, self.shared)
+
+    def up_of(self, wire: ModelState) -> ModelState:
+        """Return the part of what was sent that clients change; its values are not copied."""
+        return _head(wire, self.up)
 
     def sent(self, server: ModelState) -> ModelState:
         """Return what is sent of what the server holds; not copied if that is all."""

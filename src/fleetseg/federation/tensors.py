@@ -124,6 +124,12 @@ class Layout:
         ]
         return Layout(_placed((*self.floats, *extras)), self.counters)
 
+    def without_extras(self, names: Sequence[str]) -> Layout:
+        """Leave those stretches out."""
+        if not names:
+            return self
+        return self.only(lambda e: e.kind != "extra" or e.key.partition(_EXTRA)[0] not in names)
+
     def empty(self) -> ModelState:
         """New flat vectors on the CPU, their values not set."""
         return ModelState(

@@ -69,7 +69,7 @@ class PlainCodec:
     @cached_property
     def max_bytes(self) -> int:
         """See UpdateCodec."""
-        return message_bytes(self.layout)[1]
+        return message_bytes(self.layout, self.layout)[1]
 
     def pack(self, update: Update, residual_T: Tensor | None) -> tuple[bytes, Tensor | None]:
         """See UpdateCodec."""
@@ -183,11 +183,10 @@ def _are_few_numbers(rows: Any) -> bool:
     return True
 
 
-def message_bytes(layout: Layout) -> tuple[int, int]:
-    """Return the encoded size in bytes of a (broadcast, update) of this layout."""
-    state = layout.empty()
-    update = Update(1, "c", state, 1, 1, 1, 1, 0.0)
-    return len(encode_broadcast(Broadcast(1, state), layout)), len(encode_update(update, layout))
+def message_bytes(down: Layout, up: Layout) -> tuple[int, int]:
+    """Return the encoded size in bytes of a (broadcast, update) of these layouts."""
+    update = Update(1, "c", up.empty(), 1, 1, 1, 1, 0.0)
+    return len(encode_broadcast(Broadcast(1, down.empty()), down)), len(encode_update(update, up))
 
 
 def _encode(

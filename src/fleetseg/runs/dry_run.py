@@ -108,8 +108,8 @@ def _trouble(client: Client, runtime: LocalRuntime, setup: RunSetup) -> FleetSeg
         if setup.fleet_data.clients:  # noise in a stand-in's place says nothing of magnitudes
             validate_update(
                 reply,
-                layout=exchange.wire,
-                base=state,
+                layout=exchange.up,
+                base=exchange.up_of(state),
                 round_=1,
                 enrolled=client.enrolment,
                 max_norm=0.0,

@@ -309,7 +309,7 @@ def run_spec(setup: RunSetup) -> RunSpec:
         setup.experiment,
         runtime.exchange,
         setup.fleet_data.space,
-        runtime.codec or PlainCodec(runtime.exchange.wire),
+        runtime.codec or PlainCodec(runtime.exchange.up),
         runtime.start,
         tell=setup.watcher.status,
     )

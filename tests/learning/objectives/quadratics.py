@@ -42,7 +42,7 @@ class Fleet:
 
     def __post_init__(self) -> None:
         objective = OBJECTIVES[self.settings.objective]
-        self.extras_T = {name: torch.zeros(1) for name in objective.extras}
+        self.extras_T = {name: torch.zeros(1) for name in (*objective.extras, *objective.told)}
         self.slots = SERVER_OPTIMISERS[self.server].first(FederationConfig(), 1)
 
     @property
@@ -84,6 +84,10 @@ class Fleet:
             sgd.step()
             travel.step(settings.lr)
         cost = LocalCost(self.steps[k], travel.total)
-        self.kept[k], extras = objective.end(memo, shared, cost)
+        self.kept[k], sent = objective.end(memo, shared, cost)
+        change_T, extras = y.detach() - self.model, dict(sent)
+        for name in objective.told:
+            assert objective.tell is not None
+            extras[name] = objective.tell(change_T, self.extras_T[name], travel.total)
         self.ends[k] = y.item()
         return y.item() - self.model, extras

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import safetensors.torch
+import torch
+from tests.experiments import tiny_experiment
 from tests.learning.objectives.quadratics import CENTRES, CURVES, OPTIMUM, Fleet, training
+
+import fleetseg
+from fleetseg.federation.checkpoint import list_checkpoints
+from fleetseg.learning.travel import travel_of
 
 NUM, LR = len(CURVES), 0.1
 
@@ -83,3 +92,32 @@ def test_clients_drift_less_than_with_fedavg() -> None:
         plain.round()
         fleet.round()
     assert abs(fleet.model - OPTIMUM) < 0.2 * abs(plain.model - OPTIMUM)
+
+
+@pytest.mark.parametrize("uplink", ["none", "topk(20%)+int8"])
+def test_a_run_tells_the_last_change_per_travel_and_sends_no_more_up(
+    uplink: str, tmp_path: Path
+) -> None:
+    """All vehicles take as many steps here, so that D is the models' difference by that."""
+    runs = {}
+    for objective in ("plain", "client momentum"):
+        experiment = tiny_experiment(
+            tmp_path / "cache",
+            training={"objective": objective, "momentum": 0.0, "local_steps": 2},
+            federation={"rounds": 2, "uplink": uplink},
+        )
+        runs[objective] = fleetseg.run(experiment, out=tmp_path / objective.replace(" ", "-"))
+    run, plain = runs["client momentum"], runs["plain"].records[0]
+    newest, before = (
+        safetensors.torch.load_file(path)["values"]
+        for path in list_checkpoints(run.folder / "checkpoints")[:2]
+    )
+    num = sum(p.numel() for p in run.model().parameters())
+    travel = travel_of(2, run.experiment.training, 2, 2)
+    expected_T = (before[:num] - newest[:num]) / travel
+    torch.testing.assert_close(newest[-num:], expected_T, rtol=1e-3, atol=1e-5)
+    assert expected_T.abs().max() > 1e-2
+    (record, _) = run.records
+    vehicles = len(record.cohort)
+    assert record.bytes_down == pytest.approx(plain.bytes_down + 4 * num * vehicles, rel=0.02)
+    assert record.bytes_up == pytest.approx(plain.bytes_up, rel=0.02)

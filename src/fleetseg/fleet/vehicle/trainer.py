@@ -192,7 +192,7 @@ class Trainer:
         exchange = runtime.exchange
         if (got := exchange.server.digest) != header["layout"]:
             raise Refusal("model", "another network of the same name", got=got[:12])
-        runtime = replace(runtime, codec=runtime.codec or PlainCodec(exchange.wire))
+        runtime = replace(runtime, codec=runtime.codec or PlainCodec(exchange.up))
         if start:
             runtime = replace(runtime, start=decode_broadcast(start, exchange.kept).state)
         self._last = {}

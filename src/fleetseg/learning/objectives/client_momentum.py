@@ -6,6 +6,7 @@ mean gradient of the last round's steps, each gradient g becomes
     alpha g + (1 - alpha) D,    D = -(mean change) / (K lr) of the last round; zero in the first.
 
 Here K lr is the travel of each client's own steps, so that D is a gradient however many those are.
+Clients are told D; the server makes it of their changes and numbers of steps, which it has anyway.
 """
 
 from __future__ import annotations
@@ -16,22 +17,19 @@ import torch
 from torch import Tensor
 
 from fleetseg.learning.inputs import LocalInputs
-from fleetseg.learning.objectives.objective import LocalCost, Objective, Vectors
+from fleetseg.learning.objectives.objective import Objective
 from fleetseg.learning.parameters import Trainables
 
 
 @dataclass(frozen=True)
 class _Memo:
-    received_T: Tensor  # w
-    fleet_T: Tensor  # D
-    fleet: list[Tensor]
+    fleet: list[Tensor]  # D
     alpha: float
 
 
 def _begin(inputs: LocalInputs, shared: Trainables) -> _Memo:
     fleet_T = inputs.extras_T["momentum"].clone()
-    alpha = inputs.training.client_momentum.alpha
-    return _Memo(shared.values(), fleet_T, shared.split(fleet_T), alpha)
+    return _Memo(shared.split(fleet_T), inputs.training.client_momentum.alpha)
 
 
 @torch.no_grad()
@@ -41,11 +39,8 @@ def _correct(memo: _Memo, shared: Trainables) -> None:
             parameter.grad.mul_(memo.alpha).add_(gradient, alpha=1 - memo.alpha)
 
 
-def _end(memo: _Memo, shared: Trainables, cost: LocalCost) -> tuple[Vectors, Vectors]:
-    if not cost.num_steps:  # no update comes of it
-        return {}, {"momentum": torch.zeros_like(memo.fleet_T)}
-    moved_T = (memo.received_T - shared.values()) / cost.travel
-    return {}, {"momentum": moved_T - memo.fleet_T}
+def _tell(change_T: Tensor, fleet_T: Tensor, travel: float) -> Tensor:
+    return -change_T / travel - fleet_T
 
 
 def _server(fleet_T: Tensor, mean_change_T: Tensor, share: float) -> Tensor:
@@ -54,5 +49,5 @@ def _server(fleet_T: Tensor, mean_change_T: Tensor, share: float) -> Tensor:
 
 
 CLIENT_MOMENTUM = Objective(
-    extras=("momentum",), begin=_begin, correct=_correct, end=_end, server=_server
+    told=("momentum",), begin=_begin, correct=_correct, tell=_tell, server=_server
 )

@@ -51,21 +51,26 @@ class Objective:
 
     Args:
         extras: names of vectors that are sent beside the model, down and up; zero at first.
+        told: names of vectors that are sent down only; zero at first. `tell` makes their changes.
         facts: what it takes of the fleet: see federation.fleet_facts.
         begin: (inputs, trainables as they were received) -> what `correct` and `end` are given.
         correct: (that, trainables): may change gradients, after the backward pass and before they
             are clipped. Left out where it would do nothing.
         end: (that, trainables as they were learnt, cost) -> what the client keeps for its next
             round, and the change of each extra.
-        server: (extra, weighted mean of its changes, share of the fleet whose changes these are)
-            -> the new extra.
+        tell: on the server, (a client's change of the trainables, a vector as that client was told
+            it, travel of its steps) -> what that client changes of it.
+        server: (extra or vector told, weighted mean of its changes, share of the fleet whose
+            changes these are) -> the new vector.
         pull: how strong a pull towards the received model it adds to gradients, per distance.
     """
 
     extras: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
     begin: Callable[[LocalInputs, Trainables], Any] = _nothing
     correct: Callable[[Any, Trainables], None] | None = None
     end: Callable[[Any, Trainables, LocalCost], tuple[Vectors, Vectors]] = _no_vectors
+    tell: Callable[[Tensor, Tensor, float], Tensor] | None = None
     server: Callable[[Tensor, Tensor, float], Tensor] = _add_share
     pull: Callable[[TrainingConfig], float] = _no_pull
