@@ -32,6 +32,16 @@ CHOICES: dict[str, dict[str, dict[str, Any]]] = {
         "federation": {"sharing": "toy norms stay"},
         "training": {"objective": "toy control"},
     },
+    "sharing and drift": {
+        "federation": {
+            "sharing": "toy norms stay", "server_optimiser": "drift", "weights": "uniform",
+        },
+        "training": {"objective": "dyn"},
+    },
+    "sharing and what is only told": {
+        "federation": {"sharing": "toy norms stay", "uplink": "topk(20%)+int8"},
+        "training": {"objective": "client momentum"},
+    },
     "all in one": {
         "federation": {
             "server_optimiser": "toy adam", "server_lr": 0.01, "sampler": "toy fewest",

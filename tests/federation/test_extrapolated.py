@@ -101,6 +101,8 @@ def test_it_is_numpy_s_whatever_the_order_of_arrival() -> None:
 
 def test_changes_that_cancel_leave_the_model_where_it_is() -> None:
     assert fold([[1, 2], [-1, -2]], how=settings(1e-3)).tolist() == [0, 0]
+    gone = settings(5e-324, 0.1)  # its eps is 0 in the second round
+    assert fold([[1, 2], [-1, -2]], how=gone, round_=2).tolist() == [0, 0]
 
 
 def test_memory_is_the_mean_s_own() -> None:

@@ -15,6 +15,7 @@ from fleetseg.config import (
     EvaluationConfig,
     Experiment,
     FederationConfig,
+    ProxConfig,
     StopConfig,
     TrainingConfig,
 )
@@ -194,8 +195,13 @@ def test_what_is_sent_may_be_shifted_from_what_is_scored(publishing: str) -> Non
     assert described.published(log.states[0]).values_F.tolist() == [1, 2, 3]
 
 
-def test_an_aggregator_knows_of_steps_and_of_the_round_s_learning_rates() -> None:
-    """Two steps and one, on images for as many: each counts per step; three are refused."""
+@pytest.mark.parametrize(("objective", "two_steps"), [("plain", 1.5), ("prox", 1.4)])
+def test_an_aggregator_knows_how_far_steps_carry(objective: str, two_steps: float) -> None:
+    """Two steps and one, on images for two: each counts for what it is; three are refused.
+
+    The one round's cosine is 1 in a first step and 1/2 in a second. FedProx's pull leaves, of a
+    first step of 0.05, 1 - 4 * 0.025 after the second.
+    """
     fleet = Fleet(
         {"a": ([2.0, 0.0, 0.0], 4), "b": ([0.0, 1.0, 0.0], 4), "c": ([9.0, 9.0, 9.0], 4)},
         {
@@ -204,12 +210,14 @@ def test_an_aggregator_knows_of_steps_and_of_the_round_s_learning_rates() -> Non
             "c": lambda c, ask: [update(c, ask.round, [9, 9, 9], 4, num_steps=3)],
         },
     )
-    training = TrainingConfig(batch_size=2, momentum=0.0, schedule="cosine")
+    training = TrainingConfig(
+        batch_size=2, momentum=0.0, schedule="cosine", lr=0.05,
+        objective=objective, prox=ProxConfig(mu=4.0),
+    )  # fmt: skip
     described = plan(federation={"rounds": 1, "aggregator": "normalised"}, training=training)
     _, log = go(fleet, described)
-    # Of one round's cosine, two steps go 1 and 1/2 far, one goes 1.
-    whole = (1.5 + 1) / 2
-    expected = [whole * 2 / 1.5 / 2, whole * 1 / 2, 0]
+    whole = (two_steps + 1) / 2
+    expected = [whole * 2 / two_steps / 2, whole * 1 / 2, 0]
     assert log.states[0].model.values_F.tolist() == pytest.approx(expected)
     assert [(f.client_id, f.kind, f.reason) for f in log.records[0].failures] == [
         ("c", "refused", "count")

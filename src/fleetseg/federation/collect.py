@@ -90,14 +90,14 @@ class RoundCollector:
         """Start a round from what is sent to all of a cohort."""
         self._round, self._base, self.cohort = round_, base, cohort
         self._enrolled = {client: enrolled[client] for client in cohort.asked}
-        self._opening = self._opened()
+        self._opening = self._make_opening()
         self._aggregator = AGGREGATORS[self._settings.aggregator](self._opening)
         self.counters_K: Tensor = base.counters_K.clone()
         self._waiting = set(cohort.asked)
         self.accepted: list[Accepted] = []
         self.failures: list[Failure] = []
 
-    def _opened(self) -> Opening:
+    def _make_opening(self) -> Opening:
         settings, training, round_ = self._settings, self._training, self._round
         pull = self._objective.pull(training)
         return Opening(

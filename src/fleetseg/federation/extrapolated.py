@@ -50,7 +50,8 @@ class ExtrapolatedMean:
         """Return e, from sum p_i |D_i|^2, |D|^2 and m."""
         settings = self._opening.settings.extrapolated
         eps = settings.eps * settings.eps_decay ** (self._opening.round - 1)
-        return max(1.0, mean_square / (2 * (square_of_mean + num_clients * eps)))
+        below = 2 * (square_of_mean + num_clients * eps)
+        return max(1.0, mean_square / below) if below else 1.0
 
 
 def _square(vector_T: Floats) -> float:

@@ -132,11 +132,12 @@ def test_a_parameter_without_a_gradient_is_left_alone_and_drifts_all_the_same() 
     assert extras == {}
 
 
-def test_a_whole_run_keeps_the_mean_of_all_drifts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", ["dyn", "drift"])
+def test_a_whole_run_keeps_the_mean_of_all_drifts(objective: str, tmp_path: Path) -> None:
     """Part of the fleet a round, vehicles that vanish: what was not used is counted nowhere."""
     experiment = tiny_experiment(
         tmp_path / "cache",
-        training={"objective": "dyn"},
+        training={"objective": objective, "momentum": 0.0},
         federation={
             "rounds": 6, "cohort": 2, "over_selection": 1.5, "weights": "uniform", "quorum": 0.0,
             "server_optimiser": "drift", "deadline_s": 1.5,
