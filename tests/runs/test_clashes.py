@@ -33,7 +33,7 @@ REFUSED: Mapping[str, list[tuple[dict[str, Any], str]]] = {
         ({"training": {"objective": "prox", "lr": 0.1, "prox": {"mu": 10.0}}}, "leaps over"),
         ({"training": {"objective": "scaffold"}, "federation": {"weights": "uniform"}}, "'mean'"),
     ],
-    "fedexp": [({"federation": {"uplink": "topk(10%)+int8"}}, "without top-k")],
+    "fedexp": [({"federation": {"uplink": "topk(10%)+int8"}}, "powersgd leave parts")],
 }
 ALLOWED: Mapping[str, list[dict[str, Any]]] = {
     "feddyn": [

@@ -57,7 +57,7 @@ def uplink_of(experiment: Experiment, exchange: Exchange) -> UpdateCodec | None:
         stages.append((begin, _codec(text, experiment, exchange)))
     if all(codec is None for _, codec in stages):
         return None
-    whole = PlainCodec(exchange.wire)
+    whole = PlainCodec(exchange.up)
     told = tuple((begin, codec or whole) for begin, codec in stages)
     return ScheduledCodec(told) if len(told) > 1 else told[0][1]
 

@@ -133,7 +133,10 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "and powersgd leave parts of them out; use a codec that does not, or 'none'",
     ),
     (
-        lambda e: bool(_objective(e).extras) and e.federation.downlink.strip() != "none",
+        lambda e: (
+            bool(_objective(e).extras or _objective(e).told)
+            and e.federation.downlink.strip() != "none"
+        ),
         "what the objective sends beside the model would arrive a little at a time; use "
         "federation.downlink = 'none'",
     ),
