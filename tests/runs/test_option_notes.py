@@ -35,6 +35,8 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "training.ohem_fraction": ({"training": {"ohem_fraction": 0.5}}, {}),
     "training.focal_gamma": ({"training": {"loss": "ce+dice", "focal_gamma": 1.0}}, {}),
     "training.class_weights": ({"training": {"loss": "dice", "class_weights": "fleet"}}, {}),
+    "training.sam": ({"training": {"sam": {"rho": 0.2}}}, {}),
+    "training.asam": ({"training": {"objective": "sam", "asam": {"eta": 0.1}}}, {}),
     "federation.over_selection": ({"federation": {"over_selection": 1.5}}, {}),
     "federation.sampler": ({"federation": {"sampler": "other"}}, {}),
     "federation.deadline_s": ({"federation": {"deadline_s": 3.0}}, {}),

@@ -23,10 +23,11 @@ from fleetseg.config.running import (
     FleetConfig,
     StopConfig,
 )
-from fleetseg.config.training import ProxConfig, TrainingConfig
+from fleetseg.config.training import AsamConfig, ProxConfig, SamConfig, TrainingConfig
 
 __all__ = [
     "AdaptiveConfig",
+    "AsamConfig",
     "BaselineConfig",
     "Cohort",
     "DataConfig",
@@ -40,6 +41,7 @@ __all__ = [
     "ModelConfig",
     "PartitionConfig",
     "ProxConfig",
+    "SamConfig",
     "SourceConfig",
     "StopConfig",
     "TrainingConfig",

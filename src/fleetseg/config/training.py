@@ -15,6 +15,19 @@ class ProxConfig(Section):
     mu: float = Field(default=0.01, ge=0)  # of mu / 2 |y - w|^2, beside the loss
 
 
+class SamConfig(Section):
+    """Of the objective sam (FedSAM)."""
+
+    rho: float = Field(default=0.1, ge=0)  # L2 length of the perturbation, over all parameters
+
+
+class AsamConfig(Section):
+    """Of the objective asam (FedASAM)."""
+
+    rho: float = Field(default=0.7, ge=0)  # as sam's, each weight in units of |weight| + eta
+    eta: float = Field(default=0.2, ge=0)  # in units of weights
+
+
 class TrainingConfig(Section):
     """What a client does with its samples in one round."""
 
@@ -46,3 +59,5 @@ class TrainingConfig(Section):
     flip: bool = True
     colour_jitter: float = Field(default=0.25, ge=0, le=1)  # 0 = off
     prox: ProxConfig = ProxConfig()
+    sam: SamConfig = SamConfig()
+    asam: AsamConfig = AsamConfig()

@@ -63,7 +63,12 @@ class Fleet:
         )
         memo = objective.begin(inputs, shared)
         for _ in range(self.steps[k]):
-            y.grad = CURVES[k] * (y.detach() - CENTRES[k])
+            self._gradient(y, k)
+            if objective.perturb:
+                before = y.detach().clone()
+                objective.perturb(memo, shared)
+                self._gradient(y, k)
+                y.data.copy_(before)
             if objective.correct:
                 objective.correct(memo, shared)
             sgd.step()
@@ -71,3 +76,7 @@ class Fleet:
         cost = LocalCost(self.steps[k], travel.total)
         self.kept[k], extras = objective.end(memo, shared, cost)
         return y.item() - self.model, extras
+
+    @staticmethod
+    def _gradient(y: nn.Parameter, k: int) -> None:
+        y.grad = CURVES[k] * (y.detach() - CENTRES[k])

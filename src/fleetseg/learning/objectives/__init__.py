@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from fleetseg.learning.objectives.objective import LocalCost, Objective, Vectors
 from fleetseg.learning.objectives.prox import PROX
+from fleetseg.learning.objectives.sam import ASAM, SAM
 from fleetseg.learning.objectives.scaffold import SCAFFOLD
 
 __all__ = ["OBJECTIVES", "LocalCost", "Objective", "Vectors"]
 
-OBJECTIVES: dict[str, Objective] = {"plain": Objective(), "prox": PROX, "scaffold": SCAFFOLD}
+OBJECTIVES: dict[str, Objective] = {
+    "plain": Objective(),
+    "prox": PROX,
+    "scaffold": SCAFFOLD,
+    "sam": SAM,
+    "asam": ASAM,
+}
