@@ -23,7 +23,7 @@ from fleetseg.config.running import (
     FleetConfig,
     StopConfig,
 )
-from fleetseg.config.training import AsamConfig, ProxConfig, SamConfig, TrainingConfig
+from fleetseg.config.training import AsamConfig, MoonConfig, ProxConfig, SamConfig, TrainingConfig
 
 __all__ = [
     "AdaptiveConfig",
@@ -39,6 +39,7 @@ __all__ = [
     "FederationConfig",
     "FleetConfig",
     "ModelConfig",
+    "MoonConfig",
     "PartitionConfig",
     "ProxConfig",
     "SamConfig",

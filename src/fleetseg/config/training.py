@@ -28,6 +28,13 @@ class AsamConfig(Section):
     eta: float = Field(default=0.2, ge=0)  # in units of weights
 
 
+class MoonConfig(Section):
+    """Of the objective moon."""
+
+    mu: float = Field(default=1.0, ge=0)  # of the contrastive term, beside the loss
+    tau: float = Field(default=0.5, gt=0)  # temperature: small = only the nearer counts
+
+
 class TrainingConfig(Section):
     """What a client does with its samples in one round."""
 
@@ -61,3 +68,4 @@ class TrainingConfig(Section):
     prox: ProxConfig = ProxConfig()
     sam: SamConfig = SamConfig()
     asam: AsamConfig = AsamConfig()
+    moon: MoonConfig = MoonConfig()

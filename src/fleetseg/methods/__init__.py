@@ -17,6 +17,7 @@ from fleetseg.methods.fedprox import FEDPROX
 from fleetseg.methods.fedsam import FEDSAM
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
+from fleetseg.methods.moon import MOON
 from fleetseg.methods.preset import Preset
 from fleetseg.methods.scaffold import SCAFFOLD
 
@@ -29,6 +30,7 @@ METHODS: dict[str, Preset] = {
     "fedprox": FEDPROX,
     "scaffold": SCAFFOLD,
     "fedsam": FEDSAM,
+    "moon": MOON,
     "fixbn": FIXBN,
 }
 

@@ -28,6 +28,11 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "have none; use 'none'",
     ),
     (
+        lambda e: _needs_no_labels(e) and e.training.objective == "moon",
+        "moon compares features of the pixels of a class, and training.supervision takes vehicles "
+        "that have no labels",
+    ),
+    (
         lambda e: _scaffold(e) and e.training.optimiser != "sgd",
         "scaffold takes a client's mean gradient from how far its model moved, which only "
         "training.optimiser = 'sgd' tells",

@@ -104,6 +104,8 @@ RULES: tuple[Rule, ...] = (
          "training.objective is not 'sam'"),
     Rule(("training.asam",), lambda f: f.experiment.training.objective != "asam",
          "training.objective is not 'asam'"),
+    Rule(("training.moon",), lambda f: f.experiment.training.objective != "moon",
+         "training.objective is not 'moon'"),
     Rule(("federation.over_selection", "federation.sampler"), _asks_all,
          "federation.cohort = 1.0 asks the whole fleet already"),
     Rule(("federation.server_momentum",), _adaptive,

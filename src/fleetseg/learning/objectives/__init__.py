@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleetseg.learning.objectives.moon import MOON
 from fleetseg.learning.objectives.objective import LocalCost, Objective, Vectors
 from fleetseg.learning.objectives.prox import PROX
 from fleetseg.learning.objectives.sam import ASAM, SAM
@@ -15,4 +16,5 @@ OBJECTIVES: dict[str, Objective] = {
     "scaffold": SCAFFOLD,
     "sam": SAM,
     "asam": ASAM,
+    "moon": MOON,
 }
