@@ -23,7 +23,14 @@ from fleetseg.config.running import (
     FleetConfig,
     StopConfig,
 )
-from fleetseg.config.training import AsamConfig, MoonConfig, ProxConfig, SamConfig, TrainingConfig
+from fleetseg.config.training import (
+    AsamConfig,
+    FedSpeedConfig,
+    MoonConfig,
+    ProxConfig,
+    SamConfig,
+    TrainingConfig,
+)
 
 __all__ = [
     "AdaptiveConfig",
@@ -36,6 +43,7 @@ __all__ = [
     "EvaluationConfig",
     "Experiment",
     "FaultsConfig",
+    "FedSpeedConfig",
     "FederationConfig",
     "FleetConfig",
     "ModelConfig",

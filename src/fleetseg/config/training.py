@@ -35,6 +35,13 @@ class MoonConfig(Section):
     tau: float = Field(default=0.5, gt=0)  # temperature: small = only the nearer counts
 
 
+class FedSpeedConfig(Section):
+    """Of the objective fedspeed."""
+
+    rho: float = Field(default=0.1, ge=0)  # as sam's
+    mu: float = Field(default=0.1, gt=0)  # as prox's; the paper's 1 / lambda
+
+
 class TrainingConfig(Section):
     """What a client does with its samples in one round."""
 
@@ -69,3 +76,4 @@ class TrainingConfig(Section):
     sam: SamConfig = SamConfig()
     asam: AsamConfig = AsamConfig()
     moon: MoonConfig = MoonConfig()
+    fedspeed: FedSpeedConfig = FedSpeedConfig()

@@ -15,6 +15,7 @@ from fleetseg.methods.fedavg import FEDAVG
 from fleetseg.methods.fedavgm import FEDAVGM
 from fleetseg.methods.fedprox import FEDPROX
 from fleetseg.methods.fedsam import FEDSAM
+from fleetseg.methods.fedspeed import FEDSPEED
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
 from fleetseg.methods.moon import MOON
@@ -31,6 +32,7 @@ METHODS: dict[str, Preset] = {
     "scaffold": SCAFFOLD,
     "fedsam": FEDSAM,
     "moon": MOON,
+    "fedspeed": FEDSPEED,
     "fixbn": FIXBN,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleetseg.learning.objectives.fedspeed import FEDSPEED
 from fleetseg.learning.objectives.moon import MOON
 from fleetseg.learning.objectives.objective import LocalCost, Objective, Vectors
 from fleetseg.learning.objectives.prox import PROX
@@ -17,4 +18,5 @@ OBJECTIVES: dict[str, Objective] = {
     "sam": SAM,
     "asam": ASAM,
     "moon": MOON,
+    "fedspeed": FEDSPEED,
 }

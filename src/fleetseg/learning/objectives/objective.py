@@ -59,7 +59,7 @@ class Objective:
         correct: (that, trainables): may change gradients, after the last backward pass and before
             they are clipped.
         end: (that, trainables as they were learnt, cost) -> what the client keeps for its next
-            round, and the change of each extra.
+            round, and the change of each extra. What it leaves in the trainables is sent.
         server: (extra, weighted mean of its changes, share of the fleet whose changes these are)
             -> the new extra.
     """
