@@ -39,6 +39,7 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "training.asam": ({"training": {"objective": "sam", "asam": {"eta": 0.1}}}, {}),
     "training.moon": ({"training": {"moon": {"mu": 5.0}}}, {}),
     "training.fedspeed": ({"training": {"fedspeed": {"mu": 0.5}}}, {}),
+    "training.mimelite": ({"training": {"mimelite": {"beta": 0.5}}}, {}),
     "federation.over_selection": ({"federation": {"over_selection": 1.5}}, {}),
     "federation.sampler": ({"federation": {"sampler": "other"}}, {}),
     "federation.deadline_s": ({"federation": {"deadline_s": 3.0}}, {}),

@@ -26,6 +26,7 @@ from fleetseg.config.running import (
 from fleetseg.config.training import (
     AsamConfig,
     FedSpeedConfig,
+    MimeLiteConfig,
     MoonConfig,
     ProxConfig,
     SamConfig,
@@ -46,6 +47,7 @@ __all__ = [
     "FedSpeedConfig",
     "FederationConfig",
     "FleetConfig",
+    "MimeLiteConfig",
     "ModelConfig",
     "MoonConfig",
     "PartitionConfig",

@@ -42,6 +42,12 @@ class FedSpeedConfig(Section):
     mu: float = Field(default=0.1, gt=0)  # as prox's; the paper's 1 / lambda
 
 
+class MimeLiteConfig(Section):
+    """Of the objective mimelite."""
+
+    beta: float = Field(default=0.9, ge=0, lt=1)  # share of the fleet's momentum in a step
+
+
 class TrainingConfig(Section):
     """What a client does with its samples in one round."""
 
@@ -77,3 +83,4 @@ class TrainingConfig(Section):
     asam: AsamConfig = AsamConfig()
     moon: MoonConfig = MoonConfig()
     fedspeed: FedSpeedConfig = FedSpeedConfig()
+    mimelite: MimeLiteConfig = MimeLiteConfig()

@@ -18,6 +18,7 @@ from fleetseg.methods.fedsam import FEDSAM
 from fleetseg.methods.fedspeed import FEDSPEED
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
+from fleetseg.methods.mimelite import MIMELITE
 from fleetseg.methods.moon import MOON
 from fleetseg.methods.preset import Preset
 from fleetseg.methods.scaffold import SCAFFOLD
@@ -33,6 +34,7 @@ METHODS: dict[str, Preset] = {
     "fedsam": FEDSAM,
     "moon": MOON,
     "fedspeed": FEDSPEED,
+    "mimelite": MIMELITE,
     "fixbn": FIXBN,
 }
 

@@ -33,6 +33,14 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "that have no labels",
     ),
     (
+        lambda e: (
+            e.training.objective == "mimelite"
+            and (e.training.optimiser != "sgd" or e.training.momentum > 0)
+        ),
+        "mimelite's steps have the fleet's momentum in the place of a client's own; use "
+        "training.optimiser = 'sgd' and training.momentum = 0",
+    ),
+    (
         lambda e: _scaffold(e) and e.training.optimiser != "sgd",
         "scaffold takes a client's mean gradient from how far its model moved, which only "
         "training.optimiser = 'sgd' tells",

@@ -108,6 +108,8 @@ RULES: tuple[Rule, ...] = (
          "training.objective is not 'moon'"),
     Rule(("training.fedspeed",), lambda f: f.experiment.training.objective != "fedspeed",
          "training.objective is not 'fedspeed'"),
+    Rule(("training.mimelite",), lambda f: f.experiment.training.objective != "mimelite",
+         "training.objective is not 'mimelite'"),
     Rule(("federation.over_selection", "federation.sampler"), _asks_all,
          "federation.cohort = 1.0 asks the whole fleet already"),
     Rule(("federation.server_momentum",), _adaptive,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleetseg.learning.objectives.fedspeed import FEDSPEED
+from fleetseg.learning.objectives.mimelite import MIMELITE
 from fleetseg.learning.objectives.moon import MOON
 from fleetseg.learning.objectives.objective import LocalCost, Objective, Vectors
 from fleetseg.learning.objectives.prox import PROX
@@ -19,4 +20,5 @@ OBJECTIVES: dict[str, Objective] = {
     "asam": ASAM,
     "moon": MOON,
     "fedspeed": FEDSPEED,
+    "mimelite": MIMELITE,
 }
