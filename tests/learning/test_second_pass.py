@@ -103,6 +103,14 @@ def test_what_a_shaken_pass_leaves_is_nothing_but_its_gradients() -> None:
     assert model.net[2].seen == 1
 
 
+def test_a_network_without_buffers() -> None:
+    network = nn.Conv2d(3, 2, 1)
+    before = state_of(network)
+    with second_pass(network, FirstPass.of(network)):
+        shake(None, Trainables([*network.parameters()]))
+    assert same(state_of(network), before)
+
+
 def test_a_pass_that_fails_puts_everything_back() -> None:
     model = drawing_net().train()
     first, before = FirstPass.of(model), state_of(model)

@@ -52,4 +52,5 @@ def _copies(tensors: list[Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def _put(tensors: list[Tensor], values: list[Tensor]) -> None:
-    torch._foreach_copy_(tensors, values)
+    if tensors:
+        torch._foreach_copy_(tensors, values)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import fleetseg
 from fleetseg import rng
-from fleetseg.errors import ConfigError
+from fleetseg.errors import ConfigError, ModelError
 from fleetseg.experiment_file import make_experiment
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs, RoundContext
@@ -241,6 +241,41 @@ def test_everybody_is_contrasted_with_its_own_last_model(
         net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Conv2d(6, 11, 1))
     fleetseg.run(experiment, net=net, out=tmp_path / "run")
     assert max(absences) > 1, "the case this test is for did not occur"
+
+
+class Pooled(nn.Module):
+    """Logits are pairs of channels added up: no convolution has one for each class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 22, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).unflatten(1, (11, 2)).sum(2)
+
+
+class Remembering(nn.Module):
+    """Holds on to a result, and so cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 11, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.logits = self.body(x)
+        return self.logits
+
+
+@pytest.mark.parametrize(
+    ("net", "said"), [(Pooled(), "no features to compare"), (Remembering(), "deepcopy")]
+)
+def test_a_network_that_it_cannot_compare_is_refused_before_the_first_round(
+    net: nn.Module, said: str, tmp_path: Path
+) -> None:
+    experiment = tiny_experiment(tmp_path / "cache", training={"objective": "moon"})
+    with pytest.raises(ModelError, match=said):
+        fleetseg.run(experiment, net=net, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_vehicles_without_labels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

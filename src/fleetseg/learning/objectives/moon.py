@@ -37,16 +37,19 @@ from fleetseg.models.segmenter import Segmenter
 class _Memo:
     inputs: LocalInputs
     classifier: str
-    frozen: tuple[Segmenter, Segmenter] | None = None  # received, own last; None = no last yet
+    received: Segmenter
+    last: Segmenter | None  # the client's own; None before there is one
 
 
 def _begin(inputs: LocalInputs, shared: Trainables) -> _Memo:
     network = shared.network
     assert isinstance(network, Segmenter)
+    # Both are made in a client's first round, too: a network that allows of neither is found out by
+    # the trial step before round 1.
     classifier = find_classifier(network, inputs.training.crop or inputs.size_hw)
-    if not inputs.state:
-        return _Memo(inputs, classifier)
-    return _Memo(inputs, classifier, (_frozen(network, {}), _frozen(network, inputs.state)))
+    received = _frozen(network, {})
+    last = _frozen(network, inputs.state) if inputs.state else None
+    return _Memo(inputs, classifier, received, last)
 
 
 def _frozen(network: Segmenter, values: Mapping[str, Tensor]) -> Segmenter:
@@ -57,7 +60,7 @@ def _frozen(network: Segmenter, values: Mapping[str, Tensor]) -> Segmenter:
 
 
 def _loss(memo: _Memo, loss_of: StepLoss) -> StepLoss:
-    settings = memo.inputs.training.moon
+    settings, last = memo.inputs.training.moon, memo.last
 
     def first(model: nn.Module, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor | None:
         loss = loss_of(model, images_NCHW, labels_NHW)
@@ -65,27 +68,28 @@ def _loss(memo: _Memo, loss_of: StepLoss) -> StepLoss:
 
     def contrasted(model: nn.Module, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor | None:
         assert isinstance(model, Segmenter)
+        assert last is not None
         with watched_features(model, memo.classifier) as seen:
             loss = loss_of(model, images_NCHW, labels_NHW)
         if loss is None:
             return None
         there_NHW = memo.inputs.hardware.put(labels_NHW)
         means_NCD, present_NC = _means(model, seen, there_NHW)
-        received_NCD, last_NCD = _frozen_means(memo, images_NCHW, there_NHW)
+        received_NCD = _frozen_means(memo, memo.received, images_NCHW, there_NHW)
+        last_NCD = _frozen_means(memo, last, images_NCHW, there_NHW)
         term = contrast(means_NCD, received_NCD, last_NCD, present_NC, settings.tau)
         return loss + settings.mu * term
 
-    return contrasted if memo.frozen else first
+    return first if last is None else contrasted
 
 
 @torch.no_grad()
-def _frozen_means(memo: _Memo, images_NCHW: Tensor, labels_NHW: Tensor) -> list[Tensor]:
-    means = []
-    for network in memo.frozen or ():
-        with watched_features(network, memo.classifier) as seen, memo.inputs.hardware.autocast():
-            network(images_NCHW)
-        means.append(_means(network, seen, labels_NHW)[0])
-    return means
+def _frozen_means(
+    memo: _Memo, network: Segmenter, images_NCHW: Tensor, labels_NHW: Tensor
+) -> Tensor:
+    with watched_features(network, memo.classifier) as seen, memo.inputs.hardware.autocast():
+        network(images_NCHW)
+    return _means(network, seen, labels_NHW)[0]
 
 
 def _means(network: Segmenter, seen: list[Tensor], labels_NHW: Tensor) -> tuple[Tensor, Tensor]:
