@@ -53,6 +53,7 @@ from rounds import MemoryLog, forget_peak, make_model, peak_kib
 
 MIB = 2**20
 CLIENTS, CLASSES = 10, 19  # of the server whose memory is measured
+HOOKS = ("begin", "perturb", "correct", "end")
 
 
 def experiment(name: str, cache: str, num_rounds: int) -> Experiment:
@@ -115,9 +116,6 @@ def hooks_timed(name: str) -> Iterator[Stopwatch]:
     timed = {hook: watch.around(getattr(own, hook)) for hook in HOOKS}
     with mock.patch.dict(OBJECTIVES, {name: replace(own, **timed)}):
         yield watch
-
-
-HOOKS = ("begin", "perturb", "correct", "end")
 
 
 def measured(described: Experiment, fleet_data: FleetData, out: Path) -> Cost:
