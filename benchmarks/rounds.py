@@ -123,19 +123,20 @@ def _measure_memory(clients: int) -> None:
 
     def note() -> None:
         nonlocal before_kib
-        _forget_peak()
-        before_kib = _peak_kib()
+        forget_peak()
+        before_kib = peak_kib()
 
     federated(model, clients, note)
-    print((_peak_kib() - before_kib) / 1024)
+    print((peak_kib() - before_kib) / 1024)
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Set Linux's peak to what is used now."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_kib() -> int:
+def peak_kib() -> int:
+    """Return the most memory that this process had since then."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1])

@@ -7,7 +7,7 @@ draws the same numbers, and no generator state is ever saved.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -50,20 +50,35 @@ def torch_default(
     Module constructors and dropout can draw from nothing else; the caller's stream is untouched.
     """
     key = derive(seed, round_, client_id, purpose) >> 1
-    generators = [torch.default_generator]
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        generators += torch.cuda.default_generators
-    mps = torch.backends.mps.is_available()
-    states = [generator.get_state() for generator in generators]
-    mps_state = torch.mps.get_rng_state() if mps else None
+    go_back = remember_torch_default()
     try:
-        for generator in generators:
+        for generator in _default_generators():
             generator.manual_seed(key)
-        if mps:
+        if torch.backends.mps.is_available():
             torch.mps.manual_seed(key)
         yield
     finally:
+        go_back()
+
+
+def remember_torch_default() -> Callable[[], None]:
+    """Remember where torch's default generators stand, on all devices; a call takes them there."""
+    generators = _default_generators()
+    states = [generator.get_state() for generator in generators]
+    mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+
+    def go_back() -> None:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
         if mps_state is not None:
             torch.mps.set_rng_state(mps_state)
+
+    return go_back
+
+
+def _default_generators() -> list[torch.Generator]:
+    """The CPU's, and those of the GPUs once CUDA is in use."""
+    generators = [torch.default_generator]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        generators += torch.cuda.default_generators
+    return generators

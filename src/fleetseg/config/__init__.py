@@ -26,15 +26,21 @@ from fleetseg.config.running import (
     StopConfig,
 )
 from fleetseg.config.training import (
+    AsamConfig,
     ClientMomentumConfig,
     DriftConfig,
     DynConfig,
+    FedSpeedConfig,
+    MimeLiteConfig,
+    MoonConfig,
     ProxConfig,
+    SamConfig,
     TrainingConfig,
 )
 
 __all__ = [
     "AdaptiveConfig",
+    "AsamConfig",
     "BaselineConfig",
     "ClientMomentumConfig",
     "Cohort",
@@ -47,12 +53,16 @@ __all__ = [
     "Experiment",
     "ExtrapolatedConfig",
     "FaultsConfig",
+    "FedSpeedConfig",
     "FederationConfig",
     "FleetConfig",
+    "MimeLiteConfig",
     "ModelConfig",
+    "MoonConfig",
     "PartitionConfig",
     "ProxConfig",
     "QueueConfig",
+    "SamConfig",
     "SourceConfig",
     "StopConfig",
     "TrainingConfig",

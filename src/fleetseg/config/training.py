@@ -33,6 +33,39 @@ class ClientMomentumConfig(Section):
     alpha: float = Field(default=0.1, gt=0, le=1)  # share of the client's own gradient in a step
 
 
+class SamConfig(Section):
+    """Of the objective sam (FedSAM)."""
+
+    rho: float = Field(default=0.1, ge=0)  # L2 length of the perturbation, over all parameters
+
+
+class AsamConfig(Section):
+    """Of the objective asam (FedASAM)."""
+
+    rho: float = Field(default=0.7, ge=0)  # as sam's, each weight in units of |weight| + eta
+    eta: float = Field(default=0.2, ge=0)  # in units of weights
+
+
+class MoonConfig(Section):
+    """Of the objective moon."""
+
+    mu: float = Field(default=1.0, ge=0)  # of the contrastive term, beside the loss
+    tau: float = Field(default=0.5, gt=0)  # temperature: small = only the nearer counts
+
+
+class FedSpeedConfig(Section):
+    """Of the objective fedspeed."""
+
+    rho: float = Field(default=0.1, ge=0)  # as sam's
+    mu: float = Field(default=0.1, gt=0)  # as prox's; the paper's 1 / lambda
+
+
+class MimeLiteConfig(Section):
+    """Of the objective mimelite."""
+
+    beta: float = Field(default=0.9, ge=0, lt=1)  # share of the fleet's momentum in a step
+
+
 class TrainingConfig(Section):
     """What a client does with its samples in one round."""
 
@@ -67,3 +100,8 @@ class TrainingConfig(Section):
     dyn: DynConfig = DynConfig()
     drift: DriftConfig = DriftConfig()
     client_momentum: ClientMomentumConfig = ClientMomentumConfig()
+    sam: SamConfig = SamConfig()
+    asam: AsamConfig = AsamConfig()
+    moon: MoonConfig = MoonConfig()
+    fedspeed: FedSpeedConfig = FedSpeedConfig()
+    mimelite: MimeLiteConfig = MimeLiteConfig()

@@ -121,7 +121,7 @@ def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -
     memory = runtime.memory
     before = memory.load(client.id, broadcast.round, broadcast.unused) if memory else {}
     runtime.load(broadcast, section(before, "own"))
-    trainables = Trainables(runtime.shared.trainables())
+    trainables = Trainables(runtime.shared.trainables(), runtime.model)
     inputs = _inputs(broadcast, client, runtime, before)
     result = train_locally(runtime.model, client.train, inputs, trainables)
     if result.num_steps == 0 and result.skipped_steps > 0:

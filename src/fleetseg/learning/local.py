@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,16 @@ from fleetseg.config import TrainingConfig
 from fleetseg.data.sample import Pairs
 from fleetseg.learning.batches import batches_per_epoch, loaded
 from fleetseg.learning.inputs import LocalInputs, RoundContext
-from fleetseg.learning.objectives import OBJECTIVES, LocalCost, Vectors
+from fleetseg.learning.objectives import OBJECTIVES, LocalCost, Objective, Vectors
 from fleetseg.learning.parameters import Trainables, build_optimiser
-from fleetseg.learning.scaling import Correct, LossScale, take_step
+from fleetseg.learning.scaling import (
+    Correct,
+    LossScale,
+    fill_gradients,
+    finish_gradients,
+    take_step,
+)
+from fleetseg.learning.second_pass import FirstPass, second_pass
 from fleetseg.learning.supervision import SUPERVISION, StepLoss
 from fleetseg.learning.travel import Travel, lr_at
 
@@ -65,14 +73,15 @@ def train_locally(
     kept = inputs.optimiser_state
     restore_moments(optimiser, kept or {})
     scale = LossScale.of(hardware.precision, kept or {})
-    objective, shared = OBJECTIVES[training.objective], shared or Trainables([*model.parameters()])
+    objective = OBJECTIVES[training.objective]
+    shared = shared or Trainables([*model.parameters()], model)
     memo = objective.begin(inputs, shared)
-    correct = partial(objective.correct, memo, shared) if objective.correct else None
     steps = num_steps(len(pairs), training)
     losses: list[Tensor] = []
     images_seen, travel = 0, Travel(training)
     _set_mode(model, training, context)
-    learn = _Learn(model, SUPERVISION[training.supervision].make(inputs), optimiser, scale, correct)
+    loss_of = SUPERVISION[training.supervision].make(inputs)
+    learn = _Learn(model, optimiser, scale, *_hooks(objective, memo, shared, loss_of))
     dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
     with hardware.exact(), dropout, loaded(pairs, steps, inputs) as batches:
         for step, batch in enumerate(batches):
@@ -118,6 +127,17 @@ def _set_lr(
     return lr
 
 
+def _hooks(
+    objective: Objective, memo: Any, shared: Trainables, loss_of: StepLoss
+) -> tuple[StepLoss, Correct | None, Callable[[], None] | None]:
+    """Return what an objective makes of a step: its loss, correction and second pass."""
+    if objective.loss:
+        loss_of = objective.loss(memo, loss_of)
+    correct = partial(objective.correct, memo, shared) if objective.correct else None
+    perturb = partial(objective.perturb, memo, shared) if objective.perturb else None
+    return loss_of, correct, perturb
+
+
 @dataclass(frozen=True)
 class _Learn:
     """Takes a step on one batch.
@@ -126,18 +146,43 @@ class _Learn:
     """
 
     model: nn.Module
-    loss_of: StepLoss
     optimiser: torch.optim.Optimizer
     scale: LossScale
+    loss_of: StepLoss
     correct: Correct | None
+    perturb: Callable[[], None] | None
 
     def __call__(self, images: Tensor, labels: Tensor, clip_norm: float) -> Tensor | None:
         """Return the batch's loss, on its device; None if there was no step."""
+        if self.perturb is not None:
+            return self._in_two_passes(images, labels, clip_norm, self.perturb)
         loss = self.loss_of(self.model, images, labels)
         if loss is None:
             return None
         taken = take_step(self.model, loss, self.optimiser, self.scale, clip_norm, self.correct)
         return loss.detach() if taken else None
+
+    def _in_two_passes(
+        self, images: Tensor, labels: Tensor, clip_norm: float, perturb: Callable[[], None]
+    ) -> Tensor | None:
+        """Step along gradients that are taken where the first ones lead; the loss is the first."""
+        first = FirstPass.of(self.model)
+        loss = self._gradients(images, labels)
+        if loss is None:
+            return None
+        with second_pass(self.model, first):
+            perturb()
+            if self._gradients(images, labels) is None:
+                return None
+        finish_gradients(list(self.model.parameters()), clip_norm, self.correct)
+        self.optimiser.step()
+        return loss
+
+    def _gradients(self, images: Tensor, labels: Tensor) -> Tensor | None:
+        loss = self.loss_of(self.model, images, labels)
+        if loss is None or not fill_gradients(self.model, loss, self.optimiser, self.scale):
+            return None
+        return loss.detach()
 
 
 def read_moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -22,6 +22,17 @@ def head_prefixes(model: nn.Module) -> tuple[str, ...]:
     return tuple(f"{prefix.rstrip('.')}." for prefix in getattr(model, "head_prefixes", ()))
 
 
+def weight_ids(model: nn.Module) -> set[int]:
+    """Identify the weights among the parameters: two dimensions or more, and no norm layer's."""
+    of_norms = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, NORM_LAYERS)
+        for parameter in module.parameters(recurse=False)
+    }
+    return {id(parameter) for parameter in model.parameters() if parameter.dim() > 1} - of_norms
+
+
 def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[str, Any]]:
     """Sort a model's trainable parameters into optimiser groups, each parameter exactly once.
 
@@ -32,18 +43,12 @@ def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[st
     Raises:
         ModelError: for a model without a trainable parameter.
     """
-    heads = head_prefixes(model)
-    of_norms = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, NORM_LAYERS)
-        for parameter in module.parameters(recurse=False)
-    }
+    heads, weights = head_prefixes(model), weight_ids(model)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        decays = parameter.dim() > 1 and id(parameter) not in of_norms
+        decays = id(parameter) in weights
         groups.setdefault((decays, f"{name}.".startswith(heads)), []).append(parameter)
     if not groups:
         raise ModelError(
@@ -116,6 +121,12 @@ class Trainables:
     """A network's parameters in the order of a flat vector of their values (suffix T)."""
 
     parameters: Sequence[Tensor]
+    network: nn.Module | None = None  # whose they are, for what looks at more of it
+
+    def all_trained(self) -> list[Tensor]:
+        """List all of the network's parameters that are trained, exchanged or not."""
+        owned = self.parameters if self.network is None else self.network.parameters()
+        return [parameter for parameter in owned if parameter.requires_grad]
 
     def values(self) -> Tensor:
         """Copy the values to a vector on the CPU."""

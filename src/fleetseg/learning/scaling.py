@@ -105,9 +105,27 @@ def take_step(
     else:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if correct is not None:
-            correct()
-        if clip_norm > 0:
-            nn.utils.clip_grad_norm_(parameters, clip_norm)
+        finish_gradients(parameters, clip_norm, correct)
     optimiser.step()
     return True
+
+
+def fill_gradients(
+    model: nn.Module, loss: Tensor, optimiser: torch.optim.Optimizer, scale: LossScale
+) -> bool:
+    """Fill in a loss's own gradients, unscaled; false if they are finite at no fp16 scale."""
+    if scale.enabled:
+        return scale.backward(loss, list(model.parameters()), clip_norm=0)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return True
+
+
+def finish_gradients(
+    parameters: Sequence[Tensor], clip_norm: float, correct: Correct | None
+) -> None:
+    """Correct gradients that are not scaled, and clip them."""
+    if correct is not None:
+        correct()
+    if clip_norm > 0:
+        nn.utils.clip_grad_norm_(parameters, clip_norm)

@@ -19,9 +19,13 @@ from fleetseg.methods.feddyn import FEDDYN
 from fleetseg.methods.fedexp import FEDEXP
 from fleetseg.methods.fednova import FEDNOVA
 from fleetseg.methods.fedprox import FEDPROX
+from fleetseg.methods.fedsam import FEDSAM
+from fleetseg.methods.fedspeed import FEDSPEED
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
 from fleetseg.methods.hyperflaw_queue import HYPERFLAW_QUEUE
+from fleetseg.methods.mimelite import MIMELITE
+from fleetseg.methods.moon import MOON
 from fleetseg.methods.preset import Preset
 from fleetseg.methods.scaffold import SCAFFOLD
 
@@ -39,6 +43,10 @@ METHODS: dict[str, Preset] = {
     "feddc": FEDDC,
     "fedcm": FEDCM,
     "hyperflaw-queue": HYPERFLAW_QUEUE,
+    "fedsam": FEDSAM,
+    "moon": MOON,
+    "fedspeed": FEDSPEED,
+    "mimelite": MIMELITE,
     "fixbn": FIXBN,
 }
 

@@ -91,9 +91,14 @@ class Segmenter(nn.Module):
         cropped = tuple(crop_back(logits_NChw, padded_hw, size_hw) for logits_NChw in outputs)
         return cropped if self.training else cropped[0]
 
+    def padded_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the size that the network sees of images of a size."""
+        height, width = size_hw
+        return height + -height % self.stride, width + -width % self.stride
+
     def _pad(self, images_NCHW: Tensor) -> Tensor:
-        bottom = -images_NCHW.shape[2] % self.stride
-        right = -images_NCHW.shape[3] % self.stride
+        height, width = self.padded_hw((images_NCHW.shape[2], images_NCHW.shape[3]))
+        bottom, right = height - images_NCHW.shape[2], width - images_NCHW.shape[3]
         if bottom == 0 and right == 0:
             return images_NCHW
         return functional.pad(images_NCHW, (0, right, 0, bottom), mode="replicate")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fleetseg.compression.codec import Codec, parse_codec
 from fleetseg.config import Experiment
-from fleetseg.learning.objectives import OBJECTIVES, Objective
+from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.learning.supervision import SUPERVISION
 
 
@@ -14,8 +14,9 @@ def _needs_no_labels(experiment: Experiment) -> bool:
     return not SUPERVISION[experiment.training.supervision].needs_labels
 
 
-def _objective(experiment: Experiment) -> Objective:
-    return OBJECTIVES[experiment.training.objective]
+def _sends_beside(experiment: Experiment) -> bool:
+    objective = OBJECTIVES[experiment.training.objective]
+    return bool(objective.extras or objective.told)
 
 
 def _controls(experiment: Experiment) -> bool:
@@ -70,6 +71,19 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         lambda e: _by_travel(e) and e.training.optimiser != "sgd",
         "scaffold, drift and client momentum take a client's mean gradient from how far its model "
         "moved, which only training.optimiser = 'sgd' tells",
+    ),
+    (
+        lambda e: _needs_no_labels(e) and e.training.objective == "moon",
+        "moon compares features of the pixels of a class, and training.supervision takes vehicles "
+        "that have no labels",
+    ),
+    (
+        lambda e: (
+            e.training.objective == "mimelite"
+            and (e.training.optimiser != "sgd" or e.training.momentum > 0)
+        ),
+        "mimelite's steps have the fleet's momentum in the place of a client's own; use "
+        "training.optimiser = 'sgd' and training.momentum = 0",
     ),
     (
         lambda e: _by_travel(e) and e.training.optimiser_state == "kept",

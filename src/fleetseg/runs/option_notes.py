@@ -77,6 +77,10 @@ def _never_fixes_norms(facts: Facts) -> bool:
     return rounds <= share * rounds + 1e-9
 
 
+_WITH_PARAMETERS = (
+    "prox", "dyn", "drift", "client momentum", "sam", "asam", "moon", "fedspeed", "mimelite",
+)  # fmt: skip
+"""Objectives with a section of their own."""
 RULES: tuple[Rule, ...] = (
     Rule(("partition.by", "partition.piece"), _partition("natural"), "kind is not 'natural'"),
     Rule(("partition.alpha", "partition.min_size"), _partition("dirichlet"),
@@ -106,11 +110,8 @@ RULES: tuple[Rule, ...] = (
     Rule(("training.focal_gamma",), _loss_lacks("focal"), "training.loss has no 'focal'"),
     Rule(("training.class_weights",), _loss_lacks("ce", "ohem", "focal"),
          "training.loss has no part that takes class weights"),
-    Rule(("training.prox",), _objective_lacks("prox"), "training.objective is not 'prox'"),
-    Rule(("training.dyn",), _objective_lacks("dyn"), "training.objective is not 'dyn'"),
-    Rule(("training.drift",), _objective_lacks("drift"), "training.objective is not 'drift'"),
-    Rule(("training.client_momentum",), _objective_lacks("client momentum"),
-         "training.objective is not 'client momentum'"),
+    *(Rule((f"training.{name.replace(' ', '_')}",), _objective_lacks(name),
+           f"training.objective is not '{name}'") for name in _WITH_PARAMETERS),
     Rule(("federation.over_selection", "federation.sampler"), _asks_all,
          "federation.cohort = 1.0 asks the whole fleet already"),
     Rule(("federation.server_momentum",), _adaptive,

@@ -78,7 +78,12 @@ class Fleet:
         )
         memo = objective.begin(inputs, shared)
         for _ in range(self.steps[k]):
-            y.grad = CURVES[k] * (y.detach() - CENTRES[k])
+            self._gradient(y, k)
+            if objective.perturb:
+                before = y.detach().clone()
+                objective.perturb(memo, shared)
+                self._gradient(y, k)
+                y.data.copy_(before)
             if objective.correct:
                 objective.correct(memo, shared)
             sgd.step()
@@ -91,3 +96,7 @@ class Fleet:
             extras[name] = objective.tell(change_T, self.extras_T[name], travel.total)
         self.ends[k] = y.item()
         return y.item() - self.model, extras
+
+    @staticmethod
+    def _gradient(y: nn.Parameter, k: int) -> None:
+        y.grad = CURVES[k] * (y.detach() - CENTRES[k])

@@ -1,7 +1,8 @@
 """What an objective is: plain functions around a client's steps.
 
-They are called at the begin of a client's round, after each backward pass and at the end. Vectors
-with the suffix T are as long as the trainable values that the fleet shares, flat and on the CPU.
+They are called at the begin of a client's round, around the passes of each step and at the end.
+Vectors with the suffix T are as long as the trainable values that the fleet shares, flat and on the
+CPU.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from fleetseg.config import TrainingConfig
 from fleetseg.learning.inputs import LocalInputs
 from fleetseg.learning.parameters import Trainables
+from fleetseg.learning.supervision import StepLoss
 
 Vectors = Mapping[str, Tensor]
 
@@ -53,11 +55,17 @@ class Objective:
         extras: names of vectors that are sent beside the model, down and up; zero at first.
         told: names of vectors that are sent down only; zero at first. `tell` makes their changes.
         facts: what it takes of the fleet: see federation.fleet_facts.
-        begin: (inputs, trainables as they were received) -> what `correct` and `end` are given.
-        correct: (that, trainables): may change gradients, after the backward pass and before they
-            are clipped. Left out where it would do nothing.
+        begin: (inputs, trainables as they were received) -> what the next four are given.
+        loss: (that, loss of a step) -> the loss of a step in its place. Left out where it would be
+            the same, as are the next two.
+        perturb: (that, trainables): moves parameters in place after the backward pass, for the
+            batch to be passed through once more, with the same draws and statistics, which move
+            once. The gradients that are left are those at the moved parameters, which then are
+            put back, bit for bit.
+        correct: (that, trainables): may change gradients, after the last backward pass and before
+            they are clipped.
         end: (that, trainables as they were learnt, cost) -> what the client keeps for its next
-            round, and the change of each extra.
+            round, and the change of each extra. What it leaves in the trainables is sent.
         tell: on the server, (a client's change of the trainables, a vector as that client was told
             it, travel of its steps) -> what that client changes of it.
         server: (extra or vector told, weighted mean of its changes, share of the fleet whose
@@ -69,6 +77,8 @@ class Objective:
     told: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
     begin: Callable[[LocalInputs, Trainables], Any] = _nothing
+    loss: Callable[[Any, StepLoss], StepLoss] | None = None
+    perturb: Callable[[Any, Trainables], None] | None = None
     correct: Callable[[Any, Trainables], None] | None = None
     end: Callable[[Any, Trainables, LocalCost], tuple[Vectors, Vectors]] = _no_vectors
     tell: Callable[[Tensor, Tensor, float], Tensor] | None = None

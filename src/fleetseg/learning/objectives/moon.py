@@ -1,0 +1,117 @@
+"""MOON: features nearer to the received model's than to those of the client's own last model.
+
+Li, He, Song 2021, Model-Contrastive Federated Learning, arXiv 2103.16257, equations 3 and 4. To the
+loss comes mu times
+
+    -log( e^{cos(z, z_glob) / tau} / (e^{cos(z, z_glob) / tau} + e^{cos(z, z_prev) / tau}) ).
+
+There z is one vector an image; here, one for each class in each image: the mean over its pixels of
+the features that the classifier is given (no projection head is added). z_glob and z_prev are of
+networks that learn nothing and run in eval mode, as in the authors' code: with the running
+statistics and without dropout, while z is of the pass that the loss comes from, in training mode.
+The client's own last model is all of it, statistics included. Before there is one it is the
+received model, and the term is mu log 2 whatever the weights are: nothing is computed for that.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fleetseg.learning.class_means import class_means
+from fleetseg.learning.inputs import LocalInputs
+from fleetseg.learning.objectives.objective import LocalCost, Objective, Vectors
+from fleetseg.learning.parameters import Trainables
+from fleetseg.learning.supervision import StepLoss
+from fleetseg.models.features import find_classifier, watched_features
+from fleetseg.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class _Memo:
+    inputs: LocalInputs
+    classifier: str
+    received: Segmenter
+    last: Segmenter | None  # the client's own; None before there is one
+
+
+def _begin(inputs: LocalInputs, shared: Trainables) -> _Memo:
+    network = shared.network
+    assert isinstance(network, Segmenter)
+    # Both are made in a client's first round, too: a network that allows of neither is found out by
+    # the trial step before round 1.
+    classifier = find_classifier(network, inputs.training.crop or inputs.size_hw)
+    received = _frozen(network, {})
+    last = _frozen(network, inputs.state) if inputs.state else None
+    return _Memo(inputs, classifier, received, last)
+
+
+def _frozen(network: Segmenter, values: Mapping[str, Tensor]) -> Segmenter:
+    """Copy a network, with other values where they are given; counters do not matter in eval."""
+    made = copy.deepcopy(network).eval().requires_grad_(False)
+    made.load_state_dict(dict(values), strict=False)
+    return made
+
+
+def _loss(memo: _Memo, loss_of: StepLoss) -> StepLoss:
+    settings, last = memo.inputs.training.moon, memo.last
+
+    def first(model: nn.Module, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor | None:
+        loss = loss_of(model, images_NCHW, labels_NHW)
+        return None if loss is None else loss + settings.mu * math.log(2)
+
+    def contrasted(model: nn.Module, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor | None:
+        assert isinstance(model, Segmenter)
+        assert last is not None
+        with watched_features(model, memo.classifier) as seen:
+            loss = loss_of(model, images_NCHW, labels_NHW)
+        if loss is None:
+            return None
+        there_NHW = memo.inputs.hardware.put(labels_NHW)
+        means_NCD, present_NC = _means(model, seen, there_NHW)
+        received_NCD = _frozen_means(memo, memo.received, images_NCHW, there_NHW)
+        last_NCD = _frozen_means(memo, last, images_NCHW, there_NHW)
+        term = contrast(means_NCD, received_NCD, last_NCD, present_NC, settings.tau)
+        return loss + settings.mu * term
+
+    return first if last is None else contrasted
+
+
+@torch.no_grad()
+def _frozen_means(
+    memo: _Memo, network: Segmenter, images_NCHW: Tensor, labels_NHW: Tensor
+) -> Tensor:
+    with watched_features(network, memo.classifier) as seen, memo.inputs.hardware.autocast():
+        network(images_NCHW)
+    return _means(network, seen, labels_NHW)[0]
+
+
+def _means(network: Segmenter, seen: list[Tensor], labels_NHW: Tensor) -> tuple[Tensor, Tensor]:
+    (features_NDhw,) = seen
+    covered_hw = network.padded_hw((labels_NHW.shape[1], labels_NHW.shape[2]))
+    return class_means(features_NDhw, labels_NHW, covered_hw, network.num_classes)
+
+
+def contrast(
+    means_NCD: Tensor, received_NCD: Tensor, last_NCD: Tensor, present_NC: Tensor, tau: float
+) -> Tensor:
+    """Mean of the contrastive term over the classes that are present; 0 if none is."""
+    near_NC = functional.cosine_similarity(means_NCD, received_NCD, dim=2)
+    far_NC = functional.cosine_similarity(means_NCD, last_NCD, dim=2)
+    terms_NC = functional.softplus((far_NC - near_NC) / tau) * present_NC
+    return terms_NC.sum() / present_NC.sum().clamp(min=1)
+
+
+def _end(memo: _Memo, shared: Trainables, cost: LocalCost) -> tuple[Vectors, Vectors]:
+    assert shared.network is not None
+    values = shared.network.state_dict()
+    return {k: t.to("cpu", copy=True) for k, t in values.items() if t.is_floating_point()}, {}
+
+
+MOON = Objective(begin=_begin, loss=_loss, end=_end)
