@@ -7,7 +7,13 @@ read from a file is in `experiment_file`.
 
 from __future__ import annotations
 
-from fleetseg.config.data import DataConfig, ModelConfig, PartitionConfig, SourceConfig
+from fleetseg.config.data import (
+    DataConfig,
+    LabelSubsetConfig,
+    ModelConfig,
+    PartitionConfig,
+    SourceConfig,
+)
 from fleetseg.config.experiment import Experiment
 from fleetseg.config.federation import (
     AdaptiveConfig,
@@ -37,6 +43,7 @@ __all__ = [
     "FaultsConfig",
     "FederationConfig",
     "FleetConfig",
+    "LabelSubsetConfig",
     "ModelConfig",
     "PartitionConfig",
     "ProxConfig",
