@@ -37,6 +37,9 @@ class TrainingConfig(Section):
     supervision: str = "labels"  # where the loss comes from: see learning.supervision
     objective: str = "plain"  # what is added to it: see learning.objectives
     loss: str = "ce"  # ce, ohem, focal, dice, lovasz, or a sum such as "ce+dice"
+    # Logits in the loss, by a client's own pixels of each class: see learning.calibration.
+    calibration: str = "none"
+    calibration_tau: float = Field(default=1.0, gt=0)  # its strength
     class_weights: Literal["none", "local", "fleet"] = "none"  # 1/ln(1.1 + pixel share)
     ohem_fraction: float = Field(default=0.25, gt=0, le=1)  # of the valid pixels
     focal_gamma: float = Field(default=2.0, ge=0)

@@ -28,6 +28,11 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "have none; use 'none'",
     ),
     (
+        lambda e: e.training.calibration != "none" and e.training.supervision != "labels",
+        "training.calibration goes by how many pixels of each class a vehicle has labelled, which "
+        "says nothing of classes that it does not label; use training.supervision = 'labels'",
+    ),
+    (
         lambda e: _scaffold(e) and e.training.optimiser != "sgd",
         "scaffold takes a client's mean gradient from how far its model moved, which only "
         "training.optimiser = 'sgd' tells",
