@@ -29,7 +29,7 @@ from fleetseg.config.running import (
     FleetConfig,
     StopConfig,
 )
-from fleetseg.config.training import ProxConfig, TrainingConfig
+from fleetseg.config.training import PixelContrastConfig, ProxConfig, TrainingConfig
 
 __all__ = [
     "AdaptiveConfig",
@@ -46,6 +46,7 @@ __all__ = [
     "LabelSubsetConfig",
     "ModelConfig",
     "PartitionConfig",
+    "PixelContrastConfig",
     "ProxConfig",
     "SourceConfig",
     "StopConfig",

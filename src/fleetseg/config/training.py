@@ -15,6 +15,17 @@ class ProxConfig(Section):
     mu: float = Field(default=0.01, ge=0)  # of mu / 2 |y - w|^2, beside the loss
 
 
+class PixelContrastConfig(Section):
+    """Of the supervision pixel contrast (FedSeg)."""
+
+    weight: float = Field(default=1.0, gt=0)  # of the contrast, beside the loss of labels
+    temperature: float = Field(default=0.07, gt=0)
+    anchors: int = Field(default=4096, ge=1)  # most pixels of a batch that are contrasted
+    # The received model is believed where its largest probability is at least this.
+    confidence: float = Field(default=0.8, ge=0, le=1)
+    start_round: int = Field(default=2, ge=1)  # the first with contrast; before, labels alone
+
+
 class TrainingConfig(Section):
     """What a client does with its samples in one round."""
 
@@ -49,3 +60,4 @@ class TrainingConfig(Section):
     flip: bool = True
     colour_jitter: float = Field(default=0.25, ge=0, le=1)  # 0 = off
     prox: ProxConfig = ProxConfig()
+    pixel_contrast: PixelContrastConfig = PixelContrastConfig()

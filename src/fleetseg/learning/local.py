@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -71,8 +71,11 @@ def train_locally(
     steps = num_steps(len(pairs), training)
     losses: list[Tensor] = []
     images_seen, travel = 0, Travel(training)
+    supervision = SUPERVISION[training.supervision]
+    if supervision.survey is not None:
+        inputs = replace(inputs, survey=supervision.survey(inputs, model, pairs))
     _set_mode(model, training, context)
-    learn = _Learn(model, SUPERVISION[training.supervision].make(inputs), optimiser, scale, correct)
+    learn = _Learn(model, supervision.make(inputs), optimiser, scale, correct)
     dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
     with hardware.exact(), dropout, loaded(pairs, steps, inputs) as batches:
         for step, batch in enumerate(batches):

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fleetseg.data.labels import IGNORE
+from fleetseg.data.sample import Pairs
 from fleetseg.learning.calibration import calibrated, logit_shift
 from fleetseg.learning.inputs import LocalInputs
 from fleetseg.learning.label_subset import subset_table, subset_weights, with_back
 from fleetseg.learning.losses import build_loss, require_ids, segmentation_loss
+from fleetseg.learning.pixel_contrast import contrast_of, survey
 from fleetseg.learning.resize import resized
+from fleetseg.models.features import watched
+from fleetseg.models.segmenter import Segmenter
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
 """(model, images_NCHW on its device, labels_NHW uint8 on the CPU) -> the loss; None = no step."""
@@ -24,12 +29,22 @@ StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
 
 @dataclass(frozen=True)
 class Supervision:
-    """How the loss of a step is made, and whether it takes a client's labels."""
+    """How the loss of a step is made, and whether it takes a client's labels.
+
+    Args:
+        make: the loss of a step, for a round.
+        needs_labels: clients without a labelled pixel take no part.
+        takes_erased: it tells erased pixels from void ones: see data.erased.
+        facts: what it takes of the fleet: see federation.fleet_facts.
+        survey: (inputs, the model as it was received, the client's samples) -> `survey` of the
+            inputs that `make` is given. Left out where nothing is looked at before the first step.
+    """
 
     make: Callable[[LocalInputs], StepLoss]
     needs_labels: bool = True
-    takes_erased: bool = False  # it tells erased pixels from void ones: see data.erased
-    facts: tuple[str, ...] = ()  # what it takes of the fleet: see federation.fleet_facts
+    takes_erased: bool = False
+    facts: tuple[str, ...] = ()
+    survey: Callable[[LocalInputs, nn.Module, Pairs], Any] | None = None
 
 
 def _labels(inputs: LocalInputs) -> StepLoss:
@@ -94,6 +109,22 @@ def _label_subset(inputs: LocalInputs) -> StepLoss:
     return loss
 
 
+def _pixel_contrast(inputs: LocalInputs) -> StepLoss:
+    """Add pixels' contrast to prototypes to the loss of `label subset`."""
+    by_labels = _label_subset(inputs)
+    if inputs.survey is None:
+        return by_labels
+    term = contrast_of(inputs, inputs.survey)
+
+    def loss(model: nn.Module, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor | None:
+        assert isinstance(model, Segmenter)
+        with watched(model) as seen:
+            value = by_labels(model, images_NCHW, labels_NHW)
+        return None if value is None else value + term(seen[-1], images_NCHW, labels_NHW)
+
+    return loss
+
+
 def _on(device: torch.device, weights_C: Tensor | None) -> Tensor | None:
     return None if weights_C is None else weights_C.to(device)
 
@@ -110,4 +141,5 @@ def _highest_id(labels_NHW: Tensor) -> int | None:
 SUPERVISION: dict[str, Supervision] = {
     "labels": Supervision(_labels),
     "label subset": Supervision(_label_subset, takes_erased=True),
+    "pixel contrast": Supervision(_pixel_contrast, takes_erased=True, survey=survey),
 }

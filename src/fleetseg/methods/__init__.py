@@ -14,6 +14,7 @@ from fleetseg.methods.fedadam import FEDADAM
 from fleetseg.methods.fedavg import FEDAVG
 from fleetseg.methods.fedavgm import FEDAVGM
 from fleetseg.methods.fedprox import FEDPROX
+from fleetseg.methods.fedseg import FEDSEG
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
 from fleetseg.methods.preset import Preset
@@ -27,6 +28,7 @@ METHODS: dict[str, Preset] = {
     "fedadagrad": FEDADAGRAD,
     "fedprox": FEDPROX,
     "scaffold": SCAFFOLD,
+    "fedseg": FEDSEG,
     "fixbn": FIXBN,
 }
 
