@@ -17,7 +17,7 @@ from fleetseg.data.labels import ERASED, IGNORE, LabelSpace
 from fleetseg.data.partition.assign import partition
 from fleetseg.data.partition.grouping import one_group, require_known
 from fleetseg.data.partition.holdout import Split, hold_out
-from fleetseg.data.partition.label_subset import LabelSubsets, label_subsets
+from fleetseg.data.partition.label_subset import label_subsets
 from fleetseg.data.partition.manifest import (
     Entry,
     Manifest,
@@ -30,7 +30,12 @@ from fleetseg.data.sources import open_source
 from fleetseg.data.spaces import open_space
 from fleetseg.data.store.cache import Picked, Store, default_cache_dir, open_stores
 from fleetseg.data.store.folder import cache_folder
-from fleetseg.data.unusable import no_usable_sample, nobody_takes_part, unseen_classes
+from fleetseg.data.unusable import (
+    no_usable_sample,
+    nobody_takes_part,
+    unlabelled_by_all,
+    unseen_classes,
+)
 from fleetseg.federation.client import Client
 from fleetseg.federation.fleet_facts import reported_facts
 from fleetseg.federation.messages import Enrolment, taking_part
@@ -143,7 +148,7 @@ def open_fleet_data(
     )
     trained = [pool.owner_N[n] for part in split.values() for n in pool.good(part.train)]
     notes += one_group(pool.samples, experiment.partition)
-    notes += _unlabelled_by_all(subsets, pixels_C_of, space)
+    notes += unlabelled_by_all(subsets, pixels_C_of, space)
     notes += [*repeated_images(manifest), *unseen_classes(pool.train, trained, space)]
     notes.sort(key=lambda note: note.startswith(BAD))  # many bad samples must not hide the rest
     return FleetData(space, clients, evaluation, manifest, tuple(notes), bool(manifest.held_out))
@@ -269,19 +274,6 @@ def _client(
         train_domains=frozenset(_domains(picked.samples, by)),
         labelled=labelled,
     )
-
-
-def _unlabelled_by_all(
-    subsets: LabelSubsets, pixels_C_of: Mapping[str, np.ndarray], space: LabelSpace
-) -> list[str]:
-    """Note classes that images show and that no client labels: nobody can learn them."""
-    if not subsets:
-        return []
-    everything = range(space.num_classes)
-    named = {c for client in pixels_C_of for c in subsets.get(client, everything)}
-    shown_C = np.sum([*pixels_C_of.values()], axis=0)
-    missing = [space.classes[c] for c in everything if shown_C[c] and c not in named]
-    return [f"no client labels {listing(missing, 10)}: nobody can learn it"] if missing else []
 
 
 def _enrol(

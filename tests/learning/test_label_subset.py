@@ -13,7 +13,9 @@ from tests.learning.steps import inputs, step
 from torch import Tensor
 
 from fleetseg.data.labels import ERASED, IGNORE
+from fleetseg.experiment_file import make_experiment
 from fleetseg.learning.label_subset import subset_table, subset_weights, with_back
+from fleetseg.runs.option_notes import Facts, option_notes
 
 C = 5
 
@@ -132,6 +134,15 @@ def test_a_class_that_a_batch_happens_to_lack_is_not_background() -> None:
     found = step("label subset", inputs(labelled=(0,)), of([ERASED]), logits_of([0.4, 0.3, 0.3]))
     assert found is not None
     assert found[1][0].flatten().tolist() == pytest.approx([0.4, -0.2, -0.2])
+
+
+def test_that_it_is_labels_where_all_are_labelled_is_told() -> None:
+    training = {"supervision": "label subset"}
+    (note,) = option_notes(Facts(make_experiment({"training": training}), scored=True))
+    assert note.endswith("every vehicle labels all classes; see partition.label_subset")
+    subset = {"label_subset": {"classes": 2}}
+    described = make_experiment({"training": training, "partition": subset})
+    assert option_notes(Facts(described, scored=True)) == ()
 
 
 def test_a_batch_of_void_takes_no_step_and_one_of_erased_pixels_does() -> None:

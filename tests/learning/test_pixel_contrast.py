@@ -175,7 +175,7 @@ def test_labels_of_a_coarser_grid_are_those_at_its_centres(large: tuple[int, int
 def test_only_sure_predictions_are_guesses() -> None:
     model, given_inputs = small_model().eval(), in_round(2)
     images_NCHW = torch.rand(2, 3, *SIZE_HW, generator=torch.Generator().manual_seed(5))
-    probs_NChw = model(images_NCHW).softmax(dim=1)
+    probs_NChw = model(images_NCHW).detach().softmax(dim=1)
     limit = float(probs_NChw.amax(dim=1).median())
     features_NDhw, guesses_Nhw = look(model, images_NCHW, given_inputs.hardware, limit)
     is_sure_Nhw = probs_NChw.amax(dim=1) >= limit
@@ -236,6 +236,13 @@ def test_contrast_begins_in_its_round_and_is_the_same_whenever_it_is_done() -> N
     assert not torch.equal(early, first)
 
 
-def test_a_network_that_is_no_segmenter_is_named() -> None:
-    with pytest.raises(ModelError, match="prototypes need a Segmenter"):
-        survey(in_round(2), nn.Conv2d(3, C, 1), samples())
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (nn.Conv2d(3, C, 1), "prototypes need a Segmenter"),
+        (wrap(nn.AvgPool2d(2), C), "no convolution that gives its logits"),
+    ],
+)
+def test_a_network_without_features_is_named_before_it_matters(model: nn.Module, text: str) -> None:
+    with pytest.raises(ModelError, match=text):
+        survey(in_round(1), model, samples())

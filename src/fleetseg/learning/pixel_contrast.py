@@ -26,7 +26,7 @@ from fleetseg.data.sample import Pairs
 from fleetseg.errors import ModelError
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs
-from fleetseg.models.features import watched
+from fleetseg.models.features import classifier_of, watched
 from fleetseg.models.segmenter import Segmenter
 
 
@@ -46,10 +46,11 @@ def survey(inputs: LocalInputs, model: nn.Module, pairs: Pairs) -> Survey | None
         ModelError: the network is no Segmenter, or has no features of pixels.
     """
     settings, hardware = inputs.training.pixel_contrast, inputs.hardware
-    if inputs.context.round < settings.start_round:
-        return None
     if not isinstance(model, Segmenter):
         raise ModelError("prototypes need a Segmenter", got=type(model).__name__)
+    classifier_of(model)  # in the first round, or the one that is tried before it
+    if inputs.context.round < settings.start_round:
+        return None
     received = copy.deepcopy(model).eval().requires_grad_(False)
     sums_CD, images_C = torch.zeros(0), torch.zeros(model.num_classes)
     with hardware.exact():

@@ -69,6 +69,12 @@ def _never_fixes_norms(facts: Facts) -> bool:
     return rounds <= share * rounds + 1e-9
 
 
+def _labels_everything(facts: Facts) -> bool:
+    partition = facts.experiment.partition
+    elsewhere = facts.over_network or partition.kind == "file"  # a manifest may name subsets
+    return not elsewhere and partition.label_subset == _DEFAULTS.partition.label_subset
+
+
 RULES: tuple[Rule, ...] = (
     Rule(("partition.by", "partition.piece"), _partition("natural"), "kind is not 'natural'"),
     Rule(("partition.alpha", "partition.min_size"), _partition("dirichlet"),
@@ -100,6 +106,10 @@ RULES: tuple[Rule, ...] = (
     Rule(("training.focal_gamma",), _loss_lacks("focal"), "training.loss has no 'focal'"),
     Rule(("training.class_weights",), _loss_lacks("ce", "ohem", "focal"),
          "training.loss has no part that takes class weights"),
+    Rule(("training.supervision",),
+         lambda f: f.experiment.training.supervision == "label subset"
+         and (f.own_data or _labels_everything(f)),
+         "every vehicle labels all classes; see partition.label_subset"),
     Rule(("training.calibration_tau",),
          lambda f: f.experiment.training.calibration in ("none", "restricted softmax"),
          "training.calibration takes no strength"),
