@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import fleetseg
 from fleetseg import clients as clients_module
 from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import Experiment, SourceConfig
+from fleetseg.data.labels import ERASED, IGNORE
 from fleetseg.data.sample import Sample
 from fleetseg.runs.baselines import centralised, local_only
 
@@ -119,6 +121,94 @@ def test_confusion_matrices_of_clients_pool_to_the_fleet_s(cache: Path, tmp_path
     whole_CC = np.array(run.scores.to_dict()["confusion"])
     assert np.array_equal(sum(by_client), whole_CC)
     assert np.array_equal(sum(by_domain), whole_CC)
+
+
+def with_subsets(cache: Path, file: Path, supervision: str = "labels") -> Experiment:
+    file.write_text(json.dumps({"synthetic-amber-day": ["car", "pole"], "synthetic-birch-day": []}))
+    return tiny_experiment(
+        cache,
+        partition={"label_subset": {"file": str(file)}},
+        training={"supervision": supervision},
+        evaluation={"on_clients": True},
+    )
+
+
+@pytest.mark.parametrize(("supervision", "mark"), [("labels", IGNORE), ("label subset", ERASED)])
+def test_classes_that_a_client_does_not_label_are_erased(
+    cache: Path, tmp_path: Path, supervision: str, mark: int
+) -> None:
+    whole = open_fleet_data(tiny_experiment(cache, evaluation={"on_clients": True}))
+    fleet_data = open_fleet_data(with_subsets(cache, tmp_path / "subsets.json", supervision))
+    name, kept = "synthetic-amber-day", (2, 8)
+    client, before = fleet_data.clients[name], whole.clients[name]
+    pixels_C = np.zeros(11, np.int64)
+    for k in range(len(client.train)):
+        label_HW, was_HW = client.train[k][1], before.train[k][1]
+        stays_HW = np.isin(was_HW, (*kept, IGNORE))
+        assert (label_HW == np.where(stays_HW, was_HW, mark)).all()
+        assert not stays_HW.all()
+        pixels_C += np.bincount(label_HW[np.isin(label_HW, kept)], minlength=11)
+        # Never what is scored.
+        assert (client.test.pairs[k][1] == before.test.pairs[k][1]).all()
+    enrolment = client.enrolment
+    assert enrolment.histogram_C == tuple(pixels_C.tolist())
+    assert enrolment.num_pixels == sum(enrolment.histogram_C) > 0
+    assert enrolment.num_images == before.enrolment.num_images
+    assert enrolment.num_test_pixels == before.enrolment.num_test_pixels
+    assert client.labelled == kept
+    others = [n for n in whole.clients if n not in (name, "synthetic-birch-day")]
+    assert others
+    for other in others:
+        assert fleet_data.clients[other].enrolment == whole.clients[other].enrolment
+        assert fleet_data.clients[other].labelled is None
+
+
+def test_who_has_no_labelled_pixel_left_abstains(cache: Path, tmp_path: Path) -> None:
+    fleet_data = open_fleet_data(with_subsets(cache, tmp_path / "subsets.json"))
+    abstains = fleet_data.clients["synthetic-birch-day"].enrolment.abstains
+    assert abstains == "none of its pixels is of a class that it labels"
+    assert any(abstains in note for note in fleet_data.notes)
+
+
+def test_label_subsets_are_in_the_manifest_and_come_back_from_it(
+    cache: Path, tmp_path: Path
+) -> None:
+    drawn = tiny_experiment(cache, partition={"label_subset": {"classes": 2}})
+    fleet_data = open_fleet_data(drawn)
+    assert fleet_data.manifest is not None
+    subsets = fleet_data.manifest.label_subsets
+    assert subsets.keys() == fleet_data.clients.keys()
+    assert {len(names) for names in subsets.values()} == {2}
+    assert any(note.startswith("no client labels ") for note in fleet_data.notes)
+    fleet_data.manifest.write(tmp_path / "manifest.json")
+    again = open_fleet_data(
+        tiny_experiment(
+            cache, partition={"kind": "file", "file": str(tmp_path / "manifest.json")}
+        ).model_copy(update={"seed": 7})
+    )
+    assert again.manifest == fleet_data.manifest
+    assert again.enrolled == fleet_data.enrolled
+
+
+def test_baselines_keep_what_vehicles_labelled(cache: Path) -> None:
+    """Together erased pixels say nothing, as who labels what differs; alone they still do."""
+    described = tiny_experiment(
+        cache,
+        partition={"label_subset": {"classes": 2}},
+        training={"supervision": "label subset"},
+    )
+    fleet_data = open_fleet_data(described)
+    alone, pooled = centralised(described, fleet_data)
+    assert alone.training.supervision == "labels"
+    (client,) = pooled.clients.values()
+    seen = {int(i) for k in range(len(client.train)) for i in np.unique(client.train[k][1])}
+    assert ERASED not in seen
+    assert sum(n > 0 for n in client.enrolment.histogram_C) == len(seen - {IGNORE})
+    for _, local, own in local_only(described, fleet_data):
+        assert local.training.supervision == "label subset"
+        (client,) = own.clients.values()
+        assert client.labelled is not None
+        assert len(client.labelled) == 2
 
 
 class Counted(tuple[Any, ...]):

@@ -12,10 +12,12 @@ import numpy as np
 
 from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
 from fleetseg.data.aspect import aspect_note
-from fleetseg.data.labels import LabelSpace
+from fleetseg.data.erased import Erased
+from fleetseg.data.labels import ERASED, IGNORE, LabelSpace
 from fleetseg.data.partition.assign import partition
 from fleetseg.data.partition.grouping import one_group, require_known
 from fleetseg.data.partition.holdout import Split, hold_out
+from fleetseg.data.partition.label_subset import label_subsets
 from fleetseg.data.partition.manifest import (
     Entry,
     Manifest,
@@ -23,12 +25,17 @@ from fleetseg.data.partition.manifest import (
     require_no_leaks,
     shared_drives,
 )
-from fleetseg.data.sample import Sample, ScoredPairs
+from fleetseg.data.sample import Pairs, Sample, ScoredPairs
 from fleetseg.data.sources import open_source
 from fleetseg.data.spaces import open_space
 from fleetseg.data.store.cache import Picked, Store, default_cache_dir, open_stores
 from fleetseg.data.store.folder import cache_folder
-from fleetseg.data.unusable import no_usable_sample, nobody_takes_part, unseen_classes
+from fleetseg.data.unusable import (
+    no_usable_sample,
+    nobody_takes_part,
+    unlabelled_by_all,
+    unseen_classes,
+)
 from fleetseg.federation.client import Client
 from fleetseg.federation.fleet_facts import reported_facts
 from fleetseg.federation.messages import Enrolment, taking_part
@@ -125,9 +132,14 @@ def open_fleet_data(
     histograms_NC = np.concatenate([store.histograms_NC for store in pool.train])
     held = partition(experiment.partition, pool.samples, histograms_NC, experiment.seed)
     split = hold_out(held, pool.samples, experiment.partition)
-    clients = {c: _client(c, split[c], pool, histograms_NC, experiment) for c in split}
+    pixels_C_of = {c: histograms_NC[pool.good(split[c].train)].sum(axis=0) for c in split}
+    subsets = label_subsets(experiment.partition, pixels_C_of, space, experiment.seed)
+    clients = {
+        c: _client(c, split[c], pool, pixels_C_of[c], experiment, subsets.get(c)) for c in split
+    }
     evaluation, named = open_evaluation(experiment, space, progress)
-    manifest = _manifest(pool, split, named)
+    names_of = {c: tuple(space.classes[i] for i in ids) for c, ids in subsets.items()}
+    manifest = replace(_manifest(pool, split, named), label_subsets=names_of)
     require_no_leaks(manifest)
     require_clients(clients, pool.train)
     notes = _cache_notes(experiment.data)
@@ -136,6 +148,7 @@ def open_fleet_data(
     )
     trained = [pool.owner_N[n] for part in split.values() for n in pool.good(part.train)]
     notes += one_group(pool.samples, experiment.partition)
+    notes += unlabelled_by_all(subsets, pixels_C_of, space)
     notes += [*repeated_images(manifest), *unseen_classes(pool.train, trained, space)]
     notes.sort(key=lambda note: note.startswith(BAD))  # many bad samples must not hide the rest
     return FleetData(space, clients, evaluation, manifest, tuple(notes), bool(manifest.held_out))
@@ -224,33 +237,42 @@ def _client(
     name: str,
     split: Split,
     pool: _Pool,
-    histograms_NC: np.ndarray,
+    histogram_C: np.ndarray,
     experiment: Experiment,
+    labelled: tuple[int, ...] | None,
 ) -> Client:
     train, by = split.train, experiment.evaluation.by
     on_training = experiment.evaluation.on_clients and experiment.partition.holdout == 0
-    labelled = SUPERVISION[experiment.training.supervision].needs_labels
-    good_train = pool.good(train, labelled=labelled)
+    supervision = SUPERVISION[experiment.training.supervision]
+    good_train = pool.good(train, labelled=supervision.needs_labels)
     good_test = pool.good(train if on_training else split.test)
     num_bad = len(train) - len(good_train)
     abstains = ""
     if not good_train:
-        abstains = "no usable labelled sample" if labelled else "no usable sample"
+        abstains = "no usable labelled sample" if supervision.needs_labels else "no usable sample"
     elif num_bad > experiment.data.max_bad_share * len(train):
         abstains = f"{num_bad} of {len(train)} samples are bad"
-    histogram_C = histograms_NC[good_train].sum(axis=0)
+    if labelled is not None:
+        kept_C = np.isin(np.arange(len(histogram_C)), labelled)
+        histogram_C = histogram_C * kept_C
+        if supervision.needs_labels and not abstains and not histogram_C.any():
+            abstains = "none of its pixels is of a class that it labels"
     test_pixels = sum(
         int(pool.test[k].histograms_NC[i].sum())
         for k, i in map(pool.owner_N.__getitem__, good_test)
     )
-    pairs = pool.pairs(pool.train, good_train)
+    picked = pool.pairs(pool.train, good_train)
+    pairs: Pairs = picked
+    if labelled is not None:
+        pairs = Erased(picked, labelled, ERASED if supervision.takes_erased else IGNORE)
     facts = {} if abstains else reported_facts(experiment, pairs)
     enrolled = _enrol(name, histogram_C, len(good_train), test_pixels, abstains)
     return Client(
         enrolment=replace(enrolled, facts=facts),
         train=pairs,
         test=scored_pairs(pool.pairs(pool.test, good_test), by),
-        train_domains=frozenset(_domains(pairs.samples, by)),
+        train_domains=frozenset(_domains(picked.samples, by)),
+        labelled=labelled,
     )
 
 

@@ -156,8 +156,13 @@ def _resolve_paths(experiment: Experiment, base: Path) -> Experiment:
             "label_space": _resolve_space(experiment.data.label_space, base),
         }
     )
-    partition = experiment.partition.model_copy(
-        update={"file": _resolve(experiment.partition.file, base)}
+    partition = experiment.partition
+    subset = partition.label_subset
+    partition = partition.model_copy(
+        update={
+            "file": _resolve(partition.file, base),
+            "label_subset": subset.model_copy(update={"file": _resolve(subset.file, base)}),
+        }
     )
     model = experiment.model.model_copy(update={"start": _resolve(experiment.model.start, base)})
     return experiment.model_copy(update={"data": data, "partition": partition, "model": model})

@@ -84,6 +84,20 @@ def test_every_round_has_its_update(name: str, whole: dict[str, fleetseg.Run]) -
     assert [record.quorum for record in whole[name].records] == [True] * 4
 
 
+def test_vehicles_that_label_different_classes(cache: Path, tmp_path: Path) -> None:
+    """FedSeg in its own setting: workers erase alike, and the classes that are labelled matter."""
+    runs = []
+    for kind, classes in (("inprocess", 2), ("workers", 2), ("inprocess", 3)):
+        described = experiment("fedseg", cache, kind)
+        rule = described.partition.label_subset.model_copy(update={"classes": classes})
+        partition = described.partition.model_copy(update={"label_subset": rule})
+        described = described.model_copy(update={"partition": partition})
+        out = tmp_path / f"{kind}-{classes}"
+        runs.append(fleetseg.run(described, net=small_net(), out=out).model_sha256)
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
 def test_no_two_make_the_same_model(whole: dict[str, fleetseg.Run]) -> None:
     by_digest: dict[str, list[str]] = {}
     for name in METHODS:

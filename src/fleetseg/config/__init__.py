@@ -7,7 +7,13 @@ read from a file is in `experiment_file`.
 
 from __future__ import annotations
 
-from fleetseg.config.data import DataConfig, ModelConfig, PartitionConfig, SourceConfig
+from fleetseg.config.data import (
+    DataConfig,
+    LabelSubsetConfig,
+    ModelConfig,
+    PartitionConfig,
+    SourceConfig,
+)
 from fleetseg.config.experiment import Experiment
 from fleetseg.config.federation import (
     AdaptiveConfig,
@@ -33,6 +39,7 @@ from fleetseg.config.training import (
     FedSpeedConfig,
     MimeLiteConfig,
     MoonConfig,
+    PixelContrastConfig,
     ProxConfig,
     SamConfig,
     TrainingConfig,
@@ -56,10 +63,12 @@ __all__ = [
     "FedSpeedConfig",
     "FederationConfig",
     "FleetConfig",
+    "LabelSubsetConfig",
     "MimeLiteConfig",
     "ModelConfig",
     "MoonConfig",
     "PartitionConfig",
+    "PixelContrastConfig",
     "ProxConfig",
     "QueueConfig",
     "SamConfig",

@@ -25,6 +25,13 @@ class SourceConfig(Section):
     limit: int = Field(default=0, ge=0)  # keep this many samples, evenly spaced; 0 = all
 
 
+class LabelSubsetConfig(Section):
+    """Which classes each client's training labels name; all others are erased (FedSeg)."""
+
+    classes: int = Field(default=0, ge=0)  # drawn for each client of those it shows; 0 = all
+    file: str = ""  # JSON {"client": ["class", ...]}; who is not named labels all
+
+
 class PartitionConfig(Section):
     """Who holds which sample."""
 
@@ -37,6 +44,7 @@ class PartitionConfig(Section):
     file: str = ""  # file: a LEAF-style JSON file or a folder of them
     holdout: float = Field(default=0.0, ge=0, lt=1)  # share of each client's drives, their ends
     holdout_gap: int = Field(default=1, ge=0)  # frames beside held-out ones that nobody trains on
+    label_subset: LabelSubsetConfig = LabelSubsetConfig()
 
 
 class DataConfig(Section):

@@ -66,6 +66,17 @@ class MimeLiteConfig(Section):
     beta: float = Field(default=0.9, ge=0, lt=1)  # share of the fleet's momentum in a step
 
 
+class PixelContrastConfig(Section):
+    """Of the supervision pixel contrast (FedSeg)."""
+
+    weight: float = Field(default=1.0, gt=0)  # of the contrast, beside the loss of labels
+    temperature: float = Field(default=0.07, gt=0)
+    anchors: int = Field(default=4096, ge=1)  # most pixels of a batch that are contrasted
+    # The received model is believed where its largest probability is at least this.
+    confidence: float = Field(default=0.8, ge=0, le=1)
+    start_round: int = Field(default=2, ge=1)  # the first with contrast; before, labels alone
+
+
 class TrainingConfig(Section):
     """What a client does with its samples in one round."""
 
@@ -88,6 +99,9 @@ class TrainingConfig(Section):
     supervision: str = "labels"  # where the loss comes from: see learning.supervision
     objective: str = "plain"  # what is added to it: see learning.objectives
     loss: str = "ce"  # ce, ohem, focal, dice, lovasz, or a sum such as "ce+dice"
+    # Logits in the loss, by a client's own pixels of each class: see learning.calibration.
+    calibration: str = "none"
+    calibration_tau: float = Field(default=1.0, gt=0)  # its strength
     class_weights: Literal["none", "local", "fleet"] = "none"  # 1/ln(1.1 + pixel share)
     ohem_fraction: float = Field(default=0.25, gt=0, le=1)  # of the valid pixels
     focal_gamma: float = Field(default=2.0, ge=0)
@@ -105,3 +119,4 @@ class TrainingConfig(Section):
     moon: MoonConfig = MoonConfig()
     fedspeed: FedSpeedConfig = FedSpeedConfig()
     mimelite: MimeLiteConfig = MimeLiteConfig()
+    pixel_contrast: PixelContrastConfig = PixelContrastConfig()

@@ -16,6 +16,8 @@ from fleetseg.errors import ConfigError, unknown_name
 
 IGNORE = 255
 """The one id, in every label space, of pixels that count neither in a loss nor in a score."""
+ERASED = 254
+"""In a client's own training labels: pixels of a class that it does not label. See data.erased."""
 
 Colour = tuple[int, int, int]
 Table = npt.NDArray[np.uint8]

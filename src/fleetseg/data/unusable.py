@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from fleetseg.data.labels import LabelSpace
+from fleetseg.data.partition.label_subset import LabelSubsets
 from fleetseg.data.remarks import class_remarks, reason
 from fleetseg.data.sample import Sample
 from fleetseg.data.store.store import Store
 from fleetseg.errors import DataError
+from fleetseg.text import listing
 
 
 def no_usable_sample(name: str, store: Store) -> DataError:
@@ -54,6 +57,25 @@ def unseen_classes(
     void = pixels - int(pixels_C.sum())
     remarks = class_remarks(space.classes, pixels_C, void, own=False)
     return [f"in the training data, {remark}" for remark in remarks]
+
+
+def unlabelled_by_all(
+    subsets: LabelSubsets, pixels_C_of: Mapping[str, npt.NDArray[np.int64]], space: LabelSpace
+) -> list[str]:
+    """Note classes that images show and that no client labels.
+
+    Args:
+        subsets: which classes each client labels; empty if all label all.
+        pixels_C_of: client -> pixels of each class before any is erased.
+        space: of the labels.
+    """
+    if not subsets:
+        return []
+    everything = range(space.num_classes)
+    named = {c for client in pixels_C_of for c in subsets.get(client, everything)}
+    shown_C = np.sum([*pixels_C_of.values()], axis=0)
+    missing = [space.classes[c] for c in everything if shown_C[c] and c not in named]
+    return [f"no client labels {listing(missing, 10)}: nobody can learn it"] if missing else []
 
 
 def why_unusable(samples: Sequence[Sample], bad: Mapping[int, str]) -> str:

@@ -58,6 +58,7 @@ class Client:
     # out the training frames; empty if there are none.
     test: ScoredPairs = field(default_factory=ScoredPairs)
     train_domains: frozenset[str] | None = None  # of the training samples; None if not known
+    labelled: tuple[int, ...] | None = None  # train ids that its labels name; None = all do
 
     @property
     def id(self) -> str:
@@ -176,6 +177,8 @@ def _inputs(
         experiment.data.size,
         runtime.hardware,
         class_weights_C=_class_weights(broadcast, client, runtime),
+        pixels_C=client.enrolment.histogram_C,
+        labelled=client.labelled,
         facts=broadcast.facts,
         extras_T={name: broadcast.state.values_F[span] for name, span in wire.spans.items()},
         state=section(before, "objective"),

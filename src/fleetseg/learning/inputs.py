@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,9 @@ class LocalInputs:
     size_hw: tuple[int, int]  # working (height, width)
     hardware: Hardware
     class_weights_C: Tensor | None = None
+    pixels_C: tuple[int, ...] = ()  # of each class in the client's labels, at working resolution
+    labelled: tuple[int, ...] | None = None  # train ids that its labels name; None = all do
+    survey: Any = None  # what its supervision made of the received model and all samples
     facts: Facts = field(default_factory=dict)  # of the fleet
     # As long as the shared trainable values, flat and on the CPU; by the objective's names.
     extras_T: Mapping[str, Tensor] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -79,9 +79,12 @@ def train_locally(
     steps = num_steps(len(pairs), training)
     losses: list[Tensor] = []
     images_seen, travel = 0, Travel(training)
+    supervision = SUPERVISION[training.supervision]
+    if supervision.survey is not None:
+        inputs = replace(inputs, survey=supervision.survey(inputs, model, pairs))
     _set_mode(model, training, context)
-    loss_of = SUPERVISION[training.supervision].make(inputs)
-    learn = _Learn(model, optimiser, scale, *_hooks(objective, memo, shared, loss_of))
+    hooks = _hooks(objective, memo, shared, supervision.make(inputs))
+    learn = _Learn(model, optimiser, scale, *hooks)
     dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
     with hardware.exact(), dropout, loaded(pairs, steps, inputs) as batches:
         for step, batch in enumerate(batches):

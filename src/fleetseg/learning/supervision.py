@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fleetseg.data.labels import IGNORE
+from fleetseg.data.sample import Pairs
+from fleetseg.learning.calibration import calibrated, logit_shift
 from fleetseg.learning.inputs import LocalInputs
+from fleetseg.learning.label_subset import subset_table, subset_weights, with_back
 from fleetseg.learning.losses import build_loss, require_ids, segmentation_loss
+from fleetseg.learning.pixel_contrast import contrast_of, survey
+from fleetseg.learning.resize import resized
+from fleetseg.models.features import watched_features
+from fleetseg.models.segmenter import Segmenter
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
 """(model, images_NCHW on its device, labels_NHW uint8 on the CPU) -> the loss; None = no step."""
@@ -20,11 +29,22 @@ StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
 
 @dataclass(frozen=True)
 class Supervision:
-    """How the loss of a step is made, and whether it takes a client's labels."""
+    """How the loss of a step is made, and whether it takes a client's labels.
+
+    Args:
+        make: the loss of a step, for a round.
+        needs_labels: clients without a labelled pixel take no part.
+        takes_erased: it tells erased pixels from void ones: see data.erased.
+        facts: what it takes of the fleet: see federation.fleet_facts.
+        survey: (inputs, the model as it was received, the client's samples) -> `survey` of the
+            inputs that `make` is given. Left out where nothing is looked at before the first step.
+    """
 
     make: Callable[[LocalInputs], StepLoss]
     needs_labels: bool = True
-    facts: tuple[str, ...] = ()  # what it takes of the fleet: see federation.fleet_facts
+    takes_erased: bool = False
+    facts: tuple[str, ...] = ()
+    survey: Callable[[LocalInputs, nn.Module, Pairs], Any] | None = None
 
 
 def _labels(inputs: LocalInputs) -> StepLoss:
@@ -32,23 +52,81 @@ def _labels(inputs: LocalInputs) -> StepLoss:
 
     Labels are looked at here, on the CPU and once, so that no loss has to ask the device.
     """
-    weights_C, hardware = inputs.class_weights_C, inputs.hardware
-    on_device_C = None if weights_C is None else weights_C.to(hardware.device)
-    loss_of = build_loss(inputs.training, on_device_C, check=False)
+    training, device = inputs.training, inputs.hardware.device
+    weights_C = inputs.class_weights_C
+    loss_of = build_loss(training, _on(device, weights_C), check=False)
+    shift_C = logit_shift(
+        training.calibration, inputs.pixels_C, inputs.size_hw, training.calibration_tau
+    )
+    if shift_C is not None:
+        loss_of = calibrated(loss_of, shift_C.to(device))
 
     def loss(model: nn.Module, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor | None:
         highest = _highest_id(labels_NHW)
         if highest is None:
             return None
-        there_NHW = hardware.put(labels_NHW).long()
-        with hardware.autocast():
+        there_NHW = inputs.hardware.put(labels_NHW).long()
+        with inputs.hardware.autocast():
             outputs = model(images_NCHW)
         main = outputs if isinstance(outputs, Tensor) else outputs[0]
         if highest >= main.shape[1]:
             require_ids(labels_NHW, main.shape[1])
-        return segmentation_loss(outputs, there_NHW, loss_of, inputs.training.aux_weight)
+        return segmentation_loss(outputs, there_NHW, loss_of, training.aux_weight)
 
     return loss
+
+
+def _label_subset(inputs: LocalInputs) -> StepLoss:
+    """Compare with labels of some classes; what is erased is one of the others (FedSeg's backCE).
+
+    `training.loss` is taken of the classes that the client labels and of all others together. A
+    client that labels all of them is supervised as by `labels`.
+    """
+    if inputs.labelled is None:
+        return _labels(inputs)
+    training, labelled = inputs.training, inputs.labelled
+    weights_C = subset_weights(inputs.class_weights_C, labelled)
+    loss_of = build_loss(training, _on(inputs.hardware.device, weights_C), check=False)
+    table = subset_table(labelled)
+
+    def compare(logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
+        if len(labelled) < logits_NCHW.shape[1]:  # the sum of the others is not linear: full size
+            height, width = labels_NHW.shape[-2:]
+            logits_NCHW = with_back(resized(logits_NCHW, (height, width)), labelled)
+        return loss_of(logits_NCHW, labels_NHW)
+
+    def loss(model: nn.Module, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor | None:
+        kept_NHW = table[labels_NHW.long()]
+        highest = _highest_id(kept_NHW)
+        if highest is None:
+            return None
+        assert highest <= len(labelled), "labels of other classes are erased where data are opened"
+        there_NHW = inputs.hardware.put(kept_NHW).long()
+        with inputs.hardware.autocast():
+            outputs = model(images_NCHW)
+        return segmentation_loss(outputs, there_NHW, compare, training.aux_weight)
+
+    return loss
+
+
+def _pixel_contrast(inputs: LocalInputs) -> StepLoss:
+    """Add pixels' contrast to prototypes to the loss of `label subset`."""
+    by_labels = _label_subset(inputs)
+    if inputs.survey is None:
+        return by_labels
+    term, classifier = contrast_of(inputs, inputs.survey), inputs.survey.received.classifier
+
+    def loss(model: nn.Module, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor | None:
+        assert isinstance(model, Segmenter)
+        with watched_features(model, classifier) as seen:
+            value = by_labels(model, images_NCHW, labels_NHW)
+        return None if value is None else value + term(seen[-1], images_NCHW, labels_NHW)
+
+    return loss
+
+
+def _on(device: torch.device, weights_C: Tensor | None) -> Tensor | None:
+    return None if weights_C is None else weights_C.to(device)
 
 
 def _highest_id(labels_NHW: Tensor) -> int | None:
@@ -60,4 +138,8 @@ def _highest_id(labels_NHW: Tensor) -> int | None:
     return None if highest < 0 else highest
 
 
-SUPERVISION: dict[str, Supervision] = {"labels": Supervision(_labels)}
+SUPERVISION: dict[str, Supervision] = {
+    "labels": Supervision(_labels),
+    "label subset": Supervision(_label_subset, takes_erased=True),
+    "pixel contrast": Supervision(_pixel_contrast, takes_erased=True, survey=survey),
+}

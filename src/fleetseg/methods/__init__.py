@@ -20,6 +20,7 @@ from fleetseg.methods.fedexp import FEDEXP
 from fleetseg.methods.fednova import FEDNOVA
 from fleetseg.methods.fedprox import FEDPROX
 from fleetseg.methods.fedsam import FEDSAM
+from fleetseg.methods.fedseg import FEDSEG
 from fleetseg.methods.fedspeed import FEDSPEED
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
@@ -47,6 +48,7 @@ METHODS: dict[str, Preset] = {
     "moon": MOON,
     "fedspeed": FEDSPEED,
     "mimelite": MIMELITE,
+    "fedseg": FEDSEG,
     "fixbn": FIXBN,
 }
 

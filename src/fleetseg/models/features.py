@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fleetseg.errors import ModelError
-from fleetseg.models.segmenter import Segmenter
+from fleetseg.models.segmenter import Segmenter, crop_back
 
 
 @contextmanager
@@ -27,6 +27,11 @@ def watched_features(segmenter: Segmenter, classifier: str) -> Iterator[list[Ten
         yield seen
     finally:
         handle.remove()
+
+
+def within_image(segmenter: Segmenter, features_NDhw: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Cut what covers a padded image to an image of this size."""
+    return crop_back(features_NDhw, segmenter.padded_hw(size_hw), size_hw)
 
 
 def find_classifier(segmenter: Segmenter, size_hw: tuple[int, int]) -> str:

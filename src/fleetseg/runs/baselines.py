@@ -15,13 +15,16 @@ from typing import Any, Literal
 
 from fleetseg.clients import EvaluationSet, FleetData
 from fleetseg.config import Experiment, FederationConfig, TrainingConfig
-from fleetseg.data.sample import ScoredPairs
+from fleetseg.data.erased import Erased
+from fleetseg.data.labels import IGNORE
+from fleetseg.data.sample import Pairs, ScoredPairs
 from fleetseg.data.store.cache import Pooled
 from fleetseg.federation.client import Client
 from fleetseg.federation.cohort import sample_cohort, size_of
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.federation.records import RoundRecord
 from fleetseg.learning.batches import batches_per_epoch
+from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.runs.records import effort
 
 Baseline = Literal["centralised", "local"]
@@ -39,13 +42,17 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
     images = sum(c.enrolment.num_images for c in members)
     pooled = Client(
         enrolment=Enrolment("centralised", images, sum(histogram_C), histogram_C),
-        train=Pooled([c.train for c in members]),
+        # Who labels which classes differs by vehicle: of all together, erased pixels say nothing.
+        train=Pooled([_as_void(c.train) for c in members]),
         train_domains=fleet_data.seen_domains,
     )
     epochs = experiment.baseline.images_share * federated_images(experiment, fleet_data) / images
     steps = epochs * batches_per_epoch(images, experiment.training.batch_size)
     per_round = max(1, math.ceil(steps / experiment.federation.rounds))
-    alone = _alone(experiment, "centralised", {"local_steps": per_round, "local_epochs": 1})
+    training: dict[str, Any] = {"local_steps": per_round, "local_epochs": 1}
+    if SUPERVISION[experiment.training.supervision].takes_erased:
+        training["supervision"] = "labels"
+    alone = _alone(experiment, "centralised", training)
     return alone, _with_client(fleet_data, pooled)
 
 
@@ -80,6 +87,10 @@ def federated_images(experiment: Experiment, fleet_data: FleetData) -> int:
         for round_ in range(1, settings.rounds + 1)
         for name in sample_cohort(enrolled, settings, seed=experiment.seed, round_=round_).asked
     )
+
+
+def _as_void(pairs: Pairs) -> Pairs:
+    return replace(pairs, mark=IGNORE) if isinstance(pairs, Erased) else pairs
 
 
 def _images_a_round(num_images: int, training: TrainingConfig) -> int:

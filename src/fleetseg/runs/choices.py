@@ -14,6 +14,7 @@ from fleetseg.federation.publishing import PUBLISHING
 from fleetseg.federation.server_optim import SERVER_OPTIMISERS
 from fleetseg.federation.sharing import SHARING
 from fleetseg.federation.weights import WEIGHTS
+from fleetseg.learning.calibration import CALIBRATIONS
 from fleetseg.learning.losses import check_loss_name
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.learning.supervision import SUPERVISION
@@ -22,6 +23,7 @@ from fleetseg.runs.clashes import CLASHES
 TABLES: dict[str, tuple[str, Collection[str]]] = {
     "training.supervision": ("supervision", SUPERVISION),
     "training.objective": ("objective", OBJECTIVES),
+    "training.calibration": ("calibration", CALIBRATIONS),
     "federation.sampler": ("sampler", SAMPLERS),
     "federation.weights": ("weights", WEIGHTS),
     "federation.sharing": ("sharing policy", SHARING),

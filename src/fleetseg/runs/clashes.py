@@ -73,6 +73,11 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "moved, which only training.optimiser = 'sgd' tells",
     ),
     (
+        lambda e: e.training.calibration != "none" and e.training.supervision != "labels",
+        "training.calibration goes by how many pixels of each class a vehicle has labelled, which "
+        "says nothing of classes that it does not label; use training.supervision = 'labels'",
+    ),
+    (
         lambda e: _needs_no_labels(e) and e.training.objective == "moon",
         "moon compares features of the pixels of a class, and training.supervision takes vehicles "
         "that have no labels",
@@ -147,10 +152,7 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "and powersgd leave parts of them out; use a codec that does not, or 'none'",
     ),
     (
-        lambda e: (
-            bool(_objective(e).extras or _objective(e).told)
-            and e.federation.downlink.strip() != "none"
-        ),
+        lambda e: _sends_beside(e) and e.federation.downlink.strip() != "none",
         "what the objective sends beside the model would arrive a little at a time; use "
         "federation.downlink = 'none'",
     ),

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fleetseg import rng
+from fleetseg.data.erased import without_marks
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.errors import FleetSegError, ModelError, UpdateRejected
 from fleetseg.federation.checks import validate_update
@@ -115,7 +116,8 @@ def _trouble(client: Client, runtime: LocalRuntime, setup: RunSetup) -> FleetSeg
                 max_norm=0.0,
             )
         runtime.whole.load(model)
-        score_pairs(runtime, ScoredPairs([client.train[0]], ("",)))
+        image_HWC, label_HW = client.train[0]
+        score_pairs(runtime, ScoredPairs([(image_HWC, without_marks(label_HW))], ("",)))
     except UpdateRejected as rejected:
         return _unusable_update(rejected, runtime, setup)
     except FleetSegError as error:

@@ -81,6 +81,14 @@ _WITH_PARAMETERS = (
     "prox", "dyn", "drift", "client momentum", "sam", "asam", "moon", "fedspeed", "mimelite",
 )  # fmt: skip
 """Objectives with a section of their own."""
+
+
+def _labels_everything(facts: Facts) -> bool:
+    partition = facts.experiment.partition
+    elsewhere = facts.over_network or partition.kind == "file"  # a manifest may name subsets
+    return not elsewhere and partition.label_subset == _DEFAULTS.partition.label_subset
+
+
 RULES: tuple[Rule, ...] = (
     Rule(("partition.by", "partition.piece"), _partition("natural"), "kind is not 'natural'"),
     Rule(("partition.alpha", "partition.min_size"), _partition("dirichlet"),
@@ -90,6 +98,8 @@ RULES: tuple[Rule, ...] = (
          "the file says who the vehicles are"),
     Rule(("partition.kind", "partition.by", "partition.clients", "partition.holdout"),
          lambda f: f.own_data, "the samples come with their vehicles"),
+    Rule(("partition.label_subset",), lambda f: f.own_data or f.over_network,
+         "the samples come with their labels"),
     Rule(("partition.holdout_gap",), lambda f: f.experiment.partition.holdout == 0,
          "partition.holdout is 0"),
     Rule(("data.sources", "data.evaluation", "data.store"), lambda f: f.own_data,
@@ -112,6 +122,16 @@ RULES: tuple[Rule, ...] = (
          "training.loss has no part that takes class weights"),
     *(Rule((f"training.{name.replace(' ', '_')}",), _objective_lacks(name),
            f"training.objective is not '{name}'") for name in _WITH_PARAMETERS),
+    Rule(("training.supervision",),
+         lambda f: f.experiment.training.supervision == "label subset"
+         and (f.own_data or _labels_everything(f)),
+         "every vehicle labels all classes; see partition.label_subset"),
+    Rule(("training.calibration_tau",),
+         lambda f: f.experiment.training.calibration in ("none", "restricted softmax"),
+         "training.calibration takes no strength"),
+    Rule(("training.pixel_contrast",),
+         lambda f: f.experiment.training.supervision != "pixel contrast",
+         "training.supervision is not 'pixel contrast'"),
     Rule(("federation.over_selection", "federation.sampler"), _asks_all,
          "federation.cohort = 1.0 asks the whole fleet already"),
     Rule(("federation.server_momentum",), _adaptive,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,21 @@ def test_file_has_one_sample_per_line_and_sorted_clients(tmp_path: Path) -> None
     assert json.loads(path.read_text())["clients"]["b"][0][0] == "d/train/z"
 
 
+def test_label_subsets_are_part_of_it_where_there_are_any(tmp_path: Path) -> None:
+    path, plain = tmp_path / "manifest.json", manifest({"a": "xy"}, val="w")
+    plain.write(path)
+    assert "label_subsets" not in path.read_text()
+    written = replace(plain, label_subsets={"b": ("road",), "a": ("car", "pole")})
+    written.write(path)
+    assert Manifest.read(path) == written
+    assert written.digest != plain.digest
+    assert [line for line in path.read_text().splitlines() if '"pole"' in line] == [
+        ' "a": ["car", "pole"],'
+    ]
+    rest = path.read_text().partition("\n")[2]
+    assert sha("{" + rest) == written.digest
+
+
 def test_digest_is_that_of_the_lines_themselves(tmp_path: Path) -> None:
     # So that anybody can check it: the SHA-256 of the file with its first line replaced by "{".
     path = tmp_path / "manifest.json"
@@ -133,6 +149,9 @@ def edited(change: Callable[[Any], Any]) -> Callable[[str], str]:
         (edited(lambda f: f["clients"]["a"].append("xyz")), 'not a sample; got "xyz"'),
         (edited(lambda f: f["clients"]["a"].append(["x", "", 3])), "not a sample"),
         (edited(lambda f: f["clients"]["a"].append(["x", "ABC", ""])), "not a sample"),
+        (edited(lambda f: f.update(label_subsets={"a": ["car"]})), "digest differs"),
+        (edited(lambda f: f.update(label_subsets=["a"])), "not a table of clients and their"),
+        (edited(lambda f: f.update(label_subsets={"a": [1]})), "not a table of clients and their"),
     ],
 )
 def test_reading_is_strict(tmp_path: Path, change: Callable[[str], str], text: str) -> None:

@@ -32,6 +32,7 @@ Side = Mapping[str, tuple[Entry, ...]]
 Drive = tuple[str, str, str]  # data set, city, sequence
 _Owner = tuple[str, str]  # name of the side, name of the owner
 _SIDES = {"clients": "client", "held_out": "the held-out set of", "evaluation": "evaluation set"}
+_SUBSETS = "label_subsets"
 _SHA256 = re.compile(r"[0-9a-f]{64}|")
 
 
@@ -42,6 +43,8 @@ class Manifest:
     clients: Side
     held_out: Side = field(default_factory=dict)
     evaluation: Side = field(default_factory=dict)
+    # Client -> names of the classes that its training labels keep; others keep all.
+    label_subsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -66,7 +69,8 @@ class Manifest:
             raise DataError("manifest not found", where=path) from None
         except ValueError as error:
             raise DataError(f"not a manifest: not JSON ({error})", where=path) from None
-        if not isinstance(fields, dict) or set(fields) != {"version", "sha256", *_SIDES}:
+        known = {"version", "sha256", *_SIDES}
+        if not isinstance(fields, dict) or set(fields) - {_SUBSETS} != known:
             got = sorted(fields) if isinstance(fields, dict) else type(fields).__name__
             expected = ", ".join(("version", "sha256", *_SIDES))
             raise DataError("not a manifest: other keys", where=path, got=got, expected=expected)
@@ -78,7 +82,9 @@ class Manifest:
                 expected=FORMAT_VERSION,
                 cure="Read it with the fleetseg that wrote it, or start the run again",
             )
-        manifest = cls(**{name: _side(fields[name], f"{path}: {name}") for name in _SIDES})
+        sides = {name: _side(fields[name], f"{path}: {name}") for name in _SIDES}
+        subsets = _subsets(fields.get(_SUBSETS, {}), f"{path}: {_SUBSETS}")
+        manifest = cls(**sides, label_subsets=subsets)
         if manifest.digest != fields["sha256"]:
             raise DataError(
                 "the manifest was changed after it was written: its digest differs",
@@ -92,6 +98,12 @@ class Manifest:
     def _content(self) -> str:
         sides = {"clients": self.clients, "held_out": self.held_out, "evaluation": self.evaluation}
         blocks = [f'"{name}": {_lines(side)}' for name, side in sides.items()]
+        if self.label_subsets:
+            rows = [
+                f" {json.dumps(client)}: {json.dumps(self.label_subsets[client])}"
+                for client in sorted(self.label_subsets)
+            ]
+            blocks.append(f'"{_SUBSETS}": {{\n' + ",\n".join(rows) + "}")
         return "{" + ",\n".join(blocks) + "}\n"
 
 
@@ -107,6 +119,15 @@ def _side(fields: Any, where: str) -> Side:
     if not isinstance(fields, dict):
         raise DataError("not a table of owners", where=where, got=type(fields).__name__)
     return {owner: _entries(rows, f"{where}.{owner}") for owner, rows in fields.items()}
+
+
+def _subsets(fields: Any, where: str) -> dict[str, tuple[str, ...]]:
+    rows = fields.values() if isinstance(fields, dict) else [None]
+    if not all(isinstance(row, list) and all(isinstance(c, str) for c in row) for row in rows):
+        raise DataError(
+            "not a table of clients and their classes", where=where, got=json.dumps(fields)[:200]
+        )
+    return {client: tuple(row) for client, row in fields.items()}
 
 
 def _entries(rows: Any, where: str) -> tuple[Entry, ...]:

@@ -1,0 +1,208 @@
+"""Pixels are pulled to the prototype of their class and away from those of all others.
+
+The pixel contrast of FedSeg (Miao et al., CVPR 2023). Before a client trains, the model that it has
+received looks at all of its images: a class's prototype is the mean of its pixels' features over
+each image, then over the images that show it. What the client does not label is taken from that
+model's own predictions where it is sure of them, so that all clients keep to the semantics of the
+global model. Prototypes stay with the client (they do in the authors' code, too).
+
+Suffixes: D features, A anchors (pixels), K classes with a prototype.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fleetseg import rng
+from fleetseg.data.augment import to_batch
+from fleetseg.data.labels import ERASED, IGNORE
+from fleetseg.data.sample import Pairs
+from fleetseg.errors import ModelError
+from fleetseg.learning.hardware import Hardware
+from fleetseg.learning.inputs import LocalInputs
+from fleetseg.models.features import find_classifier, watched_features, within_image
+from fleetseg.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A network, and the name of its layer that features are given to."""
+
+    network: Segmenter
+    classifier: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the received model has seen in all images of a client."""
+
+    received: Watched  # frozen
+    prototypes_CD: Tensor  # unit length; of classes without one, zeros
+    has_C: Tensor  # which classes have one
+
+
+def survey(inputs: LocalInputs, model: nn.Module, pairs: Pairs) -> Survey | None:
+    """Look at all samples with the received model; None in rounds that come too early for it.
+
+    Raises:
+        ModelError: the network is no Segmenter, or has no features of pixels.
+    """
+    settings, hardware = inputs.training.pixel_contrast, inputs.hardware
+    if not isinstance(model, Segmenter):
+        raise ModelError("prototypes need a Segmenter", got=type(model).__name__)
+    # In the first round, too, or the one that is tried before it: it may have none.
+    classifier = find_classifier(model, inputs.training.crop or inputs.size_hw)
+    if inputs.context.round < settings.start_round:
+        return None
+    received = Watched(copy.deepcopy(model).eval().requires_grad_(False), classifier)
+    sums_CD, images_C = torch.zeros(0), torch.zeros(model.num_classes)
+    with hardware.exact():
+        for index in range(len(pairs)):
+            floats_NCHW, labels_NHW = to_batch([pairs[index]])
+            images_NCHW = hardware.put(floats_NCHW).contiguous(memory_format=hardware.memory_format)
+            features_NDhw, guesses_Nhw = look(received, images_NCHW, hardware, settings.confidence)
+            small_Nhw = labels_at(labels_NHW, guesses_Nhw)
+            known_Nhw = with_guesses(small_Nhw, guesses_Nhw, inputs.labelled)
+            means_CD, shows_C = class_means(features_NDhw, known_Nhw, model.num_classes)
+            sums_CD = means_CD if not index else sums_CD + means_CD
+            images_C += shows_C
+    has_C = images_C > 0
+    return Survey(received, functional.normalize(sums_CD, dim=1), has_C.to(hardware.device))
+
+
+@torch.no_grad()
+def look(
+    watched: Watched, images_NCHW: Tensor, hardware: Hardware, confidence: float
+) -> tuple[Tensor, Tensor]:
+    """Return features_NDhw of unit length, and the predictions that are sure, guesses_Nhw int64.
+
+    Where the largest probability is below `confidence`, a guess is IGNORE.
+    """
+    network = watched.network
+    with watched_features(network, watched.classifier) as seen, hardware.autocast():
+        logits_NCHW = network(images_NCHW)
+    features_NDhw = unit_features(network, seen[-1], images_NCHW)
+    size_hw = features_NDhw.shape[-2:]
+    if logits_NCHW.shape[-2:] != size_hw:
+        logits_NCHW = functional.interpolate(
+            logits_NCHW.float(), size_hw, mode="bilinear", align_corners=False
+        )
+    sure_Nhw, ids_Nhw = logits_NCHW.float().softmax(dim=1).max(dim=1)
+    return features_NDhw, ids_Nhw.where(sure_Nhw >= confidence, IGNORE)
+
+
+def unit_features(network: Segmenter, features_NDhw: Tensor, images_NCHW: Tensor) -> Tensor:
+    """Bring features to unit length, without those of padding."""
+    size_hw = (images_NCHW.shape[2], images_NCHW.shape[3])
+    return functional.normalize(within_image(network, features_NDhw, size_hw).float(), dim=1)
+
+
+def labels_at(labels_NHW: Tensor, like_Nhw: Tensor) -> Tensor:
+    """Return labels at the centres of a coarser grid, int64, on its device."""
+    rows, columns = (
+        (2 * torch.arange(small) + 1) * large // (2 * small)
+        for large, small in zip(labels_NHW.shape[1:], like_Nhw.shape[1:], strict=True)
+    )
+    return labels_NHW[:, rows][:, :, columns].long().to(like_Nhw.device)
+
+
+def with_guesses(
+    labels_Nhw: Tensor, guesses_Nhw: Tensor, labelled: Collection[int] | None
+) -> Tensor:
+    """Fill labels with guesses where there are none; the rest is IGNORE.
+
+    An erased pixel is of no class that the client labels, whatever is guessed.
+    """
+    is_erased_Nhw = labels_Nhw == ERASED
+    wrong_Nhw = torch.zeros_like(is_erased_Nhw)
+    for train_id in labelled or ():
+        wrong_Nhw |= is_erased_Nhw & (guesses_Nhw == train_id)
+    guesses_Nhw = guesses_Nhw.where(~wrong_Nhw, IGNORE)
+    return torch.where(is_erased_Nhw | (labels_Nhw == IGNORE), guesses_Nhw, labels_Nhw)
+
+
+def class_means(
+    features_NDhw: Tensor, labels_Nhw: Tensor, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Return the mean feature of each class, (C, D), zeros where it has no pixel; and where it has.
+
+    The second, (C,) of 0 and 1, is on the CPU.
+    """
+    features_PD = features_NDhw.permute(0, 2, 3, 1).flatten(0, 2)
+    is_of_CP = labels_Nhw.flatten() == torch.arange(num_classes, device=labels_Nhw.device)[:, None]
+    counts_C = is_of_CP.sum(dim=1)
+    means_CD = is_of_CP.to(features_PD.dtype) @ features_PD / counts_C.clamp(min=1)[:, None]
+    return means_CD, (counts_C > 0).float().cpu()
+
+
+def contrast(
+    features_NDhw: Tensor,
+    labels_Nhw: Tensor,
+    seen: Survey,
+    *,
+    temperature: float,
+    most: int,
+    draw: torch.Generator,
+) -> Tensor | None:
+    """Return the mean over anchors of -log(e^(a p+ / t) / sum over prototypes of e^(a p / t)).
+
+    Anchors are pixels of classes with a prototype, at most `most`, evenly over the classes that are
+    there; None if there are none. Features are of unit length.
+    """
+    is_class_Nhw = labels_Nhw < ERASED
+    counts_Nhw = is_class_Nhw & seen.has_C[labels_Nhw.where(is_class_Nhw, 0)]
+    places_A = _anchors(labels_Nhw.where(counts_Nhw, IGNORE).flatten().cpu(), most, draw)
+    if not len(places_A):
+        return None
+    places_A = places_A.to(features_NDhw.device)
+    anchors_AD = features_NDhw.permute(0, 2, 3, 1).flatten(0, 2)[places_A]
+    similarity_AC = anchors_AD @ seen.prototypes_CD.T / temperature
+    similarity_AC = similarity_AC.where(seen.has_C, -torch.inf)
+    return functional.cross_entropy(similarity_AC, labels_Nhw.flatten()[places_A])
+
+
+def _anchors(labels_P: Tensor, most: int, draw: torch.Generator) -> Tensor:
+    """Choose pixels, as many of each class as of any other where it has so many."""
+    classes = [c for c in torch.unique(labels_P).tolist() if c != IGNORE]
+    chosen = []
+    for train_id in classes:
+        places = (labels_P == train_id).nonzero().flatten()
+        share = max(1, most // len(classes))
+        if len(places) > share:
+            places = places[torch.randperm(len(places), generator=draw)[:share]]
+        chosen.append(places)
+    return torch.cat(chosen) if chosen else torch.zeros(0, dtype=torch.int64)
+
+
+def contrast_of(inputs: LocalInputs, seen: Survey) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Make the term that is added to a batch's loss, of (features_NDhw, images, labels_NHW).
+
+    One contrast by the batch's labels, and one by what the received model is sure of where there
+    is no label.
+    """
+    settings, context = inputs.training.pixel_contrast, inputs.context
+    draw = rng.torch_generator(context.seed, context.round, context.client_id, "pixel-contrast")
+
+    def term(features_NDhw: Tensor, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
+        unit_NDhw = unit_features(seen.received.network, features_NDhw, images_NCHW)
+        _, guesses_Nhw = look(seen.received, images_NCHW, inputs.hardware, settings.confidence)
+        small_Nhw = labels_at(labels_NHW, guesses_Nhw)
+        own_Nhw = small_Nhw.where(small_Nhw != ERASED, IGNORE)
+        guessed_Nhw = with_guesses(small_Nhw, guesses_Nhw, inputs.labelled)
+        guessed_Nhw = guessed_Nhw.where(own_Nhw == IGNORE, IGNORE)
+        parts = [
+            contrast(unit_NDhw, ids_Nhw, seen, temperature=settings.temperature,
+                     most=settings.anchors, draw=draw)
+            for ids_Nhw in (own_Nhw, guessed_Nhw)
+        ]  # fmt: skip
+        there = [part for part in parts if part is not None]
+        total = torch.stack(there).sum() if there else unit_NDhw[:0].sum()
+        return settings.weight * total
+
+    return term
