@@ -25,6 +25,7 @@ from fleetseg.data.sample import ScoredPairs
 from fleetseg.data.spaces import is_built_in, space_toml
 from fleetseg.errors import DataError
 from fleetseg.federation.client import Client
+from fleetseg.federation.fleet_facts import reported_facts
 from fleetseg.federation.messages import Enrolment
 from fleetseg.files import write_atomic
 
@@ -198,6 +199,7 @@ def _client(
         histogram_C=histogram_C,
         abstains=abstains,
         num_test_pixels=looked.native_pixels if scored else 0,
+        facts={} if abstains else reported_facts(experiment, train),
     )
     domains = (name,) * len(test)
     return Client(enrolment, train, ScoredPairs(test, domains) if scored else ScoredPairs())

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.experiments import tiny_experiment
-from tests.toys.sampler import fewest_images
+from tests.toys.sampler import TOY_LEAST
 
 import fleetseg
 from fleetseg.clients import open_fleet_data
@@ -130,10 +130,10 @@ def test_the_largest_goes_first_and_names_break_ties() -> None:
 
 
 def test_one_from_outside_is_asked_unless_everybody_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SAMPLERS, "fewest", fewest_images)
-    few = choose(FLEET, 3, seed=0, round_=1, sampler="fewest")
+    monkeypatch.setitem(SAMPLERS, "least", TOY_LEAST)
+    few = choose(FLEET, 3, seed=0, round_=1, sampler="least")
     assert few == ("car-00", "car-01", "car-02")
-    assert len(choose(FLEET, 1.0, seed=0, round_=1, sampler="fewest")) == 20
+    assert len(choose(FLEET, 1.0, seed=0, round_=1, sampler="least")) == 20
 
 
 def test_it_is_named_in_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,11 +144,13 @@ def test_it_is_named_in_the_experiment(tmp_path: Path, monkeypatch: pytest.Monke
     experiment = tiny_experiment(
         tmp_path / "cache",
         data={"sources": sources},
-        federation={"rounds": 3, "cohort": 1, "sampler": "fewest"},
+        federation={"rounds": 3, "cohort": 1, "sampler": "least"},
     )
-    with pytest.raises(ConfigError, match=r"unknown sampler 'fewest'; expected one of: uniform"):
+    with pytest.raises(ConfigError, match=r"unknown sampler 'least'; expected one of: "):
         fleetseg.run(experiment, out=tmp_path / "run")
-    monkeypatch.setitem(SAMPLERS, "fewest", fewest_images)
+    monkeypatch.setitem(SAMPLERS, "least", TOY_LEAST)
     run = fleetseg.run(experiment, out=tmp_path / "run")
-    assert [record.accepted for record in run.records] == [("synthetic-amber-day",)] * 3
-    assert baselines.federated_images(experiment, open_fleet_data(experiment)) == 3 * 2
+    asked = [record.accepted for record in run.records]
+    assert asked[0] == ("synthetic-amber-day",)
+    assert len(set(asked)) == 3  # it remembers who has trained
+    assert baselines.federated_images(experiment, open_fleet_data(experiment)) == 2 + 3 + 3

@@ -47,6 +47,8 @@ class Opening:
     weights: Mapping[str, int]  # of each client that is asked, > 0
     settings: FederationConfig
     scratch: Path | None = None  # a folder for what does not fit in memory; None = the system's
+    # What `MEASURES_OF` asks for, of each client whose change was added; filled as they arrive.
+    measures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 FRACTION_BITS = 36
@@ -73,7 +75,7 @@ class FixedPointMean:
 
     def __post_init__(self) -> None:
         self.total_weight = sum(self.weights.values())
-        assert self.total_weight > 0
+        assert self.total_weight > 0 or not self.weights  # nobody is asked: nothing is added
         self._sum = np.zeros(self.size, dtype=np.int64)
         self._work = np.empty(min(_CHUNK, self.size), dtype=np.float64)
 
@@ -120,3 +122,5 @@ class FixedPointMean:
 AGGREGATORS: dict[str, Callable[[Opening], Aggregator]] = {
     "mean": lambda opening: FixedPointMean(opening.size, opening.weights),
 }
+MEASURES_OF: dict[str, tuple[str, ...]] = {}
+"""What an aggregator asks of each update beside its change: see `measures`."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,14 @@ from fleetseg.federation.aggregate import AGGREGATORS, Opening
 from fleetseg.federation.checks import validate_update
 from fleetseg.federation.cohort import Cohort
 from fleetseg.federation.engine import Engine, Received
+from fleetseg.federation.known import Accepted, Known, Memory, Outcome
+from fleetseg.federation.measures import check_measures
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
 from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.federation.weights import WEIGHTS
+from fleetseg.learning.inputs import Facts
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Collector(Protocol):
@@ -45,21 +50,13 @@ def collect(
     deadline_s: float = 0.0,
     replied: Callable[[Received, Failure | None], None] = lambda reply, failure: None,
 ) -> None:
-    """Ask clients and hand over what they answer, until all have or the collector is full."""
+    """Ask clients, if any, and hand over what they answer, until all have or it is enough."""
+    if not asks:
+        return
     for reply in engine.ask(task, asks, deadline_s):
         replied(reply, collector.add(reply))
         if collector.is_full:
             return
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """What is remembered of an update once it is folded."""
-
-    client_id: str
-    num_steps: int
-    images_seen: int
-    loss: float
 
 
 class RoundCollector:
@@ -73,16 +70,29 @@ class RoundCollector:
         self._scratch = scratch
 
     def open(
-        self, round_: int, cohort: Cohort, enrolled: Mapping[str, Enrolment], base: ModelState
+        self,
+        round_: int,
+        cohort: Cohort,
+        enrolled: Mapping[str, Enrolment],
+        base: ModelState,
+        *,
+        facts: Facts = EMPTY,
+        memory: Memory = EMPTY,
     ) -> None:
-        """Start a round from what is sent to all of a cohort."""
+        """Start a round from what is sent to all of a cohort.
+
+        `facts` are of the fleet; `memory` is what the weights remember.
+        """
         self._round, self._base, self.cohort = round_, base, cohort
-        self._enrolled = {client: enrolled[client] for client in cohort.asked}
-        weights = WEIGHTS[self._settings.weights](self._enrolled, self._settings)
-        layout = self.layout
+        self._enrolled = {client: enrolled[client] for client in sorted(cohort.asked)}
+        known = Known(self._enrolled, round_, self._settings, facts, memory)
+        weights = WEIGHTS[self._settings.weights].weigh(known)
+        self._measures: dict[str, Mapping[str, float]] = {}
+        layout, settings = self.layout, self._settings
         opening = Opening(
-            layout.num_floats, layout.num_trainable, weights, self._settings, self._scratch
-        )
+            layout.num_floats, layout.num_trainable, weights, settings, self._scratch,
+            self._measures,
+        )  # fmt: skip
         self._aggregator = AGGREGATORS[self._settings.aggregator](opening)
         self.counters_K: Tensor = base.counters_K.clone()
         self._waiting = set(cohort.asked)
@@ -126,6 +136,20 @@ class RoundCollector:
             self._fail(gone or Failure(client, "lost", "no-answer"))
         self._waiting = set()
 
+    def outcome(self) -> Outcome:
+        """Say how the round went."""
+        accepted = tuple(sorted(self.accepted, key=lambda a: a.client_id))
+        return Outcome(self._round, tuple(sorted(self.cohort.asked)), accepted, self._settings)
+
+    @property
+    def has_quorum(self) -> bool:
+        """Whether enough updates are in; of nobody, nothing is missing."""
+        if not self.cohort.asked:
+            return True
+        # The allowance is for products such as 0.55 * 20 = 11.000000000000002.
+        least = self._settings.quorum * self.cohort.target - 1e-9
+        return bool(self.accepted) and len(self.accepted) >= least
+
     def take_mean_delta(self) -> npt.NDArray[np.float32]:
         """The change that the cohort agrees on, once; needs at least one accepted update."""
         return self._aggregator.finish()
@@ -153,8 +177,16 @@ class RoundCollector:
             enrolled=self._enrolled[update.client_id],
             max_norm=self._settings.max_update_norm,
         )
+        check_measures(update.measures, self._settings)
+        self._measures[update.client_id] = update.measures
         self._aggregator.add(update.client_id, update.change.values_F.numpy())
         torch.maximum(self.counters_K, update.change.counters_K, out=self.counters_K)
         self.accepted.append(
-            Accepted(update.client_id, update.num_steps, update.images_seen, update.loss)
+            Accepted(
+                update.client_id,
+                update.num_steps,
+                update.images_seen,
+                update.loss,
+                update.measures,
+            )
         )

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from fleetseg.config import Experiment
 from fleetseg.data.sample import Pairs
 from fleetseg.errors import UpdateRejected
+from fleetseg.federation.cohort import SAMPLERS
 from fleetseg.federation.messages import Enrolment
+from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.inputs import Facts
 from fleetseg.learning.losses import class_weights
 from fleetseg.learning.objectives import OBJECTIVES
@@ -56,8 +58,9 @@ FLEET_FACTS: dict[str, Fact] = {CLASS_WEIGHTS: Fact(_class_weights)}
 
 def wanted_facts(experiment: Experiment) -> tuple[str, ...]:
     """Name the facts that something in an experiment takes, in order."""
-    training = experiment.training
+    training, federation = experiment.training, experiment.federation
     names = {*OBJECTIVES[training.objective].facts, *SUPERVISION[training.supervision].facts}
+    names |= {*SAMPLERS[federation.sampler].facts, *WEIGHTS[federation.weights].facts}
     if training.class_weights == "fleet":
         names.add(CLASS_WEIGHTS)
     return tuple(sorted(names))

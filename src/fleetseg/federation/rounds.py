@@ -13,10 +13,11 @@ from fleetseg.config import Experiment
 from fleetseg.errors import QuorumLost
 from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.checkpoint import ServerState
-from fleetseg.federation.cohort import Cohort, sample_cohort
+from fleetseg.federation.cohort import SAMPLERS, Cohort, sample_cohort
 from fleetseg.federation.collect import RoundCollector, collect
 from fleetseg.federation.engine import Engine, Received
 from fleetseg.federation.fleet_facts import facts_of_fleet
+from fleetseg.federation.known import Memory
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
 from fleetseg.federation.publishing import PUBLISHING, Publication
 from fleetseg.federation.records import RoundRecord
@@ -24,10 +25,12 @@ from fleetseg.federation.server_optim import server_step
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.stopping import stop_reason
 from fleetseg.federation.tensors import ModelState
+from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.text import listing
 
 _TOLD = 8  # unused rounds at most, of one client: more than the states that it keeps
+_SAMPLER, _WEIGHTS = "sampler", "weights"  # who remembers something of clients
 UNUSED = "no-update"
 """Why a run ended whose rounds are over and in which not one update was used."""
 
@@ -76,10 +79,27 @@ class Plan:
             return state
         return replace(state, facts=facts_of_fleet(self.experiment, enrolled))
 
-    def sample(self, enrolled: Mapping[str, Enrolment], round_: int) -> Cohort:
-        """Draw who is asked in a round."""
-        settings, seed = self.experiment.federation, self.experiment.seed
-        return sample_cohort(enrolled, settings, seed=seed, round_=round_)
+    def sample(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> Cohort:
+        """Draw who is asked in the next round."""
+        return sample_cohort(
+            enrolled,
+            self.experiment.federation,
+            seed=self.experiment.seed,
+            round_=state.round + 1,
+            facts=state.facts,
+            memory=state.memory.get(_SAMPLER),
+        )
+
+    def open(
+        self,
+        collector: RoundCollector,
+        state: ServerState,
+        cohort: Cohort,
+        enrolled: Mapping[str, Enrolment],
+    ) -> None:
+        """Start the next round."""
+        sent, memory = self.exchange.sent(state.model), state.memory.get(_WEIGHTS, {})
+        collector.open(state.round + 1, cohort, enrolled, sent, facts=state.facts, memory=memory)
 
     def asks(
         self, state: ServerState, clients: Collection[str], records: Sequence[RoundRecord]
@@ -96,12 +116,15 @@ class Plan:
     def server_update(self, state: ServerState, collector: RoundCollector, of: int) -> ServerState:
         """Take the server's step, or leave the model as it was when the quorum was missed.
 
-        `of` is how many clients take part in the run, asked or not.
+        A round in which nobody was asked leaves it as it was, too, and is no failed one. `of` is
+        how many clients take part in the run, asked or not.
         """
         settings, exchange = self.experiment.federation, self.exchange
         num_accepted = len(collector.accepted)
-        # The allowance is for products such as 0.55 * 20 = 11.000000000000002.
-        if not num_accepted or num_accepted < settings.quorum * collector.cohort.target - 1e-9:
+        state = replace(state, memory=self._remembered(state, collector))
+        if not collector.cohort.asked:
+            return replace(state, round=state.round + 1)
+        if not collector.has_quorum:
             return replace(state, round=state.round + 1, failed_rounds=state.failed_rounds + 1)
         advance = OBJECTIVES[self.experiment.training.objective].server
         sent, slots = server_step(
@@ -117,7 +140,19 @@ class Plan:
         published = self._publication.remember(
             state.published, exchange.model_of(model), state.round + 1, settings
         )
-        return ServerState(state.round + 1, model, slots, 0, state.facts, published)
+        return ServerState(state.round + 1, model, slots, 0, state.facts, published, state.memory)
+
+    def _remembered(self, state: ServerState, collector: RoundCollector) -> dict[str, Memory]:
+        """Take in what the sampler remembers of a round and, if its updates count, the weights."""
+        settings, outcome = self.experiment.federation, collector.outcome()
+        owners = {_SAMPLER: SAMPLERS[settings.sampler].remember}
+        if collector.has_quorum and collector.accepted:
+            owners[_WEIGHTS] = WEIGHTS[settings.weights].remember
+        tables = {
+            owner: remember(state.memory.get(owner, {}), outcome)
+            for owner, remember in owners.items()
+        }
+        return {**state.memory, **{owner: table for owner, table in tables.items() if table}}
 
     @cached_property
     def _publication(self) -> Publication:
@@ -141,15 +176,15 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         enrolled = taking_part(engine.available())
         _require_quorum(state, enrolled, plan, log)
         state = plan.with_facts(state, enrolled)
-        cohort = plan.sample(enrolled, round_)
+        cohort = plan.sample(state, enrolled)
         watcher.round_opened(round_, cohort.asked)
         asks = plan.asks(state, cohort.asked, log.records)
-        collector.open(round_, cohort, enrolled, plan.exchange.sent(state.model))
+        plan.open(collector, state, cohort, enrolled)
         collect(engine, "train", asks, collector, deadline_s=deadline_s, replied=replied)
         collector.close()
         sent = engine.meter() - before
         state = plan.server_update(state, collector, len(enrolled))
-        good = state.failed_rounds == 0
+        good = collector.has_quorum
         record = RoundRecord.of(collector, round_=round_, quorum=good, sent=sent)
         log.commit(state, record)
         try:
@@ -158,7 +193,7 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
             record = record.with_cost(engine.meter() - before)  # of scoring on clients, too
             log.publish(record)
         watcher.round_closed(record)
-    unused = log.records and not any(record.quorum for record in log.records)
+    unused = log.records and not any(record.quorum and record.accepted for record in log.records)
     return UNUSED if unused else reason
 
 
