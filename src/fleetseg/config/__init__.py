@@ -11,10 +11,16 @@ from fleetseg.config.data import DataConfig, ModelConfig, PartitionConfig, Sourc
 from fleetseg.config.experiment import Experiment
 from fleetseg.config.federation import (
     AdaptiveConfig,
+    ClustersConfig,
     Cohort,
     EmaConfig,
     FaultsConfig,
     FederationConfig,
+    FedgauConfig,
+    GapConfig,
+    OortConfig,
+    PowerOfChoiceConfig,
+    QfflConfig,
 )
 from fleetseg.config.running import (
     BaselineConfig,
@@ -28,6 +34,7 @@ from fleetseg.config.training import ProxConfig, TrainingConfig
 __all__ = [
     "AdaptiveConfig",
     "BaselineConfig",
+    "ClustersConfig",
     "Cohort",
     "DataConfig",
     "EmaConfig",
@@ -36,10 +43,15 @@ __all__ = [
     "Experiment",
     "FaultsConfig",
     "FederationConfig",
+    "FedgauConfig",
     "FleetConfig",
+    "GapConfig",
     "ModelConfig",
+    "OortConfig",
     "PartitionConfig",
+    "PowerOfChoiceConfig",
     "ProxConfig",
+    "QfflConfig",
     "SourceConfig",
     "StopConfig",
     "TrainingConfig",

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleetseg.config import FederationConfig
+from fleetseg.federation.qffl import LOSS, q_fedavg
 
 
 class Aggregator(Protocol):
@@ -121,6 +122,7 @@ class FixedPointMean:
 
 AGGREGATORS: dict[str, Callable[[Opening], Aggregator]] = {
     "mean": lambda opening: FixedPointMean(opening.size, opening.weights),
+    "q-fedavg": q_fedavg,
 }
-MEASURES_OF: dict[str, tuple[str, ...]] = {}
+MEASURES_OF: dict[str, tuple[str, ...]] = {"q-fedavg": (LOSS,)}
 """What an aggregator asks of each update beside its change: see `measures`."""

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from fleetseg.config import Experiment
 from fleetseg.data.sample import Pairs
 from fleetseg.errors import UpdateRejected
+from fleetseg.federation.class_rarity import CLASS_COUNTS, class_counts
 from fleetseg.federation.cohort import SAMPLERS
+from fleetseg.federation.fedgau import IMAGE_GAUSSIAN, image_gaussian, pooled_gaussian
 from fleetseg.federation.messages import Enrolment
 from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.inputs import Facts
@@ -53,7 +55,16 @@ def _class_weights(enrolled: Mapping[str, Enrolment]) -> Floats:
     return weights_C
 
 
-FLEET_FACTS: dict[str, Fact] = {CLASS_WEIGHTS: Fact(_class_weights)}
+FLEET_FACTS: dict[str, Fact] = {
+    CLASS_WEIGHTS: Fact(_class_weights),
+    CLASS_COUNTS: Fact(class_counts),
+    IMAGE_GAUSSIAN: Fact(
+        pooled_gaussian,
+        image_gaussian,
+        shape=(3,),
+        why="mean and variance over every value of every image, and the images' size",
+    ),
+}
 
 
 def wanted_facts(experiment: Experiment) -> tuple[str, ...]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fleetseg.config import FederationConfig
-from fleetseg.federation.aggregate import Aggregator, Opening
+
+if TYPE_CHECKING:  # its table has these rules
+    from fleetseg.federation.aggregate import Aggregator, Opening
 
 Floats = npt.NDArray[np.float32]
 Rule = Callable[[Floats, npt.NDArray[np.int64], FederationConfig], Floats]

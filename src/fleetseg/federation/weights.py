@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from fleetseg.federation.class_rarity import CLASS_COUNTS, class_rarity
+from fleetseg.federation.fedgau import IMAGE_GAUSSIAN, fedgau
+from fleetseg.federation.gap_adjustment import MEASURED, adjust_shares, gap_shares
 from fleetseg.federation.known import Known, Memory, Outcome, forget
 
 Weights = dict[str, int]
@@ -53,4 +56,11 @@ WEIGHTS: dict[str, Weighting] = {
     "images": Weighting(lambda known: {c: e.num_images for c, e in known.enrolled.items()}),
     "pixels": Weighting(lambda known: {c: e.num_pixels for c, e in known.enrolled.items()}),
     "uniform": Weighting(lambda known: dict.fromkeys(known.enrolled, 1)),
+    "inverse class frequency": Weighting(
+        lambda known: as_integers(class_rarity(known)), facts=(CLASS_COUNTS,)
+    ),
+    "fedgau": Weighting(lambda known: as_integers(fedgau(known)), facts=(IMAGE_GAUSSIAN,)),
+    "feddg-ga": Weighting(
+        lambda known: as_integers(gap_shares(known)), measures=MEASURED, remember=adjust_shares
+    ),
 }

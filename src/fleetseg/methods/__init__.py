@@ -13,10 +13,13 @@ from fleetseg.methods.fedadagrad import FEDADAGRAD
 from fleetseg.methods.fedadam import FEDADAM
 from fleetseg.methods.fedavg import FEDAVG
 from fleetseg.methods.fedavgm import FEDAVGM
+from fleetseg.methods.feddg_ga import FEDDG_GA
+from fleetseg.methods.fedgau import FEDGAU
 from fleetseg.methods.fedprox import FEDPROX
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
 from fleetseg.methods.preset import Preset
+from fleetseg.methods.qffedavg import QFFEDAVG
 from fleetseg.methods.scaffold import SCAFFOLD
 
 METHODS: dict[str, Preset] = {
@@ -28,6 +31,9 @@ METHODS: dict[str, Preset] = {
     "fedprox": FEDPROX,
     "scaffold": SCAFFOLD,
     "fixbn": FIXBN,
+    "fedgau": FEDGAU,
+    "feddg-ga": FEDDG_GA,
+    "qffedavg": QFFEDAVG,
 }
 
 
