@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from fleetseg.config import (
 )
 from fleetseg.errors import QuorumLost
 from fleetseg.evaluation.scored import Scored
-from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.checkpoint import ServerState, load_newest, save_checkpoint
 from fleetseg.federation.cohort import SAMPLERS, Sampler
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.known import Known, Memory, Outcome
@@ -590,6 +591,36 @@ def test_memory_goes_by_name_and_stays_with_the_absent(monkeypatch: pytest.Monke
     whole, resumed = go(Fleet(TWO), plan(federation=settings)), MemoryLog()
     run(plan(federation=settings), Fleet(TWO), whole[1].states[0], resumed, Watcher())
     assert resumed.states[-1].memory == whole[1].states[-1].memory
+
+
+@pytest.mark.parametrize("weights", ["images", "feddg-ga"])
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_a_resumed_run_asks_as_the_whole_one(sampler: str, weights: str, tmp_path: Path) -> None:
+    def answer(client: str, broadcast: Broadcast) -> list[Reply]:
+        if (broadcast.round + ord(client)) % 4 == 0:
+            return [Failure(client, "lost", "crashed")]
+        loss = (ord(client) * 7 + broadcast.round * 3) % 11 / 4
+        measures = {"received_loss": loss, "trained_loss": loss / 2}
+        told = measures if weights == "feddg-ga" else {}
+        honest = update(client, broadcast.round, [loss, 1, -loss], 3, loss=loss, measures=told)
+        return [honest]
+
+    deltas = {c: ([0.0, 0.0, 0.0], 3) for c in "abcdefgh"}
+    fleet = Fleet(deltas, dict.fromkeys(deltas, answer))
+    how = plan(federation={
+        "rounds": 9, "cohort": 3, "sampler": sampler, "weights": weights, "quorum": 0.0,
+        "max_failed_rounds": 9,
+    })  # fmt: skip
+    ids = {"experiment": "e", "layout": "l"}
+    _, whole = go(fleet, how)
+    for at in (0, 3, 6):
+        save_checkpoint(tmp_path, whole.states[at], {}, **ids)
+        state, _, _ = load_newest(tmp_path, **ids)
+        log = MemoryLog()
+        run(how, Fleet(deltas, dict.fromkeys(deltas, answer)), state, log, Watcher())
+        assert [r.cohort for r in log.records] == [r.cohort for r in whole.records[at + 1 :]]
+        assert log.states[-1].model.digest() == whole.states[-1].model.digest()
+        assert log.states[-1].memory == whole.states[-1].memory
 
 
 def test_what_remembers_nothing_costs_nothing() -> None:

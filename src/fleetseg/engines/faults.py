@@ -108,11 +108,15 @@ class SimulatedFaults:
         return bool(chance < self._experiment.federation.faults.dropout)
 
     def _duration_s(self, enrolment: Enrolment) -> float:
-        settings = self._experiment.federation.faults
-        training = self._experiment.training
-        # Who is slow is a property of the vehicle, not of the round.
-        slow = rng.generator(self._experiment.seed, 0, enrolment.client_id, "slow").random()
-        factor = settings.slowdown if slow < settings.stragglers else 1.0
-        images = num_steps(enrolment.num_images, training) * training.batch_size
-        link_s = (self._down + self._up) / 1e6 / settings.megabytes_per_s
-        return factor * images * settings.seconds_per_image + link_s
+        return virtual_seconds(self._experiment, self._down + self._up, enrolment)
+
+
+def virtual_seconds(experiment: Experiment, num_bytes: int, enrolment: Enrolment) -> float:
+    """Say how long a round takes a client, sending and receiving so many bytes."""
+    settings, training = experiment.federation.faults, experiment.training
+    # Who is slow is a property of the vehicle, not of the round.
+    slow = rng.generator(experiment.seed, 0, enrolment.client_id, "slow").random()
+    factor = settings.slowdown if slow < settings.stragglers else 1.0
+    images = num_steps(enrolment.num_images, training) * training.batch_size
+    link_s = num_bytes / 1e6 / settings.megabytes_per_s
+    return factor * images * settings.seconds_per_image + link_s

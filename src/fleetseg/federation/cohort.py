@@ -6,15 +6,19 @@ A sampler is a `Sampler` in `SAMPLERS`; what it draws depends on nothing but its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from fleetseg import rng
 from fleetseg.config import FederationConfig
+from fleetseg.federation.clusters import by_cluster
 from fleetseg.federation.known import Known, Memory, Outcome, forget
 from fleetseg.federation.messages import Enrolment
+from fleetseg.federation.oort import oort, remember_utilities
+from fleetseg.federation.power_of_choice import power_of_choice, remember_losses
+from fleetseg.federation.samplers import by_images, poisson, remember_asked, round_robin, uniform
 from fleetseg.learning.inputs import Facts
 
 
@@ -49,12 +53,15 @@ class Sampler:
     is_sized: bool = True
 
 
-def _uniform(known: Known, count: int, generator: np.random.Generator) -> Sequence[str]:
-    names = list(known.enrolled)
-    return [names[i] for i in generator.choice(len(names), size=count, replace=False)]
-
-
-SAMPLERS: dict[str, Sampler] = {"uniform": Sampler(_uniform)}
+SAMPLERS: dict[str, Sampler] = {
+    "uniform": Sampler(uniform),
+    "weighted": Sampler(by_images),
+    "round-robin": Sampler(round_robin, remember=remember_asked),
+    "clusters": Sampler(by_cluster),
+    "power of choice": Sampler(power_of_choice, remember=remember_losses),
+    "oort": Sampler(oort, remember=remember_utilities),
+    "poisson": Sampler(poisson, is_sized=False),
+}
 
 
 @dataclass(frozen=True)
@@ -73,12 +80,13 @@ def sample_cohort(
     round_: int,
     facts: Facts | None = None,
     memory: Memory | None = None,
+    seconds_of: Callable[[Enrolment], float] | None = None,
 ) -> Cohort:
     """Draw clients without replacement, as a pure function of (seed, round, what is known).
 
     `over_selection` times as many are drawn as the cohort's size; if that is everybody, no sampler
     is asked. The answer does not depend on the order of `enrolled`. `facts` are of the fleet;
-    `memory` is what the sampler remembers.
+    `memory` is what the sampler remembers, `seconds_of` a client's time, where that is simulated.
     """
     sampler = SAMPLERS[settings.sampler]
     ordered = {name: enrolled[name] for name in sorted(enrolled)}
@@ -88,7 +96,7 @@ def sample_cohort(
     drawn: Iterable[str] = ordered
     if ordered and (wished < len(ordered) or not sampler.is_sized):
         generator = rng.generator(seed, round_, purpose="cohort")
-        known = Known(ordered, round_, settings, facts or {}, memory or {})
+        known = Known(ordered, round_, settings, facts or {}, memory or {}, seconds_of)
         drawn = sampler.draw(known, min(wished, len(ordered)), generator)
     # The largest first, so that no worker starts a long one near the end.
     asked = sorted(drawn, key=lambda client: (-enrolled[client].num_images, client))

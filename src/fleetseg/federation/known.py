@@ -6,7 +6,7 @@ part of the server's state and of every checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fleetseg.config import FederationConfig
@@ -29,6 +29,14 @@ class Known:
     settings: FederationConfig
     facts: Facts = field(default_factory=dict)  # of the fleet
     memory: Memory = field(default_factory=dict)  # of whom this is given to
+    # How long a client's round takes, where times are simulated; real ones are no part of a result.
+    seconds_of: Callable[[Enrolment], float] | None = None
+
+    def seconds(self) -> dict[str, float]:
+        """Return how long a round takes each client; empty where that is not known."""
+        if self.seconds_of is None:
+            return {}
+        return {name: self.seconds_of(e) for name, e in self.enrolled.items()}
 
 
 @dataclass(frozen=True)

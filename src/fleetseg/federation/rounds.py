@@ -72,6 +72,7 @@ class Plan:
     score: Callable[[ModelState, int, Sequence[RoundRecord]], Scored | str] | None = None
     scratch: Path | None = None  # a folder for what an aggregator does not keep in memory
     round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
+    seconds_of: Callable[[Enrolment], float] | None = None  # a client's round, if it is simulated
 
     def with_facts(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> ServerState:
         """Make the facts of the fleet, before the first round; they stay as they were then."""
@@ -88,6 +89,7 @@ class Plan:
             round_=state.round + 1,
             facts=state.facts,
             memory=state.memory.get(_SAMPLER),
+            seconds_of=self.seconds_of,
         )
 
     def open(
