@@ -29,6 +29,12 @@ from fleetseg.data.spaces import open_space
 from fleetseg.data.store.cache import Picked, Store, default_cache_dir, open_stores
 from fleetseg.data.store.folder import cache_folder
 from fleetseg.data.unusable import no_usable_sample, nobody_takes_part, unseen_classes
+from fleetseg.federation.admission import (
+    idle_patterns,
+    left_out,
+    require_somebody,
+    why_left_out,
+)
 from fleetseg.federation.client import Client
 from fleetseg.federation.fleet_facts import reported_facts
 from fleetseg.federation.messages import Enrolment, taking_part
@@ -125,12 +131,15 @@ def open_fleet_data(
     histograms_NC = np.concatenate([store.histograms_NC for store in pool.train])
     held = partition(experiment.partition, pool.samples, histograms_NC, experiment.seed)
     split = hold_out(held, pool.samples, experiment.partition)
+    require_somebody(split, experiment.federation)
     clients = {c: _client(c, split[c], pool, histograms_NC, experiment) for c in split}
     evaluation, named = open_evaluation(experiment, space, progress)
-    manifest = _manifest(pool, split, named)
+    out = left_out(split, experiment.federation)
+    manifest = replace(_manifest(pool, split, named), left_out=out)
     require_no_leaks(manifest)
     require_clients(clients, pool.train)
-    notes = _cache_notes(experiment.data)
+    notes = _cache_notes(experiment.data) + idle_patterns(split, experiment.federation)
+    split = {client: part for client, part in split.items() if client not in out}
     notes += _notes(
         pool, split, list(named.values()), clients, experiment.partition, experiment.data.size
     )
@@ -238,6 +247,7 @@ def _client(
         abstains = "no usable labelled sample" if labelled else "no usable sample"
     elif num_bad > experiment.data.max_bad_share * len(train):
         abstains = f"{num_bad} of {len(train)} samples are bad"
+    abstains = why_left_out(name, experiment.federation) or abstains
     histogram_C = histograms_NC[good_train].sum(axis=0)
     test_pixels = sum(
         int(pool.test[k].histograms_NC[i].sum())

@@ -98,6 +98,9 @@ class FederationConfig(Section):
     """What the server does."""
 
     rounds: int = Field(default=10, ge=1)
+    # Who takes part at all: shell patterns of vehicles' names (car-*); exclude wins. Empty = all.
+    only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     # A whole number is a count (1 = one vehicle), a fraction a share (1.0 = the whole fleet).
     cohort: Cohort = Field(default=1.0, gt=0)
     sampler: str = "uniform"  # who that is: see federation.cohort

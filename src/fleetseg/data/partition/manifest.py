@@ -42,11 +42,19 @@ class Manifest:
     clients: Side
     held_out: Side = field(default_factory=dict)
     evaluation: Side = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()  # clients that take no part, by federation.only and exclude
 
     @property
     def digest(self) -> str:
         """SHA-256 of the content, the same for equal manifests."""
         return hashlib.sha256(self._content().encode()).hexdigest()
+
+    def taking_part(self) -> Manifest:
+        """Return the manifest of those who are not left out."""
+        gone = set(self.left_out)
+        clients = {owner: rows for owner, rows in self.clients.items() if owner not in gone}
+        held_out = {owner: rows for owner, rows in self.held_out.items() if owner not in gone}
+        return Manifest(clients, held_out, self.evaluation)
 
     def write(self, path: Path) -> None:
         """Write the manifest as JSON that can be read and compared line by line."""
@@ -66,7 +74,8 @@ class Manifest:
             raise DataError("manifest not found", where=path) from None
         except ValueError as error:
             raise DataError(f"not a manifest: not JSON ({error})", where=path) from None
-        if not isinstance(fields, dict) or set(fields) != {"version", "sha256", *_SIDES}:
+        keys = set(fields) - {"left_out"} if isinstance(fields, dict) else set()
+        if keys != {"version", "sha256", *_SIDES}:
             got = sorted(fields) if isinstance(fields, dict) else type(fields).__name__
             expected = ", ".join(("version", "sha256", *_SIDES))
             raise DataError("not a manifest: other keys", where=path, got=got, expected=expected)
@@ -78,7 +87,8 @@ class Manifest:
                 expected=FORMAT_VERSION,
                 cure="Read it with the fleetseg that wrote it, or start the run again",
             )
-        manifest = cls(**{name: _side(fields[name], f"{path}: {name}") for name in _SIDES})
+        sides = {name: _side(fields[name], f"{path}: {name}") for name in _SIDES}
+        manifest = cls(**sides, left_out=_names(fields.get("left_out", []), f"{path}: left_out"))
         if manifest.digest != fields["sha256"]:
             raise DataError(
                 "the manifest was changed after it was written: its digest differs",
@@ -92,6 +102,8 @@ class Manifest:
     def _content(self) -> str:
         sides = {"clients": self.clients, "held_out": self.held_out, "evaluation": self.evaluation}
         blocks = [f'"{name}": {_lines(side)}' for name, side in sides.items()]
+        if self.left_out:
+            blocks.append(f'"left_out": {json.dumps(self.left_out)}')
         return "{" + ",\n".join(blocks) + "}\n"
 
 
@@ -107,6 +119,12 @@ def _side(fields: Any, where: str) -> Side:
     if not isinstance(fields, dict):
         raise DataError("not a table of owners", where=where, got=type(fields).__name__)
     return {owner: _entries(rows, f"{where}.{owner}") for owner, rows in fields.items()}
+
+
+def _names(fields: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
+        raise DataError("not a list of names", where=where, got=type(fields).__name__)
+    return tuple(fields)
 
 
 def _entries(rows: Any, where: str) -> tuple[Entry, ...]:
