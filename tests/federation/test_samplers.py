@@ -88,6 +88,13 @@ def test_each_by_itself() -> None:
     assert len(sizes) > 6
 
 
+def test_the_probability_is_that_of_the_experiment_not_of_a_rounded_number() -> None:
+    how = FederationConfig(sampler="poisson", cohort=0.25)  # 2.25 of 9
+    drawn = [sample_cohort(FLEET, how, seed=1, round_=r) for r in range(4000)]
+    assert abs(sum(len(cohort.asked) for cohort in drawn) - 4000 * 2.25) < 4 * 82
+    assert all(cohort.target == len(cohort.asked) for cohort in drawn)  # all are waited for
+
+
 def test_with_all_wished_for_all_are_asked_and_of_nobody_nobody() -> None:
     everybody = FederationConfig(sampler="poisson", cohort=1.0)
     assert asked_in(1, FLEET, {}, everybody) == set(FLEET)

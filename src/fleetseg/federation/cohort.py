@@ -44,7 +44,7 @@ class Sampler:
         remember: (what it remembers, how a round went, with a quorum or not) -> the same from then
             on.
         is_sized: whether it draws as many as it is told; if not, from none to all, and it is
-            always asked.
+            always asked; a round waits for all that it drew.
     """
 
     draw: Callable[[Known, int, np.random.Generator], Iterable[str]]
@@ -100,4 +100,5 @@ def sample_cohort(
         drawn = sampler.draw(known, min(wished, len(ordered)), generator)
     # The largest first, so that no worker starts a long one near the end.
     asked = sorted(drawn, key=lambda client: (-enrolled[client].num_images, client))
-    return Cohort(tuple(asked), min(size, len(asked)))
+    # Of who was not drawn as one of a number, everybody is waited for.
+    return Cohort(tuple(asked), min(size, len(asked)) if sampler.is_sized else len(asked))

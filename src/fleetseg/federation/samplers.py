@@ -54,10 +54,13 @@ def remember_asked(memory: Memory, outcome: Outcome) -> Memory:
 
 
 def poisson(known: Known, count: int, generator: np.random.Generator) -> Sequence[str]:
-    """Ask each client by itself with the same probability, so that `count` are asked on average.
+    """Ask each client by itself with the same probability: federation.cohort, if it is a share.
 
-    Sometimes nobody is. It is what the usual accounts of differential privacy suppose.
+    Of a number of clients, so that as many are asked on average. Sometimes nobody is. It is what
+    the usual accounts of differential privacy suppose.
     """
-    chance = count / len(known.enrolled)
+    cohort = known.settings.cohort
+    is_count = isinstance(cohort, int) or cohort > 1
+    chance = cohort / len(known.enrolled) if is_count else cohort
     numbers = generator.random(len(known.enrolled))
     return [name for name, x in zip(known.enrolled, numbers, strict=True) if x < chance]
