@@ -50,6 +50,7 @@ def test_nothing_is_asked_for_that_nothing_takes(honest: Callable[[str], Update]
         {**GOOD, "trained_loss": [1.0]},
         {**GOOD, "trained_loss": None},
         {1: 2.0},
+        {1: 2.0, **GOOD},
         [1.0, 2.0],
         None,
     ],

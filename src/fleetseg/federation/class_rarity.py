@@ -8,6 +8,7 @@ class. The weights of a fleet add up to the number of its classes, and no client
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -31,5 +32,8 @@ def class_counts(enrolled: Mapping[str, Enrolment]) -> Floats:
 def class_rarity(known: Known) -> dict[str, float]:
     """Weigh clients; a class that nobody held when the run began counts for nobody."""
     fleet_C = known.facts[CLASS_COUNTS].astype(np.float64)
-    votes_C = np.divide(1.0, fleet_C, out=np.zeros_like(fleet_C), where=fleet_C > 0)
-    return {c: float(np.dot(e.histogram_C, votes_C)) for c, e in known.enrolled.items()}
+    votes_C = [1 / count if count > 0 else 0.0 for count in fleet_C.tolist()]
+    return {
+        client: math.fsum(n * vote for n, vote in zip(e.histogram_C, votes_C, strict=True))
+        for client, e in known.enrolled.items()
+    }

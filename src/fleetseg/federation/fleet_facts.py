@@ -69,12 +69,23 @@ FLEET_FACTS: dict[str, Fact] = {
 
 def wanted_facts(experiment: Experiment) -> tuple[str, ...]:
     """Name the facts that something in an experiment takes, in order."""
-    training, federation = experiment.training, experiment.federation
+    federation = experiment.federation
+    server = {*SAMPLERS[federation.sampler].facts, *WEIGHTS[federation.weights].facts}
+    return tuple(sorted(server | _clients_take(experiment)))
+
+
+def told_facts(experiment: Experiment, facts: Facts) -> Facts:
+    """Return those facts of the fleet that clients take; what only the server does stays there."""
+    names = _clients_take(experiment)
+    if facts.keys() <= names:
+        return facts
+    return {name: fact for name, fact in facts.items() if name in names}
+
+
+def _clients_take(experiment: Experiment) -> set[str]:
+    training = experiment.training
     names = {*OBJECTIVES[training.objective].facts, *SUPERVISION[training.supervision].facts}
-    names |= {*SAMPLERS[federation.sampler].facts, *WEIGHTS[federation.weights].facts}
-    if training.class_weights == "fleet":
-        names.add(CLASS_WEIGHTS)
-    return tuple(sorted(names))
+    return names | ({CLASS_WEIGHTS} if training.class_weights == "fleet" else set())
 
 
 def reported_facts(experiment: Experiment, train: Pairs) -> Facts:

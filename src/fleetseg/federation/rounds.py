@@ -16,7 +16,7 @@ from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.cohort import SAMPLERS, Cohort, sample_cohort
 from fleetseg.federation.collect import RoundCollector, collect
 from fleetseg.federation.engine import Engine, Received
-from fleetseg.federation.fleet_facts import facts_of_fleet
+from fleetseg.federation.fleet_facts import facts_of_fleet, told_facts
 from fleetseg.federation.known import Memory
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
 from fleetseg.federation.publishing import PUBLISHING, Publication
@@ -108,7 +108,8 @@ class Plan:
     ) -> dict[str, Broadcast]:
         """Write what each client is sent in the next round."""
         sent = self.exchange.sent(state.model)
-        return to_each(Broadcast(state.round + 1, sent, state.facts), clients, records)
+        facts = told_facts(self.experiment, state.facts)
+        return to_each(Broadcast(state.round + 1, sent, facts), clients, records)
 
     def published(self, state: ServerState) -> ModelState:
         """Return the model that is scored and saved."""

@@ -247,6 +247,13 @@ def test_a_vehicle_that_is_left_out_stays_connected_and_takes_no_part(world: Mak
     assert fleet.train(["a", "c"]) == {"a": "ok", "c": "ok"}
 
 
+def test_a_vehicle_that_is_left_out_is_none_of_those_that_are_waited_for(world: MakeWorld) -> None:
+    fleet = world(federation=FederationConfig(only=("a", "c")), min_vehicles=3, wait_s=0.05)
+    fleet.segment()
+    with pytest.raises(QuorumLost, match="too few vehicles; got a, c after"):
+        fleet.engine.available()
+
+
 def enrols(*enrolments: Enrolment) -> dict[str, Any]:
     return {"enrolments": write_enrolments({e.client_id: e for e in enrolments})}
 
