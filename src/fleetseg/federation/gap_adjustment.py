@@ -1,6 +1,6 @@
 """FedDG-GA: a client whose data the global model fits worse than its own model counts more.
 
-Zhang et al., CVPR 2023, section 3.3. After each round a client's weight moves by its generalisation
+Zhang et al., CVPR 2023. After each round a client's weight moves by its generalisation
 gap, the loss of the global model less that of its own trained one, both on the client's samples:
 
     a_i <- a_i + d (1 - r/R) (G_i - mean G) / max_j |G_j - mean G|,  at least 0, then normalised.

@@ -14,9 +14,9 @@ from fleetseg.federation.messages import Enrolment
 from fleetseg.learning.inputs import Facts
 
 Memory = Mapping[str, Mapping[str, float]]
-"""Tables by the owner's names: a finite number for each client that has one.
+"""Tables by the owner's names: a finite number for each client that has one, by the client's name.
 
-By the clients' names, so that one that is absent for long keeps its own.
+So a client that is absent for long keeps its own. A table may be of something else (of rounds).
 """
 
 
