@@ -85,6 +85,6 @@ def test_the_absent_are_measured_against_their_own_last_model_and_the_late_begin
     assert shares(memory, "abcz") == pytest.approx({"a": 1 - step, "b": 1 + step, "c": 1, "z": 1})
 
 
-def test_who_is_not_told_what_is_missing_has_no_part_in_it() -> None:
+def test_a_round_of_nobody_moves_nothing() -> None:
     memory = adjust_shares({}, outcome(1))
     assert memory == {"share": {}, "trained_loss": {}}
