@@ -60,6 +60,17 @@ def test_own_data_are_what_the_same_files_would_be(tmp_path: Path) -> None:
     assert any("images are resized to data.size, 20x16 from 44x30" in n for n in fleet_data.notes)
 
 
+def test_own_data_report_the_facts_that_are_asked_for() -> None:
+    experiment = make_experiment(
+        {"data": {"size": [16, 20]}, "federation": {"weights": "fedgau"}},
+    )
+    space = open_space(experiment.data)
+    clients = fleet_data_of_pairs(experiment, space, {"a": drive(3)}, {"t": drive(1)}).clients
+    reported = clients["a"].enrolment.facts["image_gaussian"]
+    values = np.stack([clients["a"].train[k][0] for k in range(3)]).astype(np.float64)
+    assert reported == pytest.approx([values.mean(), values.var(ddof=1), 16 * 20 * 3], rel=1e-6)
+
+
 def test_a_vehicle_without_a_labelled_pixel_abstains_and_a_hold_out_is_not_forgotten() -> None:
     experiment = make_experiment({"data": {"size": [30, 44]}, "partition": {"holdout": 0.2}})
     void = [(image, np.full_like(label, 255)) for image, label in drive(2)]

@@ -21,7 +21,8 @@ pytestmark = pytest.mark.usefixtures("toys")
 CHOICES: dict[str, dict[str, dict[str, Any]]] = {
     "plain": {},
     "server optimiser": {"federation": {"server_optimiser": "toy adam", "server_lr": 0.01}},
-    "sampler": {"federation": {"sampler": "toy fewest", "cohort": 2}},
+    "sampler": {"federation": {"sampler": "toy least", "cohort": 2}},
+    "weights": {"federation": {"weights": "toy loss"}},
     "aggregator": {"federation": {"aggregator": "toy median"}},
     "sharing": {"federation": {"sharing": "toy norms stay"}},
     "objective": {"training": {"objective": "toy control"}},
@@ -44,9 +45,9 @@ CHOICES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "all in one": {
         "federation": {
-            "server_optimiser": "toy adam", "server_lr": 0.01, "sampler": "toy fewest",
-            "cohort": 3, "aggregator": "toy median", "sharing": "toy norms stay",
-            "uplink": "topk(20%)+int8",
+            "server_optimiser": "toy adam", "server_lr": 0.01, "sampler": "toy least",
+            "weights": "toy loss", "cohort": 3, "aggregator": "toy median",
+            "sharing": "toy norms stay", "uplink": "topk(20%)+int8",
         },
         "training": {"objective": "toy control", "optimiser_state": "kept"},
     },

@@ -36,6 +36,12 @@ from fleetseg.data.unusable import (
     unlabelled_by_all,
     unseen_classes,
 )
+from fleetseg.federation.admission import (
+    idle_patterns,
+    left_out,
+    require_somebody,
+    why_left_out,
+)
 from fleetseg.federation.client import Client
 from fleetseg.federation.fleet_facts import reported_facts
 from fleetseg.federation.messages import Enrolment, taking_part
@@ -132,6 +138,7 @@ def open_fleet_data(
     histograms_NC = np.concatenate([store.histograms_NC for store in pool.train])
     held = partition(experiment.partition, pool.samples, histograms_NC, experiment.seed)
     split = hold_out(held, pool.samples, experiment.partition)
+    require_somebody(split, experiment.federation)
     pixels_C_of = {c: histograms_NC[pool.good(split[c].train)].sum(axis=0) for c in split}
     subsets = label_subsets(experiment.partition, pixels_C_of, space, experiment.seed)
     clients = {
@@ -139,10 +146,12 @@ def open_fleet_data(
     }
     evaluation, named = open_evaluation(experiment, space, progress)
     names_of = {c: tuple(space.classes[i] for i in ids) for c, ids in subsets.items()}
-    manifest = replace(_manifest(pool, split, named), label_subsets=names_of)
+    out = left_out(split, experiment.federation)
+    manifest = replace(_manifest(pool, split, named), label_subsets=names_of, left_out=out)
     require_no_leaks(manifest)
     require_clients(clients, pool.train)
-    notes = _cache_notes(experiment.data)
+    notes = _cache_notes(experiment.data) + idle_patterns(split, experiment.federation)
+    split = {client: part for client, part in split.items() if client not in out}
     notes += _notes(
         pool, split, list(named.values()), clients, experiment.partition, experiment.data.size
     )
@@ -257,6 +266,7 @@ def _client(
         histogram_C = histogram_C * kept_C
         if supervision.needs_labels and not abstains and not histogram_C.any():
             abstains = "none of its pixels is of a class that it labels"
+    abstains = why_left_out(name, experiment.federation) or abstains
     test_pixels = sum(
         int(pool.test[k].histograms_NC[i].sum())
         for k, i in map(pool.owner_N.__getitem__, good_test)

@@ -24,7 +24,9 @@ from fleetseg.data.own import Collections, Looked, look_over, named, notes_on, p
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.data.spaces import is_built_in, space_toml
 from fleetseg.errors import DataError
+from fleetseg.federation.admission import idle_patterns, require_somebody, why_left_out
 from fleetseg.federation.client import Client
+from fleetseg.federation.fleet_facts import reported_facts
 from fleetseg.federation.messages import Enrolment
 from fleetseg.files import write_atomic
 
@@ -58,7 +60,9 @@ def fleet_data_of_pairs(
         notes += notes_on(looked, owner, size_hw)
         seen.update((image, owner) for image, _ in looked.digests)
         digests[owner] = looked.sha256
+    require_somebody(enrolled, experiment.federation)
     require_clients(enrolled)
+    notes += idle_patterns(enrolled, experiment.federation)
     notes += [abstention(c) for c in enrolled.values() if c.enrolment.abstains]
     if experiment.partition.holdout > 0:
         notes.append("partition.holdout is not for clients=: hold samples out as evaluation=")
@@ -188,7 +192,9 @@ def _client(
         )
         for native in (False, True)
     )
-    abstains = "" if looked.histogram_C.any() else "no usable labelled sample"
+    abstains = why_left_out(name, experiment.federation)
+    if not abstains and not looked.histogram_C.any():
+        abstains = "no usable labelled sample"
     histogram_C = tuple(looked.histogram_C.tolist())
     scored = experiment.evaluation.on_clients  # on the training frames: there are no others
     enrolment = Enrolment(
@@ -198,6 +204,7 @@ def _client(
         histogram_C=histogram_C,
         abstains=abstains,
         num_test_pixels=looked.native_pixels if scored else 0,
+        facts={} if abstains else reported_facts(experiment, train),
     )
     domains = (name,) * len(test)
     return Client(enrolment, train, ScoredPairs(test, domains) if scored else ScoredPairs())

@@ -82,8 +82,8 @@ def test_commands_and_options_are_these() -> None:
     assert surface(typer.main.get_command(app)) == {
         "": {"--version"},
         "run": {
-            "--set", "--out", "--resume", "--engine", "--workers", "--baseline", "--json",
-            "--quiet", "-q", "--debug",
+            "--set", "--out", "--resume", "--engine", "--workers", "--baseline", "--only",
+            "--exclude", "--json", "--quiet", "-q", "--debug",
         },
         "evaluate": {
             "--dataset", "--root", "--split", "--experiment", "--json", "--pictures", "--debug"
@@ -184,6 +184,21 @@ def test_local_only_has_a_line_per_vehicle(tmp_path: Path) -> None:
     table = [line for line in result.stdout.splitlines() if line.startswith("synthetic-")]
     assert [line.split()[0] for line in table] == ["synthetic-amber-day", "synthetic-birch-day"]
     assert result.stdout.splitlines()[-1].startswith("mIoU of 2 vehicles alone: mean 0.")
+
+
+def test_who_takes_part_can_be_said_by_name(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["run", TINY, *SERIAL, "--only", "*-amber-*", "--only", "*-bi*", "--exclude", "*birch*"]
+    result = fleetseg(*words, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "1 vehicle, 4 images" in result.stdout
+    assert {tuple(record["cohort"]) for record in read_records(out)} == {("synthetic-amber-day",)}
+    kept = load_experiment(out / "experiment.toml").federation
+    assert (kept.only, kept.exclude) == (("*-amber-*", "*-bi*"), ("*birch*",))
+    refused = fleetseg("run", TINY, *SERIAL, "--only", 'car "7"')
+    assert refused.exit_code == 1
+    assert "leave nobody" in error_of(refused)
+    assert not list(Path("runs").glob("*"))
 
 
 def test_centralised_is_one_client(tmp_path: Path) -> None:

@@ -105,6 +105,13 @@ def test_the_live_table_says_who_trains_and_stays_within_the_screen() -> None:
     assert drawn(table, 80)[-1].split()[0] == "30/50"
 
 
+def test_a_round_that_asks_nobody_is_drawn() -> None:
+    table = LiveTable(lambda: Heading("title", 2), total_rounds=5, height=24)
+    watcher = table.watcher(on_start=lambda: None)
+    watcher.round_opened(1, ())
+    assert "0 of 0 vehicles back, scoring and saving" in drawn(table, 80)[-1]
+
+
 def test_names_lose_what_they_share() -> None:
     cohort = ["camvid-0001TP-1", "camvid-0001TP-2"]
     assert short_names(cohort, cohort[1:]) == ["2"]

@@ -67,6 +67,14 @@ def test_failed_rounds_and_empty_counters(tmp_path: Path) -> None:
     assert read.model.counters_K.shape == (0,)
 
 
+def test_what_is_remembered_of_clients_comes_back_to_the_last_bit(tmp_path: Path) -> None:
+    losses = {"car-1": 0.1 + 0.2, 'zweiter/\u00fc "a"': 5e-324, "": -1e300}
+    memory = {"sampler": {"loss": losses, "asked": {"car-1": 3.0}}, "weights": {"none": {}}}
+    model = ModelState(torch.ones(2), torch.empty(0, dtype=torch.int64))
+    path = save_checkpoint(tmp_path, ServerState(4, model, memory=memory), {}, **IDS)
+    assert load_checkpoint(path, **IDS)[0].memory == memory
+
+
 def test_what_was_read_outlives_the_file(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     read, _ = load_checkpoint(path, **IDS)
@@ -165,7 +173,7 @@ def test_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("fleetseg.federation.checkpoint.FORMAT_VERSION", 99)
     path = save(tmp_path, 1)
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="another version; got 99, expected 3"):
+    with pytest.raises(CheckpointError, match="another version; got 99, expected 4"):
         load_checkpoint(path, **IDS)
 
 

@@ -10,13 +10,43 @@ from torch import nn
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation import client as client_module
 from fleetseg.federation.client import Client, LocalRuntime, client_update
-from fleetseg.federation.messages import Broadcast, Enrolment, Failure
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
 from fleetseg.federation.sharing import Exchange
-from fleetseg.federation.tensors import layout_of, read_state
+from fleetseg.federation.tensors import ModelState, layout_of, read_state
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.local import LocalResult
 from fleetseg.learning.objectives import LocalCost
 from fleetseg.models.build import wrap
+
+
+def test_the_losses_that_are_asked_for_are_of_the_received_and_of_the_trained_model() -> None:
+    model = wrap(nn.Conv2d(3, 2, 1), 2)
+    layout = layout_of(model)
+    runtime = LocalRuntime(
+        model,
+        Exchange.of(layout),
+        make_experiment({"federation": {"weights": "feddg-ga"}, "training": {"lr": 0.1}}),
+        Hardware(torch.device("cpu"), "fp32"),
+        2,
+    )
+    pairs = [
+        (np.full((4, 4, 3), 40 * k, np.uint8), np.full((4, 4), k % 2, np.uint8)) for k in range(5)
+    ]
+    client, received = Client(Enrolment("car", 5, 80, (48, 32)), pairs), read_state(model, layout)
+    reply = client_update(Broadcast(1, received), client, runtime)
+    assert isinstance(reply, Update)
+    trained = ModelState(received.values_F + reply.change.values_F, received.counters_K)
+
+    def loss_of(state: ModelState) -> float:
+        runtime.whole.load(state)
+        images_NCHW = torch.from_numpy(np.stack([p[0] for p in pairs])).permute(0, 3, 1, 2) / 255
+        labels_NHW = torch.from_numpy(np.stack([p[1] for p in pairs])).long()
+        with torch.no_grad():
+            return float(nn.functional.cross_entropy(model(images_NCHW), labels_NHW))
+
+    assert reply.measures["received_loss"] == pytest.approx(loss_of(received), rel=1e-5)
+    assert reply.measures["trained_loss"] == pytest.approx(loss_of(trained), rel=1e-5)
+    assert reply.measures["trained_loss"] != reply.measures["received_loss"]
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.experiments import tiny_experiment
-from tests.toys.sampler import fewest_images
+from tests.toys.sampler import TOY_LEAST
 
 import fleetseg
 from fleetseg.clients import open_fleet_data
 from fleetseg.config import FederationConfig
+from fleetseg.engines.faults import virtual_seconds
 from fleetseg.errors import ConfigError
 from fleetseg.federation.cohort import SAMPLERS, sample_cohort, size_of
 from fleetseg.federation.messages import Enrolment
@@ -126,14 +127,100 @@ def test_the_largest_goes_first_and_names_break_ties() -> None:
     assert drawn.target == 4
 
 
-# A sampler is one function and one dict line
+# Every sampler
+
+NUMBERS = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.dictionaries(st.sampled_from(list(FLEET)), st.floats(1, 100), max_size=20)
+        for name in ("loss", "last", "times")
+    },
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.sampled_from(list(FLEET)), min_size=1, unique=True),
+    st.integers(1, 20),
+    st.integers(1, 1000),
+    st.integers(0, 2**40),
+    NUMBERS,
+    st.sampled_from(sorted(SAMPLERS)),
+)
+def test_whoever_is_there_in_whatever_order_the_cohort_is_whole(
+    there: list[str],
+    cohort: int,
+    round_: int,
+    seed: int,
+    memory: dict[str, dict[str, float]],
+    sampler: str,
+) -> None:
+    memory.setdefault("last", {}).update(dict.fromkeys(memory.get("loss", {}), 1.0))
+    how = FederationConfig(cohort=cohort, sampler=sampler)
+
+    def drawn(names: list[str]) -> tuple[str, ...]:
+        fleet = {name: Enrolment(name, 1 + hash_of(name), 9, (hash_of(name), 3)) for name in names}
+        return sample_cohort(fleet, how, seed=seed, round_=round_, memory=memory).asked
+
+    asked = drawn(there)
+    assert len(set(asked)) == len(asked)
+    assert set(asked) <= set(there)
+    assert len(asked) == min(cohort, len(there)) or not SAMPLERS[sampler].is_sized
+    assert drawn(there[::-1]) == drawn(sorted(there)) == asked
+
+
+def hash_of(name: str) -> int:
+    return int(name[-2:]) ** 2 % 7
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_seeds_and_rounds_differ(sampler: str) -> None:
+    by_round = {choose(FLEET, 5, seed=0, round_=r, sampler=sampler) for r in range(1, 41)}
+    by_seed = {choose(FLEET, 5, seed=s, round_=1, sampler=sampler) for s in range(40)}
+    assert min(len(by_round), len(by_seed)) > 20
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_a_surplus_is_drawn_as_the_cohort_is(sampler: str) -> None:
+    drawn = sample_cohort(
+        FLEET, FederationConfig(cohort=4, over_selection=1.5, sampler=sampler), seed=1, round_=1
+    )
+    if SAMPLERS[sampler].is_sized:
+        assert (len(drawn.asked), drawn.target) == (6, 4)
+    else:  # all are waited for
+        assert drawn.target == len(drawn.asked)
+
+
+def test_who_is_slow_is_asked_less_where_times_are_simulated(tmp_path: Path) -> None:
+    sources = [{"conditions": ["day"], "frames_per_drive": 2}]
+    federation = {
+        "rounds": 6, "cohort": 2, "sampler": "oort", "faults": {"stragglers": 0.5},
+        "oort": {
+            "explore": 1.0, "explore_decay": 0.9, "explore_least": 0.0, "slow_penalty": 50.0,
+            "pace": 0.0,
+        },
+    }  # fmt: skip
+    experiment = tiny_experiment(
+        tmp_path / "cache", data={"sources": sources}, federation=federation
+    )
+    run = fleetseg.run(experiment, out=tmp_path / "run")
+    fleet = open_fleet_data(experiment).enrolled
+    seconds = {c: virtual_seconds(experiment, 0, e) for c, e in fleet.items()}
+    fast = {c for c, s in seconds.items() if s == min(seconds.values())}
+    assert 2 <= len(fast) < len(fleet)
+    # All have been tried once, and then only the fast are used.
+    assert {c for record in run.records for c in record.cohort} == set(fleet)
+    assert all(set(record.cohort) <= fast for record in run.records[-2:])
+
+
+# A sampler is one dataclass and one dict line
 
 
 def test_one_from_outside_is_asked_unless_everybody_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SAMPLERS, "fewest", fewest_images)
-    few = choose(FLEET, 3, seed=0, round_=1, sampler="fewest")
+    monkeypatch.setitem(SAMPLERS, "least", TOY_LEAST)
+    few = choose(FLEET, 3, seed=0, round_=1, sampler="least")
     assert few == ("car-00", "car-01", "car-02")
-    assert len(choose(FLEET, 1.0, seed=0, round_=1, sampler="fewest")) == 20
+    assert len(choose(FLEET, 1.0, seed=0, round_=1, sampler="least")) == 20
 
 
 def test_it_is_named_in_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,11 +231,13 @@ def test_it_is_named_in_the_experiment(tmp_path: Path, monkeypatch: pytest.Monke
     experiment = tiny_experiment(
         tmp_path / "cache",
         data={"sources": sources},
-        federation={"rounds": 3, "cohort": 1, "sampler": "fewest"},
+        federation={"rounds": 3, "cohort": 1, "sampler": "least"},
     )
-    with pytest.raises(ConfigError, match=r"unknown sampler 'fewest'; expected one of: uniform"):
+    with pytest.raises(ConfigError, match=r"unknown sampler 'least'; expected one of: "):
         fleetseg.run(experiment, out=tmp_path / "run")
-    monkeypatch.setitem(SAMPLERS, "fewest", fewest_images)
+    monkeypatch.setitem(SAMPLERS, "least", TOY_LEAST)
     run = fleetseg.run(experiment, out=tmp_path / "run")
-    assert [record.accepted for record in run.records] == [("synthetic-amber-day",)] * 3
-    assert baselines.federated_images(experiment, open_fleet_data(experiment)) == 3 * 2
+    asked = [record.accepted for record in run.records]
+    assert asked[0] == ("synthetic-amber-day",)
+    assert len(set(asked)) == 3  # it remembers who has trained
+    assert baselines.federated_images(experiment, open_fleet_data(experiment)) == 2 + 3 + 3

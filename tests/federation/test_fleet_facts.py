@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fleetseg.config import Experiment, TrainingConfig
+from fleetseg.config import Experiment, FederationConfig, TrainingConfig
 from fleetseg.errors import UpdateRejected
 from fleetseg.federation.fleet_facts import (
     FLEET_FACTS,
@@ -13,6 +13,7 @@ from fleetseg.federation.fleet_facts import (
     check_reported,
     facts_of_fleet,
     reported_facts,
+    told_facts,
     wanted_facts,
 )
 from fleetseg.federation.messages import Enrolment
@@ -47,6 +48,21 @@ def test_class_weights_come_from_the_counts_of_all() -> None:
     facts = facts_of_fleet(experiment, enrolled)
     assert reported_facts(experiment, ()) == {}
     assert np.array_equal(facts["class_weights"], class_weights(np.array([80, 20]), 2).numpy())
+
+
+def test_what_only_the_server_takes_is_not_told_to_clients() -> None:
+    """Pixels of each class of the fleet less one's own are those of the others."""
+    weighed = Experiment(
+        training=TrainingConfig(class_weights="fleet"),
+        federation=FederationConfig(weights="inverse class frequency"),
+    )
+    enrolled = {"b": Enrolment("b", 1, 30, (10, 20)), "a": Enrolment("a", 1, 70, (70, 0))}
+    facts = facts_of_fleet(weighed, enrolled)
+    assert sorted(facts) == ["class_counts", "class_weights"]
+    assert facts["class_counts"].tolist() == [80, 20]
+    assert sorted(told_facts(weighed, facts)) == ["class_weights"]
+    only = {"class_weights": facts["class_weights"]}
+    assert told_facts(weighed, only) is only
 
 
 @pytest.mark.usefixtures("asks")

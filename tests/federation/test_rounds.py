@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,13 +22,16 @@ from fleetseg.config import (
 )
 from fleetseg.errors import QuorumLost
 from fleetseg.evaluation.scored import Scored
-from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.checkpoint import ServerState, load_newest, save_checkpoint
+from fleetseg.federation.cohort import SAMPLERS, Sampler
 from fleetseg.federation.engine import Meter, Received
+from fleetseg.federation.known import Known, Memory, Outcome
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import Plan, Watcher, run, scored_before
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState, layout_of
+from fleetseg.federation.weights import WEIGHTS, Weighting
 
 DOWN, UP = 1000, 600  # bytes of a broadcast, of an update
 LAYOUT = layout_of(nn.Linear(3, 1, bias=False))
@@ -604,6 +608,115 @@ def test_nobody_s_update_counts_in_a_round_without_a_quorum() -> None:
     fleet = Fleet(FOUR, {"b": lost, "c": lost, "d": lost})
     go(fleet, plan(federation={"rounds": 2}))
     assert [asks["a"].unused for asks in fleet.asks] == [(), (1,)]
+
+
+# What is remembered of clients between rounds
+
+
+def test_memory_goes_by_name_and_stays_with_the_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def remember(memory: Memory, outcome: Outcome) -> Memory:
+        losses = {a.client_id: a.loss + outcome.round for a in outcome.accepted}
+        return {"loss": {**memory.get("loss", {}), **losses}}
+
+    seen: list[Memory] = []
+
+    def draw(known: Known, count: int, generator: object) -> list[str]:
+        seen.append(known.memory)
+        return [list(known.enrolled)[known.round % len(known.enrolled)]]
+
+    def weigh(known: Known) -> dict[str, int]:
+        seen.append(known.memory)
+        return dict.fromkeys(known.enrolled, 1)
+
+    monkeypatch.setitem(SAMPLERS, "turn", Sampler(draw, remember=remember))
+    monkeypatch.setitem(WEIGHTS, "told", Weighting(weigh, remember=remember))
+    settings = {"rounds": 2, "cohort": 1, "sampler": "turn", "weights": "told"}
+    _, log = go(Fleet(TWO, {"a": lost}), plan(federation=settings))
+    assert [r.cohort for r in log.records] == [("b",), ("a",)]
+    # Of the lost one, nothing is known; in a round without a quorum, weights learn nothing.
+    assert log.states[-1].memory == {
+        "sampler": {"loss": {"b": 1.5}},
+        "weights": {"loss": {"b": 1.5}},
+    }
+    assert seen == [{}, {}, {"loss": {"b": 1.5}}, {"loss": {"b": 1.5}}]
+    whole, resumed = go(Fleet(TWO), plan(federation=settings)), MemoryLog()
+    run(plan(federation=settings), Fleet(TWO), whole[1].states[0], resumed, Watcher())
+    assert resumed.states[-1].memory == whole[1].states[-1].memory
+
+
+@pytest.mark.parametrize("weights", ["images", "feddg-ga"])
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_a_resumed_run_asks_as_the_whole_one(sampler: str, weights: str, tmp_path: Path) -> None:
+    def answer(client: str, broadcast: Broadcast) -> list[Reply]:
+        if (broadcast.round + ord(client)) % 4 == 0:
+            return [Failure(client, "lost", "crashed")]
+        loss = (ord(client) * 7 + broadcast.round * 3) % 11 / 4
+        measures = {"received_loss": loss, "trained_loss": loss / 2}
+        told = measures if weights == "feddg-ga" else {}
+        honest = update(client, broadcast.round, [loss, 1, -loss], 3, loss=loss, measures=told)
+        return [honest]
+
+    deltas = {c: ([0.0, 0.0, 0.0], 3) for c in "abcdefgh"}
+    fleet = Fleet(deltas, dict.fromkeys(deltas, answer))
+    how = plan(federation={
+        "rounds": 9, "cohort": 3, "sampler": sampler, "weights": weights, "quorum": 0.0,
+        "max_failed_rounds": 9,
+    })  # fmt: skip
+    ids = {"experiment": "e", "layout": "l"}
+    _, whole = go(fleet, how)
+    for at in (0, 3, 6):
+        save_checkpoint(tmp_path, whole.states[at], {}, **ids)
+        state, _, _ = load_newest(tmp_path, **ids)
+        log = MemoryLog()
+        run(how, Fleet(deltas, dict.fromkeys(deltas, answer)), state, log, Watcher())
+        assert [r.cohort for r in log.records] == [r.cohort for r in whole.records[at + 1 :]]
+        assert log.states[-1].model.digest() == whole.states[-1].model.digest()
+        assert log.states[-1].memory == whole.states[-1].memory
+
+
+def test_what_remembers_nothing_costs_nothing() -> None:
+    _, log = go(Fleet(TWO), plan(federation={"rounds": 1}))
+    assert log.states[0].memory == {}
+
+
+def test_a_round_that_asks_nobody_is_committed_without_a_step_and_is_no_failed_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = {1: ["a"], 2: [], 3: ["b"], 4: []}
+    draw = Sampler(lambda known, count, generator: turns[known.round], is_sized=False)
+    monkeypatch.setitem(SAMPLERS, "none", draw)
+    settings = {"rounds": 4, "sampler": "none", "server_momentum": 0.5, "max_failed_rounds": 1}
+    fleet = Fleet(TWO)
+    reason, log = go(fleet, plan(federation=settings), start(momentum=True))
+    assert reason == "rounds"
+    assert len(fleet.asks) == 2  # an engine is not bothered
+    assert [s.model.values_F.tolist() for s in log.states] == [
+        [1, 2, 3], [1, 2, 3], [6.5, 9, 11.5], [6.5, 9, 11.5],
+    ]  # fmt: skip
+    assert torch.equal(log.states[1].slots["momentum"], log.states[0].slots["momentum"])
+    assert [(r.quorum, r.loss, r.cohort) for r in log.records[1::2]] == [(True, None, ())] * 2
+    assert [s.failed_rounds for s in log.states] == [0] * 4
+
+
+def test_empty_rounds_do_not_end_or_forget_a_row_of_failed_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = Sampler(lambda known, count, generator: ["a"] if known.round % 2 else [], is_sized=False)
+    monkeypatch.setitem(SAMPLERS, "none", draw)
+    fleet, log = Fleet(TWO, {"a": lost}), MemoryLog()
+    with pytest.raises(QuorumLost):
+        run(
+            plan(federation={"rounds": 9, "sampler": "none", "max_failed_rounds": 2}),
+            fleet,
+            start(),
+            log,
+            Watcher(),
+        )
+    assert [s.failed_rounds for s in log.states] == [1, 1, 2]
+    nobody = Sampler(lambda known, count, generator: [], is_sized=False)
+    monkeypatch.setitem(SAMPLERS, "none", nobody)
+    reason, _ = go(Fleet(TWO), plan(federation={"rounds": 2, "sampler": "none"}))
+    assert reason == "no-update"
 
 
 # What the server makes of the fleet before the first round

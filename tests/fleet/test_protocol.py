@@ -13,7 +13,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fleetseg.config import DataConfig, Experiment, ModelConfig, PartitionConfig, SourceConfig
+from fleetseg.config import (
+    DataConfig,
+    Experiment,
+    FederationConfig,
+    ModelConfig,
+    PartitionConfig,
+    SourceConfig,
+)
 from fleetseg.data.labels import LABEL_SPACES, label_space
 from fleetseg.errors import UpdateRejected
 from fleetseg.experiment_file import make_experiment_from_text
@@ -118,6 +125,12 @@ def test_one_name_twice_is_refused() -> None:
 
 
 # What vehicles are told
+
+
+def test_who_takes_part_is_the_server_s_to_say() -> None:
+    named = Experiment(federation=FederationConfig(rounds=3, only=("van-*",), exclude=("van-9",)))
+    read = make_experiment_from_text(experiment_for_vehicles(named), where="a message")
+    assert read.federation == FederationConfig(rounds=3)
 
 
 def test_vehicles_are_told_how_to_train_and_no_path() -> None:

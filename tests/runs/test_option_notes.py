@@ -51,6 +51,15 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "training.dyn": ({"training": {"objective": "drift", "dyn": {"alpha": 0.5}}}, {}),
     "training.drift": ({"training": {"objective": "dyn", "drift": {"alpha": 0.5}}}, {}),
     "training.client_momentum": ({"training": {"client_momentum": {"alpha": 0.5}}}, {}),
+    "federation.fedgau": ({"federation": {"fedgau": {"epsilon": 1.0}}}, {}),
+    "federation.gap": ({"federation": {"gap": {"step": 1.0}}}, {}),
+    "federation.qffl": ({"federation": {"qffl": {"q": 2.0}}}, {}),
+    "federation.clusters": ({"federation": {"clusters": {"count": 2}}}, {}),
+    "federation.power_of_choice": ({"federation": {"power_of_choice": {"candidates": 2}}}, {}),
+    "federation.oort": ({"federation": {"oort": {"clip": 0.5}}}, {}),
+    "federation.oort.pace": (
+        {"federation": {"sampler": "oort", "cohort": 2, "oort": {"pace": 0.5}}}, {}
+    ),
     "federation.deadline_s": ({"federation": {"deadline_s": 3.0}}, {}),
     "federation.faults.slowdown": ({"federation": {"faults": {"slowdown": 4.0}}}, {}),
     "evaluation.every": ({"evaluation": {"every": 3}}, {"scored": False}),

@@ -5,6 +5,7 @@ Rooms that need torch are imported inside the commands, so that help comes at on
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Annotated, Any
 
@@ -63,6 +64,8 @@ def run(
     engine: o.Engine = None,
     workers: o.Workers = None,
     baseline: o.Baseline = None,
+    only: o.Only = None,
+    exclude: o.Exclude = None,
     as_json: o.JsonLines = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -76,6 +79,7 @@ def run(
       fleetseg run --resume --out runs/tiny
       fleetseg run examples/tiny.toml --baseline centralised
       fleetseg run examples/tiny.toml --engine fleet
+      fleetseg run examples/tiny.toml --exclude 'synthetic-amber-*'
       fleetseg run examples/tiny.toml --json > rounds.jsonl
     """  # noqa: D301
     from fleetseg.console import stdout_console
@@ -83,6 +87,8 @@ def run(
 
     given: dict[str, Any] = {"kind": engine, "workers": workers}
     settings = [f"engine.{k}={v}" for k, v in given.items() if v is not None]
+    patterns = {"only": only, "exclude": exclude}
+    settings += [f"federation.{k}={json.dumps(v)}" for k, v in patterns.items() if v]
     request = make_request(
         experiment,
         [*(overrides or ()), *settings],

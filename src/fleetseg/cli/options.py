@@ -86,6 +86,24 @@ Baseline = Annotated[
         show_default=False,
     ),
 ]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="PATTERN",
+        help="Only vehicles of such names take part, e.g. 'car-*'; may be given again and again.",
+        show_default=False,
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="PATTERN",
+        help="Vehicles of such names take no part; may be given again and again.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 JsonLines = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line: the rounds, then the end.")

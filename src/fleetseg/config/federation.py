@@ -62,14 +62,62 @@ class EmaConfig(Section):
     beta: float = Field(default=0.9, ge=0, lt=1)  # of what was there; less in the first rounds
 
 
+class FedgauConfig(Section):
+    """Of the weights fedgau: images / (distance + epsilon)."""
+
+    epsilon: float = Field(default=0.01, gt=0)  # of a Bhattacharyya distance; large = by images
+
+
+class GapConfig(Section):
+    """Of the weights feddg-ga."""
+
+    step: float = Field(default=0.2, ge=0)  # d: of an equal share, in the first rounds
+
+
+class QfflConfig(Section):
+    """Of the aggregator q-fedavg."""
+
+    q: float = Field(default=1.0, ge=0)  # 0 = the mean; the larger, the more do high losses count
+    lipschitz: float = Field(default=20.0, gt=0)  # L: 1 / training.lr, as the paper estimates it
+
+
+class ClustersConfig(Section):
+    """Of the sampler clusters."""
+
+    count: int = Field(default=0, ge=0)  # of clusters; 0 = as many as a cohort has places
+
+
+class PowerOfChoiceConfig(Section):
+    """Of the sampler power of choice."""
+
+    candidates: int = Field(default=0, ge=0)  # d, of whom the cohort is chosen; 0 = twice as many
+
+
+class OortConfig(Section):
+    """Of the sampler oort: see federation.oort."""
+
+    explore: float = Field(default=0.9, ge=0, le=1)  # share of a cohort that never took part
+    explore_decay: float = Field(default=0.98, gt=0, le=1)  # of that share, a round
+    explore_least: float = Field(default=0.2, ge=0, le=1)  # of that share
+    cut_off: float = Field(default=0.95, ge=0, le=1)  # of the score of the last who has a place
+    clip: float = Field(default=0.98, ge=0, le=1)  # share of utilities that are not clipped
+    slow_penalty: float = Field(default=2.0, ge=0)  # alpha, of who takes longer than T
+    pace: float = Field(default=0.3, ge=0, le=1)  # T, as a share of clients that are in time
+    pace_step: float = Field(default=0.05, ge=0, le=1)  # added to it when utility falls
+    window: int = Field(default=20, ge=1)  # rounds whose utility is compared
+
+
 class FederationConfig(Section):
     """What the server does."""
 
     rounds: int = Field(default=10, ge=1)
+    # Who takes part at all: shell patterns of vehicles' names (car-*); exclude wins. Empty = all.
+    only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     # A whole number is a count (1 = one vehicle), a fraction a share (1.0 = the whole fleet).
     cohort: Cohort = Field(default=1.0, gt=0)
     sampler: str = "uniform"  # who that is: see federation.cohort
-    weights: str = "images"  # how much a client's change counts: images, pixels, uniform
+    weights: str = "images"  # how much a client's change counts: see federation.weights
     sharing: str = "all"  # what of the model is exchanged: see federation.sharing
     aggregator: str = "mean"  # see federation.aggregators
     server_optimiser: str = "sgd"  # see federation.server_optim
@@ -90,4 +138,10 @@ class FederationConfig(Section):
     extrapolated: ExtrapolatedConfig = ExtrapolatedConfig()
     queue: QueueConfig = QueueConfig()
     ema: EmaConfig = EmaConfig()
+    fedgau: FedgauConfig = FedgauConfig()
+    gap: GapConfig = GapConfig()
+    qffl: QfflConfig = QfflConfig()
+    clusters: ClustersConfig = ClustersConfig()
+    power_of_choice: PowerOfChoiceConfig = PowerOfChoiceConfig()
+    oort: OortConfig = OortConfig()
     faults: FaultsConfig = FaultsConfig()

@@ -199,7 +199,8 @@ class LiveTable:
         return Group(*parts)
 
     def _bar(self) -> Table:
-        back = 1 - len(self._waiting) / len(self._cohort) if self._inside else 0.0
+        # Of nobody, all are back.
+        back = 1 - len(self._waiting) / max(1, len(self._cohort)) if self._inside else 0.0
         grid = Table.grid(expand=True, padding=(0, 1))
         grid.add_column(ratio=1)
         grid.add_column(justify="right", no_wrap=True)

@@ -170,7 +170,7 @@ def _heading(request: Request) -> Heading:
     if request.baseline == "local":
         return Heading(f"{name}, local only: every vehicle alone · {model}")
     # The run folder knows the fleet: it was written before the first round.
-    manifest = Manifest.read(request.out / "manifest.json")
+    manifest = Manifest.read(request.out / "manifest.json").taking_part()
     fleet, num_clients = fleet_words(manifest), len(manifest.clients)
     if request.baseline == "centralised":
         return Heading(f"{name}, centralised: {fleet} in one place · {model}")

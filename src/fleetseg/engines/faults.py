@@ -109,12 +109,16 @@ class SimulatedFaults:
         return bool(chance < self._experiment.federation.faults.dropout)
 
     def _duration_s(self, client: str, broadcast: Broadcast) -> float:
-        enrolment = self._enrolled[client]
-        settings = self._experiment.federation.faults
-        training = self._experiment.training
-        # Who is slow is a property of the vehicle, not of the round.
-        slow = rng.generator(self._experiment.seed, 0, enrolment.client_id, "slow").random()
-        factor = settings.slowdown if slow < settings.stragglers else 1.0
-        images = num_steps(enrolment.num_images, training) * training.batch_size
-        link_s = (broadcast.num_bytes(self._down) + self._up) / 1e6 / settings.megabytes_per_s
-        return factor * images * settings.seconds_per_image + link_s
+        num_bytes = broadcast.num_bytes(self._down) + self._up
+        return virtual_seconds(self._experiment, num_bytes, self._enrolled[client])
+
+
+def virtual_seconds(experiment: Experiment, num_bytes: int, enrolment: Enrolment) -> float:
+    """Say how long a round takes a client, sending and receiving so many bytes."""
+    settings, training = experiment.federation.faults, experiment.training
+    # Who is slow is a property of the vehicle, not of the round.
+    slow = rng.generator(experiment.seed, 0, enrolment.client_id, "slow").random()
+    factor = settings.slowdown if slow < settings.stragglers else 1.0
+    images = num_steps(enrolment.num_images, training) * training.batch_size
+    link_s = num_bytes / 1e6 / settings.megabytes_per_s
+    return factor * images * settings.seconds_per_image + link_s

@@ -54,6 +54,9 @@ class Opening:
     # steps carry a gradient of 1 in this round: see learning.travel.
     steps: Mapping[str, int] = field(default_factory=dict)
     travel: Callable[[int], float] = float
+    # What `aggregators.MEASURES_OF` asks for, of each client whose change was added; filled as they
+    # arrive.
+    measures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def travel_of(self, client_id: str, num_steps: int) -> float:
         """Return how far a client's steps carry a gradient; their number is the client's word.
@@ -95,7 +98,7 @@ class FixedPointMean:
 
     def __post_init__(self) -> None:
         self.total_weight = sum(self.weights.values())
-        assert self.total_weight > 0
+        assert self.total_weight > 0 or not self.weights  # nobody is asked: nothing is added
         self._sum = np.zeros(self.size, dtype=np.int64)
         self._work = np.empty(min(_CHUNK, self.size), dtype=np.float64)
 

@@ -11,9 +11,13 @@ from collections.abc import Callable
 from fleetseg.federation.aggregate import Aggregator, FixedPointMean, Opening
 from fleetseg.federation.extrapolated import ExtrapolatedMean
 from fleetseg.federation.normalised import NormalisedMean
+from fleetseg.federation.qffl import LOSS, q_fedavg
 
 AGGREGATORS: dict[str, Callable[[Opening], Aggregator]] = {
     "mean": lambda opening: FixedPointMean(opening.size, opening.weights),
     "normalised": NormalisedMean,
     "extrapolated": ExtrapolatedMean,
+    "q-fedavg": q_fedavg,
 }
+MEASURES_OF: dict[str, tuple[str, ...]] = {"q-fedavg": (LOSS,)}
+"""What an aggregator asks of each update beside its change: see `measures`."""

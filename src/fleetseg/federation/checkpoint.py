@@ -1,8 +1,8 @@
 """Checkpoints: one file a round, committed by one rename, digested, and verified when read.
 
 A checkpoint holds the server's state (the global model, what its optimiser and its way to publish
-remember, facts of the fleet) and the record of the round that made it. Nothing else is needed
-to go on: all randomness is derived (see fleetseg.rng).
+remember, facts of the fleet, what is remembered of its clients) and the record of the round that
+made it. Nothing else is needed to go on: all randomness is derived (see fleetseg.rng).
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from fleetseg.errors import CheckpointError
+from fleetseg.federation.known import Memory
 from fleetseg.federation.saving import separate
 from fleetseg.federation.tensors import ModelState
 from fleetseg.files import write_atomic
 from fleetseg.learning.inputs import Facts
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 KEEP = 3
 _SLOT, _FACT, _PUBLISHED, _HELD = "slot/", "fact/", "published/", "held/"
 
@@ -42,6 +43,7 @@ class ServerState:
     facts: Facts = field(default_factory=dict)  # what it made of the fleet before round 1
     published: Mapping[str, Tensor] = field(default_factory=dict)  # see `publishing`
     held: Mapping[str, Tensor] = field(default_factory=dict)  # by vehicles: see `downlink`
+    memory: Mapping[str, Memory] = field(default_factory=dict)  # of the sampler, of the weights
 
 
 def save_checkpoint(
@@ -66,6 +68,7 @@ def save_checkpoint(
         "failed_rounds": state.failed_rounds,
         "experiment": experiment,
         "layout": layout,
+        "memory": {owner: dict(tables) for owner, tables in state.memory.items()},
         "record": dict(record),
     }
     header = {"meta": json.dumps(meta, sort_keys=True)}
@@ -118,6 +121,7 @@ def load_checkpoint(
         {name: fact.numpy() for name, fact in _named(tensors, _FACT).items()},
         _named(tensors, _PUBLISHED),
         _named(tensors, _HELD),
+        meta["memory"],
     )
     return state, meta["record"]
 

@@ -22,6 +22,7 @@ from fleetseg.federation.client_state import (
 )
 from fleetseg.federation.downlink import ChangeCodec
 from fleetseg.federation.fleet_facts import CLASS_WEIGHTS
+from fleetseg.federation.measures import RECEIVED_LOSS, TRAINED_LOSS, wanted_measures
 from fleetseg.federation.messages import (
     Broadcast,
     Enrolment,
@@ -38,6 +39,7 @@ from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.local import LocalResult, train_locally
 from fleetseg.learning.losses import class_weights
+from fleetseg.learning.mean_loss import mean_loss
 from fleetseg.learning.parameters import Trainables
 from fleetseg.models.segmenter import Segmenter
 
@@ -124,12 +126,14 @@ def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -
     runtime.load(broadcast, section(before, "own"))
     trainables = Trainables(runtime.shared.trainables(), runtime.model)
     inputs = _inputs(broadcast, client, runtime, before)
+    received = _measured(RECEIVED_LOSS, client, runtime, inputs)
     result = train_locally(runtime.model, client.train, inputs, trainables)
     if result.num_steps == 0 and result.skipped_steps > 0:
         return Failure(client.id, "abstained", "non-finite", _NO_FINITE_STEP)
     if result.num_steps == 0:
         return Failure(client.id, "abstained", "no-labels", "no labelled pixel in any batch")
-    update = _update(broadcast, client, runtime, result)
+    measures = received | _measured(TRAINED_LOSS, client, runtime, inputs)
+    update = _update(broadcast, client, runtime, result, measures)
     reply, residual_T = _packed(update, runtime.codec, before)
     after = _kept_by(result, runtime, residual_T)
     if memory and (after or before):  # to keep nothing is not to keep what was before
@@ -186,8 +190,21 @@ def _inputs(
     )
 
 
+def _measured(
+    name: str, client: Client, runtime: LocalRuntime, inputs: LocalInputs
+) -> dict[str, float]:
+    """Take the loss of the model as it stands, if it is asked for under this name."""
+    if name not in wanted_measures(runtime.experiment.federation):
+        return {}
+    return {name: mean_loss(runtime.model, client.train, inputs)}
+
+
 def _update(
-    broadcast: Broadcast, client: Client, runtime: LocalRuntime, result: LocalResult
+    broadcast: Broadcast,
+    client: Client,
+    runtime: LocalRuntime,
+    result: LocalResult,
+    measures: Mapping[str, float],
 ) -> Update:
     exchange = runtime.exchange
     change = runtime.room or exchange.up.empty()
@@ -205,6 +222,7 @@ def _update(
         num_steps=result.num_steps,
         images_seen=result.images_seen,
         loss=result.loss,
+        measures=measures,
     )
 
 

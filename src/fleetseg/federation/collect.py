@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,17 @@ from fleetseg.federation.aggregators import AGGREGATORS
 from fleetseg.federation.checks import validate_update
 from fleetseg.federation.cohort import Cohort
 from fleetseg.federation.engine import Engine, Received
+from fleetseg.federation.known import Accepted, Known, Memory, Outcome
+from fleetseg.federation.measures import check_measures
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
 from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.federation.weights import WEIGHTS
+from fleetseg.learning.inputs import Facts
 from fleetseg.learning.local import num_steps
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.learning.travel import travel_of
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Collector(Protocol):
@@ -49,21 +54,13 @@ def collect(
     deadline_s: float = 0.0,
     replied: Callable[[Received, Failure | None], None] = lambda reply, failure: None,
 ) -> None:
-    """Ask clients and hand over what they answer, until all have or the collector is full."""
+    """Ask clients, if any, and hand over what they answer, until all have or it is enough."""
+    if not asks:
+        return
     for reply in engine.ask(task, asks, deadline_s):
         replied(reply, collector.add(reply))
         if collector.is_full:
             return
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """What is remembered of an update once it is folded."""
-
-    client_id: str
-    num_steps: int
-    images_seen: int
-    loss: float
 
 
 class RoundCollector:
@@ -85,30 +82,43 @@ class RoundCollector:
         self._room_F = torch.empty(layout.num_floats if self._objective.told else 0)
 
     def open(
-        self, round_: int, cohort: Cohort, enrolled: Mapping[str, Enrolment], base: ModelState
+        self,
+        round_: int,
+        cohort: Cohort,
+        enrolled: Mapping[str, Enrolment],
+        base: ModelState,
+        *,
+        facts: Facts = EMPTY,
+        memory: Memory = EMPTY,
     ) -> None:
-        """Start a round from what is sent to all of a cohort."""
+        """Start a round from what is sent to all of a cohort.
+
+        `facts` are of the fleet; `memory` is what the weights remember.
+        """
         self._round, self._base, self.cohort = round_, base, cohort
-        self._enrolled = {client: enrolled[client] for client in cohort.asked}
-        self._opening = self._make_opening()
+        self._enrolled = {client: enrolled[client] for client in sorted(cohort.asked)}
+        known = Known(self._enrolled, round_, self._settings, facts, memory)
+        self._measures: dict[str, Mapping[str, float]] = {}
+        self._opening = self._make_opening(WEIGHTS[self._settings.weights].weigh(known))
         self._aggregator = AGGREGATORS[self._settings.aggregator](self._opening)
         self.counters_K: Tensor = base.counters_K.clone()
         self._waiting = set(cohort.asked)
         self.accepted: list[Accepted] = []
         self.failures: list[Failure] = []
 
-    def _make_opening(self) -> Opening:
+    def _make_opening(self, weights: Mapping[str, int]) -> Opening:
         settings, training, round_ = self._settings, self._training, self._round
         pull = self._objective.pull(training)
         return Opening(
             self.layout.num_floats,
             self.layout.num_trainable,
-            WEIGHTS[settings.weights](self._enrolled, settings),
+            weights,
             settings,
             self._scratch,
             round_,
             {c: num_steps(e.num_images, training) for c, e in self._enrolled.items()},
             lambda steps: travel_of(steps, training, round_, settings.rounds, pull),
+            self._measures,
         )
 
     @property
@@ -148,6 +158,20 @@ class RoundCollector:
             self._fail(gone or Failure(client, "lost", "no-answer"))
         self._waiting = set()
 
+    def outcome(self) -> Outcome:
+        """Say how the round went."""
+        accepted = tuple(sorted(self.accepted, key=lambda a: a.client_id))
+        return Outcome(self._round, tuple(sorted(self.cohort.asked)), accepted, self._settings)
+
+    @property
+    def has_quorum(self) -> bool:
+        """Whether enough updates are in; of nobody, nothing is missing."""
+        if not self.cohort.asked:
+            return True
+        # The allowance is for products such as 0.55 * 20 = 11.000000000000002.
+        least = self._settings.quorum * self.cohort.target - 1e-9
+        return bool(self.accepted) and len(self.accepted) >= least
+
     def take_mean_delta(self) -> npt.NDArray[np.float32]:
         """The change that the cohort agrees on, once; needs at least one accepted update."""
         return self._aggregator.finish()
@@ -175,11 +199,19 @@ class RoundCollector:
             enrolled=self._enrolled[update.client_id],
             max_norm=self._settings.max_update_norm,
         )
+        check_measures(update.measures, self._settings)
         change_F = self._with_told(update).numpy()
         self._aggregator.add(update.client_id, change_F, update.num_steps)
+        self._measures[update.client_id] = update.measures
         torch.maximum(self.counters_K, update.change.counters_K, out=self.counters_K)
         self.accepted.append(
-            Accepted(update.client_id, update.num_steps, update.images_seen, update.loss)
+            Accepted(
+                update.client_id,
+                update.num_steps,
+                update.images_seen,
+                update.loss,
+                update.measures,
+            )
         )
 
     def _with_told(self, update: Update) -> Tensor:

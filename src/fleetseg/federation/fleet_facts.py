@@ -16,7 +16,11 @@ import numpy.typing as npt
 from fleetseg.config import Experiment
 from fleetseg.data.sample import Pairs
 from fleetseg.errors import UpdateRejected
+from fleetseg.federation.class_rarity import CLASS_COUNTS, class_counts
+from fleetseg.federation.cohort import SAMPLERS
+from fleetseg.federation.fedgau import IMAGE_GAUSSIAN, image_gaussian, pooled_gaussian
 from fleetseg.federation.messages import Enrolment
+from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.inputs import Facts
 from fleetseg.learning.losses import class_weights
 from fleetseg.learning.objectives import OBJECTIVES
@@ -51,16 +55,37 @@ def _class_weights(enrolled: Mapping[str, Enrolment]) -> Floats:
     return weights_C
 
 
-FLEET_FACTS: dict[str, Fact] = {CLASS_WEIGHTS: Fact(_class_weights)}
+FLEET_FACTS: dict[str, Fact] = {
+    CLASS_WEIGHTS: Fact(_class_weights),
+    CLASS_COUNTS: Fact(class_counts),
+    IMAGE_GAUSSIAN: Fact(
+        pooled_gaussian,
+        image_gaussian,
+        shape=(3,),
+        why="mean and variance over every value of every image, and the images' size",
+    ),
+}
 
 
 def wanted_facts(experiment: Experiment) -> tuple[str, ...]:
     """Name the facts that something in an experiment takes, in order."""
+    federation = experiment.federation
+    server = {*SAMPLERS[federation.sampler].facts, *WEIGHTS[federation.weights].facts}
+    return tuple(sorted(server | _clients_take(experiment)))
+
+
+def told_facts(experiment: Experiment, facts: Facts) -> Facts:
+    """Return those facts of the fleet that clients take; what only the server does stays there."""
+    names = _clients_take(experiment)
+    if facts.keys() <= names:
+        return facts
+    return {name: fact for name, fact in facts.items() if name in names}
+
+
+def _clients_take(experiment: Experiment) -> set[str]:
     training = experiment.training
     names = {*OBJECTIVES[training.objective].facts, *SUPERVISION[training.supervision].facts}
-    if training.class_weights == "fleet":
-        names.add(CLASS_WEIGHTS)
-    return tuple(sorted(names))
+    return names | ({CLASS_WEIGHTS} if training.class_weights == "fleet" else set())
 
 
 def reported_facts(experiment: Experiment, train: Pairs) -> Facts:

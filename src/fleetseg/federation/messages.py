@@ -10,6 +10,8 @@
 |            | num_images, num_pixels | weight of the update; counts over all a client's samples   |
 |            | num_steps, images_seen | cost of training                                           |
 |            | loss                   | health of training, mean over a round                      |
+|            | measures               | what a method asks of each update: numbers over all of a   |
+|            |                        | client's samples, each in `measures.MEASURES`              |
 | Evaluation | conf_CC per domain     | (truth, prediction) counts over all of a client's samples  |
 | Enrolment  | counts, histogram      | how much a client holds of what, once per run              |
 |            | facts                  | what a method asks of all samples of a client at once:     |
@@ -100,6 +102,7 @@ class Update:
     num_steps: int
     images_seen: int
     loss: float
+    measures: Mapping[str, float] = field(default_factory=dict)  # see `measures`
 
 
 @dataclass(frozen=True)

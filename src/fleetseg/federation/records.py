@@ -26,7 +26,7 @@ class RoundRecord:
     cohort: tuple[str, ...]  # who was asked
     accepted: tuple[str, ...]  # whose update came in time and passed all checks
     failures: tuple[Failure, ...]  # of the others
-    quorum: bool  # enough were accepted: the model has moved
+    quorum: bool  # enough were accepted: the model has moved, if anybody was asked
     loss: float | None  # mean training loss, weighted by steps; None if nobody was accepted
     steps: int  # gradient steps, all clients together
     critical_path_steps: int  # gradient steps one after another: those of the longest client

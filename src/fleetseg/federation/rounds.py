@@ -13,11 +13,12 @@ from fleetseg.config import Experiment
 from fleetseg.errors import QuorumLost
 from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.checkpoint import ServerState
-from fleetseg.federation.cohort import Cohort, sample_cohort
+from fleetseg.federation.cohort import SAMPLERS, Cohort, sample_cohort
 from fleetseg.federation.collect import RoundCollector, collect
 from fleetseg.federation.downlink import Downlink, bases, state_of
 from fleetseg.federation.engine import Engine, Received
-from fleetseg.federation.fleet_facts import facts_of_fleet
+from fleetseg.federation.fleet_facts import facts_of_fleet, told_facts
+from fleetseg.federation.known import Memory
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
 from fleetseg.federation.publishing import PUBLISHING, Publication
 from fleetseg.federation.records import RoundRecord
@@ -25,10 +26,12 @@ from fleetseg.federation.server_optim import SERVER_OPTIMISERS, Slots, server_st
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.stopping import stop_reason
 from fleetseg.federation.tensors import ModelState
+from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.text import listing
 
 _TOLD = 8  # unused rounds at most, of one client: more than the states that it keeps
+_SAMPLER, _WEIGHTS = "sampler", "weights"  # who remembers something of clients
 UNUSED = "no-update"
 """Why a run ended whose rounds are over and in which not one update was used."""
 
@@ -71,6 +74,7 @@ class Plan:
     scratch: Path | None = None  # a folder for what an aggregator does not keep in memory
     round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
     downlink: Downlink | None = None  # None = vehicles are sent the whole model
+    seconds_of: Callable[[Enrolment], float] | None = None  # a client's round, if it is simulated
 
     def with_facts(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> ServerState:
         """Make the facts of the fleet, before the first round; they stay as they were then."""
@@ -78,10 +82,28 @@ class Plan:
             return state
         return replace(state, facts=facts_of_fleet(self.experiment, enrolled))
 
-    def sample(self, enrolled: Mapping[str, Enrolment], round_: int) -> Cohort:
-        """Draw who is asked in a round."""
-        settings, seed = self.experiment.federation, self.experiment.seed
-        return sample_cohort(enrolled, settings, seed=seed, round_=round_)
+    def sample(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> Cohort:
+        """Draw who is asked in the next round."""
+        return sample_cohort(
+            enrolled,
+            self.experiment.federation,
+            seed=self.experiment.seed,
+            round_=state.round + 1,
+            facts=state.facts,
+            memory=state.memory.get(_SAMPLER),
+            seconds_of=self.seconds_of,
+        )
+
+    def open(
+        self,
+        collector: RoundCollector,
+        state: ServerState,
+        cohort: Cohort,
+        enrolled: Mapping[str, Enrolment],
+    ) -> None:
+        """Start the next round."""
+        sent, memory = self.sent(state), state.memory.get(_WEIGHTS, {})
+        collector.open(state.round + 1, cohort, enrolled, sent, facts=state.facts, memory=memory)
 
     def with_broadcast(self, state: ServerState) -> ServerState:
         """Move what vehicles are sent towards the model, if that is not the model itself."""
@@ -98,7 +120,8 @@ class Plan:
         self, state: ServerState, clients: Collection[str], records: Sequence[RoundRecord]
     ) -> dict[str, Broadcast]:
         """Write what each client is sent in the next round."""
-        broadcast = Broadcast(state.round + 1, self.sent(state), state.facts)
+        facts = told_facts(self.experiment, state.facts)
+        broadcast = Broadcast(state.round + 1, self.sent(state), facts)
         asks = to_each(broadcast, clients, records)
         if self.downlink is None:
             return asks
@@ -112,12 +135,15 @@ class Plan:
     def server_update(self, state: ServerState, collector: RoundCollector, of: int) -> ServerState:
         """Take the server's step, or leave the model as it was when the quorum was missed.
 
-        `of` is how many clients take part in the run, asked or not.
+        A round in which nobody was asked leaves it as it was, too, and is no failed one. `of` is
+        how many clients take part in the run, asked or not.
         """
         settings, exchange = self.experiment.federation, self.exchange
         num_accepted = len(collector.accepted)
-        # The allowance is for products such as 0.55 * 20 = 11.000000000000002.
-        if not num_accepted or num_accepted < settings.quorum * collector.cohort.target - 1e-9:
+        state = replace(state, memory=self._remembered(state, collector))
+        if not collector.cohort.asked:
+            return replace(state, round=state.round + 1)
+        if not collector.has_quorum:
             return replace(state, round=state.round + 1, failed_rounds=state.failed_rounds + 1)
         advance, share = OBJECTIVES[self.experiment.training.objective].server, num_accepted / of
         sent, slots = server_step(
@@ -134,8 +160,8 @@ class Plan:
         published = self._publication.remember(
             state.published, self._scored(model, slots), state.round + 1, settings
         )
-        done = state.round + 1
-        return ServerState(done, model, slots, 0, state.facts, published, state.held)
+        state = replace(state, model=model, slots=slots, published=published)
+        return replace(state, round=state.round + 1, failed_rounds=0)
 
     def _scored(self, server: ModelState, slots: Slots) -> ModelState:
         """Return the model that counts, where the one that is sent is shifted from it."""
@@ -147,6 +173,18 @@ class Plan:
         values_T = sent.values_F[: exchange.wire.num_trainable]
         values_T.copy_(scored(values_T, slots))
         return exchange.model_of(exchange.received(server, sent))
+
+    def _remembered(self, state: ServerState, collector: RoundCollector) -> dict[str, Memory]:
+        """Take in what the sampler remembers of a round and, if its updates count, the weights."""
+        settings, outcome = self.experiment.federation, collector.outcome()
+        owners = {_SAMPLER: SAMPLERS[settings.sampler].remember}
+        if collector.has_quorum and collector.accepted:
+            owners[_WEIGHTS] = WEIGHTS[settings.weights].remember
+        tables = {
+            owner: remember(state.memory.get(owner, {}), outcome)
+            for owner, remember in owners.items()
+        }
+        return {**state.memory, **{owner: table for owner, table in tables.items() if table}}
 
     @cached_property
     def _publication(self) -> Publication:
@@ -171,15 +209,15 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         enrolled = taking_part(engine.available())
         _require_quorum(state, enrolled, plan, log)
         state = plan.with_broadcast(plan.with_facts(state, enrolled))
-        cohort = plan.sample(enrolled, round_)
+        cohort = plan.sample(state, enrolled)
         watcher.round_opened(round_, cohort.asked)
         asks = plan.asks(state, cohort.asked, log.records)
-        collector.open(round_, cohort, enrolled, plan.sent(state))
+        plan.open(collector, state, cohort, enrolled)
         collect(engine, "train", asks, collector, deadline_s=deadline_s, replied=replied)
         collector.close()
         sent = engine.meter() - before
         state = plan.server_update(state, collector, len(enrolled))
-        good = state.failed_rounds == 0
+        good = collector.has_quorum
         record = RoundRecord.of(collector, round_=round_, quorum=good, sent=sent)
         log.commit(state, record)
         try:
@@ -188,7 +226,7 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
             record = record.with_cost(engine.meter() - before)  # of scoring on clients, too
             log.publish(record)
         watcher.round_closed(record)
-    unused = log.records and not any(record.quorum for record in log.records)
+    unused = log.records and not any(record.quorum and record.accepted for record in log.records)
     return UNUSED if unused else reason
 
 

@@ -130,13 +130,14 @@ def decode_update(data: bytes, layout: Layout) -> Update:
 
 
 def update_meta(update: Update) -> dict[str, Any]:
-    """Take from an update the fields of its header."""
-    return {name: getattr(update, name) for name in _UPDATE_FIELDS}
+    """Take from an update the fields of its header; measures only where there are any."""
+    measures = {"measures": dict(update.measures)} if update.measures else {}
+    return {name: getattr(update, name) for name in _UPDATE_FIELDS} | measures
 
 
 def checked_update_meta(meta: Any) -> dict[str, Any]:
     """Return a header's fields if they are those of an update, or raise UpdateRejected."""
-    if not isinstance(meta, dict) or set(meta) != set(_UPDATE_FIELDS):
+    if not isinstance(meta, dict) or set(meta) - {"measures"} != set(_UPDATE_FIELDS):
         got = sorted(meta)[:20] if isinstance(meta, dict) else type(meta).__name__
         raise UpdateRejected("malformed", "header fields differ", got=got)
     if not isinstance(meta["client_id"], str):

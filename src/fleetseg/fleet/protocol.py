@@ -47,7 +47,9 @@ def experiment_for_vehicles(experiment: Experiment) -> str:
     model = experiment.model.model_copy(update={"pretrained": "", "start": ""})
     known = experiment.partition
     partition = type(known)(holdout=known.holdout, holdout_gap=known.holdout_gap)
-    update = {"data": data, "model": model, "partition": partition}
+    # Names are the server's to go by: on a vehicle, its own part may be called otherwise.
+    federation = experiment.federation.model_copy(update={"only": (), "exclude": ()})
+    update = {"data": data, "model": model, "partition": partition, "federation": federation}
     return to_toml(experiment.model_copy(update=update))
 
 

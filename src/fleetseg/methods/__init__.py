@@ -15,8 +15,10 @@ from fleetseg.methods.fedavg import FEDAVG
 from fleetseg.methods.fedavgm import FEDAVGM
 from fleetseg.methods.fedcm import FEDCM
 from fleetseg.methods.feddc import FEDDC
+from fleetseg.methods.feddg_ga import FEDDG_GA
 from fleetseg.methods.feddyn import FEDDYN
 from fleetseg.methods.fedexp import FEDEXP
+from fleetseg.methods.fedgau import FEDGAU
 from fleetseg.methods.fednova import FEDNOVA
 from fleetseg.methods.fedprox import FEDPROX
 from fleetseg.methods.fedsam import FEDSAM
@@ -28,6 +30,7 @@ from fleetseg.methods.hyperflaw_queue import HYPERFLAW_QUEUE
 from fleetseg.methods.mimelite import MIMELITE
 from fleetseg.methods.moon import MOON
 from fleetseg.methods.preset import Preset
+from fleetseg.methods.qffedavg import QFFEDAVG
 from fleetseg.methods.scaffold import SCAFFOLD
 
 METHODS: dict[str, Preset] = {
@@ -50,6 +53,9 @@ METHODS: dict[str, Preset] = {
     "mimelite": MIMELITE,
     "fedseg": FEDSEG,
     "fixbn": FIXBN,
+    "fedgau": FEDGAU,
+    "feddg-ga": FEDDG_GA,
+    "qffedavg": QFFEDAVG,
 }
 
 

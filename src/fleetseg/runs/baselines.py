@@ -20,7 +20,9 @@ from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Pairs, ScoredPairs
 from fleetseg.data.store.cache import Pooled
 from fleetseg.federation.client import Client
-from fleetseg.federation.cohort import sample_cohort, size_of
+from fleetseg.federation.cohort import SAMPLERS, sample_cohort, size_of
+from fleetseg.federation.fleet_facts import facts_of_fleet
+from fleetseg.federation.known import Accepted, Memory, Outcome
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.federation.records import RoundRecord
 from fleetseg.learning.batches import batches_per_epoch
@@ -79,14 +81,24 @@ def local_only(
 
 
 def federated_images(experiment: Experiment, fleet_data: FleetData) -> int:
-    """Number of images that the federated run trains on, summed over clients and rounds."""
+    """Number of images that the federated run trains on, summed over clients and rounds.
+
+    Of a sampler that goes by losses it is an estimate, as if all losses were 1.
+    """
     enrolled = taking_part(fleet_data.enrolled)
+    facts = facts_of_fleet(experiment, enrolled)
     settings = experiment.federation.model_copy(update={"over_selection": 1.0})
-    return sum(
-        _images_a_round(enrolled[name].num_images, experiment.training)
-        for round_ in range(1, settings.rounds + 1)
-        for name in sample_cohort(enrolled, settings, seed=experiment.seed, round_=round_).asked
-    )
+    memory: Memory = {}
+    total = 0
+    for round_ in range(1, settings.rounds + 1):
+        asked = sample_cohort(
+            enrolled, settings, seed=experiment.seed, round_=round_, facts=facts, memory=memory
+        ).asked
+        accepted = tuple(Accepted(name, 1, 1, 1.0) for name in sorted(asked))
+        outcome = Outcome(round_, tuple(sorted(asked)), accepted, settings)
+        memory = SAMPLERS[settings.sampler].remember(memory, outcome)
+        total += sum(_images_a_round(enrolled[c].num_images, experiment.training) for c in asked)
+    return total
 
 
 def _as_void(pairs: Pairs) -> Pairs:

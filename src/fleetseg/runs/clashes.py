@@ -63,6 +63,21 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "vehicles that have none; use 'images'",
     ),
     (
+        lambda e: _needs_no_labels(e) and e.federation.weights == "inverse class frequency",
+        "federation.weights = 'inverse class frequency' counts labelled pixels, and "
+        "training.supervision takes vehicles that have none; use 'images'",
+    ),
+    (
+        lambda e: _needs_no_labels(e) and e.federation.sampler == "clusters",
+        "federation.sampler = 'clusters' goes by the classes that vehicles hold, and "
+        "training.supervision takes vehicles that have no labels; use 'uniform'",
+    ),
+    (
+        lambda e: e.federation.sampler == "poisson" and e.federation.over_selection > 1,
+        "federation.sampler = 'poisson' asks each vehicle by itself, and has no number to ask more "
+        "than; use federation.over_selection = 1",
+    ),
+    (
         lambda e: _needs_no_labels(e) and e.training.class_weights != "none",
         "training.class_weights come from labels, and training.supervision takes vehicles that "
         "have none; use 'none'",

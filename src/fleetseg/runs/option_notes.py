@@ -67,6 +67,10 @@ def _adaptive(facts: Facts) -> bool:
     return facts.experiment.federation.server_optimiser in ("adam", "yogi", "adagrad")
 
 
+def _none_slow(facts: Facts) -> bool:
+    return facts.experiment.federation.faults.stragglers == 0
+
+
 def _asks_all(facts: Facts) -> bool:
     cohort = facts.experiment.federation.cohort
     return isinstance(cohort, float) and cohort == 1.0
@@ -147,6 +151,22 @@ RULES: tuple[Rule, ...] = (
          "federation.aggregator is not 'extrapolated'"),
     Rule(("federation.ema",), lambda f: f.experiment.federation.publishing != "ema",
          "federation.publishing is not 'ema'"),
+    Rule(("federation.fedgau",), lambda f: f.experiment.federation.weights != "fedgau",
+         "federation.weights is not 'fedgau'"),
+    Rule(("federation.gap",), lambda f: f.experiment.federation.weights != "feddg-ga",
+         "federation.weights is not 'feddg-ga'"),
+    Rule(("federation.qffl",), lambda f: f.experiment.federation.aggregator != "q-fedavg",
+         "federation.aggregator is not 'q-fedavg'"),
+    Rule(("federation.clusters",), lambda f: f.experiment.federation.sampler != "clusters",
+         "federation.sampler is not 'clusters'"),
+    Rule(("federation.power_of_choice",),
+         lambda f: f.experiment.federation.sampler != "power of choice",
+         "federation.sampler is not 'power of choice'"),
+    Rule(("federation.oort",), lambda f: f.experiment.federation.sampler != "oort",
+         "federation.sampler is not 'oort'"),
+    Rule(("federation.oort.slow_penalty", "federation.oort.pace", "federation.oort.pace_step",
+          "federation.oort.window"), _none_slow,
+         "there are no simulated stragglers, and real times are no part of a result"),
     Rule(("federation.deadline_s",), lambda f: _calm(f) and not f.on_a_fleet,
          "clients on this machine are waited for; it counts with simulated faults or a fleet"),
     Rule(("federation.faults.slowdown",),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from torch import nn
 from fleetseg.clients import FleetData
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
-from fleetseg.engines.faults import SimulatedFaults
+from fleetseg.engines.faults import SimulatedFaults, virtual_seconds
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.engines.workers import WorkersEngine
 from fleetseg.errors import ConfigError, DataError, EngineError, QuorumLost
@@ -25,6 +26,7 @@ from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.downlink import Downlink
 from fleetseg.federation.engine import Engine
+from fleetseg.federation.messages import Enrolment
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import first_slots
 from fleetseg.federation.tensors import read_state
@@ -339,7 +341,15 @@ def _plan(setup: RunSetup, scorer: Scorer | None, *, on_network: bool = False) -
         scratch=setup.folder.path,
         round_every_s=experiment.fleet.round_every_s if on_network else 0.0,
         downlink=None if changes is None else Downlink(changes, runtime.message_bytes[0]),
+        seconds_of=_seconds_of(setup),
     )
+
+
+def _seconds_of(setup: RunSetup) -> Callable[[Enrolment], float] | None:
+    """How long clients take, where some are simulated to be slow."""
+    if setup.experiment.federation.faults.stragglers == 0:
+        return None
+    return partial(virtual_seconds, setup.experiment, sum(setup.runtime.message_bytes))
 
 
 def _finish(setup: RunSetup, final: _Final, reason: str, seconds: float) -> str:

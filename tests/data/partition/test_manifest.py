@@ -68,6 +68,18 @@ def test_written_manifests_read_back_equal(
     assert read.digest == written.digest
 
 
+def test_who_is_left_out_is_written_down(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    written = manifest({"b": "z", "a": "xy"}, {"a": "v"}, val="w")
+    without = replace(written, left_out=("a",))
+    without.write(path)
+    assert Manifest.read(path) == without
+    assert without.digest != written.digest
+    assert without.taking_part() == manifest({"b": "z"}, val="w")
+    assert written.taking_part() == written
+    assert '"left_out"' not in written._content()
+
+
 @given(manifests, manifests)
 def test_digests_are_equal_exactly_where_manifests_are(one: Manifest, two: Manifest) -> None:
     assert (one.digest == two.digest) == (one == two)
@@ -139,6 +151,9 @@ def edited(change: Callable[[Any], Any]) -> Callable[[str], str]:
         (edited(lambda f: []), "other keys; got list"),
         (edited(lambda f: f.pop("held_out") and None), "other keys; got .* expected version"),
         (edited(lambda f: f.update(note="mine")), "other keys; got .*note"),
+        (edited(lambda f: f.update(left_out=["a"])), "digest differs"),
+        (edited(lambda f: f.update(left_out="a")), "left_out: not a list of names; got str"),
+        (edited(lambda f: f.update(left_out=[1])), "left_out: not a list of names"),
         (edited(lambda f: f.update(version=2)), "another version; got 2, expected 1"),
         (edited(lambda f: f.update(sha256=7)), "digest differs"),
         (edited(lambda f: f["clients"].update(b=[])), "digest differs"),

@@ -17,10 +17,17 @@ from torch import nn
 
 from fleetseg.compression.codec import parse_codec
 from fleetseg.compression.uplink import Uplink
-from fleetseg.config import Experiment, FleetConfig
+from fleetseg.config import Experiment, FederationConfig, FleetConfig
 from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import EngineError, FleetSegError, QuorumLost
-from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.messages import (
+    Broadcast,
+    Enrolment,
+    Evaluation,
+    Failure,
+    Update,
+    taking_part,
+)
 from fleetseg.federation.replies import write_failure
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState, layout_of
@@ -178,13 +185,16 @@ def world(tmp_path: Path) -> Iterator[MakeWorld]:
     folder = private_directory()
 
     def make(
-        assigned: Mapping[str, Sequence[str]] | None = None, codec: Any = None, **fleet: Any
+        assigned: Mapping[str, Sequence[str]] | None = None,
+        codec: Any = None,
+        federation: FederationConfig = FederationConfig(),  # noqa: B008 (frozen)
+        **fleet: Any,
     ) -> World:
         clock, network, told = Clock(), FakeNetwork(), list[str]()
         dispatcher = TaskDispatcher(
             Listener(folder / "link"), MessageLog(tmp_path / "ingress.jsonl"), clock
         )
-        experiment = Experiment(fleet=FleetConfig(**fleet))
+        experiment = Experiment(fleet=FleetConfig(**fleet), federation=federation)
         spec = RunSpec(
             "run-1",
             experiment,
@@ -224,6 +234,24 @@ def test_every_site_enrols(world: MakeWorld) -> None:
     # Nobody is asked to enrol twice in a segment.
     fleet.engine.available()
     assert len(job.asked) == 1
+
+
+def test_a_vehicle_that_is_left_out_stays_connected_and_takes_no_part(world: MakeWorld) -> None:
+    fleet = world(federation=FederationConfig(exclude=("b",)))
+    fleet.segment()
+    there = fleet.engine.available()
+    assert sorted(there) == ["a", "b", "c"]
+    assert sorted(taking_part(there)) == ["a", "c"]
+    assert there["b"].abstains == "left out by federation.exclude"
+    assert fleet.told == ["b takes no part: left out by federation.exclude"]
+    assert fleet.train(["a", "c"]) == {"a": "ok", "c": "ok"}
+
+
+def test_a_vehicle_that_is_left_out_is_none_of_those_that_are_waited_for(world: MakeWorld) -> None:
+    fleet = world(federation=FederationConfig(only=("a", "c")), min_vehicles=3, wait_s=0.05)
+    fleet.segment()
+    with pytest.raises(QuorumLost, match="too few vehicles; got a, c after"):
+        fleet.engine.available()
 
 
 def enrols(*enrolments: Enrolment) -> dict[str, Any]:

@@ -45,11 +45,19 @@ class Manifest:
     evaluation: Side = field(default_factory=dict)
     # Client -> names of the classes that its training labels keep; others keep all.
     label_subsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()  # clients that take no part, by federation.only and exclude
 
     @property
     def digest(self) -> str:
         """SHA-256 of the content, the same for equal manifests."""
         return hashlib.sha256(self._content().encode()).hexdigest()
+
+    def taking_part(self) -> Manifest:
+        """Return the manifest of those who are not left out."""
+        gone = set(self.left_out)
+        clients = {owner: rows for owner, rows in self.clients.items() if owner not in gone}
+        held_out = {owner: rows for owner, rows in self.held_out.items() if owner not in gone}
+        return Manifest(clients, held_out, self.evaluation)
 
     def write(self, path: Path) -> None:
         """Write the manifest as JSON that can be read and compared line by line."""
@@ -69,8 +77,8 @@ class Manifest:
             raise DataError("manifest not found", where=path) from None
         except ValueError as error:
             raise DataError(f"not a manifest: not JSON ({error})", where=path) from None
-        known = {"version", "sha256", *_SIDES}
-        if not isinstance(fields, dict) or set(fields) - {_SUBSETS} != known:
+        keys = set(fields) - {_SUBSETS, "left_out"} if isinstance(fields, dict) else set()
+        if keys != {"version", "sha256", *_SIDES}:
             got = sorted(fields) if isinstance(fields, dict) else type(fields).__name__
             expected = ", ".join(("version", "sha256", *_SIDES))
             raise DataError("not a manifest: other keys", where=path, got=got, expected=expected)
@@ -84,7 +92,8 @@ class Manifest:
             )
         sides = {name: _side(fields[name], f"{path}: {name}") for name in _SIDES}
         subsets = _subsets(fields.get(_SUBSETS, {}), f"{path}: {_SUBSETS}")
-        manifest = cls(**sides, label_subsets=subsets)
+        names = _names(fields.get("left_out", []), f"{path}: left_out")
+        manifest = cls(**sides, label_subsets=subsets, left_out=names)
         if manifest.digest != fields["sha256"]:
             raise DataError(
                 "the manifest was changed after it was written: its digest differs",
@@ -104,6 +113,8 @@ class Manifest:
                 for client in sorted(self.label_subsets)
             ]
             blocks.append(f'"{_SUBSETS}": {{\n' + ",\n".join(rows) + "}")
+        if self.left_out:
+            blocks.append(f'"left_out": {json.dumps(self.left_out)}')
         return "{" + ",\n".join(blocks) + "}\n"
 
 
@@ -128,6 +139,12 @@ def _subsets(fields: Any, where: str) -> dict[str, tuple[str, ...]]:
             "not a table of clients and their classes", where=where, got=json.dumps(fields)[:200]
         )
     return {client: tuple(row) for client, row in fields.items()}
+
+
+def _names(fields: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
+        raise DataError("not a list of names", where=where, got=type(fields).__name__)
+    return tuple(fields)
 
 
 def _entries(rows: Any, where: str) -> tuple[Entry, ...]:

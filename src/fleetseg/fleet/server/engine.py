@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from fleetseg.config import FleetConfig
 from fleetseg.errors import EngineError, FleetSegError, QuorumLost
+from fleetseg.federation.admission import left_out
 from fleetseg.federation.downlink import encode_changes
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
@@ -111,12 +112,14 @@ class FleetEngine:
             self._renew_if_due()
             self._enrol()
             reachable = self._reachable()
-            if len(reachable) >= self._min_vehicles():
+            out = left_out(reachable, self._spec.experiment.federation)
+            wanted = {v: enrolment for v, enrolment in reachable.items() if v not in out}
+            if len(wanted) >= self._min_vehicles():
                 return reachable
             if self._clock() > until_s:
-                raise self._too_few(reachable)
+                raise self._too_few(wanted)
             self._notify(
-                f"{len(reachable)} of {self._min_vehicles()} vehicles are here; waiting for more"
+                f"{len(wanted)} of {self._min_vehicles()} vehicles are here; waiting for more"
             )
             with self._dispatcher.changed:
                 self._dispatcher.changed.wait(0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fleetseg._version import __version__
@@ -12,6 +12,7 @@ from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.spaces import is_built_in
 from fleetseg.errors import UpdateRejected
+from fleetseg.federation.admission import why_left_out
 from fleetseg.federation.fleet_facts import check_reported
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
 from fleetseg.federation.replies import read_failure
@@ -70,13 +71,22 @@ class Roster:
                 for enrolment in taking_part(enrolments).values():
                     check_reported(spec.experiment, enrolment.facts)
                 for vehicle, enrolment in enrolments.items():
-                    self.enrolled[vehicle] = enrolment
+                    self.enrolled[vehicle] = _admitted(vehicle, enrolment, spec)
                     self.site_of[vehicle] = site
         except UpdateRejected as rejected:
             failure = Failure.refused(site, rejected)
         if failure is not None:
             self.refused[site] = failure
         self.machines[site] = read_machine(header.get("machine"))
+
+
+def _admitted(vehicle: str, enrolment: Enrolment, spec: RunSpec) -> Enrolment:
+    """Let a vehicle that the experiment leaves out abstain: it stays connected and is not asked."""
+    why = why_left_out(vehicle, spec.experiment.federation)
+    if not why:
+        return enrolment
+    spec.tell(f"{vehicle} takes no part: {why}")
+    return replace(enrolment, abstains=why)
 
 
 def hello(spec: RunSpec) -> tuple[dict[str, Any], bytes]:

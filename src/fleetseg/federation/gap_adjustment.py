@@ -1,0 +1,67 @@
+"""FedDG-GA: a client whose data the global model fits worse than its own model counts more.
+
+Zhang et al., CVPR 2023. After each round a client's weight moves by its generalisation
+gap, the loss of the global model less that of its own trained one, both on the client's samples:
+
+    a_i <- a_i + d (1 - r/R) (G_i - mean G) / max_j |G_j - mean G|,  at least 0, then normalised.
+
+Weights here are relative: 1 is an equal share (the paper's 1/M), so that the paper's factor 1/M of
+the step is in the unit. They keep their sum over the clients that they are moved for, and those of
+absent clients stay. Equal gaps move nothing; the authors' code, which leaves out the mean of the
+gaps, draws unequal weights together then, and divides by zero where all gaps are zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from fleetseg.federation.known import Known, Memory, Outcome
+
+_SHARE, _TRAINED = "share", "trained_loss"
+MEASURED = ("received_loss", "trained_loss")
+
+
+def gap_shares(known: Known) -> dict[str, float]:
+    """Weigh clients by their shares; who is new has an equal one."""
+    shares = known.memory.get(_SHARE, {})
+    return {client: shares.get(client, 1.0) for client in known.enrolled}
+
+
+def adjust_shares(memory: Memory, outcome: Outcome) -> Memory:
+    """Move shares by the gaps of clients that were trained before.
+
+    What a client's own model lost was measured when it was trained, what the global one that came
+    of it (or a later one) loses when the client receives it, with its next update: no evaluation
+    has to be asked for, and a gap counts a round later than in the paper.
+    """
+    trained = memory.get(_TRAINED, {})
+    gaps = {
+        update.client_id: update.measures["received_loss"] - trained[update.client_id]
+        for update in outcome.accepted
+        if update.client_id in trained
+    }
+    settings = outcome.settings
+    step = settings.gap.step * (1 - outcome.round / settings.rounds)
+    shares = {**memory.get(_SHARE, {}), **_moved(gaps, memory.get(_SHARE, {}), step)}
+    now = {update.client_id: update.measures["trained_loss"] for update in outcome.accepted}
+    return {_SHARE: shares, _TRAINED: {**trained, **now}}
+
+
+def _moved(gaps: Mapping[str, float], shares: Mapping[str, float], step: float) -> dict[str, float]:
+    before = {client: shares.get(client, 1.0) for client in gaps}
+    if not gaps:
+        return before
+    mean = math.fsum(gaps.values()) / len(gaps)
+    largest = max(abs(gap - mean) for gap in gaps.values())
+    if largest <= 1e-12 * max(1.0, abs(mean)):  # equal, but for rounding
+        return before
+    clipped = {
+        client: max(before[client] + step * (gap - mean) / largest, 0.0)
+        for client, gap in gaps.items()
+    }
+    total = math.fsum(clipped.values())
+    if total <= 0:
+        return before
+    scale = math.fsum(before.values()) / total
+    return {client: share * scale for client, share in clipped.items()}

@@ -1,0 +1,44 @@
+"""Numbers that a method asks of each update, beside the change.
+
+Who asks for none costs nothing: no pass is made, and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from fleetseg.config import FederationConfig
+from fleetseg.errors import UpdateRejected
+from fleetseg.federation.aggregators import MEASURES_OF
+from fleetseg.federation.weights import WEIGHTS
+
+RECEIVED_LOSS, TRAINED_LOSS = "received_loss", "trained_loss"
+MEASURES: Mapping[str, str] = {
+    RECEIVED_LOSS: "loss of the received model, mean over all of a client's training samples",
+    TRAINED_LOSS: "loss of the trained model, mean over the same",
+}
+"""Name -> what it is; each is one number over all samples of a client, like `Update.loss`."""
+MAX_MEASURE = 1e9
+
+
+def wanted_measures(settings: FederationConfig) -> tuple[str, ...]:
+    """Name the measures that something on the server takes, in order."""
+    asked = {*WEIGHTS[settings.weights].measures, *MEASURES_OF.get(settings.aggregator, ())}
+    assert asked <= MEASURES.keys()
+    return tuple(sorted(asked))
+
+
+def check_measures(measures: Mapping[str, float], settings: FederationConfig) -> None:
+    """Check that an update has the measures that were asked for, and no others.
+
+    Raises:
+        UpdateRejected: it has not, or one is no finite number, or too large.
+    """
+    wanted = wanted_measures(settings)
+    if not isinstance(measures, Mapping) or set(measures) != set(wanted):
+        got = sorted(map(str, measures))[:10] if isinstance(measures, Mapping) else "no table"
+        raise UpdateRejected("measures", "other measures than asked for", got=got, expected=wanted)
+    for name, value in measures.items():
+        if type(value) is not float or not math.isfinite(value) or abs(value) > MAX_MEASURE:
+            raise UpdateRejected("measures", f"'{name}' is no finite number, or too large")

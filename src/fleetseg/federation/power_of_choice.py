@@ -1,0 +1,37 @@
+"""Power of choice: of some candidates, ask those whose loss was the highest.
+
+Cho, Wang, Joshi 2020, arXiv 2010.01243, section 4: d candidates are drawn without replacement with
+probabilities proportional to their data, and the m with the largest losses take part. This is
+their variant rpow-d, which takes the loss that a client had when it last took part and so asks for
+no evaluation; it is the mean over the steps of that round. Who has none yet comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+import numpy as np
+
+from fleetseg.federation.known import Known, Memory, Outcome
+from fleetseg.federation.proportional import draw_proportional
+
+_LOSS = "loss"
+
+
+def power_of_choice(known: Known, count: int, generator: np.random.Generator) -> Sequence[str]:
+    """Draw candidates and take the highest losses; among equal ones, chance decides."""
+    losses = known.memory.get(_LOSS, {})
+    wished = known.settings.power_of_choice.candidates or 2 * count
+    names = list(known.enrolled)
+    sizes = [known.enrolled[name].num_images for name in names]
+    number = min(max(wished, count), len(names))
+    drawn = draw_proportional(sizes, number, generator)
+    candidates = [names[drawn[k]] for k in generator.permutation(number)]
+    return sorted(candidates, key=lambda name: -losses.get(name, inf))[:count]
+
+
+def remember_losses(memory: Memory, outcome: Outcome) -> Memory:
+    """Note the losses of a round."""
+    now = {update.client_id: update.loss for update in outcome.accepted}
+    return {_LOSS: {**memory.get(_LOSS, {}), **now}}
