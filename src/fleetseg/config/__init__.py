@@ -16,6 +16,7 @@ from fleetseg.config.federation import (
     FaultsConfig,
     FederationConfig,
 )
+from fleetseg.config.habits import HabitsConfig
 from fleetseg.config.running import (
     BaselineConfig,
     EngineConfig,
@@ -37,6 +38,7 @@ __all__ = [
     "FaultsConfig",
     "FederationConfig",
     "FleetConfig",
+    "HabitsConfig",
     "ModelConfig",
     "PartitionConfig",
     "ProxConfig",

@@ -45,7 +45,7 @@ def num_steps(num_images: int, training: TrainingConfig) -> int:
     """Number of optimiser steps that one round takes on so many images."""
     if training.local_steps:
         return training.local_steps
-    return training.local_epochs * batches_per_epoch(num_images, training.batch_size)
+    return training.local_epochs * batches_per_epoch(num_images, training)
 
 
 def train_locally(

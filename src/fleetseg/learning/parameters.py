@@ -26,8 +26,9 @@ def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[st
     """Sort a model's trainable parameters into optimiser groups, each parameter exactly once.
 
     Weight decay is off for norm layers (by module type), biases and all other parameters of fewer
-    than two dimensions. Parameters under one of the modules that `model.head_prefixes` names carry
-    the head's `lr_factor`; the trainer sets `lr` itself, to lr x schedule x `lr_factor`.
+    than two dimensions, unless `habits.decay_all`. Parameters under one of the modules that
+    `model.head_prefixes` names carry the head's `lr_factor`; the trainer sets `lr` itself, to
+    lr x schedule x `lr_factor`.
 
     Raises:
         ModelError: for a model without a trainable parameter.
@@ -44,6 +45,7 @@ def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[st
         if not parameter.requires_grad:
             continue
         decays = parameter.dim() > 1 and id(parameter) not in of_norms
+        decays = decays or training.habits.decay_all
         groups.setdefault((decays, f"{name}.".startswith(heads)), []).append(parameter)
     if not groups:
         raise ModelError(

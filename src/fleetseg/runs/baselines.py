@@ -21,7 +21,7 @@ from fleetseg.federation.client import Client
 from fleetseg.federation.cohort import sample_cohort, size_of
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.federation.records import RoundRecord
-from fleetseg.learning.batches import batches_per_epoch
+from fleetseg.learning.batches import batches_per_epoch, images_per_epoch
 from fleetseg.runs.records import effort
 
 Baseline = Literal["centralised", "local"]
@@ -42,8 +42,9 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
         train=Pooled([c.train for c in members]),
         train_domains=fleet_data.seen_domains,
     )
-    epochs = experiment.baseline.images_share * federated_images(experiment, fleet_data) / images
-    steps = epochs * batches_per_epoch(images, experiment.training.batch_size)
+    wanted = experiment.baseline.images_share * federated_images(experiment, fleet_data)
+    epochs = wanted / images_per_epoch(images, experiment.training)
+    steps = epochs * batches_per_epoch(images, experiment.training)
     per_round = max(1, math.ceil(steps / experiment.federation.rounds))
     alone = _alone(experiment, "centralised", {"local_steps": per_round, "local_epochs": 1})
     return alone, _with_client(fleet_data, pooled)
@@ -83,9 +84,10 @@ def federated_images(experiment: Experiment, fleet_data: FleetData) -> int:
 
 
 def _images_a_round(num_images: int, training: TrainingConfig) -> int:
+    per_epoch = images_per_epoch(num_images, training)
     if not training.local_steps:
-        return training.local_epochs * num_images
-    per_batch = num_images / batches_per_epoch(num_images, training.batch_size)
+        return training.local_epochs * per_epoch
+    per_batch = per_epoch / batches_per_epoch(num_images, training)
     return round(training.local_steps * per_batch)
 
 
