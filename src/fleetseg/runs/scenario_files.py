@@ -199,9 +199,8 @@ def _notes(
 ) -> tuple[str, ...]:
     notes, held = [], sum(sizes.values())
     if held < images:
-        notes.append(
-            f"{images - held:,} of {images:,} images are in no client: the split names them not"
-        )
+        lost = f"{images - held:,} of {images:,} images"
+        notes.append(f"{lost} are in no client: the split does not name them")
     published = scenario.published
     if wanted.split is not None and published is not None:
         got = (len(sizes), held)

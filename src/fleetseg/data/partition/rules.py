@@ -57,6 +57,7 @@ class Rule:
 
 
 def _uniform(images: Images, settings: RuleSettings) -> Held:
+    _require_enough(len(images.samples), settings.clients, 1)
     config = PartitionConfig(kind="iid", clients=settings.clients)
     return partition(config, images.samples, images.histograms_NC, settings.seed)
 
@@ -71,6 +72,7 @@ def _heterogeneous(images: Images, settings: RuleSettings) -> Held:
 
 def _class_imbalance(images: Images, settings: RuleSettings) -> Held:
     """Share classes out by their pixels: the partition `dirichlet`."""
+    _require_enough(len(images.samples), settings.clients, settings.min_size)
     config = PartitionConfig(
         kind="dirichlet",
         clients=settings.clients,
@@ -115,7 +117,7 @@ def _embedding(images: Images, settings: RuleSettings) -> Held:
     too few images then takes, from the largest, those whose cluster it has most of.
     """
     order, clients = in_time_order(images.samples), settings.clients
-    _require_enough(len(order), settings)
+    _require_enough(len(order), clients, settings.min_size)
     cluster_N = kmeans(np.asarray(images.features_ND)[order], settings.clusters, settings.seed)
     generator = rng.generator(settings.seed, purpose="scenario-embedding")
     share_GK = generator.dirichlet(np.full(clients, settings.alpha), size=cluster_N.max() + 1)
@@ -177,11 +179,11 @@ def _cut_groups(groups: Mapping[str, list[int]], settings: RuleSettings, what: s
     return dict(sorted(held.items()))
 
 
-def _require_enough(images: int, settings: RuleSettings) -> None:
-    if settings.clients * settings.min_size > images:
+def _require_enough(images: int, clients: int, least: int) -> None:
+    if clients * least > images:
         raise ConfigError(
-            "too few images for this many clients",
-            got=f"{images} images",
-            expected=f"at least {settings.clients} x {settings.min_size}",
+            f"too few images for {clients} clients",
+            got=images,
+            expected=f"at least {clients} x {least}",
             cure="Give --clients",
         )
