@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fleetseg.config import TrainingConfig
 from fleetseg.data.augment import Augment
@@ -67,3 +71,28 @@ def test_an_experiment_asks_for_it_with_the_draws_that_it_has_anyway() -> None:
     expected = unfiltered_crop(*sample(23, 31), (12, 16), 0.5 + 0.1, (0.3, 0.6))
     assert np.array_equal(written, expected[0])
     assert np.array_equal(label, expected[1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(3, 40), st.integers(3, 40)),
+    crop_hw=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    scale=st.floats(0.3, 2.0),
+    place=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+)
+def test_it_is_the_published_code(
+    size: tuple[int, int], crop_hw: tuple[int, int], scale: float, place: tuple[float, float]
+) -> None:
+    """`transform_cv2.RandomResizedCrop.__call__`, with cv2's labels (floor) and our bilinear."""
+    image_HWC, label_HW = sample(*size)
+    im_h, im_w = (math.ceil(el * scale) for el in size)
+    lb = label_HW[np.arange(im_h) * size[0] // im_h][:, np.arange(im_w) * size[1] // im_w]
+    im, _ = unfiltered_crop(image_HWC, label_HW, (im_h, im_w), scale, (0.0, 0.0))
+    pad_h = (crop_hw[0] - im_h) // 2 + 1 if im_h < crop_hw[0] else 0
+    pad_w = (crop_hw[1] - im_w) // 2 + 1 if im_w < crop_hw[1] else 0
+    im = np.pad(im, ((pad_h, pad_h), (pad_w, pad_w), (0, 0)))
+    lb = np.pad(lb, ((pad_h, pad_h), (pad_w, pad_w)), "constant", constant_values=255)
+    sh, sw = int(place[0] * (im.shape[0] - crop_hw[0])), int(place[1] * (im.shape[1] - crop_hw[1]))
+    image, label = unfiltered_crop(image_HWC, label_HW, crop_hw, scale, place)
+    assert np.array_equal(image, im[sh : sh + crop_hw[0], sw : sw + crop_hw[1]])
+    assert np.array_equal(label, lb[sh : sh + crop_hw[0], sw : sw + crop_hw[1]])

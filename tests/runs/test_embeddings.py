@@ -25,7 +25,7 @@ def source() -> Source:
 
 def test_a_vector_for_each_image_whatever_is_beside_it_in_the_batch(source: Source) -> None:
     told: list[tuple[int, int]] = []
-    features_ND = embed(source, lambda done, of: told.append((done, of)))
+    features_ND = embed(source, lambda _, done, of: told.append((done, of)))
     assert features_ND.shape == (10, 320)
     assert features_ND.dtype == np.float32
     assert told == [(8, 10), (10, 10)]

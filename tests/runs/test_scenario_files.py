@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,8 @@ def test_a_split_of_other_images_is_told(root: Path, tmp_path: Path) -> None:
     wanted = Wanted("feddrive-cityscapes-uniform", tmp_path / "x.json", str(root), split=split)
     with pytest.raises(DataError, match="1 images of the split are in no data set; got train/weim"):
         make_scenario(wanted)
+    with pytest.raises(ConfigError, match="--out would replace the file of --from"):
+        make_scenario(replace(wanted, out=split.with_suffix(".toml")))
     split.write_text('{"0": ["client"]}')  # LADD's clusters
     with pytest.raises(DataError, match=r"s\.json: not a LEAF-style split file"):
         make_scenario(wanted)

@@ -11,8 +11,8 @@ from fleetseg.config.section import Section
 class HabitsConfig(Section):
     """Habits of other systems in local training."""
 
-    # FedDrive, LADD, FedSeg: an epoch has only whole batches; the images left over wait for the
-    # next one. A client with fewer images than a batch trains on all of them, for theirs does not.
+    # FedDrive, LADD, FedSeg: an epoch has only whole batches, and leaves the other images out. Here
+    # a client with fewer images than a batch has one short batch; in their code it trains on none.
     drop_last: bool = False
     # FedDrive, LADD: an epoch has the same order in every round, and so the same images left over.
     same_order: bool = False
@@ -21,5 +21,5 @@ class HabitsConfig(Section):
     # FedDrive, FedSeg: the "RandomResizedCrop" of their code: the whole image is resized without
     # a filter, what is missing is black and on both sides.
     unfiltered_crop: bool = False
-    # FedDrive, LADD: weight decay on norms and biases, too.
+    # FedDrive: weight decay on norms and biases, too.
     decay_all: bool = False

@@ -20,7 +20,9 @@ from fleetseg.runs.scenario_files import Made, Wanted, make_scenario
 def list_scenarios(*, as_json: bool) -> None:
     """List all scenarios, those that cannot be made too."""
     if as_json:
-        typer.echo(json.dumps({name: _facts(scenario) for name, scenario in SCENARIOS.items()}))
+        typer.echo(
+            json.dumps({name: dataclasses.asdict(scenario) for name, scenario in SCENARIOS.items()})
+        )
         return
     table = plain_table(
         "scenario", "data", "clients", "rule", "", left=("scenario", "data", "rule", "")
@@ -37,7 +39,7 @@ def show_scenario(name: str, *, as_json: bool) -> None:
     """Say what a scenario is and how it is made."""
     scenario = find_scenario(name)
     if as_json:
-        typer.echo(json.dumps({"name": name, **_facts(scenario)}))
+        typer.echo(json.dumps({"name": name, **dataclasses.asdict(scenario)}))
         return
     console, published = stdout_console(), scenario.published
     lines = {
@@ -95,7 +97,3 @@ def _drives(scenario: Scenario) -> str:
         ", ".join(scenario.train[key]) for key in ("cities", "conditions") if key in scenario.train
     ]
     return f" ({' x '.join(f'({part})' for part in parts)})" if parts else ""
-
-
-def _facts(scenario: Scenario) -> dict[str, object]:
-    return dataclasses.asdict(scenario)

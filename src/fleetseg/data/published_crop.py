@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,25 +33,33 @@ def unfiltered_crop(
         scale: target size over source size.
         place: of the crop in what is left over, down and right, in [0, 1).
     """
-    size_hw = tuple(math.ceil(size * scale) for size in label_HW.shape)
-    image_NCHW = torch.from_numpy(image_HWC.copy()).permute(2, 0, 1).unsqueeze(0)
-    image_NCHW = functional.interpolate(image_NCHW, size_hw, mode="bilinear", align_corners=False)
-    image_HWC = image_NCHW[0].permute(1, 2, 0).numpy()
-    rows, columns = (
-        np.arange(new) * old // new for new, old in zip(size_hw, label_HW.shape, strict=True)
-    )
-    label_HW = label_HW[rows][:, columns]
-    pads = [_padding(*sizes) for sizes in zip(size_hw, crop_hw, strict=True)]
-    image_HWC = np.pad(image_HWC, [*pads, (0, 0)])
-    label_HW = np.pad(label_HW, pads, constant_values=IGNORE)
-    top, left = (
-        int(share * (size - crop))
-        for share, size, crop in zip(place, label_HW.shape, crop_hw, strict=True)
-    )
-    cut = np.s_[top : top + crop_hw[0], left : left + crop_hw[1]]
-    return image_HWC[cut], label_HW[cut]
+    new_hw = [math.ceil(size * scale) for size in label_HW.shape]
+    # The batch's axis first: see augment._resample.
+    image_NCHW = torch.from_numpy(image_HWC.copy()).unsqueeze(0).permute(0, 3, 1, 2)
+    image_NCHW = functional.interpolate(image_NCHW, new_hw, mode="bilinear", align_corners=False)
+    rows, columns = (_window(*axis) for axis in zip(new_hw, crop_hw, place, strict=True))
+    ground_HWC = np.zeros((*crop_hw, 3), np.uint8)
+    ground_HW = np.full(crop_hw, IGNORE, np.uint8)
+    there = rows.target, columns.target
+    ground_HWC[there] = image_NCHW[0, :, rows.source, columns.source].permute(1, 2, 0).numpy()
+    nearest = [
+        np.arange(new)[window.source] * old // new
+        for window, new, old in zip((rows, columns), new_hw, label_HW.shape, strict=True)
+    ]
+    ground_HW[there] = label_HW[np.ix_(*nearest)]
+    return ground_HWC, ground_HW
 
 
-def _padding(size: int, crop: int) -> tuple[int, int]:
+@dataclass(frozen=True)
+class _Window:
+    """One axis: these pixels of the resized image come to these of the crop."""
+
+    source: slice
+    target: slice
+
+
+def _window(size: int, crop: int, place: float) -> _Window:
     pad = (crop - size) // 2 + 1 if size < crop else 0
-    return pad, pad
+    start = int(place * (size + 2 * pad - crop)) - pad
+    first, end = max(start, 0), min(start + crop, size)
+    return _Window(slice(first, end), slice(first - start, end - start))

@@ -22,7 +22,7 @@ _BATCH = 8
 
 
 def embed(
-    source: Source, progress: Callable[[int, int], None] | None = None
+    source: Source, progress: Callable[[str, int, int], None] | None = None
 ) -> npt.NDArray[np.float32]:
     """Return the mean features of each image, shape (N, D), by EfficientNet-Lite0 from ImageNet.
 
@@ -37,7 +37,7 @@ def embed(
         some = source.samples[start : start + _BATCH]
         parts.append(_features(network, [_image(source, sample) for sample in some]))
         if progress:
-            progress(start + len(some), len(source.samples))
+            progress(f"features of {source.name}", start + len(some), len(source.samples))
     return np.concatenate(parts)
 
 

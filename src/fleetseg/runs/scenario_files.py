@@ -102,6 +102,8 @@ def _require_makeable(wanted: Wanted, scenario: Scenario) -> None:
         )
     if wanted.clients:
         raise ConfigError("--from says who the clients are; leave --clients out")
+    if wanted.out.with_suffix(".json").resolve() == wanted.split.resolve():
+        raise ConfigError("--out would replace the file of --from", got=str(wanted.split))
 
 
 def _by_rule(wanted: Wanted, scenario: Scenario, source: Source, progress: Progress | None) -> Held:
@@ -120,10 +122,7 @@ def _by_rule(wanted: Wanted, scenario: Scenario, source: Source, progress: Progr
             progress=progress,
         )
     elif rule.needs == "features":
-        on = (
-            None if progress is None else lambda n, of: progress(f"{source.name} (features)", n, of)
-        )
-        features_ND = embed(source, on)
+        features_ND = embed(source, progress)
     return rule.held(Images(source.samples, space, histograms_NC, features_ND), settings)
 
 
