@@ -20,9 +20,9 @@ from fleetseg.learning import batches as module
 from fleetseg.learning.batches import (
     Batch,
     batches,
-    batches_per_epoch,
     images_per_epoch,
     loaded,
+    steps_per_epoch,
 )
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs, RoundContext
@@ -164,7 +164,7 @@ def orders(count: int, round_: int = 2, **settings: Any) -> list[list[int]]:
     """The index batches of the first two epochs of a round."""
     training = TrainingConfig(**settings)
     drawn = batches(count, training, replace(CONTEXT, round=round_))
-    number = 2 * batches_per_epoch(count, training)
+    number = 2 * steps_per_epoch(count, training)
     return [part.tolist() for _, part in zip(range(number), drawn, strict=False)]
 
 

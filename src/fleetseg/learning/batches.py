@@ -42,37 +42,39 @@ class Batch:
         return images.contiguous(memory_format=hardware.memory_format)
 
 
-def epoch_size(num_images: int, training: TrainingConfig) -> int:
+def batches_per_epoch(num_images: int, batch_size: int) -> int:
+    """Number of batches that an epoch is cut into; their sizes differ by at most one.
+
+    Batches hold at most `batch_size` images. Only with batches of two, an odd number of images has
+    one batch of three: BatchNorm cannot train on one image where the feature map is 1 x 1.
+
+    >>> [batches_per_epoch(n, 4) for n in (1, 4, 5)], batches_per_epoch(3, 2)
+    ([1, 1, 2], 1)
+    """
+    count = math.ceil(num_images / batch_size)
+    alone = batch_size > 1 and num_images > 1 and num_images // count < 2
+    return num_images // 2 if alone else count
+
+
+def _epoch_size(num_images: int, training: TrainingConfig) -> int:
     """Number of samples of an epoch: each image once, or by FedDrive's habit twice."""
     return 2 * num_images if training.habits.doubled else num_images
 
 
-def batches_per_epoch(num_images: int, training: TrainingConfig) -> int:
-    """Number of batches that an epoch is cut into; their sizes differ by at most one.
-
-    Batches hold at most `batch_size` samples. Only with batches of two, an odd number of samples
-    has one batch of three: BatchNorm cannot train on one image where the feature map is 1 x 1.
-    By the habit `drop_last` all are whole, unless the epoch is shorter than one.
-
-    >>> [batches_per_epoch(n, TrainingConfig(batch_size=4)) for n in (1, 4, 5)]
-    [1, 1, 2]
-    >>> batches_per_epoch(3, TrainingConfig(batch_size=2))
-    1
-    """
-    num_samples, batch_size = epoch_size(num_images, training), training.batch_size
+def steps_per_epoch(num_images: int, training: TrainingConfig) -> int:
+    """Number of batches of an epoch; by the habit `drop_last` of whole ones, but at least one."""
+    num_samples = _epoch_size(num_images, training)
     if training.habits.drop_last:
-        return max(1, num_samples // batch_size)
-    count = math.ceil(num_samples / batch_size)
-    alone = batch_size > 1 and num_samples > 1 and num_samples // count < 2
-    return num_samples // 2 if alone else count
+        return max(1, num_samples // training.batch_size)
+    return batches_per_epoch(num_samples, training.batch_size)
 
 
 def images_per_epoch(num_images: int, training: TrainingConfig) -> int:
     """Number of samples that an epoch trains on; by the habit `drop_last` not all there are."""
-    num_samples = epoch_size(num_images, training)
+    num_samples = _epoch_size(num_images, training)
     if not training.habits.drop_last:
         return num_samples
-    return min(num_samples, batches_per_epoch(num_images, training) * training.batch_size)
+    return min(num_samples, steps_per_epoch(num_images, training) * training.batch_size)
 
 
 def batches(num_images: int, training: TrainingConfig, context: RoundContext) -> Iterator[Indices]:
@@ -83,8 +85,8 @@ def batches(num_images: int, training: TrainingConfig, context: RoundContext) ->
     no image was seen more than once more often than another. The image of a client that has only
     one is taken twice, for BatchNorm. Of doubled data, sample n + i is image i, mirrored.
     """
-    num_samples, habits = epoch_size(num_images, training), training.habits
-    count = batches_per_epoch(num_images, training)
+    num_samples, habits = _epoch_size(num_images, training), training.habits
+    count = steps_per_epoch(num_images, training)
     used = images_per_epoch(num_images, training)
     epoch, start = divmod((context.round - 1) * training.local_steps, count)
     round_ = 0 if training.local_steps or habits.same_order else context.round

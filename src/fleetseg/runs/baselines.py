@@ -21,7 +21,7 @@ from fleetseg.federation.client import Client
 from fleetseg.federation.cohort import sample_cohort, size_of
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.federation.records import RoundRecord
-from fleetseg.learning.batches import batches_per_epoch, images_per_epoch
+from fleetseg.learning.batches import images_per_epoch, steps_per_epoch
 from fleetseg.runs.records import effort
 
 Baseline = Literal["centralised", "local"]
@@ -44,7 +44,7 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
     )
     wanted = experiment.baseline.images_share * federated_images(experiment, fleet_data)
     epochs = wanted / images_per_epoch(images, experiment.training)
-    steps = epochs * batches_per_epoch(images, experiment.training)
+    steps = epochs * steps_per_epoch(images, experiment.training)
     per_round = max(1, math.ceil(steps / experiment.federation.rounds))
     alone = _alone(experiment, "centralised", {"local_steps": per_round, "local_epochs": 1})
     return alone, _with_client(fleet_data, pooled)
@@ -87,7 +87,7 @@ def _images_a_round(num_images: int, training: TrainingConfig) -> int:
     per_epoch = images_per_epoch(num_images, training)
     if not training.local_steps:
         return training.local_epochs * per_epoch
-    per_batch = per_epoch / batches_per_epoch(num_images, training)
+    per_batch = per_epoch / steps_per_epoch(num_images, training)
     return round(training.local_steps * per_batch)
 
 
