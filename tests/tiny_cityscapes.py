@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fleetseg import rng
+
 SIZE_HW = (64, 128)
 RAW_IDS = (7, 8, 11, 17, 21, 23, 24, 26)
 """Road, pavement, building, pole, vegetation, sky, person, car."""
@@ -18,7 +20,7 @@ def write_cityscapes(root: Path, cities: Mapping[str, int], split: str = "train"
     """Write so many frames of each city: bands of classes, with noise on the image."""
     for city, frames in cities.items():
         for frame in range(frames):
-            generator = np.random.Generator(np.random.Philox(key=frame + 1000 * len(city)))
+            generator = rng.generator(frame, client_id=city, purpose="tiny-cityscapes")
             rows = np.sort(generator.choice(np.arange(4, 60), len(RAW_IDS) - 1, replace=False))
             bands = np.searchsorted(rows, np.arange(SIZE_HW[0]), side="right")
             ids = np.array(RAW_IDS, np.uint8)[generator.permutation(len(RAW_IDS))[bands]]
