@@ -386,6 +386,7 @@ OF_SEVERAL_MODULES = {
     "test_docs.py",
     "test_golden.py",  # recorded models
     "test_house.py",
+    "test_published_examples.py",  # the examples of published rows, from their files
     "test_real_data.py",  # the examples on real driving data
     "test_toys.py",  # methods from outside of the package
 }

@@ -82,8 +82,13 @@ def _with_preset(fields: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 def to_toml(experiment: Experiment) -> str:
     """Write an experiment as TOML that `load_experiment` reads back to an equal experiment."""
+    return fields_toml(experiment.model_dump(mode="json"))
+
+
+def fields_toml(fields: Mapping[str, Any]) -> str:
+    """Write some fields of an experiment, nested as in it, as TOML."""
     lines: list[str] = []
-    _write_table(experiment.model_dump(mode="json"), "", lines)
+    _write_table(fields, "", lines)
     return "\n".join(lines).strip() + "\n"
 
 

@@ -109,6 +109,12 @@ def test_commands_and_options_are_these() -> None:
         "data synth": {
             "--cities", "--conditions", "--frames", "--split", "--seed", "--size", "--debug",
         },
+        "scenario": set(),
+        "scenario list": {"--json", "--debug"},
+        "scenario show": {"--json", "--debug"},
+        "scenario make": {
+            "--out", "--root", "--from", "--clients", "--seed", "--json", "--debug",
+        },
         "data cache": set(),
         "data cache list": {"--json", "--debug"},
         "data cache prune": {

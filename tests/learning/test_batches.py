@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,16 @@ from fleetseg.config import TrainingConfig
 from fleetseg.data.augment import Augment
 from fleetseg.errors import BadSample
 from fleetseg.learning import batches as module
-from fleetseg.learning.batches import Batch, batches, loaded
+from fleetseg.learning.batches import (
+    Batch,
+    batches,
+    images_per_epoch,
+    loaded,
+    steps_per_epoch,
+)
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs, RoundContext
+from fleetseg.learning.local import num_steps
 
 CPU = Hardware(torch.device("cpu"), "fp32")
 LOADERS = [0, 1, 3]
@@ -147,3 +155,74 @@ def test_every_byte_becomes_the_float_nearest_to_its_share() -> None:
     images_NCHW = Batch(bytes_NHWC, torch.zeros(1, 16, 16)).images_on(CPU)
     expected = np.arange(256) / 255
     assert np.array_equal(images_NCHW[0, 1].flatten().numpy(), expected.astype(np.float32))
+
+
+# Habits of published systems
+
+
+def orders(count: int, round_: int = 2, **settings: Any) -> list[list[int]]:
+    """The index batches of the first two epochs of a round."""
+    training = TrainingConfig(**settings)
+    drawn = batches(count, training, replace(CONTEXT, round=round_))
+    number = 2 * steps_per_epoch(count, training)
+    return [part.tolist() for _, part in zip(range(number), drawn, strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(10, [4, 4]), (8, [4, 4]), (4, [4]), (3, [3]), (1, [2])]
+)
+def test_whole_batches_only_unless_there_is_no_whole_one(count: int, sizes: list[int]) -> None:
+    made = orders(count, batch_size=4, habits={"drop_last": True})
+    assert [len(part) for part in made] == sizes + sizes
+    used = images_per_epoch(count, TrainingConfig(batch_size=4, habits={"drop_last": True}))
+    assert used == min(count, sum(sizes))
+    if count == 10:  # two are left over in each epoch, not the same two
+        left = [set(range(10)) - {*made[k], *made[k + 1]} for k in (0, 2)]
+        assert [len(two) for two in left] == [2, 2]
+        assert left[0] != left[1]
+
+
+def test_without_habits_no_image_is_left_over() -> None:
+    assert sorted(chain.from_iterable(orders(10, batch_size=4)[:3])) == list(range(10))
+
+
+def test_the_same_order_in_every_round_leaves_the_same_images_over() -> None:
+    habits = {"drop_last": True, "same_order": True}
+    rounds = [orders(10, round_, batch_size=4, habits=habits) for round_ in (1, 2, 9)]
+    assert rounds[0] == rounds[1] == rounds[2]
+    assert rounds[0][:2] != rounds[0][2:]  # its second epoch is another one
+    usual = [orders(10, round_, batch_size=4, habits={"drop_last": True}) for round_ in (1, 2)]
+    assert usual[0] != usual[1]
+
+
+def test_doubled_data_is_each_image_and_its_mirror_once() -> None:
+    doubled = {"habits": {"doubled": True}, "batch_size": 4}
+    assert num_steps(6, TrainingConfig(**doubled, local_epochs=2)) == 6
+    assert images_per_epoch(6, TrainingConfig(**doubled)) == 12
+    assert sorted(chain.from_iterable(orders(6, **doubled)[:3])) == list(range(12))
+
+
+@pytest.mark.parametrize("loaders", LOADERS)
+def test_the_second_half_of_doubled_data_is_mirrored(loaders: int) -> None:
+    still = {"scale": (1.0, 1.0), "flip": False, "colour_jitter": 0.0, "batch_size": 3}
+    given = inputs(loaders, **still, habits={"doubled": True})
+
+    class Uniform(Pictures):
+        def __getitem__(self, index: int, /) -> tuple[np.ndarray, np.ndarray]:
+            image_HWC, label_HW = Pictures.__getitem__(self, 0)
+            return image_HWC[:12, :16] // 8 + 20 * index, label_HW[:12, :16] + 5 * index
+
+    pairs = Uniform(3)
+    given = replace(given, size_hw=(12, 16))
+    order = batches(3, given.training, CONTEXT)
+    seen = []
+    for images_NCHW, labels_NHW in all_of(pairs, 2, given):
+        for place, number in enumerate(next(order)):
+            image_HWC, label_HW = pairs[int(number) % 3]
+            if number >= 3:
+                image_HWC, label_HW = image_HWC[:, ::-1], label_HW[:, ::-1]
+            bytes_HWC = (images_NCHW[place].permute(1, 2, 0) * 255).round().to(torch.uint8)
+            assert np.array_equal(bytes_HWC.numpy(), image_HWC)
+            assert np.array_equal(labels_NHW[place].numpy(), label_HW)
+            seen.append(int(number))
+    assert sorted(seen) == list(range(6))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fleetseg.config import TrainingConfig
+from fleetseg.config import HabitsConfig, TrainingConfig
 from fleetseg.errors import ConfigError, ModelError
 from fleetseg.learning.parameters import OPTIMISERS, build_optimiser, parameter_groups
 from fleetseg.models.bisenetv2 import BiSeNetV2
@@ -60,6 +60,15 @@ def test_groups_by_hand() -> None:
         "aux.bias": (0.0, 10.0),
         "header.weight": (0.1, 1.0),
     }
+
+
+def test_by_feddrives_habit_everything_decays() -> None:
+    training = TrainingConfig(
+        weight_decay=0.1, head_lr_factor=10.0, habits=HabitsConfig(decay_all=True)
+    )
+    usual = facts(Small(), TrainingConfig(weight_decay=0.1, head_lr_factor=10.0))
+    assert {decay for decay, _ in usual.values()} == {0.0, 0.1}
+    assert facts(Small(), training) == {name: (0.1, lr) for name, (_, lr) in usual.items()}
 
 
 @pytest.mark.parametrize(

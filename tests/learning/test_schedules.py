@@ -23,6 +23,10 @@ def torch_factors(name: str, rounds: int) -> list[float]:
         "constant": lambda: lr_scheduler.ConstantLR(optimiser, factor=1.0),
         "poly": lambda: lr_scheduler.PolynomialLR(optimiser, total_iters=rounds, power=0.9),
         "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimiser, T_max=rounds),
+        "poly_feddrive": lambda: lr_scheduler.ConstantLR(optimiser, factor=1.0),
+        "step_fedseg": lambda: lr_scheduler.MultiStepLR(
+            optimiser, milestones=[math.ceil(2 * rounds / 3)]
+        ),
         "warmup": lambda: lr_scheduler.LinearLR(
             optimiser, start_factor=WARMUP_START, total_iters=rounds
         ),
@@ -72,7 +76,21 @@ def test_factors_lie_above_zero_until_the_last_step(
         assert factor > 0.0
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+def test_fedseg_steps_after_round_1000_of_1500() -> None:
+    factors = [lr_factor("step_fedseg", r, 0.5, 1500) for r in (1, 1000, 1001, 1500)]
+    assert factors == [1.0, 1.0, 0.1, 0.1]
+
+
+@pytest.mark.parametrize("epochs_and_batches", [1, 2, 12])
+def test_feddrives_poly_is_constant_but_for_a_ten_thousandth(epochs_and_batches: int) -> None:
+    """The scheduler of its clients, made anew each round for 10000 x epochs x batches steps."""
+    steps = range(epochs_and_batches)
+    theirs = [(1 - step / (10000 * epochs_and_batches)) ** 0.9 for step in steps]
+    ours = [lr_factor("poly_feddrive", 700, step / len(steps), 1600) for step in steps]
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES.keys() - {"step_fedseg"}))
 def test_a_run_is_one_smooth_curve_however_it_is_cut_into_rounds(name: str) -> None:
     def curve(rounds: int, steps: int) -> list[float]:
         return [

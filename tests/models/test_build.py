@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
+from fleetseg.config import ModelConfig
 from fleetseg.errors import ConfigError
-from fleetseg.models.build import MODELS, build_model, is_known, wrap
+from fleetseg.models.build import (
+    MODELS,
+    NORMALISATIONS,
+    build_model,
+    is_known,
+    normalise_inputs,
+    wrap,
+)
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
@@ -65,3 +75,21 @@ def test_wrap_asks_an_encoder_for_its_stride() -> None:
     net.encoder.output_stride = 16
     assert wrap(net, 4).stride == 16
     assert wrap(net, 4, stride=2).stride == 2
+
+
+def test_normalisation_of_inputs_by_hand() -> None:
+    images = torch.tensor([0.0, 0.25, 1.0]).view(1, 3, 1, 1)
+    model = wrap(nn.Identity(), 3).eval()
+    usual = model(images)
+    normalise_inputs(model, ModelConfig())
+    assert torch.equal(model(images), usual)
+    normalise_inputs(model, ModelConfig(normalisation="half"))
+    assert model(images).flatten().tolist() == [-1.0, -0.5, 1.0]
+    normalise_inputs(model, ModelConfig(normalisation="cityscapes"))
+    expected = [-0.3257 / 0.2112, (0.25 - 0.3690) / 0.2148, (1 - 0.3223) / 0.2115]
+    assert model(images).flatten().tolist() == pytest.approx(expected)
+
+
+def test_every_normalisation_that_an_experiment_may_name_is_known() -> None:
+    named = get_args(ModelConfig.model_fields["normalisation"].annotation)
+    assert set(named) == {"", *NORMALISATIONS}

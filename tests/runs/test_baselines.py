@@ -43,6 +43,15 @@ def test_centralised_may_have_another_budget(cache: Path) -> None:
     assert steps[1] == 2 * steps[0]
 
 
+def test_habits_count_where_images_are_counted(cache: Path) -> None:
+    habits = {"doubled": True, "drop_last": True}
+    experiment = tiny_experiment(cache, training={"batch_size": 4, "habits": habits})
+    fleet_data = open_fleet_data(experiment)
+    # Of 6 samples of each of five vehicles 4 are used, three rounds; the pool of 30 has 7 of 4.
+    assert federated_images(experiment, fleet_data) == 60
+    assert centralised(experiment, fleet_data)[0].training.local_steps == 5  # 15 / 3
+
+
 def test_centralised_gets_the_images_of_a_run_that_was_cut_short(cache: Path) -> None:
     experiment = tiny_experiment(cache)
     fleet_data = open_fleet_data(experiment)

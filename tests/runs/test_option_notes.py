@@ -31,6 +31,8 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "partition.holdout_gap": ({"partition": {"holdout_gap": 3}}, {}),
     "training.momentum": ({"training": {"optimiser": "adamw", "momentum": 0.5}}, {}),
     "training.local_epochs": ({"training": {"local_steps": 5, "local_epochs": 2}}, {}),
+    "training.habits.same_order": (
+        {"training": {"local_steps": 5, "habits": {"same_order": True}}}, {}),
     "training.warmup_rounds": ({"training": {"warmup_rounds": 10}}, {}),
     "training.ohem_fraction": ({"training": {"ohem_fraction": 0.5}}, {}),
     "training.focal_gamma": ({"training": {"loss": "ce+dice", "focal_gamma": 1.0}}, {}),
@@ -65,6 +67,7 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "evaluation.every": ({"evaluation": {"every": 3}}, {"scored": False}),
     "stop.min_gain": ({"stop": {"min_gain": 0.1}}, {}),
     "model.pretrained": ({"model": {"pretrained": "imagenet", "start": "x"}}, {}),
+    "model.normalisation": ({"model": {"normalisation": "half"}}, {"own_net": True}),
     "model.name": ({"model": {"name": "bisenetv2"}}, {"own_net": True}),
     "data.sources": ({"data": {"sources": [{"cities": ["amber"]}]}}, {"own_data": True}),
     "data.store": ({"data": {"store": "files"}}, {"own_data": True}),

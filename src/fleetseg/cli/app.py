@@ -14,6 +14,7 @@ import typer
 from fleetseg.cli import options as o
 from fleetseg.cli.cache import cache_app
 from fleetseg.cli.fleet import client, fleet_app, server
+from fleetseg.cli.scenario import scenario_app
 from fleetseg.console import cohort_words, print_error, reports_errors
 from fleetseg.streams import finish_streams, prepare_streams
 from fleetseg.text import names
@@ -32,6 +33,7 @@ data_app.add_typer(cache_app, name="cache")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(fleet_app, name="fleet")
+app.add_typer(scenario_app, name="scenario")
 
 
 def _print_version(wanted: bool) -> None:

@@ -276,3 +276,24 @@ DemoOut = Annotated[
         show_default=False, parser=_path,
     ),
 ]  # fmt: skip
+ScenarioName = Annotated[str, typer.Argument(metavar="NAME", help="The scenario.")]
+ScenarioOut = Annotated[
+    Path,
+    typer.Option(
+        "--out", metavar="FILE", help="FILE.json: who holds what; FILE.toml: an experiment too.",
+        show_default=False, parser=_path,
+    ),
+]  # fmt: skip
+PublishedSplit = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", metavar="PATH", help="A published split: its JSON file, or the folder of them.",
+        show_default=False, parser=_path,
+    ),
+]  # fmt: skip
+ScenarioClients = Annotated[
+    int, typer.Option("--clients", min=0, metavar="N", help="How many; 0 = the scenario's.")
+]
+ScenarioSeed = Annotated[
+    int, typer.Option("--seed", metavar="N", help="Of the rule, and of the experiment.")
+]

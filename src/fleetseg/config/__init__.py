@@ -30,6 +30,7 @@ from fleetseg.config.federation import (
     QfflConfig,
     QueueConfig,
 )
+from fleetseg.config.habits import HabitsConfig
 from fleetseg.config.running import (
     BaselineConfig,
     EngineConfig,
@@ -72,6 +73,7 @@ __all__ = [
     "FedgauConfig",
     "FleetConfig",
     "GapConfig",
+    "HabitsConfig",
     "LabelSubsetConfig",
     "MimeLiteConfig",
     "ModelConfig",

@@ -66,4 +66,7 @@ class ModelConfig(Section):
 
     name: str = "fast_scnn"  # bisenetv2, fast_scnn, zoo:<arch>/<encoder>
     pretrained: Literal["", "imagenet"] = ""
+    # Mean and std of what the network sees. "": as it or its weights want. half: 0.5 and 0.5, as
+    # FedDrive and LADD have it; cityscapes: of that data set, as FedSeg does.
+    normalisation: Literal["", "half", "cityscapes"] = ""
     start: str = ""  # a model folder of an earlier run to start from

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from fleetseg.config.habits import HabitsConfig
 from fleetseg.config.section import Section
 
 
@@ -84,21 +85,23 @@ class TrainingConfig(Section):
     lr: float = Field(default=0.05, gt=0)  # peak learning rate, before the schedule
     momentum: float = Field(default=0.9, ge=0, lt=1)  # sgd
     nesterov: bool = False
-    weight_decay: float = Field(default=5e-4, ge=0)  # never on norms and biases
+    weight_decay: float = Field(default=5e-4, ge=0)  # not on norms and biases
     head_lr_factor: float = Field(default=1.0, gt=0)  # learning rate of heads over that of the rest
     clip_grad_norm: float = Field(default=0.0, ge=0)  # L2, 0 = off
     optimiser_state: Literal["reset", "kept"] = "reset"  # between the rounds of a client
     batch_size: int = Field(default=8, ge=1)
     local_epochs: int = Field(default=1, ge=1)
     local_steps: int = Field(default=0, ge=0)  # > 0: exactly this many steps, overrides epochs
-    schedule: Literal["constant", "poly", "cosine"] = "poly"  # over global rounds
+    # Over global rounds. poly_feddrive and step_fedseg are what those systems really do.
+    schedule: Literal["constant", "poly", "cosine", "poly_feddrive", "step_fedseg"] = "poly"
     warmup_rounds: int = Field(default=0, ge=0)
     # FixBN: past this share of the rounds, batch norms train with the global running statistics
     # instead of each batch's, and leave them as they are; 1 = never.
     freeze_bn_after: float = Field(default=1.0, ge=0, le=1)
     supervision: str = "labels"  # where the loss comes from: see learning.supervision
     objective: str = "plain"  # what is added to it: see learning.objectives
-    loss: str = "ce"  # ce, ohem, focal, dice, lovasz, or a sum such as "ce+dice"
+    # ce, ohem, focal, dice, lovasz, ohem_feddrive, ohem_fedseg, or a sum such as "ce+dice"
+    loss: str = "ce"
     # Logits in the loss, by a client's own pixels of each class: see learning.calibration.
     calibration: str = "none"
     calibration_tau: float = Field(default=1.0, gt=0)  # its strength
@@ -120,3 +123,4 @@ class TrainingConfig(Section):
     fedspeed: FedSpeedConfig = FedSpeedConfig()
     mimelite: MimeLiteConfig = MimeLiteConfig()
     pixel_contrast: PixelContrastConfig = PixelContrastConfig()
+    habits: HabitsConfig = HabitsConfig()

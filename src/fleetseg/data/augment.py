@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from fleetseg.config import TrainingConfig
 from fleetseg.data.labels import IGNORE
+from fleetseg.data.published_crop import unfiltered_crop
 from fleetseg.data.sample import Image_HWC, Label_HW
 
 _GREY = 127
@@ -36,11 +37,18 @@ class Augment:
     scale: tuple[float, float] = (1.0, 1.0)
     flip: bool = False
     colour_jitter: float = 0.0
+    unfiltered: bool = False  # as published code crops: see data.published_crop
 
     @classmethod
     def from_config(cls, training: TrainingConfig, size_hw: tuple[int, int]) -> Augment:
         """Read the transform of an experiment; without a crop it is the working size."""
-        return cls(training.crop or size_hw, training.scale, training.flip, training.colour_jitter)
+        return cls(
+            training.crop or size_hw,
+            training.scale,
+            training.flip,
+            training.colour_jitter,
+            training.habits.unfiltered_crop,
+        )
 
     def draw(self, count: int, generator: np.random.Generator) -> npt.NDArray[np.float64]:
         """Draw the numbers of a batch: a row for each sample, shape (count, 8)."""
@@ -56,6 +64,9 @@ class Augment:
         """
         scale_draw, top, left, flip, *jitter = numbers_8.tolist()
         scale = self.scale[0] + (self.scale[1] - self.scale[0]) * scale_draw
+        if self.unfiltered:
+            pair = unfiltered_crop(*pair, self.crop_hw, scale, (top, left))
+            scale = 1.0  # the pair is the crop
         rows = _cut(pair[1].shape[0], self.crop_hw[0], scale, top)
         columns = _cut(pair[1].shape[1], self.crop_hw[1], scale, left)
         source_HWC, label_HW = _resample(*pair, rows, columns)

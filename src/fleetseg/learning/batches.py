@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +17,7 @@ from fleetseg import rng
 from fleetseg.config import TrainingConfig
 from fleetseg.data.ahead import done_ahead
 from fleetseg.data.augment import Augment, stacked, write_floats
-from fleetseg.data.sample import Label_HW, Pairs
+from fleetseg.data.sample import Image_HWC, Label_HW, Pairs
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 
@@ -56,21 +56,44 @@ def batches_per_epoch(num_images: int, batch_size: int) -> int:
     return num_images // 2 if alone else count
 
 
+def _epoch_size(num_images: int, training: TrainingConfig) -> int:
+    """Number of samples of an epoch: each image once, or by FedDrive's habit twice."""
+    return 2 * num_images if training.habits.doubled else num_images
+
+
+def steps_per_epoch(num_images: int, training: TrainingConfig) -> int:
+    """Number of batches of an epoch; by the habit `drop_last` of whole ones, but at least one."""
+    num_samples = _epoch_size(num_images, training)
+    if training.habits.drop_last:
+        return max(1, num_samples // training.batch_size)
+    return batches_per_epoch(num_samples, training.batch_size)
+
+
+def images_per_epoch(num_images: int, training: TrainingConfig) -> int:
+    """Number of samples that an epoch trains on; by the habit `drop_last` not all there are."""
+    num_samples = _epoch_size(num_images, training)
+    if not training.habits.drop_last:
+        return num_samples
+    return min(num_samples, steps_per_epoch(num_images, training) * training.batch_size)
+
+
 def batches(num_images: int, training: TrainingConfig, context: RoundContext) -> Iterator[Indices]:
     """Yield a round's index batches, epoch after epoch without end; every epoch is shuffled anew.
 
     With `local_epochs`, a round starts an epoch of its own. With `local_steps`, a round goes on in
     the epoch where the client's round before would have ended, so that after any number of rounds
     no image was seen more than once more often than another. The image of a client that has only
-    one is taken twice, for BatchNorm.
+    one is taken twice, for BatchNorm. Of doubled data, sample n + i is image i, mirrored.
     """
-    count = batches_per_epoch(num_images, training.batch_size)
+    num_samples, habits = _epoch_size(num_images, training), training.habits
+    count = steps_per_epoch(num_images, training)
+    used = images_per_epoch(num_images, training)
     epoch, start = divmod((context.round - 1) * training.local_steps, count)
-    round_ = 0 if training.local_steps else context.round
+    round_ = 0 if training.local_steps or habits.same_order else context.round
     while True:
         generator = rng.generator(context.seed, round_, context.client_id, f"shuffle-{epoch}")
-        for part in np.array_split(generator.permutation(num_images), count)[start:]:
-            yield np.repeat(part, 2) if num_images == 1 else part
+        for part in np.array_split(generator.permutation(num_samples)[:used], count)[start:]:
+            yield np.repeat(part, 2) if num_samples == 1 else part
         epoch, start = epoch + 1, 0
 
 
@@ -84,6 +107,8 @@ def loaded(pairs: Pairs, steps: int, inputs: LocalInputs) -> Iterator[Iterator[B
     hardware = inputs.hardware
     maker = _Maker(pairs, Augment.from_config(inputs.training, inputs.size_hw), hardware)
     drawn = batches(len(pairs), inputs.training, inputs.context)
+    if inputs.training.habits.doubled:
+        maker = replace(maker, pairs=_Doubled(pairs))
     chosen = (
         (indices, maker.augment.draw(len(indices), inputs.context.generator(f"augment-{step}")))
         for step, indices in zip(range(steps), drawn, strict=False)
@@ -99,6 +124,22 @@ def _one_thread() -> None:
     It counts for the thread that calls it, and for threads that have not used torch yet.
     """
     torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class _Doubled:
+    """All samples as they are, then all of them mirrored."""
+
+    pairs: Pairs
+
+    def __len__(self) -> int:
+        return 2 * len(self.pairs)
+
+    def __getitem__(self, index: int, /) -> tuple[Image_HWC, Label_HW]:
+        image_HWC, label_HW = self.pairs[index % len(self.pairs)]
+        if index < len(self.pairs):
+            return image_HWC, label_HW
+        return np.ascontiguousarray(image_HWC[:, ::-1]), np.ascontiguousarray(label_HW[:, ::-1])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fleetseg import rng
 from fleetseg.config import TrainingConfig
 from fleetseg.data.sample import Pairs
-from fleetseg.learning.batches import batches_per_epoch, loaded
+from fleetseg.learning.batches import loaded, steps_per_epoch
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.objectives import OBJECTIVES, LocalCost, Objective, Vectors
 from fleetseg.learning.parameters import Trainables, build_optimiser
@@ -53,7 +53,7 @@ def num_steps(num_images: int, training: TrainingConfig) -> int:
     """Number of optimiser steps that one round takes on so many images."""
     if training.local_steps:
         return training.local_steps
-    return training.local_epochs * batches_per_epoch(num_images, training.batch_size)
+    return training.local_epochs * steps_per_epoch(num_images, training)
 
 
 def train_locally(

@@ -19,6 +19,7 @@ from fleetseg.config import TrainingConfig
 from fleetseg.data.labels import IGNORE
 from fleetseg.errors import DataError, unknown_name
 from fleetseg.learning.fused import can_fuse, resized_cross_entropy
+from fleetseg.learning.published_losses import ohem_feddrive, ohem_fedseg
 from fleetseg.learning.resize import resized
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -182,6 +183,8 @@ LOSSES: dict[str, Callable[[TrainingConfig, Tensor | None], Loss]] = {
     "focal": lambda t, w: lambda x, y: focal(x, y, t.focal_gamma, w),
     "dice": lambda t, w: dice,
     "lovasz": lambda t, w: lovasz,
+    "ohem_feddrive": lambda t, w: lambda x, y: ohem_feddrive(x, y, t.ohem_fraction, w),
+    "ohem_fedseg": lambda t, w: lambda x, y: ohem_fedseg(x, y, w),
 }
 
 

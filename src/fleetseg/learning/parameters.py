@@ -37,8 +37,9 @@ def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[st
     """Sort a model's trainable parameters into optimiser groups, each parameter exactly once.
 
     Weight decay is off for norm layers (by module type), biases and all other parameters of fewer
-    than two dimensions. Parameters under one of the modules that `model.head_prefixes` names carry
-    the head's `lr_factor`; the trainer sets `lr` itself, to lr x schedule x `lr_factor`.
+    than two dimensions, unless `habits.decay_all`. Parameters under one of the modules that
+    `model.head_prefixes` names carry the head's `lr_factor`; the trainer sets `lr` itself, to
+    lr x schedule x `lr_factor`.
 
     Raises:
         ModelError: for a model without a trainable parameter.
@@ -48,7 +49,7 @@ def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[st
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        decays = id(parameter) in weights
+        decays = training.habits.decay_all or id(parameter) in weights
         groups.setdefault((decays, f"{name}.".startswith(heads)), []).append(parameter)
     if not groups:
         raise ModelError(

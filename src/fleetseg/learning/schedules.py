@@ -26,10 +26,19 @@ def _cosine(done: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
+def _step_fedseg(done: float) -> float:
+    """A tenth after two thirds: round 1000 of 1500."""
+    return 1.0 if done < 2 / 3 else 0.1
+
+
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": _constant,
     "poly": _poly,
     "cosine": _cosine,
+    # FedDrive's "poly" starts anew in each round and is laid out for 10,000 times a round's steps:
+    # it never leaves 0.9999 .. 1.
+    "poly_feddrive": _constant,
+    "step_fedseg": _step_fedseg,
 }
 
 

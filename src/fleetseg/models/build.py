@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import nn
 
 from fleetseg import rng
+from fleetseg.config import ModelConfig
 from fleetseg.errors import ModelError, unknown_name
 from fleetseg.models import bisenetv2, fast_scnn
 from fleetseg.models.pretrained import load_imagenet
@@ -67,6 +69,23 @@ def build_model(name: str, num_classes: int, *, pretrained: str = "", seed: int 
     if pretrained:
         load_imagenet(segmenter, pretrained)
     return segmenter
+
+
+NORMALISATIONS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    # As in the BiSeNet code that FedSeg builds on, and FedDrive where asked.
+    "cityscapes": ((0.3257, 0.3690, 0.3223), (0.2112, 0.2148, 0.2115)),
+}
+"""Means and standard deviations of RGB in [0, 1] that `model.normalisation` names."""
+
+
+def normalise_inputs(segmenter: Segmenter, settings: ModelConfig) -> None:
+    """Give a network the input normalisation of an experiment, if it names one."""
+    if not settings.normalisation:
+        return
+    mean, std = NORMALISATIONS[settings.normalisation]
+    segmenter.mean.copy_(torch.tensor(mean).view(1, 3, 1, 1))
+    segmenter.std.copy_(torch.tensor(std).view(1, 3, 1, 1))
 
 
 def is_known(name: str) -> bool:

@@ -25,7 +25,7 @@ from fleetseg.federation.fleet_facts import facts_of_fleet
 from fleetseg.federation.known import Accepted, Memory, Outcome
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.federation.records import RoundRecord
-from fleetseg.learning.batches import batches_per_epoch
+from fleetseg.learning.batches import images_per_epoch, steps_per_epoch
 from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.runs.records import effort
 
@@ -48,8 +48,9 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
         train=Pooled([_as_void(c.train) for c in members]),
         train_domains=fleet_data.seen_domains,
     )
-    epochs = experiment.baseline.images_share * federated_images(experiment, fleet_data) / images
-    steps = epochs * batches_per_epoch(images, experiment.training.batch_size)
+    wanted = experiment.baseline.images_share * federated_images(experiment, fleet_data)
+    epochs = wanted / images_per_epoch(images, experiment.training)
+    steps = epochs * steps_per_epoch(images, experiment.training)
     per_round = max(1, math.ceil(steps / experiment.federation.rounds))
     training: dict[str, Any] = {"local_steps": per_round, "local_epochs": 1}
     if SUPERVISION[experiment.training.supervision].takes_erased:
@@ -106,9 +107,10 @@ def _as_void(pairs: Pairs) -> Pairs:
 
 
 def _images_a_round(num_images: int, training: TrainingConfig) -> int:
+    per_epoch = images_per_epoch(num_images, training)
     if not training.local_steps:
-        return training.local_epochs * num_images
-    per_batch = num_images / batches_per_epoch(num_images, training.batch_size)
+        return training.local_epochs * per_epoch
+    per_batch = per_epoch / steps_per_epoch(num_images, training)
     return round(training.local_steps * per_batch)
 
 

@@ -15,7 +15,7 @@ from fleetseg.federation import rounds
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.learning.hardware import hardware_of
-from fleetseg.models.build import build_model, wrap
+from fleetseg.models.build import build_model, normalise_inputs, wrap
 from fleetseg.models.folder import load_model
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.models.wrapping import copied_net, materialise
@@ -70,6 +70,7 @@ def _model(experiment: Experiment, fleet_data: FleetData, net: nn.Module | None)
         pretrained=experiment.model.pretrained,
         seed=experiment.seed,
     )
+    normalise_inputs(model, experiment.model)
     if not experiment.model.start:
         return model
     start = load_model(Path(experiment.model.start))
@@ -80,6 +81,7 @@ def _model(experiment: Experiment, fleet_data: FleetData, net: nn.Module | None)
             got=f"{start.name} with {start.num_classes} classes",
             expected=f"{model.name} with {classes}",
         )
+    normalise_inputs(start, experiment.model)
     return start
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fleetseg.data.partition.leaf import Users, match_samples, read_leaf
+from fleetseg.data.partition.leaf import Users, leaf_text, match_samples, read_leaf
 from fleetseg.data.sample import Sample
 from fleetseg.errors import DataError
 
@@ -234,3 +234,20 @@ def test_published_split_matches_a_data_set_that_has_its_files(
     assert {u: [samples[n].id for n in held[u]] for u in held} == {
         u: [f"/data/leftImg8bit/{image}" for image, _ in pairs] for u, pairs in users.items()
     }
+
+
+# ------------------------------------------------------------------ writing
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_what_is_written_is_read_back(tmp_path: Path, labelled: bool) -> None:
+    users: Users = {
+        "käfer 1": [("a/1.png", "l/1.png" if labelled else None)],
+        "b": [
+            ("a/2.png", "l/2.png" if labelled else None),
+            ('"3".png', "l/3" if labelled else None),
+        ],
+    }
+    (tmp_path / "split.json").write_text(leaf_text(users))
+    assert read_leaf(tmp_path / "split.json") == users
+    assert len((tmp_path / "split.json").read_text().splitlines()) == 5  # a client a line

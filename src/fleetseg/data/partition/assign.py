@@ -45,7 +45,7 @@ def partition(
         ConfigError: settings that contradict each other or ask for more than there is.
         DataError: a split file that is malformed or does not match the samples.
     """
-    in_time = _in_time(samples)
+    in_time = in_time_order(samples)
     if config.kind == "file":
         path = Path(config.file)
         if is_manifest(path):
@@ -94,7 +94,7 @@ def _natural(
 def _clients_of(dataset: str, groups: Groups, wished: int, piece: int) -> Assignment:
     if wished and wished < len(groups):
         runs = _balanced(list(groups.values()), wished)
-        return {f"{dataset}-{_ordinal(i, wished)}": tuple(run) for i, run in enumerate(runs)}
+        return {f"{dataset}-{ordinal(i, wished)}": tuple(run) for i, run in enumerate(runs)}
     pieces = dict.fromkeys(groups, 1)
     if wished:
         pieces = _shares({name: len(numbers) for name, numbers in groups.items()}, wished)
@@ -156,7 +156,7 @@ def _iid(in_time: Sequence[int], clients: int, seed: int) -> Assignment:
     shuffled = rng.generator(seed, purpose="partition-iid").permutation(in_time)
     parts = np.array_split(shuffled, clients)
     return {
-        f"iid-{_ordinal(i, clients)}": tuple(int(n) for n in part) for i, part in enumerate(parts)
+        f"iid-{ordinal(i, clients)}": tuple(int(n) for n in part) for i, part in enumerate(parts)
     }
 
 
@@ -189,16 +189,16 @@ def _dirichlet(
     chance_NK = weight_NC @ share_CK + 1e-9
     chance_NK /= chance_NK.sum(axis=1, keepdims=True)
     owner_N = np.array([generator.choice(clients, p=chance_K) for chance_K in chance_NK])
-    _rebalance(owner_N, chance_NK, config.min_size)
+    rebalance(owner_N, chance_NK, config.min_size)
     return {
-        f"dirichlet-{_ordinal(k, clients)}": tuple(
+        f"dirichlet-{ordinal(k, clients)}": tuple(
             in_time[int(n)] for n in np.flatnonzero(owner_N == k)
         )
         for k in range(clients)
     }
 
 
-def _rebalance(
+def rebalance(
     owner_N: npt.NDArray[np.int64], chance_NK: npt.NDArray[np.float64], min_size: int
 ) -> None:
     """Move, from the largest client, the image that fits a too small one best, until none is."""
@@ -223,7 +223,7 @@ def _wished(config: PartitionConfig, samples: Sequence[Sample]) -> int:
     return config.clients
 
 
-def _in_time(samples: Sequence[Sample]) -> list[int]:
+def in_time_order(samples: Sequence[Sample]) -> list[int]:
     """Sample numbers by data set, drive and frame."""
 
     def place(number: int) -> tuple[str, str, str, int, str]:
@@ -233,8 +233,8 @@ def _in_time(samples: Sequence[Sample]) -> list[int]:
     return sorted(range(len(samples)), key=place)
 
 
-def _ordinal(index: int, count: int) -> str:
-    # At least two digits, so that names sort as numbers do.
+def ordinal(index: int, count: int) -> str:
+    """Write the number of a client among `count`: with two digits at least, so that names sort."""
     return f"{index + 1:0{max(2, len(str(count)))}d}"
 
 

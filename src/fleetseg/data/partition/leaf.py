@@ -53,6 +53,20 @@ def read_leaf(path: Path) -> Users:
     return users
 
 
+def leaf_text(users: Users) -> str:
+    """Write a split as `read_leaf` reads it, a client a line; labels only where all have one."""
+    rows = []
+    for user, pairs in users.items():
+        data: dict[str, list[str]] = {"x": [image for image, _ in pairs]}
+        labels = [label for _, label in pairs if label is not None]
+        if len(labels) == len(pairs):
+            data["y"] = labels
+        rows.append(f" {json.dumps(user)}: {json.dumps(data)}")
+    names, counts = json.dumps(list(users)), json.dumps([len(pairs) for pairs in users.values()])
+    body = ",\n".join(rows)
+    return f'{{"users": {names},\n"num_samples": {counts},\n"user_data": {{\n{body}}}}}\n'
+
+
 def _is_split_file(path: Path) -> bool:
     return path.suffix.lower() == ".json" and not is_foreign(path.name) and path.is_file()
 

@@ -54,7 +54,7 @@ from fleetseg.fleet.vehicle.site_data import SiteData, open_clients
 from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import hardware_of, threads
 from fleetseg.memory import is_out_of_memory, out_of_memory_text
-from fleetseg.models.build import build_model
+from fleetseg.models.build import build_model, normalise_inputs
 from fleetseg.streams import prepare_streams
 
 _RUNS_KEPT = 3
@@ -184,6 +184,7 @@ class Trainer:
             return ready
         self._log(f"opening data for run {header['run']}")
         model = build_model(experiment.model.name, space.num_classes, seed=experiment.seed)
+        normalise_inputs(model, experiment.model)
         hardware = hardware_of(experiment.engine)
         model = model.to(hardware.device).to(memory_format=hardware.memory_format)
         kept = self._kept(header["run"])

@@ -1,0 +1,182 @@
+"""Named scenarios of publications, and synthetic ones of the same shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleetseg.data.partition.rules import RuleSettings
+from fleetseg.data.synthetic.cities import CITIES
+from fleetseg.data.synthetic.weather import CONDITIONS
+from fleetseg.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a published split holds: counted in its files, where they are at hand."""
+
+    clients: int
+    images: int
+    folder: str  # where its repository has it; "" = no file was published
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Which data, who holds them, and what is scored; `train` and `tests` are source fields."""
+
+    about: str
+    kind: str  # of the source
+    rule: str  # a name in `rules.RULES`
+    settings: RuleSettings
+    label_space: str
+    size: tuple[int, int]  # working (height, width), pixels
+    train: Mapping[str, Any] = field(default_factory=dict)
+    tests: tuple[Mapping[str, Any], ...] = ({"split": "val"},)
+    published: Published | None = None
+    unsupported: str = ""  # why it cannot be made
+
+    @property
+    def needs_root(self) -> bool:
+        """Whether its data lie on disk."""
+        return self.kind != "synthetic"
+
+
+RULE_NAMES = {
+    "uniform": "uniform",
+    "heterogeneous": "heterogeneous",
+    "class-imbalance": "class_imbalance",
+}
+"""FedDrive's three ways to share images out, as scenarios are named -> the rule."""
+_NO_IDDA = "there is no source for IDDA yet"
+
+
+def _cityscapes(
+    about: str, rule: str, settings: RuleSettings, published: Published | None
+) -> Scenario:
+    return Scenario(
+        about, "cityscapes", rule, settings, "cityscapes19", (512, 1024),
+        train={"split": "train"}, published=published,
+    )  # fmt: skip
+
+
+def _feddrive_cityscapes() -> dict[str, Scenario]:
+    counts = {"uniform": (146, 2975), "heterogeneous": (144, 2904), "class-imbalance": (142, 2970)}
+    about = "FedDrive: Cityscapes, scored on three cities that nobody trains on"
+    return {
+        f"feddrive-cityscapes-{name}": _cityscapes(
+            about,
+            RULE_NAMES[name],
+            RuleSettings(clients, min_size=10),
+            Published(clients, images, f"cityscapes/{RULE_NAMES[name]}"),
+        )
+        for name, (clients, images) in counts.items()
+    }
+
+
+def _feddrive_idda() -> dict[str, Scenario]:
+    counts = {"country": (90, 4320), "rainy": (69, 3312), "bus": (83, 3984)}
+    held_out = {"country": "a town", "rainy": "rain", "bus": "a vehicle"}
+    return {
+        f"feddrive-idda-{setting}-{name}": Scenario(
+            f"FedDrive: IDDA, {held_out[setting]} is in no training image",
+            "idda",
+            rule,
+            RuleSettings(clients),
+            "",
+            (512, 928),
+            published=Published(clients, images, f"idda/{rule}/{setting}"),
+            unsupported=_NO_IDDA,
+        )
+        for setting, (clients, images) in counts.items()
+        for name, rule in RULE_NAMES.items()
+    }
+
+
+def _fedseg() -> dict[str, Scenario]:
+    erased = Published(152, 2975, "")
+    about = "FedSeg: Cityscapes, a client labels one class of 19"
+    camvid = Scenario(
+        "FedSeg: CamVid, a client labels one class of 11", "camvid", "classes", RuleSettings(22),
+        "camvid11", (360, 480), train={"split": "train"},
+    )  # fmt: skip
+    return {
+        "fedseg-cityscapes-classes": _cityscapes(about, "classes", RuleSettings(152), erased),
+        "fedseg-cityscapes-iid": _cityscapes(
+            "FedSeg: Cityscapes, all clients alike", "uniform", RuleSettings(144), None
+        ),
+        "fedseg-camvid-classes": camvid,
+    }
+
+
+def _embeddings() -> dict[str, Scenario]:
+    about = "clients by what a pretrained encoder sees, not by labels"
+    camvid = Scenario(
+        about, "camvid", "embedding", RuleSettings(20, alpha=0.1), "camvid11", (360, 480),
+        train={"split": "train"},
+    )  # fmt: skip
+    return {
+        "cityscapes-embedding": _cityscapes(
+            about, "embedding", RuleSettings(144, alpha=0.1, min_size=4), None
+        ),
+        "camvid-embedding": camvid,
+    }
+
+
+def _synthetic() -> dict[str, Scenario]:
+    cities, conditions = list(CITIES), list(CONDITIONS)
+    shapes = {
+        "country": {"cities": cities[:-1], "conditions": conditions},
+        "rainy": {"cities": cities, "conditions": [c for c in conditions if c != "rain"]},
+    }
+    missing = {"country": f"city {cities[-1]}", "rainy": "rain"}
+    everything = {"cities": cities, "conditions": conditions}
+
+    def painted(
+        about: str, rule: str, settings: RuleSettings, drives: Mapping[str, Any]
+    ) -> Scenario:
+        return Scenario(
+            about, "synthetic", rule, settings, "camvid11", (192, 256), train=drives,
+            tests=({"split": "val", "frames_per_drive": 3, **everything},),
+        )  # fmt: skip
+
+    found = {
+        f"synthetic-{shape}-{name}": painted(
+            f"painted streets in FedDrive's shape: {missing[shape]} is in no training image",
+            rule,
+            RuleSettings(20),
+            drives,
+        )
+        for shape, drives in shapes.items()
+        for name, rule in RULE_NAMES.items()
+    }
+    found["synthetic-classes"] = painted(
+        "painted streets in FedSeg's shape: a client labels one class of 11",
+        "classes", RuleSettings(22), everything,
+    )  # fmt: skip
+    found["synthetic-embedding"] = painted(
+        "painted streets, clients by what a pretrained encoder sees",
+        "embedding", RuleSettings(20), everything,
+    )  # fmt: skip
+    return found
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    **_feddrive_cityscapes(),
+    **_feddrive_idda(),
+    **_fedseg(),
+    **_embeddings(),
+    **_synthetic(),
+}
+"""All scenarios that `fleetseg scenario` knows."""
+
+
+def find_scenario(name: str) -> Scenario:
+    """Look a scenario up.
+
+    Raises:
+        ConfigError: there is none of this name; the nearest is named.
+    """
+    if name not in SCENARIOS:
+        raise unknown_name("scenario", name, SCENARIOS)
+    return SCENARIOS[name]
