@@ -40,6 +40,8 @@ Progress = Callable[[str, int, int], None]
 
 BAD = "bad sample skipped: "
 """How the note on a bad sample begins."""
+HELD_OUT = "held-out frames of all clients"
+"""What these are called as one evaluation set."""
 
 
 @dataclass(frozen=True)

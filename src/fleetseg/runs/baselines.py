@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from fleetseg.clients import EvaluationSet, FleetData
+from fleetseg.clients import HELD_OUT, EvaluationSet, FleetData
 from fleetseg.config import Experiment, FederationConfig, TrainingConfig
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.data.store.cache import Pooled
@@ -121,4 +121,4 @@ def test_sets(fleet_data: FleetData) -> tuple[EvaluationSet, ...]:
     scored = [client.test for client in fleet_data.clients.values()]
     domains = tuple(domain for part in scored for domain in part.domains)
     pooled = ScoredPairs(Pooled([part.pairs for part in scored]), domains)
-    return (EvaluationSet("held-out frames of all clients", pooled),)
+    return (EvaluationSet(HELD_OUT, pooled),)
