@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from fleetseg.errors import FleetSegError
     from fleetseg.experiment_file import load_experiment
     from fleetseg.models.folder import load_model
+    from fleetseg.runs.comparison import Comparison, compare
     from fleetseg.runs.evaluate import Evaluated, evaluate
     from fleetseg.runs.predict import predict
     from fleetseg.runs.report import RunReport, read_run
     from fleetseg.runs.run import Run
 
 __all__ = [
+    "Comparison",
     "Evaluated",
     "Experiment",
     "FleetSegError",
@@ -37,6 +39,7 @@ __all__ = [
     "RunReport",
     "SourceConfig",
     "__version__",
+    "compare",
     "evaluate",
     "load_experiment",
     "load_model",
@@ -49,6 +52,7 @@ __all__ = [
 
 # Imported when first asked for: torch takes seconds, and `fleetseg --help` needs none of it.
 _HOMES = {
+    "Comparison": "runs.comparison",
     "Evaluated": "runs.evaluate",
     "Experiment": "config",
     "FleetSegError": "errors",
@@ -56,6 +60,7 @@ _HOMES = {
     "Run": "runs.run",
     "RunReport": "runs.report",
     "SourceConfig": "config",
+    "compare": "runs.comparison",
     "evaluate": "runs.evaluate",
     "load_experiment": "experiment_file",
     "load_model": "models.folder",

@@ -89,6 +89,7 @@ def test_commands_and_options_are_these() -> None:
             "--dataset", "--root", "--split", "--experiment", "--json", "--pictures", "--debug"
         },
         "predict": {"--out", "--overlay", "--force", "--debug"},
+        "compare": {"--last", "--csv", "--markdown", "--latex", "--despite", "--debug"},
         "partition": {"--set", "--out", "--json", "--debug"},
         "server": {
             "--fleet", "--set", "--out", "--resume", "--json", "--quiet", "-q", "--debug",
@@ -123,7 +124,7 @@ def test_commands_and_options_are_these() -> None:
     "command",
     [
         *("run", "evaluate", "predict", "partition", "data check", "data synth", "doctor", "demo"),
-        *("config show", "server", "client", "data cache list", "data cache prune"),
+        *("config show", "server", "client", "data cache list", "data cache prune", "compare"),
         *("fleet init", "fleet add", "fleet revoke", "fleet status"),
     ],
 )
@@ -421,3 +422,17 @@ def test_an_interrupted_run_goes_on_to_the_same_model(
     assert again.exit_code == 0, again.output
     assert again.stdout.split()[-1] == read_end(finished)["model_sha256"]  # type: ignore[index]
     assert [r["round"] for r in read_records(out)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_compare(finished: Path, tmp_path: Path) -> None:
+    result = fleetseg("compare", finished, "--csv", tmp_path / "figures.csv")
+    assert result.exit_code == 0, result.output
+    assert "IoU of each class" in result.stdout
+    assert "scored at label resolution" in result.stdout
+    assert (tmp_path / "figures.csv").read_text().startswith("name,n,seeds,last_rounds,miou,")
+    markdown = fleetseg("compare", finished, "--markdown", "--last", "2").stdout
+    assert markdown.startswith("| scores | n | mIoU |")
+    assert "last 2 scored rounds" in markdown
+    assert fleetseg("compare", finished, "--latex").stdout.count(r"\toprule") == 4
+    assert fleetseg("compare", finished, "--latex", "--markdown").exit_code == 2
+    assert "no run here" in error_of(fleetseg("compare", tmp_path))

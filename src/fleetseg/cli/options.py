@@ -258,3 +258,34 @@ DemoOut = Annotated[
         show_default=False, parser=_path,
     ),
 ]  # fmt: skip
+
+Runs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN...", help="Run folders, or folders of them.", show_default=False, parser=_path
+    ),
+]
+Last = Annotated[
+    int,
+    typer.Option(
+        "--last", min=0, metavar="N",
+        help="Means over the last N scored rounds; 0 = the final model.",
+    ),
+]  # fmt: skip
+Csv = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv", metavar="FILE", help="Also write every figure to this file.", show_default=False,
+        parser=_path,
+    ),
+]  # fmt: skip
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown to paste.")]
+Latex = Annotated[bool, typer.Option("--latex", help="Print LaTeX (booktabs) to paste.")]
+Despite = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--despite", metavar="FIELD",
+        help="Compare although this differs: size_hw, norms, seen or unseen. Again for several.",
+        show_default=False,
+    ),
+]  # fmt: skip

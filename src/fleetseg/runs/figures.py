@@ -22,8 +22,8 @@ class Spread:
 def spread(figures: Iterable[float | None]) -> Spread | None:
     """Take the mean and the sample deviation of the figures that there are; None for none.
 
-    >>> spread([0.5, 0.7, None])
-    Spread(mean=0.6, std=0.1414213562373095, n=2)
+    >>> spread([2.0, 4.0, 6.0, None])
+    Spread(mean=4.0, std=2.0, n=3)
     """
     known = [figure for figure in figures if figure is not None and not math.isnan(figure)]
     if not known:
