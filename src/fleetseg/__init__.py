@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fleetseg.runs.predict import predict
     from fleetseg.runs.report import RunReport, read_run
     from fleetseg.runs.run import Run
+    from fleetseg.runs.sweep import SweepEnd, sweep
 
 __all__ = [
     "Comparison",
@@ -38,6 +39,7 @@ __all__ = [
     "Run",
     "RunReport",
     "SourceConfig",
+    "SweepEnd",
     "__version__",
     "compare",
     "evaluate",
@@ -48,6 +50,7 @@ __all__ = [
     "run",
     "run_local",
     "serve",
+    "sweep",
 ]
 
 # Imported when first asked for: torch takes seconds, and `fleetseg --help` needs none of it.
@@ -60,6 +63,7 @@ _HOMES = {
     "Run": "runs.run",
     "RunReport": "runs.report",
     "SourceConfig": "config",
+    "SweepEnd": "runs.sweep",
     "compare": "runs.comparison",
     "evaluate": "runs.evaluate",
     "load_experiment": "experiment_file",
@@ -69,6 +73,7 @@ _HOMES = {
     "run": "api",
     "run_local": "api",
     "serve": "api",
+    "sweep": "runs.sweep",
 }
 
 

@@ -289,3 +289,21 @@ Despite = Annotated[
         show_default=False,
     ),
 ]  # fmt: skip
+OptionalSweep = Annotated[
+    Path | None,
+    typer.Argument(metavar="SWEEP.toml", help="The sweep.", show_default=False, parser=_path),
+]
+SweepFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="Its folder; default runs/<time>_<name>.",
+        show_default=False, parser=_path,
+    ),
+]  # fmt: skip
+Jobs = Annotated[
+    int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Runs at the same time.")
+]
+ResumeSweep = Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out.")]
+PlanOnly = Annotated[
+    bool, typer.Option("--dry-run", help="Check and list the runs; start none of them.")
+]

@@ -1,4 +1,4 @@
-"""`fleetseg compare`: commands over several runs."""
+"""`fleetseg sweep` and `fleetseg compare`: commands over several runs."""
 
 from __future__ import annotations
 
@@ -37,3 +37,36 @@ def compare(
     compare_and_show(
         runs, last=last, despite=despite or (), csv=csv, markdown=markdown, latex=latex
     )
+
+
+@reports_errors
+def sweep(
+    file: o.OptionalSweep = None,
+    overrides: o.Overrides = None,
+    out: o.SweepFolder = None,
+    jobs: o.Jobs = 1,
+    resume: o.ResumeSweep = False,
+    plan_only: o.PlanOnly = False,
+    debug: o.Debug = False,
+) -> None:
+    """Run an experiment in many settings and with several seeds, and compare the runs.
+
+    All settings are checked before the first run starts. A run that fails does not stop the others:
+    it is listed at the end, and the exit code is 1. --resume runs what is missing.
+
+    \b
+    Examples:
+      fleetseg sweep examples/sweep-tiny.toml --dry-run
+      fleetseg sweep examples/sweep-tiny.toml --jobs 2 --out runs/tiny-sweep
+      fleetseg sweep --resume --out runs/tiny-sweep
+      fleetseg sweep examples/sweep-tiny.toml --set federation.rounds=12 --set seeds=[0,1,2]
+    """  # noqa: D301
+    from fleetseg.console.sweep import show_plan, sweep_and_show
+
+    if file is None and (out is None or not (resume or plan_only)):
+        raise typer.BadParameter("name a SWEEP.toml, or a sweep with --resume --out DIR")
+    if plan_only:
+        show_plan(file, out=out, overrides=overrides or ())
+        return
+    code = sweep_and_show(file, out=out, jobs=jobs, resume=resume, overrides=overrides or ())
+    raise typer.Exit(code)

@@ -79,7 +79,7 @@ def differences(one: Protocol, other: Protocol) -> list[Difference]:
     return [
         Difference(field.name, mine, theirs)
         for field in fields(Protocol)
-        if (mine := _shown(one, field.name)) != (theirs := _shown(other, field.name))
+        if (mine := shown(one, field.name)) != (theirs := shown(other, field.name))
     ]
 
 
@@ -99,7 +99,8 @@ def protocol_lines(protocol: Protocol) -> list[str]:
     return lines
 
 
-def _shown(protocol: Protocol, field: str) -> str:
+def shown(protocol: Protocol, field: str) -> str:
+    """Write a field's value for people; two of them are equal if they are written alike."""
     value = getattr(protocol, field)
     if field == "rounds":
         return "one round" if len(value) == 1 else f"the mean of {len(value)} rounds"

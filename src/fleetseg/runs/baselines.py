@@ -49,6 +49,15 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
     return alone, _with_client(fleet_data, pooled)
 
 
+def is_centralised_of(alone: Experiment, experiment: Experiment) -> bool:
+    """Say whether a run's own experiment is that of the centralised baseline of another one.
+
+    How many steps it takes follows from the fleet's data, which are not needed to tell.
+    """
+    derived = {"local_steps": alone.training.local_steps, "local_epochs": 1}
+    return _alone(experiment, "centralised", derived).digest == alone.digest
+
+
 def at_equal_images(
     experiment: Experiment, fleet_data: FleetData, records: Sequence[RoundRecord]
 ) -> Experiment:

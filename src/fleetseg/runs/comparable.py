@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from fleetseg.errors import ConfigError
-from fleetseg.evaluation.protocol import Protocol, differences
+from fleetseg.evaluation.protocol import Protocol, differences, shown
 from fleetseg.evaluation.scored import Scored
+from fleetseg.text import listing
 
 MAY_DIFFER = ("size_hw", "norms", "seen", "unseen")
 """Fields of a protocol that a method or a scenario may be about; in the others nothing compares."""
@@ -34,16 +35,24 @@ def common_protocol(
     if not named:
         return None, []
     first, reference = named[0]
-    refused: dict[str, str] = {}
-    allowed: dict[str, str] = {}
+    refused: dict[str, None] = {}
+    allowed: dict[str, dict[str, dict[str, None]]] = {}  # field -> value -> runs
     for path, protocol in named[1:]:
         for found in differences(reference, protocol):
             told = f"{found.field} is {found.other} in {path}, and {found.one} in {first}"
-            (allowed if found.field in despite else refused).setdefault(f"{path} {told}", told)
+            if found.field in despite:
+                allowed.setdefault(found.field, {}).setdefault(found.other, {})[path.name] = None
+            else:
+                refused[told] = None
     if refused:
-        raise _refusal(list(refused.values()))
+        raise _refusal(list(refused))
     _require_same_frames_of_clients(scored)
-    return reference, list(allowed.values())
+    return reference, [_note(field, of, reference) for field, of in allowed.items()]
+
+
+def _note(field: str, others: Mapping[str, Collection[str]], reference: Protocol) -> str:
+    told = [f"{value} in {listing(list(runs))}" for value, runs in others.items()]
+    return f"{field} differs: {'; '.join(told)}; {shown(reference, field)} in the others"
 
 
 def _require_allowed(despite: Collection[str]) -> None:
