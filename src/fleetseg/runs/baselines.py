@@ -46,7 +46,8 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
     steps = epochs * batches_per_epoch(images, experiment.training.batch_size)
     per_round = max(1, math.ceil(steps / experiment.federation.rounds))
     alone = _alone(experiment, "centralised", {"local_steps": per_round, "local_epochs": 1})
-    return alone, _with_client(fleet_data, pooled)
+    tests = {client.id: client.test for client in members if len(client.test)}
+    return alone, replace(_with_client(fleet_data, pooled), members=tests)
 
 
 def is_centralised_of(alone: Experiment, experiment: Experiment) -> bool:

@@ -71,13 +71,25 @@ class Scorer:
         round_: int,
         records: Sequence[RoundRecord] = (),
     ) -> tuple[Scored, list[str]]:
-        """Score on every client's own frames, too; returns all scores, and what is amiss."""
-        enrolled = self._with_test_frames()
-        by_client, refused = self._on_clients(enrolled, model, round_, records)
+        """Score on every client's own frames, too; returns all scores, and what is amiss.
+
+        A centralised run is scored on the frames of each client that it stands for.
+        """
+        refused: list[str] = []
+        if self._fleet_data.members:
+            by_client = self._on_members(model)
+        else:
+            enrolled = self._with_test_frames()
+            by_client, refused = self._on_clients(enrolled, model, round_, records)
         confs = {name: sum_confs(confs) for name, confs in sorted(by_client.items())}
         frames = "held-out frames" if self._fleet_data.holds_out else "training frames"
         scored = scored or self._scored({}, (), round_)
         return scored.with_clients(confs, frames), refused
+
+    def _on_members(self, model: ModelState) -> _ByClient:
+        self._runtime.whole.load(model)
+        members = self._fleet_data.members
+        return {name: score_pairs(self._runtime, frames) for name, frames in members.items()}
 
     def _with_test_frames(self) -> dict[str, Enrolment]:
         """Who can score as things stand; asked once a scoring, as vehicles come and go."""

@@ -28,6 +28,7 @@ from fleetseg.runs.sweep_state import RunStatus, Statuses, TimeLeft
 
 SWEEP, CSV, MARKDOWN = "sweep.toml", "comparison.csv", "comparison.md"
 _TICK_S = 1.0
+_LEAVE_S = 30.0
 
 SweepWatcher = Callable[[Statuses, RunStatus | None, float | None], None]
 """Called with all runs, the one that has changed (None: time passes), and the seconds left."""
@@ -62,13 +63,19 @@ def planned_sweep(
     """Read a sweep, or that of a sweep's folder, and make its runs.
 
     Raises:
+        CheckpointError: there is neither a file nor a sweep in the folder.
         ConfigError: with all that is wrong with any of the runs.
     """
-    if file is None and out is not None and not (out / SWEEP).is_file():
-        raise CheckpointError("there is no sweep to go on with", where=out, expected=SWEEP)
-    if file is None and out is None:
-        raise ConfigError("no sweep", cure="Name a sweep's file, or a sweep with --resume --out")
-    sweep = read_sweep(given_path(file) if file else given_path(out or "") / SWEEP, overrides)
+    if file is None:
+        if out is None or not (out / SWEEP).is_file():
+            raise CheckpointError(
+                "there is no sweep to go on with",
+                where=out,
+                expected=SWEEP,
+                cure="Name the SWEEP.toml to start it",
+            )
+        file = out / SWEEP
+    sweep = read_sweep(given_path(file), overrides)
     return sweep, plan(sweep)
 
 
@@ -178,6 +185,7 @@ class _Work:
             engine = experiment.engine.model_copy(update={"loaders": 0})
             experiment = experiment.model_copy(update={"engine": engine})
         job = SweepJob(experiment, run.baseline, self.folder / run.name)
+        self._change(run.name, state="running", doing="starting")  # the first one takes seconds
         try:
             on_cpu = hardware_of(experiment.engine).device.type == "cpu"
             process, pipe = start(run.name, job_main, job, on_cpu=on_cpu)
@@ -186,7 +194,7 @@ class _Work:
             return
         self._running[pipe] = (run.name, process)
         self._left.begin(run.name)
-        self._change(run.name, state="running", doing="reading data")
+        self._change(run.name, doing="reading data")
 
     def _listen(self) -> None:
         """Take what the processes report; returns after a second at the latest."""
@@ -202,8 +210,7 @@ class _Work:
             self._take(name, message)
             if message["event"] in ("finished", "failed", "interrupted"):
                 del self._running[pipe]
-                pipe.close()
-                process.join()
+                _let_go(pipe, process)
         if not ready:
             self._changed(None)
 
@@ -226,8 +233,7 @@ class _Work:
     def _gone(self, pipe: Connection) -> None:
         """Note that a process ended without a word."""
         name, process = self._running.pop(pipe)
-        pipe.close()
-        process.join()
+        _let_go(pipe, process)
         code = process.exitcode
         why = f"its process ended with exit code {code}"
         if code is not None and code < 0:
@@ -252,6 +258,15 @@ def _found(run: PlannedRun, sweep_folder: Path) -> RunStatus:
     miou = next((r["miou"] for r in reversed(records) if r.get("miou") is not None), None)
     status = RunStatus(run, rounds_done=len(records), miou=miou)
     return replace(status, state="finished", was_there=True) if found == "finished" else status
+
+
+def _let_go(pipe: Connection, process: BaseProcess) -> None:
+    """Wait for a process whose run is over; one that cannot end must not hold up the others."""
+    pipe.close()
+    process.join(_LEAVE_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
 
 
 def _send_stop(pipe: Connection) -> None:

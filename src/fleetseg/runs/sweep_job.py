@@ -76,6 +76,7 @@ def _obey(pipe: Connection) -> None:
 
 
 def _outcome(job: SweepJob, notify: Notify) -> dict[str, Any]:
+    (job.folder / TRACEBACK).unlink(missing_ok=True)  # of an earlier try
     try:
         run = _train(job, notify)
     except Exception as error:
