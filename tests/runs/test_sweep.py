@@ -153,6 +153,8 @@ def test_a_folder_that_holds_a_sweep_is_left_alone(
         fleetseg.sweep(file, out=whole.folder, resume=True)
     with pytest.raises(CheckpointError, match="no sweep to go on with"):
         fleetseg.sweep(None, out=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="--resume needs --out"):
+        fleetseg.sweep(file, resume=True)
 
 
 def test_nothing_is_left_of_a_sweep_that_cannot_run(cache: Path, tmp_path: Path) -> None:
@@ -286,6 +288,23 @@ def test_ctrl_c_leaves_everything_usable(cache: Path, tmp_path: Path) -> None:
             assert states[folder.name] == "interrupted"
         assert (folder / "model" / "model.safetensors").is_file()
     assert not (out / "run.lock").exists()
+
+
+def test_ctrl_c_before_the_first_round(cache: Path, tmp_path: Path) -> None:
+    """While a process is being started, and then while it reads its data."""
+    for doing in ("starting", "reading data"):
+
+        def watcher(
+            statuses: Statuses, status: RunStatus | None, left_s: float | None, at: str = doing
+        ) -> None:
+            if status is not None and (status.state, status.doing) == ("running", at):
+                raise KeyboardInterrupt
+
+        file, out = written(tmp_path / "two.toml", cache), tmp_path / doing
+        end = fleetseg.sweep(file, out=out, overrides=["seeds=[0]"], watcher=watcher)
+        assert end.interrupted
+        assert [run.state for run in end.runs] == ["interrupted", "waiting"]
+        assert multiprocessing.active_children() == []
 
 
 def test_a_second_sweep_is_refused_while_one_runs(cache: Path, tmp_path: Path) -> None:

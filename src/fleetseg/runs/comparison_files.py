@@ -22,7 +22,7 @@ _TEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 

@@ -107,6 +107,8 @@ def sweep(
     """
     if jobs < 1:
         raise ConfigError("unusable jobs", got=jobs, expected="1 or more")
+    if resume and out is None:
+        raise CheckpointError("--resume needs --out: the folder of the sweep to go on with")
     given = None if out is None else given_path(out)
     described, runs = planned_sweep(file, given, overrides)
     folder = given or new_run_folder(described.name)
@@ -177,6 +179,9 @@ class _Work:
             self.interrupted = True
             while self._running:
                 self._listen()
+            for name, status in self.statuses.items():
+                if status.state == "running":  # its process was being started
+                    self._change(name, state="interrupted")
 
     def _start(self, run: PlannedRun) -> None:
         experiment = run.experiment
