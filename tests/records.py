@@ -9,12 +9,27 @@ import numpy as np
 
 from fleetseg.data.labels import LabelSpace
 from fleetseg.evaluation.confusion import Conf_CC
+from fleetseg.evaluation.protocol import Protocol, ScoredSet
 from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.messages import Failure
 from fleetseg.federation.records import RoundRecord
 
 SPACE = LabelSpace("two", ("road", "car"), ((0, 0, 0), (9, 9, 9)), ("car",))
 WRONG = 3_000_000  # pixels
+PROTOCOL = Protocol(
+    size_hw=(96, 128),
+    scored_at="label resolution",
+    space="two",
+    classes=("road", "car"),
+    critical=("car",),
+    ignored_id=255,
+    norms="running",
+    by="domain",
+    sets=(ScoredSet("test", 2, "cd" * 32),),
+    seen=("day",),
+    unseen=("rain",),
+    rounds=(9,),
+)
 
 
 def conf(miou: float, critical: float | None = None) -> Conf_CC:

@@ -25,7 +25,7 @@ FILE = re.compile(r"[\w./-]*\w\.(?:py|md|toml)")
 OURS = ("tests", "src", "docs", "benchmarks", "examples", "engines", "federation", "learning")
 FOLDER = re.compile(rf"(?:{'|'.join(OURS)})/[\w/-]*")
 DOTTED = re.compile(r"(?:fleetseg\.)?([a-z_]+(?:\.\w+)+)")
-OTHERS = {"classes.toml", "experiment.toml"}
+OTHERS = {"classes.toml", "experiment.toml", "sweep.toml", "comparison.md"}
 """Files of a user's, not of this repository."""
 
 

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from fleetseg.errors import FleetSegError
     from fleetseg.experiment_file import load_experiment
     from fleetseg.models.folder import load_model
+    from fleetseg.runs.comparison import Comparison, compare
     from fleetseg.runs.evaluate import Evaluated, evaluate
     from fleetseg.runs.predict import predict
     from fleetseg.runs.report import RunReport, read_run
     from fleetseg.runs.run import Run
+    from fleetseg.runs.sweep import SweepEnd, sweep
 
 __all__ = [
+    "Comparison",
     "Evaluated",
     "Experiment",
     "FleetSegError",
@@ -36,7 +39,9 @@ __all__ = [
     "Run",
     "RunReport",
     "SourceConfig",
+    "SweepEnd",
     "__version__",
+    "compare",
     "evaluate",
     "load_experiment",
     "load_model",
@@ -45,10 +50,12 @@ __all__ = [
     "run",
     "run_local",
     "serve",
+    "sweep",
 ]
 
 # Imported when first asked for: torch takes seconds, and `fleetseg --help` needs none of it.
 _HOMES = {
+    "Comparison": "runs.comparison",
     "Evaluated": "runs.evaluate",
     "Experiment": "config",
     "FleetSegError": "errors",
@@ -56,6 +63,8 @@ _HOMES = {
     "Run": "runs.run",
     "RunReport": "runs.report",
     "SourceConfig": "config",
+    "SweepEnd": "runs.sweep",
+    "compare": "runs.comparison",
     "evaluate": "runs.evaluate",
     "load_experiment": "experiment_file",
     "load_model": "models.folder",
@@ -64,6 +73,7 @@ _HOMES = {
     "run": "api",
     "run_local": "api",
     "serve": "api",
+    "sweep": "runs.sweep",
 }
 
 

@@ -53,6 +53,8 @@ Progress = Callable[[str, int, int], None]
 
 BAD = "bad sample skipped: "
 """How the note on a bad sample begins."""
+HELD_OUT = "held-out frames of all clients"
+"""What these are called as one evaluation set."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class FleetData:
     notes: tuple[str, ...] = ()  # bad samples, clients that abstain, drives on both sides
     holds_out: bool = False  # clients keep frames for testing
     own_data: Mapping[str, str] = field(default_factory=dict)  # whose -> digest of their samples
+    # Of a centralised run, whose one client has all images: the frames of each that it stands for.
+    members: Mapping[str, ScoredPairs] = field(default_factory=dict)
 
     @property
     def seen_domains(self) -> frozenset[str] | None:

@@ -25,17 +25,26 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         ConfigError: with the file, the key, what was got, what was expected and the nearest match.
     """
+    fields = read_fields(path)
+    for override in overrides:
+        apply_override(fields, override)
+    return make_experiment(fields, where=str(path), base=path.parent)
+
+
+def read_fields(path: Path, what: str = "experiment file") -> dict[str, Any]:
+    """Read a TOML file as nested fields.
+
+    Raises:
+        ConfigError: it is not there, cannot be read, or is no TOML.
+    """
     try:
-        fields = tomllib.loads(read_text(path))
+        return tomllib.loads(read_text(path))
     except FileNotFoundError:
-        raise ConfigError("experiment file not found", where=path) from None
+        raise ConfigError(f"{what} not found", where=path) from None
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", where=path) from None
     except (ValueError, RecursionError) as error:  # wrong TOML, or text that is not UTF-8
         raise ConfigError(f"not valid TOML ({error})", where=path) from None
-    for override in overrides:
-        _apply_override(fields, override)
-    return make_experiment(fields, where=str(path), base=path.parent)
 
 
 def make_experiment_from_text(text: str, *, where: str) -> Experiment:
@@ -82,17 +91,22 @@ def _with_preset(fields: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 def to_toml(experiment: Experiment) -> str:
     """Write an experiment as TOML that `load_experiment` reads back to an equal experiment."""
-    return fields_toml(experiment.model_dump(mode="json"))
+    return fields_to_toml(experiment.model_dump(mode="json"))
 
 
-def fields_toml(fields: Mapping[str, Any]) -> str:
-    """Write some fields of an experiment, nested as in it, as TOML."""
+def fields_to_toml(fields: Mapping[str, Any]) -> str:
+    """Write nested fields as TOML."""
     lines: list[str] = []
     _write_table(fields, "", lines)
     return "\n".join(lines).strip() + "\n"
 
 
-def _apply_override(fields: dict[str, Any], override: str) -> None:
+def apply_override(fields: dict[str, Any], override: str) -> None:
+    """Set one of nested fields as `section.key=value` says, its value in TOML or a bare word.
+
+    Raises:
+        ConfigError: it says no such thing.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError("--set takes section.key=value", got=repr(override))
@@ -171,6 +185,29 @@ def _resolve_paths(experiment: Experiment, base: Path) -> Experiment:
     )
     model = experiment.model.model_copy(update={"start": _resolve(experiment.model.start, base)})
     return experiment.model_copy(update={"data": data, "partition": partition, "model": model})
+
+
+def with_resolved_paths(fields: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Resolve the paths in fields that nobody has checked yet, as `make_experiment` does later."""
+    resolved = {name: dict(v) if isinstance(v, dict) else v for name, v in fields.items()}
+    named = {"data": ("cache", "label_space"), "partition": ("file",), "model": ("start",)}
+    for section, names in named.items():
+        table = resolved.get(section)
+        for name in names:
+            if isinstance(table, dict) and isinstance(table.get(name), str):
+                resolve = _resolve_space if name == "label_space" else _resolve
+                table[name] = resolve(table[name], base)
+    data = resolved.get("data")
+    for name in ("sources", "evaluation"):
+        if isinstance(data, dict) and isinstance(data.get(name), list):
+            data[name] = [_with_root(source, base) for source in data[name]]
+    return resolved
+
+
+def _with_root(source: Any, base: Path) -> Any:
+    if not isinstance(source, dict) or not isinstance(source.get("root"), str):
+        return source
+    return {**source, "root": _resolve(source["root"], base)}
 
 
 def _resolve_space(name: str, base: Path) -> str:

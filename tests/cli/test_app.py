@@ -89,6 +89,8 @@ def test_commands_and_options_are_these() -> None:
             "--dataset", "--root", "--split", "--experiment", "--json", "--pictures", "--debug"
         },
         "predict": {"--out", "--overlay", "--force", "--debug"},
+        "sweep": {"--set", "--out", "--jobs", "-j", "--resume", "--dry-run", "--debug"},
+        "compare": {"--last", "--csv", "--markdown", "--latex", "--despite", "--debug"},
         "partition": {"--set", "--out", "--json", "--debug"},
         "server": {
             "--fleet", "--set", "--out", "--resume", "--json", "--quiet", "-q", "--debug",
@@ -129,7 +131,8 @@ def test_commands_and_options_are_these() -> None:
     "command",
     [
         *("run", "evaluate", "predict", "partition", "data check", "data synth", "doctor", "demo"),
-        *("config show", "server", "client", "data cache list", "data cache prune"),
+        *("config show", "server", "client", "data cache list", "data cache prune", "compare"),
+        "sweep",
         *("fleet init", "fleet add", "fleet revoke", "fleet status"),
     ],
 )
@@ -442,3 +445,46 @@ def test_an_interrupted_run_goes_on_to_the_same_model(
     assert again.exit_code == 0, again.output
     assert again.stdout.split()[-1] == read_end(finished)["model_sha256"]  # type: ignore[index]
     assert [r["round"] for r in read_records(out)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_compare(finished: Path, tmp_path: Path) -> None:
+    result = fleetseg("compare", finished, "--csv", tmp_path / "figures.csv")
+    assert result.exit_code == 0, result.output
+    assert "IoU of each class" in result.stdout
+    assert "scored at label resolution" in result.stdout
+    assert (tmp_path / "figures.csv").read_text().startswith("name,n,seeds,last_rounds,miou,")
+    markdown = fleetseg("compare", finished, "--markdown", "--last", "2").stdout
+    assert markdown.startswith("| scores | n | mIoU |")
+    assert "last 2 scored rounds" in markdown
+    assert fleetseg("compare", finished, "--latex").stdout.count(r"\toprule") == 4
+    assert fleetseg("compare", finished, "--latex", "--markdown").exit_code == 2
+    assert "no run here" in error_of(fleetseg("compare", tmp_path))
+
+
+def test_sweep(tmp_path: Path) -> None:
+    settings = [*SMALL, "--set", "engine.device=cpu", "--set", "federation.rounds=1"]
+    file = tmp_path / "two.toml"
+    file.write_text(f'base = "{TINY}"\n[[run]]\nname = "bad"\nmodel.start = "nowhere"\n'
+                    '[[run]]\nname = "good"\n')  # fmt: skip
+    out = tmp_path / "out"
+    plan = fleetseg("sweep", file, *settings, "--out", out, "--dry-run")
+    assert plan.stdout.splitlines() == [
+        "to run    bad_seed0  (1 round)",
+        "to run    good_seed0  (1 round)",
+        "2 runs of two",
+    ]
+    assert not out.exists()
+    result = fleetseg("sweep", file, *settings, "--out", out)
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert lines[0] == "2 runs: 2 waiting"
+    assert "2 runs: 1 finished, 1 failed" in lines
+    assert f"comparison   {out / 'comparison.csv'}, {out / 'comparison.md'}" in lines
+    (told,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert told.startswith("error: bad_seed0: ")
+    assert "nowhere" in told
+    plan = fleetseg("sweep", "--out", out, "--dry-run")
+    assert plan.stdout.splitlines()[1] == "finished  good_seed0  (1 round)"
+    assert "holds a sweep already" in error_of(fleetseg("sweep", file, *settings, "--out", out))
+    assert fleetseg("sweep").exit_code == 2
+    assert fleetseg("compare", out).exit_code == 0

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.records import SPACE, conf, scored
+from tests.records import PROTOCOL, SPACE, conf, scored
 
 from fleetseg.errors import DataError
+from fleetseg.evaluation.protocol import Protocol
 from fleetseg.evaluation.scored import Scored
 from fleetseg.evaluation.scores import sum_confs
 
@@ -24,15 +25,19 @@ names = st.text(max_size=6)
     st.dictionaries(names, matrices, max_size=4),
     st.dictionaries(names, matrices, max_size=3),
     st.none() | st.frozensets(names, max_size=4),
+    st.sampled_from([None, PROTOCOL]),
 )
 def test_they_come_back_as_they_were(
     domains: dict[str, np.ndarray],
     clients: dict[str, np.ndarray],
     seen: frozenset[str] | None,
+    protocol: Protocol | None,
 ) -> None:
-    one = Scored(SPACE, domains, ("a",), ("b",), seen).with_clients(clients, "training frames")
+    one = Scored(SPACE, domains, ("a",), ("b",), seen, protocol=protocol)
+    one = one.with_clients(clients, "training frames")
     back = Scored.from_dict(json.loads(json.dumps(one.to_dict(), allow_nan=False)), SPACE)
     assert back.to_dict() == one.to_dict()
+    assert back.protocol == protocol
     for mine, theirs in ((one.conf_by_domain, back.conf_by_domain),
                          (one.conf_by_client, back.conf_by_client)):  # fmt: skip
         assert mine.keys() == theirs.keys()

@@ -69,6 +69,30 @@ def test_centralised_run_is_scored_on_the_same_set(cache: Path, tmp_path: Path) 
     assert pooled.model_sha256 != federated.model_sha256
 
 
+def test_centralised_is_scored_on_the_frames_of_each_vehicle_too(
+    cache: Path, tmp_path: Path
+) -> None:
+    """Else nothing says whether the fleet's worst vehicle is badly off by being in a fleet."""
+    experiment = tiny_experiment(
+        cache,
+        data={"evaluation": []},
+        partition={"holdout": 0.34},
+        evaluation={"on_clients": True},
+        federation={"rounds": 1},
+    )
+    federated = fleetseg.run(experiment, out=tmp_path / "federated").scores
+    pooled = fleetseg.run(experiment, out=tmp_path / "pooled", baseline="centralised").scores
+    assert federated is not None
+    assert pooled is not None
+    assert pooled.clients_on == federated.clients_on == "held-out frames"
+    pixels = [{name: int(conf_CC.sum()) for name, conf_CC in scores.conf_by_client.items()}
+              for scores in (pooled, federated)]  # fmt: skip
+    assert pixels[0] == pixels[1]
+    assert pooled.overall is not None
+    total_CC = sum(pooled.conf_by_client.values())
+    assert (total_CC == pooled.overall.conf_CC).all()
+
+
 def test_centralised_resumes_with_its_moments(cache: Path, tmp_path: Path) -> None:
     """The optimiser's state is the client's own file: a resumed run must have it back."""
     experiment = tiny_experiment(cache)

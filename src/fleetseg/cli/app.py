@@ -15,6 +15,7 @@ from fleetseg.cli import options as o
 from fleetseg.cli.cache import cache_app
 from fleetseg.cli.fleet import client, fleet_app, server
 from fleetseg.cli.scenario import scenario_app
+from fleetseg.cli.sweeps import compare, sweep
 from fleetseg.console import cohort_words, print_error, reports_errors
 from fleetseg.streams import finish_streams, prepare_streams
 from fleetseg.text import names
@@ -305,6 +306,8 @@ def config_show(
     typer.echo(f"{head}{to_toml(described)}", nl=False)
 
 
+app.command()(sweep)
+app.command()(compare)
 app.command()(server)
 app.command()(client)
 

@@ -297,3 +297,52 @@ ScenarioClients = Annotated[
 ScenarioSeed = Annotated[
     int, typer.Option("--seed", metavar="N", help="Of the rule, and of the experiment.")
 ]
+
+Runs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN...", help="Run folders, or folders of them.", show_default=False, parser=_path
+    ),
+]
+Last = Annotated[
+    int,
+    typer.Option(
+        "--last", min=0, metavar="N",
+        help="Means over the last N scored rounds; 0 = the final model.",
+    ),
+]  # fmt: skip
+Csv = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv", metavar="FILE", help="Also write every figure to this file.", show_default=False,
+        parser=_path,
+    ),
+]  # fmt: skip
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown to paste.")]
+Latex = Annotated[bool, typer.Option("--latex", help="Print LaTeX (booktabs) to paste.")]
+Despite = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--despite", metavar="FIELD",
+        help="Compare although this differs: size_hw, norms, seen or unseen. Again for several.",
+        show_default=False,
+    ),
+]  # fmt: skip
+OptionalSweep = Annotated[
+    Path | None,
+    typer.Argument(metavar="SWEEP.toml", help="The sweep.", show_default=False, parser=_path),
+]
+SweepFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="Its folder; default runs/<time>_<name>.",
+        show_default=False, parser=_path,
+    ),
+]  # fmt: skip
+Jobs = Annotated[
+    int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Runs at the same time.")
+]
+ResumeSweep = Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out.")]
+PlanOnly = Annotated[
+    bool, typer.Option("--dry-run", help="Check and list the runs; start none of them.")
+]

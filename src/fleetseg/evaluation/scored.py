@@ -11,6 +11,7 @@ import numpy as np
 
 from fleetseg.data.labels import LabelSpace
 from fleetseg.evaluation.confusion import Conf_CC
+from fleetseg.evaluation.protocol import Protocol
 from fleetseg.evaluation.scores import Scores, score_domains, seen_unseen, sum_confs
 
 
@@ -25,6 +26,7 @@ class Scored:
     seen_domains: frozenset[str] | None = None  # that were trained on; None = not known
     conf_by_client: Mapping[str, Conf_CC] = field(default_factory=dict)
     clients_on: str = ""  # which of their frames: "held-out frames" or "training frames"
+    protocol: Protocol | None = None  # how it was scored; None = by a version that did not say
 
     @cached_property
     def overall(self) -> Scores | None:
@@ -82,6 +84,8 @@ class Scored:
         if self.clients_on:
             fields["by_client"] = {c: scores.to_dict() for c, scores in self.by_client.items()}
             fields["by_client_on"] = self.clients_on
+        if self.protocol is not None:
+            fields["protocol"] = self.protocol.to_dict()
         return fields
 
     @classmethod
@@ -95,7 +99,7 @@ class Scored:
             confs = {name: _counts(scores) for name, scores in fields["by_domain"].items()}
         else:
             confs = {fields["domain"]: _counts(fields)} if "domain" in fields else {}
-        seen = fields.get("seen_domains")
+        seen, protocol = fields.get("seen_domains"), fields.get("protocol")
         return cls(
             space,
             confs,
@@ -104,6 +108,7 @@ class Scored:
             None if seen is None else frozenset(seen),
             {name: _counts(scores) for name, scores in fields.get("by_client", {}).items()},
             fields.get("by_client_on", ""),
+            None if protocol is None else Protocol.from_dict(protocol),
         )
 
 

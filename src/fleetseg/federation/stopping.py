@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from fleetseg.config import Experiment
 from fleetseg.federation.records import RoundRecord
 
+ENDS = ("rounds", "target", "plateau", "time", "megabytes")
+"""What `stop_reason` returns: a run that has another reason was broken off."""
+
 
 def stop_reason(
     experiment: Experiment, rounds_done: int, records: Sequence[RoundRecord]
 ) -> str | None:
-    """Return "rounds", "target", "plateau", "time", "megabytes", or None to go on."""
+    """Return one of `ENDS`, or None to go on."""
     stop = experiment.stop
     mious = _comparable(records)
     minutes = sum(r.seconds for r in records) / 60

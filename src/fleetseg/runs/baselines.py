@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from fleetseg.clients import EvaluationSet, FleetData
+from fleetseg.clients import HELD_OUT, EvaluationSet, FleetData
 from fleetseg.config import Experiment, FederationConfig, TrainingConfig
 from fleetseg.data.erased import Erased
 from fleetseg.data.labels import IGNORE
@@ -52,11 +52,25 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
     epochs = wanted / images_per_epoch(images, experiment.training)
     steps = epochs * steps_per_epoch(images, experiment.training)
     per_round = max(1, math.ceil(steps / experiment.federation.rounds))
-    training: dict[str, Any] = {"local_steps": per_round, "local_epochs": 1}
+    alone = _alone(experiment, "centralised", _pooled_training(experiment, per_round))
+    tests = {client.id: client.test for client in members if len(client.test)}
+    return alone, replace(_with_client(fleet_data, pooled), members=tests)
+
+
+def is_centralised_of(alone: Experiment, experiment: Experiment) -> bool:
+    """Say whether a run's own experiment is that of the centralised baseline of another one.
+
+    How many steps it takes follows from the fleet's data, which are not needed to tell.
+    """
+    derived = _pooled_training(experiment, alone.training.local_steps)
+    return _alone(experiment, "centralised", derived).digest == alone.digest
+
+
+def _pooled_training(experiment: Experiment, steps: int) -> dict[str, Any]:
+    training: dict[str, Any] = {"local_steps": steps, "local_epochs": 1}
     if SUPERVISION[experiment.training.supervision].takes_erased:
-        training["supervision"] = "labels"
-    alone = _alone(experiment, "centralised", training)
-    return alone, _with_client(fleet_data, pooled)
+        training["supervision"] = "labels"  # what one vehicle has erased another may label
+    return training
 
 
 def at_equal_images(
@@ -146,4 +160,4 @@ def test_sets(fleet_data: FleetData) -> tuple[EvaluationSet, ...]:
     scored = [client.test for client in fleet_data.clients.values()]
     domains = tuple(domain for part in scored for domain in part.domains)
     pooled = ScoredPairs(Pooled([part.pairs for part in scored]), domains)
-    return (EvaluationSet("held-out frames of all clients", pooled),)
+    return (EvaluationSet(HELD_OUT, pooled),)

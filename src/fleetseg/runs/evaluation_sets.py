@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fleetseg.clients import EvaluationSet, Progress, open_server_data, scored_pairs
+from fleetseg.clients import (
+    HELD_OUT,
+    EvaluationSet,
+    Progress,
+    open_server_data,
+    scored_pairs,
+)
 from fleetseg.config import Experiment
 from fleetseg.data.partition.assign import partition
 from fleetseg.data.partition.holdout import hold_out
@@ -61,7 +67,7 @@ def open_test_sets(
     if not places:
         raise DataError("no usable labelled frame is held out", where=experiment.name)
     scored = scored_pairs(Picked(tuple(stores), tuple(places)), experiment.evaluation.by)
-    return (EvaluationSet("held-out frames of all clients", scored),), tuple(bad)
+    return (EvaluationSet(HELD_OUT, scored),), tuple(bad)
 
 
 def _held_out(

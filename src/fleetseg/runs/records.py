@@ -10,6 +10,7 @@ from typing import Any
 from fleetseg.data.labels import LabelSpace
 from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.stopping import ENDS
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class RunEnd:
             fields["scored_round"],
             fields["model_sha256"],
         )
+
+
+def is_complete(end: RunEnd | None) -> bool:
+    """Say whether a run has come to an end that its experiment foresees."""
+    return end is not None and end.reason in ENDS
 
 
 @dataclass(frozen=True)

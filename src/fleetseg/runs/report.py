@@ -16,6 +16,7 @@ from fleetseg.data.spaces import open_space
 from fleetseg.errors import CheckpointError, FleetSegError
 from fleetseg.federation.records import RoundRecord
 from fleetseg.own_data import CLASSES
+from fleetseg.runs.figures import Spread, last_scored, spread
 from fleetseg.runs.folder import (
     has_run,
     read_end,
@@ -37,6 +38,11 @@ class RunReport:
     manifest: Manifest | None  # None where the data were Python objects, or on other machines
     rounds: tuple[RoundRecord, ...]
     end: RunEnd | None  # None for a run that is not over
+
+    def last_rounds(self, number: int) -> Spread | None:
+        """Mean and deviation of the mIoU over the last scored rounds; None without so many."""
+        scored = last_scored(self.rounds, number)
+        return None if scored is None else spread([one.miou for one in scored])
 
 
 def read_run(path: Path) -> RunReport:

@@ -21,7 +21,7 @@ from fleetseg.data.sources import open_source
 from fleetseg.data.store.cache import label_histograms
 from fleetseg.data.store.folder import default_cache_dir
 from fleetseg.errors import ConfigError
-from fleetseg.experiment_file import fields_toml
+from fleetseg.experiment_file import fields_to_toml
 from fleetseg.files import write_atomic
 from fleetseg.runs.embeddings import embed
 
@@ -162,7 +162,7 @@ def _write(
     if out.suffix == ".toml":
         fields = _fields(wanted, scenario, split, classes if subsets else None, len(users))
         head = f"# {scenario.about}.\n# Made by: fleetseg scenario make {wanted.name}\n"
-        files[out] = head + fields_toml(fields)
+        files[out] = head + fields_to_toml(fields)
     for path, text in files.items():
         write_atomic(path, text)
     return tuple(files)

@@ -18,6 +18,7 @@ from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failu
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import scored_before, to_each
 from fleetseg.federation.tensors import ModelState
+from fleetseg.runs.protocols import protocol_of
 
 _ByClient = dict[str, dict[str, Conf_CC]]
 
@@ -51,7 +52,7 @@ class Scorer:
         self._runtime.whole.load(model)
         by_set = [score_pairs(self._runtime, part.scored) for part in self._fleet_data.evaluation]
         names = [part.name for part in self._fleet_data.evaluation]
-        return self._scored(add_up(by_set), names)
+        return self._scored(add_up(by_set), names, round_)
 
     def _score_on_clients(
         self, model: ModelState, round_: int, records: Sequence[RoundRecord]
@@ -61,7 +62,7 @@ class Scorer:
         missing = sorted({*scored_before(records), *enrolled} - set(by_client))
         if not by_client:
             return "; ".join(refused[:3]) or "no client with test frames is there"
-        return self._scored(add_up(by_client.values()), sorted(by_client), missing)
+        return self._scored(add_up(by_client.values()), sorted(by_client), round_, missing)
 
     def with_clients(
         self,
@@ -70,13 +71,25 @@ class Scorer:
         round_: int,
         records: Sequence[RoundRecord] = (),
     ) -> tuple[Scored, list[str]]:
-        """Score on every client's own frames, too; returns all scores, and what is amiss."""
-        enrolled = self._with_test_frames()
-        by_client, refused = self._on_clients(enrolled, model, round_, records)
+        """Score on every client's own frames, too; returns all scores, and what is amiss.
+
+        A centralised run is scored on the frames of each client that it stands for.
+        """
+        refused: list[str] = []
+        if self._fleet_data.members:
+            by_client = self._on_members(model)
+        else:
+            enrolled = self._with_test_frames()
+            by_client, refused = self._on_clients(enrolled, model, round_, records)
         confs = {name: sum_confs(confs) for name, confs in sorted(by_client.items())}
         frames = "held-out frames" if self._fleet_data.holds_out else "training frames"
-        scored = scored or Scored(self._fleet_data.space)
+        scored = scored or self._scored({}, (), round_)
         return scored.with_clients(confs, frames), refused
+
+    def _on_members(self, model: ModelState) -> _ByClient:
+        self._runtime.whole.load(model)
+        members = self._fleet_data.members
+        return {name: score_pairs(self._runtime, frames) for name, frames in members.items()}
 
     def _with_test_frames(self) -> dict[str, Enrolment]:
         """Who can score as things stand; asked once a scoring, as vehicles come and go."""
@@ -101,11 +114,17 @@ class Scorer:
         self,
         conf_by_domain: Mapping[str, Conf_CC],
         scored_on: Sequence[str],
+        round_: int,
         missing: Sequence[str] = (),
     ) -> Scored:
-        data = self._fleet_data
+        data, experiment = self._fleet_data, self._runtime.experiment
         return Scored(
-            data.space, conf_by_domain, tuple(scored_on), tuple(missing), data.seen_domains
+            data.space,
+            conf_by_domain,
+            tuple(scored_on),
+            tuple(missing),
+            data.seen_domains,
+            protocol=protocol_of(experiment, data, scored_on, conf_by_domain, round_),
         )
 
 

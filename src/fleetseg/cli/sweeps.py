@@ -1,0 +1,72 @@
+"""`fleetseg sweep` and `fleetseg compare`: commands over several runs."""
+
+from __future__ import annotations
+
+import typer
+
+from fleetseg.cli import options as o
+from fleetseg.console import reports_errors
+
+
+@reports_errors
+def compare(
+    runs: o.Runs,
+    last: o.Last = 0,
+    csv: o.Csv = None,
+    markdown: o.Markdown = False,
+    latex: o.Latex = False,
+    despite: o.Despite = None,
+    debug: o.Debug = False,
+) -> None:
+    """Set runs side by side: scores, classes, domains, cost; seeds pooled to mean and deviation.
+
+    Runs whose scores were not taken in one way are refused, saying where they differ. The folder of
+    a sweep, or any folder of run folders, stands for those of its runs that are over.
+
+    \b
+    Examples:
+      fleetseg compare runs/fedavg runs/fedprox
+      fleetseg compare runs/my-sweep --csv figures.csv
+      fleetseg compare runs/my-sweep --last 5 --latex > table.tex
+      fleetseg compare runs/half-size runs/full-size --despite size_hw --markdown
+    """  # noqa: D301
+    from fleetseg.console.comparison import compare_and_show
+
+    if markdown and latex:
+        raise typer.BadParameter("name one of --markdown and --latex")
+    compare_and_show(
+        runs, last=last, despite=despite or (), csv=csv, markdown=markdown, latex=latex
+    )
+
+
+@reports_errors
+def sweep(
+    file: o.OptionalSweep = None,
+    overrides: o.Overrides = None,
+    out: o.SweepFolder = None,
+    jobs: o.Jobs = 1,
+    resume: o.ResumeSweep = False,
+    plan_only: o.PlanOnly = False,
+    debug: o.Debug = False,
+) -> None:
+    """Run an experiment in many settings and with several seeds, and compare the runs.
+
+    All settings are checked before the first run starts. A run that fails does not stop the others:
+    it is listed at the end, and the exit code is 1. --resume runs what is missing.
+
+    \b
+    Examples:
+      fleetseg sweep examples/sweep-tiny.toml --dry-run
+      fleetseg sweep examples/sweep-tiny.toml --jobs 2 --out runs/tiny-sweep
+      fleetseg sweep --resume --out runs/tiny-sweep
+      fleetseg sweep examples/sweep-tiny.toml --set federation.rounds=12 --set seeds=[0,1,2]
+    """  # noqa: D301
+    from fleetseg.console.sweep import show_plan, sweep_and_show
+
+    if file is None and (out is None or not (resume or plan_only)):
+        raise typer.BadParameter("name a SWEEP.toml, or a sweep with --resume --out DIR")
+    if plan_only:
+        show_plan(file, out=out, overrides=overrides or ())
+        return
+    code = sweep_and_show(file, out=out, jobs=jobs, resume=resume, overrides=overrides or ())
+    raise typer.Exit(code)

@@ -1,0 +1,117 @@
+"""How a score was taken: what two figures must have in common before they may be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+LABEL_RESOLUTION = "label resolution"
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """Frames that were scored: what they are called, how many, and which."""
+
+    name: str
+    frames: int | None  # None = not known: they are on other machines
+    digest: str  # SHA-256 over the files' own, in any order; "" = not known
+
+    def __str__(self) -> str:
+        """Write it in one line."""
+        number = "" if self.frames is None else f", {self.frames:,} frames"
+        return f"{self.name}{number}" + (f", files {self.digest[:8]}" if self.digest else "")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a score was taken. Figures of different protocols are different quantities."""
+
+    size_hw: tuple[int, int]  # of the images that the network saw, pixels
+    scored_at: str  # where predictions and truth are compared
+    space: str  # name of the label space
+    classes: tuple[str, ...]
+    critical: tuple[str, ...]  # those that make up the critical mIoU
+    ignored_id: int  # pixels of this id in the truth count nowhere
+    norms: str  # statistics that norm layers take: "running" = those of training
+    by: str  # what the domains of the scores are
+    sets: tuple[ScoredSet, ...]
+    seen: tuple[str, ...] | None  # domains of the sets that were trained on; None = not known
+    unseen: tuple[str, ...] | None
+    rounds: tuple[int, ...]  # whose models the figure is of: one, or the last N for their mean
+
+    def over(self, rounds: tuple[int, ...]) -> Protocol:
+        """Return the protocol of a mean over the models of several rounds."""
+        return replace(self, rounds=rounds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        plain["sets"] = [[s.name, s.frames, s.digest] for s in self.sets]
+        return plain
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Protocol:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no such thing.
+        """
+        values = {field.name: _frozen(given[field.name]) for field in fields(cls)}
+        values["sets"] = tuple(ScoredSet(*one) for one in given["sets"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field in which two protocols differ, as each has it."""
+
+    field: str
+    one: str
+    other: str
+
+
+def differences(one: Protocol, other: Protocol) -> list[Difference]:
+    """List where two protocols differ.
+
+    Rounds differ by their number only: methods need not be scored in the same ones.
+    """
+    return [
+        Difference(field.name, mine, theirs)
+        for field in fields(Protocol)
+        if (mine := shown(one, field.name)) != (theirs := shown(other, field.name))
+    ]
+
+
+def protocol_lines(protocol: Protocol) -> list[str]:
+    """Write a protocol for people, to stand below a table."""
+    height, width = protocol.size_hw
+    lines = [
+        f"{len(protocol.classes)} classes of {protocol.space}; images of {height} x {width} "
+        f"pixels, scored at {protocol.scored_at}; truth {protocol.ignored_id} counts nowhere; "
+        f"norm layers: {protocol.norms}",
+        "scored on " + "; ".join(str(one) for one in protocol.sets),
+    ]
+    if protocol.seen and protocol.unseen:
+        lines.append(
+            f"seen in training: {', '.join(protocol.seen)}; unseen: {', '.join(protocol.unseen)}"
+        )
+    return lines
+
+
+def shown(protocol: Protocol, field: str) -> str:
+    """Write a field's value for people; two of them are equal if they are written alike."""
+    value = getattr(protocol, field)
+    if field == "rounds":
+        return "one round" if len(value) == 1 else f"the mean of {len(value)} rounds"
+    if field == "sets":
+        return "; ".join(f"{one.name} ({one.frames} frames, files {one.digest})" for one in value)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
