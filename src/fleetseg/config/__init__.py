@@ -16,6 +16,7 @@ from fleetseg.config.federation import (
     FaultsConfig,
     FederationConfig,
 )
+from fleetseg.config.personal import PersonalConfig
 from fleetseg.config.running import (
     BaselineConfig,
     EngineConfig,
@@ -23,7 +24,7 @@ from fleetseg.config.running import (
     FleetConfig,
     StopConfig,
 )
-from fleetseg.config.training import ProxConfig, TrainingConfig
+from fleetseg.config.training import PhaseConfig, ProxConfig, TrainingConfig
 
 __all__ = [
     "AdaptiveConfig",
@@ -39,6 +40,8 @@ __all__ = [
     "FleetConfig",
     "ModelConfig",
     "PartitionConfig",
+    "PersonalConfig",
+    "PhaseConfig",
     "ProxConfig",
     "SourceConfig",
     "StopConfig",

@@ -15,6 +15,13 @@ class ProxConfig(Section):
     mu: float = Field(default=0.01, ge=0)  # of mu / 2 |y - w|^2, beside the loss
 
 
+class PhaseConfig(Section):
+    """A stretch of a client's round in which a part of the network learns, and the rest stands."""
+
+    learns: Literal["all", "body", "head"] = "all"
+    share: float = Field(default=1.0, gt=0)  # of the round's steps, beside the other phases' shares
+
+
 class TrainingConfig(Section):
     """What a client does with its samples in one round."""
 
@@ -29,6 +36,8 @@ class TrainingConfig(Section):
     batch_size: int = Field(default=8, ge=1)
     local_epochs: int = Field(default=1, ge=1)
     local_steps: int = Field(default=0, ge=0)  # > 0: exactly this many steps, overrides epochs
+    # What learns when, one after another; empty = everything, all the time. At least a step each.
+    phases: tuple[PhaseConfig, ...] = ()
     schedule: Literal["constant", "poly", "cosine"] = "poly"  # over global rounds
     warmup_rounds: int = Field(default=0, ge=0)
     # FixBN: past this share of the rounds, batch norms train with the global running statistics

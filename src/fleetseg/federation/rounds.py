@@ -24,6 +24,7 @@ from fleetseg.federation.server_optim import server_step
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.stopping import stop_reason
 from fleetseg.federation.tensors import ModelState
+from fleetseg.learning.inputs import Facts
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.text import listing
 
@@ -65,8 +66,9 @@ class Plan:
 
     experiment: Experiment
     exchange: Exchange
-    # Scores of a model, or why there are none, given the round that made it and all rounds so far.
-    score: Callable[[ModelState, int, Sequence[RoundRecord]], Scored | str] | None = None
+    # Scores of a model, or why there are none, given the round that made it, all rounds so far and
+    # the fleet's facts.
+    score: Callable[[ModelState, int, Sequence[RoundRecord], Facts], Scored | str] | None = None
     scratch: Path | None = None  # a folder for what an aggregator does not keep in memory
     round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
 
@@ -228,7 +230,7 @@ def _scored(record: RoundRecord, plan: Plan, state: ServerState, log: Log) -> Ro
     """Score the newest round, if it is due."""
     if plan.score is None or not _evaluates_in(plan.experiment, state.round):
         return record
-    scored = plan.score(plan.published(state), state.round, log.records)
+    scored = plan.score(plan.published(state), state.round, log.records, state.facts)
     if isinstance(scored, str):
         return replace(record, unscored=scored)
     return replace(record, scored=scored)

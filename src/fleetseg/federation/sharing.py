@@ -6,16 +6,37 @@ stays with each client, which trains it and keeps it for the next round.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from fleetseg.config import FederationConfig
-from fleetseg.errors import ModelError
+from fleetseg.errors import ConfigError, ModelError
 from fleetseg.federation.tensors import Entry, Layout, ModelState, Part
+from fleetseg.text import listing
 
 Policy = Callable[[Entry, FederationConfig], bool]
-SHARING: dict[str, Policy] = {"all": lambda entry, settings: True}
+
+
+def _in_stages(entry: Entry, settings: FederationConfig) -> bool:
+    return any(is_within(entry.key, stage) for stage in settings.stages)
+
+
+SHARING: dict[str, Policy] = {
+    "all": lambda entry, settings: True,
+    "body": lambda entry, settings: not entry.in_head,  # FedPer, FedRep, FedBABU
+    "stages": _in_stages,
+}
+
+
+def is_within(key: str, stage: str) -> bool:
+    """Say whether a state-dict key belongs to a module that an experiment names.
+
+    >>> is_within("net.encoder.0.weight", "encoder"), is_within("net.encoder2.weight", "encoder")
+    (True, False)
+    """
+    return key.startswith((f"{stage}.", f"net.{stage}."))
 
 
 @dataclass(frozen=True)
@@ -37,9 +58,11 @@ class Exchange:
         """Divide a model by the policy `settings.sharing`.
 
         Raises:
-            ModelError: the policy shares nothing that learns.
+            ModelError: the policy shares nothing that learns, or keeps nothing.
+            ConfigError: a stage that the network does not have.
         """
         policy = SHARING[settings.sharing]
+        _require_stages(model, settings.stages)
         shared = model.only(lambda entry: policy(entry, settings))
         if not shared.num_trainable:
             raise ModelError(
@@ -48,6 +71,13 @@ class Exchange:
                 cure="Choose a policy that shares some of this network's parameters",
             )
         kept = model.only(lambda entry: not policy(entry, settings))
+        if settings.sharing != "all" and not kept.by_key:
+            raise ModelError(
+                "nothing of this network stays with the clients, as with 'all'",
+                where=f"federation.sharing = '{settings.sharing}'",
+                cure="Say what its head is (wrap(net, num_classes, head_prefixes=[...])), or share "
+                "'all'",
+            )
         return cls(model, shared, kept, tuple(extras))
 
     @cached_property
@@ -105,6 +135,22 @@ class Exchange:
     @cached_property
     def _wire_part(self) -> Part:
         return Part.of(self.server, self.wire)
+
+
+def _require_stages(model: Layout, stages: Sequence[str]) -> None:
+    """Refuse stages that a network does not have, with the nearest names that it has."""
+    keys = [key.removeprefix("net.") for key in model.by_key]
+    for stage in stages:
+        if any(is_within(key, stage) for key in model.by_key):
+            continue
+        modules = {key[:dot] for key in keys for dot, letter in enumerate(key) if letter == "."}
+        near = difflib.get_close_matches(stage, sorted(modules), n=3, cutoff=0.5)
+        raise ConfigError(
+            f"the network has no stage '{stage}'",
+            where="federation.stages",
+            expected=f"modules such as {listing(sorted({key.partition('.')[0] for key in keys}))}",
+            cure=f"Did you mean {' or '.join(map(repr, near))}?" if near else None,
+        )
 
 
 def _head(state: ModelState, layout: Layout) -> ModelState:

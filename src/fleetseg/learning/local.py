@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from fleetseg.config import TrainingConfig
 from fleetseg.data.sample import Pairs
 from fleetseg.learning.batches import batches_per_epoch, loaded
 from fleetseg.learning.inputs import LocalInputs, RoundContext
-from fleetseg.learning.objectives import OBJECTIVES, LocalCost, Vectors
+from fleetseg.learning.objectives import OBJECTIVES, LocalCost, Objective, Vectors
 from fleetseg.learning.parameters import Trainables, build_optimiser
+from fleetseg.learning.parts import hold_norms, only, phases
 from fleetseg.learning.scaling import Correct, LossScale, take_step
 from fleetseg.learning.schedules import lr_factor
 from fleetseg.learning.supervision import SUPERVISION, StepLoss
@@ -43,49 +45,56 @@ class LocalResult:
 
 def num_steps(num_images: int, training: TrainingConfig) -> int:
     """Number of optimiser steps that one round takes on so many images."""
-    if training.local_steps:
-        return training.local_steps
-    return training.local_epochs * batches_per_epoch(num_images, training.batch_size)
+    steps = training.local_steps or training.local_epochs * batches_per_epoch(
+        num_images, training.batch_size
+    )
+    return max(steps, len(training.phases))
 
 
 def train_locally(
-    model: nn.Module, pairs: Pairs, inputs: LocalInputs, shared: Trainables | None = None
+    model: nn.Module,
+    pairs: Pairs,
+    inputs: LocalInputs,
+    shared: Trainables | None = None,
+    objective: Objective | None = None,
 ) -> LocalResult:
     """Train `model` in place on `pairs` for one round.
 
-    The optimiser starts afresh each round unless the inputs bring its moments back; the learning
-    rate follows the schedule over global rounds. A batch without a labelled pixel takes no step.
-    Dropout and augmentation draw from generators derived from the context, so the result is a pure
-    function of the arguments (and of the number of threads that train, and of the kind of GPU).
+    The optimiser starts afresh with each phase, unless the inputs bring its moments back; the rate
+    follows the schedule over global rounds. A batch without a labelled pixel takes no step. All
+    draws come from the context, so that the result is a pure function of the arguments (and of the
+    number of threads that train, and of the kind of GPU).
 
-    `shared` are the parameters that the objective's vectors are of; default all.
+    `shared` are the parameters that the objective's vectors are of; default all. `objective`:
+    default that of the settings.
     """
     training, context, hardware = inputs.training, inputs.context, inputs.hardware
-    optimiser = build_optimiser(model, training)
-    kept = inputs.optimiser_state
-    restore_moments(optimiser, kept or {})
+    kept, clip_norm = inputs.optimiser_state, training.clip_grad_norm
     scale = LossScale.of(hardware.precision, kept or {})
-    objective, shared = OBJECTIVES[training.objective], shared or Trainables([*model.parameters()])
+    objective = objective or OBJECTIVES[training.objective]
+    shared = shared or Trainables([*model.parameters()])
     memo = objective.begin(inputs, shared)
     correct = partial(objective.correct, memo, shared) if objective.correct else None
-    steps = num_steps(len(pairs), training)
-    losses: list[Tensor] = []
+    steps, losses = num_steps(len(pairs), training), list[Tensor]()
     images_seen, travel = 0, Travel(training)
-    _set_mode(model, training, context)
-    learn = _Learn(model, SUPERVISION[training.supervision].make(inputs), optimiser, scale, correct)
+    loss_of = SUPERVISION[training.supervision].make(inputs)
     dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
     with hardware.exact(), dropout, loaded(pairs, steps, inputs) as batches:
-        for step, batch in enumerate(batches):
-            lr = _set_lr(optimiser, training, context, step / steps)
-            images_seen += len(batch.labels_NHW)
-            loss = learn(batch.images_on(hardware), batch.labels_NHW, training.clip_grad_norm)
-            if loss is not None:
-                losses.append(loss)
-                travel.step(lr)
+        numbered = enumerate(batches)
+        for part, length in phases(training, steps):
+            with only(model, part):
+                learn = _Learn.of(model, part, inputs, loss_of, scale, correct)
+                for step, batch in islice(numbered, length):
+                    lr = _set_lr(learn.optimiser, training, context, step / steps)
+                    images_seen += len(batch.labels_NHW)
+                    loss = learn(batch.images_on(hardware), batch.labels_NHW, clip_norm)
+                    if loss is not None:
+                        losses.append(loss)
+                        travel.step(lr)
     cost = LocalCost(len(losses), travel.total)
     state, changes_T = objective.end(memo, shared, cost)
     mean_loss = float(np.mean(torch.stack(losses).tolist())) if losses else 0.0
-    moments = {} if kept is None else {**read_moments(optimiser), **scale.state()}
+    moments = {} if kept is None else {**read_moments(learn.optimiser), **scale.state()}
     return LocalResult(cost, images_seen, mean_loss, moments, state, changes_T, scale.skipped_steps)
 
 
@@ -151,6 +160,23 @@ class _Learn:
     optimiser: torch.optim.Optimizer
     scale: LossScale
     correct: Correct | None
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        part: str,
+        inputs: LocalInputs,
+        loss_of: StepLoss,
+        scale: LossScale,
+        correct: Correct | None,
+    ) -> _Learn:
+        """Get a model ready to learn by its part that does, with an optimiser of that part."""
+        _set_mode(model, inputs.training, inputs.context)
+        hold_norms(model, part)
+        optimiser = build_optimiser(model, inputs.training)
+        restore_moments(optimiser, inputs.optimiser_state or {})
+        return cls(model, loss_of, optimiser, scale, correct)
 
     def __call__(self, images: Tensor, labels: Tensor, clip_norm: float) -> Tensor | None:
         """Return the batch's loss, on its device; None if there was no step."""

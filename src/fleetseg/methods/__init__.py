@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fleetseg.methods.ditto import DITTO
 from fleetseg.methods.fedadagrad import FEDADAGRAD
 from fleetseg.methods.fedadam import FEDADAM
 from fleetseg.methods.fedavg import FEDAVG
 from fleetseg.methods.fedavgm import FEDAVGM
+from fleetseg.methods.fedbabu import FEDBABU
+from fleetseg.methods.fedper import FEDPER
 from fleetseg.methods.fedprox import FEDPROX
+from fleetseg.methods.fedrep import FEDREP
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
 from fleetseg.methods.preset import Preset
@@ -28,6 +32,10 @@ METHODS: dict[str, Preset] = {
     "fedprox": FEDPROX,
     "scaffold": SCAFFOLD,
     "fixbn": FIXBN,
+    "fedper": FEDPER,
+    "fedrep": FEDREP,
+    "fedbabu": FEDBABU,
+    "ditto": DITTO,
 }
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from fleetseg.clients import EvaluationSet, FleetData
-from fleetseg.config import Experiment, FederationConfig, TrainingConfig
+from fleetseg.config import Experiment, FederationConfig, PersonalConfig, TrainingConfig
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.data.store.cache import Pooled
 from fleetseg.federation.client import Client
@@ -98,12 +98,13 @@ def _alone(
     """The experiment of one client: the server only passes the model on; the optimiser is kept."""
     federation = FederationConfig(rounds=rounds or experiment.federation.rounds)
     engine = experiment.engine.model_copy(update={"kind": "inprocess"})
-    kept = {"optimiser_state": "kept", "objective": "plain", **training}
+    kept = {"optimiser_state": "kept", "objective": "plain", "phases": (), **training}
     return experiment.model_copy(
         update={
             "federation": federation,
             "baseline": experiment.baseline.model_copy(update={"kind": kind}),
             "engine": engine,
+            "personal": PersonalConfig(),
             "training": experiment.training.model_copy(update=kept),
         }
     )

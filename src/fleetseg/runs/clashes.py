@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fleetseg.config import Experiment
+from fleetseg.config import Experiment, TrainingConfig
 from fleetseg.learning.supervision import SUPERVISION
 
 
@@ -14,6 +14,18 @@ def _needs_no_labels(experiment: Experiment) -> bool:
 
 def _scaffold(experiment: Experiment) -> bool:
     return experiment.training.objective == "scaffold"
+
+
+def head_learns(training: TrainingConfig) -> bool:
+    """Say whether clients train the network's head at all."""
+    return not training.phases or any(phase.learns != "body" for phase in training.phases)
+
+
+HEAD_STAYS = (
+    "heads learn and stay with the vehicles (federation.sharing), so that the server's sets would "
+    "be scored by a head that nobody has trained; hold frames of the vehicles out instead "
+    "(partition.holdout, and no [[data.evaluation]]), on which each vehicle's own head is scored"
+)
 
 
 CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
@@ -59,6 +71,27 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         lambda e: _scaffold(e) and e.federation.uplink not in ("", "none"),
         "scaffold's c is the mean of what clients keep, and a codec would change only what they "
         "send; use federation.uplink = 'none'",
+    ),
+    (
+        lambda e: _scaffold(e) and len(e.training.phases) > 1,
+        "scaffold takes a client's mean gradient from how far its model moved in all steps, and "
+        "with training.phases each part moves in some of them only; use one phase",
+    ),
+    (
+        lambda e: len(e.training.phases) > 1 and e.training.optimiser_state == "kept",
+        "each of several training.phases has an optimiser of its own, and "
+        "training.optimiser_state = 'kept' keeps one; use 'reset'",
+    ),
+    (
+        lambda e: e.federation.sharing == "stages" and not e.federation.stages,
+        "federation.sharing = 'stages' exchanges the modules that federation.stages names, and "
+        "it names none",
+    ),
+    (
+        lambda e: (
+            bool(e.data.evaluation) and e.federation.sharing == "body" and head_learns(e.training)
+        ),
+        HEAD_STAYS,
     ),
 )
 """Choices that cannot work together, and why."""

@@ -173,7 +173,9 @@ def _facts(
     experiment: Experiment, fleet_data: FleetData, over_network: bool, own_net: bool
 ) -> Facts:
     scored = bool(fleet_data.evaluation) or fleet_data.holds_out
-    return Facts(experiment, scored, over_network, own_net, own_data=fleet_data.manifest is None)
+    own_data = fleet_data.manifest is None
+    own_frames = fleet_data.holds_out or experiment.evaluation.on_clients
+    return Facts(experiment, scored, over_network, own_net, own_data, own_frames)
 
 
 @dataclass
@@ -196,17 +198,24 @@ def _score_final(final: _Final, folder: RunFolder, scorer: Scorer, plan: rounds.
     final.take(folder.records)
     model, round_ = plan.published(folder.state), folder.state.round
     if scorer.can_score and final.round != round_:
-        scored = scorer.score(model, round_, folder.records)
+        scored = scorer.score(model, round_, folder.records, folder.state.facts)
         if isinstance(scored, str):
             notes.append(f"the final model has no scores: {scored}")
         else:
             final.scored, final.round = scored, round_
     if final.scored and (missing := final.scored.missing):
         notes.append(f"scored without {listing(missing)}: not comparable with the other rounds")
-    if not plan.experiment.evaluation.on_clients:
-        return notes
     of_this_model = final.scored if final.round == round_ else None
-    final.scored, refused = scorer.with_clients(of_this_model, model, round_, folder.records)
+    if scorer.scores_own_models:
+        if of_this_model and of_this_model.personal:
+            return notes
+        final.scored, refused = scorer.with_personal(
+            of_this_model, model, round_, folder.records, folder.state.facts
+        )
+    elif plan.experiment.evaluation.on_clients:
+        final.scored, refused = scorer.with_clients(of_this_model, model, round_, folder.records)
+    else:
+        return notes
     final.round = round_
     return notes + refused
 

@@ -10,7 +10,7 @@ from torch import nn
 from fleetseg.clients import FleetData
 from fleetseg.config import Experiment
 from fleetseg.engines.runtime import local_runtime
-from fleetseg.errors import ModelError
+from fleetseg.errors import ConfigError, ModelError
 from fleetseg.federation import rounds
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
@@ -19,6 +19,7 @@ from fleetseg.models.build import build_model, wrap
 from fleetseg.models.folder import load_model
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.models.wrapping import copied_net, materialise
+from fleetseg.runs.clashes import HEAD_STAYS, head_learns
 from fleetseg.runs.folder import RunFolder
 
 
@@ -51,6 +52,9 @@ def set_up(
     runtime = local_runtime(
         experiment, model, hardware, fleet_data.space.num_classes, ClientStateStore(out / "clients")
     )
+    heads_stay = any(e.in_head and e.kind == "trainable" for e in runtime.exchange.kept.floats)
+    if fleet_data.evaluation and heads_stay and head_learns(experiment.training):
+        raise ConfigError(HEAD_STAYS)
     return RunSetup(
         experiment=experiment,
         fleet_data=fleet_data,
