@@ -95,6 +95,11 @@ class Exchange:
         """Whether nothing of the model stays with the clients."""
         return not (self.kept.floats or self.kept.counters)
 
+    @property
+    def keeps_head(self) -> bool:
+        """Whether any of the head's weights, its norm layers aside, stays with the clients."""
+        return any(e.in_head and not e.in_norm and e.kind == "trainable" for e in self.kept.floats)
+
     def first(self, model: ModelState) -> ModelState:
         """Make what the server holds before the first round: extras start at zero."""
         if not self.extras:
@@ -144,11 +149,12 @@ def _require_stages(model: Layout, stages: Sequence[str]) -> None:
         if any(is_within(key, stage) for key in model.by_key):
             continue
         modules = {key[:dot] for key in keys for dot, letter in enumerate(key) if letter == "."}
-        near = difflib.get_close_matches(stage, sorted(modules), n=3, cutoff=0.5)
+        near = difflib.get_close_matches(stage.removeprefix("net."), sorted(modules))
+        outermost = sorted({key.partition(".")[0] for key in keys})
         raise ConfigError(
             f"the network has no stage '{stage}'",
             where="federation.stages",
-            expected=f"modules such as {listing(sorted({key.partition('.')[0] for key in keys}))}",
+            expected=f"modules such as {listing(outermost, 10)}",
             cure=f"Did you mean {' or '.join(map(repr, near))}?" if near else None,
         )
 

@@ -50,15 +50,9 @@ def only(model: nn.Module, part: str) -> Iterator[None]:
     if part == "all":
         yield
         return
-    belongs = {name: is_in(part, name, model) for name, _ in model.named_parameters()}
-    if set(belongs.values()) != {True, False}:
-        raise ModelError(
-            f"cannot train the {part} of a network that does not say what its head is",
-            where="training.phases",
-            cure="Name its head's modules: wrap(net, num_classes, head_prefixes=[...])",
-        )
+    require_part(model, part)
     named = model.named_parameters()
-    frozen = [p for name, p in named if p.requires_grad and not belongs[name]]
+    frozen = [p for name, p in named if p.requires_grad and not is_in(part, name, model)]
     try:
         for parameter in frozen:
             parameter.requires_grad_(False)
@@ -67,6 +61,20 @@ def only(model: nn.Module, part: str) -> Iterator[None]:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
+
+
+def require_part(model: nn.Module, part: str) -> None:
+    """Refuse to train a part of a network that does not say what its head is.
+
+    Raises:
+        ModelError: no parameter, or every one, would learn.
+    """
+    learn = {is_in(part, name, model) for name, _ in model.named_parameters()}
+    if part != "all" and learn != {True, False}:
+        raise ModelError(
+            f"cannot train the {part} alone of a network that does not say what its head is",
+            cure="Name its head's modules: wrap(net, num_classes, head_prefixes=[...])",
+        )
 
 
 def hold_norms(model: nn.Module, part: str) -> None:

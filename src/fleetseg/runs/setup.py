@@ -15,6 +15,7 @@ from fleetseg.federation import rounds
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.learning.hardware import hardware_of
+from fleetseg.learning.parts import require_part
 from fleetseg.models.build import build_model, wrap
 from fleetseg.models.folder import load_model
 from fleetseg.models.segmenter import Segmenter
@@ -52,8 +53,8 @@ def set_up(
     runtime = local_runtime(
         experiment, model, hardware, fleet_data.space.num_classes, ClientStateStore(out / "clients")
     )
-    heads_stay = any(e.in_head and e.kind == "trainable" for e in runtime.exchange.kept.floats)
-    if fleet_data.evaluation and heads_stay and head_learns(experiment.training):
+    require_part(model, experiment.personal.learns)
+    if fleet_data.evaluation and runtime.exchange.keeps_head and head_learns(experiment.training):
         raise ConfigError(HEAD_STAYS)
     return RunSetup(
         experiment=experiment,
