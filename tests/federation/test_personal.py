@@ -288,6 +288,23 @@ def test_what_a_client_keeps_is_its_own_and_the_rest_is_the_fleet_s(
         assert torch.equal(personal["net.3.weight"], trained["net.3.weight"])
 
 
+def test_a_head_that_nobody_trains_is_nobody_s_own(tmp_path: Path) -> None:
+    """FedBABU's clients keep nothing."""
+    runtime = runtime_of(
+        tmp_path,
+        federation={"rounds": 9, "sharing": "body"},
+        training={"batch_size": 2, "lr": 0.1, "phases": [{"learns": "body"}]},
+    )
+    first = broadcast_of(runtime, 1)
+    reply = client_update(first, client("car", 4, 8, 3), runtime)
+    assert isinstance(reply, Update)
+    assert reply.change.values_F.abs().max() > 0
+    assert list(tmp_path.rglob("*.safetensors")) == []
+    assert torch.equal(
+        runtime.model.state_dict()["net.3.weight"], net().state_dict()["net.3.weight"]
+    )
+
+
 @pytest.mark.parametrize(("learns", "moves"), [("all", "0123"), ("head", "3")])
 def test_fine_tuning_is_training_from_the_global_model_at_a_constant_rate(
     learns: str, moves: str, tmp_path: Path, scored: Callable[..., Scored]

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fleetseg.config import FederationConfig
+from fleetseg.config import FederationConfig, TrainingConfig
 from fleetseg.errors import ConfigError, ModelError
+from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.messages import Broadcast, Update
 from fleetseg.federation.sharing import SHARING, Exchange, Policy
 from fleetseg.federation.tensors import (
@@ -138,7 +139,19 @@ def test_of_a_shared_body_no_message_has_anything_of_a_head(name: str, heads: se
     )
     for message in messages:
         assert not any(f"net.{head}.".encode() in message for head in heads)
-    assert exchange.keeps_head
+    apart = {part: exchange.learns_apart(phase_of(part)) for part in ("all", "body", "head")}
+    assert apart == {"all": True, "body": False, "head": True}
+
+
+def phase_of(part: str) -> TrainingConfig:
+    return make_experiment({"training": {"phases": [{"learns": part}]}}).training
+
+
+def test_a_shared_head_on_a_body_that_stands_costs_the_head_s_bytes() -> None:
+    exchange = Exchange.of(layout_of(build_model("bisenetv2", 3)), FederationConfig(sharing="head"))
+    assert {key.split(".")[1] for key in exchange.wire.by_key} == {"head", "aux"}
+    assert not exchange.learns_apart(phase_of("head"))
+    assert exchange.learns_apart(TrainingConfig())
 
 
 def test_stages_are_shared_by_name_and_the_rest_stays() -> None:
@@ -147,7 +160,7 @@ def test_stages_are_shared_by_name_and_the_rest_stays() -> None:
     exchange = Exchange.of(layout, settings)
     shared = {key for key in layout.by_key if key.startswith(("net.detail.", "net.semantic.0."))}
     assert set(exchange.wire.by_key) == shared
-    assert exchange.keeps_head
+    assert exchange.learns_apart(TrainingConfig())
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from fleetseg.runs.choices import check_choices
 PHASES = [{"learns": "head"}, {"learns": "body"}]
 SETS = {"evaluation": [{"split": "val"}]}
 CASES: list[tuple[dict[str, Any], str]] = [
-    ({"method": "fedper", "data": SETS}, "a head that nobody has trained; hold frames"),
+    ({"method": "fedper", "data": SETS}, "a part that nobody has trained; hold frames"),
     ({"method": "fedrep", "data": SETS}, "partition.holdout"),
+    ({"federation": {"sharing": "head"}, "data": SETS}, "a part of the network learns"),
     ({"training": {"phases": PHASES, "optimiser_state": "kept"}}, "an optimiser of its own"),
     ({"method": "scaffold", "training": {"phases": PHASES}}, "use one phase"),
     ({"federation": {"sharing": "stages"}}, "it names none"),

@@ -249,9 +249,11 @@ def _kept_by(
     after = in_section("optimiser", result.optimiser_state)
     after |= in_section("objective", result.state)
     if runtime.start is not None:
-        own = runtime.exchange.kept.empty()
+        own, start = runtime.exchange.kept.empty(), runtime.start
         runtime.kept.read(own)
-        after |= {"own/values": own.values_F, "own/counters": own.counters_K}
+        moved = not torch.equal(own.values_F, start.values_F)
+        if moved or not torch.equal(own.counters_K, start.counters_K):  # else it is everybody's
+            after |= {"own/values": own.values_F, "own/counters": own.counters_K}
     if residual_T is not None:
         after[_RESIDUAL] = residual_T
     return after

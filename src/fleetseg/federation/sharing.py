@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from fleetseg.config import FederationConfig
+from fleetseg.config import FederationConfig, TrainingConfig
 from fleetseg.errors import ConfigError, ModelError
 from fleetseg.federation.tensors import Entry, Layout, ModelState, Part
+from fleetseg.learning.parts import learns
 from fleetseg.text import listing
 
 Policy = Callable[[Entry, FederationConfig], bool]
@@ -26,6 +27,7 @@ def _in_stages(entry: Entry, settings: FederationConfig) -> bool:
 SHARING: dict[str, Policy] = {
     "all": lambda entry, settings: True,
     "body": lambda entry, settings: not entry.in_head,  # FedPer, FedRep, FedBABU
+    "head": lambda entry, settings: entry.in_head,
     "stages": _in_stages,
 }
 
@@ -95,10 +97,10 @@ class Exchange:
         """Whether nothing of the model stays with the clients."""
         return not (self.kept.floats or self.kept.counters)
 
-    @property
-    def keeps_head(self) -> bool:
-        """Whether any of the head's weights, its norm layers aside, stays with the clients."""
-        return any(e.in_head and not e.in_norm and e.kind == "trainable" for e in self.kept.floats)
+    def learns_apart(self, training: TrainingConfig) -> bool:
+        """Say whether clients train any weights that stay with them, norm layers aside."""
+        kept = (e for e in self.kept.floats if e.kind == "trainable" and not e.in_norm)
+        return any(learns("head" if e.in_head else "body", training) for e in kept)
 
     def first(self, model: ModelState) -> ModelState:
         """Make what the server holds before the first round: extras start at zero."""

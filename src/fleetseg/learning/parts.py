@@ -40,6 +40,11 @@ def phases(training: TrainingConfig, steps: int) -> list[tuple[str, int]]:
     return divided
 
 
+def learns(part: str, training: TrainingConfig) -> bool:
+    """Say whether any phase trains a part, "head" or "body"."""
+    return any(phase.learns in ("all", part) for phase in training.phases or _EVERYTHING)
+
+
 @contextmanager
 def only(model: nn.Module, part: str) -> Iterator[None]:
     """Let nothing but a part learn; afterwards all that did before may learn again.

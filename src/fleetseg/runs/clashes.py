@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fleetseg.config import Experiment, TrainingConfig
+from fleetseg.config import Experiment
+from fleetseg.learning.parts import learns
 from fleetseg.learning.supervision import SUPERVISION
 
 
@@ -16,16 +17,18 @@ def _scaffold(experiment: Experiment) -> bool:
     return experiment.training.objective == "scaffold"
 
 
-def head_learns(training: TrainingConfig) -> bool:
-    """Say whether clients train the network's head at all."""
-    return not training.phases or any(phase.learns != "body" for phase in training.phases)
-
-
-HEAD_STAYS = (
-    "heads learn and stay with the vehicles (federation.sharing), so that the server's sets would "
-    "be scored by a head that nobody has trained; hold frames of the vehicles out instead "
-    "(partition.holdout, and no [[data.evaluation]]), on which each vehicle's own head is scored"
+_STAYS = {"body": "head", "head": "body"}  # of a sharing policy, what it leaves with clients
+LEARNS_APART = (
+    "a part of the network learns and stays with the vehicles (federation.sharing), so that the "
+    "server's sets would be scored with a part that nobody has trained; hold frames of the "
+    "vehicles out instead (partition.holdout, and no [[data.evaluation]]), on which each vehicle's "
+    "own part is scored"
 )
+
+
+def _learns_apart(experiment: Experiment) -> bool:
+    part = _STAYS.get(experiment.federation.sharing)
+    return part is not None and learns(part, experiment.training)
 
 
 CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
@@ -87,11 +90,6 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "federation.sharing = 'stages' exchanges the modules that federation.stages names, and "
         "it names none",
     ),
-    (
-        lambda e: (
-            bool(e.data.evaluation) and e.federation.sharing == "body" and head_learns(e.training)
-        ),
-        HEAD_STAYS,
-    ),
+    (lambda e: bool(e.data.evaluation) and _learns_apart(e), LEARNS_APART),
 )
 """Choices that cannot work together, and why."""

@@ -20,7 +20,7 @@ from fleetseg.models.build import build_model, wrap
 from fleetseg.models.folder import load_model
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.models.wrapping import copied_net, materialise
-from fleetseg.runs.clashes import HEAD_STAYS, head_learns
+from fleetseg.runs.clashes import LEARNS_APART
 from fleetseg.runs.folder import RunFolder
 
 
@@ -54,8 +54,8 @@ def set_up(
         experiment, model, hardware, fleet_data.space.num_classes, ClientStateStore(out / "clients")
     )
     require_part(model, experiment.personal.learns)
-    if fleet_data.evaluation and runtime.exchange.keeps_head and head_learns(experiment.training):
-        raise ConfigError(HEAD_STAYS)
+    if fleet_data.evaluation and runtime.exchange.learns_apart(experiment.training):
+        raise ConfigError(LEARNS_APART)
     return RunSetup(
         experiment=experiment,
         fleet_data=fleet_data,
