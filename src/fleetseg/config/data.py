@@ -59,3 +59,6 @@ class ModelConfig(Section):
     name: str = "fast_scnn"  # bisenetv2, fast_scnn, zoo:<arch>/<encoder>
     pretrained: Literal["", "imagenet"] = ""
     start: str = ""  # a model folder of an earlier run to start from
+    # > 0: the body is frozen but for its norm layers, and changes of this rank are learnt beside
+    # its convolutions; federation.sharing = "trained" then sends nothing else.
+    adapter_rank: int = Field(default=0, ge=0)

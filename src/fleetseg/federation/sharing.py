@@ -29,6 +29,7 @@ SHARING: dict[str, Policy] = {
     "body": lambda entry, settings: not entry.in_head,  # FedPer, FedRep, FedBABU
     "head": lambda entry, settings: entry.in_head,
     "stages": _in_stages,
+    "trained": lambda entry, settings: not entry.is_frozen,
 }
 
 
@@ -77,8 +78,8 @@ class Exchange:
             raise ModelError(
                 "nothing of this network stays with the clients, as with 'all'",
                 where=f"federation.sharing = '{settings.sharing}'",
-                cure="Say what its head is (wrap(net, num_classes, head_prefixes=[...])), or share "
-                "'all'",
+                cure="Share 'all', or say what its head is (wrap(net, num_classes, "
+                "head_prefixes=[...])) or what never learns (requires_grad_(False))",
             )
         return cls(model, shared, kept, tuple(extras))
 
@@ -99,8 +100,11 @@ class Exchange:
 
     def learns_apart(self, training: TrainingConfig) -> bool:
         """Say whether clients train any weights that stay with them, norm layers aside."""
-        kept = (e for e in self.kept.floats if e.kind == "trainable" and not e.in_norm)
-        return any(learns("head" if e.in_head else "body", training) for e in kept)
+        return any(
+            learns("head" if e.in_head else "body", training)
+            for e in self.kept.floats
+            if e.kind == "trainable" and not (e.in_norm or e.is_frozen)
+        )
 
     def first(self, model: ModelState) -> ModelState:
         """Make what the server holds before the first round: extras start at zero."""

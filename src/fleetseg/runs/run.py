@@ -30,6 +30,7 @@ from fleetseg.federation.tensors import read_state
 from fleetseg.federation.wire import PlainCodec
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
+from fleetseg.learning.adapters import merge_adapters
 from fleetseg.learning.hardware import threads
 from fleetseg.models.build import is_known
 from fleetseg.models.folder import load_model, save_model
@@ -353,6 +354,7 @@ def _finish(setup: RunSetup, final: _Final, reason: str, seconds: float) -> str:
     runtime, state = setup.runtime, setup.folder.state
     final.take(setup.folder.records)
     runtime.whole.load(_plan(setup, None).published(state))
+    merge_adapters(runtime.model)
     sha256 = save_model(
         runtime.model,
         setup.folder.path / "model",
