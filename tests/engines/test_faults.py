@@ -164,3 +164,14 @@ def test_a_vehicle_that_falls_silent_in_between_is_still_known() -> None:
     engine = SimulatedFaults(Falling(), experiment(dropout=0.1), SIZES)
     engine.available()
     assert len(train(engine, 1)) == len(FLEET)
+
+
+def test_a_model_of_one_s_own_takes_its_time_as_well() -> None:
+    described = experiment(stragglers=0.0, dropout=0.5)
+    ditto = described.personal.model_copy(update={"model": "ditto", "epochs": 2})
+    took_s = {}
+    for name, personal in (("none", described.personal), ("ditto", ditto)):
+        with_personal = described.model_copy(update={"personal": personal})
+        engine = SimulatedFaults(Willing(), with_personal, SIZES)
+        took_s[name] = engine._duration_s(engine.available()[FLEET[0]])
+    assert took_s == {"none": 12.0, "ditto": 32.0}  # ten images, three times, and 2 s on the link

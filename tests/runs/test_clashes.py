@@ -18,6 +18,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"federation": {"sharing": "head"}, "data": SETS}, "a part of the network learns"),
     ({"training": {"phases": PHASES, "optimiser_state": "kept"}}, "an optimiser of its own"),
     ({"method": "scaffold", "training": {"phases": PHASES}}, "use one phase"),
+    ({"method": "ditto", "personal": {"learns": "head"}}, "whole model"),
     ({"federation": {"sharing": "stages"}}, "it names none"),
     ({"federation": {"sharing": "bdy"}}, "Did you mean 'body'"),
     ({"personal": {"model": "dito"}}, "kind of personal model 'dito'.*Did you mean 'ditto'"),

@@ -18,5 +18,5 @@ class PersonalConfig(Section):
     epochs: int = Field(default=1, ge=1)
     steps: int = Field(default=0, ge=0)  # > 0: exactly this many, overrides epochs
     lr: float = Field(default=0.0, ge=0)  # 0 = training.lr; fine-tuning follows no schedule
-    learns: Literal["all", "body", "head"] = "all"
+    learns: Literal["all", "body", "head"] = "all"  # of fine-tuned
     pull: float = Field(default=1.0, ge=0)  # of ditto: lambda in lambda / 2 |v - w|^2

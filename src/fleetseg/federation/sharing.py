@@ -79,7 +79,7 @@ class Exchange:
                 "nothing of this network stays with the clients, as with 'all'",
                 where=f"federation.sharing = '{settings.sharing}'",
                 cure="Share 'all', or say what its head is (wrap(net, num_classes, "
-                "head_prefixes=[...])) or what never learns (requires_grad_(False))",
+                "head_prefixes=[...])) or what never learns (model.adapter_rank)",
             )
         return cls(model, shared, kept, tuple(extras))
 

@@ -91,5 +91,10 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "it names none",
     ),
     (lambda e: bool(e.data.evaluation) and _learns_apart(e), LEARNS_APART),
+    (
+        lambda e: e.personal.model == "ditto" and e.personal.learns != "all",
+        "ditto keeps a whole model of each client's own, whose other part would stay as it was in "
+        "the client's first round; use personal.learns = 'all'",
+    ),
 )
 """Choices that cannot work together, and why."""

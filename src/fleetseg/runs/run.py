@@ -141,6 +141,11 @@ def _run_owned(
     tried = [] if resume and can_resume(out) else try_one_step(setup)
     state, notes = _open(setup, resume)
     notes += tried
+    if setup.runtime.exchange.learns_apart(experiment.training):
+        notes.append(
+            "the saved model is not whole: what learns and stays with the vehicles "
+            f"(federation.sharing = '{experiment.federation.sharing}') is in it as the run began"
+        )
     for note in idle:  # now, and not only when the hours are spent
         setup.watcher.status(f"note: {note}")
     final, reason = _Final(), "failed"
