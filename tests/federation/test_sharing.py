@@ -141,6 +141,8 @@ def test_of_a_shared_body_no_message_has_anything_of_a_head(name: str, heads: se
         assert not any(f"net.{head}.".encode() in message for head in heads)
     apart = {part: exchange.learns_apart(phase_of(part)) for part in ("all", "body", "head")}
     assert apart == {"all": True, "body": False, "head": True}
+    assert set(exchange.untrained(phase_of("head"))) == set(exchange.kept.by_key)
+    assert exchange.untrained(phase_of("body")) == ()  # it is the start's, and so everybody's
 
 
 def phase_of(part: str) -> TrainingConfig:

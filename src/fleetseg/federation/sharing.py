@@ -98,13 +98,16 @@ class Exchange:
         """Whether nothing of the model stays with the clients."""
         return not (self.kept.floats or self.kept.counters)
 
+    def untrained(self, training: TrainingConfig) -> tuple[str, ...]:
+        """Name what clients train and keep: the server has nothing but its start values."""
+        kept = (*self.kept.floats, *self.kept.counters)
+        parts = {e.key: "head" if e.in_head else "body" for e in kept if not e.is_frozen}
+        return tuple(key for key, part in parts.items() if learns(part, training))
+
     def learns_apart(self, training: TrainingConfig) -> bool:
         """Say whether clients train any weights that stay with them, norm layers aside."""
-        return any(
-            learns("head" if e.in_head else "body", training)
-            for e in self.kept.floats
-            if e.kind == "trainable" and not (e.in_norm or e.is_frozen)
-        )
+        entries = (self.model.by_key[key] for key in self.untrained(training))
+        return any(e.kind == "trainable" and not e.in_norm for e in entries)
 
     def first(self, model: ModelState) -> ModelState:
         """Make what the server holds before the first round: extras start at zero."""
