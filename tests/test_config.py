@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, get_args
@@ -38,10 +39,12 @@ SECTIONS = sections()
 KEYS = [prefix + key for prefix, keys in SECTIONS for key in keys]
 
 
+LISTS = ("sources", "phases")  # of tables
+
+
 def nested(path: str, value: Any) -> dict[str, Any]:
     for part in reversed(path.split(".")):
-        inside = [value] if part in ("sources", "evaluation") and isinstance(value, dict) else value
-        value = {part: inside if part == "sources" else value}
+        value = {part: [value] if part in LISTS and isinstance(value, dict) else value}
     return dict(value)
 
 
@@ -60,7 +63,7 @@ def test_every_misspelt_key_is_an_error_with_its_path_and_the_nearest_key(path: 
     with pytest.raises(ConfigError) as caught:
         make_experiment(nested(f"{section}.{wrong}" if section else wrong, 1), where="a.toml")
     text = str(caught.value)
-    shown = section.replace("data.sources", "data.sources.0")
+    shown = re.sub(rf"\.({'|'.join(LISTS)})$", r".\1.0", section)
     assert text.startswith(f"a.toml: unknown key '{shown + '.' if shown else ''}{wrong}'")
     assert f"one of: {', '.join(sorted(keys))}" in text
     assert "Did you mean '" in text

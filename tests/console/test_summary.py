@@ -31,6 +31,9 @@ SCORES: dict[str, Scored | None] = {
     "server only": ONE,
     "several domains": Scored(SPACE, {"day": conf(0.5), "rain": conf(0.25)}, ("a",)),
     "server and vehicles": ONE.with_clients(VEHICLES, "held-out frames"),
+    "personal": ONE.with_clients(VEHICLES, "held-out frames").with_personal(
+        {"car-1": conf(0.5), "car-3": conf(0.375)}, "fine-tuned"
+    ),
     "no vehicle answered": Scored(SPACE).with_clients({}, "training frames"),
     "vehicles without a figure": Scored(SPACE).with_clients({"car-1": NOTHING}, "training frames"),
 }
@@ -59,6 +62,19 @@ def test_every_end_is_shown(
         assert json.loads(capsys.readouterr().out)["scores"] == written["scores"]
     else:
         assert "f" * 64 in text
+
+
+def test_personal_scores_stand_beside_the_global_ones_and_the_worst_is_named(
+    tmp_path: Path,
+) -> None:
+    table = shown(run(SCORES["personal"], tmp_path), "plain")
+    rows = {line.split()[0]: line.split()[1:3] for line in table.splitlines() if "car-" in line}
+    assert rows["car-1"] == ["0.250", "0.500"]
+    assert "own mIoU" in table
+    assert "worst vehicle: mIoU 0.250 (car-1), of its own model 0.375 (car-3)" in table
+    assert "worst vehicle: mIoU 0.250 (car-1)\n" in shown(
+        run(SCORES["server and vehicles"], tmp_path), "plain"
+    )
 
 
 def test_vehicles_alone_have_their_table_and_their_line(tmp_path: Path) -> None:

@@ -177,3 +177,14 @@ def test_changes_in_a_broadcast_s_place_take_less_of_a_link() -> None:
     before = engine.meter()
     list(engine.ask("train", {FLEET[0]: small}))
     assert (engine.meter() - before).seconds == 10.0 + (1500 + SIZES[1]) / 2e6
+
+
+def test_a_model_of_one_s_own_takes_its_time_as_well() -> None:
+    described = experiment(stragglers=0.0, dropout=0.5)
+    ditto = described.personal.model_copy(update={"model": "ditto", "epochs": 2})
+    took_s = {}
+    for name, personal in (("none", described.personal), ("ditto", ditto)):
+        with_personal = described.model_copy(update={"personal": personal})
+        engine = SimulatedFaults(Willing(), with_personal, SIZES)
+        took_s[name] = engine._duration_s(FLEET[0], broadcast(1))
+    assert took_s == {"none": 12.0, "ditto": 32.0}  # ten images, three times, and 2 s on the link

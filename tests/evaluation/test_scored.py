@@ -26,20 +26,26 @@ names = st.text(max_size=6)
     st.dictionaries(names, matrices, max_size=3),
     st.none() | st.frozensets(names, max_size=4),
     st.sampled_from([None, PROTOCOL]),
+    st.none() | st.dictionaries(names, matrices, max_size=3),
 )
 def test_they_come_back_as_they_were(
     domains: dict[str, np.ndarray],
     clients: dict[str, np.ndarray],
     seen: frozenset[str] | None,
     protocol: Protocol | None,
+    personal: dict[str, np.ndarray] | None,
 ) -> None:
     one = Scored(SPACE, domains, ("a",), ("b",), seen, protocol=protocol)
     one = one.with_clients(clients, "training frames")
+    if personal is not None:
+        one = one.with_personal(personal, "ditto")
     back = Scored.from_dict(json.loads(json.dumps(one.to_dict(), allow_nan=False)), SPACE)
     assert back.to_dict() == one.to_dict()
     assert back.protocol == protocol
+    assert back.personal == one.personal
     for mine, theirs in ((one.conf_by_domain, back.conf_by_domain),
-                         (one.conf_by_client, back.conf_by_client)):  # fmt: skip
+                         (one.conf_by_client, back.conf_by_client),
+                         (one.conf_personal, back.conf_personal)):  # fmt: skip
         assert mine.keys() == theirs.keys()
         assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
         assert all(conf_CC.dtype == np.int64 for conf_CC in theirs.values())

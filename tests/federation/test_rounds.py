@@ -108,7 +108,8 @@ def start(momentum: bool = False, failed_rounds: int = 0) -> ServerState:
 
 def plan(score: Any = None, **sections: Any) -> Plan:
     federation = FederationConfig(**sections.pop("federation", {}))
-    return Plan(Experiment(federation=federation, **sections), Exchange.of(LAYOUT), score)
+    score_of = score and (lambda model, round_, records, facts: score(model, round_, records))
+    return Plan(Experiment(federation=federation, **sections), Exchange.of(LAYOUT), score_of)
 
 
 def go(fleet: Fleet, plan_: Plan, state: ServerState | None = None) -> tuple[str, MemoryLog]:

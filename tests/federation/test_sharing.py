@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fleetseg.config import FederationConfig
-from fleetseg.errors import ModelError
+from fleetseg.config import FederationConfig, TrainingConfig
+from fleetseg.errors import ConfigError, ModelError
+from fleetseg.experiment_file import make_experiment
+from fleetseg.federation.messages import Broadcast, Update
 from fleetseg.federation.sharing import SHARING, Exchange, Policy
 from fleetseg.federation.tensors import (
     Layout,
@@ -22,7 +24,8 @@ from fleetseg.federation.tensors import (
     load_state,
     read_state,
 )
-from fleetseg.federation.wire import message_bytes
+from fleetseg.federation.wire import encode_broadcast, encode_update, message_bytes
+from fleetseg.models.build import build_model
 
 PART = FederationConfig(sharing="part")
 
@@ -128,6 +131,77 @@ def test_a_head_is_known_by_what_the_network_says() -> None:
     assert [e.key for e in layout_of(net).floats if e.in_head] == [
         "1.weight", "1.bias", "2.weight", "2.bias",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [("fast_scnn_aux", {"classifier", "aux"}), ("bisenetv2", {"head", "aux"})],
+)
+def test_of_a_shared_body_no_message_has_anything_of_a_head(name: str, heads: set[str]) -> None:
+    """Neither of the norm layers in it, nor of auxiliary heads."""
+    model = build_model(name, 3)
+    exchange = Exchange.of(layout_of(model), FederationConfig(sharing="body"), ["control"])
+    kept = {key.split(".")[1] for key in exchange.kept.by_key}
+    assert kept == heads
+    names = {key.rpartition("//")[2].split(".")[1] for key in exchange.wire.by_key}
+    assert names == {name for name, _ in model.net.named_children()} - heads
+    empty = exchange.wire.empty()
+    messages = (
+        encode_broadcast(Broadcast(1, empty), exchange.wire),
+        encode_update(Update(1, "car", empty, 1, 1, 1, 1, 0.0), exchange.wire),
+    )
+    for message in messages:
+        assert not any(f"net.{head}.".encode() in message for head in heads)
+    apart = {part: exchange.learns_apart(phase_of(part)) for part in ("all", "body", "head")}
+    assert apart == {"all": True, "body": False, "head": True}
+    assert set(exchange.untrained(phase_of("head"))) == set(exchange.kept.by_key)
+    assert exchange.untrained(phase_of("body")) == ()  # it is the start's, and so everybody's
+
+
+def phase_of(part: str) -> TrainingConfig:
+    return make_experiment({"training": {"phases": [{"learns": part}]}}).training
+
+
+def test_a_shared_head_on_a_body_that_stands_costs_the_head_s_bytes() -> None:
+    exchange = Exchange.of(layout_of(build_model("bisenetv2", 3)), FederationConfig(sharing="head"))
+    assert {key.split(".")[1] for key in exchange.wire.by_key} == {"head", "aux"}
+    assert not exchange.learns_apart(phase_of("head"))
+    assert exchange.learns_apart(TrainingConfig())
+
+
+def test_stages_are_shared_by_name_and_the_rest_stays() -> None:
+    layout = layout_of(build_model("bisenetv2", 3))
+    settings = FederationConfig(sharing="stages", stages=("detail", "net.semantic.0"))
+    exchange = Exchange.of(layout, settings)
+    shared = {key for key in layout.by_key if key.startswith(("net.detail.", "net.semantic.0."))}
+    assert set(exchange.wire.by_key) == shared
+    assert exchange.learns_apart(TrainingConfig())
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("detial", r"federation\.stages: the network has no stage 'detial'.*Did you mean 'detail'"),
+        ("semantic.0.fus", "Did you mean 'semantic.0.fuse'"),
+        ("det", "no stage 'det'"),  # half of a name is none
+        (
+            "",
+            r"no stage ''; expected modules such as .*context, detail, head, semantic$",
+        ),
+    ],
+)
+def test_a_stage_that_the_network_has_not_is_refused(stage: str, said: str) -> None:
+    settings = FederationConfig(sharing="stages", stages=("detail", stage))
+    with pytest.raises(ConfigError, match=said):
+        Exchange.of(layout_of(build_model("bisenetv2", 3)), settings)
+
+
+@pytest.mark.parametrize("sharing", ["body", "stages"])
+def test_a_policy_that_keeps_nothing_is_refused(layout: Layout, sharing: str) -> None:
+    """A network that does not say what its head is would be shared whole, under another name."""
+    settings = FederationConfig(sharing=sharing, stages=("conv", "foo", "bn1"))
+    with pytest.raises(ModelError, match=r"nothing of this network stays .*head_prefixes"):
+        Exchange.of(layout, settings)
 
 
 @given(st.sets(st.integers(0, 5)), st.integers(0, 2))

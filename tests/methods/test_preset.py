@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.experiments import tiny_experiment
@@ -15,17 +17,22 @@ from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import Watcher
 from fleetseg.methods import METHODS, laid_under
+from fleetseg.models.build import wrap
 from fleetseg.runs.choices import check_choices
 from fleetseg.runs.option_notes import Facts, option_notes
 
+OWN_DATA: dict[str, object] = {"evaluation": []}
+OWN_FRAMES: dict[str, dict[str, object]] = {"partition": {"holdout": 0.4, "holdout_gap": 0}}
+"""Models of the clients' own are scored on frames of the clients' own."""
 each_preset = pytest.mark.parametrize("name", METHODS)
 
 
 def small_net() -> nn.Module:
     with rng.torch_default(0, purpose="preset-test"):
-        return nn.Sequential(
+        net = nn.Sequential(
             nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 11, 1)
         )
+    return wrap(net, 11, head_prefixes=["3."])
 
 
 def experiment(name: str, cache: Path, kind: str = "inprocess") -> Experiment:
@@ -39,13 +46,23 @@ def experiment(name: str, cache: Path, kind: str = "inprocess") -> Experiment:
         {"conditions": ["day"], "cities": ["amber"], "frames_per_drive": 3},
         {"conditions": ["day"], "cities": ["birch"], "frames_per_drive": 4},
     ]
+    data: dict[str, object] = {"sources": cities}
+    sections: dict[str, dict[str, object]] = {}
+    if "personal" in fields:
+        data, sections = {**data, **OWN_DATA}, {"personal": fields["personal"], **OWN_FRAMES}
     return tiny_experiment(
         cache,
-        data={"sources": cities},
+        data=data,
         training=training,
         federation=federation,
         engine={"kind": kind, "workers": 2},
+        **sections,
     )
+
+
+def scores_of(run: fleetseg.Run) -> Any:
+    assert run.scores is not None
+    return run.scores.to_dict()
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +117,9 @@ def test_vehicles_that_label_different_classes(cache: Path, tmp_path: Path) -> N
 
 def test_no_two_make_the_same_model(whole: dict[str, fleetseg.Run]) -> None:
     by_digest: dict[str, list[str]] = {}
-    for name in METHODS:
-        by_digest.setdefault(whole[name].model_sha256, []).append(name)
+    for name in METHODS:  # or the same global model, and others of the clients' own
+        personal = json.dumps(scores_of(whole[name]).get("personal"))
+        by_digest.setdefault(whole[name].model_sha256 + personal, []).append(name)
     assert [names for names in by_digest.values() if len(names) > 1] == []
 
 
@@ -111,6 +129,7 @@ def test_workers_make_the_same(
 ) -> None:
     run = fleetseg.run(experiment(name, cache, "workers"), net=small_net(), out=tmp_path / "run")
     assert run.model_sha256 == whole[name].model_sha256
+    assert scores_of(run) == scores_of(whole[name])
 
 
 @each_preset
@@ -126,3 +145,4 @@ def test_after_a_crash_it_goes_on_to_the_same(
         fleetseg.run(described, net=small_net(), out=out, watcher=Watcher(round_closed=crash))
     resumed = fleetseg.run(described, net=small_net(), out=out, resume=True)
     assert resumed.model_sha256 == whole[name].model_sha256
+    assert scores_of(resumed) == scores_of(whole[name])

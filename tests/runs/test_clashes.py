@@ -97,3 +97,32 @@ def test_of_no_number_there_is_no_surplus() -> None:
     fields = {"sampler": "poisson", "cohort": 0.5, "over_selection": 1.2}
     with pytest.raises(ConfigError, match="has no number to ask more than"):
         check_choices(make_experiment({"federation": fields}))
+
+
+PHASES = [{"learns": "head"}, {"learns": "body"}]
+SETS = {"evaluation": [{"split": "val"}]}
+CASES: list[tuple[dict[str, Any], str]] = [
+    ({"method": "fedper", "data": SETS}, "a part that nobody has trained; hold frames"),
+    ({"method": "fedrep", "data": SETS}, r"partition\.holdout"),
+    ({"federation": {"sharing": "head"}, "data": SETS}, "a part of the network learns"),
+    ({"training": {"phases": PHASES, "optimiser_state": "kept"}}, "an optimiser of its own"),
+    ({"method": "scaffold", "training": {"phases": PHASES}}, "use one phase"),
+    ({"method": "fednova", "training": {"phases": PHASES}}, "use one phase"),
+    ({"method": "ditto", "personal": {"learns": "head"}}, "whole model"),
+    ({"federation": {"sharing": "stages"}}, "it names none"),
+    ({"federation": {"sharing": "bdy"}}, "Did you mean 'body'"),
+    ({"personal": {"model": "dito"}}, r"kind of personal model 'dito'.*Did you mean 'ditto'"),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), CASES, ids=[said for _, said in CASES])
+def test_parts_and_personal_models_that_cannot_work(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_choices(make_experiment(fields))
+
+
+def test_a_head_that_nobody_trains_may_be_scored_by_the_server() -> None:
+    """It is the same everywhere: FedBABU's global model is one."""
+    check_choices(make_experiment({"method": "fedbabu", "data": SETS}))
+    one_phase = {"training": {"phases": [{"learns": "body"}], "optimiser_state": "kept"}}
+    check_choices(make_experiment(one_phase))

@@ -62,6 +62,13 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "federation.oort.pace": (
         {"federation": {"sampler": "oort", "cohort": 2, "oort": {"pace": 0.5}}}, {}
     ),
+    "federation.stages": ({"federation": {"stages": ["encoder"]}}, {}),
+    "personal.model": ({"personal": {"model": "ditto"}}, {"own_frames": False}),
+    "personal.model = 'own'": ({"personal": {"model": "own"}}, {}),
+    "personal.scored": ({"personal": {"scored": "always"}}, {}),
+    "personal.epochs": ({"personal": {"model": "ditto", "steps": 3, "epochs": 2}}, {}),
+    "personal.learns": ({"method": "fedper", "personal": {"learns": "head"}}, {}),
+    "personal.pull": ({"personal": {"model": "fine-tuned", "pull": 0.1}}, {}),
     "federation.deadline_s": ({"federation": {"deadline_s": 3.0}}, {}),
     "federation.faults.slowdown": ({"federation": {"faults": {"slowdown": 4.0}}}, {}),
     "evaluation.every": ({"evaluation": {"every": 3}}, {"scored": False}),

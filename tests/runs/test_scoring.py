@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure
 from fleetseg.federation.records import RoundRecord
-from fleetseg.federation.sharing import Exchange
+from fleetseg.federation.sharing import SHARING, Exchange
 from fleetseg.federation.tensors import ModelState, layout_of, read_state
 from fleetseg.learning.hardware import Hardware
 from fleetseg.models.build import wrap
@@ -38,6 +38,8 @@ class Engine:
 
     confs: Mapping[str, Any]
     test_pixels: Mapping[str, int]
+    tasks: list[str] = field(default_factory=list)
+    facts: list[list[str]] = field(default_factory=list)
 
     def available(self) -> Mapping[str, Enrolment]:
         return {c: Enrolment(c, 1, 8, (4, 4), "", n) for c, n in self.test_pixels.items()}
@@ -45,7 +47,8 @@ class Engine:
     def ask(
         self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
     ) -> Iterator[Received]:
-        assert task == "evaluate"
+        self.tasks.append(task)
+        self.facts.append(sorted(next(iter(asks.values())).facts))
         for name, broadcast in asks.items():
             conf_CC = self.confs.get(name)
             if conf_CC is None:
@@ -119,6 +122,53 @@ def test_counts_are_kept_with_the_ratios() -> None:
     some = scores(scorer(Engine({"a": EASY}, {"a": 8}), holds_out=True))
     assert some.to_dict()["confusion"] == [[4, 0], [0, 4]]
     assert some.conf_by_domain["rain"].tolist() == [[4, 0], [0, 4]]
+
+
+def with_own_models(made: Scorer, scored_when: str, sharing: str = "all") -> Scorer:
+    runtime = made._runtime
+    experiment = make_experiment(
+        {"personal": {"model": "fine-tuned", "scored": scored_when}, "evaluation": {"every": 1}}
+    )
+    settings = experiment.federation.model_copy(update={"sharing": sharing})
+    exchange = Exchange.of(runtime.exchange.model, settings)
+    made._runtime = replace(runtime, experiment=experiment, exchange=exchange)
+    return made
+
+
+def test_own_models_stand_beside_the_global_one() -> None:
+    engine = Engine({"a": EASY, "b": HARD}, {"a": 8, "b": 8, "silent": 8, "none": 0})
+    made, state = scorer(engine, holds_out=True)
+    ready = with_own_models(made, "end")
+    scored, amiss = ready.with_personal(None, state, 3, [], {"fact": np.zeros(1, np.float32)})
+    assert engine.tasks == ["evaluate", "evaluate-personal"]
+    assert engine.facts == [[], ["fact"]]  # class weights come of them
+    assert scored.personal == "fine-tuned"
+    assert scored.by_client.keys() == scored.by_client_personal.keys() == {"a", "b"}
+    assert scored.by_client_personal["a"].miou == 1.0
+    assert amiss == [
+        "no scores from silent: no-answer",
+        "personal: no scores from silent: no-answer",
+    ]
+
+
+def test_the_global_model_is_scored_without_what_clients_keep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(SHARING, "part", lambda entry, settings: not entry.key.endswith("bias"))
+    engine = Engine({"a": EASY}, {"a": 8})
+    made, state = scorer(engine, holds_out=True)
+    with_own_models(made, "end", "part").with_personal(None, state, 3, [], {})
+    assert engine.tasks == ["evaluate-global", "evaluate-personal"]
+
+
+@pytest.mark.parametrize(("when", "extra"), [("end", []), ("always", ["evaluate-personal"])])
+def test_own_models_are_scored_in_rounds_if_that_is_asked_for(when: str, extra: list[str]) -> None:
+    engine = Engine({"a": EASY}, {"a": 8})
+    made, state = scorer(engine, holds_out=True)
+    scored = with_own_models(made, when).score(state, 1)
+    assert isinstance(scored, Scored)
+    assert engine.tasks[-1:] == (extra or ["evaluate"])
+    assert bool(scored.personal) == bool(extra)
 
 
 def client(name: str, domains: frozenset[str] | None) -> Client:

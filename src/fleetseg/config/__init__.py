@@ -31,6 +31,7 @@ from fleetseg.config.federation import (
     QueueConfig,
 )
 from fleetseg.config.habits import HabitsConfig
+from fleetseg.config.personal import PersonalConfig
 from fleetseg.config.running import (
     BaselineConfig,
     EngineConfig,
@@ -46,6 +47,7 @@ from fleetseg.config.training import (
     FedSpeedConfig,
     MimeLiteConfig,
     MoonConfig,
+    PhaseConfig,
     PixelContrastConfig,
     ProxConfig,
     SamConfig,
@@ -80,6 +82,8 @@ __all__ = [
     "MoonConfig",
     "OortConfig",
     "PartitionConfig",
+    "PersonalConfig",
+    "PhaseConfig",
     "PixelContrastConfig",
     "PowerOfChoiceConfig",
     "ProxConfig",

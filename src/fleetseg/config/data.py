@@ -70,3 +70,6 @@ class ModelConfig(Section):
     # FedDrive and LADD have it; cityscapes: of that data set, as FedSeg does.
     normalisation: Literal["", "half", "cityscapes"] = ""
     start: str = ""  # a model folder of an earlier run to start from
+    # > 0: the body is frozen but for its norm layers, and changes of this rank are learnt beside
+    # its convolutions; federation.sharing = "trained" then sends nothing else.
+    adapter_rank: int = Field(default=0, ge=0)

@@ -10,6 +10,7 @@ from pydantic import field_validator, model_validator
 
 from fleetseg.config.data import DataConfig, ModelConfig, PartitionConfig
 from fleetseg.config.federation import FederationConfig
+from fleetseg.config.personal import PersonalConfig
 from fleetseg.config.running import (
     BaselineConfig,
     EngineConfig,
@@ -33,6 +34,7 @@ class Experiment(Section):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     federation: FederationConfig = FederationConfig()
+    personal: PersonalConfig = PersonalConfig()
     stop: StopConfig = StopConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()

@@ -119,6 +119,7 @@ class FederationConfig(Section):
     sampler: str = "uniform"  # who that is: see federation.cohort
     weights: str = "images"  # how much a client's change counts: see federation.weights
     sharing: str = "all"  # what of the model is exchanged: see federation.sharing
+    stages: tuple[str, ...] = ()  # of sharing = "stages": the modules that are exchanged
     aggregator: str = "mean"  # see federation.aggregators
     server_optimiser: str = "sgd"  # see federation.server_optim
     server_lr: float = Field(default=1.0, gt=0)

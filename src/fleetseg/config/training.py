@@ -78,6 +78,13 @@ class PixelContrastConfig(Section):
     start_round: int = Field(default=2, ge=1)  # the first with contrast; before, labels alone
 
 
+class PhaseConfig(Section):
+    """A stretch of a client's round in which a part of the network learns, and the rest stands."""
+
+    learns: Literal["all", "body", "head"] = "all"
+    share: float = Field(default=1.0, gt=0)  # of the round's steps, beside the other phases' shares
+
+
 class TrainingConfig(Section):
     """What a client does with its samples in one round."""
 
@@ -92,6 +99,8 @@ class TrainingConfig(Section):
     batch_size: int = Field(default=8, ge=1)
     local_epochs: int = Field(default=1, ge=1)
     local_steps: int = Field(default=0, ge=0)  # > 0: exactly this many steps, overrides epochs
+    # What learns when, one after another; empty = everything, all the time. At least a step each.
+    phases: tuple[PhaseConfig, ...] = ()
     # Over global rounds. poly_feddrive and step_fedseg are what those systems really do.
     schedule: Literal["constant", "poly", "cosine", "poly_feddrive", "step_fedseg"] = "poly"
     warmup_rounds: int = Field(default=0, ge=0)

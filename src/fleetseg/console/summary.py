@@ -17,6 +17,7 @@ from fleetseg.console.tables import (
     domains_table,
     iou_table,
     name_cell,
+    personal_table,
     plain_table,
     score_lines,
 )
@@ -77,12 +78,36 @@ def show_scores(scores: Mapping[str, Any], critical: Sequence[str], console: Con
             console.print(Text(line))
     if scores.get("by_client"):
         console.print()
-        console.print(domains_table(scores["by_client"], f"vehicle{_on(scores)}"))
+        console.print(_vehicles_table(scores))
+        if worst := _worst(scores):
+            print_line(console, worst)
     if not scores:
         console.print()
         print_line(
             console, "nothing was scored: there is neither a test set nor a held-out frame", "dim"
         )
+
+
+def _vehicles_table(scores: Mapping[str, Any]) -> Table:
+    head = f"vehicle{_on(scores)}"
+    if "personal" not in scores:
+        return domains_table(scores["by_client"], head)
+    return personal_table(scores["by_client"], scores["personal"]["by_client"], head)
+
+
+def _worst(scores: Mapping[str, Any]) -> str:
+    """Name the vehicle that is served worst, by the global model and by its own."""
+    named = {
+        "": scores["by_client"],
+        "of its own model ": scores.get("personal", {}).get("by_client", {}),
+    }
+    told = []
+    for what, by_client in named.items():
+        mious = {name: s["miou"] for name, s in by_client.items() if s["miou"] is not None}
+        if mious:
+            worst = min(sorted(mious), key=lambda name: mious[name])
+            told.append(f"{what}{ratio(mious[worst])} ({worst})")
+    return f"worst vehicle: mIoU {', '.join(told)}" if told else ""
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

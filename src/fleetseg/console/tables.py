@@ -88,6 +88,22 @@ def domains_table(by_domain: Mapping[str, Mapping[str, Any]], head: str = "domai
     return table
 
 
+def personal_table(
+    by_client: Mapping[str, Mapping[str, Any]], own: Mapping[str, Mapping[str, Any]], head: str
+) -> Table:
+    """Set the scores of the global model and of each client's own side by side."""
+    heads = ("mIoU", "own mIoU", "critical", "own critical", "pixels")
+    table = plain_table(head, *heads, left=(head,))
+    for name in sorted({*by_client, *own}):
+        common, personal = by_client.get(name, {}), own.get(name, {})
+        table.add_row(
+            name_cell(name),
+            *(ratio(s.get(key)) for key in ("miou", "critical_miou") for s in (common, personal)),
+            f"{(common or personal).get('pixels', 0):,}",
+        )
+    return table
+
+
 def clients_table(clients: Sequence[ClientSummary], space: LabelSpace) -> Table:
     """List what the vehicles hold; the bars compare each class with the vehicle richest in it."""
     heads = ["vehicle", "images", "bad", "held out", "Mpx", "classes", "domains"]

@@ -13,6 +13,7 @@ from fleetseg.config import Experiment
 from fleetseg.federation.cohort import size_of
 from fleetseg.federation.engine import Engine, Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
+from fleetseg.federation.personal import steps_beside
 from fleetseg.learning.local import num_steps
 
 
@@ -119,6 +120,8 @@ def virtual_seconds(experiment: Experiment, num_bytes: int, enrolment: Enrolment
     # Who is slow is a property of the vehicle, not of the round.
     slow = rng.generator(experiment.seed, 0, enrolment.client_id, "slow").random()
     factor = settings.slowdown if slow < settings.stragglers else 1.0
-    images = num_steps(enrolment.num_images, training) * training.batch_size
+    steps = num_steps(enrolment.num_images, training)
+    steps += steps_beside(enrolment.num_images, training, experiment.personal)
+    images = steps * training.batch_size
     link_s = num_bytes / 1e6 / settings.megabytes_per_s
     return factor * images * settings.seconds_per_image + link_s

@@ -14,6 +14,7 @@ from fleetseg.federation.downlink import ChangeCodec
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.federation.wire import PlainCodec, UpdateCodec
+from fleetseg.learning.adapters import add_adapters
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.models.segmenter import Segmenter
@@ -29,9 +30,11 @@ def local_runtime(
     """Put together what clients train with; the model is on its device, with its first values.
 
     Raises:
-        ModelError: the model's tensors are not what can be averaged.
+        ModelError: the model's tensors are not what can be averaged, or adapted.
         MissingExtra: the codec needs a package that is not there.
     """
+    if experiment.model.adapter_rank:
+        add_adapters(model, experiment.model.adapter_rank, experiment.seed)
     objective = OBJECTIVES[experiment.training.objective]
     layout, settings = layout_of(model), experiment.federation
     exchange = Exchange.of(layout, settings, objective.extras, objective.told)

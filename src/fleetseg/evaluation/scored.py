@@ -27,6 +27,8 @@ class Scored:
     conf_by_client: Mapping[str, Conf_CC] = field(default_factory=dict)
     clients_on: str = ""  # which of their frames: "held-out frames" or "training frames"
     protocol: Protocol | None = None  # how it was scored; None = by a version that did not say
+    conf_personal: Mapping[str, Conf_CC] = field(default_factory=dict)  # of each client's own model
+    personal: str = ""  # how clients come to those: a name in federation.personal.PERSONAL
 
     @cached_property
     def overall(self) -> Scores | None:
@@ -43,6 +45,11 @@ class Scored:
     def by_client(self) -> dict[str, Scores]:
         """Scores on each client's own frames."""
         return score_domains(self.conf_by_client, self.space)
+
+    @cached_property
+    def by_client_personal(self) -> dict[str, Scores]:
+        """Scores of each client's personal model on the client's own frames."""
+        return score_domains(self.conf_personal, self.space)
 
     @cached_property
     def by_side(self) -> dict[str, Scores]:
@@ -66,6 +73,10 @@ class Scored:
         """Add what clients scored on frames of their own."""
         return replace(self, conf_by_client=dict(conf_by_client), clients_on=on)
 
+    def with_personal(self, conf_by_client: Mapping[str, Conf_CC], model: str) -> Scored:
+        """Add what clients' own models scored on the same frames."""
+        return replace(self, conf_personal=dict(conf_by_client), personal=model)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: ratios for the reader, and the counts they come from."""
         fields: dict[str, Any] = {}
@@ -86,6 +97,9 @@ class Scored:
             fields["by_client_on"] = self.clients_on
         if self.protocol is not None:
             fields["protocol"] = self.protocol.to_dict()
+        if self.personal:
+            personal = {c: scores.to_dict() for c, scores in self.by_client_personal.items()}
+            fields["personal"] = {"model": self.personal, "by_client": personal}
         return fields
 
     @classmethod
@@ -100,6 +114,7 @@ class Scored:
         else:
             confs = {fields["domain"]: _counts(fields)} if "domain" in fields else {}
         seen, protocol = fields.get("seen_domains"), fields.get("protocol")
+        personal = fields.get("personal", {})
         return cls(
             space,
             confs,
@@ -109,6 +124,8 @@ class Scored:
             {name: _counts(scores) for name, scores in fields.get("by_client", {}).items()},
             fields.get("by_client_on", ""),
             None if protocol is None else Protocol.from_dict(protocol),
+            {name: _counts(scores) for name, scores in personal.get("by_client", {}).items()},
+            personal.get("model", ""),
         )
 
 

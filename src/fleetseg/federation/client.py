@@ -32,6 +32,7 @@ from fleetseg.federation.messages import (
     Reply,
     Update,
 )
+from fleetseg.federation.personal import PERSONAL, Work
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState, ModelTensors
 from fleetseg.federation.wire import UpdateCodec, message_bytes
@@ -136,6 +137,10 @@ def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -
     update = _update(broadcast, client, runtime, result, measures)
     reply, residual_T = _packed(update, runtime.codec, before)
     after = _kept_by(result, runtime, residual_T)
+    train_own = PERSONAL[runtime.experiment.personal.model].train
+    if memory and train_own:
+        work = Work(runtime, broadcast, client.train, inputs, before)
+        after |= in_section("personal", train_own(work))
     if memory and (after or before):  # to keep nothing is not to keep what was before
         memory.save(client.id, broadcast.round, after)
     return reply
@@ -150,8 +155,29 @@ def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime)
     return Evaluation(broadcast.round, client.id, score_pairs(runtime, client.test))
 
 
+def client_evaluate_global(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
+    """Score the broadcast model as a client that never took part has it, on its test samples."""
+    runtime.load(broadcast, {})
+    return Evaluation(broadcast.round, client.id, score_pairs(runtime, client.test))
+
+
+def client_evaluate_personal(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
+    """Score the client's personal model on its test samples."""
+    memory = runtime.memory
+    kept = memory.load(client.id, broadcast.round + 1, broadcast.unused) if memory else {}
+    inputs = _inputs(broadcast, client, runtime, kept)
+    load = PERSONAL[runtime.experiment.personal.model].load
+    load(Work(runtime, broadcast, client.train, inputs, kept))
+    return Evaluation(broadcast.round, client.id, score_pairs(runtime, client.test))
+
+
 ClientTask = Callable[[Broadcast, Client, LocalRuntime], Reply]
-CLIENT_TASKS: dict[str, ClientTask] = {"train": client_update, "evaluate": client_evaluate}
+CLIENT_TASKS: dict[str, ClientTask] = {
+    "train": client_update,
+    "evaluate": client_evaluate,
+    "evaluate-global": client_evaluate_global,
+    "evaluate-personal": client_evaluate_personal,
+}
 """What a server can ask of a client."""
 
 
@@ -239,14 +265,18 @@ def _packed(
     return Packed(update.round, update.client_id, data), residual_T
 
 
-def _kept_by(result: LocalResult, runtime: LocalRuntime, residual_T: Tensor | None) -> ClientState:
+def _kept_by(
+    result: LocalResult, runtime: LocalRuntime, residual_T: Tensor | None
+) -> dict[str, Tensor]:
     """Put together what a client keeps after a round, each owner's part under its name."""
     after = in_section("optimiser", result.optimiser_state)
     after |= in_section("objective", result.state)
     if runtime.start is not None:
-        own = runtime.exchange.kept.empty()
+        own, start = runtime.exchange.kept.empty(), runtime.start
         runtime.kept.read(own)
-        after |= {"own/values": own.values_F, "own/counters": own.counters_K}
+        moved = not torch.equal(own.values_F, start.values_F)
+        if moved or not torch.equal(own.counters_K, start.counters_K):  # else it is everybody's
+            after |= {"own/values": own.values_F, "own/counters": own.counters_K}
     if residual_T is not None:
         after[_RESIDUAL] = residual_T
     return after

@@ -27,6 +27,7 @@ from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.stopping import stop_reason
 from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.weights import WEIGHTS
+from fleetseg.learning.inputs import Facts
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.text import listing
 
@@ -69,8 +70,9 @@ class Plan:
 
     experiment: Experiment
     exchange: Exchange
-    # Scores of a model, or why there are none, given the round that made it and all rounds so far.
-    score: Callable[[ModelState, int, Sequence[RoundRecord]], Scored | str] | None = None
+    # Scores of a model, or why there are none, given the round that made it, all rounds so far and
+    # the fleet's facts.
+    score: Callable[[ModelState, int, Sequence[RoundRecord], Facts], Scored | str] | None = None
     scratch: Path | None = None  # a folder for what an aggregator does not keep in memory
     round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
     downlink: Downlink | None = None  # None = vehicles are sent the whole model
@@ -296,7 +298,7 @@ def _scored(record: RoundRecord, plan: Plan, state: ServerState, log: Log) -> Ro
     """Score the newest round, if it is due."""
     if plan.score is None or not _evaluates_in(plan.experiment, state.round):
         return record
-    scored = plan.score(plan.published(state), state.round, log.records)
+    scored = plan.score(plan.published(state), state.round, log.records, state.facts)
     if isinstance(scored, str):
         return replace(record, unscored=scored)
     return replace(record, scored=scored)

@@ -6,16 +6,40 @@ stays with each client, which trains it and keeps it for the next round.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from fleetseg.config import FederationConfig
-from fleetseg.errors import ModelError
+from fleetseg.config import FederationConfig, TrainingConfig
+from fleetseg.errors import ConfigError, ModelError
 from fleetseg.federation.tensors import Entry, Layout, ModelState, Part
+from fleetseg.learning.parts import learns
+from fleetseg.text import listing
 
 Policy = Callable[[Entry, FederationConfig], bool]
-SHARING: dict[str, Policy] = {"all": lambda entry, settings: True}
+
+
+def _in_stages(entry: Entry, settings: FederationConfig) -> bool:
+    return any(is_within(entry.key, stage) for stage in settings.stages)
+
+
+SHARING: dict[str, Policy] = {
+    "all": lambda entry, settings: True,
+    "body": lambda entry, settings: not entry.in_head,  # FedPer, FedRep, FedBABU
+    "head": lambda entry, settings: entry.in_head,
+    "stages": _in_stages,
+    "trained": lambda entry, settings: not entry.is_frozen,
+}
+
+
+def is_within(key: str, stage: str) -> bool:
+    """Say whether a state-dict key belongs to a module that an experiment names.
+
+    >>> is_within("net.encoder.0.weight", "encoder"), is_within("net.encoder2.weight", "encoder")
+    (True, False)
+    """
+    return key.startswith((f"{stage}.", f"net.{stage}."))
 
 
 @dataclass(frozen=True)
@@ -40,9 +64,11 @@ class Exchange:
         """Divide a model by the policy `settings.sharing`.
 
         Raises:
-            ModelError: the policy shares nothing that learns.
+            ModelError: the policy shares nothing that learns, or keeps nothing.
+            ConfigError: a stage that the network does not have.
         """
         policy = SHARING[settings.sharing]
+        _require_stages(model, settings.stages)
         shared = model.only(lambda entry: policy(entry, settings))
         if not shared.num_trainable:
             raise ModelError(
@@ -51,6 +77,13 @@ class Exchange:
                 cure="Choose a policy that shares some of this network's parameters",
             )
         kept = model.only(lambda entry: not policy(entry, settings))
+        if settings.sharing != "all" and not kept.by_key:
+            raise ModelError(
+                "nothing of this network stays with the clients, as with 'all'",
+                where=f"federation.sharing = '{settings.sharing}'",
+                cure="Share 'all', or say what its head is (wrap(net, num_classes, "
+                "head_prefixes=[...])) or what never learns (model.adapter_rank)",
+            )
         return cls(model, shared, kept, tuple(extras), tuple(told))
 
     @cached_property
@@ -72,6 +105,17 @@ class Exchange:
     def shares_all(self) -> bool:
         """Whether nothing of the model stays with the clients."""
         return not (self.kept.floats or self.kept.counters)
+
+    def untrained(self, training: TrainingConfig) -> tuple[str, ...]:
+        """Name what clients train and keep: the server has nothing but its start values."""
+        kept = (*self.kept.floats, *self.kept.counters)
+        parts = {e.key: "head" if e.in_head else "body" for e in kept if not e.is_frozen}
+        return tuple(key for key, part in parts.items() if learns(part, training))
+
+    def learns_apart(self, training: TrainingConfig) -> bool:
+        """Say whether clients train any weights that stay with them, norm layers aside."""
+        entries = (self.model.by_key[key] for key in self.untrained(training))
+        return any(e.kind == "trainable" and not e.in_norm for e in entries)
 
     def first(self, model: ModelState) -> ModelState:
         """Make what the server holds before the first round: extras start at zero."""
@@ -117,6 +161,23 @@ class Exchange:
     @cached_property
     def _wire_part(self) -> Part:
         return Part.of(self.server, self.wire)
+
+
+def _require_stages(model: Layout, stages: Sequence[str]) -> None:
+    """Refuse stages that a network does not have, with the nearest names that it has."""
+    keys = [key.removeprefix("net.") for key in model.by_key]
+    for stage in stages:
+        if any(is_within(key, stage) for key in model.by_key):
+            continue
+        modules = {key[:dot] for key in keys for dot, letter in enumerate(key) if letter == "."}
+        near = difflib.get_close_matches(stage.removeprefix("net."), sorted(modules))
+        outermost = sorted({key.partition(".")[0] for key in keys})
+        raise ConfigError(
+            f"the network has no stage '{stage}'",
+            where="federation.stages",
+            expected=f"modules such as {listing(outermost, 10)}",
+            cure=f"Did you mean {' or '.join(map(repr, near))}?" if near else None,
+        )
 
 
 def _head(state: ModelState, layout: Layout) -> ModelState:

@@ -44,6 +44,7 @@ class Entry:
     is_variance: bool = False
     in_norm: bool = False  # its module is a norm layer
     in_head: bool = False  # its module belongs to the network's head
+    is_frozen: bool = False  # a parameter that never learns
 
     @cached_property
     def size(self) -> int:
@@ -252,6 +253,7 @@ def layout_of(model: nn.Module) -> Layout:
             is_variance=isinstance(module, _NormBase) and name == "running_var",
             in_norm=isinstance(module, NORM_LAYERS),
             in_head=f"{key}.".startswith(heads),
+            is_frozen=kind == "trainable" and not module.get_parameter(name).requires_grad,
         )
         entries.append(entry)
     trainable, statistics, counters = (

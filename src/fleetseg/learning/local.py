@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from fleetseg.learning.batches import loaded, steps_per_epoch
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.objectives import OBJECTIVES, LocalCost, Objective, Vectors
 from fleetseg.learning.parameters import Trainables, build_optimiser
+from fleetseg.learning.parts import hold_norms, only, phases
 from fleetseg.learning.scaling import (
     Correct,
     LossScale,
@@ -51,53 +53,56 @@ class LocalResult:
 
 def num_steps(num_images: int, training: TrainingConfig) -> int:
     """Number of optimiser steps that one round takes on so many images."""
-    if training.local_steps:
-        return training.local_steps
-    return training.local_epochs * steps_per_epoch(num_images, training)
+    steps = training.local_steps or training.local_epochs * steps_per_epoch(num_images, training)
+    return max(steps, len(training.phases))
 
 
 def train_locally(
-    model: nn.Module, pairs: Pairs, inputs: LocalInputs, shared: Trainables | None = None
+    model: nn.Module,
+    pairs: Pairs,
+    inputs: LocalInputs,
+    shared: Trainables | None = None,
+    objective: Objective | None = None,
 ) -> LocalResult:
     """Train `model` in place on `pairs` for one round.
 
-    The optimiser starts afresh each round unless the inputs bring its moments back; the learning
-    rate follows the schedule over global rounds. A batch without a labelled pixel takes no step.
-    Dropout and augmentation draw from generators derived from the context, so the result is a pure
-    function of the arguments (and of the number of threads that train, and of the kind of GPU).
+    The optimiser starts afresh with each phase, unless the inputs bring its moments back; the rate
+    follows the schedule over global rounds. A batch without a labelled pixel takes no step. All
+    draws come from the context, so that the result is a pure function of the arguments (and of the
+    number of threads that train, and of the kind of GPU).
 
-    `shared` are the parameters that the objective's vectors are of; default all.
+    `shared` are the parameters that the objective's vectors are of; default all. `objective`:
+    default that of the settings.
     """
     training, context, hardware = inputs.training, inputs.context, inputs.hardware
-    optimiser = build_optimiser(model, training)
-    kept = inputs.optimiser_state
-    restore_moments(optimiser, kept or {})
+    kept, clip_norm = inputs.optimiser_state, training.clip_grad_norm
     scale = LossScale.of(hardware.precision, kept or {})
-    objective = OBJECTIVES[training.objective]
+    objective = objective or OBJECTIVES[training.objective]
     shared = shared or Trainables([*model.parameters()], model)
     memo = objective.begin(inputs, shared)
-    steps = num_steps(len(pairs), training)
-    losses: list[Tensor] = []
+    steps, losses = num_steps(len(pairs), training), list[Tensor]()
     images_seen, travel = 0, Travel(training)
     supervision = SUPERVISION[training.supervision]
     if supervision.survey is not None:
         inputs = replace(inputs, survey=supervision.survey(inputs, model, pairs))
-    _set_mode(model, training, context)
     hooks = _hooks(objective, memo, shared, supervision.make(inputs))
-    learn = _Learn(model, optimiser, scale, *hooks)
     dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
     with hardware.exact(), dropout, loaded(pairs, steps, inputs) as batches:
-        for step, batch in enumerate(batches):
-            lr = _set_lr(optimiser, training, context, step / steps)
-            images_seen += len(batch.labels_NHW)
-            loss = learn(batch.images_on(hardware), batch.labels_NHW, training.clip_grad_norm)
-            if loss is not None:
-                losses.append(loss)
-                travel.step(lr)
+        numbered = enumerate(batches)
+        for part, length in phases(training, steps):
+            with only(model, part):
+                learn = _Learn.of(model, part, inputs, scale, hooks)
+                for step, batch in islice(numbered, length):
+                    lr = _set_lr(learn.optimiser, training, context, step / steps)
+                    images_seen += len(batch.labels_NHW)
+                    loss = learn(batch.images_on(hardware), batch.labels_NHW, clip_norm)
+                    if loss is not None:
+                        losses.append(loss)
+                        travel.step(lr)
     cost = LocalCost(len(losses), travel.total)
     state, changes_T = objective.end(memo, shared, cost)
     mean_loss = float(np.mean(torch.stack(losses).tolist())) if losses else 0.0
-    moments = {} if kept is None else {**read_moments(optimiser), **scale.state()}
+    moments = {} if kept is None else {**read_moments(learn.optimiser), **scale.state()}
     return LocalResult(cost, images_seen, mean_loss, moments, state, changes_T, scale.skipped_steps)
 
 
@@ -130,10 +135,12 @@ def _set_lr(
     return lr
 
 
-def _hooks(
-    objective: Objective, memo: Any, shared: Trainables, loss_of: StepLoss
-) -> tuple[StepLoss, Correct | None, Callable[[], None] | None]:
-    """Return what an objective makes of a step: its loss, correction and second pass."""
+_Hooks = tuple[StepLoss, Correct | None, Callable[[], None] | None]
+"""The loss of a step, what corrects its gradients, and what leads to a second pass."""
+
+
+def _hooks(objective: Objective, memo: Any, shared: Trainables, loss_of: StepLoss) -> _Hooks:
+    """Return what an objective makes of a step."""
     if objective.loss:
         loss_of = objective.loss(memo, loss_of)
     correct = partial(objective.correct, memo, shared) if objective.correct else None
@@ -154,6 +161,22 @@ class _Learn:
     loss_of: StepLoss
     correct: Correct | None
     perturb: Callable[[], None] | None
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        part: str,
+        inputs: LocalInputs,
+        scale: LossScale,
+        hooks: _Hooks,
+    ) -> _Learn:
+        """Get a model ready to learn by its part that does, with an optimiser of that part."""
+        _set_mode(model, inputs.training, inputs.context)
+        hold_norms(model, part)
+        optimiser = build_optimiser(model, inputs.training)
+        restore_moments(optimiser, inputs.optimiser_state or {})
+        return cls(model, optimiser, scale, *hooks)
 
     def __call__(self, images: Tensor, labels: Tensor, clip_norm: float) -> Tensor | None:
         """Return the batch's loss, on its device; None if there was no step."""

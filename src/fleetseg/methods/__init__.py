@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fleetseg.methods.ditto import DITTO
 from fleetseg.methods.fedadagrad import FEDADAGRAD
 from fleetseg.methods.fedadam import FEDADAM
 from fleetseg.methods.fedavg import FEDAVG
 from fleetseg.methods.fedavgm import FEDAVGM
+from fleetseg.methods.fedbabu import FEDBABU
 from fleetseg.methods.fedcm import FEDCM
 from fleetseg.methods.feddc import FEDDC
 from fleetseg.methods.feddg_ga import FEDDG_GA
@@ -20,7 +22,9 @@ from fleetseg.methods.feddyn import FEDDYN
 from fleetseg.methods.fedexp import FEDEXP
 from fleetseg.methods.fedgau import FEDGAU
 from fleetseg.methods.fednova import FEDNOVA
+from fleetseg.methods.fedper import FEDPER
 from fleetseg.methods.fedprox import FEDPROX
+from fleetseg.methods.fedrep import FEDREP
 from fleetseg.methods.fedsam import FEDSAM
 from fleetseg.methods.fedseg import FEDSEG
 from fleetseg.methods.fedspeed import FEDSPEED
@@ -56,6 +60,10 @@ METHODS: dict[str, Preset] = {
     "fedgau": FEDGAU,
     "feddg-ga": FEDDG_GA,
     "qffedavg": QFFEDAVG,
+    "fedper": FEDPER,
+    "fedrep": FEDREP,
+    "fedbabu": FEDBABU,
+    "ditto": DITTO,
 }
 
 

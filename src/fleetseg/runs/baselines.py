@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from fleetseg.clients import HELD_OUT, EvaluationSet, FleetData
-from fleetseg.config import Experiment, FederationConfig, TrainingConfig
+from fleetseg.config import Experiment, FederationConfig, PersonalConfig, TrainingConfig
 from fleetseg.data.erased import Erased
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Pairs, ScoredPairs
@@ -137,12 +137,13 @@ def _alone(
     """The experiment of one client: the server only passes the model on; the optimiser is kept."""
     federation = FederationConfig(rounds=rounds or experiment.federation.rounds)
     engine = experiment.engine.model_copy(update={"kind": "inprocess"})
-    kept = {"optimiser_state": "kept", "objective": "plain", **training}
+    kept = {"optimiser_state": "kept", "objective": "plain", "phases": (), **training}
     return experiment.model_copy(
         update={
             "federation": federation,
             "baseline": experiment.baseline.model_copy(update={"kind": kind}),
             "engine": engine,
+            "personal": PersonalConfig(),
             "training": experiment.training.model_copy(update=kept),
         }
     )

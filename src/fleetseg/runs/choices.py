@@ -10,6 +10,7 @@ from fleetseg.config import Experiment, FederationConfig
 from fleetseg.errors import ConfigError, unknown_name
 from fleetseg.federation.aggregators import AGGREGATORS
 from fleetseg.federation.cohort import SAMPLERS
+from fleetseg.federation.personal import PERSONAL
 from fleetseg.federation.publishing import PUBLISHING
 from fleetseg.federation.server_optim import SERVER_OPTIMISERS
 from fleetseg.federation.sharing import SHARING
@@ -30,6 +31,7 @@ TABLES: dict[str, tuple[str, Collection[str]]] = {
     "federation.aggregator": ("aggregator", AGGREGATORS),
     "federation.server_optimiser": ("server optimiser", SERVER_OPTIMISERS),
     "federation.publishing": ("way to publish", PUBLISHING),
+    "personal.model": ("kind of personal model", PERSONAL),
 }
 """Options whose values are names in a table: what such a name is called, and the table."""
 

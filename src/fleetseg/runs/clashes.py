@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fleetseg.compression.codec import Codec, parse_codec
 from fleetseg.config import Experiment
 from fleetseg.learning.objectives import OBJECTIVES
+from fleetseg.learning.parts import learns
 from fleetseg.learning.supervision import SUPERVISION
 
 
@@ -54,6 +55,20 @@ def _codecs(experiment: Experiment) -> list[Codec]:
 
 def _sends_parts(experiment: Experiment) -> bool:
     return any(codec.leaves_out for codec in _codecs(experiment))
+
+
+_STAYS = {"body": "head", "head": "body"}  # of a sharing policy, what it leaves with clients
+LEARNS_APART = (
+    "a part of the network learns and stays with the vehicles (federation.sharing), so that the "
+    "server's sets would be scored with a part that nobody has trained; hold frames of the "
+    "vehicles out instead (partition.holdout, and no [[data.evaluation]]), on which each vehicle's "
+    "own part is scored"
+)
+
+
+def _learns_apart(experiment: Experiment) -> bool:
+    part = _STAYS.get(experiment.federation.sharing)
+    return part is not None and learns(part, experiment.training)
 
 
 CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
@@ -170,6 +185,28 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         lambda e: _sends_beside(e) and e.federation.downlink.strip() != "none",
         "what the objective sends beside the model would arrive a little at a time; use "
         "federation.downlink = 'none'",
+    ),
+    (
+        lambda e: (_by_travel(e) or _normalised(e)) and len(e.training.phases) > 1,
+        "scaffold, drift, client momentum and federation.aggregator = 'normalised' go by how far "
+        "all steps carry a gradient, and with training.phases each part moves in some of them "
+        "only; use one phase",
+    ),
+    (
+        lambda e: len(e.training.phases) > 1 and e.training.optimiser_state == "kept",
+        "each of several training.phases has an optimiser of its own, and "
+        "training.optimiser_state = 'kept' keeps one; use 'reset'",
+    ),
+    (
+        lambda e: e.federation.sharing == "stages" and not e.federation.stages,
+        "federation.sharing = 'stages' exchanges the modules that federation.stages names, and "
+        "it names none",
+    ),
+    (lambda e: bool(e.data.evaluation) and _learns_apart(e), LEARNS_APART),
+    (
+        lambda e: e.personal.model == "ditto" and e.personal.learns != "all",
+        "ditto keeps a whole model of each client's own, whose other part would stay as it was in "
+        "the client's first round; use personal.learns = 'all'",
     ),
 )
 """Choices that cannot work together, and why."""

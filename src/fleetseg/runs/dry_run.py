@@ -62,8 +62,9 @@ def try_one_step(setup: RunSetup) -> list[str]:
 
 
 def _trial_runtime(setup: RunSetup) -> LocalRuntime:
-    """A copy of what the run trains with that takes one step, and keeps and packs nothing."""
-    training = setup.experiment.training.model_copy(update={"local_steps": 1})
+    """A copy of what the run trains with: one step of each phase, nothing is kept or packed."""
+    training = setup.experiment.training
+    training = training.model_copy(update={"local_steps": max(1, len(training.phases))})
     experiment = setup.experiment.model_copy(update={"training": training})
     model = copy.deepcopy(setup.runtime.model)
     return replace(setup.runtime, model=model, experiment=experiment, memory=None, codec=None)

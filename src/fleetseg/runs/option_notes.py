@@ -26,6 +26,7 @@ class Facts:
     over_network: bool = False  # clients are on other machines, whatever [engine] says
     own_net: bool = False  # the network is the caller's
     own_data: bool = False  # the samples are the caller's
+    own_frames: bool = True  # clients have frames of their own to be scored on
 
     @property
     def on_a_fleet(self) -> bool:
@@ -91,6 +92,15 @@ def _labels_everything(facts: Facts) -> bool:
     partition = facts.experiment.partition
     elsewhere = facts.over_network or partition.kind == "file"  # a manifest may name subsets
     return not elsewhere and partition.label_subset == _DEFAULTS.partition.label_subset
+
+
+def _owns_nothing(facts: Facts) -> bool:
+    experiment = facts.experiment
+    return experiment.personal.model == "own" and experiment.federation.sharing == "all"
+
+
+def _trains_no_own_model(facts: Facts) -> bool:
+    return facts.experiment.personal.model not in ("fine-tuned", "ditto")
 
 
 RULES: tuple[Rule, ...] = (
@@ -184,6 +194,23 @@ RULES: tuple[Rule, ...] = (
     Rule(("evaluation.every",),
          lambda f: f.scored and f.experiment.evaluation.every > f.experiment.federation.rounds,
          "the run is shorter, so only its last round is scored"),
+    Rule(("federation.stages",), lambda f: f.experiment.federation.sharing != "stages",
+         "federation.sharing is not 'stages'"),
+    Rule(("personal.model",), lambda f: not f.own_frames,
+         "vehicles have no frames of their own to score on; set partition.holdout or "
+         "evaluation.on_clients"),
+    Rule(("personal.model",), _owns_nothing,
+         "federation.sharing = 'all' leaves a vehicle nothing of its own"),
+    Rule(("personal.scored",), lambda f: f.experiment.personal.model == "none",
+         "personal.model is 'none'"),
+    Rule(("personal.epochs", "personal.steps", "personal.lr"), _trains_no_own_model,
+         "personal.model is neither 'fine-tuned' nor 'ditto'"),
+    Rule(("personal.learns",), lambda f: f.experiment.personal.model != "fine-tuned",
+         "personal.model is not 'fine-tuned'"),
+    Rule(("personal.epochs",), lambda f: f.experiment.personal.steps > 0,
+         "personal.steps says how long a vehicle trains its own model"),
+    Rule(("personal.pull",), lambda f: f.experiment.personal.model != "ditto",
+         "personal.model is not 'ditto'"),
     Rule(("stop.min_gain",), lambda f: f.experiment.stop.patience == 0, "stop.patience is 0"),
 )  # fmt: skip
 
@@ -287,6 +314,12 @@ def expected_scores(experiment: Experiment) -> bool:
     return bool(experiment.data.evaluation) or experiment.partition.holdout > 0
 
 
+def has_own_frames(experiment: Experiment) -> bool:
+    """Say whether vehicles have frames of their own that are scored."""
+    return experiment.partition.holdout > 0 or experiment.evaluation.on_clients
+
+
 def notes_before(experiment: Experiment) -> Sequence[str]:
     """Return the notes that an experiment file earns by itself."""
-    return option_notes(Facts(experiment, expected_scores(experiment)))
+    scored = expected_scores(experiment)
+    return option_notes(Facts(experiment, scored, own_frames=has_own_frames(experiment)))

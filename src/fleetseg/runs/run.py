@@ -33,6 +33,7 @@ from fleetseg.federation.tensors import read_state
 from fleetseg.federation.wire import PlainCodec
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
+from fleetseg.learning.adapters import merge_adapters
 from fleetseg.learning.hardware import threads
 from fleetseg.models.build import is_known
 from fleetseg.models.folder import load_model, save_model
@@ -143,6 +144,11 @@ def _run_owned(
     tried = [] if resume and can_resume(out) else try_one_step(setup)
     state, notes = _open(setup, resume)
     notes += tried
+    if setup.runtime.exchange.learns_apart(experiment.training):
+        notes.append(
+            "the saved model is not whole: what learns and stays with the vehicles "
+            f"(federation.sharing = '{experiment.federation.sharing}') is in it as the run began"
+        )
     for note in idle:  # now, and not only when the hours are spent
         setup.watcher.status(f"note: {note}")
     final, reason = _Final(), "failed"
@@ -176,7 +182,9 @@ def _facts(
     experiment: Experiment, fleet_data: FleetData, over_network: bool, own_net: bool
 ) -> Facts:
     scored = bool(fleet_data.evaluation) or fleet_data.holds_out
-    return Facts(experiment, scored, over_network, own_net, own_data=fleet_data.manifest is None)
+    own_data = fleet_data.manifest is None
+    own_frames = fleet_data.holds_out or experiment.evaluation.on_clients
+    return Facts(experiment, scored, over_network, own_net, own_data, own_frames)
 
 
 @dataclass
@@ -199,17 +207,24 @@ def _score_final(final: _Final, folder: RunFolder, scorer: Scorer, plan: rounds.
     final.take(folder.records)
     model, round_ = plan.published(folder.state), folder.state.round
     if scorer.can_score and final.round != round_:
-        scored = scorer.score(model, round_, folder.records)
+        scored = scorer.score(model, round_, folder.records, folder.state.facts)
         if isinstance(scored, str):
             notes.append(f"the final model has no scores: {scored}")
         else:
             final.scored, final.round = scored, round_
     if final.scored and (missing := final.scored.missing):
         notes.append(f"scored without {listing(missing)}: not comparable with the other rounds")
-    if not plan.experiment.evaluation.on_clients:
-        return notes
     of_this_model = final.scored if final.round == round_ else None
-    final.scored, refused = scorer.with_clients(of_this_model, model, round_, folder.records)
+    if scorer.scores_own_models:
+        if of_this_model and of_this_model.personal:
+            return notes
+        final.scored, refused = scorer.with_personal(
+            of_this_model, model, round_, folder.records, folder.state.facts
+        )
+    elif plan.experiment.evaluation.on_clients:
+        final.scored, refused = scorer.with_clients(of_this_model, model, round_, folder.records)
+    else:
+        return notes
     final.round = round_
     return notes + refused
 
@@ -357,6 +372,7 @@ def _finish(setup: RunSetup, final: _Final, reason: str, seconds: float) -> str:
     runtime, state = setup.runtime, setup.folder.state
     final.take(setup.folder.records)
     runtime.whole.load(_plan(setup, None).published(state))
+    merge_adapters(runtime.model)
     sha256 = save_model(
         runtime.model,
         setup.folder.path / "model",

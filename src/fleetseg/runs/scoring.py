@@ -1,9 +1,11 @@
-"""Scores of the global model: on the server's sets, or on the clients' own frames."""
+"""Scores of the global model and of clients' own: on the server's sets, on the clients' frames."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 
 from fleetseg.clients import FleetData
 from fleetseg.errors import UpdateRejected
@@ -18,6 +20,7 @@ from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failu
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import scored_before, to_each
 from fleetseg.federation.tensors import ModelState
+from fleetseg.learning.inputs import Facts
 from fleetseg.runs.protocols import protocol_of
 
 _ByClient = dict[str, dict[str, Conf_CC]]
@@ -39,16 +42,35 @@ class Scorer:
         """Whether there are test frames."""
         return bool(self._fleet_data.evaluation) or self._fleet_data.holds_out
 
+    @property
+    def scores_own_models(self) -> bool:
+        """Whether clients have models of their own, and frames to score them on."""
+        experiment = self._runtime.experiment
+        has_frames = self._fleet_data.holds_out or experiment.evaluation.on_clients
+        return experiment.personal.model != "none" and has_frames
+
     def score(
-        self, model: ModelState, round_: int, records: Sequence[RoundRecord] = ()
+        self,
+        model: ModelState,
+        round_: int,
+        records: Sequence[RoundRecord] = (),
+        facts: Facts = MappingProxyType({}),
     ) -> Scored | str:
         """Score on the server's sets; where it has none, on the clients' held-out frames.
 
-        `round_` is the one that the model came out of, `records` are of all rounds so far. Returns
-        why there are no scores if no client answered.
+        `round_` is the one that the model came out of, `records` are of all rounds so far, `facts`
+        are the fleet's. Returns why there are no scores if no client answered.
         """
-        if not self._fleet_data.evaluation:
-            return self._score_on_clients(model, round_, records)
+        if self._fleet_data.evaluation:
+            scored: Scored | str = self._score_here(model, round_)
+        else:
+            scored = self._score_on_clients(model, round_, records)
+        at_end_only = self._runtime.experiment.personal.scored == "end"
+        if isinstance(scored, str) or at_end_only or not self.scores_own_models:
+            return scored
+        return self.with_personal(scored, model, round_, records, facts)[0]
+
+    def _score_here(self, model: ModelState, round_: int) -> Scored:
         self._runtime.whole.load(model)
         by_set = [score_pairs(self._runtime, part.scored) for part in self._fleet_data.evaluation]
         names = [part.name for part in self._fleet_data.evaluation]
@@ -75,16 +97,41 @@ class Scorer:
 
         A centralised run is scored on the frames of each client that it stands for.
         """
-        refused: list[str] = []
         if self._fleet_data.members:
-            by_client = self._on_members(model)
-        else:
-            enrolled = self._with_test_frames()
-            by_client, refused = self._on_clients(enrolled, model, round_, records)
+            return self._with(scored, self._on_members(model), round_), []
+        enrolled = self._with_test_frames()
+        by_client, refused = self._on_clients(enrolled, model, round_, records)
+        return self._with(scored, by_client, round_), refused
+
+    def with_personal(
+        self,
+        scored: Scored | None,
+        model: ModelState,
+        round_: int,
+        records: Sequence[RoundRecord],
+        facts: Facts,
+    ) -> tuple[Scored, list[str]]:
+        """Score every client's own model, and beside it the global one on the same frames.
+
+        Of a model whose parts stay with clients, the global one is what a client has that never
+        took part: those parts are as all began. Returns all scores, and what is amiss.
+        """
+        enrolled = self._with_test_frames()
+        common = "evaluate" if self._runtime.exchange.shares_all else "evaluate-global"
+        ask = partial(self._on_clients, enrolled, model, round_, records)
+        by_client, refused = ask(task=common)
+        own, refused_own = ask(task="evaluate-personal", facts=facts)
+        personal = {name: sum_confs(confs) for name, confs in sorted(own.items())}
+        both = self._with(scored, by_client, round_).with_personal(
+            personal, self._runtime.experiment.personal.model
+        )
+        return both, [*refused, *(f"personal: {text}" for text in refused_own)]
+
+    def _with(self, scored: Scored | None, by_client: _ByClient, round_: int) -> Scored:
         confs = {name: sum_confs(confs) for name, confs in sorted(by_client.items())}
         frames = "held-out frames" if self._fleet_data.holds_out else "training frames"
         scored = scored or self._scored({}, (), round_)
-        return scored.with_clients(confs, frames), refused
+        return scored.with_clients(confs, frames)
 
     def _on_members(self, model: ModelState) -> _ByClient:
         self._runtime.whole.load(model)
@@ -102,12 +149,14 @@ class Scorer:
         model: ModelState,
         round_: int,
         records: Sequence[RoundRecord],
+        task: str = "evaluate",
+        facts: Facts = MappingProxyType({}),
     ) -> tuple[_ByClient, list[str]]:
         scores = _ClientScores(enrolled, round_, self._runtime.num_classes)
-        broadcast = Broadcast(round_, self._runtime.exchange.to_score(model))
+        broadcast = Broadcast(round_, self._runtime.exchange.to_score(model), facts)
         asks = to_each(broadcast, enrolled, records)
         deadline_s = self._runtime.experiment.federation.deadline_s
-        collect(self._engine, "evaluate", asks, scores, deadline_s=deadline_s)
+        collect(self._engine, task, asks, scores, deadline_s=deadline_s)
         return scores.by_client, scores.refused
 
     def _scored(

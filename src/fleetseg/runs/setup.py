@@ -10,15 +10,17 @@ from torch import nn
 from fleetseg.clients import FleetData
 from fleetseg.config import Experiment
 from fleetseg.engines.runtime import local_runtime
-from fleetseg.errors import ModelError
+from fleetseg.errors import ConfigError, ModelError
 from fleetseg.federation import rounds
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.learning.hardware import hardware_of
+from fleetseg.learning.parts import require_part
 from fleetseg.models.build import build_model, normalise_inputs, wrap
 from fleetseg.models.folder import load_model
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.models.wrapping import copied_net, materialise
+from fleetseg.runs.clashes import LEARNS_APART
 from fleetseg.runs.folder import RunFolder
 
 
@@ -51,6 +53,9 @@ def set_up(
     runtime = local_runtime(
         experiment, model, hardware, fleet_data.space.num_classes, ClientStateStore(out / "clients")
     )
+    require_part(model, experiment.personal.learns)
+    if fleet_data.evaluation and runtime.exchange.learns_apart(experiment.training):
+        raise ConfigError(LEARNS_APART)
     return RunSetup(
         experiment=experiment,
         fleet_data=fleet_data,

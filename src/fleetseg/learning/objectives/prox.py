@@ -34,4 +34,11 @@ def _correct(memo: _Memo, shared: Trainables) -> None:
             parameter.grad.add_(parameter - received, alpha=memo.mu)
 
 
+def pull_towards(anchor_T: Tensor, mu: float) -> Objective:
+    """Make the objective whose pull is to given values, not to those that training began with."""
+    return Objective(
+        begin=lambda inputs, shared: _Memo(shared.split(anchor_T), mu), correct=_correct
+    )
+
+
 PROX = Objective(begin=_begin, correct=_correct, pull=lambda training: training.prox.mu)
