@@ -29,6 +29,7 @@ from fleetseg.fleet.protocol import (
     experiment_for_vehicles,
     labels_digest,
     read_enrolments,
+    read_normalisation,
     write_enrolments,
 )
 
@@ -252,3 +253,22 @@ def test_who_has_no_labels_takes_part_where_none_are_needed() -> None:
     with pytest.raises(UpdateRejected, match="without a labelled image"):
         read_enrolments(told, 2)
     assert read_enrolments(told, 2, needs_labels=False)["car-1"].num_pixels == 0
+
+
+# Inputs of the network
+
+
+def test_a_normalisation_arrives_as_it_is() -> None:
+    given = [[0.5, 0.4, 0.3], [0.25, 1, 0.125]]
+    mean, std = read_normalisation(arrived(given))
+    assert [list(mean), list(std)] == given
+
+
+@given(json_values)
+@example([[0.5, 0.5, 0.5], [0.5, 0.5, 0.0]])
+@example([[0.5, 0.5, 0.5], [0.5, 0.5, float("nan")]])
+@example([[0.5, 0.5, 0.5], [0.5, 0.5, True]])
+@example([[0.5, 0.5], [0.5, 0.5]])
+def test_what_is_no_normalisation_is_refused(value: Any) -> None:
+    with pytest.raises(UpdateRejected):
+        read_normalisation(value)

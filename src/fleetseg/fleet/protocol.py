@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -23,9 +24,10 @@ from fleetseg.experiment_file import to_toml
 from fleetseg.federation.checks import MAX_IMAGES, check_enrolment
 from fleetseg.federation.messages import Enrolment
 from fleetseg.federation.wire import read_facts, write_facts
+from fleetseg.models.segmenter import Normalisation
 from fleetseg.text import plain
 
-PROTOCOL = 2
+PROTOCOL = 3
 MAX_SKEW_S = 300.0
 """Most that a vehicle's clock may differ: logs of both sides must be comparable."""
 MACHINE = ("fleetseg", "torch", "python", "machine", "cores", "device", "precision")
@@ -78,6 +80,24 @@ def read_space(fields: Any) -> LabelSpace:
     except (TypeError, KeyError, ValueError, ConfigError):
         raise UpdateRejected("malformed", "a label space that cannot be read") from None
     return space
+
+
+def read_normalisation(fields: Any) -> Normalisation:
+    """Read the normalisation of a network's inputs, or raise UpdateRejected."""
+    if not isinstance(fields, list) or len(fields) != 2:
+        raise UpdateRejected("malformed", "no normalisation of images")
+    mean, std = (_numbers(part, 3) for part in fields)
+    if min(std) <= 0:
+        raise UpdateRejected("malformed", "a standard deviation is not above zero")
+    return mean, std
+
+
+def _numbers(fields: Any, count: int) -> list[float]:
+    if not isinstance(fields, list) or len(fields) != count:
+        raise UpdateRejected("malformed", "not so many numbers", expected=count)
+    if not all(type(x) in (int, float) and math.isfinite(x) for x in fields):
+        raise UpdateRejected("malformed", "no finite numbers")
+    return [float(x) for x in fields]
 
 
 def read_machine(fields: Any) -> dict[str, str]:

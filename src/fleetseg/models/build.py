@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import nn
 
 from fleetseg import rng
@@ -81,11 +80,8 @@ NORMALISATIONS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
 
 def normalise_inputs(segmenter: Segmenter, settings: ModelConfig) -> None:
     """Give a network the input normalisation of an experiment, if it names one."""
-    if not settings.normalisation:
-        return
-    mean, std = NORMALISATIONS[settings.normalisation]
-    segmenter.mean.copy_(torch.tensor(mean).view(1, 3, 1, 1))
-    segmenter.std.copy_(torch.tensor(std).view(1, 3, 1, 1))
+    if settings.normalisation:
+        segmenter.normalise_by(NORMALISATIONS[settings.normalisation])
 
 
 def is_known(name: str) -> bool:

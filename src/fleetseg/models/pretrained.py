@@ -62,8 +62,7 @@ def load_imagenet(segmenter: Segmenter, name: str = "imagenet") -> Loaded:
     with torch.no_grad():
         for key, value in matched.items():
             state[key].copy_(value)  # shares memory with the encoder
-        segmenter.mean.copy_(torch.tensor(LITE0_MEAN).view(1, 3, 1, 1))
-        segmenter.std.copy_(torch.tensor(LITE0_STD).view(1, 3, 1, 1))
+        segmenter.normalise_by((LITE0_MEAN, LITE0_STD))
     return Loaded(len(matched), unused)
 
 

@@ -20,6 +20,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """Channel standard deviations that go with IMAGENET_MEAN."""
 
 
+Normalisation = tuple[Sequence[float], Sequence[float]]
+"""(mean, standard deviation) of RGB in [0, 1]."""
+
+
 class Segmenter(nn.Module):
     """Any network (N, 3, H, W) -> (N, C, h, w), with the input normalisation it wants.
 
@@ -90,6 +94,17 @@ class Segmenter(nn.Module):
         outputs = outputs if self.training else outputs[:1]
         cropped = tuple(crop_back(logits_NChw, padded_hw, size_hw) for logits_NChw in outputs)
         return cropped if self.training else cropped[0]
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Mean and standard deviation of each RGB channel of images in [0, 1]."""
+        mean, std = (tuple(part.flatten().tolist()) for part in (self.mean, self.std))
+        return mean, std
+
+    def normalise_by(self, normalisation: Normalisation) -> None:
+        """Take another input normalisation."""
+        for part, values in zip((self.mean, self.std), normalisation, strict=True):
+            part.copy_(torch.tensor(values).view(1, 3, 1, 1))
 
     def padded_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size that the network sees of images of a size."""

@@ -327,6 +327,7 @@ def run_spec(setup: RunSetup) -> RunSpec:
         runtime.exchange,
         setup.fleet_data.space,
         runtime.codec or PlainCodec(runtime.exchange.up),
+        runtime.model.normalisation,
         runtime.start,
         tell=setup.watcher.status,
     )

@@ -46,6 +46,7 @@ from fleetseg.fleet.sockets import Header, Listener, connect, private_directory
 from fleetseg.fleet.vehicle import trainer as trainer_module
 from fleetseg.fleet.vehicle.site_data import SiteData
 from fleetseg.fleet.vehicle.trainer import Trainer
+from fleetseg.runs.run import run_spec
 from fleetseg.runs.setup import RunSetup, set_up
 
 SITE = "depot"
@@ -88,6 +89,7 @@ class Site:
             "experiment": experiment_for_vehicles(self.parts.experiment),
             "layout": self.parts.runtime.exchange.server.digest,
             "labels": labels_digest(self.parts.fleet_data.space),
+            "normalisation": [list(part) for part in self.parts.runtime.model.normalisation],
             "time": time.time(),
             **changes,
         }
@@ -582,3 +584,20 @@ def test_a_hello_has_the_classes_only_where_they_are_no_built_in_ones(parts: Run
     assert "space" not in hello(spec)[0]
     own = replace(parts.fleet_data.space, name="mine")
     assert read_space(json.loads(json.dumps(hello(replace(spec, space=own))[0]))["space"]) == own
+
+
+def test_inputs_are_normalised_as_the_server_s_network_has_them(
+    parts: RunSetup, cache: Path, tmp_path: Path
+) -> None:
+    """Start weights come with a normalisation of their own, and vehicles have no start weights."""
+    source = SourceConfig(cities=("amber",), conditions=("day",), frames_per_drive=3)
+    answers = []
+    for number, other in enumerate(([], [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        site = made(parts, folder, SiteData(SITE, (source,)))
+        site.hello(**({"normalisation": other} if other else {}))
+        answers.append(site.ask("train", SITE, vehicles={})[1])
+    assert answers[0] != answers[1]
+    spec = run_spec(parts)
+    assert hello(spec)[0]["normalisation"] == [list(p) for p in parts.runtime.model.normalisation]

@@ -28,6 +28,7 @@ from fleetseg.fleet.protocol import (
     write_space,
 )
 from fleetseg.learning.supervision import SUPERVISION
+from fleetseg.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class RunSpec:
     exchange: Exchange
     space: LabelSpace
     codec: UpdateCodec
+    # Of the network's inputs: what comes with start weights, which vehicles do not have.
+    normalisation: Normalisation = (IMAGENET_MEAN, IMAGENET_STD)
     start: ModelState | None = None  # of what stays with the vehicles, before their first round
     assigned: Mapping[str, Sequence[str]] | None = None  # site -> its vehicles; None = itself
     tell: Callable[[str], None] = lambda text: None  # what a person should know while waiting
@@ -104,6 +107,7 @@ def hello(spec: RunSpec) -> tuple[dict[str, Any], bytes]:
         "experiment": experiment_for_vehicles(spec.experiment),
         "layout": spec.exchange.server.digest,
         "labels": labels_digest(spec.space),
+        "normalisation": [list(part) for part in spec.normalisation],
         "time": time.time(),
     }
     return header, start

@@ -45,6 +45,7 @@ from fleetseg.fleet.protocol import (
     MAX_SKEW_S,
     PROTOCOL,
     labels_digest,
+    read_normalisation,
     read_space,
     write_enrolments,
 )
@@ -54,7 +55,7 @@ from fleetseg.fleet.vehicle.site_data import SiteData, open_clients
 from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import hardware_of, threads
 from fleetseg.memory import is_out_of_memory, out_of_memory_text
-from fleetseg.models.build import build_model, normalise_inputs
+from fleetseg.models.build import build_model
 from fleetseg.streams import prepare_streams
 
 _RUNS_KEPT = 3
@@ -184,7 +185,7 @@ class Trainer:
             return ready
         self._log(f"opening data for run {header['run']}")
         model = build_model(experiment.model.name, space.num_classes, seed=experiment.seed)
-        normalise_inputs(model, experiment.model)
+        model.normalise_by(read_normalisation(header.get("normalisation")))
         hardware = hardware_of(experiment.engine)
         model = model.to(hardware.device).to(memory_format=hardware.memory_format)
         kept = self._kept(header["run"])
