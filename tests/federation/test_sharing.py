@@ -57,6 +57,44 @@ def test_norm_layers_stay_by_what_they_are_and_not_by_their_name(
     ]  # fmt: skip
 
 
+class EveryNorm(nn.Module):
+    """Every kind of norm layer, under names that say nothing of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.Conv2d(3, 4, 1)  # is none
+        self.a = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+        self.b = nn.SyncBatchNorm(4)
+        self.c = nn.InstanceNorm2d(4, affine=True, track_running_stats=True)
+        self.d = nn.GroupNorm(2, 4)
+        self.e = nn.LayerNorm(4)
+        self.f = nn.BatchNorm2d(4, affine=False)
+        self.bn = nn.Linear(4, 2)
+        self.register_buffer("running_mean", torch.zeros(2))  # of no norm layer
+
+
+STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
+AFFINE = {f"{layer}.{name}" for layer in ("a.1", "b", "c", "d", "e") for name in ("weight", "bias")}
+
+
+def kept_by(sharing: str, net: nn.Module) -> set[str]:
+    return set(Exchange.of(layout_of(net), FederationConfig(sharing=sharing)).untrained)
+
+
+def test_silobn_keeps_statistics_and_fedbn_norm_layers_by_type() -> None:
+    statistics = {f"{layer}.{name}" for layer in ("a.1", "b", "c", "f") for name in STATISTICS}
+    assert kept_by("silobn", EveryNorm()) == statistics
+    assert kept_by("fedbn", EveryNorm()) == statistics | AFFINE
+
+
+@pytest.mark.parametrize(
+    ("sharing", "norm"), [("silobn", nn.GroupNorm(2, 4)), ("fedbn", nn.Identity())]
+)
+def test_a_policy_that_would_keep_nothing_is_refused(sharing: str, norm: nn.Module) -> None:
+    with pytest.raises(ModelError, match="nothing of this network would stay"):
+        kept_by(sharing, nn.Sequential(nn.Conv2d(3, 4, 1), norm))
+
+
 def test_a_part_is_put_in_its_place_and_nothing_else_changes(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from fleetseg.methods import METHODS, laid_under
 from fleetseg.runs.choices import check_choices
 from fleetseg.runs.option_notes import Facts, option_notes
 
+SCORED_ON_CLIENTS = {"fedbn"}
+"""Presets whose server has no whole model, so that it is scored where the rest of it is."""
 each_preset = pytest.mark.parametrize("name", METHODS)
 
 
@@ -34,12 +36,12 @@ def experiment(name: str, cache: Path, kind: str = "inprocess") -> Experiment:
         fields.get("training", {}), {"batch_size": 2, "lr": 0.01, "local_epochs": 2}
     )
     federation = laid_under(fields.get("federation", {}), {"rounds": 4, "cohort": 3})
-    return tiny_experiment(
-        cache,
-        training=training,
-        federation=federation,
-        engine={"kind": kind, "workers": 2},
-    )
+    sections = {"training": training, "federation": federation}
+    sections["evaluation"] = dict(fields.get("evaluation", {}))
+    if name in SCORED_ON_CLIENTS:
+        sections["data"] = {"evaluation": []}
+        sections["partition"] = {"holdout": 0.3}
+    return tiny_experiment(cache, **sections, engine={"kind": kind, "workers": 2})
 
 
 @pytest.fixture(scope="module")

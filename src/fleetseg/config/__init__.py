@@ -17,6 +17,7 @@ from fleetseg.config.federation import (
     FederationConfig,
 )
 from fleetseg.config.running import (
+    AdaptedConfig,
     BaselineConfig,
     EngineConfig,
     EvaluationConfig,
@@ -26,6 +27,7 @@ from fleetseg.config.running import (
 from fleetseg.config.training import ProxConfig, TrainingConfig
 
 __all__ = [
+    "AdaptedConfig",
     "AdaptiveConfig",
     "BaselineConfig",
     "Cohort",

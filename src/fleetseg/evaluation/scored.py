@@ -25,6 +25,8 @@ class Scored:
     seen_domains: frozenset[str] | None = None  # that were trained on; None = not known
     conf_by_client: Mapping[str, Conf_CC] = field(default_factory=dict)
     clients_on: str = ""  # which of their frames: "held-out frames" or "training frames"
+    norms: str = "running"  # statistics of batch norms: see `norms.Norms`
+    clients_norms: str = "running"  # on the clients' frames
 
     @cached_property
     def overall(self) -> Scores | None:
@@ -60,9 +62,12 @@ class Scored:
         """Mean IoU of the safety-critical classes, as `miou`."""
         return None if self.overall is None else self.overall.to_dict()["critical_miou"]
 
-    def with_clients(self, conf_by_client: Mapping[str, Conf_CC], on: str) -> Scored:
+    def with_clients(
+        self, conf_by_client: Mapping[str, Conf_CC], on: str, norms: str = "running"
+    ) -> Scored:
         """Add what clients scored on frames of their own."""
-        return replace(self, conf_by_client=dict(conf_by_client), clients_on=on)
+        by_client = dict(conf_by_client)
+        return replace(self, conf_by_client=by_client, clients_on=on, clients_norms=norms)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: ratios for the reader, and the counts they come from."""
@@ -72,6 +77,7 @@ class Scored:
             fields = {
                 "scored_on": list(self.scored_on),
                 "missing": list(self.missing),
+                "norms": self.norms,
                 **self.overall.to_dict(),
                 # One domain is the whole: its counts stand above.
                 **({"by_domain": named} if len(named) > 1 else {"domain": next(iter(named))}),
@@ -82,6 +88,7 @@ class Scored:
         if self.clients_on:
             fields["by_client"] = {c: scores.to_dict() for c, scores in self.by_client.items()}
             fields["by_client_on"] = self.clients_on
+            fields["by_client_norms"] = self.clients_norms
         return fields
 
     @classmethod
@@ -104,6 +111,8 @@ class Scored:
             None if seen is None else frozenset(seen),
             {name: _counts(scores) for name, scores in fields.get("by_client", {}).items()},
             fields.get("by_client_on", ""),
+            fields.get("norms", "running"),
+            fields.get("by_client_norms", "running"),
         )
 
 

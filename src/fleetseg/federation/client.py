@@ -13,7 +13,7 @@ from torch import Tensor
 from fleetseg.config import Experiment
 from fleetseg.data.sample import Pairs, ScoredPairs
 from fleetseg.errors import UpdateRejected
-from fleetseg.evaluation.predict import evaluate_by_domain
+from fleetseg.evaluation.norms import Norms, can_score, score_by_domain
 from fleetseg.federation.client_state import (
     ClientState,
     ClientStateStore,
@@ -44,6 +44,7 @@ _NO_FINITE_STEP = (
     "no step had finite gradients in fp16. Use engine.precision = 'bf16' or 'fp32', "
     "or a smaller training.lr"
 )
+_NOTHING_OWN = "it has not trained yet, and so has nothing of what stays with each client"
 _RESIDUAL = "residual"
 
 
@@ -139,8 +140,11 @@ def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime)
     state: ClientState = {}
     if runtime.memory and runtime.start is not None:
         state = runtime.memory.load(client.id, broadcast.round + 1, broadcast.unused)
-    runtime.load(broadcast, section(state, "own"))
-    return Evaluation(broadcast.round, client.id, score_pairs(runtime, client.test))
+    own, norms = section(state, "own"), Norms.on_clients(runtime.experiment.evaluation)
+    if not own and not can_score(runtime.model, runtime.exchange.untrained, norms):
+        return Failure(client.id, "abstained", "untrained", _NOTHING_OWN)
+    runtime.load(broadcast, own)
+    return Evaluation(broadcast.round, client.id, score_pairs(runtime, client.test, norms))
 
 
 ClientTask = Callable[[Broadcast, Client, LocalRuntime], Reply]
@@ -149,15 +153,14 @@ CLIENT_TASKS: dict[str, ClientTask] = {"train": client_update, "evaluate": clien
 
 
 def score_pairs(
-    runtime: LocalRuntime, scored: ScoredPairs
+    runtime: LocalRuntime, scored: ScoredPairs, norms: Norms
 ) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]:
     """Score the runtime's model as it stands: one confusion matrix per domain."""
-    return evaluate_by_domain(
+    return score_by_domain(
         runtime.model,
-        scored.pairs,
-        scored.domains,
+        scored,
+        norms,
         num_classes=runtime.num_classes,
-        batch_size=runtime.experiment.evaluation.batch_size,
         device=runtime.hardware.device,
         context=runtime.hardware.inference,
     )

@@ -15,7 +15,29 @@ from fleetseg.errors import ModelError
 from fleetseg.federation.tensors import Entry, Layout, ModelState, Part
 
 Policy = Callable[[Entry, FederationConfig], bool]
-SHARING: dict[str, Policy] = {"all": lambda entry, settings: True}
+
+
+def silobn(entry: Entry, settings: FederationConfig) -> bool:
+    """Keep what norm layers keep of the batches they have seen; gains and biases are shared.
+
+    Andreux, Ogier du Terrail, Beguier, Tramel 2020, arXiv 2008.07424.
+    """
+    return entry.kind == "trainable" or not entry.in_norm
+
+
+def fedbn(entry: Entry, settings: FederationConfig) -> bool:
+    """Keep norm layers whole: statistics, gains and biases.
+
+    Li, Jiang, Zhang, Kamp, Dou 2021, arXiv 2102.07623.
+    """
+    return not entry.in_norm
+
+
+SHARING: dict[str, Policy] = {
+    "all": lambda entry, settings: True,
+    "silobn": silobn,
+    "fedbn": fedbn,
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +59,7 @@ class Exchange:
         """Divide a model by the policy `settings.sharing`.
 
         Raises:
-            ModelError: the policy shares nothing that learns.
+            ModelError: the policy shares nothing that learns, or has nothing to keep.
         """
         policy = SHARING[settings.sharing]
         shared = model.only(lambda entry: policy(entry, settings))
@@ -48,6 +70,12 @@ class Exchange:
                 cure="Choose a policy that shares some of this network's parameters",
             )
         kept = model.only(lambda entry: not policy(entry, settings))
+        if settings.sharing != "all" and not (kept.floats or kept.counters):
+            raise ModelError(
+                "nothing of this network would stay with its client",
+                where=f"federation.sharing = '{settings.sharing}'",
+                cure="Use federation.sharing = 'all', which it would be",
+            )
         return cls(model, shared, kept, tuple(extras))
 
     @cached_property
@@ -64,6 +92,11 @@ class Exchange:
     def shares_all(self) -> bool:
         """Whether nothing of the model stays with the clients."""
         return not (self.kept.floats or self.kept.counters)
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Keys of what stays with each client: the server has nothing but its start values."""
+        return tuple(e.key for e in (*self.kept.floats, *self.kept.counters))
 
     def first(self, model: ModelState) -> ModelState:
         """Make what the server holds before the first round: extras start at zero."""

@@ -13,11 +13,13 @@ from fleetseg.methods.fedadagrad import FEDADAGRAD
 from fleetseg.methods.fedadam import FEDADAM
 from fleetseg.methods.fedavg import FEDAVG
 from fleetseg.methods.fedavgm import FEDAVGM
+from fleetseg.methods.fedbn import FEDBN
 from fleetseg.methods.fedprox import FEDPROX
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
 from fleetseg.methods.preset import Preset
 from fleetseg.methods.scaffold import SCAFFOLD
+from fleetseg.methods.silobn import SILOBN
 
 METHODS: dict[str, Preset] = {
     "fedavg": FEDAVG,
@@ -28,6 +30,8 @@ METHODS: dict[str, Preset] = {
     "fedprox": FEDPROX,
     "scaffold": SCAFFOLD,
     "fixbn": FIXBN,
+    "silobn": SILOBN,
+    "fedbn": FEDBN,
 }
 
 

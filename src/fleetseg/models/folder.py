@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def save_model(
     space: LabelSpace,
     size_hw: tuple[int, int],
     details: Mapping[str, Any],
+    untrained: Sequence[str] = (),
 ) -> str:
     """Write the three files, each whole or not at all; returns the SHA-256 of the weights.
 
@@ -53,6 +54,7 @@ def save_model(
         space: what the output channels mean, in order.
         size_hw: working (height, width) of training, in pixels.
         details: facts about the training, plain JSON values.
+        untrained: state-dict keys that stayed with clients, of which these are the start values.
 
     Raises:
         ModelError: the network and the label space differ in their number of classes.
@@ -70,6 +72,9 @@ def save_model(
     weights = save(tensors)
     sha256 = hashlib.sha256(weights).hexdigest()
     config = _config(segmenter, space, size_hw, details)
+    if untrained:
+        config["untrained"] = list(untrained)
+        details = {**details, "stayed with the clients": f"{len(untrained)} tensors ({CONFIG})"}
     write_atomic(folder / CARD, _card(segmenter, space, size_hw, sha256, details))
     write_atomic(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_atomic(folder / WEIGHTS, weights)
@@ -77,7 +82,7 @@ def save_model(
 
 
 def load_model(path: Path | str, net: nn.Module | None = None) -> Segmenter:
-    """Load a saved model, in eval mode, with `.space` and `.size_hw` set.
+    """Load a saved model, in eval mode, with `.space` and `.size_hw` set, and `.untrained`.
 
     Args:
         path: a model folder, or a run folder that has one in `model/`.
@@ -94,6 +99,7 @@ def load_model(path: Path | str, net: nn.Module | None = None) -> Segmenter:
         segmenter = _build(config, net, folder)
         space = _space(config["label_space"])
         size_hw = (int(config["input"]["size_hw"][0]), int(config["input"]["size_hw"][1]))
+        untrained = tuple(str(key) for key in config.get("untrained", ()))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ModelError(
             "damaged or foreign model config", where=folder / CONFIG, got=repr(error)
@@ -101,7 +107,7 @@ def load_model(path: Path | str, net: nn.Module | None = None) -> Segmenter:
     materialise(segmenter, size_hw)
     _check_fit(tensors, segmenter.state_dict(), folder / WEIGHTS)
     segmenter.load_state_dict(tensors)
-    segmenter.space, segmenter.size_hw = space, size_hw
+    segmenter.space, segmenter.size_hw, segmenter.untrained = space, size_hw, untrained
     return segmenter.eval()
 
 

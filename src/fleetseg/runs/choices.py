@@ -8,6 +8,7 @@ from fleetseg.compression.codec import parse_codec
 from fleetseg.compression.uplink import zstandard
 from fleetseg.config import Experiment
 from fleetseg.errors import ConfigError, unknown_name
+from fleetseg.evaluation.norms import NORM_STATISTICS
 from fleetseg.federation.aggregate import AGGREGATORS
 from fleetseg.federation.cohort import SAMPLERS
 from fleetseg.federation.publishing import PUBLISHING
@@ -28,6 +29,8 @@ TABLES: dict[str, tuple[str, Collection[str]]] = {
     "federation.aggregator": ("aggregator", AGGREGATORS),
     "federation.server_optimiser": ("server optimiser", SERVER_OPTIMISERS),
     "federation.publishing": ("way to publish", PUBLISHING),
+    "evaluation.norms": ("norm statistics", NORM_STATISTICS),
+    "evaluation.norms_on_clients": ("norm statistics", NORM_STATISTICS),
 }
 """Options whose values are names in a table: what such a name is called, and the table."""
 

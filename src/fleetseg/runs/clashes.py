@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fleetseg.config import Experiment
+from fleetseg.evaluation.norms import NORM_STATISTICS
 from fleetseg.learning.supervision import SUPERVISION
 
 
@@ -14,6 +15,12 @@ def _needs_no_labels(experiment: Experiment) -> bool:
 
 def _scaffold(experiment: Experiment) -> bool:
     return experiment.training.objective == "scaffold"
+
+
+def _lacks_statistics(experiment: Experiment) -> bool:
+    """Say whether the server has sets to score on, and batch norms without statistics."""
+    takes_own = NORM_STATISTICS[experiment.evaluation.norms].takes_own
+    return bool(experiment.data.evaluation) and takes_own
 
 
 CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
@@ -59,6 +66,16 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         lambda e: _scaffold(e) and e.federation.uplink not in ("", "none"),
         "scaffold's c is the mean of what clients keep, and a codec would change only what they "
         "send; use federation.uplink = 'none'",
+    ),
+    (
+        lambda e: e.federation.sharing == "silobn" and _lacks_statistics(e),
+        "silobn leaves running statistics with the vehicles, so that the server has none to score "
+        "[[data.evaluation]] with; use evaluation.norms = 'domain' or 'batch'",
+    ),
+    (
+        lambda e: e.federation.sharing == "fedbn" and bool(e.data.evaluation),
+        "fedbn leaves norm layers with the vehicles, so that the server has no model to score "
+        "[[data.evaluation]] with; score on the vehicles: partition.holdout in its place",
     ),
 )
 """Choices that cannot work together, and why."""

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fleetseg import rng
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.errors import FleetSegError, ModelError, UpdateRejected
+from fleetseg.evaluation.norms import RUNNING
 from fleetseg.federation.checks import validate_update
 from fleetseg.federation.client import Client, LocalRuntime, client_update, score_pairs
 from fleetseg.federation.fleet_facts import facts_of_fleet, reported_facts
@@ -115,7 +116,7 @@ def _trouble(client: Client, runtime: LocalRuntime, setup: RunSetup) -> FleetSeg
                 max_norm=0.0,
             )
         runtime.whole.load(model)
-        score_pairs(runtime, ScoredPairs([client.train[0]], ("",)))
+        score_pairs(runtime, ScoredPairs([client.train[0]], ("",)), RUNNING)
     except UpdateRejected as rejected:
         return _unusable_update(rejected, runtime, setup)
     except FleetSegError as error:

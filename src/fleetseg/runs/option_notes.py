@@ -69,6 +69,17 @@ def _never_fixes_norms(facts: Facts) -> bool:
     return rounds <= share * rounds + 1e-9
 
 
+def _scores_no_clients(facts: Facts) -> bool:
+    experiment = facts.experiment
+    on_server = bool(experiment.data.evaluation) or experiment.partition.holdout == 0
+    return on_server and not experiment.evaluation.on_clients
+
+
+def _adapts_nothing(facts: Facts) -> bool:
+    settings = facts.experiment.evaluation
+    return "adapted" not in (settings.norms, settings.norms_on_clients)
+
+
 RULES: tuple[Rule, ...] = (
     Rule(("partition.by", "partition.piece"), _partition("natural"), "kind is not 'natural'"),
     Rule(("partition.alpha", "partition.min_size"), _partition("dirichlet"),
@@ -120,6 +131,10 @@ RULES: tuple[Rule, ...] = (
     Rule(("evaluation.every",),
          lambda f: f.scored and f.experiment.evaluation.every > f.experiment.federation.rounds,
          "the run is shorter, so only its last round is scored"),
+    Rule(("evaluation.norms",), lambda f: not f.scored,
+         "the server scores nothing; add [[data.evaluation]]"),
+    Rule(("evaluation.norms_on_clients",), _scores_no_clients, "no vehicle is scored"),
+    Rule(("evaluation.adapted",), _adapts_nothing, "no norms are 'adapted'"),
     Rule(("stop.min_gain",), lambda f: f.experiment.stop.patience == 0, "stop.patience is 0"),
 )  # fmt: skip
 

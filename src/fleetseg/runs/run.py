@@ -47,7 +47,7 @@ from fleetseg.runs.folder import (
 from fleetseg.runs.lock import Ownership, owning
 from fleetseg.runs.option_notes import Facts, option_notes, require_workable
 from fleetseg.runs.records import RunEnd
-from fleetseg.runs.scoring import Scorer
+from fleetseg.runs.scoring import Scorer, require_scorable_run
 from fleetseg.runs.setup import RunSetup, set_up
 from fleetseg.text import listing
 
@@ -137,6 +137,7 @@ def _run_owned(
     require_workable(facts)
     idle = option_notes(facts)
     setup = set_up(experiment, fleet_data, out, net, watcher or rounds.Watcher())
+    require_scorable_run(fleet_data, setup.runtime)
     tried = [] if resume and can_resume(out) else try_one_step(setup)
     state, notes = _open(setup, resume)
     notes += tried
@@ -350,6 +351,7 @@ def _finish(setup: RunSetup, final: _Final, reason: str, seconds: float) -> str:
         space=setup.fleet_data.space,
         size_hw=setup.experiment.data.size,
         details={"rounds": state.round, "experiment": setup.experiment.name},
+        untrained=runtime.exchange.untrained,
     )
     end = RunEnd(reason, state.round, seconds, final.scored, final.round, sha256)
     setup.folder.finish(end)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleetseg.clients import FleetData
+from fleetseg.data.sample import ScoredPairs
 from fleetseg.errors import UpdateRejected
 from fleetseg.evaluation.confusion import Conf_CC
+from fleetseg.evaluation.norms import Norms, require_scorable
 from fleetseg.evaluation.scored import Scored
 from fleetseg.evaluation.scores import add_up, sum_confs
 from fleetseg.federation.checks import validate_evaluation
@@ -32,6 +35,8 @@ class Scorer:
 
     def __init__(self, fleet_data: FleetData, runtime: LocalRuntime, engine: Engine) -> None:
         self._fleet_data, self._runtime, self._engine = fleet_data, runtime, engine
+        settings = runtime.experiment.evaluation
+        self._norms, self._clients_norms = Norms.on_server(settings), Norms.on_clients(settings)
 
     @property
     def can_score(self) -> bool:
@@ -49,9 +54,9 @@ class Scorer:
         if not self._fleet_data.evaluation:
             return self._score_on_clients(model, round_, records)
         self._runtime.whole.load(model)
-        by_set = [score_pairs(self._runtime, part.scored) for part in self._fleet_data.evaluation]
-        names = [part.name for part in self._fleet_data.evaluation]
-        return self._scored(add_up(by_set), names)
+        sets, norms = self._fleet_data.evaluation, self._norms
+        by_set = [score_pairs(self._runtime, part.scored, norms) for part in sets]
+        return self._scored(add_up(by_set), [part.name for part in sets], norms)
 
     def _score_on_clients(
         self, model: ModelState, round_: int, records: Sequence[RoundRecord]
@@ -61,7 +66,8 @@ class Scorer:
         missing = sorted({*scored_before(records), *enrolled} - set(by_client))
         if not by_client:
             return "; ".join(refused[:3]) or "no client with test frames is there"
-        return self._scored(add_up(by_client.values()), sorted(by_client), missing)
+        confs = add_up(by_client.values())
+        return self._scored(confs, sorted(by_client), self._clients_norms, missing)
 
     def with_clients(
         self,
@@ -76,7 +82,7 @@ class Scorer:
         confs = {name: sum_confs(confs) for name, confs in sorted(by_client.items())}
         frames = "held-out frames" if self._fleet_data.holds_out else "training frames"
         scored = scored or Scored(self._fleet_data.space)
-        return scored.with_clients(confs, frames), refused
+        return scored.with_clients(confs, frames, str(self._clients_norms)), refused
 
     def _with_test_frames(self) -> dict[str, Enrolment]:
         """Who can score as things stand; asked once a scoring, as vehicles come and go."""
@@ -101,12 +107,42 @@ class Scorer:
         self,
         conf_by_domain: Mapping[str, Conf_CC],
         scored_on: Sequence[str],
+        norms: Norms,
         missing: Sequence[str] = (),
     ) -> Scored:
         data = self._fleet_data
         return Scored(
-            data.space, conf_by_domain, tuple(scored_on), tuple(missing), data.seen_domains
+            data.space,
+            conf_by_domain,
+            tuple(scored_on),
+            tuple(missing),
+            data.seen_domains,
+            norms=str(norms),
         )
+
+
+def require_scorable_run(fleet_data: FleetData, runtime: LocalRuntime) -> None:
+    """Refuse server's sets that the model, without what stays with clients, cannot be scored on.
+
+    Raises:
+        ConfigError: see `evaluation.norms.require_scorable`.
+        DataError: a domain of one image, where norms want the statistics of several.
+    """
+    norms = Norms.on_server(runtime.experiment.evaluation)
+    for part in fleet_data.evaluation:
+        where = f"federation.sharing = '{runtime.experiment.federation.sharing}' on {part.name}"
+        require_scorable(runtime.model, runtime.exchange.untrained, norms, where=where)
+        if norms.name != "running" and (alone := lone_images(part.scored, norms.batch_size)):
+            score_pairs(runtime, alone, norms)
+
+
+def lone_images(scored: ScoredPairs, batch_size: int) -> ScoredPairs | None:
+    """Return an image that is scored in a batch of its own; None if there is none."""
+    counts = Counter(scored.domains)
+    for index, domain in enumerate(scored.domains):
+        if batch_size == 1 or counts[domain] == 1:
+            return ScoredPairs([scored.pairs[index]], (domain,))
+    return None
 
 
 @dataclass
