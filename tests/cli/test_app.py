@@ -86,9 +86,10 @@ def test_commands_and_options_are_these() -> None:
             "--quiet", "-q", "--debug",
         },
         "evaluate": {
-            "--dataset", "--root", "--split", "--experiment", "--json", "--pictures", "--debug"
+            "--dataset", "--root", "--split", "--experiment", "--json", "--norms",
+            "--pictures", "--debug",
         },
-        "predict": {"--out", "--overlay", "--force", "--debug"},
+        "predict": {"--norms", "--out", "--overlay", "--force", "--debug"},
         "partition": {"--set", "--out", "--json", "--debug"},
         "server": {
             "--fleet", "--set", "--out", "--resume", "--json", "--quiet", "-q", "--debug",

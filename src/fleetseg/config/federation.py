@@ -59,6 +59,9 @@ class FederationConfig(Section):
     weights: str = "images"  # how much a client's change counts: images, pixels, uniform
     sharing: str = "all"  # what of the model is exchanged: see federation.sharing
     aggregator: str = "mean"  # see federation.aggregate
+    # How running statistics of norm layers become the fleet's: mean, pooled, estimated (anew before
+    # a model is published): see federation.statistics.
+    statistics: str = "mean"
     server_optimiser: str = "sgd"  # see federation.server_optim
     server_lr: float = Field(default=1.0, gt=0)
     server_momentum: float = Field(default=0.0, ge=0, lt=1)  # FedAvgM

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from fleetseg.config import Experiment
 from fleetseg.data.sample import Pairs, ScoredPairs
 from fleetseg.errors import UpdateRejected
 from fleetseg.evaluation.norms import Norms, can_score, score_by_domain
+from fleetseg.evaluation.predict import evaluating, forward
 from fleetseg.federation.client_state import (
     ClientState,
     ClientStateStore,
@@ -26,6 +29,7 @@ from fleetseg.federation.messages import (
     Enrolment,
     Evaluation,
     Failure,
+    NormStatistics,
     Packed,
     Reply,
     Update,
@@ -38,6 +42,7 @@ from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.local import LocalResult, train_locally
 from fleetseg.learning.losses import class_weights
 from fleetseg.learning.parameters import Trainables
+from fleetseg.models.norm_statistics import gather
 from fleetseg.models.segmenter import Segmenter
 
 _NO_FINITE_STEP = (
@@ -147,8 +152,31 @@ def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime)
     return Evaluation(broadcast.round, client.id, score_pairs(runtime, client.test, norms))
 
 
+def client_norm_statistics(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
+    """Sum up what the broadcast model's batch norms see of all training images, as they are.
+
+    Nothing is augmented; the images come in order, in batches as equal as can be.
+    """
+    runtime.load(broadcast, {})
+    count, hardware = len(client.train), runtime.hardware
+    num_batches = math.ceil(count / runtime.experiment.training.batch_size)
+
+    def look(part: npt.NDArray[np.intp]) -> None:
+        images_NHWC = np.stack([client.train[int(i)][0] for i in part])
+        forward(runtime.model, images_NHWC, device=hardware.device, context=hardware.inference)
+
+    parts = np.array_split(np.arange(count), num_batches)
+    with evaluating(runtime.model):
+        sums = gather(runtime.model, [partial(look, part) for part in parts], lone=True)
+    return NormStatistics(broadcast.round, client.id, sums)
+
+
 ClientTask = Callable[[Broadcast, Client, LocalRuntime], Reply]
-CLIENT_TASKS: dict[str, ClientTask] = {"train": client_update, "evaluate": client_evaluate}
+CLIENT_TASKS: dict[str, ClientTask] = {
+    "train": client_update,
+    "evaluate": client_evaluate,
+    "norm_statistics": client_norm_statistics,
+}
 """What a server can ask of a client."""
 
 

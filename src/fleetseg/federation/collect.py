@@ -18,7 +18,8 @@ from fleetseg.federation.aggregate import AGGREGATORS, Opening
 from fleetseg.federation.checks import validate_update
 from fleetseg.federation.cohort import Cohort
 from fleetseg.federation.engine import Engine, Received
-from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
+from fleetseg.federation.statistics import STATISTICS
 from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.federation.weights import WEIGHTS
 
@@ -70,6 +71,7 @@ class RoundCollector:
     ) -> None:
         self.layout = layout
         self._settings = settings
+        self._statistics = STATISTICS[settings.statistics]
         self._scratch = scratch
 
     def open(
@@ -109,8 +111,8 @@ class RoundCollector:
             self._waiting.discard(reply.client_id)
             return self._fail(reply)
         try:
-            if isinstance(reply, Evaluation):
-                raise UpdateRejected("malformed", "scores in place of an update")
+            if not isinstance(reply, Update):
+                raise UpdateRejected("malformed", "no update, where one was asked for")
             self._fold(reply)
         except UpdateRejected as rejected:
             return self._fail(Failure.refused(reply.client_id, rejected))
@@ -128,7 +130,9 @@ class RoundCollector:
 
     def take_mean_delta(self) -> npt.NDArray[np.float32]:
         """The change that the cohort agrees on, once; needs at least one accepted update."""
-        return self._aggregator.finish()
+        mean_F = self._aggregator.finish()
+        self._statistics.finish(mean_F, self.layout)
+        return mean_F
 
     def mean_loss(self) -> float | None:
         """Mean training loss, clients weighted by their steps; None if nothing was accepted."""
@@ -153,7 +157,10 @@ class RoundCollector:
             enrolled=self._enrolled[update.client_id],
             max_norm=self._settings.max_update_norm,
         )
-        self._aggregator.add(update.client_id, update.change.values_F.numpy())
+        change_F = update.change.values_F.numpy()
+        if self._statistics.fold is not None:
+            change_F = self._statistics.fold(change_F, self.layout)
+        self._aggregator.add(update.client_id, change_F)
         torch.maximum(self.counters_K, update.change.counters_K, out=self.counters_K)
         self.accepted.append(
             Accepted(update.client_id, update.num_steps, update.images_seen, update.loss)

@@ -10,6 +10,7 @@
 |            | num_steps, images_seen | cost of training                                           |
 |            | loss                   | health of training, mean over a round                      |
 | Evaluation | conf_CC per domain     | (truth, prediction) counts over all of a client's samples  |
+| NormStat.  | counts, sums, squares  | of each channel of norm layers over all training images    |
 | Enrolment  | counts, histogram      | how much a client holds of what, once per run              |
 |            | facts                  | what a method asks of all samples of a client at once:     |
 |            |                        | each with its reason in `fleet_facts.FLEET_FACTS`          |
@@ -31,6 +32,7 @@ from fleetseg.errors import UpdateRejected
 from fleetseg.failures import MAX_DETAIL, FailureKind
 from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.inputs import Facts
+from fleetseg.models.norm_statistics import NormSums
 from fleetseg.text import plain
 
 
@@ -101,6 +103,15 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class NormStatistics:
+    """What the batch norms of a broadcast model see of all of a client's training images."""
+
+    round: int
+    client_id: str
+    sums: NormSums
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why a client gave no usable answer."""
 
@@ -116,5 +127,5 @@ class Failure:
         return cls(client_id, "refused", rejected.reason, plain(rejected, MAX_DETAIL))
 
 
-Reply = Update | Packed | Evaluation | Failure
+Reply = Update | Packed | Evaluation | NormStatistics | Failure
 """What a client's work ends in; a server gets an update unpacked."""

@@ -36,6 +36,11 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
     }
 
 
+def channels_of(model: nn.Module) -> npt.NDArray[np.int64]:
+    """Return how many channels each of the batch norms has."""
+    return np.array([module.num_features for module in batch_norms(model).values()], np.int64)
+
+
 def statistic_keys(model: nn.Module) -> frozenset[str]:
     """Return the state-dict keys of what batch norms keep of the batches they have seen."""
     names = ("running_mean", "running_var", "num_batches_tracked")

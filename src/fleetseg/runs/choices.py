@@ -14,6 +14,7 @@ from fleetseg.federation.cohort import SAMPLERS
 from fleetseg.federation.publishing import PUBLISHING
 from fleetseg.federation.server_optim import SERVER_OPTIMISERS
 from fleetseg.federation.sharing import SHARING
+from fleetseg.federation.statistics import STATISTICS
 from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.losses import check_loss_name
 from fleetseg.learning.objectives import OBJECTIVES
@@ -27,6 +28,7 @@ TABLES: dict[str, tuple[str, Collection[str]]] = {
     "federation.weights": ("weights", WEIGHTS),
     "federation.sharing": ("sharing policy", SHARING),
     "federation.aggregator": ("aggregator", AGGREGATORS),
+    "federation.statistics": ("rule for statistics", STATISTICS),
     "federation.server_optimiser": ("server optimiser", SERVER_OPTIMISERS),
     "federation.publishing": ("way to publish", PUBLISHING),
     "evaluation.norms": ("norm statistics", NORM_STATISTICS),

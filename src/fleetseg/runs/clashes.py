@@ -68,6 +68,21 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "send; use federation.uplink = 'none'",
     ),
     (
+        lambda e: e.federation.statistics == "pooled" and e.federation.aggregator != "mean",
+        "federation.statistics = 'pooled' is a mean of second moments; use federation.aggregator = "
+        "'mean'",
+    ),
+    (
+        lambda e: e.federation.statistics == "estimated" and e.federation.sharing != "all",
+        "federation.statistics = 'estimated' asks vehicles to look through the server's model, and "
+        "federation.sharing leaves a part of that with them; use 'all'",
+    ),
+    (
+        lambda e: e.federation.statistics == "estimated" and e.training.freeze_bn_after < 1,
+        "training.freeze_bn_after trains with the statistics that are sent, and "
+        "federation.statistics = 'estimated' would put others in their place; use 'mean'",
+    ),
+    (
         lambda e: e.federation.sharing == "silobn" and _lacks_statistics(e),
         "silobn leaves running statistics with the vehicles, so that the server has none to score "
         "[[data.evaluation]] with; use evaluation.norms = 'domain' or 'batch'",

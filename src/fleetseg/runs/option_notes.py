@@ -69,6 +69,9 @@ def _never_fixes_norms(facts: Facts) -> bool:
     return rounds <= share * rounds + 1e-9
 
 
+_OWN_STATISTICS = ("silobn", "fedbn")
+
+
 def _scores_no_clients(facts: Facts) -> bool:
     experiment = facts.experiment
     on_server = bool(experiment.data.evaluation) or experiment.partition.holdout == 0
@@ -117,6 +120,8 @@ RULES: tuple[Rule, ...] = (
          "federation.server_optimiser has federation.adaptive.beta1 instead"),
     Rule(("federation.adaptive",), lambda f: not _adaptive(f),
          "federation.server_optimiser is not 'adam', 'yogi' or 'adagrad'"),
+    Rule(("federation.statistics",), lambda f: f.experiment.federation.sharing in _OWN_STATISTICS,
+         "federation.sharing leaves running statistics with the vehicles"),
     Rule(("federation.ema",), lambda f: f.experiment.federation.publishing != "ema",
          "federation.publishing is not 'ema'"),
     Rule(("federation.deadline_s",), lambda f: _calm(f) and not f.on_a_fleet,

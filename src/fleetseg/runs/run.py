@@ -26,7 +26,8 @@ from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import first_slots
-from fleetseg.federation.tensors import read_state
+from fleetseg.federation.statistics import STATISTICS
+from fleetseg.federation.tensors import ModelState, read_state
 from fleetseg.federation.wire import PlainCodec
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
@@ -37,6 +38,7 @@ from fleetseg.models.segmenter import Segmenter
 from fleetseg.own_data import record_own, require_same_own
 from fleetseg.runs.concurrency import num_workers
 from fleetseg.runs.dry_run import try_one_step
+from fleetseg.runs.estimating import Estimator
 from fleetseg.runs.folder import (
     RunFolder,
     can_resume,
@@ -148,6 +150,9 @@ def _run_owned(
         with (open_engine or _engine)(setup) as engine:
             scorer = Scorer(fleet_data, setup.runtime, engine)
             plan = _plan(setup, scorer, on_network=open_engine is not None)
+            if STATISTICS[experiment.federation.statistics].estimated:
+                estimator = Estimator(setup.runtime, engine)
+                plan, final.model = replace(plan, refine=estimator), estimator.newest
             reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
             notes += _score_final(final, setup.folder, scorer, plan)
     except KeyboardInterrupt:
@@ -183,6 +188,7 @@ class _Final:
 
     scored: Scored | None = None
     round: int = 0
+    model: Callable[[int], ModelState | None] = lambda round_: None  # refined, if there is one
 
     def take(self, records: Sequence[RoundRecord]) -> None:
         """Take the newest of the rounds', unless there are newer ones."""
@@ -195,7 +201,7 @@ def _score_final(final: _Final, folder: RunFolder, scorer: Scorer, plan: rounds.
     """Score the final model where its round was not; add the clients' own scores if wanted."""
     notes = []
     final.take(folder.records)
-    model, round_ = plan.published(folder.state), folder.state.round
+    model, round_ = plan.refined(folder.state, folder.records), folder.state.round
     if scorer.can_score and final.round != round_:
         scored = scorer.score(model, round_, folder.records)
         if isinstance(scored, str):
@@ -344,7 +350,8 @@ def _finish(setup: RunSetup, final: _Final, reason: str, seconds: float) -> str:
     """Save the last committed model and close the log."""
     runtime, state = setup.runtime, setup.folder.state
     final.take(setup.folder.records)
-    runtime.whole.load(_plan(setup, None).published(state))
+    # Refined, unless the run was interrupted before.
+    runtime.whole.load(final.model(state.round) or _plan(setup, None).published(state))
     sha256 = save_model(
         runtime.model,
         setup.folder.path / "model",
