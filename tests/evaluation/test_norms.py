@@ -24,6 +24,7 @@ from fleetseg.evaluation.norms import (
     score_by_domain,
 )
 from fleetseg.evaluation.predict import evaluate_by_domain
+from fleetseg.learning.batches import batches_per_epoch
 from fleetseg.rng import generator, torch_default, torch_generator
 
 C = 4
@@ -70,7 +71,7 @@ def by_torch(
     confs = {name: np.zeros((C, C), np.int64) for name in set(given.domains)}
     for domain, conf in confs.items():
         own = [given.pairs[k] for k, name in enumerate(given.domains) if name == domain]
-        for part in np.array_split(np.arange(len(own)), -(-len(own) // batch_size)):
+        for part in np.array_split(np.arange(len(own)), batches_per_epoch(len(own), batch_size)):
             batch = torch.stack([torch.from_numpy(own[k][0]).permute(2, 0, 1) / 255 for k in part])
             with torch.no_grad():
                 if updated:
@@ -150,7 +151,8 @@ def test_a_layer_with_one_value_per_channel_has_no_statistics(name: str) -> None
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, C, 1), nn.BatchNorm2d(C))
     with pytest.raises(DataError, match="one image alone"):
         scores(pooled, scored(1, "a"), name=name)
-    assert scores(pooled, scored(2, "aa"), name=name)
+    for count in (2, 3, 5):  # of an odd number, three share a batch of two
+        assert scores(pooled, scored(count, "a" * count), name=name, batch_size=2)
 
 
 def test_what_is_missing_decides_what_can_be_scored() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle  # the standard library's, as workers are handed these
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fleetseg.config import FederationConfig
-from fleetseg.errors import ModelError
+from fleetseg.errors import ConfigError, ModelError
+from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.sharing import SHARING, Exchange, Policy
 from fleetseg.federation.tensors import (
     Layout,
@@ -22,6 +24,7 @@ from fleetseg.federation.tensors import (
     load_state,
     read_state,
 )
+from fleetseg.runs.choices import check_choices
 
 PART = FederationConfig(sharing="part")
 
@@ -93,6 +96,35 @@ def test_silobn_keeps_statistics_and_fedbn_norm_layers_by_type() -> None:
 def test_a_policy_that_would_keep_nothing_is_refused(sharing: str, norm: nn.Module) -> None:
     with pytest.raises(ModelError, match="nothing of this network would stay"):
         kept_by(sharing, nn.Sequential(nn.Conv2d(3, 4, 1), norm))
+
+
+SERVER_SET = {"evaluation": [{"kind": "synthetic", "split": "val"}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            {"method": "silobn", "evaluation": {"norms": "running"}, "data": SERVER_SET},
+            "'domain' or",
+        ),
+        (
+            {"method": "silobn", "evaluation": {"norms": "adapted"}, "data": SERVER_SET},
+            "'domain' or",
+        ),
+        ({"method": "fedbn", "evaluation": {"norms": "domain"}, "data": SERVER_SET}, "no model to"),
+        ({"method": "silobn", "training": {"freeze_bn_after": 0.5}}, "start values for ever"),
+        ({"method": "fedbn", "training": {"freeze_bn_after": 0.5}}, "start values for ever"),
+    ],
+)
+def test_what_stays_is_missed_at_configuration(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        check_choices(make_experiment(fields))
+
+
+def test_what_stays_and_is_not_missed() -> None:
+    check_choices(make_experiment({"method": "silobn", "data": SERVER_SET}))
+    check_choices(make_experiment({"method": "fedbn", "partition": {"holdout": 0.2}}))
 
 
 def test_a_part_is_put_in_its_place_and_nothing_else_changes(

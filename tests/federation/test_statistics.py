@@ -11,12 +11,16 @@ from torch import nn
 
 from fleetseg import rng
 from fleetseg.config import FederationConfig
+from fleetseg.errors import ConfigError
+from fleetseg.experiment_file import make_experiment
+from fleetseg.federation.aggregate import AGGREGATORS
 from fleetseg.federation.cohort import Cohort
 from fleetseg.federation.collect import RoundCollector
 from fleetseg.federation.messages import Enrolment, Failure, Update
 from fleetseg.federation.server_optim import server_step
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState, layout_of, read_state
+from fleetseg.runs.choices import check_choices
 
 COUNTS = {"a": 40, "b": 7, "c": 100}
 
@@ -135,6 +139,16 @@ def test_a_mean_whose_square_is_out_of_bounds_is_refused_and_nothing_of_it_used(
     state, failures = aggregated([good, replace(bad, change=leap)], "pooled")
     assert [(f.client_id, f.reason) for f in failures] == [("b", "magnitude")]
     assert state.digest() == aggregated([good], "pooled")[0].digest()
+
+
+def test_pooling_is_a_mean() -> None:
+    AGGREGATORS["other"] = AGGREGATORS["mean"]
+    try:
+        described = make_experiment({"federation": {"statistics": "pooled", "aggregator": "other"}})
+        with pytest.raises(ConfigError, match="mean of second moments"):
+            check_choices(described)
+    finally:
+        del AGGREGATORS["other"]
 
 
 def test_positions_of_means_go_with_those_of_variances() -> None:

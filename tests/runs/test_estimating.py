@@ -24,6 +24,7 @@ from fleetseg.federation.replies import read_reply, write_reply
 from fleetseg.federation.rounds import Watcher
 from fleetseg.models.norm_statistics import NormSums
 from fleetseg.runs.choices import check_choices
+from fleetseg.runs.option_notes import Facts, option_notes
 
 SPACE = LabelSpace("two", ("road", "car"), ((0, 0, 0), (9, 9, 9)), ("car",))
 Pairs = list[tuple[np.ndarray, np.ndarray]]
@@ -139,6 +140,43 @@ def test_a_run_that_scores_nothing_saves_them_too(tmp_path: Path) -> None:
     assert unscored.model_sha256 == scored.model_sha256
 
 
+def test_an_averaged_model_has_its_own_statistics(tmp_path: Path) -> None:
+    """Those of no model that anybody trained: every scoring asks for them anew."""
+    clients = {"a": pairs()[:3], "b": pairs()[3:]}
+    swa = {"publishing": "swa", "swa": {"start": 0.0}}
+    done = run(clients, tmp_path / "run", experiment=described(federation=swa))
+    found, plain = (
+        values(done),
+        values(run(clients, tmp_path / "plain", experiment=described("mean", federation=swa))),
+    )
+    assert torch.equal(found["0.weight"], plain["0.weight"])
+    images = torch.stack([torch.from_numpy(i).permute(2, 0, 1) / 255 for i, _ in pairs()])
+    model = done.model_with(net())
+    with torch.no_grad():
+        seen = model.net[0]((images - model.mean) / model.std).permute(1, 0, 2, 3).flatten(1)
+    for kind, of in (("mean", seen.mean(1)), ("var", seen.var(1))):
+        torch.testing.assert_close(found[f"1.running_{kind}"], of, rtol=1e-4, atol=1e-4)
+        assert (plain[f"1.running_{kind}"] - of).abs().max() > 0.02
+    rounds = [record.miou for record in done.records]
+    assert len(rounds) == 3
+    assert None not in rounds
+    told = "averages running statistics"
+    assert not any(told in note for note in done.notes)
+    noted = option_notes(Facts(described("mean", federation=swa), scored=True))
+    assert any(told in note for note in noted)
+
+
+def test_what_is_sent_to_train_on_does_not_change(tmp_path: Path) -> None:
+    """But for what is scored, the rounds are those of the mean."""
+    clients = {"a": pairs()[:3], "b": pairs()[3:]}
+    mean, estimated = (
+        run(clients, tmp_path / name, experiment=described(name)) for name in ("mean", "estimated")
+    )
+    assert [r.loss for r in mean.records] == [r.loss for r in estimated.records]
+    first, second = (sum(r.bytes_down for r in one.records) for one in (mean, estimated))
+    assert second == 2 * first  # each model is sent once more, to be looked through
+
+
 SUMS = NormSums(np.array([8, 2]), np.array([4.0, 0.0, 2.0]), np.array([2.0, 0.0, 4.5]))
 CHANNELS = np.array([2, 1])
 
@@ -203,6 +241,7 @@ def test_what_is_no_sums_is_refused(spoilt: Any) -> None:
     ("sections", "told"),
     [
         ({"federation": {"sharing": "silobn"}}, "federation.sharing leaves a part"),
+        ({"federation": {"sharing": "fedbn"}}, "federation.sharing leaves a part"),
         ({"training": {"freeze_bn_after": 0.5}}, "would put others in their place"),
     ],
 )

@@ -15,6 +15,7 @@ from fleetseg.config.federation import (
     EmaConfig,
     FaultsConfig,
     FederationConfig,
+    SwaConfig,
 )
 from fleetseg.config.running import (
     AdaptedConfig,
@@ -24,7 +25,7 @@ from fleetseg.config.running import (
     FleetConfig,
     StopConfig,
 )
-from fleetseg.config.training import ProxConfig, TrainingConfig
+from fleetseg.config.training import EntropyConfig, ProxConfig, TrainingConfig
 
 __all__ = [
     "AdaptedConfig",
@@ -34,6 +35,7 @@ __all__ = [
     "DataConfig",
     "EmaConfig",
     "EngineConfig",
+    "EntropyConfig",
     "EvaluationConfig",
     "Experiment",
     "FaultsConfig",
@@ -44,5 +46,6 @@ __all__ = [
     "ProxConfig",
     "SourceConfig",
     "StopConfig",
+    "SwaConfig",
     "TrainingConfig",
 ]

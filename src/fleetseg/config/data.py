@@ -59,3 +59,5 @@ class ModelConfig(Section):
     name: str = "fast_scnn"  # bisenetv2, fast_scnn, zoo:<arch>/<encoder>
     pretrained: Literal["", "imagenet"] = ""
     start: str = ""  # a model folder of an earlier run to start from
+    norm: Literal["batch", "group"] = "batch"  # group: every batch norm becomes a GroupNorm
+    norm_groups: int = Field(default=32, ge=1)  # of group, at most; each has 4 channels or more

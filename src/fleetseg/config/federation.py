@@ -49,6 +49,13 @@ class EmaConfig(Section):
     beta: float = Field(default=0.9, ge=0, lt=1)  # of what was there; less in the first rounds
 
 
+class SwaConfig(Section):
+    """Of the way to publish swa."""
+
+    start: float = Field(default=0.75, ge=0, lt=1)  # share of the rounds before the first average
+    period: int = Field(default=1, ge=1)  # rounds from one model that counts to the next
+
+
 class FederationConfig(Section):
     """What the server does."""
 
@@ -75,4 +82,5 @@ class FederationConfig(Section):
     uplink: str = "none"  # codec of updates: none, int8, topk(1%)+int8, ...: see compression.codec
     adaptive: AdaptiveConfig = AdaptiveConfig()
     ema: EmaConfig = EmaConfig()
+    swa: SwaConfig = SwaConfig()
     faults: FaultsConfig = FaultsConfig()

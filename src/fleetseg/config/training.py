@@ -15,6 +15,12 @@ class ProxConfig(Section):
     mu: float = Field(default=0.01, ge=0)  # of mu / 2 |y - w|^2, beside the loss
 
 
+class EntropyConfig(Section):
+    """Of the loss entropy."""
+
+    weight: float = Field(default=0.01)  # of sum p log p; below 0, predictions get surer
+
+
 class TrainingConfig(Section):
     """What a client does with its samples in one round."""
 
@@ -36,7 +42,7 @@ class TrainingConfig(Section):
     freeze_bn_after: float = Field(default=1.0, ge=0, le=1)
     supervision: str = "labels"  # where the loss comes from: see learning.supervision
     objective: str = "plain"  # what is added to it: see learning.objectives
-    loss: str = "ce"  # ce, ohem, focal, dice, lovasz, or a sum such as "ce+dice"
+    loss: str = "ce"  # ce, ohem, focal, dice, lovasz, entropy, or a sum such as "ce+dice"
     class_weights: Literal["none", "local", "fleet"] = "none"  # 1/ln(1.1 + pixel share)
     ohem_fraction: float = Field(default=0.25, gt=0, le=1)  # of the valid pixels
     focal_gamma: float = Field(default=2.0, ge=0)
@@ -45,4 +51,5 @@ class TrainingConfig(Section):
     scale: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.5)  # random scale range; (1, 1) = off
     flip: bool = True
     colour_jitter: float = Field(default=0.25, ge=0, le=1)  # 0 = off
+    entropy: EntropyConfig = EntropyConfig()
     prox: ProxConfig = ProxConfig()

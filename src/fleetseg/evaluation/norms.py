@@ -7,7 +7,6 @@ normalised together with those of another domain.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from fleetseg.evaluation.predict import (
     evaluating,
     forward,
 )
+from fleetseg.learning.batches import batches_per_epoch
 from fleetseg.memory import first_words, is_out_of_memory
 from fleetseg.models.norm_statistics import (
     Statistics,
@@ -196,7 +196,7 @@ def _score_domain(
     norms: Norms,
     run: Callable[[Images_NHWC], Tensor],
 ) -> Conf_CC:
-    parts = np.array_split(indices, math.ceil(len(indices) / norms.batch_size))
+    parts = np.array_split(indices, batches_per_epoch(len(indices), norms.batch_size))
 
     def look(part: np.ndarray) -> Tensor:
         return run(stacked([pairs[int(i)][0] for i in part]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -35,8 +34,10 @@ from fleetseg.federation.messages import (
     Update,
 )
 from fleetseg.federation.sharing import Exchange
+from fleetseg.federation.statistics import STATISTICS
 from fleetseg.federation.tensors import ModelState, ModelTensors
 from fleetseg.federation.wire import UpdateCodec, message_bytes
+from fleetseg.learning.batches import batches_per_epoch
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.local import LocalResult, train_locally
@@ -50,6 +51,7 @@ _NO_FINITE_STEP = (
     "or a smaller training.lr"
 )
 _NOTHING_OWN = "it has not trained yet, and so has nothing of what stays with each client"
+_NOT_ESTIMATED = "no statistics of images leave in an experiment that does not estimate any"
 _RESIDUAL = "residual"
 
 
@@ -157,9 +159,11 @@ def client_norm_statistics(broadcast: Broadcast, client: Client, runtime: LocalR
 
     Nothing is augmented; the images come in order, in batches as equal as can be.
     """
+    experiment, hardware, count = runtime.experiment, runtime.hardware, len(client.train)
+    if not STATISTICS[experiment.federation.statistics].estimated:
+        return Failure(client.id, "abstained", "unasked", _NOT_ESTIMATED)
     runtime.load(broadcast, {})
-    count, hardware = len(client.train), runtime.hardware
-    num_batches = math.ceil(count / runtime.experiment.training.batch_size)
+    num_batches = batches_per_epoch(count, experiment.training.batch_size)
 
     def look(part: npt.NDArray[np.intp]) -> None:
         images_NHWC = np.stack([client.train[int(i)][0] for i in part])

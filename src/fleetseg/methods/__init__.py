@@ -14,6 +14,7 @@ from fleetseg.methods.fedadam import FEDADAM
 from fleetseg.methods.fedavg import FEDAVG
 from fleetseg.methods.fedavgm import FEDAVGM
 from fleetseg.methods.fedbn import FEDBN
+from fleetseg.methods.fedema import FEDEMA
 from fleetseg.methods.fedprox import FEDPROX
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
@@ -32,6 +33,7 @@ METHODS: dict[str, Preset] = {
     "fixbn": FIXBN,
     "silobn": SILOBN,
     "fedbn": FEDBN,
+    "fedema": FEDEMA,
 }
 
 

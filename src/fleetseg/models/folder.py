@@ -25,6 +25,7 @@ from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import ConfigError, ModelError
 from fleetseg.files import read_text, write_atomic
 from fleetseg.models.build import build_model, is_known, wrap
+from fleetseg.models.group_norm import use_group_norms
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.models.wrapping import materialise
 from fleetseg.text import listing
@@ -72,6 +73,8 @@ def save_model(
     weights = save(tensors)
     sha256 = hashlib.sha256(weights).hexdigest()
     config = _config(segmenter, space, size_hw, details)
+    if segmenter.norm_groups:
+        config["norm_groups"] = segmenter.norm_groups
     if untrained:
         config["untrained"] = list(untrained)
         details = {**details, "stayed with the clients": f"{len(untrained)} tensors ({CONFIG})"}
@@ -99,12 +102,15 @@ def load_model(path: Path | str, net: nn.Module | None = None) -> Segmenter:
         segmenter = _build(config, net, folder)
         space = _space(config["label_space"])
         size_hw = (int(config["input"]["size_hw"][0]), int(config["input"]["size_hw"][1]))
+        norm_groups = int(config.get("norm_groups", 0))
         untrained = tuple(str(key) for key in config.get("untrained", ()))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ModelError(
             "damaged or foreign model config", where=folder / CONFIG, got=repr(error)
         ) from None
     materialise(segmenter, size_hw)
+    if norm_groups and not segmenter.norm_groups:
+        use_group_norms(segmenter, norm_groups)
     _check_fit(tensors, segmenter.state_dict(), folder / WEIGHTS)
     segmenter.load_state_dict(tensors)
     segmenter.space, segmenter.size_hw, segmenter.untrained = space, size_hw, untrained

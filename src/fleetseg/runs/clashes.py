@@ -83,6 +83,11 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "federation.statistics = 'estimated' would put others in their place; use 'mean'",
     ),
     (
+        lambda e: e.federation.sharing in ("silobn", "fedbn") and e.training.freeze_bn_after < 1,
+        "federation.sharing leaves running statistics with each vehicle, and one that is first "
+        "asked past training.freeze_bn_after would train with start values for ever; use 1.0",
+    ),
+    (
         lambda e: e.federation.sharing == "silobn" and _lacks_statistics(e),
         "silobn leaves running statistics with the vehicles, so that the server has none to score "
         "[[data.evaluation]] with; use evaluation.norms = 'domain' or 'batch'",

@@ -47,13 +47,15 @@ class Estimator:
     def __call__(
         self, model: ModelState, round_: int, records: Sequence[RoundRecord]
     ) -> ModelState:
-        """Return a round's model with estimated statistics; as it is if no client answers."""
+        """Return a round's model with estimated statistics; as it is if nobody answers."""
         if (made := self.newest(round_)) is not None:
             return made
-        exchange = self._runtime.exchange
+        exchange, channels_L = self._runtime.exchange, channels_of(self._runtime.model)
+        if not len(channels_L):
+            return model  # without batch norms there is nothing to ask for
         asked = taking_part(self._engine.available())
         asks = to_each(Broadcast(round_, exchange.to_score(model)), asked, records)
-        sums = _Sums(asked, round_, self._one_image(), channels_of(self._runtime.model))
+        sums = _Sums(asked, round_, self._one_image(), channels_L)
         deadline_s = self._runtime.experiment.federation.deadline_s
         collect(self._engine, "norm_statistics", asks, sums, deadline_s=deadline_s)
         self._runtime.whole.load(model)

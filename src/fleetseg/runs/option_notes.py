@@ -98,6 +98,11 @@ RULES: tuple[Rule, ...] = (
          "the samples are your own"),
     Rule(("model.name", "model.pretrained", "model.start"), lambda f: f.own_net,
          "the network is your own"),
+    Rule(("training.freeze_bn_after", "federation.statistics", "evaluation.norms",
+          "evaluation.norms_on_clients"), lambda f: f.experiment.model.norm == "group",
+         "with model.norm = 'group' there are no batch norms"),
+    Rule(("model.norm_groups",), lambda f: f.experiment.model.norm != "group",
+         "model.norm is not 'group'"),
     Rule(("model.pretrained",), lambda f: bool(f.experiment.model.start),
          "model.start gives all weights"),
     Rule(("training.momentum", "training.nesterov"),
@@ -110,6 +115,7 @@ RULES: tuple[Rule, ...] = (
          "all rounds are warm-up, and training.lr is never reached"),
     Rule(("training.ohem_fraction",), _loss_lacks("ohem"), "training.loss has no 'ohem'"),
     Rule(("training.focal_gamma",), _loss_lacks("focal"), "training.loss has no 'focal'"),
+    Rule(("training.entropy",), _loss_lacks("entropy"), "training.loss has no 'entropy'"),
     Rule(("training.class_weights",), _loss_lacks("ce", "ohem", "focal"),
          "training.loss has no part that takes class weights"),
     Rule(("training.prox",), lambda f: f.experiment.training.objective != "prox",
@@ -124,6 +130,8 @@ RULES: tuple[Rule, ...] = (
          "federation.sharing leaves running statistics with the vehicles"),
     Rule(("federation.ema",), lambda f: f.experiment.federation.publishing != "ema",
          "federation.publishing is not 'ema'"),
+    Rule(("federation.swa",), lambda f: f.experiment.federation.publishing != "swa",
+         "federation.publishing is not 'swa'"),
     Rule(("federation.deadline_s",), lambda f: _calm(f) and not f.on_a_fleet,
          "clients on this machine are waited for; it counts with simulated faults or a fleet"),
     Rule(("federation.faults.slowdown",),
@@ -183,6 +191,11 @@ def _lone_notes(facts: Facts) -> list[str]:
             "partition.holdout keeps frames from training that nothing scores, because there is "
             "[[data.evaluation]]; set evaluation.on_clients = true, or leave one of the two out"
         )
+    if _averages_statistics(experiment):
+        notes.append(
+            "federation.publishing = 'swa' averages running statistics, which are not those of the "
+            "averaged weights; use federation.statistics = 'estimated'"
+        )
     if experiment.federation.faults.dropout == 1:
         notes.append("federation.faults.dropout = 1 loses every vehicle in every round")
     stop, every = experiment.stop, experiment.evaluation.every
@@ -196,6 +209,17 @@ def _lone_notes(facts: Facts) -> list[str]:
             f"{scorings} evaluations (evaluation.every = {every})"
         )
     return notes
+
+
+def _averages_statistics(experiment: Experiment) -> bool:
+    federation, training = experiment.federation, experiment.training
+    return (
+        federation.publishing == "swa"
+        and federation.statistics != "estimated"
+        and federation.sharing not in _OWN_STATISTICS
+        and experiment.model.norm == "batch"
+        and training.freeze_bn_after > federation.swa.start  # else all averaged models share theirs
+    )
 
 
 def require_workable(facts: Facts) -> None:
