@@ -10,7 +10,7 @@ from torch import nn
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation import client as client_module
 from fleetseg.federation.client import CLIENT_TASKS, Client, LocalRuntime, client_update
-from fleetseg.federation.messages import Broadcast, Enrolment, Failure, NormStatistics
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, NormReport
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.learning.hardware import Hardware
@@ -63,8 +63,8 @@ def test_statistics_of_images_leave_only_where_the_experiment_says_so(
     client = Client(Enrolment("car", 2, 32, (32, 0)), pairs)
     broadcast = Broadcast(1, exchange.to_score(read_state(model, layout)))
     reply = CLIENT_TASKS["norm_statistics"](broadcast, client, runtime)
-    assert isinstance(reply, NormStatistics) == answered
-    if isinstance(reply, NormStatistics):
+    assert isinstance(reply, NormReport) == answered
+    if isinstance(reply, NormReport):
         assert reply.sums.counts_L.tolist() == [2 * 16]
     else:
         assert isinstance(reply, Failure)

@@ -17,8 +17,14 @@ from fleetseg import rng
 from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import ConfigError, UpdateRejected
 from fleetseg.experiment_file import make_experiment
-from fleetseg.federation.checks import validate_norm_statistics
-from fleetseg.federation.messages import Failure, NormStatistics
+from fleetseg.federation.checks import validate_norm_report
+from fleetseg.federation.client import (
+    CLIENT_TASKS,
+    Client,
+    LocalRuntime,
+    client_norm_statistics,
+)
+from fleetseg.federation.messages import Broadcast, Failure, NormReport, Reply
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.replies import read_reply, write_reply
 from fleetseg.federation.rounds import Watcher
@@ -53,7 +59,7 @@ def described(statistics: str = "estimated", **sections: Any) -> fleetseg.Experi
         "engine": {"kind": "inprocess", "precision": "fp32"},
     }
     for name, section in sections.items():
-        fields[name] = {**fields[name], **section}
+        fields[name] = {**fields.get(name, {}), **section}
     return make_experiment(fields)
 
 
@@ -166,6 +172,32 @@ def test_an_averaged_model_has_its_own_statistics(tmp_path: Path) -> None:
     assert any(told in note for note in noted)
 
 
+def test_who_did_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def some(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
+        answer = client_norm_statistics(broadcast, client, runtime)
+        return answer if client.id == "a" else Failure(client.id, "lost", "no-answer")
+
+    monkeypatch.setitem(CLIENT_TASKS, "norm_statistics", some)
+    both = {"a": pairs()[:3], "b": pairs()[3:]}
+    done = run(both, tmp_path / "run")
+    assert "norm statistics are without b" in done.notes
+    assert "norm statistics: estimated" in (done.folder / "model" / "README.md").read_text()
+
+
+def test_an_interrupted_run_says_what_its_model_has(tmp_path: Path) -> None:
+    def stop(record: RoundRecord) -> None:
+        raise KeyboardInterrupt
+
+    clients = {"a": pairs()[:3], "b": pairs()[3:]}
+    rarely = described(evaluation={"every": 0})
+    done = run(clients, tmp_path / "run", experiment=rarely, watcher=Watcher(round_closed=stop))
+    assert done.reason == "interrupted"
+    card = (done.folder / "model" / "README.md").read_text()
+    assert "norm statistics: means of updates" in card
+    whole = run(clients, tmp_path / "run", experiment=rarely, resume=True)
+    assert whole.model_sha256 == run(clients, tmp_path / "whole").model_sha256
+
+
 def test_what_is_sent_to_train_on_does_not_change(tmp_path: Path) -> None:
     """But for what is scored, the rounds are those of the mean."""
     clients = {"a": pairs()[:3], "b": pairs()[3:]}
@@ -183,8 +215,8 @@ CHANNELS = np.array([2, 1])
 
 def check(**changes: Any) -> None:
     sums = replace(SUMS, **{k: v for k, v in changes.items() if k != "round"})
-    reply = NormStatistics(changes.get("round", 1), "a", sums)
-    validate_norm_statistics(reply, round_=1, counts_L=SUMS.counts_L, channels_L=CHANNELS)
+    reply = NormReport(changes.get("round", 1), "a", sums)
+    validate_norm_report(reply, round_=1, counts_L=SUMS.counts_L, channels_L=CHANNELS)
 
 
 @pytest.mark.parametrize(
@@ -211,9 +243,9 @@ def test_bad_sums_are_refused(changes: dict[str, Any], reason: str) -> None:
 
 def test_sums_come_back_from_the_wire_as_they_were() -> None:
     exact = replace(SUMS, sums_C=np.array([1 / 3, 1e-300, -2e15]))
-    header, payload = write_reply(NormStatistics(3, "a", exact))
+    header, payload = write_reply(NormReport(3, "a", exact))
     back = read_reply("a", header, payload, num_classes=2, codec=None)
-    assert isinstance(back, NormStatistics)
+    assert isinstance(back, NormReport)
     assert (back.round, back.client_id) == (3, "a")
     for name, values_ in vars(exact).items():
         assert getattr(back.sums, name).tobytes() == values_.tobytes()
@@ -228,7 +260,7 @@ def test_sums_come_back_from_the_wire_as_they_were() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_sums_is_refused(spoilt: Any) -> None:
-    header, _ = write_reply(NormStatistics(1, "a", SUMS))
+    header, _ = write_reply(NormReport(1, "a", SUMS))
     fields = {**header["norm_sums"], **spoilt} if isinstance(spoilt, dict) else spoilt
     if spoilt == {"counts_L": [1]}:
         fields.pop("sums_C")

@@ -14,7 +14,7 @@ import torch
 
 from fleetseg.errors import UpdateRejected
 from fleetseg.federation.aggregate import MAX_VALUE
-from fleetseg.federation.messages import Enrolment, Evaluation, NormStatistics, Update
+from fleetseg.federation.messages import Enrolment, Evaluation, NormReport, Update
 from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.models.norm_statistics import MAX_SUM
 
@@ -125,8 +125,8 @@ def validate_evaluation(
         raise UpdateRejected("count", "more pixels scored than enrolled", got=pixels)
 
 
-def validate_norm_statistics(
-    reply: NormStatistics,
+def validate_norm_report(
+    reply: NormReport,
     *,
     round_: int,
     counts_L: npt.NDArray[np.int64],

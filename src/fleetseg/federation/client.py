@@ -28,7 +28,7 @@ from fleetseg.federation.messages import (
     Enrolment,
     Evaluation,
     Failure,
-    NormStatistics,
+    NormReport,
     Packed,
     Reply,
     Update,
@@ -172,7 +172,7 @@ def client_norm_statistics(broadcast: Broadcast, client: Client, runtime: LocalR
     parts = np.array_split(np.arange(count), num_batches)
     with evaluating(runtime.model):
         sums = gather(runtime.model, [partial(look, part) for part in parts], lone=True)
-    return NormStatistics(broadcast.round, client.id, sums)
+    return NormReport(broadcast.round, client.id, sums)
 
 
 ClientTask = Callable[[Broadcast, Client, LocalRuntime], Reply]

@@ -11,11 +11,11 @@ from fleetseg.federation.messages import (
     Enrolment,
     Evaluation,
     Failure,
-    NormStatistics,
+    NormReport,
     Update,
 )
 
-Received = Update | Evaluation | NormStatistics | Failure
+Received = Update | Evaluation | NormReport | Failure
 """A reply as it comes out of an engine: unpacked."""
 
 

@@ -10,7 +10,7 @@
 |            | num_steps, images_seen | cost of training                                           |
 |            | loss                   | health of training, mean over a round                      |
 | Evaluation | conf_CC per domain     | (truth, prediction) counts over all of a client's samples  |
-| NormStat.  | counts, sums, squares  | of each channel of norm layers over all training images    |
+| NormReport | counts, sums, squares  | of each channel of norm layers over all training images    |
 | Enrolment  | counts, histogram      | how much a client holds of what, once per run              |
 |            | facts                  | what a method asks of all samples of a client at once:     |
 |            |                        | each with its reason in `fleet_facts.FLEET_FACTS`          |
@@ -103,7 +103,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class NormStatistics:
+class NormReport:
     """What the batch norms of a broadcast model see of all of a client's training images."""
 
     round: int
@@ -127,5 +127,5 @@ class Failure:
         return cls(client_id, "refused", rejected.reason, plain(rejected, MAX_DETAIL))
 
 
-Reply = Update | Packed | Evaluation | NormStatistics | Failure
+Reply = Update | Packed | Evaluation | NormReport | Failure
 """What a client's work ends in; a server gets an update unpacked."""

@@ -16,7 +16,7 @@ from fleetseg.failures import MAX_DETAIL, failure_header, parse_failure
 from fleetseg.federation.messages import (
     Evaluation,
     Failure,
-    NormStatistics,
+    NormReport,
     Packed,
     Reply,
     Update,
@@ -39,7 +39,7 @@ def write_reply(reply: Reply) -> tuple[dict[str, Any], bytes]:
     if isinstance(reply, Evaluation):
         confs = {domain: conf_CC.tolist() for domain, conf_CC in reply.conf_by_domain.items()}
         return {"confs": confs, "round": reply.round}, b""
-    if isinstance(reply, NormStatistics):
+    if isinstance(reply, NormReport):
         return {"norm_sums": write_norm_sums(reply.sums), "round": reply.round}, b""
     if isinstance(reply, Packed):
         return {"update": reply.round}, reply.data
@@ -54,7 +54,7 @@ def read_reply(
     num_classes: int,
     codec: UpdateCodec | None,
     room: ModelState | None = None,
-) -> Update | Evaluation | NormStatistics | Failure:
+) -> Update | Evaluation | NormReport | Failure:
     """Read a reply; one that cannot be read is a failure, and the usual checks must follow.
 
     Args:
@@ -71,7 +71,7 @@ def read_reply(
         if "confs" in header:
             return read_evaluation(client_id, header, num_classes)
         if "norm_sums" in header:
-            return read_norm_statistics(client_id, header)
+            return read_norm_report(client_id, header)
         if codec is not None:
             return unpacked(Packed(0, client_id, payload), codec)
         assert room is not None
@@ -117,8 +117,8 @@ def write_norm_sums(sums: NormSums) -> dict[str, list[Any]]:
     return {name: getattr(sums, name).tolist() for name in _SUMS}
 
 
-def read_norm_statistics(client_id: str, header: Mapping[str, Any]) -> NormStatistics:
-    """Read sums, or raise UpdateRejected; `validate_norm_statistics` must follow."""
+def read_norm_report(client_id: str, header: Mapping[str, Any]) -> NormReport:
+    """Read sums, or raise UpdateRejected; `validate_norm_report` must follow."""
     fields, round_ = header.get("norm_sums"), header.get("round")
     if not isinstance(fields, dict) or fields.keys() != set(_SUMS) or type(round_) is not int:
         raise UpdateRejected("malformed", "no sums of norm layers")
@@ -132,7 +132,7 @@ def read_norm_statistics(client_id: str, header: Mapping[str, Any]) -> NormStati
         raise UpdateRejected("count", "a count is negative or too large")
     counts_L = np.array(fields["counts_L"], np.int64)
     sums_C, squares_C = (np.array(fields[name], np.float64) for name in ("sums_C", "squares_C"))
-    return NormStatistics(round_, client_id, NormSums(counts_L, sums_C, squares_C))
+    return NormReport(round_, client_id, NormSums(counts_L, sums_C, squares_C))
 
 
 def _is_matrix(rows: Any, size: int) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fleetseg.errors import UpdateRejected
 from fleetseg.evaluation.predict import evaluating, forward
-from fleetseg.federation.checks import validate_norm_statistics
+from fleetseg.federation.checks import validate_norm_report
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.collect import collect
 from fleetseg.federation.engine import Engine, Received
@@ -17,7 +17,7 @@ from fleetseg.federation.messages import (
     Broadcast,
     Enrolment,
     Failure,
-    NormStatistics,
+    NormReport,
     taking_part,
 )
 from fleetseg.federation.records import RoundRecord
@@ -31,6 +31,7 @@ from fleetseg.models.norm_statistics import (
     put_statistics,
     statistics_of,
 )
+from fleetseg.text import listing
 
 
 class Estimator:
@@ -39,10 +40,15 @@ class Estimator:
     def __init__(self, runtime: LocalRuntime, engine: Engine) -> None:
         self._runtime, self._engine = runtime, engine
         self._newest: tuple[int, ModelState] | None = None
+        self._missing: list[str] = []  # of the newest
 
     def newest(self, round_: int) -> ModelState | None:
         """Return the model of a round if it is the last that was made."""
         return self._newest[1] if self._newest and self._newest[0] == round_ else None
+
+    def notes(self) -> list[str]:
+        """Say whose images the newest model's statistics are without."""
+        return [f"norm statistics are without {listing(self._missing)}"] if self._missing else []
 
     def __call__(
         self, model: ModelState, round_: int, records: Sequence[RoundRecord]
@@ -58,6 +64,7 @@ class Estimator:
         sums = _Sums(asked, round_, self._one_image(), channels_L)
         deadline_s = self._runtime.experiment.federation.deadline_s
         collect(self._engine, "norm_statistics", asks, sums, deadline_s=deadline_s)
+        self._missing = sorted(asked.keys() - sums.answered)
         self._runtime.whole.load(model)
         put_statistics(self._runtime.model, statistics_of(self._runtime.model, sums.total))
         made = exchange.model.empty()
@@ -102,9 +109,9 @@ class _Sums:
         if isinstance(reply, Failure):
             return reply
         try:
-            if not isinstance(reply, NormStatistics) or reply.client_id in self.answered:
+            if not isinstance(reply, NormReport) or reply.client_id in self.answered:
                 raise UpdateRejected("unasked", "no sums of norm layers, or for a second time")
-            validate_norm_statistics(
+            validate_norm_report(
                 reply,
                 round_=self.round_,
                 counts_L=self.one_image.counts_L * self.asked[reply.client_id].num_images,

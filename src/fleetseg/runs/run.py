@@ -27,7 +27,7 @@ from fleetseg.federation.engine import Engine
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import first_slots
 from fleetseg.federation.statistics import STATISTICS
-from fleetseg.federation.tensors import ModelState, read_state
+from fleetseg.federation.tensors import read_state
 from fleetseg.federation.wire import PlainCodec
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
@@ -151,8 +151,8 @@ def _run_owned(
             scorer = Scorer(fleet_data, setup.runtime, engine)
             plan = _plan(setup, scorer, on_network=open_engine is not None)
             if STATISTICS[experiment.federation.statistics].estimated:
-                estimator = Estimator(setup.runtime, engine)
-                plan, final.model = replace(plan, refine=estimator), estimator.newest
+                final.estimator = Estimator(setup.runtime, engine)
+                plan = replace(plan, refine=final.estimator)
             reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
             notes += _score_final(final, setup.folder, scorer, plan)
     except KeyboardInterrupt:
@@ -188,7 +188,7 @@ class _Final:
 
     scored: Scored | None = None
     round: int = 0
-    model: Callable[[int], ModelState | None] = lambda round_: None  # refined, if there is one
+    estimator: Estimator | None = None  # of statistics of the final model, if they are estimated
 
     def take(self, records: Sequence[RoundRecord]) -> None:
         """Take the newest of the rounds', unless there are newer ones."""
@@ -202,6 +202,7 @@ def _score_final(final: _Final, folder: RunFolder, scorer: Scorer, plan: rounds.
     notes = []
     final.take(folder.records)
     model, round_ = plan.refined(folder.state, folder.records), folder.state.round
+    notes += final.estimator.notes() if final.estimator else []
     if scorer.can_score and final.round != round_:
         scored = scorer.score(model, round_, folder.records)
         if isinstance(scored, str):
@@ -350,14 +351,18 @@ def _finish(setup: RunSetup, final: _Final, reason: str, seconds: float) -> str:
     """Save the last committed model and close the log."""
     runtime, state = setup.runtime, setup.folder.state
     final.take(setup.folder.records)
-    # Refined, unless the run was interrupted before.
-    runtime.whole.load(final.model(state.round) or _plan(setup, None).published(state))
+    details: dict[str, object] = {"rounds": state.round, "experiment": setup.experiment.name}
+    refined = None
+    if final.estimator is not None:
+        refined = final.estimator.newest(state.round)  # None: the run was interrupted before
+        details["norm statistics"] = "means of updates" if refined is None else "estimated"
+    runtime.whole.load(refined or _plan(setup, None).published(state))
     sha256 = save_model(
         runtime.model,
         setup.folder.path / "model",
         space=setup.fleet_data.space,
         size_hw=setup.experiment.data.size,
-        details={"rounds": state.round, "experiment": setup.experiment.name},
+        details=details,
         untrained=runtime.exchange.untrained,
     )
     end = RunEnd(reason, state.round, seconds, final.scored, final.round, sha256)
