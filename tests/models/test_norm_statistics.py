@@ -155,6 +155,24 @@ def test_a_layer_that_only_trains_keeps_its_statistics() -> None:
     assert set(statistics_of(model, found)) == {"main"}
 
 
+def test_a_layer_that_is_used_twice_has_the_statistics_of_both_uses() -> None:
+    norm = nn.BatchNorm2d(3)
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = norm
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(x) + self.norm(5 * x + 1)
+
+    model = Twice().eval()
+    both = torch.cat([images(), 5 * images() + 1]).permute(1, 0, 2, 3).flatten(1)
+    mean, var = statistics_of(model, sums(model, list(images().split(4))))["norm"]
+    torch.testing.assert_close(mean, both.mean(1))
+    torch.testing.assert_close(var, both.var(1))
+
+
 def test_keys_are_those_of_batch_norms_by_type() -> None:
     model = nn.ModuleDict(
         {

@@ -110,16 +110,21 @@ def test_all_else_is_what_it_would_be_and_each_division_gives_the_same(tmp_path:
     assert all(torch.equal(again[key], found[key]) for key in found)
 
 
+@pytest.mark.parametrize("publishing", ["last", "swa"])
 @pytest.mark.parametrize("kind", ["inprocess", "workers"])
-def test_everywhere_and_after_a_crash_the_same_bits(kind: str, tmp_path: Path) -> None:
+def test_everywhere_and_after_a_crash_the_same_bits(
+    kind: str, publishing: str, tmp_path: Path
+) -> None:
     clients = {"a": pairs()[:3], "b": pairs()[3:5], "c": pairs()[5:]}
-    wanted = run(clients, tmp_path / "wanted")
+    federation = {"publishing": publishing, "swa": {"start": 0.0}}
+    wanted = run(clients, tmp_path / "wanted", experiment=described(federation=federation))
 
     def crash(record: RoundRecord) -> None:
         if record.round == 2:
             raise RuntimeError("power failure")
 
-    given = {"experiment": described(engine={"kind": kind, "workers": 2})}
+    engine = {"kind": kind, "workers": 2}
+    given = {"experiment": described(engine=engine, federation=federation)}
     with pytest.raises(RuntimeError, match="power failure"):
         run(clients, tmp_path / "run", **given, watcher=Watcher(round_closed=crash))
     resumed = run(clients, tmp_path / "run", **given, resume=True)

@@ -6,7 +6,7 @@ that they do not depend on the order of batches or of clients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from fleetseg.errors import DataError
 Floats_C = npt.NDArray[np.float64]
 Statistics = tuple[Tensor, Tensor]
 """Mean and variance of one layer's channels."""
+_Found = dict[str, list[tuple[int, Tensor, Tensor]]]  # what each layer saw in a pass
 MAX_SUM = float(2**48)
 """Largest magnitude of one term of an exact sum, which then holds 2**14 of them."""
 _FRACTION = float(2**40)
@@ -173,10 +174,11 @@ def gather(
         DataError: see `lone`.
     """
     layers = batch_norms(model)
-    found: dict[str, tuple[int, Tensor, Tensor]] = {}
+    found: _Found = {}
 
     def choose(layer: str, features: Tensor) -> Statistics | None:
-        found[layer] = count, mean_C, var_C = layer_moments(features)
+        count, mean_C, var_C = layer_moments(features)
+        found.setdefault(layer, []).append((count, mean_C, var_C))  # some are used twice in a pass
         if count > 1:
             return mean_C, var_C
         if not lone:
@@ -192,18 +194,18 @@ def gather(
     return summing.total
 
 
-def _sums(layers: dict[str, _BatchNorm], found: dict[str, tuple[int, Tensor, Tensor]]) -> NormSums:
-    counts, sums, squares = [], [], []
-    for name, module in layers.items():
-        zero = torch.zeros(module.num_features)
-        count, mean, var = found.get(name, (0, zero, zero))
-        mean_C, var_C = (part.cpu().numpy().astype(np.float64) for part in (mean, var))
-        counts.append(count)
-        sums.append(count * mean_C)
-        squares.append(count * (var_C + mean_C**2))
-    return NormSums(
-        np.array(counts, np.int64), np.concatenate([*sums, []]), np.concatenate([*squares, []])
-    )
+def _sums(layers: Mapping[str, _BatchNorm], found: _Found) -> NormSums:
+    sizes = [module.num_features for module in layers.values()]
+    total = NormSums(np.zeros(len(sizes), np.int64), np.zeros(sum(sizes)), np.zeros(sum(sizes)))
+    start = 0
+    for number, (name, size) in enumerate(zip(layers, sizes, strict=True)):
+        for count, mean, var in found.get(name, ()):
+            mean_C, var_C = (part.cpu().numpy().astype(np.float64) for part in (mean, var))
+            total.counts_L[number] += count
+            total.sums_C[start : start + size] += count * mean_C
+            total.squares_C[start : start + size] += count * (var_C + mean_C**2)
+        start += size
+    return total
 
 
 def lone_value(layer: str) -> DataError:
