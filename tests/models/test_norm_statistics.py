@@ -58,6 +58,16 @@ def test_a_sum_has_the_same_bits_in_any_order() -> None:
     assert len({draw.permutation(parts).sum(0).tobytes() for _ in range(5)}) > 1  # floats do not
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_what_is_no_number_stays_none(value: float) -> None:
+    """An integer would make one of it."""
+    total = ExactSum(2)
+    for part in ([1.0, value], [1.5, 2.0]):
+        total.add(np.array(part))
+    assert total.total[0] == 2.5
+    assert np.isnan(total.total[1])
+
+
 def test_by_hand() -> None:
     """Two batches of one channel: 1, 2, 3 and 5, 9. Mean 4, variance 40 / 4."""
     model = nn.Sequential(nn.BatchNorm2d(1)).eval()

@@ -214,6 +214,21 @@ def test_what_is_sent_to_train_on_does_not_change(tmp_path: Path) -> None:
     assert second == 2 * first  # each model is sent once more, to be looked through
 
 
+def test_features_that_are_no_numbers_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
+        state = broadcast.state.clone()
+        state.values_F.fill_(torch.nan)
+        return client_norm_statistics(replace(broadcast, state=state), client, runtime)
+
+    monkeypatch.setitem(CLIENT_TASKS, "norm_statistics", spoilt)
+    rarely = described(evaluation={"every": 0}, federation={"rounds": 1})
+    done = run({"a": pairs()[:3]}, tmp_path / "run", experiment=rarely)
+    assert "norm statistics are without a" in done.notes
+    assert all(value.isfinite().all() for value in values(done).values())
+
+
 SUMS = NormSums(np.array([8, 2]), np.array([4.0, 0.0, 2.0]), np.array([2.0, 0.0, 4.5]))
 CHANNELS = np.array([2, 1])
 

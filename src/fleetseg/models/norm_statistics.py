@@ -54,9 +54,13 @@ class ExactSum:
     def __init__(self, size: int) -> None:
         self._whole = np.zeros(size, np.int64)
         self._rest = np.zeros(size, np.int64)
+        self._lost = np.zeros(size, np.bool_)
 
     def add(self, values_C: Floats_C) -> None:
-        """Add a vector; |values| <= MAX_SUM."""
+        """Add a vector; a value that is not finite, or above MAX_SUM, makes its sum NaN."""
+        held_C = np.abs(values_C) <= MAX_SUM
+        self._lost |= ~held_C
+        values_C = np.where(held_C, values_C, 0.0)
         whole_C = np.floor(values_C)
         self._whole += whole_C.astype(np.int64)
         self._rest += np.rint((values_C - whole_C) * _FRACTION).astype(np.int64)
@@ -64,7 +68,7 @@ class ExactSum:
     @property
     def total(self) -> Floats_C:
         """The sum so far."""
-        total_C: Floats_C = self._whole + self._rest / _FRACTION
+        total_C: Floats_C = np.where(self._lost, np.nan, self._whole + self._rest / _FRACTION)
         return total_C
 
 
