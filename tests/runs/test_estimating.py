@@ -110,21 +110,25 @@ def test_all_else_is_what_it_would_be_and_each_division_gives_the_same(tmp_path:
     assert all(torch.equal(again[key], found[key]) for key in found)
 
 
-@pytest.mark.parametrize("publishing", ["last", "swa"])
+@pytest.mark.parametrize(
+    ("statistics", "publishing"), [("estimated", "last"), ("estimated", "swa"), ("pooled", "last")]
+)
 @pytest.mark.parametrize("kind", ["inprocess", "workers"])
 def test_everywhere_and_after_a_crash_the_same_bits(
-    kind: str, publishing: str, tmp_path: Path
+    kind: str, statistics: str, publishing: str, tmp_path: Path
 ) -> None:
     clients = {"a": pairs()[:3], "b": pairs()[3:5], "c": pairs()[5:]}
     federation = {"publishing": publishing, "swa": {"start": 0.0}}
-    wanted = run(clients, tmp_path / "wanted", experiment=described(federation=federation))
+    wanted = run(
+        clients, tmp_path / "wanted", experiment=described(statistics, federation=federation)
+    )
 
     def crash(record: RoundRecord) -> None:
         if record.round == 2:
             raise RuntimeError("power failure")
 
     engine = {"kind": kind, "workers": 2}
-    given = {"experiment": described(engine=engine, federation=federation)}
+    given = {"experiment": described(statistics, engine=engine, federation=federation)}
     with pytest.raises(RuntimeError, match="power failure"):
         run(clients, tmp_path / "run", **given, watcher=Watcher(round_closed=crash))
     resumed = run(clients, tmp_path / "run", **given, resume=True)
@@ -137,7 +141,7 @@ def test_everywhere_and_after_a_crash_the_same_bits(
 def test_scores_are_of_the_model_that_is_saved(tmp_path: Path) -> None:
     done = run({"a": pairs()[:3], "b": pairs()[3:]}, tmp_path / "run")
     assert done.scores is not None
-    again = fleetseg.evaluate(done.model_with(net()), {"set": pairs()[:3]})
+    again = fleetseg.evaluate(done.model_with(net()), {"set": pairs()[:3]}, precision="fp32")
     assert again.scores.conf_CC.tolist() == done.scores.to_dict()["confusion"]
 
 

@@ -85,7 +85,7 @@ def evaluate(
     *,
     device: str = "auto",
     precision: str = "auto",
-    batch_size: int = 8,
+    batch_size: int | None = None,
     norms: str | None = None,
     pictures: str | Path | None = None,
     progress: Progress | None = None,
@@ -100,7 +100,7 @@ def evaluate(
             run in the folder `model` scored.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
-        batch_size: images at a time.
+        batch_size: images at a time. Default: the experiment's, else 8.
         norms: statistics of batch norms: "running" (the model's own), or those of the test images,
             "batch", "domain", "adapted". Default: the experiment's, else "running".
         pictures: a folder to write some pictures to: image, truth and prediction side by side.
@@ -113,7 +113,7 @@ def evaluate(
         DataError: no usable labelled sample; a sample of your own data that cannot be used.
         OutOfMemory: not even one image fits.
     """
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ConfigError("unusable batch_size", got=batch_size, expected="1 or more")
     ready = ready_model(model, device, precision, norms=None)
     where = _scored_on(model, on)
@@ -126,10 +126,11 @@ def evaluate(
     return Evaluated(ready.space, confs, count, frames.bad, frames.notes, drawn, str(ready.norms))
 
 
-def _norms(on: ScoredOn, name: str | None, batch_size: int, *, drawn: bool) -> Norms:
+def _norms(on: ScoredOn, name: str | None, batch_size: int | None, *, drawn: bool) -> Norms:
     settings = on.evaluation if isinstance(on, Experiment) else EvaluationConfig()
     chosen = Norms.on_server(settings)
-    chosen = replace(chosen, name=name or chosen.name, batch_size=batch_size)
+    size = batch_size or chosen.batch_size
+    chosen = replace(chosen, name=name or chosen.name, batch_size=size)
     if drawn and chosen.name != "running":
         raise ConfigError(
             "pictures are drawn one by one, and so with running statistics only",
