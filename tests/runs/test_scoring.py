@@ -227,6 +227,24 @@ def test_norm_statistics_are_part_of_scores_and_of_what_a_model_says(tmp_path: P
 
 
 @pytest.mark.usefixtures("first_only")
+def test_silobn_learns_what_fedavg_learns(tmp_path: Path) -> None:
+    """Training takes each batch's statistics: where running ones are kept decides scores only."""
+    runs = {name: part_shared(tmp_path / name, name, norms="domain") for name in ("all", "silobn")}
+    values = {
+        name: run.model_with(
+            nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+        ).state_dict()
+        for name, run in runs.items()
+    }
+    for key, value in values["all"].items():
+        is_statistic = key.startswith("net.1.") and key.split(".")[2] not in ("weight", "bias")
+        assert torch.equal(value, values["silobn"][key]) != is_statistic, key
+    assert runs["all"].scores is not None
+    assert runs["silobn"].scores is not None
+    assert runs["all"].scores.to_dict() == runs["silobn"].scores.to_dict()
+
+
+@pytest.mark.usefixtures("first_only")
 def test_clients_with_norms_of_their_frames_need_nothing_of_their_own(tmp_path: Path) -> None:
     run = part_shared(tmp_path, "silobn", server=False, on_clients=True, norms_on_clients="domain")
     assert run.scores is not None
