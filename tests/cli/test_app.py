@@ -86,9 +86,10 @@ def test_commands_and_options_are_these() -> None:
             "--exclude", "--json", "--quiet", "-q", "--debug",
         },
         "evaluate": {
-            "--dataset", "--root", "--split", "--experiment", "--json", "--pictures", "--debug"
+            "--dataset", "--root", "--split", "--experiment", "--json", "--norms",
+            "--pictures", "--debug",
         },
-        "predict": {"--out", "--overlay", "--force", "--debug"},
+        "predict": {"--norms", "--out", "--overlay", "--force", "--debug"},
         "sweep": {"--set", "--out", "--jobs", "-j", "--resume", "--dry-run", "--debug"},
         "compare": {"--last", "--csv", "--markdown", "--latex", "--despite", "--debug"},
         "partition": {"--set", "--out", "--json", "--debug"},
@@ -302,6 +303,29 @@ def test_evaluate(finished: Path, tmp_path: Path) -> None:
     table = fleetseg(*words)
     assert f"mIoU            {scores['miou']:.3f}  (11 classes, dataset-level" in table.stdout
     assert "10 images of camvid/train" in table.stdout
+
+
+def test_evaluate_with_the_statistics_of_the_test_images(finished: Path, tmp_path: Path) -> None:
+    streets = tmp_path / "streets"
+    painted = fleetseg("data", "synth", streets, "--cities", "amber", "--frames", "2")
+    assert painted.exit_code == 0, painted.output
+    words = ["evaluate", finished, "--dataset", "camvid", "--root", streets, "--split", "train"]
+    running, domain = (
+        json.loads(fleetseg(*words, "--norms", name, "--json").stdout)
+        for name in ("running", "domain")
+    )
+    assert (running["norms"], domain["norms"]) == ("running", "domain of batches of 8")
+    assert running["confusion"] != domain["confusion"]
+    shown = " ".join(fleetseg(*words, "--norms", "domain").stdout.split())
+    assert "norm statistics: domain of batches of 8" in shown
+    told = error_of(fleetseg(*words, "--norms", "domian"))
+    assert told.startswith("unknown norm statistics 'domian'")
+    looks = ["--pictures", tmp_path / "looks"]
+    told = error_of(fleetseg(*words, "--norms", "batch", *looks))
+    assert "pictures are drawn one by one" in told
+    images = ["predict", finished, streets, "--out", tmp_path / "maps"]
+    assert "they are read once here" in error_of(fleetseg(*images, "--norms", "domain"))
+    assert fleetseg(*images, "--norms", "batch").exit_code == 0
 
 
 def test_evaluate_where_an_experiment_scores(finished: Path, tmp_path: Path) -> None:

@@ -50,6 +50,9 @@ def test_scores_come_with_their_convention() -> None:
 
 
 def test_seen_and_unseen_domains_are_told_apart() -> None:
+    (noted,) = score_lines({**SCORES, "norms": "domain of batches of 8"}, SPACE.critical)[3:]
+    assert noted == "batch norms     with statistics: domain of batches of 8"
+    assert len(score_lines({**SCORES, "norms": "running"}, SPACE.critical)) == 3
     lines = score_lines({**SCORES, "seen": 0.7, "unseen": 0.6}, SPACE.critical)
     assert lines[-1] == "mIoU on domains seen 0.700, unseen 0.600  in training"
 

@@ -11,7 +11,7 @@ from fleetseg.config import FederationConfig
 from fleetseg.federation.publishing import PUBLISHING, Vectors
 from fleetseg.federation.tensors import ModelState
 
-EMA = PUBLISHING["ema"]
+EMA, SWA = PUBLISHING["ema"], PUBLISHING["swa"]
 NO_COUNTERS = torch.empty(0, dtype=torch.int64)
 
 
@@ -90,3 +90,43 @@ def test_the_mean_of_the_last_two_by_hand() -> None:
 def test_before_the_first_round_the_last_two_are_the_model_itself() -> None:
     model = ModelState(torch.tensor([3.0]), NO_COUNTERS)
     assert TWO.model(model, {}, FederationConfig()).values_F.tolist() == [3.0]
+
+
+def average(values: list[float], **swa: float) -> list[float]:
+    """What swa publishes after each round of models with one value."""
+    fields = {"publishing": "swa", "rounds": len(values), "swa": swa}
+    chosen = FederationConfig.model_validate(fields)
+    vectors: Vectors = {}
+    seen = []
+    for round_, value in enumerate(values, start=1):
+        model = ModelState(torch.tensor([float(value)]), NO_COUNTERS)
+        vectors = SWA.remember(vectors, model, round_, chosen)
+        seen.append(SWA.model(model, vectors, chosen).values_F.item())
+    return seen
+
+
+def test_swa_by_hand() -> None:
+    """Of eight rounds the last half; then every second of these: 5 and 7."""
+    values = [10, 20, 30, 40, 1, 2, 6, 7]
+    assert average(values, start=0.5) == pytest.approx([10, 20, 30, 40, 1, 1.5, 3, 4])
+    assert average(values, start=0.5, period=2) == pytest.approx([10, 20, 30, 40, 1, 1, 3.5, 3.5])
+    assert average(values, start=0.99) == values
+    fifty = [0.0] * 29 + [4.0] + [2.0] * 20
+    assert average(fifty, start=0.58)[-1] == pytest.approx((4 + 2 * 20) / 21)  # from round 30 on
+
+
+def test_swa_is_torch_s() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    reference = AveragedModel(model)
+    values = [1.0, -3.0, 0.5, 2.0, 8.0, 0.1]
+    expected = []
+    for value in values:
+        nn.init.constant_(model.weight, value)
+        reference.update_parameters(model)
+        expected.append(reference.module.weight.item())
+    assert average(values, start=0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-30, -7e8])
+def test_swa_of_equal_models_is_the_model(value: float) -> None:
+    assert average([value] * 30, start=0) == [torch.tensor(value).item()] * 30  # to the bit

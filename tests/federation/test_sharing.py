@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle  # the standard library's, as workers are handed these
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from fleetseg.federation.tensors import (
 )
 from fleetseg.federation.wire import encode_broadcast, encode_update, message_bytes
 from fleetseg.models.build import build_model
+from fleetseg.runs.choices import check_choices
 
 PART = FederationConfig(sharing="part")
 
@@ -59,6 +61,75 @@ def test_norm_layers_stay_by_what_they_are_and_not_by_their_name(
     assert kept == [
         "foo.weight", "foo.bias", "foo.running_mean", "foo.running_var", "foo.num_batches_tracked",
     ]  # fmt: skip
+
+
+class EveryNorm(nn.Module):
+    """Every kind of norm layer, under names that say nothing of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.Conv2d(3, 4, 1)  # is none
+        self.a = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+        self.b = nn.SyncBatchNorm(4)
+        self.c = nn.InstanceNorm2d(4, affine=True, track_running_stats=True)
+        self.d = nn.GroupNorm(2, 4)
+        self.e = nn.LayerNorm(4)
+        self.f = nn.BatchNorm2d(4, affine=False)
+        self.bn = nn.Linear(4, 2)
+        self.register_buffer("running_mean", torch.zeros(2))  # of no norm layer
+
+
+STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
+AFFINE = {f"{layer}.{name}" for layer in ("a.1", "b", "c", "d", "e") for name in ("weight", "bias")}
+
+
+def kept_by(sharing: str, net: nn.Module) -> set[str]:
+    return set(
+        Exchange.of(layout_of(net), FederationConfig(sharing=sharing)).untrained(TrainingConfig())
+    )
+
+
+def test_silobn_keeps_statistics_and_fedbn_norm_layers_by_type() -> None:
+    statistics = {f"{layer}.{name}" for layer in ("a.1", "b", "c", "f") for name in STATISTICS}
+    assert kept_by("silobn", EveryNorm()) == statistics
+    assert kept_by("fedbn", EveryNorm()) == statistics | AFFINE
+
+
+@pytest.mark.parametrize(
+    ("sharing", "norm"), [("silobn", nn.GroupNorm(2, 4)), ("fedbn", nn.Identity())]
+)
+def test_a_policy_that_would_keep_nothing_is_refused(sharing: str, norm: nn.Module) -> None:
+    with pytest.raises(ModelError, match="nothing of this network would stay"):
+        kept_by(sharing, nn.Sequential(nn.Conv2d(3, 4, 1), norm))
+
+
+SERVER_SET = {"evaluation": [{"kind": "synthetic", "split": "val"}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            {"method": "silobn", "evaluation": {"norms": "running"}, "data": SERVER_SET},
+            "'domain' or",
+        ),
+        (
+            {"method": "silobn", "evaluation": {"norms": "adapted"}, "data": SERVER_SET},
+            "'domain' or",
+        ),
+        ({"method": "fedbn", "evaluation": {"norms": "domain"}, "data": SERVER_SET}, "no model to"),
+        ({"method": "silobn", "training": {"freeze_bn_after": 0.5}}, "start values for ever"),
+        ({"method": "fedbn", "training": {"freeze_bn_after": 0.5}}, "start values for ever"),
+    ],
+)
+def test_what_stays_is_missed_at_configuration(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        check_choices(make_experiment(fields))
+
+
+def test_what_stays_and_is_not_missed() -> None:
+    check_choices(make_experiment({"method": "silobn", "data": SERVER_SET}))
+    check_choices(make_experiment({"method": "fedbn", "partition": {"holdout": 0.2}}))
 
 
 def test_a_part_is_put_in_its_place_and_nothing_else_changes(

@@ -24,6 +24,8 @@ from fleetseg.runs.option_notes import Facts, option_notes
 OWN_DATA: dict[str, object] = {"evaluation": []}
 OWN_FRAMES: dict[str, dict[str, object]] = {"partition": {"holdout": 0.4, "holdout_gap": 0}}
 """Models of the clients' own are scored on frames of the clients' own."""
+SCORED_ON_CLIENTS = {"fedbn"}
+"""Presets whose server has no whole model, so that it is scored where the rest of it is."""
 each_preset = pytest.mark.parametrize("name", METHODS)
 
 
@@ -50,6 +52,9 @@ def experiment(name: str, cache: Path, kind: str = "inprocess") -> Experiment:
     sections: dict[str, dict[str, object]] = {}
     if "personal" in fields:
         data, sections = {**data, **OWN_DATA}, {"personal": fields["personal"], **OWN_FRAMES}
+    if name in SCORED_ON_CLIENTS:
+        data, sections = {**data, **OWN_DATA}, dict(OWN_FRAMES)
+    sections["evaluation"] = dict(fields.get("evaluation", {}))
     return tiny_experiment(
         cache,
         data=data,

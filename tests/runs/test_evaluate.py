@@ -116,3 +116,21 @@ def test_a_folder_that_cannot_say_where_it_scored(tmp_path: Path) -> None:
         fleetseg.evaluate(tmp_path)
     with pytest.raises(ModelError, match="no saved model here"):
         fleetseg.evaluate(tmp_path / "nothing")
+
+
+def test_a_part_shared_run_is_scored_again_as_it_scored(tmp_path: Path) -> None:
+    """By the experiment's own choice of norm statistics, batches included."""
+    described = tiny_experiment(
+        tmp_path / "cache",
+        federation={"rounds": 1, "sharing": "silobn"},
+        evaluation={"norms": "domain", "by": "dataset", "batch_size": 2},
+    )
+    run = fleetseg.run(described, out=tmp_path / "run")
+    assert run.scores is not None
+    again = fleetseg.evaluate(run.folder, precision="fp32")
+    assert again.norms == run.scores.norms == "domain of batches of 2"
+    assert again.scores.conf_CC.tolist() == run.scores.to_dict()["confusion"]
+    with pytest.raises(ConfigError, match="only their start values are here"):
+        fleetseg.evaluate(run.folder, norms="running")
+    other = fleetseg.evaluate(run.folder, batch_size=3)
+    assert other.norms == "domain of batches of 3"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,17 @@ import torch
 from tests.records import record, scored
 from torch import nn
 
+import fleetseg
+from fleetseg import rng
 from fleetseg.clients import EvaluationSet, FleetData
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.sample import ScoredPairs
+from fleetseg.errors import ConfigError, DataError
 from fleetseg.evaluation.scored import Scored
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.client import Client, LocalRuntime
+from fleetseg.federation.cohort import SAMPLERS
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure
 from fleetseg.federation.records import RoundRecord
@@ -192,6 +197,124 @@ def test_without_known_domains_nothing_is_called_seen_or_unseen() -> None:
         scored = scores(scorer(Engine({}, {}), clients, evaluation=sets))
         assert set(scored.by_side) == ({"seen", "unseen"} if told else set())
         assert set(scored.by_domain) == {"day", "rain"}
+
+
+def part_shared(tmp_path: Path, name: str, **evaluation: Any) -> fleetseg.Run:
+    """Run three rounds on own data in which only vehicle "a" is ever asked."""
+    draw = np.random.Generator(np.random.Philox(0))
+    images = draw.integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
+    pairs = [(image, (image[..., 0] > 127).astype(np.uint8)) for image in images]
+    with rng.torch_default(0, purpose="part-shared"):
+        net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    federation = {"sharing": name, "rounds": 3, "cohort": 1, "sampler": "first"}
+    sets = {"evaluation": {"set": pairs[6:]}} if evaluation.pop("server", True) else {}
+    return fleetseg.run(
+        make_experiment(
+            {
+                "data": {"size": [8, 8]},
+                "training": {"batch_size": 2, "scale": [1.0, 1.0]},
+                "federation": federation,
+                "evaluation": evaluation,
+                "engine": {"kind": "inprocess"},
+            }
+        ),
+        net=net,
+        clients={"a": pairs[:3], "b": pairs[3:6]},
+        out=tmp_path / "run",
+        space=SPACE,
+        **sets,
+    )
+
+
+@pytest.fixture
+def first_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SAMPLERS, "first", lambda enrolled, count, draw, settings: ["a"])
+
+
+@pytest.mark.usefixtures("first_only")
+@pytest.mark.parametrize(
+    ("name", "norms", "told"),
+    [
+        ("silobn", "running", "'silobn' on set: this model cannot be scored with running"),
+        ("silobn", "adapted", "cannot be scored with running statistics"),
+        ("fedbn", "domain", "cannot be scored without a client: 2 of its tensors"),
+    ],
+)
+def test_a_model_that_is_not_whole_is_not_scored_by_its_start_values(
+    name: str, norms: str, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        part_shared(tmp_path, name, norms=norms)
+    assert not list(tmp_path.glob("run/checkpoints/*"))  # before a round is run
+
+
+@pytest.mark.usefixtures("first_only")
+def test_norm_statistics_are_part_of_scores_and_of_what_a_model_says(tmp_path: Path) -> None:
+    run = part_shared(tmp_path, "silobn", norms="domain", on_clients=True)
+    assert run.scores is not None
+    assert run.scores.norms == "domain of batches of 8"
+    assert run.scores.clients_norms == "running"
+    assert run.records[0].to_dict()["scores"]["norms"] == "domain of batches of 8"
+    # Who never trained has no statistics of its own, and start values are nobody's.
+    assert list(run.scores.by_client) == ["a"]
+    assert any("no scores from b: untrained" in note for note in run.notes)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    model = run.model_with(net)
+    assert set(model.untrained) == {
+        "net.1.running_mean", "net.1.running_var", "net.1.num_batches_tracked",
+    }  # fmt: skip
+    image = np.zeros((8, 8, 3), np.uint8)
+    pairs = {"set": [(image, np.zeros((8, 8), np.uint8)), (image + 9, np.ones((8, 8), np.uint8))]}
+    for norms in (None, "running", "adapted"):
+        with pytest.raises(ConfigError, match="only their start values are here"):
+            fleetseg.evaluate(model, pairs, norms=norms)
+    assert fleetseg.evaluate(model, pairs, norms="batch").norms == "batch of batches of 8"
+    with pytest.raises(ConfigError, match="only their start values are here"):
+        fleetseg.predict(model, image)
+    with pytest.raises(ConfigError, match="read once"):
+        fleetseg.predict(model, image, norms="domain")
+    assert [m.shape for m in fleetseg.predict(model, [image, image], norms="batch")] == [(8, 8)] * 2
+
+
+@pytest.mark.usefixtures("first_only")
+def test_silobn_learns_what_fedavg_learns(tmp_path: Path) -> None:
+    """Training takes each batch's statistics: where running ones are kept decides scores only."""
+    runs = {name: part_shared(tmp_path / name, name, norms="domain") for name in ("all", "silobn")}
+    values = {
+        name: run.model_with(
+            nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+        ).state_dict()
+        for name, run in runs.items()
+    }
+    for key, value in values["all"].items():
+        is_statistic = key.startswith("net.1.") and key.split(".")[2] not in ("weight", "bias")
+        assert torch.equal(value, values["silobn"][key]) != is_statistic, key
+    assert runs["all"].scores is not None
+    assert runs["silobn"].scores is not None
+    assert runs["all"].scores.to_dict() == runs["silobn"].scores.to_dict()
+
+
+@pytest.mark.usefixtures("first_only")
+def test_clients_with_norms_of_their_frames_need_nothing_of_their_own(tmp_path: Path) -> None:
+    run = part_shared(tmp_path, "silobn", server=False, on_clients=True, norms_on_clients="domain")
+    assert run.scores is not None
+    assert list(run.scores.by_client) == ["a", "b"]
+    assert run.scores.to_dict()["by_client_norms"] == "domain of batches of 8"
+
+
+def test_a_domain_of_one_image_is_told_before_any_round(tmp_path: Path) -> None:
+    """A layer after global pooling has no statistics of it."""
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    image, label = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.uint8)
+    with pytest.raises(DataError, match="one value per channel"):
+        fleetseg.run(
+            make_experiment({"data": {"size": [8, 8]}, "evaluation": {"norms": "batch"}}),
+            net=net,
+            clients={"a": [(image, label), (image + 5, label)]},
+            evaluation={"set": [(image, label)]},
+            out=tmp_path / "run",
+            space=SPACE,
+        )
 
 
 def test_who_comes_in_between_is_not_asked() -> None:

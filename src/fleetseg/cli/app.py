@@ -113,6 +113,7 @@ def evaluate(
     experiment: o.TestFrames = None,
     as_json: o.Json = False,
     pictures: o.Pictures = None,
+    norms: o.NormsOption = None,
     debug: o.Debug = False,
 ) -> None:
     """Score a model on a data set, or where an experiment scores: IoU of every class, per domain.
@@ -124,6 +125,7 @@ def evaluate(
       fleetseg evaluate runs/camvid/model --dataset cityscapes --root data/cityscapes \\
         --split val --pictures looks --json
       fleetseg evaluate runs/one-country --experiment examples/two-countries.toml
+      fleetseg evaluate runs/silobn --dataset synthetic --norms domain
     """  # noqa: D301
     from fleetseg.config import SourceConfig
     from fleetseg.console.evaluate import evaluate_and_show
@@ -135,11 +137,12 @@ def evaluate(
     if experiment is None:
         folder = str(given_path(root)) if root else ""
         config = SourceConfig(kind=dataset, root=folder, split=split)
-        evaluate_and_show(model, config, as_json=as_json, pictures=pictures)
+        evaluate_and_show(model, config, as_json=as_json, pictures=pictures, norms=norms)
     elif pictures is not None:
         raise typer.BadParameter("--pictures goes with --dataset")
     else:
-        evaluate_and_show(model, load_experiment(experiment), as_json=as_json, pictures=None)
+        described = load_experiment(experiment)
+        evaluate_and_show(model, described, as_json=as_json, pictures=None, norms=norms)
 
 
 @app.command()
@@ -150,6 +153,7 @@ def predict(
     out: o.PredictionsOut,
     overlay: o.Overlay = False,
     force: o.Force = False,
+    norms: o.PredictNorms = "running",
     debug: o.Debug = False,
 ) -> None:
     """Write a class for every pixel of images: palette PNGs of ids, at each image's own size.
@@ -164,7 +168,8 @@ def predict(
     """  # noqa: D301
     from fleetseg.console.predict import predict_and_show
 
-    raise typer.Exit(predict_and_show(model, images, out, overlays=overlay, force=force))
+    code = predict_and_show(model, images, out, overlays=overlay, force=force, norms=norms)
+    raise typer.Exit(code)
 
 
 @app.command()

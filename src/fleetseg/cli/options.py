@@ -138,6 +138,17 @@ Root = Annotated[
     str, typer.Option("--root", metavar="PATH", help="Its folder; none for synthetic.")
 ]
 Split = Annotated[str, typer.Option("--split", metavar="S", help="Which part of it.")]
+NormsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--norms", metavar="S", show_default=False,
+        help="Statistics of batch norms: running, batch, domain or adapted; default: what the "
+        "experiment says, else running.",
+    ),
+]  # fmt: skip
+PredictNorms = Annotated[
+    str, typer.Option("--norms", metavar="S", help="Of batch norms: running, batch or adapted.")
+]
 Pictures = Annotated[
     Path | None,
     typer.Option(

@@ -29,10 +29,12 @@ from fleetseg.config.federation import (
     PowerOfChoiceConfig,
     QfflConfig,
     QueueConfig,
+    SwaConfig,
 )
 from fleetseg.config.habits import HabitsConfig
 from fleetseg.config.personal import PersonalConfig
 from fleetseg.config.running import (
+    AdaptedConfig,
     BaselineConfig,
     EngineConfig,
     EvaluationConfig,
@@ -44,6 +46,7 @@ from fleetseg.config.training import (
     ClientMomentumConfig,
     DriftConfig,
     DynConfig,
+    EntropyConfig,
     FedSpeedConfig,
     MimeLiteConfig,
     MoonConfig,
@@ -55,6 +58,7 @@ from fleetseg.config.training import (
 )
 
 __all__ = [
+    "AdaptedConfig",
     "AdaptiveConfig",
     "AsamConfig",
     "BaselineConfig",
@@ -66,6 +70,7 @@ __all__ = [
     "DynConfig",
     "EmaConfig",
     "EngineConfig",
+    "EntropyConfig",
     "EvaluationConfig",
     "Experiment",
     "ExtrapolatedConfig",
@@ -92,5 +97,6 @@ __all__ = [
     "SamConfig",
     "SourceConfig",
     "StopConfig",
+    "SwaConfig",
     "TrainingConfig",
 ]

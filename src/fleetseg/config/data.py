@@ -73,3 +73,5 @@ class ModelConfig(Section):
     # > 0: the body is frozen but for its norm layers, and changes of this rank are learnt beside
     # its convolutions; federation.sharing = "trained" then sends nothing else.
     adapter_rank: int = Field(default=0, ge=0)
+    norm: Literal["batch", "group"] = "batch"  # group: every batch norm becomes a GroupNorm
+    norm_groups: int = Field(default=32, ge=1)  # of group, at most; each has 4 channels or more

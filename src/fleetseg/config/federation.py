@@ -107,6 +107,13 @@ class OortConfig(Section):
     window: int = Field(default=20, ge=1)  # rounds whose utility is compared
 
 
+class SwaConfig(Section):
+    """Of the way to publish swa."""
+
+    start: float = Field(default=0.75, ge=0, lt=1)  # share of the rounds before the first average
+    period: int = Field(default=1, ge=1)  # rounds from one model that counts to the next
+
+
 class FederationConfig(Section):
     """What the server does."""
 
@@ -121,6 +128,9 @@ class FederationConfig(Section):
     sharing: str = "all"  # what of the model is exchanged: see federation.sharing
     stages: tuple[str, ...] = ()  # of sharing = "stages": the modules that are exchanged
     aggregator: str = "mean"  # see federation.aggregators
+    # How running statistics of norm layers become the fleet's: mean, pooled, estimated (anew before
+    # a model is published): see federation.statistics.
+    statistics: str = "mean"
     server_optimiser: str = "sgd"  # see federation.server_optim
     server_lr: float = Field(default=1.0, gt=0)
     server_momentum: float = Field(default=0.0, ge=0, lt=1)  # FedAvgM
@@ -145,4 +155,5 @@ class FederationConfig(Section):
     clusters: ClustersConfig = ClustersConfig()
     power_of_choice: PowerOfChoiceConfig = PowerOfChoiceConfig()
     oort: OortConfig = OortConfig()
+    swa: SwaConfig = SwaConfig()
     faults: FaultsConfig = FaultsConfig()

@@ -19,6 +19,12 @@ class StopConfig(Section):
     megabytes: float = Field(default=0.0, ge=0)  # up and down together
 
 
+class AdaptedConfig(Section):
+    """Of the norm statistics adapted."""
+
+    prior_images: int = Field(default=16, ge=0)  # that the model's own statistics count as: N
+
+
 class EvaluationConfig(Section):
     """When and where the global model is scored."""
 
@@ -28,6 +34,11 @@ class EvaluationConfig(Section):
     on_clients: bool = False  # at the end: every client's own (held-out if any) samples
     by: Literal["domain", "dataset", "city", "condition", "sequence"] = "domain"  # groups of scores
     batch_size: int = Field(default=8, ge=1)
+    # Statistics of batch norms: running (the model's own), batch, domain, adapted (the test
+    # images'): see evaluation.norms.
+    norms: str = "running"  # on the server's sets
+    norms_on_clients: str = "running"  # on clients' own frames, with what each keeps of its own
+    adapted: AdaptedConfig = AdaptedConfig()
 
 
 class BaselineConfig(Section):

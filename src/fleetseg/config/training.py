@@ -85,6 +85,12 @@ class PhaseConfig(Section):
     share: float = Field(default=1.0, gt=0)  # of the round's steps, beside the other phases' shares
 
 
+class EntropyConfig(Section):
+    """Of the loss entropy."""
+
+    weight: float = Field(default=0.01)  # of sum p log p; below 0, predictions get surer
+
+
 class TrainingConfig(Section):
     """What a client does with its samples in one round."""
 
@@ -109,7 +115,8 @@ class TrainingConfig(Section):
     freeze_bn_after: float = Field(default=1.0, ge=0, le=1)
     supervision: str = "labels"  # where the loss comes from: see learning.supervision
     objective: str = "plain"  # what is added to it: see learning.objectives
-    # ce, ohem, focal, dice, lovasz, ohem_feddrive, ohem_fedseg, or a sum such as "ce+dice"
+    # ce, ohem, focal, dice, lovasz, ohem_feddrive, ohem_fedseg, entropy,
+    # or a sum such as "ce+dice"
     loss: str = "ce"
     # Logits in the loss, by a client's own pixels of each class: see learning.calibration.
     calibration: str = "none"
@@ -122,6 +129,7 @@ class TrainingConfig(Section):
     scale: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.5)  # random scale range; (1, 1) = off
     flip: bool = True
     colour_jitter: float = Field(default=0.25, ge=0, le=1)  # 0 = off
+    entropy: EntropyConfig = EntropyConfig()
     prox: ProxConfig = ProxConfig()
     dyn: DynConfig = DynConfig()
     drift: DriftConfig = DriftConfig()

@@ -18,11 +18,16 @@ _BAD_LISTED = 10
 
 
 def evaluate_and_show(
-    path: Path, on: SourceConfig | Experiment, *, as_json: bool, pictures: Path | None
+    path: Path,
+    on: SourceConfig | Experiment,
+    *,
+    as_json: bool,
+    pictures: Path | None,
+    norms: str | None = None,
 ) -> None:
     """Score a model folder or run folder on a data set, or where an experiment scores; print it."""
     with reading(stderr_console(), quiet=as_json) as progress:
-        result = evaluate(path, on, pictures=pictures, progress=progress)
+        result = evaluate(path, on, norms=norms, pictures=pictures, progress=progress)
     if as_json:
         typer.echo(json.dumps(result.to_dict()))
         return
@@ -47,7 +52,8 @@ def _show(result: Evaluated, what: str) -> None:
         console.print()
     for line in score_lines(result.scores.to_dict(), critical):
         console.print(Text(line))
-    print_line(console, f"{count(result.num_images, 'image')} of {what}")
+    norms = "" if result.norms == "running" else f", norm statistics: {result.norms}"
+    print_line(console, f"{count(result.num_images, 'image')} of {what}{norms}")
     for text in result.bad[:_BAD_LISTED]:
         print_line(console, f"bad sample skipped: {text}", "yellow")
     if (more := len(result.bad) - _BAD_LISTED) > 0:

@@ -13,11 +13,13 @@ _BAD_LISTED = 10
 
 
 def predict_and_show(
-    model: Path, images: Sequence[Path], out: Path, *, overlays: bool, force: bool
+    model: Path, images: Sequence[Path], out: Path, *, overlays: bool, force: bool, norms: str
 ) -> int:
     """Predict, write, and return the exit code: 1 if an image could not be read."""
     with reading(stderr_console(), verb="predicting") as progress:
-        done = predict_files(model, images, out, overlays=overlays, force=force, progress=progress)
+        done = predict_files(
+            model, images, out, overlays=overlays, force=force, norms=norms, progress=progress
+        )
     console = stdout_console()
     for text in done.bad[:_BAD_LISTED]:
         print_line(console, f"bad image skipped: {text}", "yellow")

@@ -68,6 +68,8 @@ def score_lines(scores: Mapping[str, Any], critical: Sequence[str]) -> list[str]
         f"critical mIoU   {ratio(scores.get('critical_miou'))}  {named}",
         f"pixel accuracy  {ratio(scores.get('pixel_accuracy'))}",
     ]
+    if (norms := scores.get("norms", "running")) != "running":
+        lines.append(f"batch norms     with statistics: {norms}")
     sides = [f"{side} {ratio(scores[side])}" for side in ("seen", "unseen") if side in scores]
     if len(sides) == 2:
         lines.append(f"mIoU on domains {', '.join(sides)}  in training")

@@ -23,6 +23,8 @@ from fleetseg.memory import first_words, free, is_out_of_memory
 Context = Callable[[], AbstractContextManager[Any]]
 """Makes the context of each forward pass, e.g. `lambda: torch.autocast("cpu", torch.bfloat16)`."""
 
+Images_NHWC = npt.NDArray[np.uint8]
+
 _HELD_BATCHES = 4  # read ahead, in the search for images of one size
 _Group = list[tuple[int, Image_HWC, Label_HW]]
 
@@ -34,17 +36,21 @@ def predict(
     *,
     device: torch.device | str = "cpu",
     context: Context = nullcontext,
+    whole: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """Predict the class of every pixel at `size_hw`, shape (N, *size_hw).
 
     The model takes (N, 3, H, W) in 0 to 1 and returns logits (N, C, h, w) at any resolution; they
-    are resized bilinearly in float32 before the argmax. The model's mode is left as it was.
+    are resized bilinearly in float32 before the argmax. The model's mode is left as it was. A batch
+    that does not fit in memory is predicted in parts, unless it must stay `whole`.
 
     Raises:
         ModelError: the model returns something else.
-        OutOfMemory: not even one image fits.
+        OutOfMemory: not even one image fits, or not the whole batch.
     """
-    with _evaluating(model):
+    with evaluating(model):
+        if whole:
+            return _predict(model, images_NHWC, size_hw, device, context)
         return _predict_in_parts(model, images_NHWC, size_hw, device, context)
 
 
@@ -106,7 +112,7 @@ def evaluate_by_domain(
         domain: np.zeros((num_classes, num_classes), np.int64) for domain in sorted(set(domains))
     }
     num_scored = 0
-    with _evaluating(model):
+    with evaluating(model):
         for group in _batches_of_one_size(pairs, batch_size):
             images_NHWC = np.stack([image_HWC for _, image_HWC, _ in group])
             size_hw = group[0][2].shape
@@ -172,12 +178,31 @@ def _predict_in_parts(
 
 def _predict(
     model: nn.Module,
-    images_NHWC: npt.NDArray[np.uint8],
+    images_NHWC: Images_NHWC,
     size_hw: tuple[int, ...],
     device: torch.device | str,
     context: Context,
     num_classes: int | None = None,
 ) -> npt.NDArray[np.uint8]:
+    logits_NCHW = forward(
+        model, images_NHWC, device=device, context=context, num_classes=num_classes
+    )
+    return at_size(logits_NCHW, size_hw)
+
+
+def forward(
+    model: nn.Module,
+    images_NHWC: Images_NHWC,
+    *,
+    device: torch.device | str,
+    context: Context,
+    num_classes: int | None = None,
+) -> torch.Tensor:
+    """Return float32 logits of a batch on the device, at the model's own resolution.
+
+    Raises:
+        ModelError: the model returns something else.
+    """
     # NHWC bytes seen as NCHW are channels-last already, the layout CPUs and tensor cores like.
     images = torch.from_numpy(np.require(images_NHWC, requirements=["C", "W"]))
     images_NCHW = images.to(device).permute(0, 3, 1, 2).float() / 255
@@ -186,7 +211,11 @@ def _predict(
     with context():
         logits_NCHW = model(images_NCHW)
     _check_logits(logits_NCHW, len(images_NHWC), num_classes)
-    logits_NCHW = logits_NCHW.float()
+    return logits_NCHW.float()  # type: ignore[no-any-return]
+
+
+def at_size(logits_NCHW: torch.Tensor, size_hw: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Return the class of every pixel at `size_hw`."""
     if logits_NCHW.device.type == "cpu":
         return np.stack([_argmax_on_cpu(logits_CHW, size_hw) for logits_CHW in logits_NCHW])
     preds_NHW = _resized(logits_NCHW, size_hw).argmax(dim=1).to(torch.uint8)
@@ -239,7 +268,7 @@ def _check_logits(logits_NCHW: object, num_images: int, num_classes: int | None)
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Set evaluation mode without gradients, and put every module's own mode back."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -29,6 +29,7 @@ class Scored:
     protocol: Protocol | None = None  # how it was scored; None = by a version that did not say
     conf_personal: Mapping[str, Conf_CC] = field(default_factory=dict)  # of each client's own model
     personal: str = ""  # how clients come to those: a name in federation.personal.PERSONAL
+    clients_norms: str = "running"  # on the clients' frames
 
     @cached_property
     def overall(self) -> Scores | None:
@@ -60,6 +61,11 @@ class Scored:
         return {side: Scores.of(conf_CC, self.space) for side, conf_CC in sides.items()}
 
     @property
+    def norms(self) -> str:
+        """Which statistics batch norms were scored with: see `norms.Norms`."""
+        return "running" if self.protocol is None else self.protocol.norms
+
+    @property
     def miou(self) -> float | None:
         """Mean IoU over all domains; None if nothing was scored, or no class has a union."""
         return None if self.overall is None else self.overall.to_dict()["miou"]
@@ -69,9 +75,12 @@ class Scored:
         """Mean IoU of the safety-critical classes, as `miou`."""
         return None if self.overall is None else self.overall.to_dict()["critical_miou"]
 
-    def with_clients(self, conf_by_client: Mapping[str, Conf_CC], on: str) -> Scored:
+    def with_clients(
+        self, conf_by_client: Mapping[str, Conf_CC], on: str, norms: str = "running"
+    ) -> Scored:
         """Add what clients scored on frames of their own."""
-        return replace(self, conf_by_client=dict(conf_by_client), clients_on=on)
+        by_client = dict(conf_by_client)
+        return replace(self, conf_by_client=by_client, clients_on=on, clients_norms=norms)
 
     def with_personal(self, conf_by_client: Mapping[str, Conf_CC], model: str) -> Scored:
         """Add what clients' own models scored on the same frames."""
@@ -95,6 +104,7 @@ class Scored:
         if self.clients_on:
             fields["by_client"] = {c: scores.to_dict() for c, scores in self.by_client.items()}
             fields["by_client_on"] = self.clients_on
+            fields["by_client_norms"] = self.clients_norms
         if self.protocol is not None:
             fields["protocol"] = self.protocol.to_dict()
         if self.personal:
@@ -126,6 +136,7 @@ class Scored:
             None if protocol is None else Protocol.from_dict(protocol),
             {name: _counts(scores) for name, scores in personal.get("by_client", {}).items()},
             personal.get("model", ""),
+            fields.get("by_client_norms", "running"),
         )
 
 

@@ -14,8 +14,9 @@ import torch
 
 from fleetseg.errors import UpdateRejected
 from fleetseg.federation.aggregate import MAX_VALUE
-from fleetseg.federation.messages import Enrolment, Evaluation, Update
+from fleetseg.federation.messages import Enrolment, Evaluation, NormReport, Update
 from fleetseg.federation.tensors import Layout, ModelState
+from fleetseg.models.norm_statistics import MAX_SUM
 
 MAX_LOSS = 1e9
 """Largest magnitude of a reported loss, so that a mean over clients stays finite."""
@@ -122,6 +123,39 @@ def validate_evaluation(
         pixels += sum(conf_CC.ravel().tolist())  # Python's integers do not wrap around
     if pixels > max_pixels:
         raise UpdateRejected("count", "more pixels scored than enrolled", got=pixels)
+
+
+def validate_norm_report(
+    reply: NormReport,
+    *,
+    round_: int,
+    counts_L: npt.NDArray[np.int64],
+    channels_L: npt.NDArray[np.int64],
+) -> None:
+    """Check a client's sums of what L batch norms see.
+
+    `counts_L` are the values that as many images as it has enrolled give a channel of each layer,
+    `channels_L` how many channels each has.
+
+    Raises:
+        UpdateRejected: another round, shape or count; not finite, too large, a negative variance.
+    """
+    sums = reply.sums
+    if reply.round != round_:
+        raise UpdateRejected("stale", "sums of another round", got=reply.round, expected=round_)
+    size = int(channels_L.sum())
+    if (len(sums.counts_L), len(sums.sums_C), len(sums.squares_C)) != (len(counts_L), size, size):
+        raise UpdateRejected("shape", "sums of another number of layers or channels")
+    if not np.array_equal(sums.counts_L, counts_L):
+        raise UpdateRejected("count", "counts are not those of the client's images")
+    if not (np.isfinite(sums.sums_C).all() and np.isfinite(sums.squares_C).all()):
+        raise UpdateRejected("non-finite", "a sum is not a finite number")
+    counts_C = np.repeat(counts_L, channels_L).astype(np.float64)
+    if (sums.squares_C > np.minimum(counts_C * MAX_VALUE**2, MAX_SUM)).any():
+        raise UpdateRejected("magnitude", "a sum of squares is too large")
+    # Which bounds the sums, too. The allowance is for the rounding of what is nearly constant.
+    if (sums.sums_C**2 > counts_C * sums.squares_C * (1 + 1e-9)).any():
+        raise UpdateRejected("variance", "a sum of squares is less than its mean allows")
 
 
 def check_enrolment(

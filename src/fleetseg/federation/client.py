@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fleetseg.config import Experiment
 from fleetseg.data.sample import Pairs, ScoredPairs
 from fleetseg.errors import UpdateRejected
-from fleetseg.evaluation.predict import evaluate_by_domain
+from fleetseg.evaluation.norms import Norms, can_score, score_by_domain
+from fleetseg.evaluation.predict import evaluating, forward
 from fleetseg.federation.client_state import (
     ClientState,
     ClientStateStore,
@@ -28,26 +30,32 @@ from fleetseg.federation.messages import (
     Enrolment,
     Evaluation,
     Failure,
+    NormReport,
     Packed,
     Reply,
     Update,
 )
 from fleetseg.federation.personal import PERSONAL, Work
 from fleetseg.federation.sharing import Exchange
+from fleetseg.federation.statistics import STATISTICS
 from fleetseg.federation.tensors import ModelState, ModelTensors
 from fleetseg.federation.wire import UpdateCodec, message_bytes
+from fleetseg.learning.batches import batches_per_epoch
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.local import LocalResult, train_locally
 from fleetseg.learning.losses import class_weights
 from fleetseg.learning.mean_loss import mean_loss
 from fleetseg.learning.parameters import Trainables
+from fleetseg.models.norm_statistics import gather
 from fleetseg.models.segmenter import Segmenter
 
 _NO_FINITE_STEP = (
     "no step had finite gradients in fp16. Use engine.precision = 'bf16' or 'fp32', "
     "or a smaller training.lr"
 )
+_NOTHING_OWN = "it has not trained yet, and so has nothing of what stays with each client"
+_NOT_ESTIMATED = "no statistics of images leave in an experiment that does not estimate any"
 _RESIDUAL = "residual"
 
 
@@ -151,14 +159,42 @@ def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime)
     state: ClientState = {}
     if runtime.memory and runtime.start is not None:
         state = runtime.memory.load(client.id, broadcast.round + 1, broadcast.unused)
-    runtime.load(broadcast, section(state, "own"))
-    return Evaluation(broadcast.round, client.id, score_pairs(runtime, client.test))
+    own, norms = section(state, "own"), Norms.on_clients(runtime.experiment.evaluation)
+    if not own and not can_score(runtime.model, _untrained(runtime), norms):
+        return Failure(client.id, "abstained", "untrained", _NOTHING_OWN)
+    runtime.load(broadcast, own)
+    return Evaluation(broadcast.round, client.id, score_pairs(runtime, client.test, norms))
+
+
+def client_norm_statistics(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
+    """Sum up what the broadcast model's batch norms see of all training images, as they are.
+
+    Nothing is augmented; the images come in order, in batches as equal as can be.
+    """
+    experiment, hardware, count = runtime.experiment, runtime.hardware, len(client.train)
+    if not STATISTICS[experiment.federation.statistics].estimated:
+        return Failure(client.id, "abstained", "unasked", _NOT_ESTIMATED)
+    runtime.load(broadcast, {})
+    num_batches = batches_per_epoch(count, experiment.training.batch_size)
+
+    def look(part: npt.NDArray[np.intp]) -> None:
+        images_NHWC = np.stack([client.train[int(i)][0] for i in part])
+        forward(runtime.model, images_NHWC, device=hardware.device, context=hardware.inference)
+
+    parts = np.array_split(np.arange(count), num_batches)
+    with evaluating(runtime.model):
+        sums = gather(runtime.model, [partial(look, part) for part in parts], lone=True)
+    return NormReport(broadcast.round, client.id, sums)
+
+
+def _untrained(runtime: LocalRuntime) -> tuple[str, ...]:
+    return runtime.exchange.untrained(runtime.experiment.training)
 
 
 def client_evaluate_global(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
     """Score the broadcast model as a client that never took part has it, on its test samples."""
     runtime.load(broadcast, {})
-    return Evaluation(broadcast.round, client.id, score_pairs(runtime, client.test))
+    return _scores(broadcast, client, runtime)
 
 
 def client_evaluate_personal(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
@@ -168,7 +204,12 @@ def client_evaluate_personal(broadcast: Broadcast, client: Client, runtime: Loca
     inputs = _inputs(broadcast, client, runtime, kept)
     load = PERSONAL[runtime.experiment.personal.model].load
     load(Work(runtime, broadcast, client.train, inputs, kept))
-    return Evaluation(broadcast.round, client.id, score_pairs(runtime, client.test))
+    return _scores(broadcast, client, runtime)
+
+
+def _scores(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Evaluation:
+    norms = Norms.on_clients(runtime.experiment.evaluation)
+    return Evaluation(broadcast.round, client.id, score_pairs(runtime, client.test, norms))
 
 
 ClientTask = Callable[[Broadcast, Client, LocalRuntime], Reply]
@@ -177,20 +218,20 @@ CLIENT_TASKS: dict[str, ClientTask] = {
     "evaluate": client_evaluate,
     "evaluate-global": client_evaluate_global,
     "evaluate-personal": client_evaluate_personal,
+    "norm_statistics": client_norm_statistics,
 }
 """What a server can ask of a client."""
 
 
 def score_pairs(
-    runtime: LocalRuntime, scored: ScoredPairs
+    runtime: LocalRuntime, scored: ScoredPairs, norms: Norms
 ) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]:
     """Score the runtime's model as it stands: one confusion matrix per domain."""
-    return evaluate_by_domain(
+    return score_by_domain(
         runtime.model,
-        scored.pairs,
-        scored.domains,
+        scored,
+        norms,
         num_classes=runtime.num_classes,
-        batch_size=runtime.experiment.evaluation.batch_size,
         device=runtime.hardware.device,
         context=runtime.hardware.inference,
     )

@@ -21,7 +21,8 @@ from fleetseg.federation.cohort import Cohort
 from fleetseg.federation.engine import Engine, Received
 from fleetseg.federation.known import Accepted, Known, Memory, Outcome
 from fleetseg.federation.measures import check_measures
-from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
+from fleetseg.federation.statistics import STATISTICS
 from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.inputs import Facts
@@ -77,6 +78,7 @@ class RoundCollector:
         self._settings, self._training = settings, training
         self._objective = OBJECTIVES[training.objective]
         self._up = layout.without_extras(self._objective.told)
+        self._statistics = STATISTICS[settings.statistics]
         self._scratch = scratch
         # Where a change is put together with what the server adds to it, if it does.
         self._room_F = torch.empty(layout.num_floats if self._objective.told else 0)
@@ -141,8 +143,8 @@ class RoundCollector:
             self._waiting.discard(reply.client_id)
             return self._fail(reply)
         try:
-            if isinstance(reply, Evaluation):
-                raise UpdateRejected("malformed", "scores in place of an update")
+            if not isinstance(reply, Update):
+                raise UpdateRejected("malformed", "no update, where one was asked for")
             self._fold(reply)
         except UpdateRejected as rejected:
             return self._fail(Failure.refused(reply.client_id, rejected))
@@ -174,7 +176,9 @@ class RoundCollector:
 
     def take_mean_delta(self) -> npt.NDArray[np.float32]:
         """The change that the cohort agrees on, once; needs at least one accepted update."""
-        return self._aggregator.finish()
+        mean_F = self._aggregator.finish()
+        self._statistics.finish(mean_F, self.layout)
+        return mean_F
 
     def mean_loss(self) -> float | None:
         """Mean training loss, clients weighted by their steps; None if nothing was accepted."""
@@ -201,6 +205,8 @@ class RoundCollector:
         )
         check_measures(update.measures, self._settings)
         change_F = self._with_told(update).numpy()
+        if self._statistics.fold is not None:
+            change_F = self._statistics.fold(change_F, self.layout)
         self._aggregator.add(update.client_id, change_F, update.num_steps)
         self._measures[update.client_id] = update.measures
         torch.maximum(self.counters_K, update.change.counters_K, out=self.counters_K)

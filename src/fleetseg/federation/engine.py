@@ -6,9 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, Update
+from fleetseg.federation.messages import (
+    Broadcast,
+    Enrolment,
+    Evaluation,
+    Failure,
+    NormReport,
+    Update,
+)
 
-Received = Update | Evaluation | Failure
+Received = Update | Evaluation | NormReport | Failure
 """A reply as it comes out of an engine: unpacked."""
 
 

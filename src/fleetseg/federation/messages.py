@@ -13,6 +13,7 @@
 |            | measures               | what a method asks of each update: numbers over all of a   |
 |            |                        | client's samples, each in `measures.MEASURES`              |
 | Evaluation | conf_CC per domain     | (truth, prediction) counts over all of a client's samples  |
+| NormReport | counts, sums, squares  | of each channel of norm layers over all training images    |
 | Enrolment  | counts, histogram      | how much a client holds of what, once per run              |
 |            | facts                  | what a method asks of all samples of a client at once:     |
 |            |                        | each with its reason in `fleet_facts.FLEET_FACTS`          |
@@ -34,6 +35,7 @@ from fleetseg.errors import UpdateRejected
 from fleetseg.failures import MAX_DETAIL, FailureKind
 from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.inputs import Facts
+from fleetseg.models.norm_statistics import NormSums
 from fleetseg.text import plain
 
 
@@ -124,6 +126,15 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class NormReport:
+    """What the batch norms of a broadcast model see of all of a client's training images."""
+
+    round: int
+    client_id: str
+    sums: NormSums
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why a client gave no usable answer."""
 
@@ -139,5 +150,5 @@ class Failure:
         return cls(client_id, "refused", rejected.reason, plain(rejected, MAX_DETAIL))
 
 
-Reply = Update | Packed | Evaluation | Failure
+Reply = Update | Packed | Evaluation | NormReport | Failure
 """What a client's work ends in; a server gets an update unpacked."""

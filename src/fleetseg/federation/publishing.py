@@ -6,6 +6,7 @@ two pure functions. What is sent to clients is always the last model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -68,6 +69,27 @@ def _mean_of_two(model: ModelState, vectors: Vectors, settings: FederationConfig
     return ModelState(mean_F, model.counters_K)
 
 
+def _remember_swa(
+    vectors: Vectors, model: ModelState, round_: int, settings: FederationConfig
+) -> Vectors:
+    """Average every `swa.period`-th model past the share `swa.start` of the rounds, all alike.
+
+    Izmailov et al. 2018, arXiv 1803.05407; of a server's models: Caldarola et al. 2022, arXiv
+    2203.11834. As x + (y - x) / n, so that the average of equal models is that model.
+    """
+    # The allowance is for products such as 0.58 * 50 = 28.999999999999996.
+    first = math.floor(settings.swa.start * settings.rounds + 1e-9) + 1
+    if round_ < first or (round_ - first) % settings.swa.period:
+        return vectors
+    count = vectors.get("averaged", torch.zeros(1)) + 1
+    mean_F = vectors.get("swa", model.values_F)
+    return {"swa": mean_F + (model.values_F - mean_F) / count, "averaged": count}
+
+
+def _swa(model: ModelState, vectors: Vectors, settings: FederationConfig) -> ModelState:
+    return ModelState(vectors.get("swa", model.values_F), model.counters_K)
+
+
 PUBLISHING: dict[str, Publication] = {
     "last": Publication(
         remember=lambda vectors, model, round_, settings: {},
@@ -75,4 +97,5 @@ PUBLISHING: dict[str, Publication] = {
     ),
     "ema": Publication(_remember_ema, _ema),
     "last two": Publication(_remember_two, _mean_of_two),
+    "swa": Publication(_remember_swa, _swa),
 }

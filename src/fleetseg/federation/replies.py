@@ -13,13 +13,23 @@ import numpy as np
 
 from fleetseg.errors import UpdateRejected
 from fleetseg.failures import MAX_DETAIL, failure_header, parse_failure
-from fleetseg.federation.messages import Evaluation, Failure, Packed, Reply, Update
+from fleetseg.federation.messages import (
+    Evaluation,
+    Failure,
+    NormReport,
+    Packed,
+    Reply,
+    Update,
+)
 from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.wire import UpdateCodec, checked_update_meta, unpacked, update_meta
+from fleetseg.models.norm_statistics import NormSums
 from fleetseg.text import plain
 
 _MAX_DOMAINS = 200
 _MAX_DOMAIN_NAME = 200  # characters
+_MAX_CHANNELS = 1 << 20  # of all norm layers of a network
+_SUMS = {"counts_L": int, "sums_C": float, "squares_C": float}
 
 
 def write_reply(reply: Reply) -> tuple[dict[str, Any], bytes]:
@@ -29,6 +39,8 @@ def write_reply(reply: Reply) -> tuple[dict[str, Any], bytes]:
     if isinstance(reply, Evaluation):
         confs = {domain: conf_CC.tolist() for domain, conf_CC in reply.conf_by_domain.items()}
         return {"confs": confs, "round": reply.round}, b""
+    if isinstance(reply, NormReport):
+        return {"norm_sums": write_norm_sums(reply.sums), "round": reply.round}, b""
     if isinstance(reply, Packed):
         return {"update": reply.round}, reply.data
     return {"change": update_meta(reply)}, b""
@@ -42,7 +54,7 @@ def read_reply(
     num_classes: int,
     codec: UpdateCodec | None,
     room: ModelState | None = None,
-) -> Update | Evaluation | Failure:
+) -> Update | Evaluation | NormReport | Failure:
     """Read a reply; one that cannot be read is a failure, and the usual checks must follow.
 
     Args:
@@ -58,6 +70,8 @@ def read_reply(
     try:
         if "confs" in header:
             return read_evaluation(client_id, header, num_classes)
+        if "norm_sums" in header:
+            return read_norm_report(client_id, header)
         if codec is not None:
             return unpacked(Packed(0, client_id, payload), codec)
         assert room is not None
@@ -96,6 +110,29 @@ def read_evaluation(client_id: str, header: Mapping[str, Any], num_classes: int)
             raise UpdateRejected("shape", "not an integer matrix of the classes")
         read[domain] = np.array(rows, dtype=np.int64)
     return Evaluation(round_, client_id, read)
+
+
+def write_norm_sums(sums: NormSums) -> dict[str, list[Any]]:
+    """Write sums as lists of numbers, of which JSON keeps every bit."""
+    return {name: getattr(sums, name).tolist() for name in _SUMS}
+
+
+def read_norm_report(client_id: str, header: Mapping[str, Any]) -> NormReport:
+    """Read sums, or raise UpdateRejected; `validate_norm_report` must follow."""
+    fields, round_ = header.get("norm_sums"), header.get("round")
+    if not isinstance(fields, dict) or fields.keys() != set(_SUMS) or type(round_) is not int:
+        raise UpdateRejected("malformed", "no sums of norm layers")
+    for name, kind in _SUMS.items():
+        values = fields[name]
+        if not isinstance(values, list) or len(values) > _MAX_CHANNELS:
+            raise UpdateRejected("malformed", "no list of numbers, or too long", got=name)
+        if not all(type(value) is kind for value in values):
+            raise UpdateRejected("malformed", "not of numbers of one kind", got=name)
+    if not all(0 <= count < 1 << 62 for count in fields["counts_L"]):
+        raise UpdateRejected("count", "a count is negative or too large")
+    counts_L = np.array(fields["counts_L"], np.int64)
+    sums_C, squares_C = (np.array(fields[name], np.float64) for name in ("sums_C", "squares_C"))
+    return NormReport(round_, client_id, NormSums(counts_L, sums_C, squares_C))
 
 
 def _is_matrix(rows: Any, size: int) -> bool:

@@ -73,6 +73,8 @@ class Plan:
     # Scores of a model, or why there are none, given the round that made it, all rounds so far and
     # the fleet's facts.
     score: Callable[[ModelState, int, Sequence[RoundRecord], Facts], Scored | str] | None = None
+    # Makes what is scored and saved of a model, by asking the clients; with the same arguments.
+    refine: Callable[[ModelState, int, Sequence[RoundRecord]], ModelState] | None = None
     scratch: Path | None = None  # a folder for what an aggregator does not keep in memory
     round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
     downlink: Downlink | None = None  # None = vehicles are sent the whole model
@@ -130,9 +132,14 @@ class Plan:
         return self.downlink.as_changes(state.held, asks, bases(records, clients))
 
     def published(self, state: ServerState) -> ModelState:
-        """Return the model that is scored and saved."""
+        """Return the model that is scored and saved, as far as the server has it."""
         model = self._scored(state.model, state.slots)
         return self._publication.model(model, state.published, self.experiment.federation)
+
+    def refined(self, state: ServerState, records: Sequence[RoundRecord]) -> ModelState:
+        """Return the model that is scored and saved, with what clients are asked for it."""
+        model = self.published(state)
+        return model if self.refine is None else self.refine(model, state.round, records)
 
     def server_update(self, state: ServerState, collector: RoundCollector, of: int) -> ServerState:
         """Take the server's step, or leave the model as it was when the quorum was missed.
@@ -298,7 +305,7 @@ def _scored(record: RoundRecord, plan: Plan, state: ServerState, log: Log) -> Ro
     """Score the newest round, if it is due."""
     if plan.score is None or not _evaluates_in(plan.experiment, state.round):
         return record
-    scored = plan.score(plan.published(state), state.round, log.records, state.facts)
+    scored = plan.score(plan.refined(state, log.records), state.round, log.records, state.facts)
     if isinstance(scored, str):
         return replace(record, unscored=scored)
     return replace(record, scored=scored)

@@ -24,12 +24,30 @@ def _in_stages(entry: Entry, settings: FederationConfig) -> bool:
     return any(is_within(entry.key, stage) for stage in settings.stages)
 
 
+def silobn(entry: Entry, settings: FederationConfig) -> bool:
+    """Keep what norm layers keep of the batches they have seen; gains and biases are shared.
+
+    Andreux, Ogier du Terrail, Beguier, Tramel 2020, arXiv 2008.07424.
+    """
+    return entry.kind == "trainable" or not entry.in_norm
+
+
+def fedbn(entry: Entry, settings: FederationConfig) -> bool:
+    """Keep norm layers whole: statistics, gains and biases.
+
+    Li, Jiang, Zhang, Kamp, Dou 2021, arXiv 2102.07623.
+    """
+    return not entry.in_norm
+
+
 SHARING: dict[str, Policy] = {
     "all": lambda entry, settings: True,
     "body": lambda entry, settings: not entry.in_head,  # FedPer, FedRep, FedBABU
     "head": lambda entry, settings: entry.in_head,
     "stages": _in_stages,
     "trained": lambda entry, settings: not entry.is_frozen,
+    "silobn": silobn,
+    "fedbn": fedbn,
 }
 
 

@@ -101,6 +101,17 @@ class Layout:
         return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
 
     @cached_property
+    def means_V(self) -> Tensor:
+        """Where in the floats the running means lie that go with `variances_V`."""
+        means = [
+            self.by_key[f"{e.key.removesuffix('running_var')}running_mean"]
+            for e in self.floats
+            if e.is_variance
+        ]
+        parts = [torch.arange(e.start, e.stop) for e in means]
+        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
+
+    @cached_property
     def by_key(self) -> dict[str, Entry]:
         """All entries by their key."""
         return {e.key: e for e in (*self.floats, *self.counters)}

@@ -150,6 +150,20 @@ def lovasz(logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
     return torch.stack(losses).mean()
 
 
+def entropy(logits_NCHW: Tensor, labels_NHW: Tensor, weight: float) -> Tensor:
+    """Negative entropy of the predictions, weight x sum p log p, mean over valid pixels.
+
+    It is least where all classes are equally likely: with a positive weight it keeps predictions
+    from becoming too sure. Kou et al. 2025, arXiv 2505.00318.
+    """
+    valid_NHW = labels_NHW != IGNORE
+    if not bool(valid_NHW.any()):
+        return _zero(logits_NCHW)
+    logs_NCHW = logits_NCHW.log_softmax(dim=1)
+    sums_NHW = (logs_NCHW.exp() * logs_NCHW).sum(dim=1) * valid_NHW
+    return weight * sums_NHW.sum() / valid_NHW.sum()
+
+
 def _lovasz_gradient(errors_P: Tensor, target_P: Tensor) -> Tensor:
     """Gradient of the Lovász extension of the Jaccard loss (Algorithm 1), in pixel order."""
     order_P = _descending(errors_P)
@@ -185,6 +199,7 @@ LOSSES: dict[str, Callable[[TrainingConfig, Tensor | None], Loss]] = {
     "lovasz": lambda t, w: lovasz,
     "ohem_feddrive": lambda t, w: lambda x, y: ohem_feddrive(x, y, t.ohem_fraction, w),
     "ohem_fedseg": lambda t, w: lambda x, y: ohem_fedseg(x, y, w),
+    "entropy": lambda t, w: lambda x, y: entropy(x, y, t.entropy.weight),
 }
 
 

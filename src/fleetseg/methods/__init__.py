@@ -15,10 +15,12 @@ from fleetseg.methods.fedadam import FEDADAM
 from fleetseg.methods.fedavg import FEDAVG
 from fleetseg.methods.fedavgm import FEDAVGM
 from fleetseg.methods.fedbabu import FEDBABU
+from fleetseg.methods.fedbn import FEDBN
 from fleetseg.methods.fedcm import FEDCM
 from fleetseg.methods.feddc import FEDDC
 from fleetseg.methods.feddg_ga import FEDDG_GA
 from fleetseg.methods.feddyn import FEDDYN
+from fleetseg.methods.fedema import FEDEMA
 from fleetseg.methods.fedexp import FEDEXP
 from fleetseg.methods.fedgau import FEDGAU
 from fleetseg.methods.fednova import FEDNOVA
@@ -36,6 +38,7 @@ from fleetseg.methods.moon import MOON
 from fleetseg.methods.preset import Preset
 from fleetseg.methods.qffedavg import QFFEDAVG
 from fleetseg.methods.scaffold import SCAFFOLD
+from fleetseg.methods.silobn import SILOBN
 
 METHODS: dict[str, Preset] = {
     "fedavg": FEDAVG,
@@ -64,6 +67,9 @@ METHODS: dict[str, Preset] = {
     "fedrep": FEDREP,
     "fedbabu": FEDBABU,
     "ditto": DITTO,
+    "silobn": SILOBN,
+    "fedbn": FEDBN,
+    "fedema": FEDEMA,
 }
 
 

@@ -10,6 +10,7 @@ from fleetseg import rng
 from fleetseg.config import ModelConfig
 from fleetseg.errors import ModelError, unknown_name
 from fleetseg.models import bisenetv2, fast_scnn
+from fleetseg.models.group_norm import use_group_norms
 from fleetseg.models.pretrained import load_imagenet
 from fleetseg.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Segmenter
 from fleetseg.models.wrapping import wrapped
@@ -44,7 +45,9 @@ MODELS: dict[str, Callable[[str, int], Segmenter]] = {
 """Networks of this package; `zoo:<arch>/<encoder>` and `zoo:torchvision/<name>` come on top."""
 
 
-def build_model(name: str, num_classes: int, *, pretrained: str = "", seed: int = 0) -> Segmenter:
+def build_model(
+    name: str, num_classes: int, *, pretrained: str = "", seed: int = 0, norm_groups: int = 0
+) -> Segmenter:
     """Build a network by name; the same arguments give the same weights, bit by bit.
 
     Args:
@@ -52,6 +55,7 @@ def build_model(name: str, num_classes: int, *, pretrained: str = "", seed: int 
         num_classes: number of output channels.
         pretrained: "" for random weights, "imagenet" for the encoder's ImageNet weights.
         seed: of the random weights; torch's own generators are left as they are.
+        norm_groups: of group norms in the place of batch norms, at most; 0 = batch norms stay.
 
     Raises:
         ConfigError: unknown name, or no such weights for this network.
@@ -67,6 +71,8 @@ def build_model(name: str, num_classes: int, *, pretrained: str = "", seed: int 
             raise unknown_name("model", name, choices)
     if pretrained:
         load_imagenet(segmenter, pretrained)
+    if norm_groups:
+        use_group_norms(segmenter, norm_groups)
     return segmenter
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import ConfigError, ModelError
 from fleetseg.files import read_text, write_atomic
 from fleetseg.models.build import build_model, is_known, wrap
+from fleetseg.models.group_norm import use_group_norms
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.models.wrapping import materialise
 from fleetseg.text import listing
@@ -44,6 +45,7 @@ def save_model(
     space: LabelSpace,
     size_hw: tuple[int, int],
     details: Mapping[str, Any],
+    untrained: Sequence[str] = (),
 ) -> str:
     """Write the three files, each whole or not at all; returns the SHA-256 of the weights.
 
@@ -53,6 +55,7 @@ def save_model(
         space: what the output channels mean, in order.
         size_hw: working (height, width) of training, in pixels.
         details: facts about the training, plain JSON values.
+        untrained: state-dict keys that stayed with clients, of which these are the start values.
 
     Raises:
         ModelError: the network and the label space differ in their number of classes.
@@ -70,6 +73,11 @@ def save_model(
     weights = save(tensors)
     sha256 = hashlib.sha256(weights).hexdigest()
     config = _config(segmenter, space, size_hw, details)
+    if segmenter.norm_groups:
+        config["norm_groups"] = segmenter.norm_groups
+    if untrained:
+        config["untrained"] = list(untrained)
+        details = {**details, "stayed with the clients": f"{len(untrained)} tensors ({CONFIG})"}
     write_atomic(folder / CARD, _card(segmenter, space, size_hw, sha256, details))
     write_atomic(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_atomic(folder / WEIGHTS, weights)
@@ -77,7 +85,7 @@ def save_model(
 
 
 def load_model(path: Path | str, net: nn.Module | None = None) -> Segmenter:
-    """Load a saved model, in eval mode, with `.space` and `.size_hw` set.
+    """Load a saved model, in eval mode, with `.space` and `.size_hw` set, and `.untrained`.
 
     Args:
         path: a model folder, or a run folder that has one in `model/`.
@@ -94,14 +102,18 @@ def load_model(path: Path | str, net: nn.Module | None = None) -> Segmenter:
         segmenter = _build(config, net, folder)
         space = _space(config["label_space"])
         size_hw = (int(config["input"]["size_hw"][0]), int(config["input"]["size_hw"][1]))
+        norm_groups = int(config.get("norm_groups", 0))
+        untrained = tuple(str(key) for key in config.get("untrained", ()))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ModelError(
             "damaged or foreign model config", where=folder / CONFIG, got=repr(error)
         ) from None
     materialise(segmenter, size_hw)
+    if norm_groups and not segmenter.norm_groups:
+        use_group_norms(segmenter, norm_groups)
     _check_fit(tensors, segmenter.state_dict(), folder / WEIGHTS)
     segmenter.load_state_dict(tensors)
-    segmenter.space, segmenter.size_hw = space, size_hw
+    segmenter.space, segmenter.size_hw, segmenter.untrained = space, size_hw, untrained
     return segmenter.eval()
 
 

@@ -64,6 +64,9 @@ class Segmenter(nn.Module):
         self.head_prefixes = head_prefixes
         self.space: LabelSpace | None = None  # set by load_model
         self.size_hw: tuple[int, int] | None = None  # working size of training, by load_model
+        self.norm_groups = 0  # of the group norms in its batch norms' place; 0 = it has its own
+        # State-dict keys that stayed with clients: start values, set by load_model.
+        self.untrained: tuple[str, ...] = ()
         # Constants of the network, not state: they must not cross the wire or be averaged.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)

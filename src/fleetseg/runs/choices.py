@@ -8,12 +8,14 @@ from fleetseg.compression.codec import parse_codec
 from fleetseg.compression.frames import zstandard
 from fleetseg.config import Experiment, FederationConfig
 from fleetseg.errors import ConfigError, unknown_name
+from fleetseg.evaluation.norms import NORM_STATISTICS
 from fleetseg.federation.aggregators import AGGREGATORS
 from fleetseg.federation.cohort import SAMPLERS
 from fleetseg.federation.personal import PERSONAL
 from fleetseg.federation.publishing import PUBLISHING
 from fleetseg.federation.server_optim import SERVER_OPTIMISERS
 from fleetseg.federation.sharing import SHARING
+from fleetseg.federation.statistics import STATISTICS
 from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.calibration import CALIBRATIONS
 from fleetseg.learning.losses import check_loss_name
@@ -29,9 +31,12 @@ TABLES: dict[str, tuple[str, Collection[str]]] = {
     "federation.weights": ("weights", WEIGHTS),
     "federation.sharing": ("sharing policy", SHARING),
     "federation.aggregator": ("aggregator", AGGREGATORS),
+    "federation.statistics": ("rule for statistics", STATISTICS),
     "federation.server_optimiser": ("server optimiser", SERVER_OPTIMISERS),
     "federation.publishing": ("way to publish", PUBLISHING),
     "personal.model": ("kind of personal model", PERSONAL),
+    "evaluation.norms": ("norm statistics", NORM_STATISTICS),
+    "evaluation.norms_on_clients": ("norm statistics", NORM_STATISTICS),
 }
 """Options whose values are names in a table: what such a name is called, and the table."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fleetseg.compression.codec import Codec, parse_codec
 from fleetseg.config import Experiment
+from fleetseg.evaluation.norms import NORM_STATISTICS
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.learning.parts import learns
 from fleetseg.learning.supervision import SUPERVISION
@@ -69,6 +70,12 @@ LEARNS_APART = (
 def _learns_apart(experiment: Experiment) -> bool:
     part = _STAYS.get(experiment.federation.sharing)
     return part is not None and learns(part, experiment.training)
+
+
+def _lacks_statistics(experiment: Experiment) -> bool:
+    """Say whether the server has sets to score on, and batch norms without statistics."""
+    takes_own = NORM_STATISTICS[experiment.evaluation.norms].takes_own
+    return bool(experiment.data.evaluation) and takes_own
 
 
 CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
@@ -207,6 +214,36 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         lambda e: e.personal.model == "ditto" and e.personal.learns != "all",
         "ditto keeps a whole model of each client's own, whose other part would stay as it was in "
         "the client's first round; use personal.learns = 'all'",
+    ),
+    (
+        lambda e: e.federation.statistics == "pooled" and e.federation.aggregator != "mean",
+        "federation.statistics = 'pooled' is a mean of second moments; use federation.aggregator = "
+        "'mean'",
+    ),
+    (
+        lambda e: e.federation.statistics == "estimated" and e.federation.sharing != "all",
+        "federation.statistics = 'estimated' asks vehicles to look through the server's model, and "
+        "federation.sharing leaves a part of that with them; use 'all'",
+    ),
+    (
+        lambda e: e.federation.statistics == "estimated" and e.training.freeze_bn_after < 1,
+        "training.freeze_bn_after trains with the statistics that are sent, and "
+        "federation.statistics = 'estimated' would put others in their place; use 'mean'",
+    ),
+    (
+        lambda e: e.federation.sharing in ("silobn", "fedbn") and e.training.freeze_bn_after < 1,
+        "federation.sharing leaves running statistics with each vehicle, and one that is first "
+        "asked past training.freeze_bn_after would train with start values for ever; use 1.0",
+    ),
+    (
+        lambda e: e.federation.sharing == "silobn" and _lacks_statistics(e),
+        "silobn leaves running statistics with the vehicles, so that the server has none to score "
+        "[[data.evaluation]] with; use evaluation.norms = 'domain' or 'batch'",
+    ),
+    (
+        lambda e: e.federation.sharing == "fedbn" and bool(e.data.evaluation),
+        "fedbn leaves norm layers with the vehicles, so that the server has no model to score "
+        "[[data.evaluation]] with; score on the vehicles: partition.holdout in its place",
     ),
 )
 """Choices that cannot work together, and why."""

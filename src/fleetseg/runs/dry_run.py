@@ -19,6 +19,7 @@ from fleetseg import rng
 from fleetseg.data.erased import without_marks
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.errors import FleetSegError, ModelError, UpdateRejected
+from fleetseg.evaluation.norms import RUNNING
 from fleetseg.federation.checks import validate_update
 from fleetseg.federation.client import Client, LocalRuntime, client_update, score_pairs
 from fleetseg.federation.fleet_facts import facts_of_fleet, reported_facts
@@ -118,7 +119,7 @@ def _trouble(client: Client, runtime: LocalRuntime, setup: RunSetup) -> FleetSeg
             )
         runtime.whole.load(model)
         image_HWC, label_HW = client.train[0]
-        score_pairs(runtime, ScoredPairs([(image_HWC, without_marks(label_HW))], ("",)))
+        score_pairs(runtime, ScoredPairs([(image_HWC, without_marks(label_HW))], ("",)), RUNNING)
     except UpdateRejected as rejected:
         return _unusable_update(rejected, runtime, setup)
     except FleetSegError as error:

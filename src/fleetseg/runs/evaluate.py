@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fleetseg.clients import Progress
+from fleetseg.config import EvaluationConfig, Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.sources import evenly_spaced
 from fleetseg.errors import ConfigError
 from fleetseg.evaluation.confusion import Conf_CC
+from fleetseg.evaluation.norms import Norms
 from fleetseg.evaluation.pictures import side_by_side
 from fleetseg.evaluation.scores import Scores, add_up, score_domains, sum_confs
 from fleetseg.experiment_file import load_experiment
@@ -39,6 +41,7 @@ class Evaluated:
     bad: tuple[str, ...] = ()  # samples that were left out, each with the reason
     notes: tuple[str, ...] = ()
     pictures: tuple[Path, ...] = ()
+    norms: str = "running"  # statistics of batch norms: see evaluation.norms
 
     @cached_property
     def scores(self) -> Scores:
@@ -71,6 +74,7 @@ class Evaluated:
         fields["by_domain"] = {name: s.to_dict() for name, s in self.by_domain.items()}
         fields["images"] = self.num_images
         fields["bad"] = list(self.bad)
+        fields["norms"] = self.norms
         fields["pictures"] = [str(path) for path in self.pictures]
         return fields
 
@@ -81,7 +85,8 @@ def evaluate(
     *,
     device: str = "auto",
     precision: str = "auto",
-    batch_size: int = 8,
+    batch_size: int | None = None,
+    norms: str | None = None,
     pictures: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluated:
@@ -95,26 +100,44 @@ def evaluate(
             run in the folder `model` scored.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
-        batch_size: images at a time.
+        batch_size: images at a time. Default: the experiment's, else 8.
+        norms: statistics of batch norms: "running" (the model's own), or those of the test images,
+            "batch", "domain", "adapted". Default: the experiment's, else "running".
         pictures: a folder to write some pictures to: image, truth and prediction side by side.
         progress: called while data are read.
 
     Raises:
         ModelError: there is no model, or it has another label space than an experiment.
-        ConfigError: labels that cannot be projected to the model's classes, or nothing to score on.
+        ConfigError: labels that cannot be projected to the model's classes, or nothing to score on;
+            a model without what stayed with the clients that trained it.
         DataError: no usable labelled sample; a sample of your own data that cannot be used.
         OutOfMemory: not even one image fits.
     """
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ConfigError("unusable batch_size", got=batch_size, expected="1 or more")
-    ready = ready_model(model, device, precision)
-    frames = open_scored_frames(_scored_on(model, on), ready, progress)
+    ready = ready_model(model, device, precision, norms=None)
+    where = _scored_on(model, on)
+    ready = ready.with_norms(_norms(where, norms, batch_size, drawn=pictures is not None))
+    frames = open_scored_frames(where, ready, progress)
     with ready.on_device():
-        by_set = [ready.confusion(part.scored, batch_size) for part in frames.sets]
+        by_set = [ready.confusion(part.scored) for part in frames.sets]
         drawn = () if pictures is None else _draw(ready, frames, given_path(pictures))
-    return Evaluated(
-        ready.space, add_up(by_set), len(frames), frames.bad, frames.notes, pictures=drawn
-    )
+    confs, count = add_up(by_set), len(frames)
+    return Evaluated(ready.space, confs, count, frames.bad, frames.notes, drawn, str(ready.norms))
+
+
+def _norms(on: ScoredOn, name: str | None, batch_size: int | None, *, drawn: bool) -> Norms:
+    settings = on.evaluation if isinstance(on, Experiment) else EvaluationConfig()
+    chosen = Norms.on_server(settings)
+    size = batch_size or chosen.batch_size
+    chosen = replace(chosen, name=name or chosen.name, batch_size=size)
+    if drawn and chosen.name != "running":
+        raise ConfigError(
+            "pictures are drawn one by one, and so with running statistics only",
+            got=f"norms = '{chosen.name}'",
+            cure="Leave pictures out",
+        )
+    return chosen
 
 
 def _scored_on(model: Segmenter | str | Path, on: ScoredOn | str | Path | None) -> ScoredOn:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,17 @@ import numpy.typing as npt
 
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.sample import ScoredPairs
-from fleetseg.errors import ModelError
+from fleetseg.errors import ModelError, unknown_name
 from fleetseg.evaluation import predict
 from fleetseg.evaluation.confusion import Conf_CC
+from fleetseg.evaluation.norms import (
+    NORM_STATISTICS,
+    RUNNING,
+    Norms,
+    require_scorable,
+    score_by_domain,
+    using,
+)
 from fleetseg.hosts import given_path
 from fleetseg.learning.hardware import Hardware, resolve
 from fleetseg.models.folder import load_model
@@ -34,6 +42,18 @@ class ReadyModel:
     space: LabelSpace
     size_hw: tuple[int, int]  # working size: images are resized to it before they go in
     hardware: Hardware
+    norms: Norms = RUNNING
+
+    def with_norms(self, norms: Norms) -> ReadyModel:
+        """Choose the statistics that batch norms take.
+
+        Raises:
+            ConfigError: no such choice; the model lacks what stayed with clients.
+        """
+        if norms.name not in NORM_STATISTICS:
+            raise unknown_name("norm statistics", norms.name, NORM_STATISTICS)
+        require_scorable(self.segmenter, self.segmenter.untrained, norms, where=self.where)
+        return replace(self, norms=norms)
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
@@ -51,36 +71,42 @@ class ReadyModel:
         """Return class ids at `size_hw`, shape (N, *size_hw); for use within `on_device`.
 
         Raises:
+            DataError: norms of one image that give a layer one value per channel.
             OutOfMemory: not even one image fits.
         """
-        return predict.predict(
-            self.segmenter,
-            images_NHWC,
-            size_hw,
-            device=self.hardware.device,
-            context=self.hardware.inference,
-        )
+        assert not self.norms.chosen.of_domain
+        with using(self.segmenter, self.norms):
+            return predict.predict(
+                self.segmenter,
+                images_NHWC,
+                size_hw,
+                device=self.hardware.device,
+                context=self.hardware.inference,
+                whole=self.norms.name != "running",
+            )
 
-    def confusion(self, scored: ScoredPairs, batch_size: int) -> dict[str, Conf_CC]:
+    def confusion(self, scored: ScoredPairs) -> dict[str, Conf_CC]:
         """Return a confusion matrix for each domain; for use within `on_device`.
 
         Raises:
-            DataError: there are no pairs.
+            DataError: there are no pairs, or a domain is too small for its norms.
             OutOfMemory: not even one image fits.
         """
-        return predict.evaluate_by_domain(
+        return score_by_domain(
             self.segmenter,
-            scored.pairs,
-            scored.domains,
+            scored,
+            self.norms,
             num_classes=self.segmenter.num_classes,
-            batch_size=batch_size,
             device=self.hardware.device,
             context=self.hardware.inference,
         )
 
 
 def ready_model(
-    model: Segmenter | str | Path, device: str = "auto", precision: str = "auto"
+    model: Segmenter | str | Path,
+    device: str = "auto",
+    precision: str = "auto",
+    norms: Norms | None = RUNNING,
 ) -> ReadyModel:
     """Load a model, unless it is loaded already, and choose what it computes on.
 
@@ -88,10 +114,12 @@ def ready_model(
         model: a run folder, a model folder, or what `load_model` returns.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
+        norms: statistics that batch norms take; None = `with_norms` follows.
 
     Raises:
         ModelError: there is no model, or it does not say what its classes mean.
-        ConfigError: this machine does not have the device or the number format.
+        ConfigError: this machine does not have the device or the number format; the model lacks
+            what stayed with the clients that trained it.
     """
     hardware = resolve(device, precision)
     if isinstance(model, Segmenter):
@@ -104,4 +132,5 @@ def ready_model(
             where=where,
             cure="Save it with its run and load it: fleetseg.load_model(run.folder, net)",
         )
-    return ReadyModel(segmenter, where, segmenter.space, segmenter.size_hw, hardware)
+    ready = ReadyModel(segmenter, where, segmenter.space, segmenter.size_hw, hardware)
+    return ready if norms is None else ready.with_norms(norms)

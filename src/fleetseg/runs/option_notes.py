@@ -103,6 +103,20 @@ def _trains_no_own_model(facts: Facts) -> bool:
     return facts.experiment.personal.model not in ("fine-tuned", "ditto")
 
 
+_OWN_STATISTICS = ("silobn", "fedbn")
+
+
+def _scores_no_clients(facts: Facts) -> bool:
+    experiment = facts.experiment
+    on_server = bool(experiment.data.evaluation) or experiment.partition.holdout == 0
+    return on_server and not experiment.evaluation.on_clients
+
+
+def _adapts_nothing(facts: Facts) -> bool:
+    settings = facts.experiment.evaluation
+    return "adapted" not in (settings.norms, settings.norms_on_clients)
+
+
 RULES: tuple[Rule, ...] = (
     Rule(("partition.by", "partition.piece"), _partition("natural"), "kind is not 'natural'"),
     Rule(("partition.alpha", "partition.min_size"), _partition("dirichlet"),
@@ -121,6 +135,11 @@ RULES: tuple[Rule, ...] = (
     Rule(("model.name", "model.pretrained", "model.start", "model.normalisation"),
          lambda f: f.own_net,
          "the network is your own"),
+    Rule(("training.freeze_bn_after", "federation.statistics", "evaluation.norms",
+          "evaluation.norms_on_clients"), lambda f: f.experiment.model.norm == "group",
+         "with model.norm = 'group' there are no batch norms"),
+    Rule(("model.norm_groups",), lambda f: f.experiment.model.norm != "group",
+         "model.norm is not 'group'"),
     Rule(("model.pretrained",), lambda f: bool(f.experiment.model.start),
          "model.start gives all weights"),
     Rule(("training.momentum", "training.nesterov"),
@@ -134,6 +153,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("training.ohem_fraction",), _loss_lacks("ohem", "ohem_feddrive"),
          "training.loss has no 'ohem'"),
     Rule(("training.focal_gamma",), _loss_lacks("focal"), "training.loss has no 'focal'"),
+    Rule(("training.entropy",), _loss_lacks("entropy"), "training.loss has no 'entropy'"),
     Rule(("training.class_weights",), _loss_lacks("ce", "ohem", "focal", "ohem_feddrive",
                                                    "ohem_fedseg"),
          "training.loss has no part that takes class weights"),
@@ -182,6 +202,10 @@ RULES: tuple[Rule, ...] = (
     Rule(("federation.oort.slow_penalty", "federation.oort.pace", "federation.oort.pace_step",
           "federation.oort.window"), _none_slow,
          "there are no simulated stragglers, and real times are no part of a result"),
+    Rule(("federation.statistics",), lambda f: f.experiment.federation.sharing in _OWN_STATISTICS,
+         "federation.sharing leaves running statistics with the vehicles"),
+    Rule(("federation.swa",), lambda f: f.experiment.federation.publishing != "swa",
+         "federation.publishing is not 'swa'"),
     Rule(("federation.deadline_s",), lambda f: _calm(f) and not f.on_a_fleet,
          "clients on this machine are waited for; it counts with simulated faults or a fleet"),
     Rule(("federation.faults.slowdown",),
@@ -211,6 +235,10 @@ RULES: tuple[Rule, ...] = (
          "personal.steps says how long a vehicle trains its own model"),
     Rule(("personal.pull",), lambda f: f.experiment.personal.model != "ditto",
          "personal.model is not 'ditto'"),
+    Rule(("evaluation.norms",), lambda f: not f.scored,
+         "the server scores nothing; add [[data.evaluation]]"),
+    Rule(("evaluation.norms_on_clients",), _scores_no_clients, "no vehicle is scored"),
+    Rule(("evaluation.adapted",), _adapts_nothing, "no norms are 'adapted'"),
     Rule(("stop.min_gain",), lambda f: f.experiment.stop.patience == 0, "stop.patience is 0"),
 )  # fmt: skip
 
@@ -254,6 +282,11 @@ def _lone_notes(facts: Facts) -> list[str]:
             "partition.holdout keeps frames from training that nothing scores, because there is "
             "[[data.evaluation]]; set evaluation.on_clients = true, or leave one of the two out"
         )
+    if _averages_statistics(experiment):
+        notes.append(
+            "federation.publishing = 'swa' averages running statistics, which are not those of the "
+            "averaged weights; use federation.statistics = 'estimated'"
+        )
     if experiment.federation.faults.dropout == 1:
         notes.append("federation.faults.dropout = 1 loses every vehicle in every round")
     stop, every = experiment.stop, experiment.evaluation.every
@@ -267,6 +300,17 @@ def _lone_notes(facts: Facts) -> list[str]:
             f"{scorings} evaluations (evaluation.every = {every})"
         )
     return notes
+
+
+def _averages_statistics(experiment: Experiment) -> bool:
+    federation, training = experiment.federation, experiment.training
+    return (
+        federation.publishing == "swa"
+        and federation.statistics != "estimated"
+        and federation.sharing not in _OWN_STATISTICS
+        and experiment.model.norm == "batch"
+        and training.freeze_bn_after > federation.swa.start  # else all averaged models share theirs
+    )
 
 
 def require_workable(facts: Facts) -> None:

@@ -12,6 +12,7 @@ from fleetseg.data.images import ImageLike, as_rgb
 from fleetseg.data.sample import Image_HWC, Label_HW
 from fleetseg.data.store.decoding import resized_image
 from fleetseg.errors import ConfigError
+from fleetseg.evaluation.norms import Norms
 from fleetseg.hosts import given_path
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.runs.inference import ReadyModel, ready_model
@@ -24,6 +25,7 @@ def predict(
     device: str = "auto",
     precision: str = "auto",
     batch_size: int = 8,
+    norms: str = "running",
 ) -> Iterator[Label_HW]:
     """Predict the class of every pixel; yields uint8 (H, W) for each image, in their order.
 
@@ -36,17 +38,33 @@ def predict(
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
         batch_size: images at a time, where neighbours are of one size.
+        norms: statistics of batch norms: "running" (the model's own), or those of each batch,
+            "batch" or "adapted".
 
     Raises:
         ModelError: there is no model.
-        ConfigError: this machine does not have the device or the number format.
+        ConfigError: this machine does not have the device or the number format; a model without
+            what stayed with the clients that trained it.
         DataError: not an image, when its turn comes.
         OutOfMemory: not even one image fits.
     """
     if batch_size < 1:
         raise ConfigError("unusable batch_size", got=batch_size, expected="1 or more")
-    ready = ready_model(model, device, precision)
+    ready = ready_to_predict(model, device, precision, Norms(norms, batch_size))
     return (map_HW for _, map_HW in predicted_pairs(ready, _read(images), batch_size))
+
+
+def ready_to_predict(
+    model: Segmenter | str | Path, device: str, precision: str, norms: Norms
+) -> ReadyModel:
+    """Make a model ready for images that are read once; raises as `predict`."""
+    ready = ready_model(model, device, precision, norms)
+    if norms.chosen.of_domain:
+        raise ConfigError(
+            f"norms = '{norms.name}' looks at all images twice, and they are read once here",
+            cure="Use norms = 'batch'",
+        )
+    return ready
 
 
 def predicted_pairs(

@@ -21,11 +21,11 @@ from fleetseg.data.sample import Image_HWC, Label_HW
 from fleetseg.data.sources.reading import read_image
 from fleetseg.data.sources.walking import SUFFIXES, pictures
 from fleetseg.errors import BadSample, ConfigError, DataError
+from fleetseg.evaluation.norms import Norms
 from fleetseg.evaluation.pictures import overlay, palette_image
 from fleetseg.files import write_atomic
 from fleetseg.models.segmenter import Segmenter
-from fleetseg.runs.inference import ready_model
-from fleetseg.runs.predict import predicted_pairs
+from fleetseg.runs.predict import predicted_pairs, ready_to_predict
 from fleetseg.text import listing
 
 
@@ -57,6 +57,7 @@ def predict_files(
     *,
     overlays: bool = False,
     force: bool = False,
+    norms: str = "running",
     progress: Progress | None = None,
 ) -> PredictedFiles:
     """Predict image files and write the maps to a folder; bad images are left out and listed.
@@ -67,6 +68,7 @@ def predict_files(
         out: the folder; made if it is not there.
         overlays: write the blended images, too.
         force: replace files that are there.
+        norms: as for `predict`.
         progress: called after each image.
 
     Raises:
@@ -77,7 +79,7 @@ def predict_files(
     """
     jobs = _jobs(images, out, overlays)
     _require_free(jobs, out, force)
-    ready = ready_model(model)
+    ready = ready_to_predict(model, "auto", "auto", Norms(norms))
     waiting: deque[_Job] = deque()
     bad: list[str] = []
     images_HWC = _readable(jobs, waiting, bad, progress)

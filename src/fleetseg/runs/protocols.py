@@ -9,9 +9,8 @@ from fleetseg.clients import HELD_OUT, EvaluationSet, FleetData
 from fleetseg.config import Experiment
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.partition.manifest import Entry, Manifest
+from fleetseg.evaluation.norms import RUNNING, Norms
 from fleetseg.evaluation.protocol import LABEL_RESOLUTION, Protocol, ScoredSet
-
-NORMS = "running"
 
 
 def protocol_of(
@@ -20,6 +19,7 @@ def protocol_of(
     scored_on: Sequence[str],
     domains: Iterable[str],
     round_: int,
+    norms: Norms = RUNNING,
 ) -> Protocol:
     """Describe how a model of a run was scored.
 
@@ -38,7 +38,7 @@ def protocol_of(
         classes=space.classes,
         critical=space.critical,
         ignored_id=IGNORE,
-        norms=NORMS,
+        norms=str(norms),
         by=experiment.evaluation.by,
         sets=_sets(fleet_data, scored_on),
         seen=seen,

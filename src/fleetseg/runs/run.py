@@ -29,6 +29,7 @@ from fleetseg.federation.engine import Engine
 from fleetseg.federation.messages import Enrolment
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import first_slots
+from fleetseg.federation.statistics import STATISTICS
 from fleetseg.federation.tensors import read_state
 from fleetseg.federation.wire import PlainCodec
 from fleetseg.files import explained
@@ -41,6 +42,7 @@ from fleetseg.models.segmenter import Segmenter
 from fleetseg.own_data import record_own, require_same_own
 from fleetseg.runs.concurrency import num_workers
 from fleetseg.runs.dry_run import try_one_step
+from fleetseg.runs.estimating import Estimator
 from fleetseg.runs.folder import (
     RunFolder,
     can_resume,
@@ -51,7 +53,7 @@ from fleetseg.runs.folder import (
 from fleetseg.runs.lock import Ownership, owning
 from fleetseg.runs.option_notes import Facts, option_notes, require_workable
 from fleetseg.runs.records import RunEnd
-from fleetseg.runs.scoring import Scorer
+from fleetseg.runs.scoring import Scorer, require_scorable_run
 from fleetseg.runs.setup import RunSetup, set_up
 from fleetseg.text import listing
 
@@ -141,6 +143,7 @@ def _run_owned(
     require_workable(facts)
     idle = option_notes(facts)
     setup = set_up(experiment, fleet_data, out, net, watcher or rounds.Watcher())
+    require_scorable_run(fleet_data, setup.runtime)
     tried = [] if resume and can_resume(out) else try_one_step(setup)
     state, notes = _open(setup, resume)
     notes += tried
@@ -156,6 +159,9 @@ def _run_owned(
         with (open_engine or _engine)(setup) as engine:
             scorer = Scorer(fleet_data, setup.runtime, engine)
             plan = _plan(setup, scorer, on_network=open_engine is not None)
+            if STATISTICS[experiment.federation.statistics].estimated:
+                final.estimator = Estimator(setup.runtime, engine)
+                plan = replace(plan, refine=final.estimator)
             reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
             notes += _score_final(final, setup.folder, scorer, plan)
     except KeyboardInterrupt:
@@ -193,6 +199,7 @@ class _Final:
 
     scored: Scored | None = None
     round: int = 0
+    estimator: Estimator | None = None  # of statistics of the final model, if they are estimated
 
     def take(self, records: Sequence[RoundRecord]) -> None:
         """Take the newest of the rounds', unless there are newer ones."""
@@ -205,7 +212,8 @@ def _score_final(final: _Final, folder: RunFolder, scorer: Scorer, plan: rounds.
     """Score the final model where its round was not; add the clients' own scores if wanted."""
     notes = []
     final.take(folder.records)
-    model, round_ = plan.published(folder.state), folder.state.round
+    model, round_ = plan.refined(folder.state, folder.records), folder.state.round
+    notes += final.estimator.notes() if final.estimator else []
     if scorer.can_score and final.round != round_:
         scored = scorer.score(model, round_, folder.records, folder.state.facts)
         if isinstance(scored, str):
@@ -372,14 +380,20 @@ def _finish(setup: RunSetup, final: _Final, reason: str, seconds: float) -> str:
     """Save the last committed model and close the log."""
     runtime, state = setup.runtime, setup.folder.state
     final.take(setup.folder.records)
-    runtime.whole.load(_plan(setup, None).published(state))
+    details: dict[str, object] = {"rounds": state.round, "experiment": setup.experiment.name}
+    refined = None
+    if final.estimator is not None:
+        refined = final.estimator.newest(state.round)  # None: the run was interrupted before
+        details["norm statistics"] = "means of updates" if refined is None else "estimated"
+    runtime.whole.load(refined or _plan(setup, None).published(state))
     merge_adapters(runtime.model)
     sha256 = save_model(
         runtime.model,
         setup.folder.path / "model",
         space=setup.fleet_data.space,
         size_hw=setup.experiment.data.size,
-        details={"rounds": state.round, "experiment": setup.experiment.name},
+        details=details,
+        untrained=runtime.exchange.untrained(setup.experiment.training),
     )
     end = RunEnd(reason, state.round, seconds, final.scored, final.round, sha256)
     setup.folder.finish(end)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 
 from fleetseg.clients import FleetData
+from fleetseg.data.sample import ScoredPairs
 from fleetseg.errors import UpdateRejected
 from fleetseg.evaluation.confusion import Conf_CC
+from fleetseg.evaluation.norms import Norms, require_scorable
 from fleetseg.evaluation.scored import Scored
 from fleetseg.evaluation.scores import add_up, sum_confs
 from fleetseg.federation.checks import validate_evaluation
@@ -36,6 +39,8 @@ class Scorer:
 
     def __init__(self, fleet_data: FleetData, runtime: LocalRuntime, engine: Engine) -> None:
         self._fleet_data, self._runtime, self._engine = fleet_data, runtime, engine
+        settings = runtime.experiment.evaluation
+        self._norms, self._clients_norms = Norms.on_server(settings), Norms.on_clients(settings)
 
     @property
     def can_score(self) -> bool:
@@ -72,9 +77,9 @@ class Scorer:
 
     def _score_here(self, model: ModelState, round_: int) -> Scored:
         self._runtime.whole.load(model)
-        by_set = [score_pairs(self._runtime, part.scored) for part in self._fleet_data.evaluation]
-        names = [part.name for part in self._fleet_data.evaluation]
-        return self._scored(add_up(by_set), names, round_)
+        sets, norms = self._fleet_data.evaluation, self._norms
+        by_set = [score_pairs(self._runtime, part.scored, norms) for part in sets]
+        return self._scored(add_up(by_set), [part.name for part in sets], round_, norms)
 
     def _score_on_clients(
         self, model: ModelState, round_: int, records: Sequence[RoundRecord]
@@ -84,7 +89,8 @@ class Scorer:
         missing = sorted({*scored_before(records), *enrolled} - set(by_client))
         if not by_client:
             return "; ".join(refused[:3]) or "no client with test frames is there"
-        return self._scored(add_up(by_client.values()), sorted(by_client), round_, missing)
+        confs = add_up(by_client.values())
+        return self._scored(confs, sorted(by_client), round_, self._clients_norms, missing)
 
     def with_clients(
         self,
@@ -130,13 +136,13 @@ class Scorer:
     def _with(self, scored: Scored | None, by_client: _ByClient, round_: int) -> Scored:
         confs = {name: sum_confs(confs) for name, confs in sorted(by_client.items())}
         frames = "held-out frames" if self._fleet_data.holds_out else "training frames"
-        scored = scored or self._scored({}, (), round_)
-        return scored.with_clients(confs, frames)
+        scored = scored or self._scored({}, (), round_, self._norms)
+        return scored.with_clients(confs, frames, str(self._clients_norms))
 
     def _on_members(self, model: ModelState) -> _ByClient:
         self._runtime.whole.load(model)
-        members = self._fleet_data.members
-        return {name: score_pairs(self._runtime, frames) for name, frames in members.items()}
+        members, norms = self._fleet_data.members, self._clients_norms
+        return {name: score_pairs(self._runtime, part, norms) for name, part in members.items()}
 
     def _with_test_frames(self) -> dict[str, Enrolment]:
         """Who can score as things stand; asked once a scoring, as vehicles come and go."""
@@ -164,6 +170,7 @@ class Scorer:
         conf_by_domain: Mapping[str, Conf_CC],
         scored_on: Sequence[str],
         round_: int,
+        norms: Norms,
         missing: Sequence[str] = (),
     ) -> Scored:
         data, experiment = self._fleet_data, self._runtime.experiment
@@ -173,8 +180,33 @@ class Scorer:
             tuple(scored_on),
             tuple(missing),
             data.seen_domains,
-            protocol=protocol_of(experiment, data, scored_on, conf_by_domain, round_),
+            protocol=protocol_of(experiment, data, scored_on, conf_by_domain, round_, norms),
         )
+
+
+def require_scorable_run(fleet_data: FleetData, runtime: LocalRuntime) -> None:
+    """Refuse server's sets that the model, without what stays with clients, cannot be scored on.
+
+    Raises:
+        ConfigError: see `evaluation.norms.require_scorable`.
+        DataError: a domain of one image, where norms want the statistics of several.
+    """
+    norms = Norms.on_server(runtime.experiment.evaluation)
+    untrained = runtime.exchange.untrained(runtime.experiment.training)
+    for part in fleet_data.evaluation:
+        where = f"federation.sharing = '{runtime.experiment.federation.sharing}' on {part.name}"
+        require_scorable(runtime.model, untrained, norms, where=where)
+        if norms.name != "running" and (alone := lone_images(part.scored, norms.batch_size)):
+            score_pairs(runtime, alone, norms)
+
+
+def lone_images(scored: ScoredPairs, batch_size: int) -> ScoredPairs | None:
+    """Return an image that is scored in a batch of its own; None if there is none."""
+    counts = Counter(scored.domains)
+    for index, domain in enumerate(scored.domains):
+        if batch_size == 1 or counts[domain] == 1:
+            return ScoredPairs([scored.pairs[index]], (domain,))
+    return None
 
 
 @dataclass

@@ -18,6 +18,7 @@ from fleetseg.learning.hardware import hardware_of
 from fleetseg.learning.parts import require_part
 from fleetseg.models.build import build_model, normalise_inputs, wrap
 from fleetseg.models.folder import load_model
+from fleetseg.models.group_norm import use_group_norms, wished_groups
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.models.wrapping import copied_net, materialise
 from fleetseg.runs.clashes import LEARNS_APART
@@ -74,6 +75,7 @@ def _model(experiment: Experiment, fleet_data: FleetData, net: nn.Module | None)
         classes,
         pretrained=experiment.model.pretrained,
         seed=experiment.seed,
+        norm_groups=wished_groups(experiment.model),
     )
     normalise_inputs(model, experiment.model)
     if not experiment.model.start:
@@ -87,6 +89,15 @@ def _model(experiment: Experiment, fleet_data: FleetData, net: nn.Module | None)
             expected=f"{model.name} with {classes}",
         )
     normalise_inputs(start, experiment.model)
+    if start.norm_groups not in (0, model.norm_groups):
+        raise ModelError(
+            "the model to start from has other norm layers",
+            where=experiment.model.start,
+            got=f"model.norm = 'group', model.norm_groups = {start.norm_groups}",
+            cure="Set both as they are there",
+        )
+    if model.norm_groups and not start.norm_groups:
+        use_group_norms(start, model.norm_groups)
     return start
 
 
@@ -109,4 +120,6 @@ def _own_model(experiment: Experiment, fleet_data: FleetData, net: nn.Module) ->
             expected=f"{classes} ({fleet_data.space.name})",
         )
     materialise(model, experiment.training.crop or experiment.data.size, seed=experiment.seed)
+    if groups := wished_groups(experiment.model):
+        use_group_norms(model, groups)
     return model

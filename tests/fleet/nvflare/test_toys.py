@@ -24,7 +24,9 @@ def test_an_objective_and_a_sharing_policy_give_the_model_of_one_process(
     described = h.experiment(tmp_path / "cache", ROUNDS, seconds=0.2)
     training = described.training.model_copy(update={"objective": "toy control"})
     federation = described.federation.model_copy(update={"sharing": "toy norms stay"})
-    described = described.model_copy(update={"training": training, "federation": federation})
+    data = described.data.model_copy(update={"evaluation": ()})  # there is no whole model to score
+    update = {"training": training, "federation": federation, "data": data}
+    described = described.model_copy(update=update)
     engine = described.engine.model_copy(update={"kind": "inprocess"})
     wanted = fleetseg.run(
         described.model_copy(update={"engine": engine}), out=tmp_path / "reference"

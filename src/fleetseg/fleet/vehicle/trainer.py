@@ -56,6 +56,7 @@ from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import hardware_of, threads
 from fleetseg.memory import is_out_of_memory, out_of_memory_text
 from fleetseg.models.build import build_model
+from fleetseg.models.group_norm import wished_groups
 from fleetseg.streams import prepare_streams
 
 _RUNS_KEPT = 3
@@ -184,7 +185,9 @@ class Trainer:
                 raise Refusal("experiment", "this run was opened with another experiment")
             return ready
         self._log(f"opening data for run {header['run']}")
-        model = build_model(experiment.model.name, space.num_classes, seed=experiment.seed)
+        described, classes = experiment.model, space.num_classes
+        groups = wished_groups(described)
+        model = build_model(described.name, classes, seed=experiment.seed, norm_groups=groups)
         model.normalise_by(read_normalisation(header.get("normalisation")))
         hardware = hardware_of(experiment.engine)
         model = model.to(hardware.device).to(memory_format=hardware.memory_format)

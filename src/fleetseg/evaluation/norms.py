@@ -1,0 +1,263 @@
+"""Which statistics batch norms are scored with: the model's own, or those of the test images.
+
+A choice is a `NormStatistics` in `NORM_STATISTICS`. All but "running" look at unlabelled test
+images in batches whose sizes differ by one at most, domain by domain, so that no image is
+normalised together with those of another domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fleetseg.config import EvaluationConfig
+from fleetseg.data.sample import Pairs, ScoredPairs
+from fleetseg.errors import ConfigError, DataError, OutOfMemory
+from fleetseg.evaluation.confusion import Conf_CC, confusion
+from fleetseg.evaluation.predict import (
+    Context,
+    Images_NHWC,
+    at_size,
+    evaluate_by_domain,
+    evaluating,
+    forward,
+)
+from fleetseg.learning.batches import batches_per_epoch
+from fleetseg.memory import first_words, is_out_of_memory
+from fleetseg.models.norm_statistics import (
+    Statistics,
+    batch_norms,
+    gather,
+    layer_moments,
+    lent_statistics,
+    lone_value,
+    normalised,
+    own_statistics,
+    statistic_keys,
+    statistics_of,
+)
+from fleetseg.text import listing
+
+OfBatch = Callable[[Statistics, Statistics, int, int], Statistics]
+"""(the model's own, the batch's, images of the batch, N of the settings) -> what is used."""
+
+
+@dataclass(frozen=True)
+class NormStatistics:
+    """One choice.
+
+    Args:
+        takes_own: it takes the model's running statistics, which must then be those of training.
+        of_batch: makes the statistics of a layer from its own and those of a test batch.
+        of_domain: the statistics of all images of a domain, from a pass before the one that counts.
+    """
+
+    takes_own: bool
+    of_batch: OfBatch | None = None
+    of_domain: bool = False
+
+
+def _adapted(own: Statistics, batch: Statistics, num_images: int, prior: int) -> Statistics:
+    """Mix both: N / (N + n) of the model's own, n / (N + n) of a batch of n images.
+
+    Schneider, Rusak, Eck, Bringmann, Brendel, Bethge 2020, arXiv 2006.16971.
+    """
+    weight = num_images / (prior + num_images)
+    return own[0].lerp(batch[0], weight), own[1].lerp(batch[1], weight)
+
+
+NORM_STATISTICS: dict[str, NormStatistics] = {
+    "running": NormStatistics(takes_own=True),
+    "batch": NormStatistics(takes_own=False, of_batch=lambda own, batch, images, prior: batch),
+    "domain": NormStatistics(takes_own=False, of_domain=True),
+    "adapted": NormStatistics(takes_own=True, of_batch=_adapted),
+}
+
+
+@dataclass(frozen=True)
+class Norms:
+    """A choice with what it depends on, as scores record it."""
+
+    name: str = "running"
+    batch_size: int = 8
+    prior_images: int = 16  # N of "adapted"
+
+    def __str__(self) -> str:
+        """Return what scores must share to be compared."""
+        of_batches = f" of batches of {self.batch_size}"
+        return {
+            "running": "running",
+            "adapted": f"adapted (N = {self.prior_images}){of_batches}",
+        }.get(self.name, self.name + of_batches)
+
+    @classmethod
+    def on_server(cls, settings: EvaluationConfig) -> Norms:
+        """Return what an experiment scores the server's sets with."""
+        return cls(settings.norms, settings.batch_size, settings.adapted.prior_images)
+
+    @classmethod
+    def on_clients(cls, settings: EvaluationConfig) -> Norms:
+        """Return what an experiment scores clients' own frames with."""
+        return cls(settings.norms_on_clients, settings.batch_size, settings.adapted.prior_images)
+
+    @property
+    def chosen(self) -> NormStatistics:
+        """What the name stands for."""
+        return NORM_STATISTICS[self.name]
+
+
+RUNNING = Norms()
+
+
+def can_score(model: nn.Module, untrained: Collection[str], norms: Norms) -> bool:
+    """Say whether a model can be scored of which some keys have only their start values."""
+    return not untrained or (
+        not norms.chosen.takes_own and statistic_keys(model).issuperset(untrained)
+    )
+
+
+def require_scorable(
+    model: nn.Module, untrained: Collection[str], norms: Norms, *, where: str
+) -> None:
+    """Refuse to score a model by values that no client's training has reached.
+
+    `untrained` are the state-dict keys that stay with clients: the server, and a saved model, have
+    nothing but their start values. Running statistics of batch norms can be had from the test
+    images; for anything else there is nothing to put in its place.
+
+    Raises:
+        ConfigError: with what is missing, and what would be needed.
+    """
+    if can_score(model, untrained, norms):
+        return
+    if missing := sorted(set(untrained) - statistic_keys(model)):
+        raise ConfigError(
+            f"this model cannot be scored without a client: {len(missing)} of its tensors "
+            f"({listing([key.removeprefix('net.') for key in missing], 3)}) stay with each client, "
+            "and only their start values are here",
+            where=where,
+            cure="Score on the clients, where their own part is used: partition.holdout without "
+            "[[data.evaluation]], or evaluation.on_clients",
+        )
+    raise ConfigError(
+        "this model cannot be scored with running statistics: those of its batch norms stay "
+        "with each client, and only their start values are here",
+        where=where,
+        got=f"norms = '{norms.name}'",
+        cure="Use the test images' own: norms = 'domain' or 'batch'",
+    )
+
+
+def score_by_domain(
+    model: nn.Module,
+    scored: ScoredPairs,
+    norms: Norms,
+    *,
+    num_classes: int,
+    device: torch.device | str = "cpu",
+    context: Context = nullcontext,
+) -> dict[str, Conf_CC]:
+    """Score a model on all pairs: one confusion matrix for each domain.
+
+    Raises:
+        DataError: no pairs, a label id outside the classes, or a domain too small for its norms.
+        ModelError: the model does not return logits of `num_classes` classes.
+        OutOfMemory: not even one image fits, or for norms of test images one batch.
+    """
+    if norms.name == "running" or not len(scored):
+        return evaluate_by_domain(
+            model,
+            scored.pairs,
+            scored.domains,
+            num_classes=num_classes,
+            batch_size=norms.batch_size,
+            device=device,
+            context=context,
+        )
+    run = partial(forward, model, device=device, context=context, num_classes=num_classes)
+    names = np.array(scored.domains)
+    with evaluating(model):
+        return {
+            domain: _score_domain(model, scored.pairs, np.flatnonzero(names == domain), norms, run)
+            for domain in sorted(set(scored.domains))
+        }
+
+
+def _score_domain(
+    model: nn.Module,
+    pairs: Pairs,
+    indices: np.ndarray,
+    norms: Norms,
+    run: Callable[[Images_NHWC], Tensor],
+) -> Conf_CC:
+    parts = np.array_split(indices, batches_per_epoch(len(indices), norms.batch_size))
+
+    def look(part: np.ndarray) -> Tensor:
+        return run(stacked([pairs[int(i)][0] for i in part]))
+
+    confs = []
+    try:
+        with using(model, norms, [partial(look, part) for part in parts]):
+            for part in parts:
+                for index, logits_CHW in zip(part, look(part), strict=True):
+                    label_HW = pairs[int(index)][1]
+                    pred_HW = at_size(logits_CHW[None], label_HW.shape)[0]
+                    confs.append(confusion(label_HW, pred_HW, len(logits_CHW)))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            "out of memory in scoring a batch, which norms of test images need whole",
+            got=first_words(error),
+            cure="Use a smaller evaluation.batch_size",
+        ) from None
+    return sum(confs[1:], confs[0])
+
+
+def stacked(images: Sequence[np.ndarray]) -> Images_NHWC:
+    """Put images into one batch.
+
+    Raises:
+        DataError: they differ in size.
+    """
+    sizes = {image.shape for image in images}
+    if len(sizes) > 1:
+        raise DataError(
+            "images of several sizes have no statistics of a batch",
+            got=", ".join(str(size) for size in sorted(sizes)[:3]),
+            cure="Give images of one size, or norm statistics = 'running'",
+        )
+    return np.stack(images)
+
+
+def using(
+    model: nn.Module, norms: Norms, passes: Sequence[Callable[[], object]] = ()
+) -> AbstractContextManager[None]:
+    """Have a model in evaluation mode take the chosen statistics for as long as the block lasts.
+
+    `passes` send all images of a domain through the model, a batch each; they are made where
+    statistics of all of them are wanted.
+
+    Raises:
+        DataError: a layer sees one value per channel.
+    """
+    if norms.chosen.of_domain:
+        return lent_statistics(model, statistics_of(model, gather(model, passes)))
+    of_batch = norms.chosen.of_batch
+    if of_batch is None:
+        return nullcontext()
+    own = {name: own_statistics(module) for name, module in batch_norms(model).items()}
+
+    def choose(layer: str, features: Tensor) -> Statistics:
+        count, mean_C, var_C = layer_moments(features)
+        if count < 2:
+            raise lone_value(layer)
+        return of_batch(own[layer], (mean_C, var_C), len(features), norms.prior_images)
+
+    return normalised(model, choose)

@@ -1,0 +1,124 @@
+"""Statistics of batch norms, estimated anew on the clients before a model is scored or saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fleetseg.errors import UpdateRejected
+from fleetseg.evaluation.predict import evaluating, forward
+from fleetseg.federation.checks import validate_norm_report
+from fleetseg.federation.client import LocalRuntime
+from fleetseg.federation.collect import collect
+from fleetseg.federation.engine import Engine, Received
+from fleetseg.federation.messages import (
+    Broadcast,
+    Enrolment,
+    Failure,
+    NormReport,
+    taking_part,
+)
+from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.rounds import to_each
+from fleetseg.federation.tensors import ModelState
+from fleetseg.models.norm_statistics import (
+    NormSumming,
+    NormSums,
+    channels_of,
+    gather,
+    put_statistics,
+    statistics_of,
+)
+from fleetseg.text import listing
+
+
+class Estimator:
+    """Asks all clients what a model's batch norms see, and gives it the statistics of all of it."""
+
+    def __init__(self, runtime: LocalRuntime, engine: Engine) -> None:
+        self._runtime, self._engine = runtime, engine
+        self._newest: tuple[int, ModelState] | None = None
+        self._missing: list[str] = []  # of the newest
+
+    def newest(self, round_: int) -> ModelState | None:
+        """Return the model of a round if it is the last that was made."""
+        return self._newest[1] if self._newest and self._newest[0] == round_ else None
+
+    def notes(self) -> list[str]:
+        """Say whose images the newest model's statistics are without."""
+        return [f"norm statistics are without {listing(self._missing)}"] if self._missing else []
+
+    def __call__(
+        self, model: ModelState, round_: int, records: Sequence[RoundRecord]
+    ) -> ModelState:
+        """Return a round's model with estimated statistics; as it is if nobody answers."""
+        if (made := self.newest(round_)) is not None:
+            return made
+        exchange, channels_L = self._runtime.exchange, channels_of(self._runtime.model)
+        if not len(channels_L):
+            return model  # without batch norms there is nothing to ask for
+        asked = taking_part(self._engine.available())
+        asks = to_each(Broadcast(round_, exchange.to_score(model)), asked, records)
+        sums = _Sums(asked, round_, self._one_image(), channels_L)
+        deadline_s = self._runtime.experiment.federation.deadline_s
+        collect(self._engine, "norm_statistics", asks, sums, deadline_s=deadline_s)
+        self._missing = sorted(asked.keys() - sums.answered)
+        self._runtime.whole.load(model)
+        put_statistics(self._runtime.model, statistics_of(self._runtime.model, sums.total))
+        made = exchange.model.empty()
+        self._runtime.whole.read(made)
+        self._newest = round_, made
+        return made
+
+    def _one_image(self) -> NormSums:
+        """Count what one image gives each layer: clients' images are all of the working size."""
+        runtime, (height, width) = self._runtime, self._runtime.experiment.data.size
+        black_NHWC = np.zeros((1, height, width, 3), np.uint8)
+        device, context = runtime.hardware.device, runtime.hardware.inference
+        with evaluating(runtime.model):
+            return gather(
+                runtime.model,
+                [lambda: forward(runtime.model, black_NHWC, device=device, context=context)],
+                lone=True,
+            )
+
+
+@dataclass
+class _Sums:
+    """Adds up what clients answer, each checked before it counts; in any order the same bits."""
+
+    asked: Mapping[str, Enrolment]
+    round_: int
+    one_image: NormSums
+    channels_L: np.ndarray
+    answered: set[str] = field(default_factory=set)
+    is_full = False
+
+    def __post_init__(self) -> None:
+        self._summing = NormSumming(len(self.channels_L), int(self.channels_L.sum()))
+
+    @property
+    def total(self) -> NormSums:
+        """All that was accepted."""
+        return self._summing.total
+
+    def add(self, reply: Received) -> Failure | None:
+        """See Collector."""
+        if isinstance(reply, Failure):
+            return reply
+        try:
+            if not isinstance(reply, NormReport) or reply.client_id in self.answered:
+                raise UpdateRejected("unasked", "no sums of norm layers, or for a second time")
+            validate_norm_report(
+                reply,
+                round_=self.round_,
+                counts_L=self.one_image.counts_L * self.asked[reply.client_id].num_images,
+                channels_L=self.channels_L,
+            )
+        except UpdateRejected as rejected:
+            return Failure.refused(reply.client_id, rejected)
+        self.answered.add(reply.client_id)
+        self._summing.add(reply.sums)
+        return None
