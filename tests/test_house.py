@@ -384,6 +384,7 @@ OF_SEVERAL_MODULES = {
     "test_cases.py",  # other people's bug reports
     "test_clients_notes.py",  # what opening a fleet's data notes, and `data check`, too
     "test_docs.py",
+    "test_examples.py",  # all experiments that are shipped, and commands that are shown
     "test_golden.py",  # recorded models
     "test_house.py",
     "test_published_examples.py",  # the examples of published rows, from their files
