@@ -14,7 +14,7 @@ import fleetseg
 from fleetseg.data.partition.manifest import Manifest
 from fleetseg.federation.checkpoint import list_checkpoints
 from fleetseg.federation.client_state import ClientStateStore
-from fleetseg.federation.rounds import unused_rounds
+from fleetseg.federation.unused import unused_rounds
 
 NUM = len(CURVES)
 
