@@ -15,6 +15,7 @@ from fleetseg.runs.option_notes import option_notes, require_workable
 from fleetseg.runs.rules import Facts
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+EXPERIMENTS = [p for p in sorted(EXAMPLES.glob("*.toml")) if not p.stem.startswith("sweep")]
 TEST_SET = {"evaluation": [{"split": "val"}]}
 
 
@@ -78,7 +79,7 @@ def test_losing_everybody_is_told() -> None:
     assert told == "federation.faults.dropout = 1 loses every vehicle in every round"
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
 def test_our_own_examples_have_no_idle_options(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEETSEG_DATA", "/data")
     facts = Facts(load_experiment(path), scored=True, over_network=path.stem == "fleet")

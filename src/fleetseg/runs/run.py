@@ -131,12 +131,7 @@ def _run_owned(
     require_scorable_run(fleet_data, setup.runtime)
     tried = [] if resume and can_resume(out) else try_one_step(setup)
     state, notes = _open(setup, resume)
-    notes += tried
-    if setup.runtime.exchange.learns_apart(experiment.training):
-        notes.append(
-            "the saved model is not whole: what learns and stays with the vehicles "
-            f"(federation.sharing = '{experiment.federation.sharing}') is in it as the run began"
-        )
+    notes += [*tried, *_what_the_model_lacks(setup)]
     for note in idle:  # now, and not only when the hours are spent
         setup.watcher.status(f"note: {note}")
     final, reason = Final(), "failed"
@@ -163,6 +158,16 @@ def _run_owned(
     every_note = (*idle, *fleet_data.notes, *notes, *why)
     scored, space = final.scored, fleet_data.space
     return Run(out, experiment, reason, records, scored, sha256, every_note, seconds, space)
+
+
+def _what_the_model_lacks(setup: RunSetup) -> list[str]:
+    experiment = setup.experiment
+    if not setup.runtime.exchange.learns_apart(experiment.training):
+        return []
+    return [
+        "the saved model is not whole: what learns and stays with the vehicles "
+        f"(federation.sharing = '{experiment.federation.sharing}') is in it as the run began"
+    ]
 
 
 def _with_what_looked_odd(lost: QuorumLost, tried: list[str]) -> QuorumLost:

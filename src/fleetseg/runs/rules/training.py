@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fleetseg.config import LabelSubsetConfig
+from fleetseg.learning.schedules import first_round_after
 from fleetseg.runs.rules.rule import Facts, Rule, only_with
 
 _WITH_PARAMETERS = (
@@ -19,7 +20,7 @@ def _loss_lacks(*names: str) -> Callable[[Facts], bool]:
 
 def _never_fixes_norms(facts: Facts) -> bool:
     share, rounds = facts.experiment.training.freeze_bn_after, facts.experiment.federation.rounds
-    return rounds <= share * rounds + 1e-9
+    return first_round_after(share, rounds) > rounds
 
 
 def _labels_everything(facts: Facts) -> bool:
