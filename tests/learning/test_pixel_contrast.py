@@ -183,7 +183,7 @@ def test_a_survey_leaves_the_model_as_it_was_and_is_frozen() -> None:
     assert all(torch.equal(after[key], value) for key, value in before.items())
     with torch.no_grad():
         model.net[0].weight.zero_()
-    assert torch.equal(seen.received.state_dict()["net.0.weight"], before["net.0.weight"])
+    assert torch.equal(seen.received.network.state_dict()["net.0.weight"], before["net.0.weight"])
     lengths = seen.prototypes_CD.norm(dim=1)
     torch.testing.assert_close(lengths, seen.has_C.float())
 
