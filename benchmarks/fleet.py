@@ -101,6 +101,7 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
     from fleetseg.experiment_file import make_experiment
     from fleetseg.federation import rounds
     from fleetseg.federation.checkpoint import ServerState
+    from fleetseg.federation.plan import Plan
     from fleetseg.federation.sharing import Exchange
     from fleetseg.federation.tensors import layout_of, read_state
     from fleetseg.federation.wire import PlainCodec
@@ -136,7 +137,7 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
         engine = stack.enter_context(serving(fleet, spec, root / "run"))
         engine.available()
         ready_s = time.monotonic() - started_s
-        plan = rounds.Plan(experiment, exchange)
+        plan = Plan(experiment, exchange)
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before_mb = memory_of(os.getpid())[0]
         rounds.run(plan, engine, ServerState(0, state), log, rounds.Watcher())
@@ -211,10 +212,10 @@ def _work_of_a_vehicle(model: Any, root: Path) -> float:
     from unittest import mock
 
     from fleetseg.experiment_file import make_experiment
-    from fleetseg.federation import client as client_module
-    from fleetseg.federation.client import Client, LocalRuntime, client_update
+    from fleetseg.federation.client import Client, LocalRuntime
     from fleetseg.federation.messages import Broadcast, Enrolment, Update
     from fleetseg.federation.sharing import Exchange
+    from fleetseg.federation.tasks import train as train_task
     from fleetseg.federation.tensors import layout_of, read_state
     from fleetseg.federation.wire import decode_broadcast, encode_broadcast, encode_update
     from fleetseg.fleet.message_log import MessageLog
@@ -229,11 +230,11 @@ def _work_of_a_vehicle(model: Any, root: Path) -> float:
     message = encode_broadcast(Broadcast(1, read_state(model, layout)), layout)
     message_log = MessageLog(root / "egress.jsonl")
     seconds = []
-    with mock.patch.object(client_module, "train_locally") as train:
+    with mock.patch.object(train_task, "train_locally") as train:
         train.return_value = LocalResult(LocalCost(1, 0.1), 10, 0.5, {}, {}, {})
         for _ in range(7):
             started_s = time.perf_counter()
-            update = client_update(decode_broadcast(message, layout), client, runtime)
+            update = train_task.client_update(decode_broadcast(message, layout), client, runtime)
             assert isinstance(update, Update)
             message_log.append("train", "car", {"update": 1}, encode_update(update, layout))
             seconds.append(time.perf_counter() - started_s)

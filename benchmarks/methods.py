@@ -34,15 +34,16 @@ from fleetseg.config import Experiment
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.engines.runtime import local_runtime
 from fleetseg.experiment_file import make_experiment
-from fleetseg.federation import client as client_module
 from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.client import Client
 from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.federation.fleet_facts import reported_facts
 from fleetseg.federation.messages import Enrolment
+from fleetseg.federation.plan import Plan
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import first_slots
+from fleetseg.federation.tasks import train as train_task
 from fleetseg.federation.tensors import read_state
 from fleetseg.learning.hardware import resolve
 from fleetseg.learning.local import LocalResult
@@ -179,9 +180,9 @@ def serve(name: str, folder: Path, on_idle: Callable[[], None]) -> int:
     changes_T = dict.fromkeys(exchange.extras, zeros_T)
     nothing = LocalResult(LocalCost(1, 0.1), 10, 0.5, {}, {}, changes_T)
     log = HeldLog(on_idle)
-    with mock.patch.object(client_module, "train_locally", return_value=nothing):
+    with mock.patch.object(train_task, "train_locally", return_value=nothing):
         engine = InProcessEngine(idle_fleet(described), replace(runtime, memory=None))
-        plan = rounds.Plan(described, exchange, scratch=folder)
+        plan = Plan(described, exchange, scratch=folder)
         rounds.run(plan, engine, state, log, rounds.Watcher())
     return log.held_bytes
 

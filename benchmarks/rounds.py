@@ -23,13 +23,14 @@ import torch
 
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.experiment_file import make_experiment
-from fleetseg.federation import client as client_module
 from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.messages import Enrolment
+from fleetseg.federation.plan import Plan
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.sharing import Exchange
+from fleetseg.federation.tasks import train as train_task
 from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.learning.hardware import resolve
 from fleetseg.learning.local import LocalResult
@@ -79,10 +80,10 @@ def federated(
         for i in range(clients)
     }
     state = read_state(model, exchange.model)
-    plan = rounds.Plan(experiment, exchange)
+    plan = Plan(experiment, exchange)
     log = MemoryLog(on_idle)
     nothing = LocalResult(LocalCost(1, 0.1), 10, 0.5, {}, {}, {})
-    with mock.patch.object(client_module, "train_locally", return_value=nothing):
+    with mock.patch.object(train_task, "train_locally", return_value=nothing):
         engine = InProcessEngine(fleet, runtime)
         rounds.run(plan, engine, ServerState(0, state), log, rounds.Watcher())
     return [record.seconds for record in log.records]

@@ -8,14 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tests.records import PROTOCOL, SPACE, record, scored
+from torch import Tensor
 
 from fleetseg.data.spaces import space_toml
 from fleetseg.evaluation.protocol import Protocol
 from fleetseg.evaluation.scored import Scored
 from fleetseg.experiment_file import make_experiment, to_toml
+from fleetseg.federation.client_state import ClientStateStore
+from fleetseg.federation.unused import unused_rounds
 from fleetseg.own_data import CLASSES
 from fleetseg.runs.records import RunEnd
+from fleetseg.runs.run import Run
 
 
 def with_protocol(scores: Scored, protocol: Protocol | None = PROTOCOL) -> Scored:
@@ -47,3 +52,14 @@ def run_folder(
     (path / CLASSES).write_text(space_toml(SPACE))
     (path / "experiment.toml").write_text(to_toml(experiment))
     return path
+
+
+def sum_of_kept(run: Run, name: str) -> Tensor:
+    """Add up what clients keep under a name for the round after a run's last."""
+    kept, unused = ClientStateStore(run.folder / "clients"), unused_rounds(run.records)
+    next_round = run.records[-1].round + 1
+    own = [
+        kept.load(client, next_round, unused.get(client, ())).get(name)
+        for client in sorted({client for record in run.records for client in record.cohort})
+    ]
+    return torch.stack([own_T for own_T in own if own_T is not None]).sum(0)

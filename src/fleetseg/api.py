@@ -23,10 +23,12 @@ from fleetseg.hosts import given_path
 from fleetseg.own_data import fleet_data_of_pairs, with_own_evaluation
 from fleetseg.runs import baselines
 from fleetseg.runs.choices import check_choices
+from fleetseg.runs.engines import run_spec
 from fleetseg.runs.folder import require_no_run
 from fleetseg.runs.lock import Ownership, drop_if_empty, new_run_folder, owning
-from fleetseg.runs.option_notes import Facts, expected_scores, require_workable
-from fleetseg.runs.run import Run, run_experiment, run_spec
+from fleetseg.runs.option_notes import expected_scores, require_workable
+from fleetseg.runs.rules import Facts
+from fleetseg.runs.run import Run, run_experiment
 from fleetseg.runs.setup import RunSetup
 
 

@@ -101,6 +101,21 @@ def fields_to_toml(fields: Mapping[str, Any]) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
+def dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested fields by their dotted names.
+
+    >>> dotted({"training": {"lr": 0.1, "prox": {"mu": 0.2}}})
+    {'training.lr': 0.1, 'training.prox.mu': 0.2}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat |= dotted(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def apply_override(fields: dict[str, Any], override: str) -> None:
     """Set one of nested fields as `section.key=value` says, its value in TOML or a bare word.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import sys
 import tracemalloc
@@ -15,6 +14,7 @@ import pytest
 import torch
 import zstandard
 from tests.experiments import tiny_experiment
+from tests.frames import with_header
 
 import fleetseg
 from fleetseg import rng
@@ -118,14 +118,6 @@ def test_two_clients_round_apart(uplink: Callable[[str], Uplink], update: Make) 
     assert body[0] != body[1]
 
 
-def _with_header(data: bytes, change: Callable[[dict], object]) -> bytes:  # type: ignore[type-arg]
-    (length,) = struct.unpack("<I", data[4:8])
-    header = json.loads(data[8 : 8 + length])
-    change(header)
-    text = json.dumps(header).encode()
-    return data[:4] + struct.pack("<I", len(text)) + text + data[8 + length :]
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -144,7 +136,7 @@ def test_a_wrong_header_is_refused(
 ) -> None:
     both = uplink("topk(10%)+int8")
     with pytest.raises(UpdateRejected) as caught:
-        both.unpack(_with_header(both.pack(update(), None)[0], change))
+        both.unpack(with_header(both.pack(update(), None)[0], change))
     assert caught.value.reason == reason
 
 

@@ -32,7 +32,7 @@ POINTS = {
         7,
         "before",
     ),
-    "before the server's step": ("fleetseg.federation.rounds", "server_step", 2, "before"),
+    "before the server's step": ("fleetseg.federation.plan", "server_step", 2, "before"),
     "during evaluation": ("fleetseg.runs.scoring", "Scorer.score", 2, "before"),
     "while a checkpoint is written": ("fleetseg.files", "os.replace", 7, "before"),
     "between checkpoint and log line": (
@@ -42,7 +42,7 @@ POINTS = {
         "before",
     ),
     "after the log line": ("fleetseg.runs.folder", "RunFolder._append", 2, "after"),
-    "before the model is saved": ("fleetseg.runs.run", "save_model", 1, "before"),
+    "before the model is saved": ("fleetseg.runs.ending", "save_model", 1, "before"),
 }
 
 

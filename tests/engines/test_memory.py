@@ -138,7 +138,7 @@ def test_other_errors_are_raised_as_ever(tmp_path: Path, monkeypatch: pytest.Mon
         raise RuntimeError("an illegal memory access was encountered")
 
     monkeypatch.setattr(run_module, "try_one_step", lambda setup: [])
-    monkeypatch.setattr("fleetseg.federation.client.train_locally", broken)
+    monkeypatch.setattr("fleetseg.federation.tasks.train.train_locally", broken)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         fleetseg.run(experiment(), clients=fleet(), net=network(), out=tmp_path / "run")
 

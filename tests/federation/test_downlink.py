@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.frames import with_header
 from tests.records import record
 from torch import nn
 
@@ -166,14 +165,6 @@ def test_what_builds_on_something_else_is_told_apart() -> None:
         assert caught.value.reason == NO_BASE
 
 
-def _with_header(data: bytes, change: Callable[[dict[str, object]], object]) -> bytes:
-    (length,) = struct.unpack("<I", data[4:8])
-    header = json.loads(data[8 : 8 + length])
-    change(header)
-    text = json.dumps(header).encode()
-    return data[:4] + struct.pack("<I", len(text)) + text + data[8 + length :]
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -190,7 +181,7 @@ def _with_header(data: bytes, change: Callable[[dict[str, object]], object]) -> 
 )
 def test_a_wrong_header_is_refused(change: Callable[[dict[str, object]], object]) -> None:
     past = history(3)
-    data = _with_header(encode_changes(sent(past[-1], 3, base=2), LAYOUT), change)
+    data = with_header(encode_changes(sent(past[-1], 3, base=2), LAYOUT), change)
     with pytest.raises(UpdateRejected):
         decode_changes(data, LAYOUT, lambda _: state_of(past[1]), Halves())
 

@@ -17,12 +17,15 @@ import fleetseg
 from fleetseg import rng
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.engines.runtime import local_runtime
+from fleetseg.evaluation.norms import Norms
 from fleetseg.experiment_file import make_experiment
-from fleetseg.federation import client as client_module
-from fleetseg.federation.client import CLIENT_TASKS, Client, LocalRuntime, client_update
+from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Update
 from fleetseg.federation.personal import steps_beside
+from fleetseg.federation.tasks import CLIENT_TASKS
+from fleetseg.federation.tasks import evaluate as evaluate_module
+from fleetseg.federation.tasks.train import client_update
 from fleetseg.federation.tensors import ModelState, read_state
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs, RoundContext
@@ -233,11 +236,11 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scored]:
     def ask(task: str, broadcast: Broadcast, runtime: LocalRuntime, name: str = "car") -> Scored:
         found: dict[str, Tensor] = {}
 
-        def look(runtime: LocalRuntime, pairs: ScoredPairs) -> dict[str, Any]:
+        def look(runtime: LocalRuntime, pairs: ScoredPairs, norms: Norms) -> dict[str, Any]:
             found.update({k: t.clone() for k, t in runtime.model.state_dict().items()})
             return {}
 
-        monkeypatch.setattr(client_module, "score_pairs", look)
+        monkeypatch.setattr(evaluate_module, "score_pairs", look)
         reply = CLIENT_TASKS[task](broadcast, client(name, 4, 8, 3), runtime)
         assert isinstance(reply, Evaluation)
         return found

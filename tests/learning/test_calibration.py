@@ -15,7 +15,8 @@ from fleetseg.errors import ConfigError
 from fleetseg.experiment_file import make_experiment
 from fleetseg.learning.calibration import ABSENT, CALIBRATIONS, logit_shift
 from fleetseg.runs.choices import check_choices
-from fleetseg.runs.option_notes import Facts, option_notes
+from fleetseg.runs.option_notes import option_notes
+from fleetseg.runs.rules import Facts
 
 REAL = [name for name in CALIBRATIONS if name != "none"]
 SIZE_HW = (4, 4)

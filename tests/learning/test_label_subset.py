@@ -15,7 +15,8 @@ from torch import Tensor
 from fleetseg.data.labels import ERASED, IGNORE
 from fleetseg.experiment_file import make_experiment
 from fleetseg.learning.label_subset import subset_table, subset_weights, with_back
-from fleetseg.runs.option_notes import Facts, option_notes
+from fleetseg.runs.option_notes import option_notes
+from fleetseg.runs.rules import Facts
 
 C = 5
 

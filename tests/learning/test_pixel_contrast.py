@@ -22,9 +22,7 @@ from fleetseg.learning.local import train_locally
 from fleetseg.learning.pixel_contrast import (
     Survey,
     Watched,
-    class_means,
     contrast,
-    labels_at,
     look,
     survey,
     with_guesses,
@@ -76,14 +74,6 @@ def contrasted(
 ) -> Tensor | None:
     draw = torch.Generator().manual_seed(0)
     return contrast(features_NDhw, labels_Nhw, seen, temperature=tau, most=most, draw=draw)
-
-
-def test_a_prototype_by_hand() -> None:
-    features_NDhw = torch.tensor([[1.0, 3.0, 5.0, 7.0], [0.0, 2.0, 4.0, 6.0]]).view(1, 2, 2, 2)
-    labels_Nhw = torch.tensor([[[0, 0], [2, IGNORE]]])
-    means_CD, shows_C = class_means(features_NDhw, labels_Nhw, 3)
-    assert means_CD.tolist() == [[2, 1], [0, 0], [5, 4]]  # and of a class without a pixel no NaN
-    assert shows_C.tolist() == [1, 0, 1]
 
 
 def test_a_contrast_by_hand() -> None:
@@ -169,15 +159,6 @@ def test_guesses_fill_what_has_no_label_and_never_contradict_an_erased_one() -> 
     assert with_guesses(torch.tensor([IGNORE, 1]), torch.tensor([0, 2]), None).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("large", [(8, 8), (9, 7), (30, 40)])
-def test_labels_of_a_coarser_grid_are_those_at_its_centres(large: tuple[int, int]) -> None:
-    draw = torch.Generator().manual_seed(4)
-    labels_NHW = torch.randint(0, 256, (2, *large), generator=draw).to(torch.uint8)
-    small = labels_at(labels_NHW, torch.zeros(2, 4, 5))
-    wanted = nn.functional.interpolate(labels_NHW[:, None].float(), (4, 5), mode="nearest-exact")
-    assert torch.equal(small, wanted[:, 0].long())
-
-
 def test_only_sure_predictions_are_guesses() -> None:
     model, given_inputs = small_model().eval(), in_round(2)
     images_NCHW = torch.rand(2, 3, *SIZE_HW, generator=torch.Generator().manual_seed(5))
@@ -197,12 +178,12 @@ def test_a_survey_leaves_the_model_as_it_was_and_is_frozen() -> None:
     seen = survey(in_round(2), model, samples())
     assert seen is not None
     assert model.training
-    assert not seen.received.training
+    assert not seen.received.network.training
     after = model.state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
     with torch.no_grad():
         model.net[0].weight.zero_()
-    assert torch.equal(seen.received.state_dict()["net.0.weight"], before["net.0.weight"])
+    assert torch.equal(seen.received.network.state_dict()["net.0.weight"], before["net.0.weight"])
     lengths = seen.prototypes_CD.norm(dim=1)
     torch.testing.assert_close(lengths, seen.has_C.float())
 
@@ -246,7 +227,7 @@ def test_contrast_begins_in_its_round_and_is_the_same_whenever_it_is_done() -> N
     ("model", "text"),
     [
         (nn.Conv2d(3, C, 1), "prototypes need a Segmenter"),
-        (wrap(nn.AvgPool2d(2), C), "no convolution that gives its logits"),
+        (wrap(nn.AvgPool2d(2), C), "has no features to compare"),
     ],
 )
 def test_a_network_without_features_is_named_before_it_matters(model: nn.Module, text: str) -> None:

@@ -19,7 +19,8 @@ from fleetseg.federation.rounds import Watcher
 from fleetseg.methods import METHODS, laid_under
 from fleetseg.models.build import wrap
 from fleetseg.runs.choices import check_choices
-from fleetseg.runs.option_notes import Facts, option_notes
+from fleetseg.runs.option_notes import option_notes
+from fleetseg.runs.rules import Facts
 
 OWN_DATA: dict[str, object] = {"evaluation": []}
 OWN_FRAMES: dict[str, dict[str, object]] = {"partition": {"holdout": 0.4, "holdout_gap": 0}}

@@ -18,19 +18,17 @@ from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import ConfigError, UpdateRejected
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.checks import validate_norm_report
-from fleetseg.federation.client import (
-    CLIENT_TASKS,
-    Client,
-    LocalRuntime,
-    client_norm_statistics,
-)
+from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.messages import Broadcast, Failure, NormReport, Reply
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.replies import read_reply, write_reply
 from fleetseg.federation.rounds import Watcher
+from fleetseg.federation.tasks import CLIENT_TASKS
+from fleetseg.federation.tasks.norm_statistics import client_norm_statistics
 from fleetseg.models.norm_statistics import NormSums
 from fleetseg.runs.choices import check_choices
-from fleetseg.runs.option_notes import Facts, option_notes
+from fleetseg.runs.option_notes import option_notes
+from fleetseg.runs.rules import Facts
 
 SPACE = LabelSpace("two", ("road", "car"), ((0, 0, 0), (9, 9, 9)), ("car",))
 Pairs = list[tuple[np.ndarray, np.ndarray]]

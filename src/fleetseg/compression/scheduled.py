@@ -11,16 +11,6 @@ from fleetseg.federation.messages import Update
 from fleetseg.federation.wire import UpdateCodec
 
 
-def first_round(share: float, total_rounds: int) -> int:
-    """Return the first round that comes after a share of all rounds.
-
-    >>> first_round(0.0, 10), first_round(0.5, 10), first_round(0.58, 50), first_round(1.0, 10)
-    (1, 6, 30, 11)
-    """
-    # The allowance is for products such as 0.58 * 50 = 28.999999999999996.
-    return int(share * total_rounds + 1e-9) + 1
-
-
 @dataclass(frozen=True)
 class ScheduledCodec:
     """An `UpdateCodec` made of several, each from a round on until the next."""

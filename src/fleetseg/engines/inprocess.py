@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from fleetseg.errors import DataError, OutOfMemory
-from fleetseg.federation.client import CLIENT_TASKS, Client, LocalRuntime
+from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Packed, Update
+from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.federation.wire import unpacked
 from fleetseg.learning.hardware import threads
 from fleetseg.memory import free, is_out_of_memory, out_of_memory_text

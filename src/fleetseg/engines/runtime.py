@@ -5,7 +5,7 @@ from __future__ import annotations
 from fleetseg.compression.changes import CompressedChanges
 from fleetseg.compression.codec import parse_codec
 from fleetseg.compression.frames import zstandard
-from fleetseg.compression.scheduled import ScheduledCodec, first_round
+from fleetseg.compression.scheduled import ScheduledCodec
 from fleetseg.compression.uplink import Uplink
 from fleetseg.config import Experiment
 from fleetseg.federation.client import LocalRuntime
@@ -17,6 +17,7 @@ from fleetseg.federation.wire import PlainCodec, UpdateCodec
 from fleetseg.learning.adapters import add_adapters
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.objectives import OBJECTIVES
+from fleetseg.learning.schedules import first_round_after
 from fleetseg.models.segmenter import Segmenter
 
 
@@ -56,7 +57,7 @@ def uplink_of(experiment: Experiment, exchange: Exchange) -> UpdateCodec | None:
     federation = experiment.federation
     stages = [(1, _codec(federation.uplink, experiment, exchange))]
     for share, text in federation.uplink_schedule:
-        begin = first_round(share, federation.rounds)
+        begin = first_round_after(share, federation.rounds)
         stages.append((begin, _codec(text, experiment, exchange)))
     if all(codec is None for _, codec in stages):
         return None

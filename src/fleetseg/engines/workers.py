@@ -27,10 +27,11 @@ from fleetseg.engines.inprocess import attempt
 from fleetseg.engines.shared import SharedStates, with_tensors, without_values
 from fleetseg.engines.starting import IMPORT_CURE, start, startable, unsendable
 from fleetseg.errors import EngineError
-from fleetseg.federation.client import CLIENT_TASKS, Client, LocalRuntime
+from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure
 from fleetseg.federation.replies import read_reply, write_failure, write_reply
+from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.wire import read_facts, write_facts
 from fleetseg.learning.hardware import hardware_of

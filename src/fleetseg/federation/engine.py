@@ -58,7 +58,7 @@ class Engine(Protocol):
     def ask(
         self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
     ) -> Iterator[Received]:
-        """Have each client do a task of `client.CLIENT_TASKS`; deadline_s = 0 means no deadline."""
+        """Have each client do a task of `tasks.CLIENT_TASKS`; deadline_s = 0 means no deadline."""
         ...
 
     def meter(self) -> Meter:

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from fleetseg.config import PersonalConfig, PhaseConfig, TrainingConfig
 from fleetseg.data.sample import Pairs
+from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientState, section
 from fleetseg.federation.messages import Broadcast
 from fleetseg.federation.tensors import ModelState
@@ -28,9 +28,6 @@ from fleetseg.learning.local import num_steps, train_locally
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.learning.objectives.prox import pull_towards
 from fleetseg.learning.parameters import Trainables
-
-if TYPE_CHECKING:  # it uses this module
-    from fleetseg.federation.client import LocalRuntime
 
 
 @dataclass(frozen=True)

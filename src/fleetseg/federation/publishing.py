@@ -6,7 +6,6 @@ two pure functions. What is sent to clients is always the last model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from fleetseg.config import FederationConfig
 from fleetseg.federation.tensors import ModelState
+from fleetseg.learning.schedules import first_round_after
 
 Vectors = Mapping[str, Tensor]
 """Float32 vectors as long as all floats of a model, by name (suffix F)."""
@@ -77,8 +77,7 @@ def _remember_swa(
     Izmailov et al. 2018, arXiv 1803.05407; of a server's models: Caldarola et al. 2022, arXiv
     2203.11834. As x + (y - x) / n, so that the average of equal models is that model.
     """
-    # The allowance is for products such as 0.58 * 50 = 28.999999999999996.
-    first = math.floor(settings.swa.start * settings.rounds + 1e-9) + 1
+    first = first_round_after(settings.swa.start, settings.rounds)
     if round_ < first or (round_ - first) % settings.swa.period:
         return vectors
     count = vectors.get("averaged", torch.zeros(1)) + 1

@@ -1,7 +1,7 @@
 """The messages between the aggregating process and the trainers, whatever carries them.
 
 A request is a header {"task", "what", "run", ...} and, for the tasks that are named in
-`federation.client.CLIENT_TASKS`, an encoded broadcast; "vehicles" names the vehicle a site is to
+`federation.tasks.CLIENT_TASKS`, an encoded broadcast; "vehicles" names the vehicle a site is to
 serve, where that is not the site itself, and "unused" a vehicle's late rounds that did not count.
 "hello" opens a run, "revoked" is the last request to a revoked vehicle. An answer is a header with
 "enrolments", or a reply as `federation.replies` writes it.

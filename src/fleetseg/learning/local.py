@@ -28,6 +28,7 @@ from fleetseg.learning.scaling import (
     finish_gradients,
     take_step,
 )
+from fleetseg.learning.schedules import first_round_after
 from fleetseg.learning.second_pass import FirstPass, second_pass
 from fleetseg.learning.supervision import SUPERVISION, StepLoss
 from fleetseg.learning.travel import Travel, lr_at
@@ -82,10 +83,8 @@ def train_locally(
     memo = objective.begin(inputs, shared)
     steps, losses = num_steps(len(pairs), training), list[Tensor]()
     images_seen, travel = 0, Travel(training)
-    supervision = SUPERVISION[training.supervision]
-    if supervision.survey is not None:
-        inputs = replace(inputs, survey=supervision.survey(inputs, model, pairs))
-    hooks = _hooks(objective, memo, shared, supervision.make(inputs))
+    inputs = _surveyed(inputs, model, pairs)
+    hooks = _hooks(objective, memo, shared, SUPERVISION[training.supervision].make(inputs))
     dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
     with hardware.exact(), dropout, loaded(pairs, steps, inputs) as batches:
         numbered = enumerate(batches)
@@ -106,6 +105,12 @@ def train_locally(
     return LocalResult(cost, images_seen, mean_loss, moments, state, changes_T, scale.skipped_steps)
 
 
+def _surveyed(inputs: LocalInputs, model: nn.Module, pairs: Pairs) -> LocalInputs:
+    """Have the supervision look at the received model and all samples, if it wants to."""
+    survey = SUPERVISION[inputs.training.supervision].survey
+    return inputs if survey is None else replace(inputs, survey=survey(inputs, model, pairs))
+
+
 def _set_mode(model: nn.Module, training: TrainingConfig, context: RoundContext) -> None:
     """Train; in late rounds with batch norms that take their running statistics as constants.
 
@@ -114,8 +119,7 @@ def _set_mode(model: nn.Module, training: TrainingConfig, context: RoundContext)
     Zhong, Chen, Chao 2023, arXiv 2303.06530.
     """
     model.train()
-    # The allowance is for products such as 0.58 * 50 = 28.999999999999996.
-    if context.round <= training.freeze_bn_after * context.total_rounds + 1e-9:
+    if context.round < first_round_after(training.freeze_bn_after, context.total_rounds):
         return
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.track_running_stats:

@@ -24,6 +24,7 @@ from fleetseg.data.augment import to_batch
 from fleetseg.data.labels import ERASED, IGNORE
 from fleetseg.data.sample import Pairs
 from fleetseg.errors import ModelError
+from fleetseg.learning.class_means import class_means, labels_at_centres
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs
 from fleetseg.models.features import find_classifier, watched_features, within_image
@@ -67,11 +68,11 @@ def survey(inputs: LocalInputs, model: nn.Module, pairs: Pairs) -> Survey | None
             floats_NCHW, labels_NHW = to_batch([pairs[index]])
             images_NCHW = hardware.put(floats_NCHW).contiguous(memory_format=hardware.memory_format)
             features_NDhw, guesses_Nhw = look(received, images_NCHW, hardware, settings.confidence)
-            small_Nhw = labels_at(labels_NHW, guesses_Nhw)
+            small_Nhw = _shrunk(labels_NHW, guesses_Nhw)
             known_Nhw = with_guesses(small_Nhw, guesses_Nhw, inputs.labelled)
-            means_CD, shows_C = class_means(features_NDhw, known_Nhw, model.num_classes)
-            sums_CD = means_CD if not index else sums_CD + means_CD
-            images_C += shows_C
+            means_NCD, shows_NC = class_means(features_NDhw, known_Nhw, model.num_classes)
+            sums_CD = means_NCD[0] if not index else sums_CD + means_NCD[0]
+            images_C += shows_NC[0].cpu()
     has_C = images_C > 0
     return Survey(received, functional.normalize(sums_CD, dim=1), has_C.to(hardware.device))
 
@@ -103,13 +104,9 @@ def unit_features(network: Segmenter, features_NDhw: Tensor, images_NCHW: Tensor
     return functional.normalize(within_image(network, features_NDhw, size_hw).float(), dim=1)
 
 
-def labels_at(labels_NHW: Tensor, like_Nhw: Tensor) -> Tensor:
-    """Return labels at the centres of a coarser grid, int64, on its device."""
-    rows, columns = (
-        (2 * torch.arange(small) + 1) * large // (2 * small)
-        for large, small in zip(labels_NHW.shape[1:], like_Nhw.shape[1:], strict=True)
-    )
-    return labels_NHW[:, rows][:, :, columns].long().to(like_Nhw.device)
+def _shrunk(labels_NHW: Tensor, like_Nhw: Tensor) -> Tensor:
+    size_hw = (like_Nhw.shape[1], like_Nhw.shape[2])
+    return labels_at_centres(labels_NHW, size_hw).long().to(like_Nhw.device)
 
 
 def with_guesses(
@@ -125,20 +122,6 @@ def with_guesses(
         wrong_Nhw |= is_erased_Nhw & (guesses_Nhw == train_id)
     guesses_Nhw = guesses_Nhw.where(~wrong_Nhw, IGNORE)
     return torch.where(is_erased_Nhw | (labels_Nhw == IGNORE), guesses_Nhw, labels_Nhw)
-
-
-def class_means(
-    features_NDhw: Tensor, labels_Nhw: Tensor, num_classes: int
-) -> tuple[Tensor, Tensor]:
-    """Return the mean feature of each class, (C, D), zeros where it has no pixel; and where it has.
-
-    The second, (C,) of 0 and 1, is on the CPU.
-    """
-    features_PD = features_NDhw.permute(0, 2, 3, 1).flatten(0, 2)
-    is_of_CP = labels_Nhw.flatten() == torch.arange(num_classes, device=labels_Nhw.device)[:, None]
-    counts_C = is_of_CP.sum(dim=1)
-    means_CD = is_of_CP.to(features_PD.dtype) @ features_PD / counts_C.clamp(min=1)[:, None]
-    return means_CD, (counts_C > 0).float().cpu()
 
 
 def contrast(
@@ -192,7 +175,7 @@ def contrast_of(inputs: LocalInputs, seen: Survey) -> Callable[[Tensor, Tensor, 
     def term(features_NDhw: Tensor, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
         unit_NDhw = unit_features(seen.received.network, features_NDhw, images_NCHW)
         _, guesses_Nhw = look(seen.received, images_NCHW, inputs.hardware, settings.confidence)
-        small_Nhw = labels_at(labels_NHW, guesses_Nhw)
+        small_Nhw = _shrunk(labels_NHW, guesses_Nhw)
         own_Nhw = small_Nhw.where(small_Nhw != ERASED, IGNORE)
         guessed_Nhw = with_guesses(small_Nhw, guesses_Nhw, inputs.labelled)
         guessed_Nhw = guessed_Nhw.where(own_Nhw == IGNORE, IGNORE)

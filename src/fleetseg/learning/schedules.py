@@ -1,4 +1,4 @@
-"""Learning-rate schedules over global rounds, the same for every client of a round."""
+"""What changes over global rounds, the same for every client of a round: the learning rate."""
 
 from __future__ import annotations
 
@@ -40,6 +40,16 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "poly_feddrive": _constant,
     "step_fedseg": _step_fedseg,
 }
+
+
+def first_round_after(share: float, total_rounds: int) -> int:
+    """Return the first round that comes after a share of all rounds.
+
+    >>> [first_round_after(share, 50) for share in (0.0, 0.5, 0.58, 1.0)]
+    [1, 26, 30, 51]
+    """
+    # The allowance is for products such as 0.58 * 50 = 28.999999999999996.
+    return int(share * total_rounds + 1e-9) + 1
 
 
 def lr_factor(

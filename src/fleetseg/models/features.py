@@ -44,7 +44,7 @@ def find_classifier(segmenter: Segmenter, size_hw: tuple[int, int]) -> str:
     Raises:
         ModelError: there is none.
     """
-    device = next(segmenter.parameters()).device
+    device = next(segmenter.parameters(), torch.empty(0)).device
     image_NCHW = torch.zeros(1, 3, *size_hw, device=device, requires_grad=True)
     made: dict[Any, str] = {}  # by autograd's node of what it gave
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fleetseg.evaluation.protocol import protocol_lines
 from fleetseg.runs.comparison import Comparison, ComparisonRow
@@ -78,16 +78,21 @@ def _markdown_table(table: TextTable) -> str:
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(cells)} |"
 
-    rows = [
+    rows = _cells(table, _markdown, "**{}**")
+    head = [_markdown(head) for head in (table.title, *table.heads[1:])]
+    under = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join([line(head), line(under), *map(line, rows)])
+
+
+def _cells(table: TextTable, escaped: Callable[[str], str], bold: str) -> list[list[str]]:
+    """Write the cells of a table, the best of its columns in bold."""
+    return [
         [
-            f"**{_markdown(cell)}**" if (at, column) in table.best else _markdown(cell)
+            bold.format(escaped(cell)) if (at, column) in table.best else escaped(cell)
             for column, cell in enumerate(row)
         ]
         for at, row in enumerate(table.rows)
     ]
-    head = [_markdown(head) for head in (table.title, *table.heads[1:])]
-    under = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join([line(head), line(under), *map(line, rows)])
 
 
 def _markdown(text: str) -> str:
@@ -110,13 +115,7 @@ def _latex_table(table: TextTable) -> str:
     def line(cells: Sequence[str]) -> str:
         return f"{' & '.join(cells)} \\\\"
 
-    rows = [
-        [
-            rf"\textbf{{{_latex(cell)}}}" if (at, column) in table.best else _latex(cell)
-            for column, cell in enumerate(row)
-        ]
-        for at, row in enumerate(table.rows)
-    ]
+    rows = _cells(table, _latex, r"\textbf{{{}}}")
     return "\n".join(
         [
             f"% {table.title}",

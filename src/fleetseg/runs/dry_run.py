@@ -21,9 +21,11 @@ from fleetseg.data.sample import ScoredPairs
 from fleetseg.errors import FleetSegError, ModelError, UpdateRejected
 from fleetseg.evaluation.norms import RUNNING
 from fleetseg.federation.checks import validate_update
-from fleetseg.federation.client import Client, LocalRuntime, client_update, score_pairs
+from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.fleet_facts import facts_of_fleet, reported_facts
 from fleetseg.federation.messages import Broadcast, Enrolment, Update, taking_part
+from fleetseg.federation.tasks.evaluate import score_pairs
+from fleetseg.federation.tasks.train import client_update
 from fleetseg.federation.tensors import read_state
 from fleetseg.learning.hardware import threads
 from fleetseg.learning.inputs import Facts

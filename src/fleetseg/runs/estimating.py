@@ -21,8 +21,8 @@ from fleetseg.federation.messages import (
     taking_part,
 )
 from fleetseg.federation.records import RoundRecord
-from fleetseg.federation.rounds import to_each
 from fleetseg.federation.tensors import ModelState
+from fleetseg.federation.unused import to_each
 from fleetseg.models.norm_statistics import (
     NormSumming,
     NormSums,

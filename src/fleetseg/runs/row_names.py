@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fleetseg.config import Experiment
+from fleetseg.experiment_file import dotted
 
 _NAMED = 4  # options in one name
 
@@ -47,14 +48,4 @@ def _told_apart(experiment: Experiment, alike: Sequence[Experiment]) -> str:
 
 def options_of(experiment: Experiment) -> dict[str, Any]:
     """Return an experiment's options by their dotted names."""
-    return _flat(experiment.model_dump(mode="json"))
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    return dotted(experiment.model_dump(mode="json"))

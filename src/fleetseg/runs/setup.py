@@ -21,7 +21,7 @@ from fleetseg.models.folder import load_model
 from fleetseg.models.group_norm import use_group_norms, wished_groups
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.models.wrapping import copied_net, materialise
-from fleetseg.runs.clashes import LEARNS_APART
+from fleetseg.runs.clashes.parts import LEARNS_APART
 from fleetseg.runs.folder import RunFolder
 
 

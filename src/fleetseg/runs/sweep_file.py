@@ -32,6 +32,7 @@ from typing import Any
 from fleetseg.errors import ConfigError
 from fleetseg.experiment_file import (
     apply_override,
+    dotted,
     fields_to_toml,
     read_fields,
     with_resolved_paths,
@@ -137,10 +138,10 @@ def _run_settings(fields: Mapping[str, Any], path: Path) -> list[Setting]:
         if name and not isinstance(name, str):
             raise ConfigError("the name of a [[run]]", where=path, got=name, expected="a text")
         if not name:
-            name = _words_of(_flat(options))
+            name = _words_of(dotted(options))
         for words, varied in _points(grid, path) if grid is not None else [("", {})]:
             full = "_".join(word for word in (name, words) if word)
-            settings.append(_setting(full, laid_under(_nested(_flat(options)), varied), path))
+            settings.append(_setting(full, laid_under(_nested(dotted(options)), varied), path))
     return settings
 
 
@@ -172,7 +173,7 @@ def _points(grid: Any, path: Path) -> Iterator[tuple[str, Options]]:
     """Every combination of a grid, with words for it."""
     if not isinstance(grid, dict):
         raise ConfigError("a grid is a table", where=path, got=repr(grid))
-    axes = _flat(grid)
+    axes = dotted(grid)
     for option, values in axes.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"grid: '{option}' has no list of values", where=path, got=values)
@@ -232,16 +233,6 @@ def _unknown(key: str, path: Path) -> ConfigError:
         expected="one of: " + ", ".join(_KEYS),
         cure=f"Did you mean '{near[0]}'?" if near else "Options go into [grid], [[run]] or [base]",
     )
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from fleetseg.models.build import MODELS, is_known
 from fleetseg.runs.baselines import is_centralised_of
 from fleetseg.runs.choices import check_choices
 from fleetseg.runs.folder import can_resume, has_run, read_end, read_experiment
-from fleetseg.runs.option_notes import Facts, expected_scores, require_workable
+from fleetseg.runs.option_notes import expected_scores, require_workable
+from fleetseg.runs.rules import Facts
 from fleetseg.runs.sweep_file import Setting, Sweep
 
 

@@ -46,7 +46,7 @@ from fleetseg.fleet.sockets import Header, Listener, connect, private_directory
 from fleetseg.fleet.vehicle import trainer as trainer_module
 from fleetseg.fleet.vehicle.site_data import SiteData
 from fleetseg.fleet.vehicle.trainer import Trainer
-from fleetseg.runs.run import run_spec
+from fleetseg.runs.engines import run_spec
 from fleetseg.runs.setup import RunSetup, set_up
 
 SITE = "depot"
@@ -306,7 +306,7 @@ def test_lack_of_memory_is_an_answer_and_the_next_one_is_served(
     vehicle = vehicles_of(site.parts)[0]
     for what, name in (("train", "train_locally"), ("evaluate", "score_pairs")):
         with monkeypatch.context() as patch:
-            patch.setattr(f"fleetseg.federation.client.{name}", out_of_memory)
+            patch.setattr(f"fleetseg.federation.tasks.{what}.{name}", out_of_memory)
             answer, data = site.ask(what, vehicle)
         assert (reason(answer), data) == (("lost", "out-of-memory"), b"")
         assert "Tried to allocate 20.00 GiB" in answer["failure"][2]

@@ -9,12 +9,11 @@ import safetensors.torch
 import torch
 from tests.experiments import tiny_experiment
 from tests.learning.objectives.quadratics import CENTRES, CURVES, OPTIMUM, Fleet, training
+from tests.run_folders import sum_of_kept
 
 import fleetseg
 from fleetseg.data.partition.manifest import Manifest
 from fleetseg.federation.checkpoint import list_checkpoints
-from fleetseg.federation.client_state import ClientStateStore
-from fleetseg.federation.rounds import unused_rounds
 
 NUM = len(CURVES)
 
@@ -103,12 +102,7 @@ def test_a_whole_run_keeps_c_the_mean_of_all_c_i(tmp_path: Path) -> None:
     run = fleetseg.run(experiment, out=tmp_path / "run")
     lost = [record for record in run.records if len(record.accepted) < len(record.cohort)]
     assert lost, "the case this test is for did not occur"
-    kept, unused = ClientStateStore(run.folder / "clients"), unused_rounds(run.records)
-    own = [
-        kept.load(client, 7, unused.get(client, ())).get("objective/control")
-        for client in sorted({name for record in run.records for name in record.cohort})
-    ]
-    sum_T = torch.stack([control_T for control_T in own if control_T is not None]).sum(0)
+    sum_T = sum_of_kept(run, "objective/control")
     newest = list_checkpoints(run.folder / "checkpoints")[0]
     values_F = safetensors.torch.load_file(newest)["values"]
     num_clients = len(Manifest.read(run.folder / "manifest.json").clients)

@@ -34,10 +34,11 @@ from fleetseg.engines.runtime import local_runtime
 from fleetseg.errors import FleetSegError, UpdateRejected
 from fleetseg.experiment_file import make_experiment_from_text
 from fleetseg.failures import FailureKind, failure_header, parse_failure
-from fleetseg.federation.client import CLIENT_TASKS, Client, LocalRuntime
+from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.federation.messages import Broadcast, Enrolment
 from fleetseg.federation.replies import write_reply
+from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.federation.wire import PlainCodec, decode_broadcast
 from fleetseg.files import write_atomic
 from fleetseg.fleet.message_log import MessageLog

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fleetseg.learning.class_means import class_means
+from fleetseg.learning.class_means import class_means, labels_at_centres
 from fleetseg.learning.inputs import LocalInputs
 from fleetseg.learning.objectives.objective import LocalCost, Objective, Vectors
 from fleetseg.learning.parameters import Trainables
@@ -95,7 +95,11 @@ def _frozen_means(
 def _means(network: Segmenter, seen: list[Tensor], labels_NHW: Tensor) -> tuple[Tensor, Tensor]:
     (features_NDhw,) = seen
     covered_hw = network.padded_hw((labels_NHW.shape[1], labels_NHW.shape[2]))
-    return class_means(features_NDhw, labels_NHW, covered_hw, network.num_classes)
+    size_hw = (features_NDhw.shape[2], features_NDhw.shape[3])
+    labels_Nhw = labels_at_centres(labels_NHW, size_hw, covered_hw)
+    means_NCD, present_NC = class_means(features_NDhw, labels_Nhw, network.num_classes)
+    # Ones in the place of no mean: cosines of zeros have no gradient.
+    return means_NCD.where(present_NC.unsqueeze(2), 1.0), present_NC
 
 
 def contrast(

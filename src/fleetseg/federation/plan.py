@@ -1,0 +1,165 @@
+"""What the choices of a run make of each round: who is asked, what is sent, the server's step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from fleetseg.config import Experiment
+from fleetseg.evaluation.scored import Scored
+from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.cohort import SAMPLERS, Cohort, sample_cohort
+from fleetseg.federation.collect import RoundCollector
+from fleetseg.federation.downlink import Downlink, bases, state_of
+from fleetseg.federation.fleet_facts import facts_of_fleet, told_facts
+from fleetseg.federation.known import Memory
+from fleetseg.federation.messages import Broadcast, Enrolment
+from fleetseg.federation.publishing import PUBLISHING, Publication
+from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.server_optim import SERVER_OPTIMISERS, Slots, server_step
+from fleetseg.federation.sharing import Exchange
+from fleetseg.federation.tensors import ModelState
+from fleetseg.federation.unused import to_each
+from fleetseg.federation.weights import WEIGHTS
+from fleetseg.learning.inputs import Facts
+from fleetseg.learning.objectives import OBJECTIVES
+
+_SAMPLER, _WEIGHTS = "sampler", "weights"  # who remembers something of clients
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run needs besides clients: what it is, what is exchanged, a way to score."""
+
+    experiment: Experiment
+    exchange: Exchange
+    # Scores of a model, or why there are none, given the round that made it, all rounds so far and
+    # the fleet's facts.
+    score: Callable[[ModelState, int, Sequence[RoundRecord], Facts], Scored | str] | None = None
+    # Makes what is scored and saved of a model, by asking the clients; with the same arguments.
+    refine: Callable[[ModelState, int, Sequence[RoundRecord]], ModelState] | None = None
+    scratch: Path | None = None  # a folder for what an aggregator does not keep in memory
+    round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
+    downlink: Downlink | None = None  # None = vehicles are sent the whole model
+    seconds_of: Callable[[Enrolment], float] | None = None  # a client's round, if it is simulated
+
+    def with_facts(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> ServerState:
+        """Make the facts of the fleet, before the first round; they stay as they were then."""
+        if state.round > 0 or state.facts:
+            return state
+        return replace(state, facts=facts_of_fleet(self.experiment, enrolled))
+
+    def sample(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> Cohort:
+        """Draw who is asked in the next round."""
+        return sample_cohort(
+            enrolled,
+            self.experiment.federation,
+            seed=self.experiment.seed,
+            round_=state.round + 1,
+            facts=state.facts,
+            memory=state.memory.get(_SAMPLER),
+            seconds_of=self.seconds_of,
+        )
+
+    def open(
+        self,
+        collector: RoundCollector,
+        state: ServerState,
+        cohort: Cohort,
+        enrolled: Mapping[str, Enrolment],
+    ) -> None:
+        """Start the next round."""
+        sent, memory = self.sent(state), state.memory.get(_WEIGHTS, {})
+        collector.open(state.round + 1, cohort, enrolled, sent, facts=state.facts, memory=memory)
+
+    def with_broadcast(self, state: ServerState) -> ServerState:
+        """Move what vehicles are sent towards the model, if that is not the model itself."""
+        if self.downlink is None:
+            return state
+        model = self.exchange.sent(state.model)
+        return replace(state, held=self.downlink.advance(state.held, model, state.round + 1))
+
+    def sent(self, state: ServerState) -> ModelState:
+        """Return what all vehicles train from in the next round."""
+        return state_of(state.held) if self.downlink else self.exchange.sent(state.model)
+
+    def asks(
+        self, state: ServerState, clients: Collection[str], records: Sequence[RoundRecord]
+    ) -> dict[str, Broadcast]:
+        """Write what each client is sent in the next round."""
+        facts = told_facts(self.experiment, state.facts)
+        broadcast = Broadcast(state.round + 1, self.sent(state), facts)
+        asks = to_each(broadcast, clients, records)
+        if self.downlink is None:
+            return asks
+        return self.downlink.as_changes(state.held, asks, bases(records, clients))
+
+    def published(self, state: ServerState) -> ModelState:
+        """Return the model that is scored and saved, as far as the server has it."""
+        model = self._scored(state.model, state.slots)
+        return self._publication.model(model, state.published, self.experiment.federation)
+
+    def refined(self, state: ServerState, records: Sequence[RoundRecord]) -> ModelState:
+        """Return the model that is scored and saved, with what clients are asked for it."""
+        model = self.published(state)
+        return model if self.refine is None else self.refine(model, state.round, records)
+
+    def server_update(self, state: ServerState, collector: RoundCollector, of: int) -> ServerState:
+        """Take the server's step, or leave the model as it was when the quorum was missed.
+
+        A round in which nobody was asked leaves it as it was, too, and is no failed one. `of` is
+        how many clients take part in the run, asked or not.
+        """
+        settings, exchange = self.experiment.federation, self.exchange
+        num_accepted = len(collector.accepted)
+        state = replace(state, memory=self._remembered(state, collector))
+        if not collector.cohort.asked:
+            return replace(state, round=state.round + 1)
+        if not collector.has_quorum:
+            return replace(state, round=state.round + 1, failed_rounds=state.failed_rounds + 1)
+        advance, share = OBJECTIVES[self.experiment.training.objective].server, num_accepted / of
+        sent, slots = server_step(
+            exchange.sent(state.model),
+            state.slots,
+            collector.take_mean_delta(),
+            collector.counters_K,
+            layout=exchange.wire,
+            settings=settings,
+            share=share,
+            advance_extra=lambda extra_T, mean_T: advance(extra_T, mean_T, share),
+        )
+        model = exchange.received(state.model, sent)
+        published = self._publication.remember(
+            state.published, self._scored(model, slots), state.round + 1, settings
+        )
+        state = replace(state, model=model, slots=slots, published=published)
+        return replace(state, round=state.round + 1, failed_rounds=0)
+
+    def _scored(self, server: ModelState, slots: Slots) -> ModelState:
+        """Return the model that counts, where the one that is sent is shifted from it."""
+        exchange, settings = self.exchange, self.experiment.federation
+        scored = SERVER_OPTIMISERS[settings.server_optimiser].scored
+        if scored is None:
+            return exchange.model_of(server)
+        sent = exchange.sent(server).clone()
+        values_T = sent.values_F[: exchange.wire.num_trainable]
+        values_T.copy_(scored(values_T, slots))
+        return exchange.model_of(exchange.received(server, sent))
+
+    def _remembered(self, state: ServerState, collector: RoundCollector) -> dict[str, Memory]:
+        """Take in what the sampler remembers of a round and, if its updates count, the weights."""
+        settings, outcome = self.experiment.federation, collector.outcome()
+        owners = {_SAMPLER: SAMPLERS[settings.sampler].remember}
+        if collector.has_quorum and collector.accepted:
+            owners[_WEIGHTS] = WEIGHTS[settings.weights].remember
+        tables = {
+            owner: remember(state.memory.get(owner, {}), outcome)
+            for owner, remember in owners.items()
+        }
+        return {**state.memory, **{owner: table for owner, table in tables.items() if table}}
+
+    @cached_property
+    def _publication(self) -> Publication:
+        return PUBLISHING[self.experiment.federation.publishing]

@@ -1,0 +1,38 @@
+"""A client sums up what the broadcast model's batch norms see of its training images."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from fleetseg.evaluation.predict import evaluating, forward
+from fleetseg.federation.client import Client, LocalRuntime
+from fleetseg.federation.messages import Broadcast, Failure, NormReport, Reply
+from fleetseg.federation.statistics import STATISTICS
+from fleetseg.learning.batches import batches_per_epoch
+from fleetseg.models.norm_statistics import gather
+
+_NOT_ESTIMATED = "no statistics of images leave in an experiment that does not estimate any"
+
+
+def client_norm_statistics(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
+    """Sum up what the broadcast model's batch norms see of all training images, as they are.
+
+    Nothing is augmented; the images come in order, in batches as equal as can be.
+    """
+    experiment, hardware, count = runtime.experiment, runtime.hardware, len(client.train)
+    if not STATISTICS[experiment.federation.statistics].estimated:
+        return Failure(client.id, "abstained", "unasked", _NOT_ESTIMATED)
+    runtime.load(broadcast, {})
+    num_batches = batches_per_epoch(count, experiment.training.batch_size)
+
+    def look(part: npt.NDArray[np.intp]) -> None:
+        images_NHWC = np.stack([client.train[int(i)][0] for i in part])
+        forward(runtime.model, images_NHWC, device=hardware.device, context=hardware.inference)
+
+    parts = np.array_split(np.arange(count), num_batches)
+    with evaluating(runtime.model):
+        sums = gather(runtime.model, [partial(look, part) for part in parts], lone=True)
+    return NormReport(broadcast.round, client.id, sums)

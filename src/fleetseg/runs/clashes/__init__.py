@@ -1,0 +1,13 @@
+"""Choices that cannot work together, and why."""
+
+from __future__ import annotations
+
+from fleetseg.runs.clashes.clash import Clash
+from fleetseg.runs.clashes.labels import LABELS
+from fleetseg.runs.clashes.local_steps import LOCAL_STEPS
+from fleetseg.runs.clashes.parts import PARTS
+from fleetseg.runs.clashes.server import SERVER
+
+__all__ = ["CLASHES"]
+
+CLASHES: tuple[Clash, ...] = (*LABELS, *LOCAL_STEPS, *SERVER, *PARTS)

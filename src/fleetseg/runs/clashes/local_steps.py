@@ -1,0 +1,83 @@
+"""Methods that go by how far a client's steps carry it, with steps that do not tell."""
+
+from __future__ import annotations
+
+from fleetseg.config import Experiment
+from fleetseg.runs.clashes.clash import Clash
+
+
+def controls(experiment: Experiment) -> bool:
+    """Say whether clients and the server keep control variates, SCAFFOLD's c."""
+    return experiment.training.objective in ("scaffold", "drift")
+
+
+def _by_travel(experiment: Experiment) -> bool:
+    return controls(experiment) or experiment.training.objective == "client momentum"
+
+
+def _normalised(experiment: Experiment) -> bool:
+    return experiment.federation.aggregator == "normalised"
+
+
+def _overshoots(experiment: Experiment) -> bool:
+    training = experiment.training
+    return training.objective == "prox" and training.lr * training.prox.mu >= 1
+
+
+LOCAL_STEPS: tuple[Clash, ...] = (
+    (
+        lambda e: _by_travel(e) and e.training.optimiser != "sgd",
+        "scaffold, drift and client momentum take a client's mean gradient from how far its model "
+        "moved, which only training.optimiser = 'sgd' tells",
+    ),
+    (
+        lambda e: (
+            e.training.objective == "mimelite"
+            and (e.training.optimiser != "sgd" or e.training.momentum > 0)
+        ),
+        "mimelite's steps have the fleet's momentum in the place of a client's own; use "
+        "training.optimiser = 'sgd' and training.momentum = 0",
+    ),
+    (
+        lambda e: _by_travel(e) and e.training.optimiser_state == "kept",
+        "scaffold, drift and client momentum take a client's mean gradient from this round's "
+        "steps, and training.optimiser_state = 'kept' mixes those of earlier rounds in; use "
+        "'reset'",
+    ),
+    (
+        lambda e: _by_travel(e) and e.training.head_lr_factor != 1,
+        "scaffold, drift and client momentum divide by one learning rate; use "
+        "training.head_lr_factor = 1",
+    ),
+    (
+        lambda e: controls(e) and e.training.clip_grad_norm > 0,
+        "scaffold and drift take a client's mean gradient from how far its model moved, and "
+        "clipped steps moved less; use training.clip_grad_norm = 0",
+    ),
+    (
+        lambda e: _normalised(e) and e.training.optimiser != "sgd",
+        "federation.aggregator = 'normalised' divides by how far a client's steps carry a "
+        "gradient, which is known of training.optimiser = 'sgd' only",
+    ),
+    (
+        lambda e: _normalised(e) and e.training.optimiser_state == "kept",
+        "federation.aggregator = 'normalised' divides by how far this round's steps carry a "
+        "gradient, and training.optimiser_state = 'kept' mixes earlier ones in; use 'reset'",
+    ),
+    (
+        lambda e: _normalised(e) and _overshoots(e),
+        "with training.lr * training.prox.mu of 1 or more each step leaps over the received model, "
+        "and federation.aggregator = 'normalised' has nothing to divide by",
+    ),
+    (
+        lambda e: (_by_travel(e) or _normalised(e)) and len(e.training.phases) > 1,
+        "scaffold, drift, client momentum and federation.aggregator = 'normalised' go by how far "
+        "all steps carry a gradient, and with training.phases each part moves in some of them "
+        "only; use one phase",
+    ),
+    (
+        lambda e: len(e.training.phases) > 1 and e.training.optimiser_state == "kept",
+        "each of several training.phases has an optimiser of its own, and "
+        "training.optimiser_state = 'kept' keeps one; use 'reset'",
+    ),
+)

@@ -1,0 +1,74 @@
+"""Parts of a model that stay with the vehicles, with what needs them on the server."""
+
+from __future__ import annotations
+
+from fleetseg.config import Experiment
+from fleetseg.evaluation.norms import NORM_STATISTICS
+from fleetseg.learning.parts import learns
+from fleetseg.runs.clashes.clash import Clash
+
+_STAYS = {"body": "head", "head": "body"}  # of a sharing policy, what it leaves with clients
+
+
+LEARNS_APART = (
+    "a part of the network learns and stays with the vehicles (federation.sharing), so that the "
+    "server's sets would be scored with a part that nobody has trained; hold frames of the "
+    "vehicles out instead (partition.holdout, and no [[data.evaluation]]), on which each vehicle's "
+    "own part is scored"
+)
+
+
+def _learns_apart(experiment: Experiment) -> bool:
+    part = _STAYS.get(experiment.federation.sharing)
+    return part is not None and learns(part, experiment.training)
+
+
+def _lacks_statistics(experiment: Experiment) -> bool:
+    """Say whether the server has sets to score on, and batch norms without statistics."""
+    takes_own = NORM_STATISTICS[experiment.evaluation.norms].takes_own
+    return bool(experiment.data.evaluation) and takes_own
+
+
+PARTS: tuple[Clash, ...] = (
+    (
+        lambda e: e.federation.sharing == "stages" and not e.federation.stages,
+        "federation.sharing = 'stages' exchanges the modules that federation.stages names, and "
+        "it names none",
+    ),
+    (lambda e: bool(e.data.evaluation) and _learns_apart(e), LEARNS_APART),
+    (
+        lambda e: e.personal.model == "ditto" and e.personal.learns != "all",
+        "ditto keeps a whole model of each client's own, whose other part would stay as it was in "
+        "the client's first round; use personal.learns = 'all'",
+    ),
+    (
+        lambda e: e.federation.statistics == "pooled" and e.federation.aggregator != "mean",
+        "federation.statistics = 'pooled' is a mean of second moments; use federation.aggregator = "
+        "'mean'",
+    ),
+    (
+        lambda e: e.federation.statistics == "estimated" and e.federation.sharing != "all",
+        "federation.statistics = 'estimated' asks vehicles to look through the server's model, and "
+        "federation.sharing leaves a part of that with them; use 'all'",
+    ),
+    (
+        lambda e: e.federation.statistics == "estimated" and e.training.freeze_bn_after < 1,
+        "training.freeze_bn_after trains with the statistics that are sent, and "
+        "federation.statistics = 'estimated' would put others in their place; use 'mean'",
+    ),
+    (
+        lambda e: e.federation.sharing in ("silobn", "fedbn") and e.training.freeze_bn_after < 1,
+        "federation.sharing leaves running statistics with each vehicle, and one that is first "
+        "asked past training.freeze_bn_after would train with start values for ever; use 1.0",
+    ),
+    (
+        lambda e: e.federation.sharing == "silobn" and _lacks_statistics(e),
+        "silobn leaves running statistics with the vehicles, so that the server has none to score "
+        "[[data.evaluation]] with; use evaluation.norms = 'domain' or 'batch'",
+    ),
+    (
+        lambda e: e.federation.sharing == "fedbn" and bool(e.data.evaluation),
+        "fedbn leaves norm layers with the vehicles, so that the server has no model to score "
+        "[[data.evaluation]] with; score on the vehicles: partition.holdout in its place",
+    ),
+)

@@ -1,0 +1,86 @@
+"""How a run ends: its final model is scored and saved, and its log is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fleetseg.evaluation.scored import Scored
+from fleetseg.federation.plan import Plan
+from fleetseg.federation.records import RoundRecord
+from fleetseg.learning.adapters import merge_adapters
+from fleetseg.models.folder import save_model
+from fleetseg.runs.estimating import Estimator
+from fleetseg.runs.folder import RunFolder
+from fleetseg.runs.records import RunEnd
+from fleetseg.runs.scoring import Scorer
+from fleetseg.runs.setup import RunSetup
+from fleetseg.text import listing
+
+
+@dataclass
+class Final:
+    """Scores to end a run with: the newest there are."""
+
+    scored: Scored | None = None
+    round: int = 0
+    estimator: Estimator | None = None  # of statistics of the final model, if they are estimated
+
+    def take(self, records: Sequence[RoundRecord]) -> None:
+        """Take the newest of the rounds', unless there are newer ones."""
+        for record in records:
+            if record.scored is not None and record.round > self.round:
+                self.scored, self.round = record.scored, record.round
+
+
+def score_final(final: Final, folder: RunFolder, scorer: Scorer, plan: Plan) -> list[str]:
+    """Score the final model where its round was not; add the clients' own scores if wanted."""
+    notes = []
+    final.take(folder.records)
+    model, round_ = plan.refined(folder.state, folder.records), folder.state.round
+    notes += final.estimator.notes() if final.estimator else []
+    if scorer.can_score and final.round != round_:
+        scored = scorer.score(model, round_, folder.records, folder.state.facts)
+        if isinstance(scored, str):
+            notes.append(f"the final model has no scores: {scored}")
+        else:
+            final.scored, final.round = scored, round_
+    if final.scored and (missing := final.scored.missing):
+        notes.append(f"scored without {listing(missing)}: not comparable with the other rounds")
+    of_this_model = final.scored if final.round == round_ else None
+    if scorer.scores_own_models:
+        if of_this_model and of_this_model.personal:
+            return notes
+        final.scored, refused = scorer.with_personal(
+            of_this_model, model, round_, folder.records, folder.state.facts
+        )
+    elif plan.experiment.evaluation.on_clients:
+        final.scored, refused = scorer.with_clients(of_this_model, model, round_, folder.records)
+    else:
+        return notes
+    final.round = round_
+    return notes + refused
+
+
+def save_final(final: Final, setup: RunSetup, plan: Plan, reason: str, seconds: float) -> str:
+    """Save the last committed model and close the log."""
+    runtime, state = setup.runtime, setup.folder.state
+    final.take(setup.folder.records)
+    details: dict[str, object] = {"rounds": state.round, "experiment": setup.experiment.name}
+    refined = None
+    if final.estimator is not None:
+        refined = final.estimator.newest(state.round)  # None: the run was interrupted before
+        details["norm statistics"] = "means of updates" if refined is None else "estimated"
+    runtime.whole.load(refined or plan.published(state))
+    merge_adapters(runtime.model)
+    sha256 = save_model(
+        runtime.model,
+        setup.folder.path / "model",
+        space=setup.fleet_data.space,
+        size_hw=setup.experiment.data.size,
+        details=details,
+        untrained=runtime.exchange.untrained(setup.experiment.training),
+    )
+    end = RunEnd(reason, state.round, seconds, final.scored, final.round, sha256)
+    setup.folder.finish(end)
+    return sha256

@@ -1,0 +1,68 @@
+"""Options of the network and of local training that nothing reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fleetseg.config import LabelSubsetConfig
+from fleetseg.learning.schedules import first_round_after
+from fleetseg.runs.rules.rule import Facts, Rule, only_with
+
+_WITH_PARAMETERS = (
+    "prox", "dyn", "drift", "client momentum", "sam", "asam", "moon", "fedspeed", "mimelite",
+)  # fmt: skip
+"""Objectives with a section of their own."""
+
+
+def _loss_lacks(*names: str) -> Callable[[Facts], bool]:
+    return lambda f: not set(names) & set(f.experiment.training.loss.split("+"))
+
+
+def _never_fixes_norms(facts: Facts) -> bool:
+    share, rounds = facts.experiment.training.freeze_bn_after, facts.experiment.federation.rounds
+    return first_round_after(share, rounds) > rounds
+
+
+def _labels_everything(facts: Facts) -> bool:
+    partition = facts.experiment.partition
+    elsewhere = facts.over_network or partition.kind == "file"  # a manifest may name subsets
+    return not elsewhere and partition.label_subset == LabelSubsetConfig()
+
+
+TRAINING_RULES: tuple[Rule, ...] = (
+    Rule(("model.name", "model.pretrained", "model.start", "model.normalisation"),
+         lambda f: f.own_net,
+         "the network is your own"),
+    Rule(("training.freeze_bn_after", "federation.statistics", "evaluation.norms",
+          "evaluation.norms_on_clients"), lambda f: f.experiment.model.norm == "group",
+         "with model.norm = 'group' there are no batch norms"),
+    only_with("model.norm", "group", "model.norm_groups"),
+    Rule(("model.pretrained",), lambda f: bool(f.experiment.model.start),
+         "model.start gives all weights"),
+    only_with("training.optimiser", "sgd", "training.momentum", "training.nesterov"),
+    Rule(("training.local_epochs",), lambda f: f.experiment.training.local_steps > 0,
+         "training.local_steps says how long a vehicle trains"),
+    Rule(("training.freeze_bn_after",), _never_fixes_norms, "no round comes after that share"),
+    Rule(("training.warmup_rounds",),
+         lambda f: f.experiment.training.warmup_rounds >= f.experiment.federation.rounds,
+         "all rounds are warm-up, and training.lr is never reached"),
+    Rule(("training.ohem_fraction",), _loss_lacks("ohem", "ohem_feddrive"),
+         "training.loss has no 'ohem'"),
+    Rule(("training.focal_gamma",), _loss_lacks("focal"), "training.loss has no 'focal'"),
+    Rule(("training.entropy",), _loss_lacks("entropy"), "training.loss has no 'entropy'"),
+    Rule(("training.class_weights",), _loss_lacks("ce", "ohem", "focal", "ohem_feddrive",
+                                                   "ohem_fedseg"),
+         "training.loss has no part that takes class weights"),
+    *(only_with("training.objective", name, f"training.{name.replace(' ', '_')}")
+      for name in _WITH_PARAMETERS),
+    Rule(("training.supervision",),
+         lambda f: f.experiment.training.supervision == "label subset"
+         and (f.own_data or _labels_everything(f)),
+         "every vehicle labels all classes; see partition.label_subset"),
+    Rule(("training.calibration_tau",),
+         lambda f: f.experiment.training.calibration in ("none", "restricted softmax"),
+         "training.calibration takes no strength"),
+    only_with("training.supervision", "pixel contrast", "training.pixel_contrast"),
+    Rule(("training.habits.same_order",), lambda f: f.experiment.training.local_steps > 0,
+         "training.local_steps goes on in the epoch where the round before ended"),
+)  # fmt: skip
