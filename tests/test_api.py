@@ -150,7 +150,10 @@ def test_the_same_data_in_another_holder_give_the_same_model(tmp_path: Path) -> 
         }.items()
     )
     assert plain.model_sha256 == others.model_sha256
-    assert plain.scores.to_dict() == others.scores.to_dict()
+    scores = [run.scores.to_dict() for run in (plain, others)]
+    for one in scores:
+        del one["protocol"]["sets"]  # they are told apart by their raw arrays, and those differ
+    assert scores[0] == scores[1]
 
 
 def test_each_vehicle_alone_on_own_data(tmp_path: Path) -> None:

@@ -186,5 +186,6 @@ def test_a_model_of_one_s_own_takes_its_time_as_well() -> None:
     for name, personal in (("none", described.personal), ("ditto", ditto)):
         with_personal = described.model_copy(update={"personal": personal})
         engine = SimulatedFaults(Willing(), with_personal, SIZES)
+        assert FLEET[0] in engine.available()
         took_s[name] = engine._duration_s(FLEET[0], broadcast(1))
     assert took_s == {"none": 12.0, "ditto": 32.0}  # ten images, three times, and 2 s on the link

@@ -99,7 +99,7 @@ def test_silobn_keeps_statistics_and_fedbn_norm_layers_by_type() -> None:
     ("sharing", "norm"), [("silobn", nn.GroupNorm(2, 4)), ("fedbn", nn.Identity())]
 )
 def test_a_policy_that_would_keep_nothing_is_refused(sharing: str, norm: nn.Module) -> None:
-    with pytest.raises(ModelError, match="nothing of this network would stay"):
+    with pytest.raises(ModelError, match="nothing of this network stays"):
         kept_by(sharing, nn.Sequential(nn.Conv2d(3, 4, 1), norm))
 
 

@@ -13,7 +13,7 @@ from fleetseg import rng
 from fleetseg.config import FederationConfig
 from fleetseg.errors import ConfigError
 from fleetseg.experiment_file import make_experiment
-from fleetseg.federation.aggregate import AGGREGATORS
+from fleetseg.federation.aggregators import AGGREGATORS
 from fleetseg.federation.cohort import Cohort
 from fleetseg.federation.collect import RoundCollector
 from fleetseg.federation.messages import Enrolment, Failure, Update

@@ -23,7 +23,7 @@ from fleetseg.errors import ConfigError, DataError
 from fleetseg.evaluation.scored import Scored
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.client import Client, LocalRuntime
-from fleetseg.federation.cohort import SAMPLERS
+from fleetseg.federation.cohort import SAMPLERS, Sampler
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure
 from fleetseg.federation.records import RoundRecord
@@ -228,7 +228,7 @@ def part_shared(tmp_path: Path, name: str, **evaluation: Any) -> fleetseg.Run:
 
 @pytest.fixture
 def first_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SAMPLERS, "first", lambda enrolled, count, draw, settings: ["a"])
+    monkeypatch.setitem(SAMPLERS, "first", Sampler(lambda *_: ["a"]))
 
 
 @pytest.mark.usefixtures("first_only")
