@@ -52,6 +52,39 @@ def test_habits_count_where_images_are_counted(cache: Path) -> None:
     assert centralised(experiment, fleet_data)[0].training.local_steps == 5  # 15 / 3
 
 
+def test_a_step_for_each_phase_counts_where_images_are_counted(cache: Path, tmp_path: Path) -> None:
+    """A batch has all of a vehicle's images: two phases are two steps, and so two epochs."""
+    phases = [{"learns": "head"}, {"learns": "body"}]
+    experiment = tiny_experiment(
+        cache, training={"batch_size": 8, "phases": phases}, federation={"rounds": 1}
+    )
+    federated = fleetseg.run(experiment, out=tmp_path / "federated")
+    assert federated_images(experiment, open_fleet_data(experiment)) == 30
+    assert sum(r.images_seen for r in federated.records) == 30
+
+
+def test_held_out_frames_have_the_norms_of_the_federation_beside_it(
+    cache: Path, tmp_path: Path
+) -> None:
+    """They are clients' own frames to the fleet, and one of the server's sets to a baseline."""
+    experiment = tiny_experiment(
+        cache,
+        data={"evaluation": [], "sources": [{"conditions": ["day"], "frames_per_drive": 6}]},
+        partition={"holdout": 0.34, "holdout_gap": 0},
+        evaluation={"norms": "batch", "norms_on_clients": "adapted"},
+        federation={"rounds": 1},
+    )
+    protocols = []
+    for baseline in ("", "centralised"):
+        run = fleetseg.run(experiment, out=tmp_path / f"run-{baseline}", baseline=baseline or None)
+        assert run.scores is not None
+        assert run.scores.protocol is not None
+        protocols.append(run.scores.protocol)
+    assert protocols[0].norms == protocols[1].norms
+    assert protocols[0].norms.startswith("adapted")
+    assert protocols[0].sets == protocols[1].sets
+
+
 def test_centralised_gets_the_images_of_a_run_that_was_cut_short(cache: Path) -> None:
     experiment = tiny_experiment(cache)
     fleet_data = open_fleet_data(experiment)

@@ -26,6 +26,7 @@ from fleetseg.federation.known import Accepted, Memory, Outcome
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.federation.records import RoundRecord
 from fleetseg.learning.batches import images_per_epoch, steps_per_epoch
+from fleetseg.learning.local import num_steps
 from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.runs.records import effort
 
@@ -121,11 +122,8 @@ def _as_void(pairs: Pairs) -> Pairs:
 
 
 def _images_a_round(num_images: int, training: TrainingConfig) -> int:
-    per_epoch = images_per_epoch(num_images, training)
-    if not training.local_steps:
-        return training.local_epochs * per_epoch
-    per_batch = per_epoch / steps_per_epoch(num_images, training)
-    return round(training.local_steps * per_batch)
+    per_epoch, steps = images_per_epoch(num_images, training), num_steps(num_images, training)
+    return round(steps * per_epoch / steps_per_epoch(num_images, training))
 
 
 def _alone(

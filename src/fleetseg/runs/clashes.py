@@ -184,6 +184,21 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "and federation.aggregator = 'normalised' has nothing to divide by",
     ),
     (
+        lambda e: _normalised(e) and e.training.objective == "fedspeed",
+        "fedspeed sends a model beyond the one that its steps have led to, and "
+        "federation.aggregator = 'normalised' divides by how far they lead; use 'mean'",
+    ),
+    (
+        lambda e: e.federation.weights == "feddg-ga" and e.training.objective == "fedspeed",
+        "federation.weights = 'feddg-ga' goes by the loss of the model that a client has learnt, "
+        "and fedspeed puts the one that it sends in its place; use 'images'",
+    ),
+    (
+        lambda e: e.federation.aggregator == "q-fedavg" and _sends_parts(e),
+        "federation.aggregator = 'q-fedavg' goes by the lengths of whole changes, and topk and "
+        "powersgd leave parts of them out; use a codec that does not, or 'none'",
+    ),
+    (
         lambda e: e.federation.aggregator == "extrapolated" and _sends_parts(e),
         "federation.aggregator = 'extrapolated' goes by the lengths of whole changes, and topk "
         "and powersgd leave parts of them out; use a codec that does not, or 'none'",
@@ -198,6 +213,11 @@ CLASHES: tuple[tuple[Callable[[Experiment], bool], str], ...] = (
         "scaffold, drift, client momentum and federation.aggregator = 'normalised' go by how far "
         "all steps carry a gradient, and with training.phases each part moves in some of them "
         "only; use one phase",
+    ),
+    (
+        lambda e: e.training.objective == "mimelite" and len(e.training.phases) > 1,
+        "mimelite takes the mean of a round's gradients, and with training.phases each part has "
+        "one in some of the steps only; use one phase",
     ),
     (
         lambda e: len(e.training.phases) > 1 and e.training.optimiser_state == "kept",
