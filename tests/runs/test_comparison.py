@@ -131,6 +131,17 @@ def test_vehicles_on_training_frames_and_on_held_out_ones_do_not_compare(tmp_pat
         fleetseg.compare(tmp_path)
 
 
+def test_vehicles_with_other_norms_compare_only_if_that_is_meant(tmp_path: Path) -> None:
+    """Those of the server's sets are the same, and theirs are not."""
+    one = scores({"day": conf(0.5)}, a=conf(0.5))
+    run_folder(tmp_path / "a", [one])
+    run_folder(tmp_path / "b", [replace(one, clients_norms="batch of batches of 8")], name="two")
+    with pytest.raises(ConfigError, match=r"norms on vehicles' own frames are running in .*norms$"):
+        fleetseg.compare(tmp_path)
+    (note,) = fleetseg.compare(tmp_path, despite=["norms"]).notes
+    assert note.startswith("norms on vehicles' own frames differ: running in ")
+
+
 def test_one_run_counts_once(tmp_path: Path) -> None:
     run_folder(tmp_path / "a", [0.5])
     run_folder(tmp_path / "b", [0.5])
