@@ -47,6 +47,11 @@ def test_by_hand() -> None:
     assert mean.finish().tolist() == pytest.approx([6.25, 1.875, 5.0])
 
 
+def test_a_round_in_which_nobody_is_asked_can_begin() -> None:
+    """The sampler poisson has such rounds; nothing is added, and nothing finished."""
+    opened({}, {})
+
+
 def test_with_momentum_it_divides_by_the_closed_form() -> None:
     def travel(steps: int) -> float:
         return travel_of(steps, MOMENTUM, 1, 10)

@@ -51,3 +51,12 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
     collector.add("a", np.ones(3, np.float32))
     assert list(tmp_path.iterdir()) == []  # not even while it is open
     collector.finish()
+
+
+def test_a_round_without_an_end_leaves_no_open_file() -> None:
+    """Nobody was asked, or too few answered; an open file is a warning, which fails a test."""
+    spool = spooled(rule)(Opening(2, 2, {"a": 1}, FederationConfig()))
+    spool.add("a", np.zeros(2, np.float32))
+    file = spool._file  # type: ignore[attr-defined]
+    del spool
+    assert file.closed

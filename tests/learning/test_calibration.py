@@ -14,6 +14,7 @@ from torch import Tensor
 from fleetseg.errors import ConfigError
 from fleetseg.experiment_file import make_experiment
 from fleetseg.learning.calibration import ABSENT, CALIBRATIONS, logit_shift
+from fleetseg.learning.losses import LOSSES
 from fleetseg.runs.choices import check_choices
 from fleetseg.runs.option_notes import option_notes
 from fleetseg.runs.rules import Facts
@@ -101,6 +102,17 @@ def test_a_class_that_is_absent_has_no_part_in_the_loss(name: str, factor: int) 
     assert loss == pytest.approx(without, rel=1e-5)
     assert (gradient[:, 3] == 0).all()
     torch.testing.assert_close(gradient[:, :3], smaller)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("name", REAL)
+def test_no_loss_divides_by_the_mass_of_a_class_that_is_masked_out(name: str, loss: str) -> None:
+    """Its probability is exactly 0, as it never is without a mask: dice had 0 / 0 in gradients."""
+    logits_NCHW, labels_NHW = batch(classes=3)
+    value, gradient = stepped(name, (50, 40, 3, 0), logits_NCHW, labels_NHW, loss)
+    assert math.isfinite(value)
+    assert bool(gradient.isfinite().all())
+    assert bool((gradient[:, 3] == 0).all())
 
 
 @given(

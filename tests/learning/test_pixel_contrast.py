@@ -19,6 +19,7 @@ from fleetseg.data.labels import ERASED, IGNORE
 from fleetseg.errors import ModelError
 from fleetseg.learning.inputs import LocalInputs
 from fleetseg.learning.local import train_locally
+from fleetseg.learning.objectives import OBJECTIVES, Objective
 from fleetseg.learning.pixel_contrast import (
     Survey,
     Watched,
@@ -221,6 +222,18 @@ def test_contrast_begins_in_its_round_and_is_the_same_whenever_it_is_done() -> N
     assert bool(second.isfinite().all())
     early = trained(in_round(1, pixel_contrast={"start_round": 1}))
     assert not torch.equal(early, first)
+
+
+def test_a_batch_that_is_passed_through_twice_has_the_same_anchors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Few enough that they are drawn: from where it was, a second pass is the first."""
+    few = {"pixel_contrast": {"anchors": 6}}
+    once = trained(in_round(2, **few))
+    assert not torch.equal(once, trained(in_round(2)))
+    twice = Objective(perturb=lambda memo, shared: None)
+    monkeypatch.setitem(OBJECTIVES, "plain", twice)
+    assert torch.equal(once, trained(in_round(2, **few)))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from fleetseg.api import run_local
 from fleetseg.clients import open_fleet_data
 from fleetseg.federation.records import RoundRecord
 from fleetseg.runs.baselines import at_equal_images, centralised, federated_images, local_only
+from fleetseg.runs.evaluation_sets import open_test_sets
+from fleetseg.runs.protocols import protocol_of
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,66 @@ def test_habits_count_where_images_are_counted(cache: Path) -> None:
     # Of 6 samples of each of five vehicles 4 are used, three rounds; the pool of 30 has 7 of 4.
     assert federated_images(experiment, fleet_data) == 60
     assert centralised(experiment, fleet_data)[0].training.local_steps == 5  # 15 / 3
+
+
+def test_a_step_for_each_phase_counts_where_images_are_counted(cache: Path, tmp_path: Path) -> None:
+    """A batch has all of a vehicle's images: two phases are two steps, and so two epochs."""
+    phases = [{"learns": "head"}, {"learns": "body"}]
+    experiment = tiny_experiment(
+        cache, training={"batch_size": 8, "phases": phases}, federation={"rounds": 1}
+    )
+    federated = fleetseg.run(experiment, out=tmp_path / "federated")
+    assert federated_images(experiment, open_fleet_data(experiment)) == 30
+    assert sum(r.images_seen for r in federated.records) == 30
+
+
+def test_held_out_frames_have_the_norms_of_the_federation_beside_it(
+    cache: Path, tmp_path: Path
+) -> None:
+    """They are clients' own frames to the fleet, and one of the server's sets to a baseline."""
+    experiment = tiny_experiment(
+        cache,
+        data={"evaluation": [], "sources": [{"conditions": ["day"], "frames_per_drive": 6}]},
+        partition={"holdout": 0.34, "holdout_gap": 0},
+        evaluation={"norms": "batch", "norms_on_clients": "adapted"},
+        federation={"rounds": 1},
+    )
+    protocols = []
+    for baseline in ("", "centralised"):
+        run = fleetseg.run(experiment, out=tmp_path / f"run-{baseline}", baseline=baseline or None)
+        assert run.scores is not None
+        assert run.scores.protocol is not None
+        protocols.append(run.scores.protocol)
+    assert protocols[0].norms == protocols[1].norms
+    assert protocols[0].norms.startswith("adapted")
+    assert protocols[0].sets == protocols[1].sets
+
+
+@pytest.mark.parametrize("baseline", ["centralised", "local"])
+def test_who_is_left_out_is_not_scored_either(baseline: str, cache: Path, tmp_path: Path) -> None:
+    """Its held-out frames are no part of what the federation beside it is scored on."""
+    experiment = tiny_experiment(
+        cache,
+        data={"evaluation": [], "sources": [{"conditions": ["day"], "frames_per_drive": 6}]},
+        partition={"holdout": 0.34, "holdout_gap": 0},
+        federation={"rounds": 1, "exclude": ["*amber*", "*birch*"]},
+    )
+    federated = fleetseg.run(experiment, out=tmp_path / "federated").scores
+    assert federated is not None
+    assert federated.protocol is not None
+    fleet_data = open_fleet_data(experiment)
+    alone, data = (
+        centralised(experiment, fleet_data)
+        if baseline == "centralised"
+        else next(iter(local_only(experiment, fleet_data)))[1:]
+    )
+    assert alone.federation.exclude == experiment.federation.exclude
+    (held_out,) = data.evaluation
+    assert len(held_out.scored) == 6
+    protocol = protocol_of(alone, data, [held_out.name], ["day"], 1)
+    assert protocol.sets == federated.protocol.sets
+    ((opened,), _) = open_test_sets(experiment, experiment.data.size)
+    assert len(opened.scored) == 6
 
 
 def test_centralised_gets_the_images_of_a_run_that_was_cut_short(cache: Path) -> None:

@@ -35,6 +35,11 @@ REFUSED: Mapping[str, list[tuple[dict[str, Any], str]]] = {
         ({"training": {"objective": "scaffold"}, "federation": {"weights": "uniform"}}, "'mean'"),
     ],
     "fedexp": [({"federation": {"uplink": "topk(10%)+int8"}}, "powersgd leave parts")],
+    "fedspeed": [
+        ({"federation": {"aggregator": "normalised"}}, "beyond the one that its steps"),
+        ({"federation": {"weights": "feddg-ga"}}, "puts the one that it sends in its place"),
+    ],
+    "qffedavg": [({"federation": {"uplink": "powersgd(2)+int8"}}, "use a codec that does not")],
 }
 ALLOWED: Mapping[str, list[dict[str, Any]]] = {
     "feddyn": [
@@ -49,6 +54,8 @@ ALLOWED: Mapping[str, list[dict[str, Any]]] = {
     "fednova": [{"training": {"objective": "prox"}}, {"federation": {"uplink": "topk(10%)"}}],
     "fedexp": [{"federation": {"uplink": "int8"}}, {"federation": {"server_momentum": 0.9}}],
     "hyperflaw-queue": [{"training": {"objective": "prox"}}],
+    "fedspeed": [{"federation": {"aggregator": "extrapolated"}}],
+    "qffedavg": [{"federation": {"uplink": "int8"}}],
 }
 
 
@@ -108,6 +115,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"training": {"phases": PHASES, "optimiser_state": "kept"}}, "an optimiser of its own"),
     ({"method": "scaffold", "training": {"phases": PHASES}}, "use one phase"),
     ({"method": "fednova", "training": {"phases": PHASES}}, "use one phase"),
+    ({"method": "mimelite", "training": {"phases": PHASES}}, "mean of a round's gradients"),
     ({"method": "ditto", "personal": {"learns": "head"}}, "whole model"),
     ({"federation": {"sharing": "stages"}}, "it names none"),
     ({"federation": {"sharing": "bdy"}}, "Did you mean 'body'"),

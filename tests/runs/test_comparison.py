@@ -131,6 +131,29 @@ def test_vehicles_on_training_frames_and_on_held_out_ones_do_not_compare(tmp_pat
         fleetseg.compare(tmp_path)
 
 
+def test_vehicles_with_other_norms_compare_only_if_that_is_meant(tmp_path: Path) -> None:
+    """Those of the server's sets are the same, and theirs are not."""
+    one = scores({"day": conf(0.5)}, a=conf(0.5))
+    run_folder(tmp_path / "a", [one])
+    run_folder(tmp_path / "b", [replace(one, clients_norms="batch of batches of 8")], name="two")
+    with pytest.raises(ConfigError, match=r"norms on vehicles' own frames are running in .*norms$"):
+        fleetseg.compare(tmp_path)
+    (note,) = fleetseg.compare(tmp_path, despite=["norms"]).notes
+    assert note.startswith("norms on vehicles' own frames differ: running in ")
+
+
+def test_vehicles_that_are_scored_without_their_own_parts_are_told_of(tmp_path: Path) -> None:
+    """Else the worst vehicle of FedPer seems to have a head that nobody has trained."""
+    one = scores({"day": conf(0.5)}, a=conf(0.1))
+    own = one.with_personal({"a": conf(0.6)}, "own")
+    run_folder(tmp_path / "a", [one])
+    run_folder(tmp_path / "b", [own], name="ditto")
+    assert fleetseg.compare(tmp_path).notes == ()
+    run_folder(tmp_path / "c", [own], name="fedper", federation={"sharing": "body"})
+    (note,) = fleetseg.compare(tmp_path).notes
+    assert note.startswith("single vehicles of c are scored with what a newcomer has")
+
+
 def test_one_run_counts_once(tmp_path: Path) -> None:
     run_folder(tmp_path / "a", [0.5])
     run_folder(tmp_path / "b", [0.5])

@@ -22,9 +22,11 @@ from fleetseg.data.sample import ScoredPairs
 from fleetseg.errors import ConfigError, DataError
 from fleetseg.evaluation.scored import Scored
 from fleetseg.experiment_file import make_experiment
+from fleetseg.federation.class_rarity import CLASS_COUNTS
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.cohort import SAMPLERS, Sampler
 from fleetseg.federation.engine import Meter, Received
+from fleetseg.federation.fleet_facts import CLASS_WEIGHTS
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.sharing import SHARING, Exchange
@@ -132,7 +134,10 @@ def test_counts_are_kept_with_the_ratios() -> None:
 def with_own_models(made: Scorer, scored_when: str, sharing: str = "all") -> Scorer:
     runtime = made._runtime
     experiment = make_experiment(
-        {"personal": {"model": "fine-tuned", "scored": scored_when}, "evaluation": {"every": 1}}
+        {
+            "personal": {"model": "fine-tuned", "scored": scored_when},
+            "training": {"class_weights": "fleet"},
+        }
     )
     settings = experiment.federation.model_copy(update={"sharing": sharing})
     exchange = Exchange.of(runtime.exchange.model, settings)
@@ -144,9 +149,10 @@ def test_own_models_stand_beside_the_global_one() -> None:
     engine = Engine({"a": EASY, "b": HARD}, {"a": 8, "b": 8, "silent": 8, "none": 0})
     made, state = scorer(engine, holds_out=True)
     ready = with_own_models(made, "end")
-    scored, amiss = ready.with_personal(None, state, 3, [], {"fact": np.zeros(1, np.float32)})
+    facts = {name: np.zeros(1, np.float32) for name in (CLASS_WEIGHTS, CLASS_COUNTS)}
+    scored, amiss = ready.with_personal(None, state, 3, [], facts)
     assert engine.tasks == ["evaluate", "evaluate-personal"]
-    assert engine.facts == [[], ["fact"]]  # class weights come of them
+    assert engine.facts == [[], [CLASS_WEIGHTS]]  # what the server alone takes stays there
     assert scored.personal == "fine-tuned"
     assert scored.by_client.keys() == scored.by_client_personal.keys() == {"a", "b"}
     assert scored.by_client_personal["a"].miou == 1.0
@@ -254,7 +260,7 @@ def test_norm_statistics_are_part_of_scores_and_of_what_a_model_says(tmp_path: P
     assert run.scores is not None
     assert run.scores.norms == "domain of batches of 8"
     assert run.scores.clients_norms == "running"
-    assert run.records[0].to_dict()["scores"]["norms"] == "domain of batches of 8"
+    assert run.records[0].to_dict()["scores"]["protocol"]["norms"] == "domain of batches of 8"
     # Who never trained has no statistics of its own, and start values are nobody's.
     assert list(run.scores.by_client) == ["a"]
     assert any("no scores from b: untrained" in note for note in run.notes)

@@ -55,6 +55,19 @@ def test_norm_layers_alone_that_stay_are_another_matter(tmp_path: Path) -> None:
     prepared(tmp_path, federation={"sharing": "stages", "stages": ["0", "2"]})
 
 
+def test_statistics_that_are_fixed_late_are_the_fleets(tmp_path: Path) -> None:
+    """A newcomer past that moment would train with a mean of 0 and a variance of 1 for ever."""
+    fixed = {"freeze_bn_after": 0.5}
+    own_data = FleetData(SPACE, {}, (), None, holds_out=True)
+    apart = {"sharing": "stages", "stages": ["0", "2"]}
+    with pytest.raises(ConfigError, match=r"'stages' leaves running statistics.*net\.1\."):
+        prepared(tmp_path, own_data, federation=apart, training=fixed)
+    prepared(tmp_path, own_data, federation=apart)
+    prepared(tmp_path, own_data, federation={"sharing": "body"}, training=fixed)  # no norm in it
+    held = {**fixed, "phases": [{"learns": "head"}]}
+    prepared(tmp_path, own_data, federation=apart, training=held)  # nobody moves them
+
+
 def test_a_head_to_fine_tune_has_to_be_known_before_the_first_round(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not say what its head is"):
         prepared(tmp_path, heads=False, personal={"model": "fine-tuned", "learns": "head"})

@@ -30,7 +30,8 @@ class NormalisedMean:
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
         self._mean = FixedPointMean(opening.size, opening.weights)
-        self._reference = opening.travel(min(opening.steps.values()))  # r
+        # r; of a cohort of nobody there is nothing to scale.
+        self._reference = opening.travel(min(opening.steps.values(), default=1))
         self._travels: dict[str, float] = {}  # a_i of those that were added
         self._scaled_F: Floats = np.empty(0, dtype=np.float32)
 

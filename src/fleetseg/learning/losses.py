@@ -127,8 +127,11 @@ def dice(logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
     overlap_C = own_P.new_zeros(probs_NCHW.shape[1]).index_add(0, ids_NHW.flatten(), own_P)
     mass_C = torch.einsum("nchw,nhw->c", probs_NCHW, valid_NHW.to(probs_NCHW.dtype))
     counts_C = torch.bincount(labels_NHW[valid_NHW], minlength=probs_NCHW.shape[1])
-    dice_C = 2 * overlap_C / (mass_C + counts_C)
-    return (1 - dice_C[counts_C > 0].mean()).to(probs_NCHW.dtype)
+    # Taken out before the division: a class that a calibration masks out has a mass of exactly 0,
+    # and 0 / 0 makes gradients of what is taken out afterwards.
+    shown_C = counts_C > 0
+    dice_K = 2 * overlap_C[shown_C] / (mass_C[shown_C] + counts_C[shown_C])
+    return (1 - dice_K.mean()).to(probs_NCHW.dtype)
 
 
 def lovasz(logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fleetseg import rng
 from fleetseg.data.augment import to_batch
 from fleetseg.data.labels import ERASED, IGNORE
 from fleetseg.data.sample import Pairs
@@ -169,8 +168,10 @@ def contrast_of(inputs: LocalInputs, seen: Survey) -> Callable[[Tensor, Tensor, 
     One contrast by the batch's labels, and one by what the received model is sure of where there
     is no label.
     """
-    settings, context = inputs.training.pixel_contrast, inputs.context
-    draw = rng.torch_generator(context.seed, context.round, context.client_id, "pixel-contrast")
+    settings = inputs.training.pixel_contrast
+    # The client's own for as long as it trains, and where an objective passes a batch through twice
+    # put back in between: both passes have the same anchors.
+    draw = torch.default_generator
 
     def term(features_NDhw: Tensor, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
         unit_NDhw = unit_features(seen.received.network, features_NDhw, images_NCHW)

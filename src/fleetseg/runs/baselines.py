@@ -26,6 +26,7 @@ from fleetseg.federation.known import Accepted, Memory, Outcome
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.federation.records import RoundRecord
 from fleetseg.learning.batches import images_per_epoch, steps_per_epoch
+from fleetseg.learning.local import num_steps
 from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.runs.records import effort
 
@@ -121,11 +122,8 @@ def _as_void(pairs: Pairs) -> Pairs:
 
 
 def _images_a_round(num_images: int, training: TrainingConfig) -> int:
-    per_epoch = images_per_epoch(num_images, training)
-    if not training.local_steps:
-        return training.local_epochs * per_epoch
-    per_batch = per_epoch / steps_per_epoch(num_images, training)
-    return round(training.local_steps * per_batch)
+    per_epoch, steps = images_per_epoch(num_images, training), num_steps(num_images, training)
+    return round(steps * per_epoch / steps_per_epoch(num_images, training))
 
 
 def _alone(
@@ -135,7 +133,10 @@ def _alone(
     rounds: int | None = None,
 ) -> Experiment:
     """The experiment of one client: the server only passes the model on; the optimiser is kept."""
-    federation = FederationConfig(rounds=rounds or experiment.federation.rounds)
+    settings = experiment.federation
+    federation = FederationConfig(
+        rounds=rounds or settings.rounds, only=settings.only, exclude=settings.exclude
+    )
     engine = experiment.engine.model_copy(update={"kind": "inprocess"})
     kept = {"optimiser_state": "kept", "objective": "plain", "phases": (), **training}
     return experiment.model_copy(
@@ -151,14 +152,27 @@ def _alone(
 
 def _with_client(fleet_data: FleetData, client: Client) -> FleetData:
     """The data of one client alone; the frames that the fleet holds out become a server set."""
-    return replace(fleet_data, clients={client.id: client}, evaluation=test_sets(fleet_data))
+    manifest = fleet_data.manifest
+    if manifest is not None:  # says what is scored
+        there = taking_part(fleet_data.enrolled)
+        held_out = {name: own for name, own in manifest.held_out.items() if name in there}
+        manifest = replace(manifest, held_out=held_out)
+    return replace(
+        fleet_data,
+        clients={client.id: client},
+        evaluation=test_sets(fleet_data),
+        manifest=manifest,
+    )
 
 
 def test_sets(fleet_data: FleetData) -> tuple[EvaluationSet, ...]:
-    """The server's sets; where it has none, the clients' held-out frames as one; else nothing."""
+    """The server's sets; where it has none, the clients' held-out frames as one; else nothing.
+
+    Of clients that take part, as in the federation.
+    """
     if fleet_data.evaluation or not fleet_data.holds_out:
         return fleet_data.evaluation
-    scored = [client.test for client in fleet_data.clients.values()]
+    scored = [fleet_data.clients[name].test for name in taking_part(fleet_data.enrolled)]
     domains = tuple(domain for part in scored for domain in part.domains)
     pooled = ScoredPairs(Pooled([part.pairs for part in scored]), domains)
     return (EvaluationSet(HELD_OUT, pooled),)

@@ -47,7 +47,8 @@ def common_protocol(
     if refused:
         raise _refusal(list(refused))
     _require_same_frames_of_clients(scored)
-    return reference, [_note(field, of, reference) for field, of in allowed.items()]
+    notes = [_note(field, of, reference) for field, of in allowed.items()]
+    return reference, [*notes, *_other_norms_of_clients(scored, despite)]
 
 
 def _note(field: str, others: Mapping[str, Collection[str]], reference: Protocol) -> str:
@@ -94,3 +95,18 @@ def _require_same_frames_of_clients(scored: Mapping[Path, Sequence[Scored]]) -> 
             f"{other_on} in {other}",
             cure=_CURE,
         )
+
+
+def _other_norms_of_clients(
+    scored: Mapping[Path, Sequence[Scored]], despite: Collection[str]
+) -> list[str]:
+    """Vehicles' own frames have norm statistics of their own, beside those of the server's sets."""
+    norms = {
+        one.clients_norms: path for path, ones in scored.items() for one in ones if one.clients_on
+    }
+    if len(norms) < 2:
+        return []
+    told = "; ".join(f"{name} in {path}" for name, path in norms.items())
+    if "norms" not in despite:
+        raise _refusal([f"norms on vehicles' own frames are {told}"])
+    return [f"norms on vehicles' own frames differ: {told}"]

@@ -23,6 +23,7 @@ from fleetseg.runs.folder import has_run
 from fleetseg.runs.records import effort, is_complete, traffic
 from fleetseg.runs.report import RunReport, read_run
 from fleetseg.runs.row_names import row_names
+from fleetseg.text import listing
 
 Spreads = Mapping[str, Spread | None]
 
@@ -105,7 +106,7 @@ def compare(
         protocol=protocol.over(protocol.rounds[-1:] * last) if protocol and last else protocol,
         last=last,
         clients_on=next(iter(on), ""),
-        notes=(*notes, *differing),
+        notes=(*notes, *differing, *_without_own_parts(reports)),
     )
 
 
@@ -129,6 +130,24 @@ def _read(paths: Sequence[Path]) -> tuple[list[RunReport], list[str]]:
     if not reports:
         raise CheckpointError("no run is over", where=paths[0], got="; ".join(notes))
     return list(reports.values()), notes
+
+
+def _without_own_parts(reports: Sequence[RunReport]) -> list[str]:
+    """Tell of figures of vehicles that are not of what the vehicles have."""
+    names = [
+        report.path.name
+        for report in reports
+        if report.experiment.federation.sharing not in ("all", "trained")
+        and report.end
+        and report.end.scored
+        and report.end.scored.personal
+    ]
+    if not names:
+        return []
+    return [
+        f"single vehicles of {listing(names)} are scored with what a newcomer has: the shared part "
+        "beside parts as the run began; how their own models do stands in the run's own scores"
+    ]
 
 
 def _over(report: RunReport) -> RunReport:

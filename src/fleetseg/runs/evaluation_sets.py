@@ -32,6 +32,7 @@ from fleetseg.data.store.cache import (
     open_store,
 )
 from fleetseg.errors import DataError
+from fleetseg.federation.admission import left_out
 
 
 def open_test_sets(
@@ -73,7 +74,7 @@ def open_test_sets(
 def _held_out(
     experiment: Experiment, sources: Sequence[Source], progress: Progress | None
 ) -> list[int]:
-    """Numbers of the frames, counted through all sources, that any client holds out."""
+    """Numbers of the frames, counted through all sources, that clients of the run hold out."""
     samples = [sample for source in sources for sample in source.samples]
     histograms_NC: npt.NDArray[np.int64] = np.zeros((len(samples), 0), dtype=np.int64)
     if experiment.partition.kind == "dirichlet":
@@ -88,7 +89,8 @@ def _held_out(
         histograms_NC = np.concatenate([histograms_of(source) for source in sources])
     held = partition(experiment.partition, samples, histograms_NC, experiment.seed)
     split = hold_out(held, samples, experiment.partition)
-    return [number for part in split.values() for number in part.test]
+    out = left_out(split, experiment.federation)
+    return [n for client, part in split.items() if client not in out for n in part.test]
 
 
 def _by_source(numbers: Sequence[int], sources: Sequence[Source]) -> list[list[int]]:

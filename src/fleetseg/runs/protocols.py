@@ -11,6 +11,7 @@ from fleetseg.data.labels import IGNORE
 from fleetseg.data.partition.manifest import Entry, Manifest
 from fleetseg.evaluation.norms import RUNNING, Norms
 from fleetseg.evaluation.protocol import LABEL_RESOLUTION, Protocol, ScoredSet
+from fleetseg.federation.messages import taking_part
 
 
 def protocol_of(
@@ -69,10 +70,10 @@ def _clients_set(fleet_data: FleetData, scored_on: Sequence[str]) -> ScoredSet:
     if manifest is None or not set(scored_on) <= set(clients):
         return ScoredSet(names, None, "")
     frames = sum(len(clients[name].test) for name in scored_on)
-    if set(scored_on) == {name for name, client in clients.items() if len(client.test)}:
-        return ScoredSet(HELD_OUT, frames, _digest(_all(manifest)))
+    there = taking_part(fleet_data.enrolled)
+    is_all = set(scored_on) == {name for name in there if len(clients[name].test)}
     entries = [entry for name in scored_on for entry in manifest.held_out.get(name, ())]
-    return ScoredSet(names, frames, _digest(entries))
+    return ScoredSet(HELD_OUT if is_all else names, frames, _digest(entries))
 
 
 def _all(manifest: Manifest) -> list[Entry]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 
-from fleetseg.clients import FleetData
+from fleetseg.clients import HELD_OUT, FleetData
+from fleetseg.config import EvaluationConfig
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.errors import UpdateRejected
 from fleetseg.evaluation.confusion import Conf_CC
@@ -19,6 +20,7 @@ from fleetseg.federation.checks import validate_evaluation
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.collect import collect
 from fleetseg.federation.engine import Engine, Received
+from fleetseg.federation.fleet_facts import told_facts
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, taking_part
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import scored_before
@@ -42,7 +44,10 @@ class Scorer:
     def __init__(self, fleet_data: FleetData, runtime: LocalRuntime, engine: Engine) -> None:
         self._fleet_data, self._runtime, self._engine = fleet_data, runtime, engine
         settings = runtime.experiment.evaluation
-        self._norms, self._clients_norms = Norms.on_server(settings), Norms.on_clients(settings)
+        self._norms, self._clients_norms = (
+            server_norms(fleet_data, settings),
+            Norms.on_clients(settings),
+        )
 
     @property
     def can_score(self) -> bool:
@@ -161,7 +166,8 @@ class Scorer:
         facts: Facts = MappingProxyType({}),
     ) -> tuple[_ByClient, list[str]]:
         scores = _ClientScores(enrolled, round_, self._runtime.num_classes)
-        broadcast = Broadcast(round_, self._runtime.exchange.to_score(model), facts)
+        told = told_facts(self._runtime.experiment, facts)
+        broadcast = Broadcast(round_, self._runtime.exchange.to_score(model), told)
         asks = to_each(broadcast, enrolled, records)
         deadline_s = self._runtime.experiment.federation.deadline_s
         collect(self._engine, task, asks, scores, deadline_s=deadline_s)
@@ -186,6 +192,17 @@ class Scorer:
         )
 
 
+def server_norms(fleet_data: FleetData, settings: EvaluationConfig) -> Norms:
+    """Return what the server's sets are scored with.
+
+    The held-out frames of all clients, which a baseline is scored on as one such set, are scored as
+    clients score them: else it would have other statistics than the federation beside it.
+    """
+    if [part.name for part in fleet_data.evaluation] == [HELD_OUT]:
+        return Norms.on_clients(settings)
+    return Norms.on_server(settings)
+
+
 def require_scorable_run(fleet_data: FleetData, runtime: LocalRuntime) -> None:
     """Refuse server's sets that the model, without what stays with clients, cannot be scored on.
 
@@ -193,7 +210,7 @@ def require_scorable_run(fleet_data: FleetData, runtime: LocalRuntime) -> None:
         ConfigError: see `evaluation.norms.require_scorable`.
         DataError: a domain of one image, where norms want the statistics of several.
     """
-    norms = Norms.on_server(runtime.experiment.evaluation)
+    norms = server_norms(fleet_data, runtime.experiment.evaluation)
     untrained = runtime.exchange.untrained(runtime.experiment.training)
     for part in fleet_data.evaluation:
         where = f"federation.sharing = '{runtime.experiment.federation.sharing}' on {part.name}"

@@ -19,10 +19,12 @@ from fleetseg.learning.parts import require_part
 from fleetseg.models.build import build_model, normalise_inputs, wrap
 from fleetseg.models.folder import load_model
 from fleetseg.models.group_norm import use_group_norms, wished_groups
+from fleetseg.models.norm_statistics import statistic_keys
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.models.wrapping import copied_net, materialise
 from fleetseg.runs.clashes.parts import LEARNS_APART
 from fleetseg.runs.folder import RunFolder
+from fleetseg.text import listing
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def set_up(
     require_part(model, experiment.personal.learns)
     if fleet_data.evaluation and runtime.exchange.learns_apart(experiment.training):
         raise ConfigError(LEARNS_APART)
+    _require_fleet_statistics(runtime)
     return RunSetup(
         experiment=experiment,
         fleet_data=fleet_data,
@@ -64,6 +67,24 @@ def set_up(
         folder=RunFolder(out, experiment, runtime.exchange.server.digest, fleet_data.space),
         watcher=watcher,
     )
+
+
+def _require_fleet_statistics(runtime: LocalRuntime) -> None:
+    """Refuse to fix statistics of norm layers of which a newcomer has start values only.
+
+    Raises:
+        ConfigError: running statistics stay with the clients, and late rounds train with them.
+    """
+    training, exchange = runtime.experiment.training, runtime.exchange
+    own = statistic_keys(runtime.model).intersection(exchange.untrained(training))
+    if training.freeze_bn_after < 1 and own:
+        raise ConfigError(
+            f"federation.sharing = '{runtime.experiment.federation.sharing}' leaves running "
+            f"statistics of norm layers with each vehicle ({listing(sorted(own), 2)}), and one "
+            "that is first asked past training.freeze_bn_after would train with start values",
+            got=training.freeze_bn_after,
+            expected="1.0",
+        )
 
 
 def _model(experiment: Experiment, fleet_data: FleetData, net: nn.Module | None) -> Segmenter:

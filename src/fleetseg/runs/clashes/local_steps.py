@@ -70,6 +70,16 @@ LOCAL_STEPS: tuple[Clash, ...] = (
         "and federation.aggregator = 'normalised' has nothing to divide by",
     ),
     (
+        lambda e: _normalised(e) and e.training.objective == "fedspeed",
+        "fedspeed sends a model beyond the one that its steps have led to, and "
+        "federation.aggregator = 'normalised' divides by how far they lead; use 'mean'",
+    ),
+    (
+        lambda e: e.training.objective == "mimelite" and len(e.training.phases) > 1,
+        "mimelite takes the mean of a round's gradients, and with training.phases each part has "
+        "one in some of the steps only; use one phase",
+    ),
+    (
         lambda e: (_by_travel(e) or _normalised(e)) and len(e.training.phases) > 1,
         "scaffold, drift, client momentum and federation.aggregator = 'normalised' go by how far "
         "all steps carry a gradient, and with training.phases each part moves in some of them "

@@ -66,6 +66,16 @@ SERVER: tuple[Clash, ...] = (
         "training.objective = 'dyn' or 'drift', and would only add one without",
     ),
     (
+        lambda e: e.federation.weights == "feddg-ga" and e.training.objective == "fedspeed",
+        "federation.weights = 'feddg-ga' goes by the loss of the model that a client has learnt, "
+        "and fedspeed puts the one that it sends in its place; use 'images'",
+    ),
+    (
+        lambda e: e.federation.aggregator == "q-fedavg" and _sends_parts(e),
+        "federation.aggregator = 'q-fedavg' goes by the lengths of whole changes, and topk and "
+        "powersgd leave parts of them out; use a codec that does not, or 'none'",
+    ),
+    (
         lambda e: e.federation.aggregator == "extrapolated" and _sends_parts(e),
         "federation.aggregator = 'extrapolated' goes by the lengths of whole changes, and topk "
         "and powersgd leave parts of them out; use a codec that does not, or 'none'",
