@@ -49,6 +49,8 @@ SHARING: dict[str, Policy] = {
     "silobn": silobn,
     "fedbn": fedbn,
 }
+OWN_STATISTICS = ("silobn", "fedbn")
+"""Policies that leave with clients what belongs to norm layers, running statistics among it."""
 
 
 def is_within(key: str, stage: str) -> bool:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from fleetseg.config import Experiment, SourceConfig
 from fleetseg.errors import ConfigError
+from fleetseg.federation.sharing import OWN_STATISTICS
 from fleetseg.runs.rules import RULES, Facts
-from fleetseg.runs.rules.federation import OWN_STATISTICS
 from fleetseg.runs.rules.rule import value_of
 
 _UNSCORED_CURE = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fleetseg.config import Experiment
 from fleetseg.evaluation.norms import NORM_STATISTICS
+from fleetseg.federation.sharing import OWN_STATISTICS
 from fleetseg.learning.parts import learns
 from fleetseg.runs.clashes.clash import Clash
 
@@ -57,7 +58,7 @@ PARTS: tuple[Clash, ...] = (
         "federation.statistics = 'estimated' would put others in their place; use 'mean'",
     ),
     (
-        lambda e: e.federation.sharing in ("silobn", "fedbn") and e.training.freeze_bn_after < 1,
+        lambda e: e.federation.sharing in OWN_STATISTICS and e.training.freeze_bn_after < 1,
         "federation.sharing leaves running statistics with each vehicle, and one that is first "
         "asked past training.freeze_bn_after would train with start values for ever; use 1.0",
     ),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from fleetseg.federation.sharing import OWN_STATISTICS
 from fleetseg.runs.rules.rule import Facts, Rule, only_with
-
-OWN_STATISTICS = ("silobn", "fedbn")
-"""Sharing policies that leave running statistics with the vehicles."""
 
 
 def _asks_all(facts: Facts) -> bool:
