@@ -19,6 +19,7 @@ from fleetseg.federation.checks import validate_evaluation
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.collect import collect
 from fleetseg.federation.engine import Engine, Received
+from fleetseg.federation.fleet_facts import told_facts
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, taking_part
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import scored_before
@@ -128,7 +129,8 @@ class Scorer:
         common = "evaluate" if self._runtime.exchange.shares_all else "evaluate-global"
         ask = partial(self._on_clients, enrolled, model, round_, records)
         by_client, refused = ask(task=common)
-        own, refused_own = ask(task="evaluate-personal", facts=facts)
+        told = told_facts(self._runtime.experiment, facts)
+        own, refused_own = ask(task="evaluate-personal", facts=told)
         personal = {name: sum_confs(confs) for name, confs in sorted(own.items())}
         both = self._with(scored, by_client, round_).with_personal(
             personal, self._runtime.experiment.personal.model

@@ -20,15 +20,18 @@ from fleetseg.compression.uplink import Uplink
 from fleetseg.config import Experiment, FederationConfig, FleetConfig
 from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import EngineError, FleetSegError, QuorumLost
+from fleetseg.federation.cohort import Cohort
+from fleetseg.federation.collect import RoundCollector, collect
 from fleetseg.federation.messages import (
     Broadcast,
     Enrolment,
     Evaluation,
     Failure,
+    NormReport,
     Update,
     taking_part,
 )
-from fleetseg.federation.replies import write_failure
+from fleetseg.federation.replies import write_failure, write_reply
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState, layout_of
 from fleetseg.federation.wire import PlainCodec, decode_broadcast, encode_broadcast, encode_update
@@ -38,6 +41,9 @@ from fleetseg.fleet.server.dispatcher import Event, TaskBatch, TaskDispatcher
 from fleetseg.fleet.server.engine import FleetEngine
 from fleetseg.fleet.server.enrolment import RunSpec
 from fleetseg.fleet.sockets import Header, Listener, private_directory
+from fleetseg.models.norm_statistics import NormSums
+from fleetseg.runs.estimating import _Sums as EstimatedSums
+from fleetseg.runs.scoring import _ClientScores as ClientScores
 
 LAYOUT = layout_of(nn.Linear(3, 1, bias=False))
 SPACE = LabelSpace("two", ("road", "car"), ((1, 1, 1), (2, 2, 2)), ("car",))
@@ -577,6 +583,94 @@ def test_bad_scores_are_their_vehicle_s_failure_alone(
     fleet.engine.available()
     replies = fleet.engine.ask("evaluate", dict.fromkeys(["a", "b", "c"], broadcast()))
     assert {r.client_id: outcome(r) for r in replies} == {"a": "ok", "b": expected, "c": "ok"}
+
+
+# Sums of what norm layers see
+
+SUMS = NormSums(np.array([8]), np.array([4.0, 0.0]), np.array([2.0, 0.0]))
+
+
+def norm_report(round_: int = 1, **changes: Any) -> tuple[Header, bytes]:
+    return write_reply(NormReport(round_, "anybody", replace(SUMS, **changes)))
+
+
+def test_sums_arrive_as_they_were_sent_and_their_bytes_count(world: MakeWorld) -> None:
+    fleet = world()
+    told, data = norm_report(3)
+    fleet.segment(but(a=answers(told, data)), ["a"])
+    fleet.engine.available()
+    (reply,) = fleet.engine.ask("norm_statistics", {"a": broadcast(3)})
+    assert isinstance(reply, NormReport)
+    assert (reply.client_id, reply.round) == ("a", 3)
+    for name, values in vars(SUMS).items():
+        assert np.array_equal(getattr(reply.sums, name), values)
+    assert sent(fleet)[1] == len(data) == reply.num_bytes == 40
+
+
+HUGE = 1e300
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        (norm_report(sums_C=np.array([np.nan, 0.0])), "non-finite"),
+        (norm_report(squares_C=np.array([np.inf, 0.0])), "non-finite"),
+        (norm_report(squares_C=np.array([HUGE, 0.0])), "magnitude"),
+        (norm_report(sums_C=np.array([HUGE, 0.0])), "variance"),
+        (norm_report(squares_C=np.array([-2.0, 0.0])), "variance"),
+        (norm_report(counts_L=np.array([9])), "count"),
+        (norm_report(counts_L=np.array([-(1 << 63)])), "count"),
+        (norm_report(counts_L=np.array([4, 4])), "shape"),
+        (norm_report(sums_C=np.zeros(3), squares_C=np.zeros(3)), "shape"),
+        (norm_report(2), "stale"),
+        (({"norm_sums": [1, 2], "round": 1}, b""), "malformed"),
+        (({"norm_sums": [1, 2], "round": 1}, b"\0" * 41), "malformed"),
+        (({"norm_sums": [1, 1 << 60], "round": 1}, b"\0" * 40), "malformed"),
+        (({"norm_sums": [1, 2], "round": "1"}, norm_report()[1]), "malformed"),
+        (({"norm_sums": {"counts_L": [8]}, "round": 1}, b""), "malformed"),
+        (({"update": 1}, encode_update(update("b"), LAYOUT)), "unasked"),
+        (({"confs": {"rain": [[5, 1], [0, 4]]}, "round": 1}, b""), "unasked"),
+        (({}, b""), "malformed"),
+    ],
+)
+def test_bad_sums_are_their_vehicle_s_failure_alone(
+    world: MakeWorld, told: tuple[Header, bytes], reason: str
+) -> None:
+    fleet = world()
+    fleet.segment(but(a=answers(*norm_report()), b=answers(*told), c=answers(*norm_report())))
+    there = fleet.engine.available()
+    sums = EstimatedSums(there, 1, replace(SUMS, counts_L=np.array([2])), np.array([2]))
+    failures = []
+    collect(
+        fleet.engine,
+        "norm_statistics",
+        dict.fromkeys("abc", broadcast()),
+        sums,
+        replied=lambda reply, failure: failures.append(failure),
+    )
+    assert sums.answered == {"a", "c"}
+    assert [(f.client_id, f.kind, f.reason) for f in failures if f] == [("b", "refused", reason)]
+    assert sums.total.sums_C.tolist() == [8.0, 0.0]
+
+
+@pytest.mark.parametrize("task", ["train", "evaluate", "evaluate-global", "evaluate-personal"])
+def test_sums_where_something_else_was_asked_for_do_no_harm(world: MakeWorld, task: str) -> None:
+    fleet = world()
+    fleet.segment(but(b=answers(*norm_report())))
+    there = fleet.engine.available()
+    if task == "train":
+        collector: Any = RoundCollector(LAYOUT, FederationConfig())
+        collector.open(1, Cohort(("a", "b", "c"), 3), there, state())
+    else:
+        with_frames = {v: replace(e, num_test_pixels=10) for v, e in there.items()}
+        collector = ClientScores(with_frames, 1, 2)
+    collect(fleet.engine, task, dict.fromkeys("abc", broadcast()), collector)
+    if task == "train":
+        assert sorted(a.client_id for a in collector.accepted) == ["a", "c"]
+        assert [(f.client_id, f.reason) for f in collector.failures] == [("b", "malformed")]
+    else:
+        assert sorted(collector.by_client) == ["a", "c"]
+        assert len(collector.refused) == 1
 
 
 # Who does not answer

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from fleetseg.errors import CheckpointError, EngineError, FleetSegError
 from fleetseg.failures import failure_header
+from fleetseg.federation.replies import WITH_BYTES
 from fleetseg.files import disk_full, is_disk_full
 from fleetseg.fleet.message_log import MessageLog
 from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, Listener, parse_header
@@ -261,7 +262,8 @@ class TaskDispatcher:
             reply = failure_header("refused", "malformed", "a header that cannot be read")
         self._message_log.append(what or "late", name, reply, payload)
         if batch is not None:
-            batch.put(Event("reply", task, name, reply, payload if what == "train" else b"", now_s))
+            wanted = payload if what in WITH_BYTES else b""
+            batch.put(Event("reply", task, name, reply, wanted, now_s))
 
 
 def _log_error(path: Path, error: OSError) -> FleetSegError:
