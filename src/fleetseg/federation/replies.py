@@ -31,8 +31,6 @@ _MAX_DOMAINS = 200
 _MAX_DOMAIN_NAME = 200  # characters
 _MAX_CHANNELS = 1 << 20  # of all norm layers of a network
 _COUNTS, _SUMS = np.dtype("<i8"), np.dtype("<f8")
-WITH_BYTES = frozenset({"train", "norm_statistics"})
-"""The tasks whose answers have bytes beside the header."""
 
 
 def write_reply(reply: Reply) -> tuple[dict[str, Any], bytes]:
