@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -297,6 +298,36 @@ def test_a_site_that_is_refused_is_left_out_with_its_reason(
     assert fleet.engine.roster.refused["a"].reason == reason
 
 
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({}, "facts"),
+        ({"image_gaussian": [1.0, 2.0]}, "facts"),
+        ({"image_gaussian": [[1.0, 2.0, 3.0]]}, "facts"),
+        ({"image_gaussian": [1.0, 2.0, 3.0], "more": [1.0]}, "facts"),
+        ({"image_gaussian": [math.nan, 2.0, 3.0]}, "malformed"),
+        ({"image_gaussian": [1.0, math.inf, 3.0]}, "malformed"),
+        ({"image_gaussian": [1.0, 1e300, 3.0]}, "malformed"),
+        ({"image_gaussian": [1.0, 10**400, 3.0]}, "malformed"),
+        ({"image_gaussian": [1.0, "2", 3.0]}, "malformed"),
+        ({"image_gaussian": [0.0] * 100_000}, "malformed"),
+        ([1.0], "malformed"),
+    ],
+)
+def test_a_site_whose_vehicle_reports_bad_facts_is_left_out(
+    world: MakeWorld, facts: Any, reason: str
+) -> None:
+    def act(job: Job, site: str, header: Header, payload: bytes) -> None:
+        (entry,) = write_enrolments({site: enrolment(site)})
+        told = facts if site == "a" else {"image_gaussian": [90.0, 900.0, 48.0]}
+        job.reply(header["task"], site, {"enrolments": [{**entry, "facts": told}]})
+
+    fleet = world(federation=FederationConfig(weights="fedgau"))
+    fleet.segment(act)
+    assert set(fleet.engine.available()) == {"b", "c"}
+    assert {site: f.reason for site, f in fleet.engine.roster.refused.items()} == {"a": reason}
+
+
 def test_a_site_speaks_for_the_vehicles_below_its_name_and_those_assigned(
     world: MakeWorld,
 ) -> None:
@@ -550,6 +581,35 @@ def test_a_header_that_is_no_table_is_its_vehicle_s_failure_alone(world: MakeWor
     assert (outcomes["b"], outcomes["c"]) == ("ok", "ok")
 
 
+def measured(vehicle: str, loss: Any) -> Act:
+    told = {} if loss is None else {"received_loss": loss}
+    data = encode_update(update(vehicle, measures=told), LAYOUT)
+    return answers({"update": 1}, data)
+
+
+@pytest.mark.parametrize("loss", [None, math.nan, math.inf, 1e300, "1", [1.0], {"a": 1.0}, True])
+def test_bad_measures_are_their_vehicle_s_failure_alone(world: MakeWorld, loss: Any) -> None:
+    settings = FederationConfig(aggregator="q-fedavg")
+    fleet = world(federation=settings)
+    acts = {"a": measured("a", 0.5), "b": measured("b", loss), "c": measured("c", 2.0)}
+    fleet.segment(but(**acts))
+    collector = RoundCollector(LAYOUT, settings)
+    collector.open(1, Cohort(("a", "b", "c"), 3), fleet.engine.available(), state())
+    collect(fleet.engine, "train", dict.fromkeys("abc", broadcast()), collector)
+    assert sorted(a.client_id for a in collector.accepted) == ["a", "c"]
+    assert [(f.client_id, f.reason) for f in collector.failures] == [("b", "measures")]
+    assert np.isfinite(collector.take_mean_delta()).all()
+
+
+def test_more_measures_than_a_header_holds_are_refused_unread(world: MakeWorld) -> None:
+    many = {f"m{number}": 0.5 for number in range(100_000)}
+    data = encode_update(update("b", measures=many), LAYOUT)
+    fleet = world()
+    fleet.segment(but(b=answers({"update": 1}, data)))
+    fleet.engine.available()
+    assert fleet.train() == {"a": "ok", "b": ("refused", "oversize"), "c": "ok"}
+
+
 # Scores
 
 
@@ -583,6 +643,40 @@ def test_bad_scores_are_their_vehicle_s_failure_alone(
     fleet.engine.available()
     replies = fleet.engine.ask("evaluate", dict.fromkeys(["a", "b", "c"], broadcast()))
     assert {r.client_id: outcome(r) for r in replies} == {"a": "ok", "b": expected, "c": "ok"}
+
+
+ONE = {"rain": [[5, 1], [0, 4]]}
+
+
+@pytest.mark.parametrize("task", ["evaluate", "evaluate-global", "evaluate-personal"])
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"confs": {"rain": [[11, 0], [0, 0]]}, "round": 1}, "scores of b refused"),
+        ({"confs": {**ONE, "fog": [[1, 0], [0, 0]]}, "round": 1}, "scores of b refused"),
+        ({"confs": {"rain": [[1 << 61, 1 << 61], [1 << 61, 1 << 61]]}, "round": 1}, "refused"),
+        ({"confs": {"rain": [[1 << 70, 0], [0, 0]]}, "round": 1}, "shape"),
+        ({"confs": {"rain": [[-1, 0], [0, 0]]}, "round": 1}, "shape"),
+        ({"confs": {"rain": [[math.nan, 0], [0, 0]]}, "round": 1}, "shape"),
+        ({"confs": {"rain": [[0] * 9] * 9}, "round": 1}, "shape"),
+        ({"confs": {f"d{k}": [[0, 0], [0, 0]] for k in range(500)}, "round": 1}, "malformed"),
+        ({"confs": ONE, "round": 2}, "scores of b refused"),
+        ({"confs": ONE}, "malformed"),
+    ],
+)
+def test_scores_that_cannot_be_are_their_vehicle_s_failure_alone(
+    world: MakeWorld, told: Header, why: str, task: str
+) -> None:
+    fleet = world()
+    fleet.segment(but(b=answers(told)))
+    there = fleet.engine.available()
+    with_frames = {v: replace(e, num_test_pixels=10) for v, e in there.items()}
+    scores = ClientScores(with_frames, 1, 2)
+    collect(fleet.engine, task, dict.fromkeys("abc", broadcast()), scores)
+    assert sorted(scores.by_client) == ["a", "c"]
+    (text,) = scores.refused
+    assert "b" in text
+    assert why in text
 
 
 # Sums of what norm layers see
