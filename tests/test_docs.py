@@ -10,8 +10,8 @@ import pytest
 from tests.test_house import ROOMS
 
 from fleetseg.config import Experiment
-from fleetseg.federation.client import CLIENT_TASKS
 from fleetseg.federation.fleet_facts import FLEET_FACTS
+from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.methods import METHODS as PRESETS
 from fleetseg.runs.choices import TABLES
 

@@ -144,8 +144,9 @@ def test_own_models_stand_beside_the_global_one() -> None:
     engine = Engine({"a": EASY, "b": HARD}, {"a": 8, "b": 8, "silent": 8, "none": 0})
     made, state = scorer(engine, holds_out=True)
     ready = with_own_models(made, "end")
-    scored, amiss = ready.with_personal(None, state, 3, [], {})
+    scored, amiss = ready.with_personal(None, state, 3, [], {"fact": np.zeros(1, np.float32)})
     assert engine.tasks == ["evaluate", "evaluate-personal"]
+    assert engine.facts == [[], ["fact"]]  # class weights come of them
     assert scored.personal == "fine-tuned"
     assert scored.by_client.keys() == scored.by_client_personal.keys() == {"a", "b"}
     assert scored.by_client_personal["a"].miou == 1.0
@@ -153,19 +154,6 @@ def test_own_models_stand_beside_the_global_one() -> None:
         "no scores from silent: no-answer",
         "personal: no scores from silent: no-answer",
     ]
-
-
-def test_own_models_are_made_with_the_facts_that_clients_take_and_no_others() -> None:
-    """What only the server does with the counts of the fleet stays there."""
-    engine = Engine({"a": EASY}, {"a": 8})
-    made, state = scorer(engine, holds_out=True)
-    ready = with_own_models(made, "end")
-    training = ready._runtime.experiment.training.model_copy(update={"class_weights": "fleet"})
-    experiment = ready._runtime.experiment.model_copy(update={"training": training})
-    ready._runtime = replace(ready._runtime, experiment=experiment)
-    facts = {name: np.ones(2, np.float32) for name in ("class_weights", "class_counts")}
-    ready.with_personal(None, state, 3, [], facts)
-    assert engine.facts == [[], ["class_weights"]]
 
 
 def test_the_global_model_is_scored_without_what_clients_keep(

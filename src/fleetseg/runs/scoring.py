@@ -19,7 +19,6 @@ from fleetseg.federation.checks import validate_evaluation
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.collect import collect
 from fleetseg.federation.engine import Engine, Received
-from fleetseg.federation.fleet_facts import told_facts
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, taking_part
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import scored_before
@@ -129,8 +128,7 @@ class Scorer:
         common = "evaluate" if self._runtime.exchange.shares_all else "evaluate-global"
         ask = partial(self._on_clients, enrolled, model, round_, records)
         by_client, refused = ask(task=common)
-        told = told_facts(self._runtime.experiment, facts)
-        own, refused_own = ask(task="evaluate-personal", facts=told)
+        own, refused_own = ask(task="evaluate-personal", facts=facts)
         personal = {name: sum_confs(confs) for name, confs in sorted(own.items())}
         both = self._with(scored, by_client, round_).with_personal(
             personal, self._runtime.experiment.personal.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,13 +101,14 @@ def controlled(cache: Path) -> Experiment:
 
 def idle_site(cohorts: Sequence[Sequence[str]], vehicles: Sequence[str]) -> str:
     """Name a site whose vehicles are asked in round 1 and later on, and not in round 2."""
-    sites = share_out(vehicles, SITES)
-    later = {vehicle for cohort in cohorts[2:] for vehicle in cohort}
-    return next(
+    found = [
         site
-        for site, held in sites.items()
-        if set(held) == set(cohorts[0]) and not set(held) & set(cohorts[1]) and set(held) & later
-    )
+        for site, held in share_out(vehicles, SITES).items()
+        if set(held) & set(cohorts[0]) & set(itertools.chain(*cohorts[2:]))
+        and not set(held) & set(cohorts[1])
+    ]
+    assert found, f"not with this SEED: {cohorts}"
+    return found[0]
 
 
 def test_scaffold_with_a_trainer_that_is_killed_estimated_statistics_and_swa(
