@@ -33,10 +33,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def described(cache: Path, **sections: dict[str, object]) -> Experiment:
+    """Scored on the vehicles alone: the server's scores depend on its number of threads."""
     engine = {"kind": "fleet", "workers": SITES, "precision": "fp32"}
     evaluation = {"every": 0, "on_clients": True}
-    pace = {**FLEET, **sections.pop("fleet", {})}
-    given = {"engine": engine, "evaluation": evaluation, "fleet": pace, **sections}
+    pace = {**FLEET, **sections.get("fleet", {})}
+    own: dict[str, Any] = {"engine": engine, "evaluation": evaluation, "data": {"evaluation": []}}
+    given = {**own, **sections, "fleet": pace}
     return tiny_experiment(cache, **given).model_copy(update={"seed": SEED})
 
 
@@ -144,7 +146,6 @@ def killed_once(experiment: Experiment, folder: Path, site: str) -> Path:
 def personal(cache: Path) -> Experiment:
     return described(
         cache,
-        data={"evaluation": []},
         model={"name": "zoo:fpn/timm-tf_efficientnet_lite0", "pretrained": "imagenet"},
         partition={"holdout": 0.4, "holdout_gap": 0},
         training={
