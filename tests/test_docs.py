@@ -10,6 +10,8 @@ import pytest
 from tests.test_house import ROOMS
 
 from fleetseg.config import Experiment
+from fleetseg.federation.fleet_facts import FLEET_FACTS
+from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.methods import METHODS as PRESETS
 from fleetseg.runs.choices import TABLES
 
@@ -133,3 +135,12 @@ def test_every_table_of_choices_is_in_the_list_of_methods() -> None:
 def test_every_preset_is_in_the_table() -> None:
     rows = "".join(line for line in METHODS.splitlines() if line.startswith("| `"))
     assert [name for name in PRESETS if f"`{name}`" not in rows] == []
+
+
+def test_every_kind_of_message_is_in_the_table_of_what_leaves_a_vehicle() -> None:
+    lines = (ROOT / "docs" / "deploy.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| `")]
+    kinds = {kind for line in rows for kind in CODE.findall(line.split("|")[1])}
+    assert {"hello", "failure", *CLIENT_TASKS} <= kinds
+    hello = next(line for line in rows if line.startswith("| `hello`"))
+    assert all(fact.why in hello for fact in FLEET_FACTS.values() if fact.report is not None)

@@ -121,3 +121,12 @@ def test_no_claim_gives_more_than_being_the_fleet(fact: tuple[float, float, floa
     assert 0 < variance <= 255**2
     weights = fedgau(Known(enrolled, 1, FederationConfig(), facts))
     assert all(0 < weight <= 10 / 0.01 for weight in weights.values())
+
+
+@pytest.mark.parametrize("size", [3.4e38, -3.4e38, 0.0])
+def test_sizes_that_no_image_has_end_no_run(size: float) -> None:
+    """Not even where most claim them: two such numbers add up to infinity in float32."""
+    enrolled = {name: claims(name, 1 << 24, 255, 1e38, size) for name in "ab"}
+    mean, variance = pooled_gaussian(enrolled)
+    assert mean == 255
+    assert 0 < variance <= 255**2

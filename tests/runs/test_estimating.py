@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,7 @@ def test_everywhere_and_after_a_crash_the_same_bits(
     assert resumed.scores is not None
     assert wanted.scores is not None
     assert resumed.scores.to_dict() == wanted.scores.to_dict()
+    assert [r.bytes_up for r in resumed.records] == [r.bytes_up for r in wanted.records]
 
 
 def test_scores_are_of_the_model_that_is_saved(tmp_path: Path) -> None:
@@ -214,6 +216,9 @@ def test_what_is_sent_to_train_on_does_not_change(tmp_path: Path) -> None:
     assert [r.loss for r in mean.records] == [r.loss for r in estimated.records]
     first, second = (sum(r.bytes_down for r in one.records) for one in (mean, estimated))
     assert second == 2 * first  # each model is sent once more, to be looked through
+    first, second = (sum(r.bytes_up for r in one.records) for one in (mean, estimated))
+    sums = 2 * 8 + 2 * (4 + 2) * 8  # a count for each layer, two sums for each channel
+    assert second == first + 3 * 2 * sums
 
 
 def test_features_that_are_no_numbers_are_refused(
@@ -253,6 +258,7 @@ def check(**changes: Any) -> None:
         ({"squares_C": np.array([np.inf, 1, 1])}, "non-finite"),
         ({"squares_C": np.array([1e300, 1, 1])}, "magnitude"),
         ({"sums_C": np.array([4.1, 0, 0])}, "variance"),
+        ({"sums_C": np.array([-1e300, 0, 0])}, "variance"),
         ({"squares_C": np.array([-1.0, 0, 0]), "sums_C": np.zeros(3)}, "variance"),
     ],
 )
@@ -274,21 +280,31 @@ def test_sums_come_back_from_the_wire_as_they_were() -> None:
 
 
 @pytest.mark.parametrize(
-    "spoilt",
+    ("sizes", "num_bytes"),
     [
-        None, [], {"counts_L": [1]}, {"counts_L": [1.0]}, {"counts_L": [-1]}, {"counts_L": [2**70]},
-        {"counts_L": [True]}, {"sums_C": "no"}, {"sums_C": [[1.0]]}, {"squares_C": [None]},
-        {"sums_C": [0.0] * (1 + (1 << 20))}, {"more": [1.0]},
+        (None, 64), ([], 64), ({}, 64), ([2], 64), ([2, 3, 4], 64), ([2, 3], 63), ([2, 3], 65),
+        ([2, 3], 0), ([2, 4], 64), ([0, 0], 0), ([8, 0], 64), ([0, 4], 64), ([-2, 5], 64),
+        ([2.0, 3], 64), ([True, 3], 56), (["2", 3], 64), ([2, 1 << 40], 64), ([2**70, 3], 64),
+        ([2, 1 + (1 << 20)], 32 + (1 << 24)),
     ],
 )  # fmt: skip
-def test_what_is_no_sums_is_refused(spoilt: Any) -> None:
-    header, _ = write_reply(NormReport(1, "a", SUMS))
-    fields = {**header["norm_sums"], **spoilt} if isinstance(spoilt, dict) else spoilt
-    if spoilt == {"counts_L": [1]}:
-        fields.pop("sums_C")
-    reply = read_reply("a", {"norm_sums": fields, "round": 1}, b"", num_classes=2, codec=None)
+def test_what_is_no_sums_is_refused(sizes: Any, num_bytes: int) -> None:
+    header, payload = write_reply(NormReport(1, "a", SUMS))
+    assert (header["norm_sums"], len(payload)) == ([2, 3], 64)
+    told, sent = {"norm_sums": sizes, "round": 1}, b"\1" * num_bytes
+    reply = read_reply("a", told, sent, num_classes=2, codec=None)
     assert isinstance(reply, Failure)
-    assert reply.kind == "refused"
+    assert (reply.kind, reply.reason) == ("refused", "malformed")
+
+
+def test_sums_of_a_large_network_are_no_larger_than_a_message_may_be() -> None:
+    """As text they were: 100,000 channels took 4 MB of a header, and vehicles were refused."""
+    draw = rng.generator(0, purpose="estimating")
+    values_C = draw.standard_normal(100_000)
+    report = NormReport(1, "a", NormSums(np.full(500, 7), values_C, values_C**2))
+    header, payload = write_reply(report)
+    assert len(json.dumps(header)) < 100
+    assert len(payload) == report.num_bytes == 8 * 200_500
 
 
 @pytest.mark.parametrize(

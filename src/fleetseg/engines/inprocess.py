@@ -10,7 +10,14 @@ from typing import TypeVar
 from fleetseg.errors import DataError, OutOfMemory
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.engine import Meter, Received
-from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Packed, Update
+from fleetseg.federation.messages import (
+    Broadcast,
+    Enrolment,
+    Failure,
+    NormReport,
+    Packed,
+    Update,
+)
 from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.federation.wire import unpacked
 from fleetseg.learning.hardware import threads
@@ -48,6 +55,8 @@ class InProcessEngine:
                 reply = unpacked(reply, runtime.codec)
             elif isinstance(reply, Update):
                 self._up += up
+            elif isinstance(reply, NormReport):
+                self._up += reply.num_bytes
             yield reply
 
     def meter(self) -> Meter:

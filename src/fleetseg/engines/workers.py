@@ -30,7 +30,7 @@ from fleetseg.errors import EngineError
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure
-from fleetseg.federation.replies import read_reply, write_failure, write_reply
+from fleetseg.federation.replies import has_bytes, read_reply, write_failure, write_reply
 from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.wire import read_facts, write_facts
@@ -199,15 +199,14 @@ class WorkersEngine:
     def _answer(self, index: int, todo: deque[tuple[str, int]]) -> Answer | None:
         try:
             header: dict[str, Any] = json.loads(self._workers[index].pipe.recv_bytes())
-            payload = self._workers[index].pipe.recv_bytes() if "update" in header else b""
+            payload = self._workers[index].pipe.recv_bytes() if has_bytes(header) else b""
         except (EOFError, OSError):
             return self._replace_dead_worker(index, todo)
         return header, payload
 
     def _received(self, worker: _Worker, header: dict[str, Any], payload: bytes) -> Received:
         runtime = self._runtime
-        if "change" in header or "update" in header:
-            self._up += len(payload) or runtime.message_bytes[1]
+        self._up += runtime.message_bytes[1] if "change" in header else len(payload)
         return read_reply(
             worker.client,
             header,
@@ -283,7 +282,7 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
             header, payload = write_failure(failure), b""
         try:
             pipe.send_bytes(json.dumps(header).encode())
-            if "update" in header:
+            if has_bytes(header):
                 pipe.send_bytes(payload)
         except OSError:
             break

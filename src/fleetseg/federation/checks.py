@@ -154,7 +154,9 @@ def validate_norm_report(
     if (sums.squares_C > np.minimum(counts_C * MAX_VALUE**2, MAX_SUM)).any():
         raise UpdateRejected("magnitude", "a sum of squares is too large")
     # Which bounds the sums, too. The allowance is for the rounding of what is nearly constant.
-    if (sums.sums_C**2 > counts_C * sums.squares_C * (1 + 1e-9)).any():
+    with np.errstate(over="ignore"):  # infinity is above all that is allowed
+        squared_C = sums.sums_C**2
+    if (squared_C > counts_C * sums.squares_C * (1 + 1e-9)).any():
         raise UpdateRejected("variance", "a sum of squares is less than its mean allows")
 
 

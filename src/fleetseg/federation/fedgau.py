@@ -53,7 +53,8 @@ def pooled_gaussian(enrolled: Mapping[str, Enrolment]) -> Floats:
 
     Images are of one size: what most clients say it is, lest one that claims another outweigh all.
     """
-    size = max(1.0, float(np.median([e.facts[IMAGE_GAUSSIAN][2] for e in enrolled.values()])))
+    sizes = [float(e.facts[IMAGE_GAUSSIAN][2]) for e in enrolled.values()]  # two add up in float64
+    size = max(1.0, float(np.median(sizes)))
     parts = [(e.num_images * size, *gaussian_of(e)) for e in enrolled.values()]
     number = math.fsum(n for n, _, _ in parts)
     mean = math.fsum(n * m for n, m, _ in parts) / number

@@ -133,6 +133,11 @@ class NormReport:
     client_id: str
     sums: NormSums
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the message."""
+        return sum(values.nbytes for values in vars(self.sums).values())
+
 
 @dataclass(frozen=True)
 class Failure:

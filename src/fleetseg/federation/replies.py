@@ -1,7 +1,8 @@
 """Replies as JSON headers with bytes beside them: of workers and of vehicles alike.
 
 An update is either bytes that a codec made, or lies where both sides see it and only its header is
-sent. What is read here may come from anybody: it raises nothing but UpdateRejected.
+sent. Sums of norm layers are bytes, too: a large network's would be no small header. What is read
+here may come from anybody: it raises nothing but UpdateRejected.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ from fleetseg.text import plain
 _MAX_DOMAINS = 200
 _MAX_DOMAIN_NAME = 200  # characters
 _MAX_CHANNELS = 1 << 20  # of all norm layers of a network
-_SUMS = {"counts_L": int, "sums_C": float, "squares_C": float}
+_COUNTS, _SUMS = np.dtype("<i8"), np.dtype("<f8")
 
 
 def write_reply(reply: Reply) -> tuple[dict[str, Any], bytes]:
-    """Write a reply: a header and, of a packed update, the bytes."""
+    """Write a reply: a header and, of a packed update and of sums, the bytes."""
     if isinstance(reply, Failure):
         return write_failure(reply), b""
     if isinstance(reply, Evaluation):
         confs = {domain: conf_CC.tolist() for domain, conf_CC in reply.conf_by_domain.items()}
         return {"confs": confs, "round": reply.round}, b""
     if isinstance(reply, NormReport):
-        return {"norm_sums": write_norm_sums(reply.sums), "round": reply.round}, b""
+        return _write_norm_report(reply)
     if isinstance(reply, Packed):
         return {"update": reply.round}, reply.data
     return {"change": update_meta(reply)}, b""
@@ -60,7 +61,7 @@ def read_reply(
     Args:
         client_id: who was asked.
         header: see `write_reply`.
-        payload: of a packed update, its bytes.
+        payload: of a packed update and of sums, their bytes.
         num_classes: of confusion matrices.
         codec: what an update was packed by; None = updates lie in `room`.
         room: where the change of an update lies that was not packed.
@@ -71,7 +72,7 @@ def read_reply(
         if "confs" in header:
             return read_evaluation(client_id, header, num_classes)
         if "norm_sums" in header:
-            return read_norm_report(client_id, header)
+            return read_norm_report(client_id, header, payload)
         if codec is not None:
             return unpacked(Packed(0, client_id, payload), codec)
         assert room is not None
@@ -112,27 +113,36 @@ def read_evaluation(client_id: str, header: Mapping[str, Any], num_classes: int)
     return Evaluation(round_, client_id, read)
 
 
-def write_norm_sums(sums: NormSums) -> dict[str, list[Any]]:
-    """Write sums as lists of numbers, of which JSON keeps every bit."""
-    return {name: getattr(sums, name).tolist() for name in _SUMS}
+def has_bytes(header: Mapping[str, Any]) -> bool:
+    """Say whether a reply's header is one with bytes beside it."""
+    return "update" in header or "norm_sums" in header
 
 
-def read_norm_report(client_id: str, header: Mapping[str, Any]) -> NormReport:
+def _write_norm_report(report: NormReport) -> tuple[dict[str, Any], bytes]:
+    sums = report.sums
+    parts = (
+        sums.counts_L.astype(_COUNTS), sums.sums_C.astype(_SUMS), sums.squares_C.astype(_SUMS),
+    )  # fmt: skip
+    sizes = [len(sums.counts_L), len(sums.sums_C)]
+    return {"norm_sums": sizes, "round": report.round}, b"".join(part.tobytes() for part in parts)
+
+
+def read_norm_report(client_id: str, header: Mapping[str, Any], payload: bytes) -> NormReport:
     """Read sums, or raise UpdateRejected; `validate_norm_report` must follow."""
-    fields, round_ = header.get("norm_sums"), header.get("round")
-    if not isinstance(fields, dict) or fields.keys() != set(_SUMS) or type(round_) is not int:
+    sizes, round_ = header.get("norm_sums"), header.get("round")
+    if not isinstance(sizes, list) or len(sizes) != 2 or type(round_) is not int:
         raise UpdateRejected("malformed", "no sums of norm layers")
-    for name, kind in _SUMS.items():
-        values = fields[name]
-        if not isinstance(values, list) or len(values) > _MAX_CHANNELS:
-            raise UpdateRejected("malformed", "no list of numbers, or too long", got=name)
-        if not all(type(value) is kind for value in values):
-            raise UpdateRejected("malformed", "not of numbers of one kind", got=name)
-    if not all(0 <= count < 1 << 62 for count in fields["counts_L"]):
-        raise UpdateRejected("count", "a count is negative or too large")
-    counts_L = np.array(fields["counts_L"], np.int64)
-    sums_C, squares_C = (np.array(fields[name], np.float64) for name in ("sums_C", "squares_C"))
-    return NormReport(round_, client_id, NormSums(counts_L, sums_C, squares_C))
+    if not all(type(size) is int and 0 < size <= _MAX_CHANNELS for size in sizes):
+        raise UpdateRejected("malformed", "not so many layers or channels")
+    layers, channels = sizes
+    expected = layers * _COUNTS.itemsize + 2 * channels * _SUMS.itemsize
+    if len(payload) != expected:
+        raise UpdateRejected(
+            "malformed", "sums of another size", got=f"{len(payload)} bytes", expected=expected
+        )
+    counts_L = np.frombuffer(payload, _COUNTS, layers).astype(np.int64)
+    both_2C = np.frombuffer(payload, _SUMS, offset=layers * _COUNTS.itemsize).astype(np.float64)
+    return NormReport(round_, client_id, NormSums(counts_L, both_2C[:channels], both_2C[channels:]))
 
 
 def _is_matrix(rows: Any, size: int) -> bool:

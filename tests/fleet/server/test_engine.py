@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,15 +21,18 @@ from fleetseg.compression.uplink import Uplink
 from fleetseg.config import Experiment, FederationConfig, FleetConfig
 from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import EngineError, FleetSegError, QuorumLost
+from fleetseg.federation.cohort import Cohort
+from fleetseg.federation.collect import RoundCollector, collect
 from fleetseg.federation.messages import (
     Broadcast,
     Enrolment,
     Evaluation,
     Failure,
+    NormReport,
     Update,
     taking_part,
 )
-from fleetseg.federation.replies import write_failure
+from fleetseg.federation.replies import write_failure, write_reply
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState, layout_of
 from fleetseg.federation.wire import PlainCodec, decode_broadcast, encode_broadcast, encode_update
@@ -38,6 +42,9 @@ from fleetseg.fleet.server.dispatcher import Event, TaskBatch, TaskDispatcher
 from fleetseg.fleet.server.engine import FleetEngine
 from fleetseg.fleet.server.enrolment import RunSpec
 from fleetseg.fleet.sockets import Header, Listener, private_directory
+from fleetseg.models.norm_statistics import NormSums
+from fleetseg.runs.estimating import _Sums as EstimatedSums
+from fleetseg.runs.scoring import _ClientScores as ClientScores
 
 LAYOUT = layout_of(nn.Linear(3, 1, bias=False))
 SPACE = LabelSpace("two", ("road", "car"), ((1, 1, 1), (2, 2, 2)), ("car",))
@@ -289,6 +296,36 @@ def test_a_site_that_is_refused_is_left_out_with_its_reason(
     assert set(fleet.engine.available()) == {"b", "c"}
     assert set(fleet.engine.roster.refused) == {"a"}
     assert fleet.engine.roster.refused["a"].reason == reason
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({}, "facts"),
+        ({"image_gaussian": [1.0, 2.0]}, "facts"),
+        ({"image_gaussian": [[1.0, 2.0, 3.0]]}, "facts"),
+        ({"image_gaussian": [1.0, 2.0, 3.0], "more": [1.0]}, "facts"),
+        ({"image_gaussian": [math.nan, 2.0, 3.0]}, "malformed"),
+        ({"image_gaussian": [1.0, math.inf, 3.0]}, "malformed"),
+        ({"image_gaussian": [1.0, 1e300, 3.0]}, "malformed"),
+        ({"image_gaussian": [1.0, 10**400, 3.0]}, "malformed"),
+        ({"image_gaussian": [1.0, "2", 3.0]}, "malformed"),
+        ({"image_gaussian": [0.0] * 100_000}, "malformed"),
+        ([1.0], "malformed"),
+    ],
+)
+def test_a_site_whose_vehicle_reports_bad_facts_is_left_out(
+    world: MakeWorld, facts: Any, reason: str
+) -> None:
+    def act(job: Job, site: str, header: Header, payload: bytes) -> None:
+        (entry,) = write_enrolments({site: enrolment(site)})
+        told = facts if site == "a" else {"image_gaussian": [90.0, 900.0, 48.0]}
+        job.reply(header["task"], site, {"enrolments": [{**entry, "facts": told}]})
+
+    fleet = world(federation=FederationConfig(weights="fedgau"))
+    fleet.segment(act)
+    assert set(fleet.engine.available()) == {"b", "c"}
+    assert {site: f.reason for site, f in fleet.engine.roster.refused.items()} == {"a": reason}
 
 
 def test_a_site_speaks_for_the_vehicles_below_its_name_and_those_assigned(
@@ -544,6 +581,35 @@ def test_a_header_that_is_no_table_is_its_vehicle_s_failure_alone(world: MakeWor
     assert (outcomes["b"], outcomes["c"]) == ("ok", "ok")
 
 
+def measured(vehicle: str, loss: Any) -> Act:
+    told = {} if loss is None else {"received_loss": loss}
+    data = encode_update(update(vehicle, measures=told), LAYOUT)
+    return answers({"update": 1}, data)
+
+
+@pytest.mark.parametrize("loss", [None, math.nan, math.inf, 1e300, "1", [1.0], {"a": 1.0}, True])
+def test_bad_measures_are_their_vehicle_s_failure_alone(world: MakeWorld, loss: Any) -> None:
+    settings = FederationConfig(aggregator="q-fedavg")
+    fleet = world(federation=settings)
+    acts = {"a": measured("a", 0.5), "b": measured("b", loss), "c": measured("c", 2.0)}
+    fleet.segment(but(**acts))
+    collector = RoundCollector(LAYOUT, settings)
+    collector.open(1, Cohort(("a", "b", "c"), 3), fleet.engine.available(), state())
+    collect(fleet.engine, "train", dict.fromkeys("abc", broadcast()), collector)
+    assert sorted(a.client_id for a in collector.accepted) == ["a", "c"]
+    assert [(f.client_id, f.reason) for f in collector.failures] == [("b", "measures")]
+    assert np.isfinite(collector.take_mean_delta()).all()
+
+
+def test_more_measures_than_a_header_holds_are_refused_unread(world: MakeWorld) -> None:
+    many = {f"m{number}": 0.5 for number in range(100_000)}
+    data = encode_update(update("b", measures=many), LAYOUT)
+    fleet = world()
+    fleet.segment(but(b=answers({"update": 1}, data)))
+    fleet.engine.available()
+    assert fleet.train() == {"a": "ok", "b": ("refused", "oversize"), "c": "ok"}
+
+
 # Scores
 
 
@@ -577,6 +643,128 @@ def test_bad_scores_are_their_vehicle_s_failure_alone(
     fleet.engine.available()
     replies = fleet.engine.ask("evaluate", dict.fromkeys(["a", "b", "c"], broadcast()))
     assert {r.client_id: outcome(r) for r in replies} == {"a": "ok", "b": expected, "c": "ok"}
+
+
+ONE = {"rain": [[5, 1], [0, 4]]}
+
+
+@pytest.mark.parametrize("task", ["evaluate", "evaluate-global", "evaluate-personal"])
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"confs": {"rain": [[11, 0], [0, 0]]}, "round": 1}, "scores of b refused"),
+        ({"confs": {**ONE, "fog": [[1, 0], [0, 0]]}, "round": 1}, "scores of b refused"),
+        ({"confs": {"rain": [[1 << 61, 1 << 61], [1 << 61, 1 << 61]]}, "round": 1}, "refused"),
+        ({"confs": {"rain": [[1 << 70, 0], [0, 0]]}, "round": 1}, "shape"),
+        ({"confs": {"rain": [[-1, 0], [0, 0]]}, "round": 1}, "shape"),
+        ({"confs": {"rain": [[math.nan, 0], [0, 0]]}, "round": 1}, "shape"),
+        ({"confs": {"rain": [[0] * 9] * 9}, "round": 1}, "shape"),
+        ({"confs": {f"d{k}": [[0, 0], [0, 0]] for k in range(500)}, "round": 1}, "malformed"),
+        ({"confs": ONE, "round": 2}, "scores of b refused"),
+        ({"confs": ONE}, "malformed"),
+    ],
+)
+def test_scores_that_cannot_be_are_their_vehicle_s_failure_alone(
+    world: MakeWorld, told: Header, why: str, task: str
+) -> None:
+    fleet = world()
+    fleet.segment(but(b=answers(told)))
+    there = fleet.engine.available()
+    with_frames = {v: replace(e, num_test_pixels=10) for v, e in there.items()}
+    scores = ClientScores(with_frames, 1, 2)
+    collect(fleet.engine, task, dict.fromkeys("abc", broadcast()), scores)
+    assert sorted(scores.by_client) == ["a", "c"]
+    (text,) = scores.refused
+    assert "b" in text
+    assert why in text
+
+
+# Sums of what norm layers see
+
+SUMS = NormSums(np.array([8]), np.array([4.0, 0.0]), np.array([2.0, 0.0]))
+
+
+def norm_report(round_: int = 1, **changes: Any) -> tuple[Header, bytes]:
+    return write_reply(NormReport(round_, "anybody", replace(SUMS, **changes)))
+
+
+def test_sums_arrive_as_they_were_sent_and_their_bytes_count(world: MakeWorld) -> None:
+    fleet = world()
+    told, data = norm_report(3)
+    fleet.segment(but(a=answers(told, data)), ["a"])
+    fleet.engine.available()
+    (reply,) = fleet.engine.ask("norm_statistics", {"a": broadcast(3)})
+    assert isinstance(reply, NormReport)
+    assert (reply.client_id, reply.round) == ("a", 3)
+    for name, values in vars(SUMS).items():
+        assert np.array_equal(getattr(reply.sums, name), values)
+    assert sent(fleet)[1] == len(data) == reply.num_bytes == 40
+
+
+HUGE = 1e300
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        (norm_report(sums_C=np.array([np.nan, 0.0])), "non-finite"),
+        (norm_report(squares_C=np.array([np.inf, 0.0])), "non-finite"),
+        (norm_report(squares_C=np.array([HUGE, 0.0])), "magnitude"),
+        (norm_report(sums_C=np.array([HUGE, 0.0])), "variance"),
+        (norm_report(squares_C=np.array([-2.0, 0.0])), "variance"),
+        (norm_report(counts_L=np.array([9])), "count"),
+        (norm_report(counts_L=np.array([-(1 << 63)])), "count"),
+        (norm_report(counts_L=np.array([4, 4])), "shape"),
+        (norm_report(sums_C=np.zeros(3), squares_C=np.zeros(3)), "shape"),
+        (norm_report(2), "stale"),
+        (({"norm_sums": [1, 2], "round": 1}, b""), "malformed"),
+        (({"norm_sums": [1, 2], "round": 1}, b"\0" * 41), "malformed"),
+        (({"norm_sums": [1, 1 << 60], "round": 1}, b"\0" * 40), "malformed"),
+        (({"norm_sums": [1, 2], "round": "1"}, norm_report()[1]), "malformed"),
+        (({"norm_sums": {"counts_L": [8]}, "round": 1}, b""), "malformed"),
+        (({"update": 1}, encode_update(update("b"), LAYOUT)), "unasked"),
+        (({"confs": {"rain": [[5, 1], [0, 4]]}, "round": 1}, b""), "unasked"),
+        (({}, b""), "malformed"),
+    ],
+)
+def test_bad_sums_are_their_vehicle_s_failure_alone(
+    world: MakeWorld, told: tuple[Header, bytes], reason: str
+) -> None:
+    fleet = world()
+    fleet.segment(but(a=answers(*norm_report()), b=answers(*told), c=answers(*norm_report())))
+    there = fleet.engine.available()
+    sums = EstimatedSums(there, 1, replace(SUMS, counts_L=np.array([2])), np.array([2]))
+    failures = []
+    collect(
+        fleet.engine,
+        "norm_statistics",
+        dict.fromkeys("abc", broadcast()),
+        sums,
+        replied=lambda reply, failure: failures.append(failure),
+    )
+    assert sums.answered == {"a", "c"}
+    assert [(f.client_id, f.kind, f.reason) for f in failures if f] == [("b", "refused", reason)]
+    assert sums.total.sums_C.tolist() == [8.0, 0.0]
+
+
+@pytest.mark.parametrize("task", ["train", "evaluate", "evaluate-global", "evaluate-personal"])
+def test_sums_where_something_else_was_asked_for_do_no_harm(world: MakeWorld, task: str) -> None:
+    fleet = world()
+    fleet.segment(but(b=answers(*norm_report())))
+    there = fleet.engine.available()
+    if task == "train":
+        collector: Any = RoundCollector(LAYOUT, FederationConfig())
+        collector.open(1, Cohort(("a", "b", "c"), 3), there, state())
+    else:
+        with_frames = {v: replace(e, num_test_pixels=10) for v, e in there.items()}
+        collector = ClientScores(with_frames, 1, 2)
+    collect(fleet.engine, task, dict.fromkeys("abc", broadcast()), collector)
+    if task == "train":
+        assert sorted(a.client_id for a in collector.accepted) == ["a", "c"]
+        assert [(f.client_id, f.reason) for f in collector.failures] == [("b", "malformed")]
+    else:
+        assert sorted(collector.by_client) == ["a", "c"]
+        assert len(collector.refused) == 1
 
 
 # Who does not answer

@@ -23,9 +23,9 @@ from fleetseg.config import SourceConfig
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.experiment_file import make_experiment, to_toml
 from fleetseg.federation import rounds
-from fleetseg.federation.messages import Broadcast, Update
-from fleetseg.federation.replies import read_evaluation
-from fleetseg.federation.tensors import ModelState
+from fleetseg.federation.messages import Broadcast, NormReport, Update
+from fleetseg.federation.replies import read_evaluation, read_reply
+from fleetseg.federation.tensors import ModelState, read_state
 from fleetseg.federation.wire import (
     PlainCodec,
     decode_update,
@@ -123,6 +123,13 @@ def encoded(parts: RunSetup, round_: int, scale: float = 1.0) -> bytes:
     return encode_broadcast(Broadcast(round_, state), parts.runtime.exchange.wire)
 
 
+def encoded_shared(parts: RunSetup) -> bytes:
+    """A first broadcast of what is exchanged, where a part stays with each vehicle."""
+    exchange = parts.runtime.exchange
+    state = exchange.to_score(read_state(parts.runtime.model, exchange.model))
+    return encode_broadcast(Broadcast(1, state), exchange.wire)
+
+
 @pytest.fixture
 def site(parts: RunSetup, tmp_path: Path) -> Site:
     """A site that stands for all vehicles of the experiment."""
@@ -137,6 +144,19 @@ def made(parts: RunSetup, folder: Path, site_data: SiteData) -> Site:
     site = Site(folder, parts)
     site.start()
     return site
+
+
+def opened(cache: Path, folder: Path, **sections: dict[str, Any]) -> tuple[RunSetup, Site]:
+    """An experiment with these choices, and a site that has opened it for all vehicles."""
+    experiment = tiny_experiment(cache, **sections)
+    parts = set_up(experiment, open_fleet_data(experiment), folder / "run", None, rounds.Watcher())
+    path = folder / "experiment.toml"
+    path.write_text(to_toml(experiment))
+    (folder / "kit").mkdir()
+    vehicles = tuple(parts.fleet_data.clients)
+    site = made(parts, folder / "kit", SiteData(SITE, vehicles=vehicles, experiment=str(path)))
+    site.hello()
+    return parts, site
 
 
 def inprocess(parts: RunSetup, vehicle: str, round_: int = 1) -> bytes:
@@ -236,6 +256,47 @@ def test_a_failure_is_not_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> N
         patch.setattr(trainer_module, "_work", lambda *rest: failing)
         assert site.ask("train", vehicle) == failing
     assert site.ask("train", vehicle)[0] == {"update": 1}
+
+
+def test_sums_of_norm_layers_are_those_of_the_engine_in_process(
+    cache: Path, tmp_path: Path
+) -> None:
+    parts, site = opened(cache, tmp_path, federation={"statistics": "estimated"})
+    vehicle = vehicles_of(parts)[0]
+    answer, data = site.ask("norm_statistics", vehicle)
+    told = json.loads(json.dumps(answer))
+    got = read_reply(vehicle, told, data, num_classes=parts.runtime.num_classes, codec=None)
+    engine = InProcessEngine(parts.fleet_data.clients, parts.runtime)
+    (wanted,) = engine.ask("norm_statistics", {vehicle: Broadcast(1, start_state(parts))})
+    assert isinstance(got, NormReport)
+    assert isinstance(wanted, NormReport)
+    assert wanted.round == got.round == 1
+    for name, values in vars(wanted.sums).items():
+        assert getattr(got.sums, name).tobytes() == values.tobytes()
+    assert engine.meter().bytes_up == len(data)
+    assert [line["kind"] for line in site.sent] == ["hello", "norm_statistics"]
+
+
+def test_statistics_of_images_that_an_experiment_does_not_want_do_not_leave(site: Site) -> None:
+    site.hello()
+    answer, data = site.ask("norm_statistics", vehicles_of(site.parts)[0])
+    assert (answer["failure"][:2], data) == (["abstained", "unasked"], b"")
+
+
+def test_what_was_taken_back_is_not_answered_from_memory(cache: Path, tmp_path: Path) -> None:
+    """A server that goes some rounds back asks again what a vehicle was told did not count."""
+    scored = {"norms": "domain", "norms_on_clients": "running", "on_clients": True}
+    parts, site = opened(cache, tmp_path, federation={"sharing": "silobn"}, evaluation=scored)
+    vehicle = vehicles_of(parts)[0]
+    first = site.ask("train", vehicle, payload=encoded_shared(parts))
+    scores = {"round_": 1, "payload": encoded_shared(parts)}
+    assert "confs" in site.ask("evaluate", vehicle, **scores)[0]
+    assert site.ask("train", vehicle, payload=encoded_shared(parts)) == first
+    # It has nothing of its own now, and its answer, a failure, takes no update's place.
+    abstained = site.ask("evaluate", vehicle, **scores, unused={vehicle: [1]})[0]
+    assert abstained["failure"][1] == "untrained"
+    assert site.ask("train", vehicle, payload=encoded_shared(parts)) == first
+    assert "confs" in site.ask("evaluate", vehicle, **scores)[0]
 
 
 def test_compressed_updates_are_those_of_the_uplink(cache: Path, tmp_path: Path) -> None:

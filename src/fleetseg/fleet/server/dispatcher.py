@@ -20,6 +20,7 @@ from fleetseg.files import disk_full, is_disk_full
 from fleetseg.fleet.message_log import MessageLog
 from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, Listener, parse_header
 
+_WITH_BYTES = ("train", "norm_statistics")  # tasks whose answers have bytes beside the header
 _WAITING_REPLIES = 2  # read but not folded yet; beyond it, the network waits
 
 
@@ -261,7 +262,8 @@ class TaskDispatcher:
             reply = failure_header("refused", "malformed", "a header that cannot be read")
         self._message_log.append(what or "late", name, reply, payload)
         if batch is not None:
-            batch.put(Event("reply", task, name, reply, payload if what == "train" else b"", now_s))
+            wanted = payload if what in _WITH_BYTES else b""
+            batch.put(Event("reply", task, name, reply, wanted, now_s))
 
 
 def _log_error(path: Path, error: OSError) -> FleetSegError:

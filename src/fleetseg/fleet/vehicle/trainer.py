@@ -159,6 +159,8 @@ class Trainer:
         key = (header["run"], header["what"], header["round"], digest)
         if vehicle in self._last and self._last[vehicle][0] == key:
             return self._last[vehicle][1]
+        # What comes now may take back what an older answer has left here.
+        self._last.pop(vehicle, None)
         broadcast = ready.held.read(header["what"], payload, vehicle, ready.runtime)
         unused = tuple(header.get("unused", {}).get(vehicle, ()))
         broadcast = replace(broadcast, unused=unused)
