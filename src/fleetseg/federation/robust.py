@@ -8,6 +8,7 @@ rule that goes through it a few columns at a time needs no more memory for a lar
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -35,8 +36,9 @@ class _Spool:
         self._rows = {client: row for row, client in enumerate(sorted(opening.weights))}
         self._added: set[str] = set()
         # It has no name: it is gone with this process, however that ends.
-        # Closed by `finish`, or where no update was used with the object itself.
+        # Closed by `finish`, or in a round without a quorum with the object itself.
         self._file = tempfile.TemporaryFile(dir=opening.scratch)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
 
     def add(self, client_id: str, change_F: Floats, num_steps: int = 1) -> None:
         """See Aggregator."""
