@@ -8,7 +8,7 @@ import pytest
 from tests.records import SPACE, failed, record, scored
 
 from fleetseg.federation.records import RoundRecord
-from fleetseg.federation.rounds import unused_rounds
+from fleetseg.federation.rounds import counted_rounds
 
 
 @pytest.mark.parametrize(
@@ -36,27 +36,22 @@ def test_a_line_that_lacks_a_field_is_none() -> None:
         RoundRecord.from_dict(fields, SPACE)
 
 
-def test_updates_that_did_not_count_since_the_last_that_did() -> None:
+def test_the_last_update_of_each_that_counted() -> None:
     good = record(1)
     late = record(2, accepted=("a",))
-    assert unused_rounds([good, late]) == {"b": (2,)}
-    assert unused_rounds([good, late, record(3, accepted=("a",))]) == {"b": (2, 3)}
-    assert unused_rounds([good, late, record(3)]) == {}
-    # Without a quorum nobody's counted; who was not asked has nothing to take back.
+    both = ("a", "b")
+    assert counted_rounds([], both) == {"a": 0, "b": 0}
+    assert counted_rounds([good, late], both) == {"a": 2, "b": 1}
+    assert counted_rounds([good, late, record(3)], both) == {"a": 3, "b": 3}
+    assert counted_rounds([late], ["b", "new"]) == {"b": 0, "new": 0}
+    # Without a quorum nobody's counted.
     missed = record(2, accepted=("a",), quorum=False)
-    assert unused_rounds([good, missed]) == {"a": (2,), "b": (2,)}
-    assert unused_rounds([good, record(2, cohort=("b",), accepted=())]) == {"b": (2,)}
+    assert counted_rounds([good, missed], both) == {"a": 1, "b": 1}
 
 
 def test_who_is_asked_again_after_a_hundred_rounds_is_told_too() -> None:
-    """With a cohort of one in a hundred that is the rule."""
+    """With a cohort of one in a hundred that is the rule; so it is if it failed in all of them."""
     others = [record(r, cohort=("a",), accepted=("a",)) for r in range(3, 130)]
-    records = [record(1), record(2, accepted=("a",)), *others]
-    assert unused_rounds(records) == {"b": (2,)}
-    assert unused_rounds(records, ["b", "new"]) == {"b": (2,)}
-    assert unused_rounds(records, ["a"]) == {}
-
-
-def test_of_many_rounds_that_did_not_count_the_newest_are_told() -> None:
-    records = [record(r, accepted=("a",)) for r in range(1, 30)]
-    assert unused_rounds(records) == {"b": tuple(range(22, 30))}
+    assert counted_rounds([record(1), *others], ["b"]) == {"b": 1}
+    failed = [record(r, accepted=("a",)) for r in range(2, 130)]
+    assert counted_rounds([record(1), *failed], ["b"]) == {"b": 1}

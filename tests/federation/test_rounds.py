@@ -593,22 +593,22 @@ def test_over_selection_of_one_is_none() -> None:
 # What a client is told of its own updates
 
 
-def test_a_client_is_told_which_of_its_updates_did_not_count() -> None:
+def test_a_client_is_told_which_of_its_updates_was_the_last_to_count() -> None:
     def odd(client: str, broadcast: Broadcast) -> list[Reply]:
         return [] if broadcast.round % 2 else [update(client, broadcast.round, [1, 2, 3], 1)]
 
     fleet = Fleet(TWO, {"a": odd})
     go(fleet, plan(federation={"rounds": 4}))
-    assert [asks["a"].unused for asks in fleet.asks] == [(), (1,), (), (3,)]
-    assert [asks["b"].unused for asks in fleet.asks] == [()] * 4
-    # Who is told nothing special is sent the same message.
+    assert [asks["a"].counted for asks in fleet.asks] == [0, 0, 2, 2]
+    assert [asks["b"].counted for asks in fleet.asks] == [0, 1, 2, 3]
+    # Who is told the same is sent the same message.
     assert fleet.asks[0]["a"] is fleet.asks[0]["b"]
 
 
 def test_nobody_s_update_counts_in_a_round_without_a_quorum() -> None:
     fleet = Fleet(FOUR, {"b": lost, "c": lost, "d": lost})
     go(fleet, plan(federation={"rounds": 2}))
-    assert [asks["a"].unused for asks in fleet.asks] == [(), (1,)]
+    assert [asks["a"].counted for asks in fleet.asks] == [0, 0]
 
 
 # What is remembered of clients between rounds

@@ -131,7 +131,7 @@ def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -
     What the client keeps is read first, and written last, once it is known what is sent.
     """
     memory = runtime.memory
-    before = memory.load(client.id, broadcast.round, broadcast.unused) if memory else {}
+    before = memory.load(client.id, broadcast.round, broadcast.counted) if memory else {}
     runtime.load(broadcast, section(before, "own"))
     trainables = Trainables(runtime.shared.trainables(), runtime.model)
     inputs = _inputs(broadcast, client, runtime, before)
@@ -158,7 +158,7 @@ def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime)
     """Score the broadcast model, with what the client keeps of its own, on its test samples."""
     state: ClientState = {}
     if runtime.memory and runtime.start is not None:
-        state = runtime.memory.load(client.id, broadcast.round + 1, broadcast.unused)
+        state = runtime.memory.load(client.id, broadcast.round + 1, broadcast.counted)
     own, norms = section(state, "own"), Norms.on_clients(runtime.experiment.evaluation)
     if not own and not can_score(runtime.model, _untrained(runtime), norms):
         return Failure(client.id, "abstained", "untrained", _NOTHING_OWN)
@@ -200,7 +200,7 @@ def client_evaluate_global(broadcast: Broadcast, client: Client, runtime: LocalR
 def client_evaluate_personal(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
     """Score the client's personal model on its test samples."""
     memory = runtime.memory
-    kept = memory.load(client.id, broadcast.round + 1, broadcast.unused) if memory else {}
+    kept = memory.load(client.id, broadcast.round + 1, broadcast.counted) if memory else {}
     inputs = _inputs(broadcast, client, runtime, kept)
     load = PERSONAL[runtime.experiment.personal.model].load
     load(Work(runtime, broadcast, client.train, inputs, kept))

@@ -19,6 +19,12 @@ from fleetseg.federation.downlink import Downlink, bases, state_of
 from fleetseg.federation.engine import Engine, Received
 from fleetseg.federation.fleet_facts import facts_of_fleet, told_facts
 from fleetseg.federation.known import Memory
+from fleetseg.federation.membership import (
+    size_of_fleet,
+    with_extras_scaled,
+    with_met,
+    with_slots_scaled,
+)
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, taking_part
 from fleetseg.federation.publishing import PUBLISHING, Publication
 from fleetseg.federation.records import RoundRecord
@@ -31,8 +37,7 @@ from fleetseg.learning.inputs import Facts
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.text import listing
 
-_TOLD = 8  # unused rounds at most, of one client: more than the states that it keeps
-_SAMPLER, _WEIGHTS = "sampler", "weights"  # who remembers something of clients
+_SAMPLER, _WEIGHTS, _FLEET = "sampler", "weights", "fleet"  # who remembers something of clients
 UNUSED = "no-update"
 """Why a run ended whose rounds are over and in which not one update was used."""
 
@@ -141,20 +146,23 @@ class Plan:
         model = self.published(state)
         return model if self.refine is None else self.refine(model, state.round, records)
 
-    def server_update(self, state: ServerState, collector: RoundCollector, of: int) -> ServerState:
+    def server_update(
+        self, state: ServerState, collector: RoundCollector, present: Collection[str]
+    ) -> ServerState:
         """Take the server's step, or leave the model as it was when the quorum was missed.
 
-        A round in which nobody was asked leaves it as it was, too, and is no failed one. `of` is
-        how many clients take part in the run, asked or not.
+        A round in which nobody was asked leaves it as it was, too, and is no failed one. `present`
+        are the clients that are there, asked or not.
         """
         settings, exchange = self.experiment.federation, self.exchange
-        num_accepted = len(collector.accepted)
         state = replace(state, memory=self._remembered(state, collector))
         if not collector.cohort.asked:
             return replace(state, round=state.round + 1)
         if not collector.has_quorum:
             return replace(state, round=state.round + 1, failed_rounds=state.failed_rounds + 1)
-        advance, share = OBJECTIVES[self.experiment.training.objective].server, num_accepted / of
+        state, of = self._with_fleet(state, present)
+        advance = OBJECTIVES[self.experiment.training.objective].server
+        share = len(collector.accepted) / of
         sent, slots = server_step(
             exchange.sent(state.model),
             state.slots,
@@ -171,6 +179,22 @@ class Plan:
         )
         state = replace(state, model=model, slots=slots, published=published)
         return replace(state, round=state.round + 1, failed_rounds=0)
+
+    def _with_fleet(self, state: ServerState, present: Collection[str]) -> tuple[ServerState, int]:
+        """Take in who is there, where means over the fleet are kept; returns N, too."""
+        objective = OBJECTIVES[self.experiment.training.objective]
+        slots = SERVER_OPTIMISERS[self.experiment.federation.server_optimiser].means
+        if not (objective.keeps_means or slots):
+            return state, len(present)
+        before = state.memory.get(_FLEET, {})
+        met = with_met(before, present)
+        of = size_of_fleet(met)
+        factor = (size_of_fleet(before) or of) / of
+        if objective.keeps_means:
+            layout = self.exchange.server
+            state = replace(state, model=with_extras_scaled(state.model, layout, factor))
+        slots_now = with_slots_scaled(state.slots, slots, factor)
+        return replace(state, slots=slots_now, memory={**state.memory, _FLEET: met}), of
 
     def _scored(self, server: ModelState, slots: Slots) -> ModelState:
         """Return the model that counts, where the one that is sent is shifted from it."""
@@ -225,7 +249,7 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         collect(engine, "train", asks, collector, deadline_s=deadline_s, replied=replied)
         collector.close()
         sent = engine.meter() - before
-        state = plan.server_update(state, collector, len(enrolled))
+        state = plan.server_update(state, collector, enrolled)
         good = collector.has_quorum
         record = RoundRecord.of(collector, round_=round_, quorum=good, sent=sent)
         log.commit(state, record)
@@ -261,36 +285,30 @@ def _mended(plan: Plan, state: ServerState, log: Log) -> ServerState:
     return state
 
 
-def unused_rounds(
-    records: Sequence[RoundRecord], clients: Collection[str] | None = None
-) -> dict[str, tuple[int, ...]]:
-    """Say of each client which of its updates, since the last one that counted, did not count.
+def counted_rounds(records: Sequence[RoundRecord], clients: Collection[str]) -> dict[str, int]:
+    """Say of each client in which round it had its last update that counted; 0 = in none.
 
-    Of a round without a quorum, none did. Rounds are looked back at until it is known of all of
-    `clients` (default: whoever was ever asked): one may be asked again after hundreds of rounds.
+    In a round without a quorum, none did. Rounds are looked back at until it is known of all
+    clients: one may be asked again after hundreds of rounds.
     """
-    unused: dict[str, tuple[int, ...]] = {}
-    open_ = {name for record in records for name in record.cohort}
-    open_ &= open_ if clients is None else set(clients)
+    counted = dict.fromkeys(clients, 0)
+    open_ = set(clients)
     for record in reversed(records):
         if not open_:
             break
-        used = set(record.accepted) if record.quorum else set()
-        for client in open_ & (set(record.cohort) - used):
-            unused[client] = (record.round, *unused.get(client, ()))[-_TOLD:]
+        used = open_.intersection(record.accepted if record.quorum else ())
+        counted.update(dict.fromkeys(used, record.round))
         open_ -= used
-    return dict(sorted(unused.items()))
+    return counted
 
 
 def to_each(
     broadcast: Broadcast, clients: Collection[str], records: Sequence[RoundRecord]
 ) -> dict[str, Broadcast]:
-    """Address a broadcast to clients: who has updates that did not count is told of them."""
-    unused = unused_rounds(records, clients)
-    return {
-        client: replace(broadcast, unused=unused[client]) if client in unused else broadcast
-        for client in clients
-    }
+    """Address a broadcast to clients: each is told which of its updates was the last to count."""
+    counted = counted_rounds(records, clients)
+    told = {round_: replace(broadcast, counted=round_) for round_ in set(counted.values())}
+    return {client: told[round_] for client, round_ in counted.items()}
 
 
 def why_unused(records: Sequence[RoundRecord], limit: int = 10) -> str:

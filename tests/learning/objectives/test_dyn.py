@@ -17,7 +17,7 @@ import fleetseg
 from fleetseg.data.partition.manifest import Manifest
 from fleetseg.federation.checkpoint import list_checkpoints
 from fleetseg.federation.client_state import ClientStateStore
-from fleetseg.federation.rounds import unused_rounds
+from fleetseg.federation.rounds import counted_rounds
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.objectives import OBJECTIVES, LocalCost
@@ -149,11 +149,9 @@ def test_a_whole_run_keeps_the_mean_of_all_drifts(objective: str, tmp_path: Path
     run = fleetseg.run(experiment, out=tmp_path / "run")
     lost = [record for record in run.records if len(record.accepted) < len(record.cohort)]
     assert lost, "the case this test is for did not occur"
-    kept, unused = ClientStateStore(run.folder / "clients"), unused_rounds(run.records)
-    own = [
-        kept.load(client, 7, unused.get(client, ())).get("objective/drift")
-        for client in sorted({name for record in run.records for name in record.cohort})
-    ]
+    names = sorted({name for record in run.records for name in record.cohort})
+    kept, counted = ClientStateStore(run.folder / "clients"), counted_rounds(run.records, names)
+    own = [kept.load(name, 7, counted[name]).get("objective/drift") for name in names]
     sum_T = torch.stack([drift_T for drift_T in own if drift_T is not None]).sum(0)
     state = safetensors.torch.load_file(list_checkpoints(run.folder / "checkpoints")[0])
     num_clients = len(Manifest.read(run.folder / "manifest.json").clients)

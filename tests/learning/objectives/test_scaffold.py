@@ -14,7 +14,7 @@ import fleetseg
 from fleetseg.data.partition.manifest import Manifest
 from fleetseg.federation.checkpoint import list_checkpoints
 from fleetseg.federation.client_state import ClientStateStore
-from fleetseg.federation.rounds import unused_rounds
+from fleetseg.federation.rounds import counted_rounds
 
 NUM = len(CURVES)
 
@@ -103,11 +103,9 @@ def test_a_whole_run_keeps_c_the_mean_of_all_c_i(tmp_path: Path) -> None:
     run = fleetseg.run(experiment, out=tmp_path / "run")
     lost = [record for record in run.records if len(record.accepted) < len(record.cohort)]
     assert lost, "the case this test is for did not occur"
-    kept, unused = ClientStateStore(run.folder / "clients"), unused_rounds(run.records)
-    own = [
-        kept.load(client, 7, unused.get(client, ())).get("objective/control")
-        for client in sorted({name for record in run.records for name in record.cohort})
-    ]
+    names = sorted({name for record in run.records for name in record.cohort})
+    kept, counted = ClientStateStore(run.folder / "clients"), counted_rounds(run.records, names)
+    own = [kept.load(name, 7, counted[name]).get("objective/control") for name in names]
     sum_T = torch.stack([control_T for control_T in own if control_T is not None]).sum(0)
     newest = list_checkpoints(run.folder / "checkpoints")[0]
     values_F = safetensors.torch.load_file(newest)["values"]

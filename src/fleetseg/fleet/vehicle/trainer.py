@@ -159,8 +159,7 @@ class Trainer:
         if vehicle in self._last and self._last[vehicle][0] == key:
             return self._last[vehicle][1]
         broadcast = ready.held.read(header["what"], payload, vehicle, ready.runtime)
-        unused = tuple(header.get("unused", {}).get(vehicle, ()))
-        broadcast = replace(broadcast, unused=unused)
+        broadcast = replace(broadcast, counted=header.get("counted", {}).get(vehicle))
         answer = _work(header["what"], broadcast, ready, ready.clients[vehicle])
         if parse_failure(answer[0]) is None:
             self._last[vehicle] = key, answer
