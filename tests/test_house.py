@@ -383,6 +383,7 @@ OF_SEVERAL_MODULES = {
     "gpu/test_runs.py",  # on a GPU
     "gpu/test_training.py",
     "methods/test_pairs.py",  # choices of all tables together
+    "methods/test_attendance.py",  # vehicles that come and go, with every preset
     "test_cases.py",  # other people's bug reports
     "test_clients_notes.py",  # what opening a fleet's data notes, and `data check`, too
     "test_docs.py",

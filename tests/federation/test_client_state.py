@@ -64,6 +64,15 @@ def test_states_of_abandoned_later_rounds_go(memory: ClientStateStore) -> None:
     assert memory.load("a", before_round=6)["step"] == 40
 
 
+def test_what_did_not_count_is_forgotten(memory: ClientStateStore) -> None:
+    for round_ in (1, 2, 5):
+        memory.save("a", round_, tensors(round_))
+    assert memory.load("a", before_round=60, counted=2)["step"] == 2
+    assert files(memory) == [f"round-{r:06d}.safetensors" for r in (1, 2)]
+    assert memory.load("a", before_round=60, counted=0) == {}
+    assert files(memory) == []
+
+
 def test_clients_are_apart_whatever_their_names(memory: ClientStateStore, tmp_path: Path) -> None:
     names = ["a", "A", "../../a", "a/b", "", "ä" * 300, "a\0b", "con"]
     for index, name in enumerate(names):

@@ -128,10 +128,10 @@ def test_who_would_need_as_many_bytes_is_sent_the_whole() -> None:
 def test_facts_and_what_did_not_count_stay_with_a_broadcast() -> None:
     past = history(3)
     facts = {"weights": torch.tensor([1.0, 2.5]).numpy()}
-    whole = Broadcast(3, state_of(past[-1]), facts, unused=(2,))
+    whole = Broadcast(3, state_of(past[-1]), facts, counted=2)
     written = DOWNLINK.as_changes(past[-1], {"a": whole, "b": whole}, {"a": 2})
     assert written["b"] == whole
-    assert written["a"].unused == (2,)
+    assert written["a"].counted == 2
     assert written["a"].state is written["b"].state
     read = decode_changes(
         encode_changes(written["a"], LAYOUT), LAYOUT, lambda _: state_of(past[1]), Halves()

@@ -93,9 +93,9 @@ def client(name: str = "car", count: int = 2, size: int = 4, classes: int = 2) -
     return Client(enrolment, pairs, ScoredPairs(pairs, ("day",) * count))
 
 
-def sent(value: float, round_: int, unused: tuple[int, ...] = ()) -> Broadcast:
+def sent(value: float, round_: int, counted: int | None = None) -> Broadcast:
     no_counters = torch.empty(0, dtype=torch.int64)
-    return Broadcast(round_, ModelState(torch.tensor([value]), no_counters), unused=unused)
+    return Broadcast(round_, ModelState(torch.tensor([value]), no_counters), counted=counted)
 
 
 def own(runtime: LocalRuntime, name: str = "car", after: int = 99) -> float:
@@ -191,7 +191,7 @@ def test_a_round_that_did_not_count_did_not_train_v(tmp_path: Path) -> None:
     runtime = quadratics(tmp_path, pull=0.5)
     client_update(sent(1.0, 1), client(), runtime)
     client_update(sent(50.0, 2), client(), runtime)  # and then it is refused
-    client_update(sent(7.0, 5, unused=(2,)), client(), runtime)
+    client_update(sent(7.0, 5, counted=1), client(), runtime)
     assert own(runtime) == pytest.approx(pulled(pulled(1.0, 1.0, 0.5), 7.0, 0.5))
 
 

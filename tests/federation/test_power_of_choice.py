@@ -56,7 +56,10 @@ def test_it_remembers_the_last_loss_and_keeps_that_of_the_absent() -> None:
     memory = remember({}, Outcome(1, ("a", "b"), (Accepted("a", 1, 1, 0.5),), how))
     memory = remember(memory, Outcome(2, ("c",), (Accepted("c", 1, 1, 0.25),), how))
     memory = remember(memory, Outcome(3, ("a",), (Accepted("a", 1, 1, 0.125),), how))
-    assert memory == {"loss": {"a": 0.125, "c": 0.25}}
+    assert memory["loss"] == {"a": 0.125, "c": 0.25}
+    assert remember({}, Outcome(1, ("a",), (Accepted("a", 1, 1, 0.5),), how)) == {
+        "loss": {"a": 0.5}
+    }
 
 
 def test_sizes_are_exact() -> None:

@@ -191,7 +191,7 @@ class WorkersEngine:
             "round": broadcast.round,
             "common": is_common,
             "facts": write_facts(broadcast.facts),
-            "unused": broadcast.unused,
+            "counted": broadcast.counted,
         }
         with suppress(OSError):  # if it is dead, the wait for its answer will find out
             worker.pipe.send_bytes(json.dumps(order).encode())
@@ -290,7 +290,7 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
 
 def _broadcast(order: Mapping[str, Any], job: WorkerJob) -> Broadcast:
     state = job.common if order["common"] else job.alone
-    return Broadcast(order["round"], state, read_facts(order["facts"]), tuple(order["unused"]))
+    return Broadcast(order["round"], state, read_facts(order["facts"]), order["counted"])
 
 
 def _own_runtime(job: WorkerJob) -> LocalRuntime:

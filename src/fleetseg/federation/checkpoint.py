@@ -43,7 +43,7 @@ class ServerState:
     facts: Facts = field(default_factory=dict)  # what it made of the fleet before round 1
     published: Mapping[str, Tensor] = field(default_factory=dict)  # see `publishing`
     held: Mapping[str, Tensor] = field(default_factory=dict)  # by vehicles: see `downlink`
-    memory: Mapping[str, Memory] = field(default_factory=dict)  # of the sampler, of the weights
+    memory: Mapping[str, Memory] = field(default_factory=dict)  # of the sampler, weights, fleet
 
 
 def save_checkpoint(

@@ -9,7 +9,7 @@ a client whose update did not count goes on from where it was before.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,16 +46,18 @@ class ClientStateStore:
 
     folder: Path
 
-    def load(self, client_id: str, before_round: int, unused: Collection[int] = ()) -> ClientState:
+    def load(self, client_id: str, before_round: int, counted: int | None = None) -> ClientState:
         """Read the newest state written before a round; empty for a client's first round.
 
-        `unused` are rounds whose update did not count: what they left is forgotten.
+        `counted` is the last round whose update counted (0 = none did): what later ones left, or
+        what is of rounds that the server has gone back behind, is forgotten.
 
         Raises:
             CheckpointError: the state is damaged.
         """
-        for round_ in unused:
-            self._path(client_id, round_).unlink(missing_ok=True)
+        if counted is not None:
+            for round_ in (r for r in self._rounds(client_id) if r > counted):
+                self._path(client_id, round_).unlink(missing_ok=True)
         rounds = [r for r in self._rounds(client_id) if r < before_round]
         if not rounds:
             return {}

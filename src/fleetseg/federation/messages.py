@@ -4,7 +4,7 @@
 |------------|------------------------|------------------------------------------------------------|
 | Broadcast  | tensors                | the global model: the server's to give                     |
 |            | facts                  | made of what all clients reported, no one client's         |
-|            | unused                 | which of the client's own updates did not count            |
+|            | counted                | the round of the client's last update that counted         |
 |            | changes                | tensors, as what is new since a broadcast of before        |
 | Update     | change                 | change of the model, and of a method's extras, by training |
 |            | num_images, num_pixels | weight of the update; counts over all a client's samples   |
@@ -81,7 +81,8 @@ class Broadcast:
     round: int  # 1-based; of an evaluation, the round after which the model is scored
     state: ModelState
     facts: Facts = field(default_factory=dict)
-    unused: tuple[int, ...] = ()  # late rounds whose update of this client did not count
+    # The last round whose update of this client counted, 0 = none; None = its newest one did.
+    counted: int | None = None
     changes: Changes | None = None  # another way to send `state`; None = whole
 
     def num_bytes(self, whole: int) -> int:

@@ -19,6 +19,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from fleetseg.config import OortConfig
+from fleetseg.federation.back_off import remember_missed, without_resting
 from fleetseg.federation.known import Known, Memory, Outcome
 
 _LOSS, _LAST, _UTILITY, _PACE = "loss", "last", "utility", "pace"
@@ -27,7 +28,8 @@ _LEAST_CHANCE = 1e-6  # of a client whose score is zero: draws need some for eac
 
 
 def oort(known: Known, count: int, generator: np.random.Generator) -> Sequence[str]:
-    """Draw by utility, and explore."""
+    """Draw by utility, and explore, among those that do not rest."""
+    known = without_resting(known, count)
     settings = known.settings.oort
     losses = known.memory.get(_LOSS, {})
     tried = [name for name in known.enrolled if name in losses]
@@ -73,6 +75,7 @@ def remember_utilities(memory: Memory, outcome: Outcome) -> Memory:
         _LAST: {**memory.get(_LAST, {}), **last},
         _UTILITY: worths,
         _PACE: {_FLEET: pace},
+        **remember_missed(memory, outcome),
     }
 
 

@@ -12,21 +12,27 @@ from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.cohort import SAMPLERS, Cohort, sample_cohort
 from fleetseg.federation.collect import RoundCollector
+from fleetseg.federation.counted import to_each
 from fleetseg.federation.downlink import Downlink, bases, state_of
 from fleetseg.federation.fleet_facts import facts_of_fleet, told_facts
 from fleetseg.federation.known import Memory
+from fleetseg.federation.membership import (
+    size_of_fleet,
+    with_extras_scaled,
+    with_met,
+    with_slots_scaled,
+)
 from fleetseg.federation.messages import Broadcast, Enrolment
 from fleetseg.federation.publishing import PUBLISHING, Publication
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import SERVER_OPTIMISERS, Slots, server_step
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState
-from fleetseg.federation.unused import to_each
 from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.inputs import Facts
 from fleetseg.learning.objectives import OBJECTIVES
 
-_SAMPLER, _WEIGHTS = "sampler", "weights"  # who remembers something of clients
+_SAMPLER, _WEIGHTS, _FLEET = "sampler", "weights", "fleet"  # who remembers something of clients
 
 
 @dataclass(frozen=True)
@@ -106,20 +112,23 @@ class Plan:
         model = self.published(state)
         return model if self.refine is None else self.refine(model, state.round, records)
 
-    def server_update(self, state: ServerState, collector: RoundCollector, of: int) -> ServerState:
+    def server_update(
+        self, state: ServerState, collector: RoundCollector, present: Collection[str]
+    ) -> ServerState:
         """Take the server's step, or leave the model as it was when the quorum was missed.
 
-        A round in which nobody was asked leaves it as it was, too, and is no failed one. `of` is
-        how many clients take part in the run, asked or not.
+        A round in which nobody was asked leaves it as it was, too, and is no failed one. `present`
+        are the clients that are there, asked or not.
         """
         settings, exchange = self.experiment.federation, self.exchange
-        num_accepted = len(collector.accepted)
         state = replace(state, memory=self._remembered(state, collector))
         if not collector.cohort.asked:
             return replace(state, round=state.round + 1)
         if not collector.has_quorum:
             return replace(state, round=state.round + 1, failed_rounds=state.failed_rounds + 1)
-        advance, share = OBJECTIVES[self.experiment.training.objective].server, num_accepted / of
+        state, of = self._with_fleet(state, present)
+        advance = OBJECTIVES[self.experiment.training.objective].server
+        share = len(collector.accepted) / of
         sent, slots = server_step(
             exchange.sent(state.model),
             state.slots,
@@ -136,6 +145,22 @@ class Plan:
         )
         state = replace(state, model=model, slots=slots, published=published)
         return replace(state, round=state.round + 1, failed_rounds=0)
+
+    def _with_fleet(self, state: ServerState, present: Collection[str]) -> tuple[ServerState, int]:
+        """Take in who is there, where means over the fleet are kept; returns N, too."""
+        objective = OBJECTIVES[self.experiment.training.objective]
+        slots = SERVER_OPTIMISERS[self.experiment.federation.server_optimiser].means
+        if not (objective.keeps_means or slots):
+            return state, len(present)
+        before = state.memory.get(_FLEET, {})
+        met = with_met(before, present)
+        of = size_of_fleet(met)
+        factor = (size_of_fleet(before) or of) / of
+        if objective.keeps_means:
+            layout = self.exchange.server
+            state = replace(state, model=with_extras_scaled(state.model, layout, factor))
+        slots_now = with_slots_scaled(state.slots, slots, factor)
+        return replace(state, slots=slots_now, memory={**state.memory, _FLEET: met}), of
 
     def _scored(self, server: ModelState, slots: Slots) -> ModelState:
         """Return the model that counts, where the one that is sent is shifted from it."""

@@ -3,7 +3,8 @@
 Cho, Wang, Joshi 2020, arXiv 2010.01243, section 4: d candidates are drawn without replacement with
 probabilities proportional to their data, and the m with the largest losses take part. This is
 their variant rpow-d, which takes the loss that a client had when it last took part and so asks for
-no evaluation; it is the mean over the steps of that round. Who has none yet comes first.
+no evaluation; it is the mean over the steps of that round. Who has none yet comes first, unless it
+was asked in vain: see `back_off`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from math import inf
 
 import numpy as np
 
+from fleetseg.federation.back_off import remember_missed, without_resting
 from fleetseg.federation.known import Known, Memory, Outcome
 from fleetseg.federation.proportional import draw_proportional
 
@@ -21,7 +23,7 @@ _LOSS = "loss"
 
 def power_of_choice(known: Known, count: int, generator: np.random.Generator) -> Sequence[str]:
     """Draw candidates and take the highest losses; among equal ones, chance decides."""
-    losses = known.memory.get(_LOSS, {})
+    losses, known = known.memory.get(_LOSS, {}), without_resting(known, count)
     wished = known.settings.power_of_choice.candidates or 2 * count
     names = list(known.enrolled)
     sizes = [known.enrolled[name].num_images for name in names]
@@ -32,6 +34,6 @@ def power_of_choice(known: Known, count: int, generator: np.random.Generator) ->
 
 
 def remember_losses(memory: Memory, outcome: Outcome) -> Memory:
-    """Note the losses of a round."""
+    """Note the losses of a round, and who was asked in vain."""
     now = {update.client_id: update.loss for update in outcome.accepted}
-    return {_LOSS: {**memory.get(_LOSS, {}), **now}}
+    return {_LOSS: {**memory.get(_LOSS, {}), **now}, **remember_missed(memory, outcome)}

@@ -74,7 +74,7 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         collect(engine, "train", asks, collector, deadline_s=deadline_s, replied=replied)
         collector.close()
         sent = engine.meter() - before
-        state = plan.server_update(state, collector, len(enrolled))
+        state = plan.server_update(state, collector, enrolled)
         good = collector.has_quorum
         record = RoundRecord.of(collector, round_=round_, quorum=good, sent=sent)
         log.commit(state, record)

@@ -36,11 +36,14 @@ class ServerOptimiser:
 
     `scored(model_T, slots)` returns the values that are scored and saved, where those are not the
     ones that clients are sent.
+
+    `means` names slots that are means over all clients of the fleet: see `membership`.
     """
 
     first: Callable[[FederationConfig, int], Slots]
     step: Callable[[Tensor, Tensor, Slots, FederationConfig, float], tuple[Tensor, Slots]]
     scored: Callable[[Tensor, Slots], Tensor] | None = None
+    means: tuple[str, ...] = ()
 
 
 def _sgd(
@@ -67,7 +70,7 @@ SERVER_OPTIMISERS: dict[str, ServerOptimiser] = {
     "adam": ServerOptimiser(first_moments, adam),
     "yogi": ServerOptimiser(first_moments, yogi),
     "adagrad": ServerOptimiser(first_moments, adagrad),
-    "drift": ServerOptimiser(first_drift, drift_step, without_drift),
+    "drift": ServerOptimiser(first_drift, drift_step, without_drift, means=("drift",)),
     "queue": ServerOptimiser(empty_queue, queue_step),
 }
 

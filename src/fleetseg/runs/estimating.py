@@ -12,6 +12,7 @@ from fleetseg.evaluation.predict import evaluating, forward
 from fleetseg.federation.checks import validate_norm_report
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.collect import collect
+from fleetseg.federation.counted import to_each
 from fleetseg.federation.engine import Engine, Received
 from fleetseg.federation.messages import (
     Broadcast,
@@ -22,7 +23,6 @@ from fleetseg.federation.messages import (
 )
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.tensors import ModelState
-from fleetseg.federation.unused import to_each
 from fleetseg.models.norm_statistics import (
     NormSumming,
     NormSums,

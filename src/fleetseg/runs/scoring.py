@@ -19,6 +19,7 @@ from fleetseg.evaluation.scores import add_up, sum_confs
 from fleetseg.federation.checks import validate_evaluation
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.collect import collect
+from fleetseg.federation.counted import to_each
 from fleetseg.federation.engine import Engine, Received
 from fleetseg.federation.fleet_facts import told_facts
 from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Failure, taking_part
@@ -26,7 +27,6 @@ from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import scored_before
 from fleetseg.federation.tasks.evaluate import score_pairs
 from fleetseg.federation.tensors import ModelState
-from fleetseg.federation.unused import to_each
 from fleetseg.learning.inputs import Facts
 from fleetseg.runs.protocols import protocol_of
 

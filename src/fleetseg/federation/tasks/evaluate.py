@@ -19,7 +19,7 @@ def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime)
     """Score the broadcast model, with what the client keeps of its own, on its test samples."""
     state: ClientState = {}
     if runtime.memory and runtime.start is not None:
-        state = runtime.memory.load(client.id, broadcast.round + 1, broadcast.unused)
+        state = runtime.memory.load(client.id, broadcast.round + 1, broadcast.counted)
     own, norms = section(state, "own"), Norms.on_clients(runtime.experiment.evaluation)
     if not own and not can_score(runtime.model, _untrained(runtime), norms):
         return Failure(client.id, "abstained", "untrained", _NOTHING_OWN)
@@ -36,7 +36,7 @@ def client_evaluate_global(broadcast: Broadcast, client: Client, runtime: LocalR
 def client_evaluate_personal(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
     """Score the client's personal model on its test samples."""
     memory = runtime.memory
-    kept = memory.load(client.id, broadcast.round + 1, broadcast.unused) if memory else {}
+    kept = memory.load(client.id, broadcast.round + 1, broadcast.counted) if memory else {}
     inputs = local_inputs(broadcast, client, runtime, kept)
     load = PERSONAL[runtime.experiment.personal.model].load
     load(Work(runtime, broadcast, client.train, inputs, kept))

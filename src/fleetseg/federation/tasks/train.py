@@ -35,7 +35,7 @@ def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -
     What the client keeps is read first, and written last, once it is known what is sent.
     """
     memory = runtime.memory
-    before = memory.load(client.id, broadcast.round, broadcast.unused) if memory else {}
+    before = memory.load(client.id, broadcast.round, broadcast.counted) if memory else {}
     runtime.load(broadcast, section(before, "own"))
     trainables = Trainables(runtime.shared.trainables(), runtime.model)
     inputs = local_inputs(broadcast, client, runtime, before)

@@ -78,9 +78,9 @@ class _Requests:
         """Write the request to some vehicles, by their sites."""
         round_, payload = self._payloads[number]
         named = {site: vehicle for site, vehicle in wave.items() if site != vehicle}
-        unused = {v: list(self._asks[v].unused) for v in wave.values() if self._asks[v].unused}
-        header = {**self._header, "round": round_, "vehicles": named}
-        return header | ({"unused": unused} if unused else {}), payload
+        counted = {v: self._asks[v].counted for v in wave.values()}
+        header = {**self._header, "round": round_, "vehicles": named, "counted": counted}
+        return header, payload
 
 
 class FleetEngine:

@@ -162,8 +162,7 @@ class Trainer:
         # What comes now may take back what an older answer has left here.
         self._last.pop(vehicle, None)
         broadcast = ready.held.read(header["what"], payload, vehicle, ready.runtime)
-        unused = tuple(header.get("unused", {}).get(vehicle, ()))
-        broadcast = replace(broadcast, unused=unused)
+        broadcast = replace(broadcast, counted=header.get("counted", {}).get(vehicle))
         answer = _work(header["what"], broadcast, ready, ready.clients[vehicle])
         if parse_failure(answer[0]) is None:
             self._last[vehicle] = key, answer

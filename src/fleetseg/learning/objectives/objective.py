@@ -69,7 +69,8 @@ class Objective:
         tell: on the server, (a client's change of the trainables, a vector as that client was told
             it, travel of its steps) -> what that client changes of it.
         server: (extra or vector told, weighted mean of its changes, share of the fleet whose
-            changes these are) -> the new vector.
+            changes these are) -> the new vector. Left out, it keeps the mean over all clients, if
+            weights are uniform, of what each has sent in sum.
         pull: how strong a pull towards the received model it adds to gradients, per distance.
     """
 
@@ -84,3 +85,8 @@ class Objective:
     tell: Callable[[Tensor, Tensor, float], Tensor] | None = None
     server: Callable[[Tensor, Tensor, float], Tensor] = _add_share
     pull: Callable[[TrainingConfig], float] = _no_pull
+
+    @property
+    def keeps_means(self) -> bool:
+        """Whether its extras are means over the fleet, which a vehicle that joins makes smaller."""
+        return bool(self.extras) and self.server is _add_share
