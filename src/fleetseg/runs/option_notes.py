@@ -6,6 +6,7 @@ contradicts itself is refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -287,6 +288,12 @@ def _lone_notes(facts: Facts) -> list[str]:
             "federation.publishing = 'swa' averages running statistics, which are not those of the "
             "averaged weights; use federation.statistics = 'estimated'"
         )
+    if _has_another_rate(experiment):
+        notes.append(
+            f"federation.qffl.lipschitz = {experiment.federation.qffl.lipschitz} is not 1 / "
+            f"training.lr = {1 / experiment.training.lr:g}, by which q-fedavg makes gradients of "
+            "changes: its steps are shorter where it is larger, and longer where it is smaller"
+        )
     if experiment.federation.faults.dropout == 1:
         notes.append("federation.faults.dropout = 1 loses every vehicle in every round")
     stop, every = experiment.stop, experiment.evaluation.every
@@ -300,6 +307,12 @@ def _lone_notes(facts: Facts) -> list[str]:
             f"{scorings} evaluations (evaluation.every = {every})"
         )
     return notes
+
+
+def _has_another_rate(experiment: Experiment) -> bool:
+    federation = experiment.federation
+    product = federation.qffl.lipschitz * experiment.training.lr
+    return federation.aggregator == "q-fedavg" and not math.isclose(product, 1.0, rel_tol=0.01)
 
 
 def _averages_statistics(experiment: Experiment) -> bool:
