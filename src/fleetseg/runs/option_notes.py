@@ -283,6 +283,22 @@ def _lone_notes(facts: Facts) -> list[str]:
             "partition.holdout keeps frames from training that nothing scores, because there is "
             "[[data.evaluation]]; set evaluation.on_clients = true, or leave one of the two out"
         )
+    notes += _federation_notes(experiment)
+    stop, every = experiment.stop, experiment.evaluation.every
+    watched = _watched(experiment)
+    scorings = experiment.federation.rounds // every if every else 0
+    if watched and scorings < 1:
+        notes.append(f"{watched} cannot end the run early: only its last round is scored")
+    elif stop.patience >= scorings > 0:
+        notes.append(
+            f"stop.patience = {stop.patience} cannot end the run early: it has "
+            f"{scorings} evaluations (evaluation.every = {every})"
+        )
+    return notes
+
+
+def _federation_notes(experiment: Experiment) -> list[str]:
+    notes = []
     if _averages_statistics(experiment):
         notes.append(
             "federation.publishing = 'swa' averages running statistics, which are not those of the "
@@ -296,16 +312,6 @@ def _lone_notes(facts: Facts) -> list[str]:
         )
     if experiment.federation.faults.dropout == 1:
         notes.append("federation.faults.dropout = 1 loses every vehicle in every round")
-    stop, every = experiment.stop, experiment.evaluation.every
-    watched = _watched(experiment)
-    scorings = experiment.federation.rounds // every if every else 0
-    if watched and scorings < 1:
-        notes.append(f"{watched} cannot end the run early: only its last round is scored")
-    elif stop.patience >= scorings > 0:
-        notes.append(
-            f"stop.patience = {stop.patience} cannot end the run early: it has "
-            f"{scorings} evaluations (evaluation.every = {every})"
-        )
     return notes
 
 
