@@ -151,9 +151,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def outcome(fields: Fields, cache: Path, out: Path) -> str:
     """Say what became of it: why it was refused, before any round, or the digest of its model."""
-    described = tiny_experiment(cache, **laid_under(BASE, fields))
-    described = described.model_copy(update={"seed": LUCKY})
     try:
+        described = tiny_experiment(cache, **laid_under(BASE, fields))
+        described = described.model_copy(update={"seed": LUCKY})
         check_choices(described)
         run = fleetseg.run(described, net=small_net(), out=out)
     except (ConfigError, ModelError) as refused:

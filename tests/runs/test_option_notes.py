@@ -84,3 +84,15 @@ def test_our_own_examples_have_no_idle_options(path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("FLEETSEG_DATA", "/data")
     facts = Facts(load_experiment(path), scored=True, over_network=path.stem == "fleet")
     assert option_notes(facts) == ()
+
+
+def test_the_rate_that_q_fedavg_makes_gradients_by_is_that_of_training() -> None:
+    """Else a sweep over training.lr would compare steps of other lengths unnoticed."""
+    (note,) = option_notes(
+        Facts(make_experiment({"method": "qffedavg", "training": {"lr": 0.01}}), scored=True)
+    )
+    assert "lipschitz = 20.0 is not 1 / training.lr = 100, by which" in note
+    fitting = {"training": {"lr": 0.01}, "federation": {"qffl": {"lipschitz": 100.0}}}
+    assert (
+        option_notes(Facts(make_experiment({"method": "qffedavg", **fitting}), scored=True)) == ()
+    )

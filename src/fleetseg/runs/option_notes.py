@@ -6,6 +6,7 @@ contradicts itself is refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from fleetseg.config import Experiment, SourceConfig
@@ -58,13 +59,7 @@ def _lone_notes(facts: Facts) -> list[str]:
             "partition.holdout keeps frames from training that nothing scores, because there is "
             "[[data.evaluation]]; set evaluation.on_clients = true, or leave one of the two out"
         )
-    if _averages_statistics(experiment):
-        notes.append(
-            "federation.publishing = 'swa' averages running statistics, which are not those of the "
-            "averaged weights; use federation.statistics = 'estimated'"
-        )
-    if experiment.federation.faults.dropout == 1:
-        notes.append("federation.faults.dropout = 1 loses every vehicle in every round")
+    notes += _federation_notes(experiment)
     stop, every = experiment.stop, experiment.evaluation.every
     watched = _watched(experiment)
     scorings = experiment.federation.rounds // every if every else 0
@@ -76,6 +71,30 @@ def _lone_notes(facts: Facts) -> list[str]:
             f"{scorings} evaluations (evaluation.every = {every})"
         )
     return notes
+
+
+def _federation_notes(experiment: Experiment) -> list[str]:
+    notes = []
+    if _averages_statistics(experiment):
+        notes.append(
+            "federation.publishing = 'swa' averages running statistics, which are not those of the "
+            "averaged weights; use federation.statistics = 'estimated'"
+        )
+    if _has_another_rate(experiment):
+        notes.append(
+            f"federation.qffl.lipschitz = {experiment.federation.qffl.lipschitz} is not 1 / "
+            f"training.lr = {1 / experiment.training.lr:g}, by which q-fedavg makes gradients of "
+            "changes: its steps are shorter where it is larger, and longer where it is smaller"
+        )
+    if experiment.federation.faults.dropout == 1:
+        notes.append("federation.faults.dropout = 1 loses every vehicle in every round")
+    return notes
+
+
+def _has_another_rate(experiment: Experiment) -> bool:
+    federation = experiment.federation
+    product = federation.qffl.lipschitz * experiment.training.lr
+    return federation.aggregator == "q-fedavg" and not math.isclose(product, 1.0, rel_tol=0.01)
 
 
 def _averages_statistics(experiment: Experiment) -> bool:
