@@ -95,7 +95,8 @@ def main() -> None:
     print("|---|--:|--:|--:|--:|--:|--:|")
     for name, model in models.items():
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
-        megabytes = message_bytes(layout_of(model))[0] / 1e6
+        layout = layout_of(model)
+        megabytes = message_bytes(layout, layout)[0] / 1e6
         with torch.inference_mode():
             height = model.eval()(torch.zeros(1, 3, *IMAGE_HW)).shape[2]
         trained, predicted = (statistics.median(rate) for rate in zip(*rates[name], strict=True))
