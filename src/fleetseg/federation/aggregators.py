@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from fleetseg.federation.aggregate import Aggregator, FixedPointMean, Opening
 from fleetseg.federation.extrapolated import ExtrapolatedMean
+from fleetseg.federation.known import RECEIVED_LOSS
 from fleetseg.federation.normalised import NormalisedMean
-from fleetseg.federation.qffl import LOSS, q_fedavg
+from fleetseg.federation.qffl import q_fedavg
 
 AGGREGATORS: dict[str, Callable[[Opening], Aggregator]] = {
     "mean": lambda opening: FixedPointMean(opening.size, opening.weights),
@@ -19,5 +20,5 @@ AGGREGATORS: dict[str, Callable[[Opening], Aggregator]] = {
     "extrapolated": ExtrapolatedMean,
     "q-fedavg": q_fedavg,
 }
-MEASURES_OF: dict[str, tuple[str, ...]] = {"q-fedavg": (LOSS,)}
+MEASURES_OF: dict[str, tuple[str, ...]] = {"q-fedavg": (RECEIVED_LOSS,)}
 """What an aggregator asks of each update beside its change: see `measures`."""

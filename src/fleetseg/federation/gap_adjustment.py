@@ -16,10 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from fleetseg.federation.known import Known, Memory, Outcome
+from fleetseg.federation.known import RECEIVED_LOSS, TRAINED_LOSS, Known, Memory, Outcome
 
-_SHARE, _TRAINED = "share", "trained_loss"
-MEASURED = ("received_loss", "trained_loss")
+_SHARE = "share"  # tables: of shares, and of the losses of what clients have trained
+MEASURED = (RECEIVED_LOSS, TRAINED_LOSS)
 
 
 def gap_shares(known: Known) -> dict[str, float]:
@@ -35,17 +35,17 @@ def adjust_shares(memory: Memory, outcome: Outcome) -> Memory:
     of it (or a later one) loses when the client receives it, with its next update: no evaluation
     has to be asked for, and a gap counts a round later than in the paper.
     """
-    trained = memory.get(_TRAINED, {})
+    trained = memory.get(TRAINED_LOSS, {})
     gaps = {
-        update.client_id: update.measures["received_loss"] - trained[update.client_id]
+        update.client_id: update.measures[RECEIVED_LOSS] - trained[update.client_id]
         for update in outcome.accepted
         if update.client_id in trained
     }
     settings = outcome.settings
     step = settings.gap.step * (1 - outcome.round / settings.rounds)
     shares = {**memory.get(_SHARE, {}), **_moved(gaps, memory.get(_SHARE, {}), step)}
-    now = {update.client_id: update.measures["trained_loss"] for update in outcome.accepted}
-    return {_SHARE: shares, _TRAINED: {**trained, **now}}
+    now = {update.client_id: update.measures[TRAINED_LOSS] for update in outcome.accepted}
+    return {_SHARE: shares, TRAINED_LOSS: {**trained, **now}}
 
 
 def _moved(gaps: Mapping[str, float], shares: Mapping[str, float], step: float) -> dict[str, float]:

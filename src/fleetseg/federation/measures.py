@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from fleetseg.config import FederationConfig
 from fleetseg.errors import UpdateRejected
 from fleetseg.federation.aggregators import MEASURES_OF
+from fleetseg.federation.known import RECEIVED_LOSS, TRAINED_LOSS
 from fleetseg.federation.weights import WEIGHTS
 
-RECEIVED_LOSS, TRAINED_LOSS = "received_loss", "trained_loss"
 MEASURES: Mapping[str, str] = {
     RECEIVED_LOSS: "loss of the received model, mean over all of a client's training samples",
     TRAINED_LOSS: "loss of the trained model, mean over the same",

@@ -21,10 +21,10 @@ import numpy.typing as npt
 
 from fleetseg.config import FederationConfig
 from fleetseg.federation.aggregate import Aggregator, Opening
+from fleetseg.federation.known import RECEIVED_LOSS
 from fleetseg.federation.robust import spooled
 
 Floats = npt.NDArray[np.float32]
-LOSS = "received_loss"
 _COLUMNS = 1 << 16  # at a time, so that memory does not grow with the model
 _LEAST_LOSS = 1e-10  # as in the authors' code: F^(q-1) of a loss of zero is infinite
 
@@ -41,7 +41,7 @@ def _step(
     weights_N: npt.NDArray[np.int64],
     settings: FederationConfig,
 ) -> Floats:
-    loss_N = np.array([max(measures[c][LOSS], _LEAST_LOSS) for c in sorted(measures)])
+    loss_N = np.array([max(measures[c][RECEIVED_LOSS], _LEAST_LOSS) for c in sorted(measures)])
     return combine(changes_NF, weights_N, loss_N, num_trainable, settings)
 
 

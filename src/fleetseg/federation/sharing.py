@@ -167,7 +167,7 @@ class Exchange:
         return state
 
     def to_score(self, model: ModelState) -> ModelState:
-        """Return what is sent of a model that is to be scored: nothing beside the model."""
+        """Return what is sent of a model that is to be scored; its extras are zero."""
         return self.sent(self.first(model))
 
     def received(self, server: ModelState, wire: ModelState) -> ModelState:

@@ -44,10 +44,8 @@ class Scorer:
     def __init__(self, fleet_data: FleetData, runtime: LocalRuntime, engine: Engine) -> None:
         self._fleet_data, self._runtime, self._engine = fleet_data, runtime, engine
         settings = runtime.experiment.evaluation
-        self._norms, self._clients_norms = (
-            server_norms(fleet_data, settings),
-            Norms.on_clients(settings),
-        )
+        self._norms = server_norms(fleet_data, settings)
+        self._clients_norms = Norms.on_clients(settings)
 
     @property
     def can_score(self) -> bool:

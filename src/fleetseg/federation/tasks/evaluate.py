@@ -24,7 +24,7 @@ def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime)
     if not own and not can_score(runtime.model, _untrained(runtime), norms):
         return Failure(client.id, "abstained", "untrained", _NOTHING_OWN)
     runtime.load(broadcast, own)
-    return Evaluation(broadcast.round, client.id, score_pairs(runtime, client.test, norms))
+    return _scores(broadcast, client, runtime)
 
 
 def client_evaluate_global(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:

@@ -12,7 +12,8 @@ from fleetseg.errors import UpdateRejected
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.client_state import ClientState, in_section, section
 from fleetseg.federation.fleet_facts import CLASS_WEIGHTS
-from fleetseg.federation.measures import RECEIVED_LOSS, TRAINED_LOSS, wanted_measures
+from fleetseg.federation.known import RECEIVED_LOSS, TRAINED_LOSS
+from fleetseg.federation.measures import wanted_measures
 from fleetseg.federation.messages import Broadcast, Failure, Packed, Reply, Update
 from fleetseg.federation.personal import PERSONAL, Work
 from fleetseg.federation.wire import UpdateCodec

@@ -21,6 +21,7 @@ from torch import Tensor
 from fleetseg.config import TrainingConfig
 from fleetseg.learning.inputs import LocalInputs
 from fleetseg.learning.objectives.objective import LocalCost, Objective, Vectors
+from fleetseg.learning.objectives.prox import add_pull
 from fleetseg.learning.parameters import Trainables
 
 
@@ -32,11 +33,8 @@ class _Memo:
     alpha: float
 
 
-@torch.no_grad()
 def _correct(memo: _Memo, shared: Trainables) -> None:
-    for parameter, anchor in zip(shared.parameters, memo.anchors, strict=True):
-        if parameter.grad is not None:
-            parameter.grad.add_(parameter - anchor, alpha=memo.alpha)
+    add_pull(shared, memo.anchors, memo.alpha)
 
 
 def _end(memo: _Memo, shared: Trainables, cost: LocalCost) -> tuple[Vectors, Vectors]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fleetseg.learning.inputs import LocalInputs
 from fleetseg.learning.objectives.objective import LocalCost, Objective, Vectors
+from fleetseg.learning.objectives.prox import add_pull
 from fleetseg.learning.objectives.sam import climb
 from fleetseg.learning.parameters import Trainables
 
@@ -46,9 +47,10 @@ def _perturb(memo: _Memo, shared: Trainables) -> None:
 
 @torch.no_grad()
 def _correct(memo: _Memo, shared: Trainables) -> None:
-    for parameter, received, own in zip(shared.parameters, memo.received, memo.own, strict=True):
+    add_pull(shared, memo.received, memo.mu)
+    for parameter, own in zip(shared.parameters, memo.own, strict=True):
         if parameter.grad is not None:
-            parameter.grad.add_(parameter - received, alpha=memo.mu).sub_(own)
+            parameter.grad.sub_(own)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ the square the pull would be of the same length wherever the model is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,10 +29,15 @@ def _begin(inputs: LocalInputs, shared: Trainables) -> _Memo:
 
 
 @torch.no_grad()
-def _correct(memo: _Memo, shared: Trainables) -> None:
-    for parameter, received in zip(shared.parameters, memo.received, strict=True):
+def add_pull(shared: Trainables, anchors: Sequence[Tensor], strength: float) -> None:
+    """Add to each gradient how far its parameter is from its anchor, times a strength."""
+    for parameter, anchor in zip(shared.parameters, anchors, strict=True):
         if parameter.grad is not None:
-            parameter.grad.add_(parameter - received, alpha=memo.mu)
+            parameter.grad.add_(parameter - anchor, alpha=strength)
+
+
+def _correct(memo: _Memo, shared: Trainables) -> None:
+    add_pull(shared, memo.received, memo.mu)
 
 
 def pull_towards(anchor_T: Tensor, mu: float) -> Objective:
