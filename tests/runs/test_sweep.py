@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +18,11 @@ from pathlib import Path
 import pytest
 
 import fleetseg
+from fleetseg.config import Experiment
 from fleetseg.errors import CheckpointError, ConfigError, FolderInUse
 from fleetseg.runs.folder import read_end, read_records
 from fleetseg.runs.lock import owning
+from fleetseg.runs.sweep_job import SweepJob, job_main
 from fleetseg.runs.sweep_state import RunStatus, Statuses
 
 TWO = """
@@ -305,6 +309,22 @@ def test_ctrl_c_before_the_first_round(cache: Path, tmp_path: Path) -> None:
         assert end.interrupted
         assert [run.state for run in end.runs] == ["interrupted", "waiting"]
         assert multiprocessing.active_children() == []
+
+
+def test_stop_is_heard_while_the_run_still_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def started(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", started)
+    ours, theirs = multiprocessing.Pipe()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        job_main(SweepJob(Experiment(), "", tmp_path), theirs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert json.loads(ours.recv_bytes()) == {"event": "interrupted"}
 
 
 def test_a_second_sweep_is_refused_while_one_runs(cache: Path, tmp_path: Path) -> None:

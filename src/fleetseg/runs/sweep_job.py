@@ -53,12 +53,12 @@ def job_main(job: SweepJob, pipe: Connection) -> None:
         with suppress(OSError):  # the sweep is gone, and `_obey` ends this process
             pipe.send_bytes(json.dumps(message).encode())
 
-    threading.Thread(target=_obey, args=(pipe,), daemon=True).start()
-    try:
+    try:  # "stop" may have come already, and be heard while the thread still starts
+        threading.Thread(target=_obey, args=(pipe,), daemon=True).start()
         ended = _outcome(job, notify)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has ended: too late to be interrupted
     except KeyboardInterrupt:
         ended = {"event": "interrupted"}
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     notify(ended)
 
 
