@@ -1,0 +1,158 @@
+"""Sweeps on CamVid for result tables: made or gone on with, and read by set and by vehicle."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fleetseg
+from fleetseg.evaluation.scores import Scores
+from fleetseg.experiment_file import fields_to_toml
+from fleetseg.runs.records import is_complete
+from fleetseg.runs.report import RunReport, read_run
+
+DRIVES, UNSEEN, FAMILIAR = ("0001TP", "0016E5"), "0006R0", "0016E5"
+"""The roads that are driven on, the one that nobody has seen, and the one that `val/` is of."""
+
+
+def source(*drives: str, split: str = "train") -> dict[str, Any]:
+    fields = {"kind": "camvid", "root": "${FLEETSEG_DATA}/camvid", "split": split}
+    return {**fields, "sequences": list(drives)} if drives else fields
+
+
+def common(*, held_out: bool, scored: bool) -> dict[str, Any]:
+    """Nine vehicles on two roads at half size, and what is scored of them.
+
+    held_out: the last fifth of each vehicle's stretch, vehicle by vehicle.
+    scored: `val/`, which is more of a road that vehicles drive on, and a road that nobody has seen.
+    """
+    data = {"label_space": "camvid11", "size": [180, 240], "sources": [source(*DRIVES)]}
+    if scored:
+        data["evaluation"] = [source(split="val"), source(UNSEEN)]
+    partition: dict[str, Any] = {"kind": "natural", "by": "sequence", "clients": 9}
+    if held_out:
+        partition["holdout"] = 0.2
+    return {
+        "data": data,
+        "partition": partition,
+        "evaluation": {"every": 0, "by": "sequence", "on_clients": held_out},
+        "engine": {"precision": "fp32"},  # at this size faster than bf16
+    }
+
+
+def make(
+    folder: Path,
+    base: Mapping[str, Any],
+    runs: Iterable[Mapping[str, Any]],
+    jobs: int,
+    seeds: Sequence[int] = (0,),
+) -> None:
+    """Make a sweep's runs, or go on with them; say which failed."""
+    file = folder.with_suffix(".toml")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    head = f"name = {json.dumps(folder.name)}\nseeds = {list(seeds)}\n\n"
+    text = fields_to_toml({"base": dict(base)}) + "\n" + "".join(map(_as_run, runs))
+    file.write_text(head + text, encoding="utf-8")
+    done = fleetseg.sweep(file, out=folder, jobs=jobs, resume=folder.is_dir())
+    for failed in done.failed:
+        print(f"failed: {failed}")
+
+
+def _as_run(fields: Mapping[str, Any]) -> str:
+    lines = [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in fields.items()]
+    return "[[run]]\n" + "\n".join(lines) + "\n\n"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one setting, one for each seed."""
+
+    name: str
+    reports: tuple[RunReport, ...]
+
+    @property
+    def held_out(self) -> list[Scores]:
+        """What the vehicles held out, all together, of each seed."""
+        return [_together(scored.by_client.values()) for scored in self._scored]
+
+    def on(self, drive: str) -> list[Scores]:
+        """A drive's frames, of each seed."""
+        return [scored.by_domain[drive] for scored in self._scored]
+
+    @property
+    def by_vehicle(self) -> dict[str, float]:
+        """The mIoU of each vehicle on what it held out, mean over the seeds."""
+        names = self._scored[0].by_client
+        return {
+            name: statistics.fmean(scored.by_client[name].miou for scored in self._scored)
+            for name in names
+        }
+
+    @property
+    def images(self) -> float:
+        """Trained on, mean over the seeds."""
+        return statistics.fmean(sum(x.images_seen for x in r.rounds) for r in self.reports)
+
+    @property
+    def megabytes(self) -> float:
+        """Both ways; of a baseline nothing is sent."""
+        return statistics.fmean(
+            sum(x.bytes_up + x.bytes_down for x in r.rounds) / 1e6 for r in self.reports
+        )
+
+    @property
+    def _scored(self) -> list[Any]:
+        return [report.end.scored for report in self.reports if report.end]
+
+
+def _together(parts: Iterable[Scores]) -> Scores:
+    scores = list(parts)
+    return Scores.of(np.sum([each.conf_CC for each in scores], axis=0), scores[0].space)
+
+
+def read_rows(folder: Path) -> dict[str, Row]:
+    """Read the finished runs of a sweep, by name."""
+    found: dict[str, list[RunReport]] = {}
+    for path in sorted(folder.glob("*_seed*")):
+        if (path / "rounds.jsonl").is_file() and is_complete((report := read_run(path)).end):
+            found.setdefault(path.name.rsplit("_seed", 1)[0], []).append(report)
+    return {name: Row(name, tuple(reports)) for name, reports in found.items()}
+
+
+def figure(scores: Sequence[Scores], of: Callable[[Scores], float]) -> str:
+    """A mean over seeds, with the standard deviation where there are several."""
+    values = [of(each) for each in scores]
+    mean = f"{statistics.fmean(values):.3f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.3f}"
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    """Print a Markdown table whose first column is text."""
+    print(f"| {' | '.join(head)} |\n|---{'|--:' * (len(head) - 1)}|")
+    for cells in lines:
+        print(f"| {' | '.join(cells)} |")
+    print()
+
+
+def class_table(rows: Iterable[Row], drive: str) -> None:
+    """Print the IoU of each class on a drive's frames."""
+    rows = list(rows)
+    if not rows:
+        return
+    classes = rows[0].on(drive)[0].space.classes
+    table(
+        ("IoU", *classes),
+        (
+            (
+                row.name,
+                *(figure(row.on(drive), lambda s, i=i: s.iou_C[i]) for i in range(len(classes))),
+            )
+            for row in rows
+        ),
+    )
