@@ -1,0 +1,114 @@
+"""What networks are worth on CamVid at equal images: the table of docs/models.md.
+
+Each is trained centrally, with two learning rates, on as many images as nine vehicles would see in
+so many rounds; the better rate is the one with the higher mIoU on the frames that the vehicles hold
+out. Scored on `val/`, more of a road that was trained on, and on a drive that nobody has seen. What
+networks cost is printed by benchmarks/networks.py.
+
+    python benchmarks/network_tables.py --out runs/networks --jobs 2      # an hour; goes on
+    python benchmarks/network_tables.py --out runs/networks --tables      # what is there
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fleetseg.evaluation.scores import Scores
+from networks import NETWORKS
+from tables import FAMILIAR, UNSEEN, Row, class_table, common, figure, make, read_rows, table
+
+PRETRAINED_LR, SCRATCH_LR = (1e-3, 3e-3), (3e-3, 1e-2)
+SMALL = ("pole", "sign")  # what a coarse output loses first
+
+
+def base(rounds: int) -> dict[str, Any]:
+    return {
+        **common(held_out=True, scored=True),
+        "training": {
+            "optimiser": "adamw", "weight_decay": 0.01, "batch_size": 4, "local_epochs": 1,
+            "class_weights": "fleet", "crop": [96, 128],
+        },
+        "federation": {"rounds": rounds},
+    }  # fmt: skip
+
+
+def trials() -> list[dict[str, Any]]:
+    """Both trials of each network."""
+    runs = []
+    for name in NETWORKS:
+        weights = {"model.pretrained": "imagenet"} if name.startswith("zoo:") else {}
+        for number, lr in enumerate(PRETRAINED_LR if weights else SCRATCH_LR):
+            named = {
+                "name": f"{short(name)}.{number}",
+                "baseline": "centralised",
+                "model.name": name,
+            }
+            runs.append({**named, **weights, "training.lr": lr})
+    return runs
+
+
+def short(name: str) -> str:
+    """The architecture's name."""
+    return name.removeprefix("zoo:").split("/")[0]
+
+
+def better(rows: Mapping[str, Row]) -> list[Row]:
+    """Of each network the run whose held-out frames are segmented better."""
+    best: dict[str, Row] = {}
+    for name, row in rows.items():
+        network = name.rsplit(".", 1)[0]
+        if network not in best or row.held_out[0].miou > best[network].held_out[0].miou:
+            best[network] = Row(network, row.reports)
+    return sorted(best.values(), key=lambda row: -row.on(UNSEEN)[0].critical_miou)
+
+
+def print_tables(out: Path) -> None:
+    """Print what is there."""
+    rows = better(read_rows(out))
+    columns = (
+        ("mIoU", lambda s: s.miou),
+        ("critical", lambda s: s.critical_miou),
+        *((name, lambda s, name=name: class_iou(s, name)) for name in SMALL),
+    )
+    table(
+        (
+            "",
+            "lr",
+            *(f"{of}, {road}" for road in ("unseen", "familiar") for of, _ in columns),
+            "images",
+        ),
+        (
+            (
+                row.name,
+                f"{row.reports[0].experiment.training.lr:g}",
+                *(figure(row.on(drive), of) for drive in (UNSEEN, FAMILIAR) for _, of in columns),
+                f"{row.images:,.0f}",
+            )
+            for row in rows
+        ),
+    )
+    for drive in (UNSEEN, FAMILIAR):
+        class_table(rows, drive)
+
+
+def class_iou(scores: Scores, name: str) -> float:
+    return float(scores.iou_C[scores.space.classes.index(name)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the sweep")
+    parser.add_argument("--rounds", type=int, default=16, help="whose images are seen")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    args = parser.parse_args()
+    if not args.tables:
+        make(args.out, base(args.rounds), trials(), args.jobs)
+    print_tables(args.out)
+
+
+if __name__ == "__main__":
+    main()
