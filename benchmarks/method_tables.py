@@ -2,27 +2,34 @@
 
 Nine vehicles drive on two of CamVid's roads.
 
-1. Tuning: two trials of each row, of its own parameter or its learning rate. The last fifth of each
-   vehicle's stretch is held out and scored, vehicle by vehicle; nothing else is.
-2. Scored: the better trial of each row, trained on all of it, scored on `val/` (more of a road that
-   vehicles drive on) and on the drive 0006R0, which neither training nor tuning has seen.
+1. Two trials of each row, of its own parameter or its learning rate. The last fifth of each
+   vehicle's stretch is held out and scored, vehicle by vehicle; it says which trial is better.
+2. The better trial's model is scored on `val/` (more of a road that vehicles drive on) and on the
+   drive 0006R0, which neither training nor the choice has seen.
 
-Models of which a part stays with the vehicles have no score on the server's sets; the tuning
-scores, of every vehicle's own held-out frames, are theirs.
+Models of which a part stays with the vehicles have no score on the server's sets: the first table
+is theirs.
 
     python benchmarks/method_tables.py --out runs/methods --jobs 2      # hours; goes on
     python benchmarks/method_tables.py --out runs/methods --tables      # what is there
 
-Each stage is a sweep (`fleetseg sweep`), whose folder has a comparison of its own.
+The trials are a sweep (`fleetseg sweep`), whose folder has a comparison of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import fleetseg
+from fleetseg.data.spaces import open_space
+from fleetseg.evaluation.scores import Scores
+from fleetseg.experiment_file import make_experiment
 from tables import FAMILIAR, UNSEEN, Row, class_table, common, figure, make, read_rows, table
 
 PLAIN = {"training.momentum": 0.0}  # of methods that take no momentum of a client's own
@@ -108,10 +115,10 @@ KEEPS_A_PART = ("fedbn", "fedper", "fedrep")
 """Rows without a whole model on the server."""
 
 
-def base(kind: str, rounds: int) -> dict[str, Any]:
-    """What the runs of a stage have in common: Fast-SCNN from scratch, plain SGD."""
+def base(rounds: int) -> dict[str, Any]:
+    """What the runs have in common: Fast-SCNN from scratch, plain SGD."""
     return {
-        **common(held_out=kind == "tuning", scored=kind == "scored"),
+        **common(held_out=True, scored=False),
         "model": {"name": "fast_scnn"},
         "training": {
             "optimiser": "sgd", "lr": 0.4, "momentum": 0.9, "batch_size": 4, "local_epochs": 1,
@@ -130,14 +137,32 @@ def trials() -> list[dict[str, Any]]:
     ]
 
 
-def chosen(out: Path) -> list[dict[str, Any]]:
-    """Of each row with a whole model on the server, the trial that is better on held-out frames."""
+def score(out: Path) -> None:
+    """Score the better trial of each row that has a whole model on the server."""
+    on = make_experiment({**common(held_out=False, scored=True), "name": "scored"})
     rows = read_rows(out / "tuning")
-    return [
-        {"name": name, **shared, **both[better(rows, name)]}
-        for name, (shared, both) in ROWS.items()
-        if name not in KEEPS_A_PART
-    ]
+    for name in ROWS:
+        file = out / "scored" / f"{name}.json"
+        if name in KEEPS_A_PART or not _is_tried(rows, name) or file.is_file():
+            continue
+        run = rows[f"{name}.{better(rows, name)}"].reports[0]
+        norms = "batch" if run.experiment.federation.sharing == "silobn" else "running"
+        scored = fleetseg.evaluate(run.path, on, norms=norms, precision="fp32")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        confs = {drive: conf_CC.tolist() for drive, conf_CC in scored.conf_by_domain.items()}
+        file.write_text(json.dumps(confs), encoding="utf-8")
+
+
+def read_scored(out: Path) -> dict[str, dict[str, Scores]]:
+    """What `score` wrote: of each row the scores by drive."""
+    space = open_space(make_experiment(common(held_out=False, scored=True)).data)
+    return {
+        file.stem: {
+            drive: Scores.of(np.array(conf_CC), space)
+            for drive, conf_CC in json.loads(file.read_text(encoding="utf-8")).items()
+        }
+        for file in sorted((out / "scored").glob("*.json"))
+    }
 
 
 def better(rows: Mapping[str, Row], name: str) -> int:
@@ -146,34 +171,32 @@ def better(rows: Mapping[str, Row], name: str) -> int:
     return int(second > first)
 
 
+def _is_tried(rows: Mapping[str, Row], name: str) -> bool:
+    return {f"{name}.0", f"{name}.1"} <= set(rows)
+
+
 def print_tables(out: Path) -> None:
     """Print what is there."""
-    tuned, scored = read_rows(out / "tuning"), read_rows(out / "scored")
-    print("## Tuning: held-out frames of the vehicles\n")
+    runs, scored = read_rows(out / "tuning"), read_scored(out)
+    print("## Held-out frames of the vehicles\n")
     table(
         ("", "first trial", "second", "critical", "worst vehicle", "images", "MB"),
-        (_tuning_line(tuned, name) for name in ROWS if {f"{name}.0", f"{name}.1"} <= set(tuned)),
+        (_tuning_line(runs, name) for name in ROWS if _is_tried(runs, name)),
     )
     print("## Scored\n")
-    rows = sorted(scored.values(), key=lambda row: -row.on(UNSEEN)[0].miou)
+    names = sorted(scored, key=lambda name: -scored[name][UNSEEN].miou)
     table(
-        ("", "unseen road", "critical", "familiar road", "critical", "images", "MB"),
-        (
-            (
-                row.name,
-                *(
-                    figure(row.on(drive), of)
-                    for drive in (UNSEEN, FAMILIAR)
-                    for of in (lambda s: s.miou, lambda s: s.critical_miou)
-                ),
-                f"{row.images:,.0f}",
-                f"{row.megabytes:,.0f}",
-            )
-            for row in rows
-        ),
+        ("", "unseen road", "critical", "familiar road", "critical"),
+        ((name, *(f"{figure:.3f}" for figure in _figures(scored[name]))) for name in names),
     )
     for drive in (UNSEEN, FAMILIAR):
-        class_table(rows, drive)
+        class_table({name: [scored[name][drive]] for name in names})
+
+
+def _figures(by_drive: Mapping[str, Scores]) -> Iterator[float]:
+    for drive in (UNSEEN, FAMILIAR):
+        yield by_drive[drive].miou
+        yield by_drive[drive].critical_miou
 
 
 def _tuning_line(rows: Mapping[str, Row], name: str) -> tuple[str, ...]:
@@ -197,8 +220,8 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="only print what is there")
     args = parser.parse_args()
     if not args.tables:
-        make(args.out / "tuning", base("tuning", args.rounds), trials(), args.jobs)
-        make(args.out / "scored", base("scored", args.rounds), chosen(args.out), args.jobs)
+        make(args.out / "tuning", base(args.rounds), trials(), args.jobs)
+        score(args.out)
     print_tables(args.out)
 
 

@@ -91,7 +91,7 @@ def print_tables(out: Path) -> None:
         ),
     )
     for drive in (UNSEEN, FAMILIAR):
-        class_table(rows, drive)
+        class_table({row.name: row.on(drive) for row in rows})
 
 
 def class_iou(scores: Scores, name: str) -> float:

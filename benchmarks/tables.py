@@ -140,19 +140,16 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
     print()
 
 
-def class_table(rows: Iterable[Row], drive: str) -> None:
-    """Print the IoU of each class on a drive's frames."""
-    rows = list(rows)
+def class_table(rows: Mapping[str, Sequence[Scores]]) -> None:
+    """Print the IoU of each class, of each row's scores (one for each seed)."""
     if not rows:
         return
-    classes = rows[0].on(drive)[0].space.classes
+    classes = next(iter(rows.values()))[0].space.classes
+    numbers = range(len(classes))
     table(
         ("IoU", *classes),
         (
-            (
-                row.name,
-                *(figure(row.on(drive), lambda s, i=i: s.iou_C[i]) for i in range(len(classes))),
-            )
-            for row in rows
+            (name, *(figure(scores, lambda s, i=i: s.iou_C[i]) for i in numbers))  # type: ignore[misc]
+            for name, scores in rows.items()
         ),
     )
