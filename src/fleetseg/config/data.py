@@ -51,7 +51,8 @@ class PartitionConfig(Section):
 class DataConfig(Section):
     """What the fleet sees and what the server scores on."""
 
-    # camvid11, cityscapes19, idd7; "own": as the sources' classes.toml says; or such a file's path.
+    # A name in fleetseg.data.labels.LABEL_SPACES (camvid11, cityscapes19, idd7, ...); "own": as the
+    # sources' classes.toml says; or such a file's path.
     label_space: str = "camvid11"
     size: tuple[PositiveInt, PositiveInt] = (192, 256)  # working (height, width) in pixels
     sources: tuple[SourceConfig, ...] = (SourceConfig(),)

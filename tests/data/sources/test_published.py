@@ -32,10 +32,12 @@ from fleetseg.data.labels import (
     IDD_26,
     IDDA_16,
     LabelSpace,
+    projection,
 )
 from fleetseg.data.partition.assign import partition
 from fleetseg.data.sample import Label_HW, Sample, Source
 from fleetseg.data.sources import SOURCES, open_source
+from fleetseg.data.store.cache import open_store
 from fleetseg.errors import ConfigError, DataError
 
 # kind -> split: (labelled, unlabelled)
@@ -399,3 +401,32 @@ def test_a2d2_checks_the_class_list_beside_the_scenes(tmp_path: Path) -> None:
         (root / "class_list.json").write_text(text)
         with pytest.raises(DataError, match=what):
             opened("a2d2", root)
+
+
+# From a source to what a run trains on
+
+
+@each_kind
+@pytest.mark.parametrize("from_files", [False, True])
+def test_a_run_gets_labels_in_seven_classes_and_images_without_any(
+    tmp_path: Path, kind: str, from_files: bool
+) -> None:
+    root = written(kind, tmp_path)
+    for split, (labelled, unlabelled) in SPLITS[kind].items():
+        source = opened(kind, root, split)
+        store = open_store(
+            source,
+            size_hw=(8, 16),
+            space=IDD_7,
+            cache_dir=tmp_path / "cache",
+            native_labels=False,
+            from_files=from_files,
+        )
+        assert store.bad == {}
+        assert store.labelled.sum() == labelled
+        assert len(store) == labelled + unlabelled
+        to_seven = projection(source.space, IDD_7)
+        for i in np.flatnonzero(store.labelled).tolist():
+            label_HW = source.read(source.samples[i])[1]
+            assert label_HW is not None
+            assert store.pair(i)[1].tolist() == to_seven[label_HW].tolist()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fleetseg.config import SourceConfig
 from fleetseg.data.labels import CITYSCAPES_19
-from fleetseg.data.sample import Source
+from fleetseg.data.sample import Image_HWC, Label_HW, Sample, Source
 from fleetseg.data.sources.cityscapes_ids import RAW, TRAIN, derived_ids, raw_ids, read_either
 from fleetseg.data.sources.indexing import check_split, existing_root, last_number
 from fleetseg.data.sources.places import Facts, Place, published_source
@@ -29,11 +29,8 @@ CLEAR = "clear"
 """Condition and domain of reference frames."""
 _SPLITS = ("train", "val", "test", "train_ref", "val_ref", "test_ref")
 _REF = "_ref"
-_READ = partial(
-    read_either,
-    raw=raw_ids(cure="ACDC has Cityscapes' raw ids in *_gt_labelIds.png"),
-    derived=derived_ids(),
-)
+_RAW_CODE = raw_ids(cure="ACDC has Cityscapes' raw ids in *_gt_labelIds.png")
+_TRAIN_CODE = derived_ids()
 
 
 def splits(root: Path) -> tuple[str, ...]:
@@ -58,7 +55,7 @@ def open_acdc(config: SourceConfig) -> Source:
     places = [_place(images, labels, c, split) for c in there]
     notes = (f"no {split} frames of {', '.join(missing)}",) if missing else ()
     facts_of = partial(_facts, is_reference=split.endswith(_REF))
-    return published_source("acdc", CITYSCAPES_19, split, places, facts_of, _READ, notes)
+    return published_source("acdc", CITYSCAPES_19, split, places, facts_of, _read, notes)
 
 
 def _folder(root: Path, name: str, archive: str) -> Path:
@@ -80,6 +77,10 @@ def _place(images: Path, labels: Path, condition: str, split: str) -> Place:
         prefix=f"{condition}/",
         partly=is_reference,
     )
+
+
+def _read(sample: Sample) -> tuple[Image_HWC, Label_HW | None]:
+    return read_either(sample, raw=_RAW_CODE, derived=_TRAIN_CODE)
 
 
 def _facts(stem: str, *, is_reference: bool) -> Facts:

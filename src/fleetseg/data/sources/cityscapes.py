@@ -9,12 +9,11 @@ https://www.cityscapes-dataset.com
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from fleetseg.config import SourceConfig
 from fleetseg.data.labels import CITYSCAPES_19
-from fleetseg.data.sample import Sample, Source
+from fleetseg.data.sample import Image_HWC, Label_HW, Sample, Source
 from fleetseg.data.sources.cityscapes_ids import RAW, TRAIN, derived_ids, raw_ids, read_either
 from fleetseg.data.sources.indexing import (
     check_not_empty,
@@ -36,11 +35,8 @@ _DUMMIES = (
     "The labels of Cityscapes' test split are not public, and the files are dummies: use "
     "split = 'val'; leave any other such sample out"
 )
-_READ = partial(
-    read_either,
-    raw=raw_ids(_DUMMIES),
-    derived=derived_ids(_DUMMIES),
-)
+_RAW_CODE = raw_ids(_DUMMIES)
+_TRAIN_CODE = derived_ids(_DUMMIES)
 
 
 def splits(root: Path) -> tuple[str, ...]:
@@ -73,7 +69,7 @@ def open_cityscapes(config: SourceConfig) -> Source:
     )
     samples = ordered(_sample(composed(config.split), *each) for each in pairs)
     check_not_empty(samples, images)
-    return Source("cityscapes", CITYSCAPES_19, samples, _READ, digest)
+    return Source("cityscapes", CITYSCAPES_19, samples, _read, digest)
 
 
 def _folders(root: Path, name: str) -> list[Path]:
@@ -91,6 +87,10 @@ def _labels(folder: Path, kind: str) -> dict[str, str]:
     # labelIds win: they are the original. labelTrainIds are derived, and where files were scaled
     # down each kind was scaled by itself (the two differ in 77 of 32,768 pixels of one sample).
     return stems(folder, f"_{kind}{TRAIN}") | stems(folder, f"_{kind}{RAW}")
+
+
+def _read(sample: Sample) -> tuple[Image_HWC, Label_HW | None]:
+    return read_either(sample, raw=_RAW_CODE, derived=_TRAIN_CODE)
 
 
 def _sample(split: str, stem: str, image: str, label: str | None) -> Sample:

@@ -12,12 +12,11 @@ https://www.trace.ethz.ch/publications/2019/GCMA_UIoU/
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from fleetseg.config import SourceConfig
 from fleetseg.data.labels import CITYSCAPES_19
-from fleetseg.data.sample import Source
+from fleetseg.data.sample import Image_HWC, Label_HW, Sample, Source
 from fleetseg.data.sources.cityscapes_ids import RAW, TRAIN, derived_ids, raw_ids, read_either
 from fleetseg.data.sources.indexing import check_split, existing_root, last_number
 from fleetseg.data.sources.places import Facts, Place, published_source
@@ -25,11 +24,8 @@ from fleetseg.data.sources.places import Facts, Place, published_source
 EXPECTED_LAYOUT = ("rgb_anon/<split>/<day, twilight or night>/<drive>/*_rgb_anon.png with gt/",)
 TIMES = ("day", "twilight", "night")
 _SPLITS = ("train", "val", "test", "val_ref", "test_ref")
-_READ = partial(
-    read_either,
-    raw=raw_ids(cure="Dark Zurich has Cityscapes' raw ids in *_gt_labelIds.png"),
-    derived=derived_ids(),
-)
+_RAW_CODE = raw_ids(cure="Dark Zurich has Cityscapes' raw ids in *_gt_labelIds.png")
+_TRAIN_CODE = derived_ids()
 
 
 def splits(root: Path) -> tuple[str, ...]:
@@ -58,7 +54,11 @@ def open_dark_zurich(config: SourceConfig) -> Source:
         for time in TIMES
         if (root / "rgb_anon" / split / time).is_dir()
     ]
-    return published_source("dark_zurich", CITYSCAPES_19, split, places, _facts, _READ)
+    return published_source("dark_zurich", CITYSCAPES_19, split, places, _facts, _read)
+
+
+def _read(sample: Sample) -> tuple[Image_HWC, Label_HW | None]:
+    return read_either(sample, raw=_RAW_CODE, derived=_TRAIN_CODE)
 
 
 def _facts(stem: str) -> Facts:
