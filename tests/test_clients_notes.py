@@ -198,3 +198,13 @@ def test_classes_that_no_training_label_shows_are_noted(tmp_path: Path) -> None:
     (note,) = (note for note in fleet_data(root).notes if "never occur" in note)
     assert note.startswith("in the training data, classes 3 vehicles, 4 roadside objects, ")
     assert "of the pixels are void" in note
+
+
+def test_a_fleet_without_labels_is_told_what_it_needs(tmp_path: Path) -> None:
+    save(tmp_path / "rgb_anon/train/night/GOPR0351/GOPR0351_frame_000001_rgb_anon.png", noise())
+    with pytest.raises(DataError) as error:
+        fleet_data(tmp_path, kind="dark_zurich")
+    text = str(error.value)
+    assert "no client can take part" in text
+    assert "1 of 1 samples have no label" in text
+    assert "Use a split that has labels, or a training.supervision that needs none" in text

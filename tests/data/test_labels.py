@@ -44,6 +44,10 @@ def test_sizes_and_the_order_of_camvid() -> None:
         "camvid11": 11,
         "cityscapes19": 19,
         "idd7": 7,
+        "crosscity13": 13,
+        "idda16": 16,
+        "idd26": 26,
+        "a2d2_38": 38,
     }
     assert CAMVID_11.classes[0] == "sky"
     assert CAMVID_11.classes[10] == "bicyclist"

@@ -24,10 +24,10 @@ def notes(fields: dict[str, Any], **facts: bool) -> tuple[str, ...]:
 
 
 def test_sources_say_only_what_their_kind_reads() -> None:
-    sources = [{"kind": "camvid", "root": "x", "cities": ["a"]}, {"root": "y"}]
+    sources = [{"kind": "camvid", "root": "x", "frames_per_drive": 3}, {"root": "y"}]
     told = notes({"data": {"sources": sources}})
     assert told == (
-        "source 1: cities count for kind = 'synthetic' only",
+        "source 1: frames_per_drive count for kind = 'synthetic' only",
         "source 2: root has no effect: the synthetic drives are painted",
     )
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.published_layouts import idda
 from tests.tiny_cityscapes import write_cityscapes, write_split
 
 import fleetseg
@@ -15,6 +16,7 @@ from fleetseg.data.labels import CAMVID_11
 from fleetseg.data.partition.leaf import match_samples, read_leaf
 from fleetseg.data.partition.scenarios import SCENARIOS
 from fleetseg.data.sources import open_source
+from fleetseg.data.sources.idda import TOWNS, VEHICLES, WEATHERS
 from fleetseg.errors import ConfigError, DataError
 from fleetseg.experiment_file import load_experiment
 from fleetseg.runs.scenario_files import Wanted, make_scenario
@@ -120,6 +122,27 @@ def test_the_class_split_says_which_classes_a_client_labels(tmp_path: Path) -> N
     assert sum(made.sizes.values()) == made.images == 300
 
 
+@pytest.mark.parametrize(
+    ("setting", "unseen"), [("country", "T07"), ("rainy", "HRN"), ("bus", "B")]
+)
+def test_feddrives_idda_holds_out_a_town_rain_or_a_vehicle(
+    tmp_path: Path, setting: str, unseen: str
+) -> None:
+    root = tmp_path / "IDDA"
+    domains = [f"{t}_{w}_{v}" for t in TOWNS for w in WEATHERS for v in VEHICLES]
+    domains.remove("T07_CN_M")  # there is none in the published set
+    idda(root, domains)
+    out = tmp_path / "x.toml"
+    made = make_scenario(Wanted(f"feddrive-idda-{setting}-heterogeneous", out, str(root)))
+    experiment = load_experiment(out)
+    (trained,), (scored,) = experiment.data.sources, experiment.data.evaluation
+    train, test = ({s.domain for s in open_source(c).samples} for c in (trained, scored))
+    assert len(train) + len(test) == 104
+    assert {domain for domain in train | test if unseen in domain.split("_")} == test
+    assert made.images == 2 * len(train)
+    assert len(made.sizes) == SCENARIOS[f"feddrive-idda-{setting}-heterogeneous"].settings.clients
+
+
 def test_the_same_seed_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
     texts = []
     for place, seed in enumerate((3, 3, 4)):
@@ -134,7 +157,6 @@ def test_the_same_seed_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
     ("fields", "text"),
     [
         ({"name": "feddrive"}, "unknown scenario 'feddrive'"),
-        ({"name": "feddrive-idda-bus-uniform"}, "cannot be made: there is no source for IDDA yet"),
         ({"out": Path("x.csv")}, r"--out takes a \.json or a \.toml file; got x\.csv"),
         ({"root": ""}, r"needs the folder of cityscapes\. Give --root"),
         ({"split": Path("s"), "clients": 3}, "--from says who the clients are"),

@@ -15,13 +15,14 @@ class SourceConfig(Section):
     kind: str = "synthetic"  # a name in fleetseg.data.sources.SOURCES
     root: str = ""  # folder; "~", "${VARIABLE}" and paths relative to the TOML file are resolved
     split: str = "train"
+    # Optional filters: only these of the source; empty = all.
+    cities: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    vehicles: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()  # drives
     # Only for kind = "synthetic":
-    cities: tuple[str, ...] = ()  # empty = all
-    conditions: tuple[str, ...] = ()  # empty = all
     frames_per_drive: int = Field(default=12, ge=1)  # frames of each (city, condition) drive
     seed: int = 0  # of the painter, not of the training
-    # Optional filter: only these drives (sequences) of the source, empty = all.
-    sequences: tuple[str, ...] = ()
     limit: int = Field(default=0, ge=0)  # keep this many samples, evenly spaced; 0 = all
 
 
@@ -36,7 +37,7 @@ class PartitionConfig(Section):
     """Who holds which sample."""
 
     kind: Literal["natural", "iid", "dirichlet", "file"] = "natural"
-    by: Literal["sequence", "city", "condition", "domain", "dataset"] = "sequence"  # natural
+    by: Literal["sequence", "city", "condition", "vehicle", "domain", "dataset"] = "sequence"
     clients: int = Field(default=0, ge=0)  # wished number of clients; 0 = one per natural group
     piece: int = Field(default=0, ge=0)  # natural: wished samples per client; 0 = whole groups
     alpha: float = Field(default=0.5, gt=0)  # dirichlet concentration; small = skewed
@@ -50,7 +51,8 @@ class PartitionConfig(Section):
 class DataConfig(Section):
     """What the fleet sees and what the server scores on."""
 
-    # camvid11, cityscapes19, idd7; "own": as the sources' classes.toml says; or such a file's path.
+    # A name in fleetseg.data.labels.LABEL_SPACES (camvid11, cityscapes19, idd7, ...); "own": as the
+    # sources' classes.toml says; or such a file's path.
     label_space: str = "camvid11"
     size: tuple[PositiveInt, PositiveInt] = (192, 256)  # working (height, width) in pixels
     sources: tuple[SourceConfig, ...] = (SourceConfig(),)

@@ -32,7 +32,8 @@ class EvaluationConfig(Section):
         default=1, ge=0
     )  # rounds; the last round is always scored; 0 = only the last
     on_clients: bool = False  # at the end: every client's own (held-out if any) samples
-    by: Literal["domain", "dataset", "city", "condition", "sequence"] = "domain"  # groups of scores
+    # What scores are grouped by.
+    by: Literal["domain", "dataset", "city", "condition", "vehicle", "sequence"] = "domain"
     batch_size: int = Field(default=8, ge=1)
     # Statistics of batch norms: running (the model's own), batch, domain, adapted (the test
     # images'): see evaluation.norms.

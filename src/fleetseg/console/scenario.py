@@ -7,7 +7,6 @@ import json
 import statistics
 
 import typer
-from rich.text import Text
 
 from fleetseg.console import count, print_line, stderr_console, stdout_console
 from fleetseg.console.progress import reading
@@ -18,18 +17,16 @@ from fleetseg.runs.scenario_files import Made, Wanted, make_scenario
 
 
 def list_scenarios(*, as_json: bool) -> None:
-    """List all scenarios, those that cannot be made too."""
+    """List all scenarios."""
     if as_json:
         typer.echo(
             json.dumps({name: dataclasses.asdict(scenario) for name, scenario in SCENARIOS.items()})
         )
         return
-    table = plain_table(
-        "scenario", "data", "clients", "rule", "", left=("scenario", "data", "rule", "")
-    )
+    table = plain_table("scenario", "data", "clients", "rule", left=("scenario", "data", "rule"))
     for name, scenario in SCENARIOS.items():
-        cells = name_cell(name), scenario.kind, str(scenario.settings.clients), scenario.rule
-        table.add_row(*cells, Text("not yet" if scenario.unsupported else "", "yellow"))
+        clients = str(scenario.settings.clients)
+        table.add_row(name_cell(name), scenario.kind, clients, scenario.rule)
     console = stdout_console()
     console.print(table)
     print_line(console, "more of one: fleetseg scenario show NAME", "dim")
@@ -55,9 +52,6 @@ def show_scenario(name: str, *, as_json: bool) -> None:
         lines["published"] = f"{published.clients} clients, {published.images:,} images{where}"
     for key, text in lines.items():
         print_line(console, f"{key:<10} {text}")
-    if scenario.unsupported:
-        print_line(console, f"cannot be made: {scenario.unsupported}", "yellow")
-        return
     root = f" --root {scenario.kind.upper()}" if scenario.needs_root else ""
     make = f"fleetseg scenario make {name}{root} --out {name}.toml"
     print_line(console, f"make it    {make}")
@@ -94,6 +88,8 @@ def _sizes(made: Made) -> str:
 
 def _drives(scenario: Scenario) -> str:
     parts = [
-        ", ".join(scenario.train[key]) for key in ("cities", "conditions") if key in scenario.train
+        ", ".join(scenario.train[key])
+        for key in ("cities", "conditions", "vehicles")
+        if key in scenario.train
     ]
     return f" ({' x '.join(f'({part})' for part in parts)})" if parts else ""

@@ -12,6 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fleetseg.data.projections import HUB, PROJECTIONS
+from fleetseg.data.published_classes import (
+    A2D2_COLOURS,
+    CROSSCITY_CLASSES,
+    IDD_LEVEL_3,
+    IDDA_CLASSES,
+)
+from fleetseg.data.published_classes import Colour as Colour
 from fleetseg.errors import ConfigError, unknown_name
 
 IGNORE = 255
@@ -19,7 +27,6 @@ IGNORE = 255
 ERASED = 254
 """In a client's own training labels: pixels of a class that it does not label. See data.erased."""
 
-Colour = tuple[int, int, int]
 Table = npt.NDArray[np.uint8]
 """256 entries: raw id -> train id or IGNORE."""
 
@@ -90,8 +97,38 @@ IDD_7 = LabelSpace(
     critical=("living things", "roadside objects"),
 )  # fmt: skip
 
+
+def _part_of_cityscapes(name: str, classes: tuple[str, ...]) -> LabelSpace:
+    """Return a space whose classes are some of Cityscapes', with their colours."""
+    colour_of = dict(zip(CITYSCAPES_19.classes, CITYSCAPES_19.colours, strict=True))
+    critical = tuple(c for c in classes if c in CITYSCAPES_19.critical)
+    return LabelSpace(name, classes, tuple(colour_of[c] for c in classes), critical)
+
+
+CROSSCITY_13 = _part_of_cityscapes("crosscity13", CROSSCITY_CLASSES)
+# Ids 0-13 are those of Cityscapes, 14 and 15 are not: compare by name.
+IDDA_16 = _part_of_cityscapes("idda16", IDDA_CLASSES)
+# IDD's level-3 classes; animals are in "person", trains and caravans in "vehicle fallback".
+IDD_26 = LabelSpace(
+    name="idd26",
+    classes=tuple(IDD_LEVEL_3),
+    colours=tuple(IDD_LEVEL_3.values()),
+    critical=(
+        "person", "rider", "motorcycle", "bicycle", "traffic sign", "traffic light", "pole",
+    ),
+)  # fmt: skip
+A2D2_38 = LabelSpace(
+    name="a2d2_38",
+    classes=tuple(A2D2_COLOURS),
+    colours=tuple(first for first, *_ in A2D2_COLOURS.values()),
+    critical=(
+        "Pedestrian", "Bicycle", "Small vehicles", "Traffic signal", "Traffic sign", "Poles",
+    ),
+)  # fmt: skip
+
 LABEL_SPACES: dict[str, LabelSpace] = {
-    space.name: space for space in (CAMVID_11, CITYSCAPES_19, IDD_7)
+    space.name: space
+    for space in (CAMVID_11, CITYSCAPES_19, IDD_7, CROSSCITY_13, IDDA_16, IDD_26, A2D2_38)
 }
 
 
@@ -182,42 +219,12 @@ CAMVID_32_TO_TRAIN = make_table(
 )
 """Index into CAMVID_32_COLOURS -> camvid11."""
 
-# (source, target) -> target class of each source class by name; None = no honest target.
-_PROJECTIONS: dict[tuple[str, str], dict[str, str | None]] = {
-    # CamVid's bicyclist is rider and bicycle in one; IDD parts them into living things and
-    # vehicles. The human decides: a bicyclist is a living thing.
-    ("camvid11", "idd7"): {
-        "sky": "sky", "building": "far objects", "pole": "roadside objects", "road": "drivable",
-        "pavement": "non-drivable", "tree": "far objects", "sign": "roadside objects",
-        "fence": "roadside objects", "car": "vehicles", "pedestrian": "living things",
-        "bicyclist": "living things",
-    },
-    # As IDD's own hierarchy: walls and fences are roadside objects, two-wheelers are vehicles.
-    ("cityscapes19", "idd7"): {
-        "road": "drivable", "sidewalk": "non-drivable", "building": "far objects",
-        "wall": "roadside objects", "fence": "roadside objects", "pole": "roadside objects",
-        "traffic light": "roadside objects", "traffic sign": "roadside objects",
-        "vegetation": "far objects", "terrain": "non-drivable", "sky": "sky",
-        "person": "living things", "rider": "living things", "car": "vehicles",
-        "truck": "vehicles", "bus": "vehicles", "train": "vehicles", "motorcycle": "vehicles",
-        "bicycle": "vehicles",
-    },
-    # By SegNet's grouping above: wall is building, lights are signs, trucks and trains are cars,
-    # two-wheelers belong to the bicyclist. Grass has no class in CamVid-11: ignored.
-    ("cityscapes19", "camvid11"): {
-        "road": "road", "sidewalk": "pavement", "building": "building", "wall": "building",
-        "fence": "fence", "pole": "pole", "traffic light": "sign", "traffic sign": "sign",
-        "vegetation": "tree", "terrain": None, "sky": "sky", "person": "pedestrian",
-        "rider": "bicyclist", "car": "car", "truck": "car", "bus": "car", "train": "car",
-        "motorcycle": "bicyclist", "bicycle": "bicyclist",
-    },
-}  # fmt: skip
-
 
 def projection(source: LabelSpace, target: LabelSpace) -> Table:
     """Return the table that turns train ids of `source` into train ids of `target`.
 
-    Spaces are told apart by their classes and order, not by their names.
+    Spaces are told apart by their classes and order, not by their names. Where the two have no
+    table of their own, the way leads through cityscapes19: what has no class there is IGNORE.
 
     >>> projection(CAMVID_11, IDD_7)[:12].tolist()
     [6, 5, 4, 0, 1, 5, 4, 4, 3, 2, 2, 255]
@@ -230,15 +237,22 @@ def projection(source: LabelSpace, target: LabelSpace) -> Table:
     # By classes, not by name: a user's space may bear a built-in name and mean other things.
     built_in = {space.classes: name for name, space in LABEL_SPACES.items()}
     key = (built_in.get(source.classes, ""), built_in.get(target.classes, ""))
-    names = _PROJECTIONS.get(key)
-    if names is None:
-        known = ", ".join(f"{a} -> {b}" for a, b in _PROJECTIONS)
-        raise ConfigError(
-            f"no projection from label space '{source.name}' to '{target.name}'",
-            expected=f"the same space or one of: {known}",
-            cure="Choose a data.label_space that every source can be projected to"
-            + ("" if key[0] else ", or 'own' for the classes of the source's classes.toml"),
-        )
+    if key in PROJECTIONS:
+        return _table_of(key)
+    to_hub, from_hub = (key[0], HUB), (HUB, key[1])
+    if to_hub in PROJECTIONS and from_hub in PROJECTIONS:
+        return _then(_table_of(to_hub), _table_of(from_hub))
+    known = ", ".join(f"{a} -> {b}" for a, b in PROJECTIONS)
+    raise ConfigError(
+        f"no projection from label space '{source.name}' to '{target.name}'",
+        expected=f"the same space or one of: {known}; or two of them through {HUB}",
+        cure="Choose a data.label_space that every source can be projected to"
+        + ("" if key[0] else ", or 'own' for the classes of the source's classes.toml"),
+    )
+
+
+def _table_of(key: tuple[str, str]) -> Table:
+    source, target, names = LABEL_SPACES[key[0]], LABEL_SPACES[key[1]], PROJECTIONS[key]
     return make_table(
         {
             i: target.classes.index(wanted)
@@ -246,6 +260,13 @@ def projection(source: LabelSpace, target: LabelSpace) -> Table:
             if (wanted := names[name]) is not None
         }
     )
+
+
+def _then(first: Table, second: Table) -> Table:
+    # Neither table has a class at IGNORE, so that what the first ignores stays ignored.
+    both = second[first]
+    both.setflags(write=False)
+    return both
 
 
 def ids_from_colours(

@@ -60,6 +60,7 @@ class Sample:
     sequence: str = ""  # the drive
     frame: int = 0  # order within the drive
     condition: str = ""  # weather or time of day, where it is known
+    vehicle: str = ""  # which car or camera, where there are several
 
 
 @dataclass(frozen=True)

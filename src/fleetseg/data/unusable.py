@@ -33,6 +33,8 @@ def nobody_takes_part(abstains: Sequence[str], stores: Sequence[Store]) -> DataE
     reasons = [text for text, _ in Counter(abstains).most_common(3)]
     why = [why_unusable(store.samples, store.bad) for store in stores]
     cures = [common_cure(store.samples, store.bad) for store in stores]
+    if any(sample.label is None for store in stores for sample in store.samples):
+        cures.append("Use a split that has labels, or a training.supervision that needs none")
     return DataError(
         "no client can take part",
         got="; ".join([*reasons, *filter(None, why)]) or "no client",

@@ -48,7 +48,7 @@ def _lone_notes(facts: Facts) -> list[str]:
                 f"source {number}: there are no files, so data.store = 'files' paints every "
                 "picture anew for each use"
             )
-        painted = ("cities", "conditions", "frames_per_drive", "seed")
+        painted = ("frames_per_drive", "seed")
         unread = [name for name in painted if _differs(source, name)]
         if source.kind != "synthetic" and unread:
             what = ", ".join(unread)

@@ -57,7 +57,7 @@ def make_scenario(wanted: Wanted, progress: Progress | None = None) -> Made:
     """Write a scenario's files; nothing is written if anything is wrong.
 
     Raises:
-        ConfigError: no such scenario, or one that cannot be made; options that do not fit.
+        ConfigError: no such scenario, or options that do not fit.
         DataError: the data or the split file cannot be used, or do not belong together.
         MissingExtra: the scenario goes by features, and the encoder is not installed.
     """
@@ -81,12 +81,6 @@ def train_folder(split: Path) -> Path:
 
 
 def _require_makeable(wanted: Wanted, scenario: Scenario) -> None:
-    if scenario.unsupported:
-        raise ConfigError(
-            f"scenario '{wanted.name}' cannot be made: {scenario.unsupported}",
-            cure="Of the same shape and without a download: synthetic-country-* and "
-            "synthetic-rainy-*; fleetseg scenario list names all",
-        )
     if wanted.out.suffix not in (".json", ".toml"):
         raise ConfigError("--out takes a .json or a .toml file", got=str(wanted.out))
     if scenario.needs_root and not wanted.root:

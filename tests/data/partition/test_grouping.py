@@ -16,11 +16,11 @@ from fleetseg.data.sources import open_source
 from fleetseg.errors import ConfigError
 
 LACKS = {
-    "camvid": (),
-    "cityscapes": ("condition",),
-    "idd_lite": ("city", "condition"),
-    "folder": ("city", "condition"),
-    "synthetic": (),
+    "camvid": ("vehicle",),
+    "cityscapes": ("condition", "vehicle"),
+    "idd_lite": ("city", "condition", "vehicle"),
+    "folder": ("city", "condition", "vehicle"),
+    "synthetic": ("vehicle",),
 }
 FILES = {
     "camvid": ("train/0001TP_1.png", "trainannot/0001TP_1.png"),

@@ -35,9 +35,6 @@ def test_the_published_files_hold_what_is_said_of_them(name: str, real_data: Pat
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
 def test_rules_sources_and_label_spaces_exist(scenario: Scenario) -> None:
     assert scenario.rule in RULES
-    if scenario.unsupported:
-        assert scenario.kind not in SOURCES  # else it could be made
-        return
     assert scenario.kind in SOURCES
     assert scenario.label_space in LABEL_SPACES
 

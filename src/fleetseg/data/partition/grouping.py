@@ -8,7 +8,7 @@ from fleetseg.config import PartitionConfig
 from fleetseg.data.sample import Sample
 from fleetseg.errors import ConfigError
 
-_FIELDS = ("sequence", "domain", "city", "condition", "dataset")
+_FIELDS = ("sequence", "domain", "city", "condition", "vehicle", "dataset")
 
 
 def require_known(samples: Sequence[Sample], by: str, *, key: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleetseg.data.partition.rules import RuleSettings
+from fleetseg.data.sources import idda
 from fleetseg.data.synthetic.cities import CITIES
 from fleetseg.data.synthetic.weather import CONDITIONS
 from fleetseg.errors import unknown_name
@@ -34,7 +35,6 @@ class Scenario:
     train: Mapping[str, Any] = field(default_factory=dict)
     tests: tuple[Mapping[str, Any], ...] = ({"split": "val"},)
     published: Published | None = None
-    unsupported: str = ""  # why it cannot be made
 
     @property
     def needs_root(self) -> bool:
@@ -48,7 +48,6 @@ RULE_NAMES = {
     "class-imbalance": "class_imbalance",
 }
 """FedDrive's three ways to share images out, as scenarios are named -> the rule."""
-_NO_IDDA = "there is no source for IDDA yet"
 
 
 def _cityscapes(
@@ -77,18 +76,26 @@ def _feddrive_cityscapes() -> dict[str, Scenario]:
 def _feddrive_idda() -> dict[str, Scenario]:
     counts = {"country": (90, 4320), "rainy": (69, 3312), "bus": (83, 3984)}
     held_out = {"country": "a town", "rainy": "rain", "bus": "a vehicle"}
+    # (option of the source, all its values, the one that nobody trains on)
+    parted = {
+        "country": ("cities", idda.TOWNS, "T07"),
+        "rainy": ("conditions", idda.WEATHERS, "HRN"),
+        "bus": ("vehicles", idda.VEHICLES, "B"),
+    }
     return {
         f"feddrive-idda-{setting}-{name}": Scenario(
             f"FedDrive: IDDA, {held_out[setting]} is in no training image",
             "idda",
             rule,
             RuleSettings(clients),
-            "",
+            "idda16",
             (512, 928),
+            train={"split": "train", option: [value for value in values if value != unseen]},
+            tests=({"split": "train", option: [unseen]},),
             published=Published(clients, images, f"idda/{rule}/{setting}"),
-            unsupported=_NO_IDDA,
         )
         for setting, (clients, images) in counts.items()
+        for option, values, unseen in [parted[setting]]
         for name, rule in RULE_NAMES.items()
     }
 

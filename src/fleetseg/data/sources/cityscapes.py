@@ -9,18 +9,12 @@ https://www.cityscapes-dataset.com
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from fleetseg.config import SourceConfig
-from fleetseg.data.labels import (
-    CITYSCAPES_19,
-    CITYSCAPES_ID_TO_TRAIN,
-    CITYSCAPES_RAW_IDS,
-    IGNORE,
-)
+from fleetseg.data.labels import CITYSCAPES_19
 from fleetseg.data.sample import Image_HWC, Label_HW, Sample, Source
+from fleetseg.data.sources.cityscapes_ids import RAW, TRAIN, derived_ids, raw_ids, read_either
 from fleetseg.data.sources.indexing import (
     check_not_empty,
     check_split,
@@ -30,30 +24,19 @@ from fleetseg.data.sources.indexing import (
     pair,
     stems,
 )
-from fleetseg.data.sources.label_encoding import LabelEncoding, train_id_code
-from fleetseg.data.sources.reading import digest, read_sample
+from fleetseg.data.sources.reading import digest
 from fleetseg.data.sources.walking import on_disk, subfolders
 from fleetseg.text import composed
 
 EXPECTED_LAYOUT = ("leftImg8bit/<split>/<city>/*_leftImg8bit.png with gtFine/",)
-_IMAGE, _RAW, _TRAIN = "_leftImg8bit", "_labelIds", "_labelTrainIds"
+_IMAGE = "_leftImg8bit"
 _COARSE_SPLIT = "train_extra"
 _DUMMIES = (
     "The labels of Cityscapes' test split are not public, and the files are dummies: use "
     "split = 'val'; leave any other such sample out"
 )
-_RAW_CODE = LabelEncoding(
-    table=CITYSCAPES_ID_TO_TRAIN,
-    known=(*range(CITYSCAPES_RAW_IDS), IGNORE),
-    expected="raw Cityscapes ids 0-33, or 255",
-    void_cure=_DUMMIES,
-)
-_TRAIN_CODE = replace(
-    train_id_code(
-        CITYSCAPES_19, cure="Raw Cityscapes ids belong in a file named *_gtFine_labelIds.png"
-    ),
-    void_cure=_DUMMIES,
-)
+_RAW_CODE = raw_ids(_DUMMIES)
+_TRAIN_CODE = derived_ids(_DUMMIES)
 
 
 def splits(root: Path) -> tuple[str, ...]:
@@ -82,7 +65,7 @@ def open_cityscapes(config: SourceConfig) -> Source:
         stems(images, _IMAGE),
         _labels(labels, kind) if labels.is_dir() else None,
         image_at=lambda stem: images / f"{stem}{_IMAGE}.png",
-        label_at=lambda stem: labels / f"{stem}_{kind}{_RAW}.png",
+        label_at=lambda stem: labels / f"{stem}_{kind}{RAW}.png",
     )
     samples = ordered(_sample(composed(config.split), *each) for each in pairs)
     check_not_empty(samples, images)
@@ -103,16 +86,11 @@ def _split_folder(root: Path, name: str, split: str) -> Path:
 def _labels(folder: Path, kind: str) -> dict[str, str]:
     # labelIds win: they are the original. labelTrainIds are derived, and where files were scaled
     # down each kind was scaled by itself (the two differ in 77 of 32,768 pixels of one sample).
-    return stems(folder, f"_{kind}{_TRAIN}") | stems(folder, f"_{kind}{_RAW}")
-
-
-_read_raw = partial(read_sample, space=CITYSCAPES_19, code=_RAW_CODE)
-_read_train = partial(read_sample, space=CITYSCAPES_19, code=_TRAIN_CODE)
+    return stems(folder, f"_{kind}{TRAIN}") | stems(folder, f"_{kind}{RAW}")
 
 
 def _read(sample: Sample) -> tuple[Image_HWC, Label_HW | None]:
-    derived = sample.label is not None and Path(sample.label).stem.endswith(_TRAIN)
-    return _read_train(sample) if derived else _read_raw(sample)
+    return read_either(sample, raw=_RAW_CODE, derived=_TRAIN_CODE)
 
 
 def _sample(split: str, stem: str, image: str, label: str | None) -> Sample:

@@ -11,6 +11,8 @@ classes.toml is either `space = "camvid11"` (a built-in label space) or
     ignore = [254, [0, 0, 0]]                    # optional: ids and colours that mean void, as 255
     bits = 12                                    # optional: that 16-bit grey images use
     name = "depot"                               # optional: name of the data set
+    into = "idd7"                                # optional: a built-in space to read them into
+    names = {road = "drivable", person = "living things"}  # its class of each; "" = void
 
 An experiment learns classes of its own with data.label_space = "own", or the file's path.
 
@@ -22,14 +24,22 @@ any split's name.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from fleetseg.config import SourceConfig
-from fleetseg.data.labels import IGNORE, LABEL_SPACES, Colour, LabelSpace, label_space
+from fleetseg.data.labels import (
+    IGNORE,
+    LABEL_SPACES,
+    Colour,
+    LabelSpace,
+    Table,
+    label_space,
+    make_table,
+)
 from fleetseg.data.sample import Sample, Source
 from fleetseg.data.sources.indexing import (
     check_not_empty,
@@ -68,6 +78,8 @@ class _Classes(BaseModel):
     ignore: list[int | list[int]] = []
     values: list[int] = []
     bits: int = 16
+    into: str = ""
+    names: dict[str, str] = {}
 
     @property
     def void_ids(self) -> tuple[int, ...]:
@@ -100,6 +112,23 @@ class _Classes(BaseModel):
             raise ValueError("two classes share a colour")
         if not set(self.critical) <= set(self.classes):
             raise ValueError("`critical` names a class that is not in `classes`")
+        return self
+
+    @model_validator(mode="after")
+    def _goes_into_a_space(self) -> _Classes:
+        if bool(self.into) != bool(self.names):
+            raise ValueError("`into` and `names` go together: give both or none")
+        if not self.into:
+            return self
+        if self.space or self.critical:
+            raise ValueError("`into` is for `classes`, and brings its own critical ones")
+        if self.into not in LABEL_SPACES:
+            raise ValueError(f"unknown space '{self.into}'; known: {', '.join(LABEL_SPACES)}")
+        if differ := sorted({*self.names} ^ {*self.classes}):
+            raise ValueError(f"`names` has a line for each class, and no other: {differ}")
+        known = ("", *LABEL_SPACES[self.into].classes)
+        if wrong := sorted({*self.names.values()} - {*known}):
+            raise ValueError(f"`names` says what is no class of {self.into}: {wrong}")
         return self
 
     @model_validator(mode="after")
@@ -152,7 +181,7 @@ def open_folder(config: SourceConfig) -> Source:
     )
     samples = ordered(_sample(dataset, composed(config.split), *each) for each in pairs)
     check_not_empty(samples, images)
-    read = partial(read_sample, space=space, code=_code(classes, space), bits=classes.bits)
+    read = partial(read_sample, space=space, code=_code(classes), bits=classes.bits)
     return Source(dataset, space, samples, read, digest, files.notes)
 
 
@@ -176,15 +205,27 @@ def _files(images: dict[str, str], masks: Path) -> _Files:
     return _Files(images, labels, notes=notes)
 
 
-def _code(classes: _Classes, space: LabelSpace) -> LabelEncoding:
+def _code(classes: _Classes) -> LabelEncoding:
+    own = _own_space(classes, "")
     coloured = classes.space or classes.colours
-    return train_id_code(
-        space,
+    code = train_id_code(
+        own,
         ignore=classes.void_ids,
-        colours=space.colours if coloured else (),
+        colours=own.colours if coloured else (),
         void_colours=classes.void_colours if coloured else (),
         values=tuple(classes.values),
     )
+    if not classes.into:
+        return code
+    target = LABEL_SPACES[classes.into].classes
+    named = [classes.names[name] for name in classes.classes]
+    table = make_table({i: target.index(name) for i, name in enumerate(named) if name})
+    colour_ids = tuple(int(table[i]) for i in code.colour_ids)
+    return replace(code, table=make_table(_by_raw_id(table[code.table])), colour_ids=colour_ids)
+
+
+def _by_raw_id(table: Table) -> dict[int, int]:
+    return {raw: int(train_id) for raw, train_id in enumerate(table)}
 
 
 def space_of(config: SourceConfig) -> LabelSpace:
@@ -256,6 +297,12 @@ def _parse_classes(path: Path) -> _Classes:
 
 
 def _space(classes: _Classes, dataset: str) -> LabelSpace:
+    """Return the space that labels are read into."""
+    return label_space(classes.into) if classes.into else _own_space(classes, dataset)
+
+
+def _own_space(classes: _Classes, dataset: str) -> LabelSpace:
+    """Return the space of the classes that the masks have."""
     if classes.space:
         return label_space(classes.space)
     colours = tuple((c[0], c[1], c[2]) for c in classes.colours)

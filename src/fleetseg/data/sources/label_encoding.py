@@ -30,6 +30,10 @@ class LabelEncoding:
 
     `table` maps raw ids to train ids; raw ids outside `known` mean nothing and make the sample
     bad. With `colours`, colour i of a colour-coded file is train id `colour_ids[i]`.
+
+    With `palette`, palette files go by id, and each id that they use must have its colour there;
+    every pixel of a colour-coded file must then have one of `colours`, where otherwise a few stray
+    ones are ignored.
     """
 
     table: Table
@@ -38,6 +42,7 @@ class LabelEncoding:
     colours: tuple[Colour, ...] = ()
     colour_ids: tuple[int, ...] = ()  # IGNORE = a colour that means void
     always_colours: bool = False  # grey and palette files too are read by colour
+    palette: tuple[Colour, ...] = ()  # colour of each raw id; a colour may stand for several
     cure: str = ""  # for unknown ids; "" = the code is that of a classes.toml
     void_cure: str = ""  # for a label that is all void
 

@@ -33,6 +33,9 @@ def train_ids(image: Image.Image, path: str, *, space: LabelSpace, code: LabelEn
     Raises:
         BadSample: ids or colours that mean nothing, or colours where ids belong.
     """
+    if code.palette and image.mode == "P":
+        _require_palette(image, path, code)
+        return to_train_ids(np.asarray(image), path, space=space, code=code)
     by_colour = code.always_colours or image.mode in _COLOUR
     if code.colours and image.mode in _PALETTE and not by_colour:
         by_colour = _palette_rules(image, path, code)
@@ -84,6 +87,28 @@ def _palette_rules(image: Image.Image, path: str, code: LabelEncoding) -> bool:
     return True
 
 
+def _require_palette(image: Image.Image, path: str, code: LabelEncoding) -> None:
+    """Refuse a palette file one of whose ids has not the colour that was published for it."""
+    for index, colour in _used_colours(image).items():
+        if index >= len(code.palette) or colour == code.palette[index]:
+            continue  # ids without a colour are judged by the id
+        found_HW = np.asarray(image) == index
+        raise BadSample(
+            "label colours that stand for no class"
+            if colour not in code.palette
+            else "the palette contradicts the ids",
+            where=path,
+            got=f"{colour} at id {index} ({int(found_HW.sum())} px, {_first(found_HW)})",
+            expected=f"{code.palette[index]} there",
+            cure=code.cure,
+        )
+
+
+def _first(found_HW: npt.NDArray[np.bool_]) -> str:
+    row, column = np.argwhere(found_HW)[0].tolist()
+    return f"first at row {row}, column {column}"
+
+
 def _used_colours(image: Image.Image) -> dict[int, Colour]:
     indices = np.unique(np.asarray(image.getchannel(0) if image.mode == "PA" else image)).tolist()
     flat = image.getpalette("RGB") or []
@@ -111,14 +136,16 @@ def _ids_of_colours(image: Image.Image, path: str, code: LabelEncoding) -> Label
     indices_HW, unknown_HW = ids_from_colours(rgb_HWC, code.colours)
     if "A" in image.getbands():  # what nobody sees and no class claims was not drawn
         unknown_HW &= np.asarray(image.getchannel("A")) > 0
-    if unknown_HW.mean() > MAX_UNKNOWN_COLOUR_SHARE:
-        raise _unknown_colours(rgb_HWC[unknown_HW], path, code)
+    if unknown_HW.mean() > (0 if code.palette else MAX_UNKNOWN_COLOUR_SHARE):
+        raise _unknown_colours(rgb_HWC[unknown_HW], _first(unknown_HW), path, code)
     id_of = np.full(256, IGNORE, dtype=np.uint8)
     id_of[: len(code.colour_ids)] = code.colour_ids
     return id_of[indices_HW]
 
 
-def _unknown_colours(rgb_NC: npt.NDArray[np.uint8], path: str, code: LabelEncoding) -> BadSample:
+def _unknown_colours(
+    rgb_NC: npt.NDArray[np.uint8], first: str, path: str, code: LabelEncoding
+) -> BadSample:
     colours, counts = np.unique(rgb_NC, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     listed = [f"{tuple(colours[i].tolist())} ({counts[i]} px)" for i in order]
@@ -133,7 +160,7 @@ def _unknown_colours(rgb_NC: npt.NDArray[np.uint8], path: str, code: LabelEncodi
     return BadSample(
         "label colours that stand for no class",
         where=path,
-        got=listing(listed, 8),
+        got=f"{listing(listed, 8)}, {first}",
         expected=f"one of {len(code.colours)} colours, exactly",
         cure=cure,
     )
