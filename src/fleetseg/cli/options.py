@@ -142,8 +142,16 @@ NormsOption = Annotated[
     str | None,
     typer.Option(
         "--norms", metavar="S", show_default=False,
-        help="Statistics of batch norms: running, batch, domain or adapted; default: what the "
-        "experiment says, else running.",
+        help="Statistics of batch norms: running, batch, domain, adapted, tent or cotta-like; "
+        "default: what the experiment says, else running.",
+    ),
+]  # fmt: skip
+EvaluationOverrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", show_default=False,
+        help="What belongs to the norms, e.g. evaluation.tent.lr=1e-4, or an override of "
+        "EXPERIMENT.toml; may be given again and again.",
     ),
 ]  # fmt: skip
 PredictNorms = Annotated[

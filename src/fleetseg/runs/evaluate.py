@@ -16,6 +16,7 @@ from fleetseg.errors import ConfigError
 from fleetseg.evaluation.confusion import Conf_CC
 from fleetseg.evaluation.norms import Norms
 from fleetseg.evaluation.pictures import side_by_side
+from fleetseg.evaluation.protocol import is_inductive
 from fleetseg.evaluation.scores import Scores, add_up, score_domains, sum_confs
 from fleetseg.experiment_file import load_experiment
 from fleetseg.hosts import given_path
@@ -42,6 +43,11 @@ class Evaluated:
     notes: tuple[str, ...] = ()
     pictures: tuple[Path, ...] = ()
     norms: str = "running"  # statistics of batch norms: see evaluation.norms
+
+    @property
+    def transductive_images(self) -> int:
+        """Unlabelled test images that norm layers looked at; 0 = none."""
+        return 0 if is_inductive(self.norms) else self.num_images
 
     @cached_property
     def scores(self) -> Scores:
@@ -75,6 +81,7 @@ class Evaluated:
         fields["images"] = self.num_images
         fields["bad"] = list(self.bad)
         fields["norms"] = self.norms
+        fields["transductive_images"] = self.transductive_images
         fields["pictures"] = [str(path) for path in self.pictures]
         return fields
 
@@ -87,6 +94,7 @@ def evaluate(
     precision: str = "auto",
     batch_size: int | None = None,
     norms: str | None = None,
+    settings: EvaluationConfig | None = None,
     pictures: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluated:
@@ -102,7 +110,10 @@ def evaluate(
         precision: auto, fp32, bf16 or fp16.
         batch_size: images at a time. Default: the experiment's, else 8.
         norms: statistics of batch norms: "running" (the model's own), or those of the test images,
-            "batch", "domain", "adapted". Default: the experiment's, else "running".
+            "batch", "domain", "adapted", "tent", "cotta-like". Default: the experiment's, else
+            "running".
+        settings: what belongs to the norms, as `EvaluationConfig(tent=...)`. Default: the
+            experiment's, else what it says by itself.
         pictures: a folder to write some pictures to: image, truth and prediction side by side.
         progress: called while data are read.
 
@@ -117,7 +128,9 @@ def evaluate(
         raise ConfigError("unusable batch_size", got=batch_size, expected="1 or more")
     ready = ready_model(model, device, precision, norms=None)
     where = _scored_on(model, on)
-    ready = ready.with_norms(_norms(where, norms, batch_size, drawn=pictures is not None))
+    if settings is None:
+        settings = where.evaluation if isinstance(where, Experiment) else EvaluationConfig()
+    ready = ready.with_norms(_norms(settings, norms, batch_size, drawn=pictures is not None))
     frames = open_scored_frames(where, ready, progress)
     with ready.on_device():
         by_set = [ready.confusion(part.scored) for part in frames.sets]
@@ -126,8 +139,9 @@ def evaluate(
     return Evaluated(ready.space, confs, count, frames.bad, frames.notes, drawn, str(ready.norms))
 
 
-def _norms(on: ScoredOn, name: str | None, batch_size: int | None, *, drawn: bool) -> Norms:
-    settings = on.evaluation if isinstance(on, Experiment) else EvaluationConfig()
+def _norms(
+    settings: EvaluationConfig, name: str | None, batch_size: int | None, *, drawn: bool
+) -> Norms:
     chosen = Norms.on_server(settings)
     size = batch_size or chosen.batch_size
     chosen = replace(chosen, name=name or chosen.name, batch_size=size)

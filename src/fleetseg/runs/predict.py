@@ -64,6 +64,12 @@ def ready_to_predict(
             f"norms = '{norms.name}' looks at all images twice, and they are read once here",
             cure="Use norms = 'batch'",
         )
+    if norms.chosen.learns:
+        raise ConfigError(
+            f"norms = '{norms.name}' learns from all that was predicted before, so that an image "
+            "would be predicted otherwise alone than after others",
+            cure="Use norms = 'batch' or 'adapted'; fleetseg evaluate scores with what learns",
+        )
     return ready
 
 
