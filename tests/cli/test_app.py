@@ -89,6 +89,7 @@ def test_commands_and_options_are_these() -> None:
             "--dataset", "--root", "--split", "--experiment", "--json", "--norms", "--set",
             "--pictures", "--debug",
         },
+        "norm-banks": {"--dataset", "--root", "--split", "--by", "--debug"},
         "predict": {"--norms", "--out", "--overlay", "--force", "--debug"},
         "sweep": {"--set", "--out", "--jobs", "-j", "--resume", "--dry-run", "--debug"},
         "compare": {"--last", "--csv", "--markdown", "--latex", "--despite", "--debug"},

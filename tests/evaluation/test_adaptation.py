@@ -76,6 +76,13 @@ def test_a_gradient_by_finite_differences() -> None:
         assert found[name][channel].item() == pytest.approx(slope, rel=2e-2, abs=0.5)
 
 
+def test_gradients_do_not_depend_on_how_weights_lie_in_memory() -> None:
+    """A run trains channels-last, and a model that is loaded lies as it was saved."""
+    model = net()
+    plain, moved = gradients(model), gradients(model.to(memory_format=torch.channels_last))
+    assert all(torch.equal(plain[name], moved[name]) for name in plain)
+
+
 def test_values_take_the_place_of_parameters_for_a_pass_only() -> None:
     model = net()
     passes, own = Passes(model, C), model.get_parameter("4.bias").detach().clone()

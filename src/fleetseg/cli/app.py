@@ -152,6 +152,33 @@ def evaluate(
 
 @app.command()
 @reports_errors
+def norm_banks(
+    model: o.ModelOrRun,
+    dataset: o.BanksDataset = "synthetic",
+    root: o.Root = "",
+    split: o.Split = "train",
+    by: o.BanksBy = "condition",
+    debug: o.Debug = False,
+) -> None:
+    """Fill statistics of batch norms for each condition, for fleetseg evaluate --norms banks.
+
+    They go into the model's folder, with what says which condition an image shows, by its pixels.
+
+    \b
+    Examples:
+      fleetseg norm-banks runs/tiny
+      fleetseg norm-banks runs/camvid --dataset camvid --root data/camvid --by weather
+    """  # noqa: D301
+    from fleetseg.config import SourceConfig
+    from fleetseg.console.norm_banks import fill_and_show
+    from fleetseg.hosts import given_path
+
+    folder = str(given_path(root)) if root else ""
+    fill_and_show(model, SourceConfig(kind=dataset, root=folder, split=split), by)
+
+
+@app.command()
+@reports_errors
 def predict(
     model: o.ModelOrRun,
     images: o.Images,

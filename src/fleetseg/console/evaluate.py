@@ -58,6 +58,9 @@ def _show(result: Evaluated, what: str) -> None:
         console.print(Text(line))
     norms = "" if result.norms == "running" else f", norm statistics: {result.norms}"
     print_line(console, f"{count(result.num_images, 'image')} of {what}{norms}")
+    for domain, chosen in sorted(result.banks.items()):
+        told = ", ".join(f"{name} {number}" for name, number in chosen.items())
+        print_line(console, f"banks of {domain}: {told}")
     if looked_at := result.transductive_images:
         print_line(console, transductive_words(looked_at))
     for text in result.bad[:_BAD_LISTED]:

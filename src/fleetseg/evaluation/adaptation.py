@@ -1,8 +1,8 @@
-"""What methods that learn from test images have in common: batch statistics, and a model unharmed.
+"""What readers of test images have in common: passes of a model that is left as it was.
 
-They keep values of their own for some of a model's parameters, and have passes computed with these;
-nothing is ever written to the model. Shapes: N images, H x W pixels, C classes; h x w is the
-resolution of a network's own output.
+Those that learn keep values of their own for some of a model's parameters, and have passes computed
+with these; no parameter of the model is ever written. Shapes: N images, H x W pixels, C classes;
+h x w is the resolution of a network's own output.
 """
 
 from __future__ import annotations
@@ -32,27 +32,36 @@ View = Callable[[Tensor], Tensor]
 """What is done to a batch of images (N, 3, H, W) before it goes in."""
 
 
-class Adaptation(Protocol):
-    """Learns from test images while they are scored."""
+OnChoice = Callable[[str, str], None]
+"""Is told (domain, choice) of each image for which a choice is made."""
 
-    def begin_domain(self) -> None:
+
+class Reader(Protocol):
+    """Looks at test images in a way of its own, and may learn from them."""
+
+    def begin_domain(self, name: str) -> None:
         """Note that the images that follow are of another domain."""
 
     def __call__(self, images_NHWC: Images_NHWC) -> Tensor:
-        """Learn from a batch, and return its logits (N, C, h, w)."""
+        """Return the logits (N, C, h, w) of a batch."""
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Forward passes of a model in evaluation mode, each batch with the norm statistics of its own.
+    """Forward passes of a model in evaluation mode: dropout is off, auxiliary heads see nothing.
 
-    Dropout is off, and auxiliary heads see nothing.
+    But for `plain`, each batch is normalised with its own statistics.
     """
 
     model: nn.Module
     num_classes: int
     device: torch.device | str = "cpu"
     context: Context = nullcontext
+    on_choice: OnChoice = lambda domain, choice: None
+
+    def plain(self, images_NHWC: Images_NHWC) -> Tensor:
+        """Return logits without gradients, with the model's statistics as they stand."""
+        return self._logits({}, images_NHWC, self.context, None)
 
     def scored(self, values: Values, images_NHWC: Images_NHWC, view: View | None = None) -> Tensor:
         """Return logits without gradients: to the bit what the norms "batch" score.
@@ -69,7 +78,14 @@ class Passes:
         Raises:
             DataError: a layer sees one value per channel.
         """
-        return self._logits(values, images_NHWC, nullcontext, None)
+        own = {name: value.detach() for name, value in self.model.named_parameters()}
+        # Gradients are rounded as the weights lie in memory, and a run's lie otherwise than a
+        # loaded model's: in one order, both learn the same.
+        ordered = {
+            name: value.clone(memory_format=torch.contiguous_format)
+            for name, value in {**own, **values}.items()
+        }
+        return self._logits(ordered, images_NHWC, nullcontext, None)
 
     @contextmanager
     def learning(self) -> Iterator[None]:

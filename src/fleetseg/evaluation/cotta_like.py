@@ -51,7 +51,7 @@ def cross_entropy_to(logits_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
 
 
 class CottaLike:
-    """A student and its teacher, both starting as the model; see Adaptation."""
+    """A student and its teacher, both starting as the model; see Reader."""
 
     def __init__(self, passes: Passes, settings: CottaLikeConfig) -> None:
         self._passes, self._settings = passes, settings
@@ -63,7 +63,7 @@ class CottaLike:
         self._optimiser = optimiser_of(self.student, self._settings)
         self._generator = torch_generator(self._settings.seed, purpose="stochastic restore")
 
-    def begin_domain(self) -> None:
+    def begin_domain(self, name: str) -> None:
         """Start from the model again, unless what was learned is to be kept."""
         if self._settings.mode != "continual":
             self._restart()

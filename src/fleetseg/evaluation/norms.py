@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from fleetseg.config import AdaptationConfig, CottaLikeConfig, EvaluationConfig, TentConfig
 from fleetseg.data.sample import Pairs, ScoredPairs
 from fleetseg.errors import ConfigError, DataError, OutOfMemory
-from fleetseg.evaluation.adaptation import Adaptation, Passes, affine_parameters
+from fleetseg.evaluation.adaptation import OnChoice, Passes, Reader, affine_parameters
+from fleetseg.evaluation.banked import Banked
 from fleetseg.evaluation.confusion import Conf_CC, confusion
 from fleetseg.evaluation.cotta_like import CottaLike
 from fleetseg.evaluation.predict import (
@@ -33,6 +34,7 @@ from fleetseg.evaluation.predict import (
 from fleetseg.evaluation.tent import Tent
 from fleetseg.learning.batches import batches_per_epoch
 from fleetseg.memory import first_words, is_out_of_memory
+from fleetseg.models.norm_banks import NormBanks
 from fleetseg.models.norm_statistics import (
     Statistics,
     batch_norms,
@@ -59,15 +61,19 @@ class NormStatistics:
         takes_own: it takes the model's running statistics, which must then be those of training.
         of_batch: makes the statistics of a layer from its own and those of a test batch.
         of_domain: the statistics of all images of a domain, from a pass before the one that counts.
-        learns: makes what learns from test images, with the statistics of each batch.
-        affine: that changes gains and biases of batch norms, which must be there.
+        reads: makes what looks at images in a way of its own.
+        learns: that learns from test images, with the statistics of each batch.
+        affine: it changes gains and biases of batch norms, which must be there.
+        banked: it takes statistics of banks that are filled of a finished model.
     """
 
     takes_own: bool
     of_batch: OfBatch | None = None
     of_domain: bool = False
-    learns: Callable[[Passes, Norms], Adaptation] | None = None
+    reads: Callable[[Passes, Norms], Reader] | None = None
+    learns: bool = False
     affine: bool = False
+    banked: bool = False
 
 
 def _adapted(own: Statistics, batch: Statistics, num_images: int, prior: int) -> Statistics:
@@ -85,10 +91,18 @@ NORM_STATISTICS: dict[str, NormStatistics] = {
     "domain": NormStatistics(takes_own=False, of_domain=True),
     "adapted": NormStatistics(takes_own=True, of_batch=_adapted),
     "tent": NormStatistics(
-        takes_own=False, learns=lambda passes, norms: Tent(passes, norms.tent), affine=True
+        takes_own=False,
+        reads=lambda passes, norms: Tent(passes, norms.tent),
+        learns=True,
+        affine=True,
     ),
     "cotta-like": NormStatistics(
-        takes_own=False, learns=lambda passes, norms: CottaLike(passes, norms.cotta_like)
+        takes_own=False,
+        reads=lambda passes, norms: CottaLike(passes, norms.cotta_like),
+        learns=True,
+    ),
+    "banks": NormStatistics(
+        takes_own=False, reads=lambda passes, norms: _banked(passes, norms), banked=True
     ),
 }
 
@@ -102,12 +116,14 @@ class Norms:
     prior_images: int = 16  # N of "adapted"
     tent: TentConfig = field(default_factory=TentConfig)
     cotta_like: CottaLikeConfig = field(default_factory=CottaLikeConfig)
+    banks: NormBanks | None = None  # of "banks": the model's
 
     def __str__(self) -> str:
         """Return what scores must share to be compared."""
         of_batches = f" of batches of {self.batch_size}"
         return {
             "running": "running",
+            "banks": f"banks of {self.banks}",
             "adapted": f"adapted (N = {self.prior_images}){of_batches}",
             "tent": f"tent ({_values_of(self.tent)}){of_batches}",
             "cotta-like": f"cotta-like ({_values_of(self.cotta_like)}){of_batches}",
@@ -133,6 +149,11 @@ class Norms:
     def chosen(self) -> NormStatistics:
         """What the name stands for."""
         return NORM_STATISTICS[self.name]
+
+
+def _banked(passes: Passes, norms: Norms) -> Banked:
+    assert norms.banks is not None, "a model's banks are loaded with it"
+    return Banked(passes, norms.banks)
 
 
 def _values_of(settings: AdaptationConfig) -> str:
@@ -210,8 +231,11 @@ def score_by_domain(
     num_classes: int,
     device: torch.device | str = "cpu",
     context: Context = nullcontext,
+    on_choice: OnChoice = lambda domain, choice: None,
 ) -> dict[str, Conf_CC]:
     """Score a model on all pairs: one confusion matrix for each domain.
+
+    `on_choice` is told (domain, bank) of each image that is scored with the norms "banks".
 
     Raises:
         DataError: no pairs, a label id outside the classes, or a domain too small for its norms.
@@ -232,13 +256,13 @@ def score_by_domain(
     names = np.array(scored.domains)
     confs: dict[str, Conf_CC] = {}
     with evaluating(model):
-        learns = norms.chosen.learns
-        learner = learns and learns(Passes(model, num_classes, device, context), norms)
+        reads = norms.chosen.reads
+        reader = reads and reads(Passes(model, num_classes, device, context, on_choice), norms)
         for domain in sorted(set(scored.domains)):
-            if learner:
-                learner.begin_domain()
+            if reader:
+                reader.begin_domain(domain)
             own = np.flatnonzero(names == domain)
-            confs[domain] = _score_domain(model, scored.pairs, own, norms, learner or run)
+            confs[domain] = _score_domain(model, scored.pairs, own, norms, reader or run)
     return confs
 
 

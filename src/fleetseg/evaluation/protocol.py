@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 LABEL_RESOLUTION = "label resolution"
-_INDUCTIVE = ("running",)
+_INDUCTIVE = ("running", "banks")
 """Norms that look at no test image but the one at hand: first words of what `norms` may be."""
 
 

@@ -34,7 +34,7 @@ def mean_entropy(logits_NCHW: Tensor) -> Tensor:
 
 
 class Tent:
-    """Learns gains and biases of batch norms batch by batch; see Adaptation."""
+    """Learns gains and biases of batch norms batch by batch; see Reader."""
 
     def __init__(self, passes: Passes, settings: TentConfig) -> None:
         self._passes, self._settings = passes, settings
@@ -44,7 +44,7 @@ class Tent:
         self.values = copied(affine_parameters(self._passes.model))
         self._optimiser = optimiser_of(self.values, self._settings)
 
-    def begin_domain(self) -> None:
+    def begin_domain(self, name: str) -> None:
         """Start from the model again, unless what was learned is to be kept."""
         if self._settings.mode != "continual":
             self._restart()

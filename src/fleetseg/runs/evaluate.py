@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Evaluated:
     notes: tuple[str, ...] = ()
     pictures: tuple[Path, ...] = ()
     norms: str = "running"  # statistics of batch norms: see evaluation.norms
+    banks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # images: domain -> bank
 
     @property
     def transductive_images(self) -> int:
@@ -82,6 +84,8 @@ class Evaluated:
         fields["bad"] = list(self.bad)
         fields["norms"] = self.norms
         fields["transductive_images"] = self.transductive_images
+        if self.banks:
+            fields["banks"] = {domain: dict(chosen) for domain, chosen in self.banks.items()}
         fields["pictures"] = [str(path) for path in self.pictures]
         return fields
 
@@ -110,8 +114,8 @@ def evaluate(
         precision: auto, fp32, bf16 or fp16.
         batch_size: images at a time. Default: the experiment's, else 8.
         norms: statistics of batch norms: "running" (the model's own), or those of the test images,
-            "batch", "domain", "adapted", "tent", "cotta-like". Default: the experiment's, else
-            "running".
+            "batch", "domain", "adapted", "tent", "cotta-like"; or "banks", the model's for each
+            condition. Default: the experiment's, else "running".
         settings: what belongs to the norms, as `EvaluationConfig(tent=...)`. Default: the
             experiment's, else what it says by itself.
         pictures: a folder to write some pictures to: image, truth and prediction side by side.
@@ -132,11 +136,17 @@ def evaluate(
         settings = where.evaluation if isinstance(where, Experiment) else EvaluationConfig()
     ready = ready.with_norms(_norms(settings, norms, batch_size, drawn=pictures is not None))
     frames = open_scored_frames(where, ready, progress)
+    banks: dict[str, Counter[str]] = {}
+
+    def note_choice(domain: str, bank: str) -> None:
+        banks.setdefault(domain, Counter())[bank] += 1
+
     with ready.on_device():
-        by_set = [ready.confusion(part.scored) for part in frames.sets]
+        by_set = [ready.confusion(part.scored, note_choice) for part in frames.sets]
         drawn = () if pictures is None else _draw(ready, frames, given_path(pictures))
     confs, count = add_up(by_set), len(frames)
-    return Evaluated(ready.space, confs, count, frames.bad, frames.notes, drawn, str(ready.norms))
+    norms_used = str(ready.norms)
+    return Evaluated(ready.space, confs, count, frames.bad, frames.notes, drawn, norms_used, banks)
 
 
 def _norms(

@@ -39,7 +39,7 @@ def predict(
         precision: auto, fp32, bf16 or fp16.
         batch_size: images at a time, where neighbours are of one size.
         norms: statistics of batch norms: "running" (the model's own), or those of each batch,
-            "batch" or "adapted".
+            "batch" or "adapted"; or "banks", the model's for each condition.
 
     Raises:
         ModelError: there is no model.

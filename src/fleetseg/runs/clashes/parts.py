@@ -32,6 +32,11 @@ def _lacks_statistics(experiment: Experiment) -> bool:
 
 PARTS: tuple[Clash, ...] = (
     (
+        lambda e: "banks" in (e.evaluation.norms, e.evaluation.norms_on_clients),
+        "evaluation.norms = 'banks' takes banks that are filled of a finished model; score it with "
+        "fleetseg evaluate --norms banks, after fleetseg norm-banks",
+    ),
+    (
         lambda e: e.federation.sharing == "stages" and not e.federation.stages,
         "federation.sharing = 'stages' exchanges the modules that federation.stages names, and "
         "it names none",
