@@ -110,7 +110,7 @@ def test_domain_s_first_layer_does_not_depend_on_batches() -> None:
     assert batch[0] != batch[2]
 
 
-@pytest.mark.parametrize("name", NORM_STATISTICS)
+@pytest.mark.parametrize("name", [n for n, one in NORM_STATISTICS.items() if not one.banked])
 def test_no_domain_is_normalised_with_another(name: str) -> None:
     model, given = net(), scored()
     alone = {}

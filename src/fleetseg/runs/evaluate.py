@@ -116,8 +116,7 @@ def evaluate(
         norms: statistics of batch norms: "running" (the model's own), or those of the test images,
             "batch", "domain", "adapted", "tent", "cotta-like"; or "banks", the model's for each
             condition. Default: the experiment's, else "running".
-        settings: what belongs to the norms, as `EvaluationConfig(tent=...)`. Default: the
-            experiment's, else what it says by itself.
+        settings: what belongs to the norms: `EvaluationConfig(tent=...)`. Default: as for norms.
         pictures: a folder to write some pictures to: image, truth and prediction side by side.
         progress: called while data are read.
 
@@ -132,10 +131,14 @@ def evaluate(
         raise ConfigError("unusable batch_size", got=batch_size, expected="1 or more")
     ready = ready_model(model, device, precision, norms=None)
     where = _scored_on(model, on)
-    if settings is None:
-        settings = where.evaluation if isinstance(where, Experiment) else EvaluationConfig()
-    ready = ready.with_norms(_norms(settings, norms, batch_size, drawn=pictures is not None))
-    frames = open_scored_frames(where, ready, progress)
+    chosen = _norms(settings or _settings(where), norms, batch_size, drawn=pictures is not None)
+    ready = ready.with_norms(chosen)
+    folder = None if pictures is None else given_path(pictures)
+    return _evaluated(ready, open_scored_frames(where, ready, progress), folder)
+
+
+def _evaluated(ready: ReadyModel, frames: ScoredFrames, pictures: Path | None) -> Evaluated:
+    """Score the frames, and draw some of them if there is a folder for the pictures."""
     banks: dict[str, Counter[str]] = {}
 
     def note_choice(domain: str, bank: str) -> None:
@@ -143,10 +146,13 @@ def evaluate(
 
     with ready.on_device():
         by_set = [ready.confusion(part.scored, note_choice) for part in frames.sets]
-        drawn = () if pictures is None else _draw(ready, frames, given_path(pictures))
-    confs, count = add_up(by_set), len(frames)
-    norms_used = str(ready.norms)
-    return Evaluated(ready.space, confs, count, frames.bad, frames.notes, drawn, norms_used, banks)
+        drawn = () if pictures is None else _draw(ready, frames, pictures)
+    confs, norms = add_up(by_set), str(ready.norms)
+    return Evaluated(ready.space, confs, len(frames), frames.bad, frames.notes, drawn, norms, banks)
+
+
+def _settings(on: ScoredOn) -> EvaluationConfig:
+    return on.evaluation if isinstance(on, Experiment) else EvaluationConfig()
 
 
 def _norms(

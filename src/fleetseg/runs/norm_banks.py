@@ -20,7 +20,7 @@ from fleetseg.evaluation.predict import evaluating, forward
 from fleetseg.learning.batches import batches_per_epoch
 from fleetseg.models.conditions import ConditionClassifier, Floats, fit_conditions, image_facts
 from fleetseg.models.norm_banks import NormBanks, save_norm_banks
-from fleetseg.models.norm_statistics import NormSums, batch_norms, gather, statistics_of
+from fleetseg.models.norm_statistics import Statistics, batch_norms, gather, statistics_of
 from fleetseg.runs.inference import ReadyModel, ready_model
 
 BY = ("condition", "city", "sequence", "domain", "weather")
@@ -45,9 +45,9 @@ def fill_norm_banks(
 
     Args:
         model: a run folder or a model folder.
-        frames: where the frames are: painted ones say their condition.
-        by: what names the banks: condition, city, sequence or domain, by which the classifier is
-            fitted, too; or weather, which a classifier says that is fitted on painted frames.
+        frames: where they are; painted ones say their condition.
+        by: condition, city, sequence or domain, by which the classifier is fitted, too; or weather,
+            as a classifier says that is fitted on painted frames.
         batch_size: images at a time.
         device: auto, cpu, cuda or mps.
         progress: called after each image.
@@ -57,28 +57,33 @@ def fill_norm_banks(
         ConfigError: the network has no batch norms; frames that do not say their condition.
         DataError: fewer than two conditions, or one without a usable frame.
     """
-    if by not in BY:
-        raise ConfigError("banks by what is unknown", got=by, expected=f"one of: {', '.join(BY)}")
     ready = ready_model(model, device, "fp32", norms=None)
     if not batch_norms(ready.segmenter):
         raise ConfigError("the network has no batch norms to fill banks for", where=model)
     source, size_hw = open_source(frames), ready.size_hw
-    groups, classifier = (
-        _by_weather(source, size_hw, progress) if by == "weather" else (_by_fact(source, by), None)
-    )
+    groups, classifier = _grouped(source, by, size_hw, progress)
     done = _Counter(progress, sum(map(len, groups.values())))
-    statistics, facts = {}, {}
+    facts = {name: list[Floats]() for name in groups}
     with ready.on_device(), evaluating(ready.segmenter):
-        for name, samples in groups.items():
-            facts[name] = list[Floats]()
-            batches = _batches(source, samples, size_hw, batch_size, done)
-            sums = _gathered(ready, batches, facts[name])
-            statistics[name] = statistics_of(ready.segmenter, sums)
+        statistics = {
+            name: _estimated(ready, _batches(source, own, size_hw, batch_size, done), facts[name])
+            for name, own in groups.items()
+        }
     images = {name: len(found) for name, found in facts.items()}
-    classifier = classifier or fit_conditions(facts)
-    banks = NormBanks(classifier, statistics, images, f"{source.name}/{frames.split} by {by}")
+    filled_from = f"{source.name}/{frames.split} by {by}"
+    banks = NormBanks(classifier or fit_conditions(facts), statistics, images, filled_from)
     save_norm_banks(banks, model)
     return banks
+
+
+def _grouped(
+    source: Source, by: str, size_hw: tuple[int, int], progress: Progress | None
+) -> tuple[dict[str, list[Sample]], ConditionClassifier | None]:
+    if by not in BY:
+        raise ConfigError("banks by what is unknown", got=by, expected=f"one of: {', '.join(BY)}")
+    if by == "weather":
+        return _by_weather(source, size_hw, progress)
+    return _by_fact(source, by), None
 
 
 def _by_fact(source: Source, by: str) -> dict[str, list[Sample]]:
@@ -161,10 +166,10 @@ def _read(
     return images
 
 
-def _gathered(
+def _estimated(
     ready: ReadyModel, batches: Iterator[list[Image_HWC]], facts: list[Floats]
-) -> NormSums:
-    """Sum up what a model's batch norms see, and note the facts of every image."""
+) -> dict[str, Statistics]:
+    """Estimate the statistics that a model's batch norms see; note the facts of every image."""
 
     def look(images: list[Image_HWC]) -> None:
         facts.extend(map(image_facts, images))
@@ -178,4 +183,4 @@ def _gathered(
     sums = gather(ready.segmenter, (partial(look, images) for images in batches), lone=True)
     if not facts:
         raise DataError("no usable frame of a condition: see fleetseg data check")
-    return sums
+    return statistics_of(ready.segmenter, sums)
