@@ -177,4 +177,6 @@ def test_networks_without_gains_and_biases_of_batch_norms_are_refused(norm: nn.M
     model = nn.Sequential(nn.Conv2d(3, C, 1), norm)
     with pytest.raises(ConfigError, match=r"here: .*no batch norms with gains and biases"):
         require_scorable(model, (), Norms("tent"), where="here")
+    with pytest.raises(ConfigError, match="no batch norms with gains and biases"):
+        Tent(Passes(model, C), TentConfig())
     require_scorable(model, (), Norms("batch"), where="here")

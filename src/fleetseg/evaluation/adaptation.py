@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fleetseg.config import AdaptationConfig
+from fleetseg.errors import ConfigError
 from fleetseg.evaluation.predict import Context, Images_NHWC, forward
 from fleetseg.models.norm_statistics import (
     Statistics,
@@ -167,6 +168,21 @@ def affine_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
         for layer, module in batch_norms(model).items()
         for name, parameter in module.named_parameters(recurse=False)
     }
+
+
+def require_affine(model: nn.Module, where: str = "") -> None:
+    """Refuse a model that has no gains and biases of batch norms.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if not affine_parameters(model):
+        raise ConfigError(
+            "the network has no batch norms with gains and biases, which would learn",
+            where=where or None,
+            got="norms = 'tent'",
+            cure="Use norms = 'running'",
+        )
 
 
 def copied(parameters: Values) -> dict[str, Tensor]:

@@ -1,9 +1,10 @@
 """Each image with the norm statistics of the condition that it shows, as a classifier says.
 
-After the weather-wise batch norms of HyperFLAW (Khan et al.): there a frozen classifier chooses the
-bank of a batch; here one that is fitted when the banks are filled chooses for each image, by its
-pixels alone, so that an image's prediction does not depend on what else is to be scored. The
-condition that a data set names for a frame is never looked at.
+After the weather-wise batch norms of HyperFLAW (Rizzoli, Caligiuri, Shenaj, Barbato, Zanuttigh
+2025, arXiv 2403.13762): there a frozen classifier chooses the bank of a batch; here one that is
+fitted when the banks are filled chooses for each image, by its pixels alone, so that an image's
+prediction does not depend on what else is to be scored. The condition that a data set names for a
+frame is never looked at.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fleetseg.config import AdaptationConfig, CottaLikeConfig, EvaluationConfig, TentConfig
 from fleetseg.data.sample import Pairs, ScoredPairs
 from fleetseg.errors import ConfigError, DataError, OutOfMemory
-from fleetseg.evaluation.adaptation import OnChoice, Passes, Reader, affine_parameters
+from fleetseg.evaluation.adaptation import OnChoice, Passes, Reader, require_affine
 from fleetseg.evaluation.banked import Banked
 from fleetseg.evaluation.confusion import Conf_CC, confusion
 from fleetseg.evaluation.cotta_like import CottaLike
@@ -196,13 +196,8 @@ def require_scorable(
         ConfigError: with what is missing, and what would be needed; a model without gains and
             biases of batch norms, where these learn.
     """
-    if norms.chosen.affine and not affine_parameters(model):
-        raise ConfigError(
-            "the network has no batch norms with gains and biases, which would learn",
-            where=where,
-            got=f"norms = '{norms.name}'",
-            cure="Use norms = 'running'",
-        )
+    if norms.chosen.affine:
+        require_affine(model, where)
     if can_score(model, untrained, norms):
         return
     if missing := sorted(set(untrained) - statistic_keys(model)):

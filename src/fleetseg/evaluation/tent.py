@@ -22,6 +22,7 @@ from fleetseg.evaluation.adaptation import (
     affine_parameters,
     copied,
     optimiser_of,
+    require_affine,
     step,
 )
 from fleetseg.evaluation.predict import Images_NHWC
@@ -34,9 +35,14 @@ def mean_entropy(logits_NCHW: Tensor) -> Tensor:
 
 
 class Tent:
-    """Learns gains and biases of batch norms batch by batch; see Reader."""
+    """Learns gains and biases of batch norms batch by batch; see Reader.
+
+    Raises:
+        ConfigError: there are none.
+    """
 
     def __init__(self, passes: Passes, settings: TentConfig) -> None:
+        require_affine(passes.model)
         self._passes, self._settings = passes, settings
         self._restart()
 
