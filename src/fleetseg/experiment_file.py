@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fleetseg.config import Experiment, SourceConfig
+from fleetseg.config import EvaluationConfig, Experiment, SourceConfig
 from fleetseg.errors import ConfigError, unknown_name
 from fleetseg.files import read_text
 from fleetseg.hosts import expanded
@@ -114,6 +114,24 @@ def dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def make_evaluation(overrides: Sequence[str]) -> EvaluationConfig:
+    """Make the section `evaluation` of overrides alone, `evaluation.key=value`.
+
+    Raises:
+        ConfigError: as `load_experiment`; an override of another section.
+    """
+    fields: dict[str, Any] = {}
+    for override in overrides:
+        if not override.strip().startswith("evaluation."):
+            raise ConfigError(
+                "without an experiment, --set says how to score only",
+                got=repr(override),
+                expected="evaluation.key=value",
+            )
+        apply_override(fields, override)
+    return make_experiment(fields, where="--set", base=None).evaluation
 
 
 def apply_override(fields: dict[str, Any], override: str) -> None:

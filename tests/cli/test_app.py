@@ -86,9 +86,10 @@ def test_commands_and_options_are_these() -> None:
             "--exclude", "--json", "--quiet", "-q", "--debug",
         },
         "evaluate": {
-            "--dataset", "--root", "--split", "--experiment", "--json", "--norms",
+            "--dataset", "--root", "--split", "--experiment", "--json", "--norms", "--set",
             "--pictures", "--debug",
         },
+        "norm-banks": {"--dataset", "--root", "--split", "--by", "--debug"},
         "predict": {"--norms", "--out", "--overlay", "--force", "--debug"},
         "sweep": {"--set", "--out", "--jobs", "-j", "--resume", "--dry-run", "--debug"},
         "compare": {"--last", "--csv", "--markdown", "--latex", "--despite", "--debug"},
@@ -316,8 +317,16 @@ def test_evaluate_with_the_statistics_of_the_test_images(finished: Path, tmp_pat
     )
     assert (running["norms"], domain["norms"]) == ("running", "domain of batches of 8")
     assert running["confusion"] != domain["confusion"]
+    assert (running["transductive_images"], domain["transductive_images"]) == (0, 10)
     shown = " ".join(fleetseg(*words, "--norms", "domain").stdout.split())
     assert "norm statistics: domain of batches of 8" in shown
+    assert "looked at the 10 test images, without their labels" in shown
+    learnt = fleetseg(*words, "--norms", "tent", "--set", "evaluation.tent.lr=0.0", "--json")
+    batch = fleetseg(*words, "--norms", "batch", "--json")
+    assert json.loads(learnt.stdout)["norms"].startswith("tent (online, adam, lr 0, steps 1)")
+    assert json.loads(learnt.stdout)["confusion"] == json.loads(batch.stdout)["confusion"]
+    told = error_of(fleetseg(*words, "--set", "federation.rounds=2"))
+    assert "without an experiment, --set says how to score only" in told
     told = error_of(fleetseg(*words, "--norms", "domian"))
     assert told.startswith("unknown norm statistics 'domian'")
     looks = ["--pictures", tmp_path / "looks"]
@@ -325,6 +334,8 @@ def test_evaluate_with_the_statistics_of_the_test_images(finished: Path, tmp_pat
     assert "pictures are drawn one by one" in told
     images = ["predict", finished, streets, "--out", tmp_path / "maps"]
     assert "they are read once here" in error_of(fleetseg(*images, "--norms", "domain"))
+    for name in ("tent", "cotta-like"):
+        assert "otherwise alone than after others" in error_of(fleetseg(*images, "--norms", name))
     assert fleetseg(*images, "--norms", "batch").exit_code == 0
 
 

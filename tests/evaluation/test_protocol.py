@@ -74,3 +74,26 @@ def test_a_protocol_in_words() -> None:
     ]
     unknown = replace(PROTOCOL, sets=(ScoredSet("a", None, ""),), seen=None, unseen=None)
     assert protocol_lines(unknown)[1:] == ["scored on a"]
+
+
+@pytest.mark.parametrize(
+    ("norms", "frames", "images"),
+    [
+        ("running", (101, 124), 0),
+        ("running", (None,), 0),
+        ("batch of batches of 8", (101, 124), 225),
+        ("tent (online, adam, lr 0.001, steps 1) of batches of 8", (3,), 3),
+        ("adapted (N = 16) of batches of 8", (101, None), None),
+        ("domain of batches of 8", (), None),
+    ],
+)
+def test_who_looks_at_test_images_says_at_how_many(
+    norms: str, frames: tuple[int | None, ...], images: int | None
+) -> None:
+    sets = tuple(ScoredSet(f"set {number}", n, "") for number, n in enumerate(frames))
+    one = replace(PROTOCOL, norms=norms, sets=sets)
+    assert one.transductive_images == one.to_dict()["transductive_images"] == images
+    said = [line for line in protocol_lines(one) if line.startswith("transductive")]
+    number = f"{images} " if images else ""
+    told = f"transductive: norm layers looked at the {number}test images, without their labels"
+    assert said == ([] if images == 0 else [told])

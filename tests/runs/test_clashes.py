@@ -118,6 +118,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"method": "mimelite", "training": {"phases": PHASES}}, "mean of a round's gradients"),
     ({"method": "ditto", "personal": {"learns": "head"}}, "whole model"),
     ({"federation": {"sharing": "stages"}}, "it names none"),
+    ({"evaluation": {"norms": "banks"}}, "fleetseg evaluate --norms banks"),
+    ({"evaluation": {"norms_on_clients": "banks"}}, "filled of a finished model"),
+    ({"evaluation": {"norms": "tent"}, "model": {"norm": "group"}}, "nothing has any; use 'runn"),
+    ({"evaluation": {"norms_on_clients": "cotta-like"}, "model": {"norm": "group"}}, "test batc"),
     ({"federation": {"sharing": "bdy"}}, "Did you mean 'body'"),
     ({"personal": {"model": "dito"}}, r"kind of personal model 'dito'.*Did you mean 'ditto'"),
 ]

@@ -118,6 +118,31 @@ def test_a_folder_that_cannot_say_where_it_scored(tmp_path: Path) -> None:
         fleetseg.evaluate(tmp_path / "nothing")
 
 
+def test_what_learns_from_test_images_leaves_the_training_alone(tmp_path: Path) -> None:
+    """The same model with and without; and scored again, the same counts."""
+    tent = {"norms": "tent", "by": "dataset", "batch_size": 2, "tent": {"lr": 0.01}}
+    runs = [
+        fleetseg.run(
+            tiny_experiment(tmp_path / "cache", federation={"rounds": 2}, evaluation=evaluation),
+            out=tmp_path / name,
+        )
+        for name, evaluation in (("plain", {"by": "dataset"}), ("tent", tent))
+    ]
+    plain, learnt = (run.scores for run in runs)
+    assert plain is not None
+    assert learnt is not None
+    assert runs[0].model_sha256 == runs[1].model_sha256
+    assert plain.to_dict()["confusion"] != learnt.to_dict()["confusion"]
+    assert learnt.norms == "tent (online, adam, lr 0.01, steps 1) of batches of 2"
+    assert learnt.protocol is not None
+    assert plain.protocol is not None
+    again = fleetseg.evaluate(runs[1].folder, precision="fp32")
+    assert again.scores.conf_CC.tolist() == learnt.to_dict()["confusion"]
+    looked_at = [learnt.protocol.transductive_images, again.transductive_images]
+    assert looked_at == [again.num_images] * 2
+    assert plain.protocol.transductive_images == 0
+
+
 def test_a_part_shared_run_is_scored_again_as_it_scored(tmp_path: Path) -> None:
     """By the experiment's own choice of norm statistics, batches included."""
     described = tiny_experiment(

@@ -114,6 +114,7 @@ def evaluate(
     as_json: o.Json = False,
     pictures: o.Pictures = None,
     norms: o.NormsOption = None,
+    overrides: o.EvaluationOverrides = None,
     debug: o.Debug = False,
 ) -> None:
     """Score a model on a data set, or where an experiment scores: IoU of every class, per domain.
@@ -126,10 +127,11 @@ def evaluate(
         --split val --pictures looks --json
       fleetseg evaluate runs/one-country --experiment examples/two-countries.toml
       fleetseg evaluate runs/silobn --dataset synthetic --norms domain
+      fleetseg evaluate runs/camvid --dataset synthetic --norms tent --set evaluation.tent.lr=1e-4
     """  # noqa: D301
     from fleetseg.config import SourceConfig
     from fleetseg.console.evaluate import evaluate_and_show
-    from fleetseg.experiment_file import load_experiment
+    from fleetseg.experiment_file import load_experiment, make_evaluation
     from fleetseg.hosts import given_path
 
     if bool(dataset) == (experiment is not None):
@@ -137,12 +139,42 @@ def evaluate(
     if experiment is None:
         folder = str(given_path(root)) if root else ""
         config = SourceConfig(kind=dataset, root=folder, split=split)
-        evaluate_and_show(model, config, as_json=as_json, pictures=pictures, norms=norms)
+        settings = make_evaluation(overrides or ())
+        evaluate_and_show(
+            model, config, as_json=as_json, pictures=pictures, norms=norms, settings=settings
+        )
     elif pictures is not None:
         raise typer.BadParameter("--pictures goes with --dataset")
     else:
-        described = load_experiment(experiment)
+        described = load_experiment(experiment, overrides or ())
         evaluate_and_show(model, described, as_json=as_json, pictures=None, norms=norms)
+
+
+@app.command()
+@reports_errors
+def norm_banks(
+    model: o.ModelOrRun,
+    dataset: o.BanksDataset = "synthetic",
+    root: o.Root = "",
+    split: o.Split = "train",
+    by: o.BanksBy = "condition",
+    debug: o.Debug = False,
+) -> None:
+    """Fill statistics of batch norms for each condition, for fleetseg evaluate --norms banks.
+
+    They go into the model's folder, with what says which condition an image shows, by its pixels.
+
+    \b
+    Examples:
+      fleetseg norm-banks runs/tiny
+      fleetseg norm-banks runs/camvid --dataset camvid --root data/camvid --by weather
+    """  # noqa: D301
+    from fleetseg.config import SourceConfig
+    from fleetseg.console.norm_banks import fill_and_show
+    from fleetseg.hosts import given_path
+
+    folder = str(given_path(root)) if root else ""
+    fill_and_show(model, SourceConfig(kind=dataset, root=folder, split=split), by)
 
 
 @app.command()

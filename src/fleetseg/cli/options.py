@@ -142,12 +142,34 @@ NormsOption = Annotated[
     str | None,
     typer.Option(
         "--norms", metavar="S", show_default=False,
-        help="Statistics of batch norms: running, batch, domain or adapted; default: what the "
-        "experiment says, else running.",
+        help="Statistics of batch norms: running, batch, domain, adapted, tent, cotta-like "
+        "or banks; default: what the experiment says, else running.",
+    ),
+]  # fmt: skip
+BanksDataset = Annotated[
+    str,
+    typer.Option(
+        "--dataset", metavar="KIND", help="Whose frames: synthetic, camvid, idd_lite, ... or folder"
+    ),
+]
+BanksBy = Annotated[
+    str,
+    typer.Option(
+        "--by", metavar="WHAT",
+        help="condition, city, sequence or domain, as the data set says; or weather, as pixels do.",
+    ),
+]  # fmt: skip
+EvaluationOverrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", show_default=False,
+        help="What belongs to the norms, e.g. evaluation.tent.lr=1e-4, or an override of "
+        "EXPERIMENT.toml; may be given again and again.",
     ),
 ]  # fmt: skip
 PredictNorms = Annotated[
-    str, typer.Option("--norms", metavar="S", help="Of batch norms: running, batch or adapted.")
+    str,
+    typer.Option("--norms", metavar="S", help="Of batch norms: running, batch, adapted or banks."),
 ]
 Pictures = Annotated[
     Path | None,

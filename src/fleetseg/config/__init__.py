@@ -34,12 +34,15 @@ from fleetseg.config.federation import (
 from fleetseg.config.habits import HabitsConfig
 from fleetseg.config.personal import PersonalConfig
 from fleetseg.config.running import (
+    AdaptationConfig,
     AdaptedConfig,
     BaselineConfig,
+    CottaLikeConfig,
     EngineConfig,
     EvaluationConfig,
     FleetConfig,
     StopConfig,
+    TentConfig,
 )
 from fleetseg.config.training import (
     AsamConfig,
@@ -58,6 +61,7 @@ from fleetseg.config.training import (
 )
 
 __all__ = [
+    "AdaptationConfig",
     "AdaptedConfig",
     "AdaptiveConfig",
     "AsamConfig",
@@ -65,6 +69,7 @@ __all__ = [
     "ClientMomentumConfig",
     "ClustersConfig",
     "Cohort",
+    "CottaLikeConfig",
     "DataConfig",
     "DriftConfig",
     "DynConfig",
@@ -98,5 +103,6 @@ __all__ = [
     "SourceConfig",
     "StopConfig",
     "SwaConfig",
+    "TentConfig",
     "TrainingConfig",
 ]

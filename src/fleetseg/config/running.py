@@ -25,6 +25,35 @@ class AdaptedConfig(Section):
     prior_images: int = Field(default=16, ge=0)  # that the model's own statistics count as: N
 
 
+class AdaptationConfig(Section):
+    """What learning from test images has in common, whichever method it is."""
+
+    optimiser: Literal["adam", "sgd"] = "adam"  # sgd with momentum 0.9; no weight decay
+    lr: float = Field(default=1e-3, ge=0)
+
+
+class TentConfig(AdaptationConfig):
+    """Of the norm statistics tent; defaults are those of the authors' example."""
+
+    # Starts from the model for each domain (online), for each batch (episodic), or once, going
+    # through the domains by name (continual).
+    mode: Literal["online", "episodic", "continual"] = "online"
+    steps: int = Field(default=1, ge=1)  # on each batch, before it is predicted
+
+
+class CottaLikeConfig(AdaptationConfig):
+    """Of the norm statistics cotta-like; defaults are CoTTA's for road scenes."""
+
+    mode: Literal["online", "continual"] = "online"  # as tent's
+    lr: float = Field(default=7.5e-6, ge=0)
+    teacher_momentum: float = Field(default=0.999, ge=0, le=1)
+    # Mean of the model's highest probabilities; views are averaged where an image has less.
+    confidence: float = Field(default=0.69, ge=0, le=1)
+    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = (0.75, 1.0, 1.25)  # each flipped, too
+    restore: float = Field(default=0.01, ge=0, le=1)  # probability of a value to go back, each step
+    seed: int = 0  # of those draws
+
+
 class EvaluationConfig(Section):
     """When and where the global model is scored."""
 
@@ -36,10 +65,12 @@ class EvaluationConfig(Section):
     by: Literal["domain", "dataset", "city", "condition", "vehicle", "sequence"] = "domain"
     batch_size: int = Field(default=8, ge=1)
     # Statistics of batch norms: running (the model's own), batch, domain, adapted (the test
-    # images'): see evaluation.norms.
+    # images'), and tent, cotta-like, which learn from these: see evaluation.norms.
     norms: str = "running"  # on the server's sets
     norms_on_clients: str = "running"  # on clients' own frames, with what each keeps of its own
     adapted: AdaptedConfig = AdaptedConfig()
+    tent: TentConfig = TentConfig()
+    cotta_like: CottaLikeConfig = CottaLikeConfig()
 
 
 class BaselineConfig(Section):

@@ -8,10 +8,11 @@ from pathlib import Path
 import typer
 from rich.text import Text
 
-from fleetseg.config import Experiment, SourceConfig
+from fleetseg.config import EvaluationConfig, Experiment, SourceConfig
 from fleetseg.console import count, print_line, stderr_console, stdout_console
 from fleetseg.console.progress import reading
 from fleetseg.console.tables import domains_table, iou_table, score_lines
+from fleetseg.evaluation.protocol import transductive_words
 from fleetseg.runs.evaluate import Evaluated, evaluate
 
 _BAD_LISTED = 10
@@ -24,10 +25,13 @@ def evaluate_and_show(
     as_json: bool,
     pictures: Path | None,
     norms: str | None = None,
+    settings: EvaluationConfig | None = None,
 ) -> None:
     """Score a model folder or run folder on a data set, or where an experiment scores; print it."""
     with reading(stderr_console(), quiet=as_json) as progress:
-        result = evaluate(path, on, norms=norms, pictures=pictures, progress=progress)
+        result = evaluate(
+            path, on, norms=norms, settings=settings, pictures=pictures, progress=progress
+        )
     if as_json:
         typer.echo(json.dumps(result.to_dict()))
         return
@@ -54,6 +58,11 @@ def _show(result: Evaluated, what: str) -> None:
         console.print(Text(line))
     norms = "" if result.norms == "running" else f", norm statistics: {result.norms}"
     print_line(console, f"{count(result.num_images, 'image')} of {what}{norms}")
+    for domain, chosen in sorted(result.banks.items()):
+        told = ", ".join(f"{name} {number}" for name, number in chosen.items())
+        print_line(console, f"banks of {domain}: {told}")
+    if looked_at := result.transductive_images:
+        print_line(console, transductive_words(looked_at))
     for text in result.bad[:_BAD_LISTED]:
         print_line(console, f"bad sample skipped: {text}", "yellow")
     if (more := len(result.bad) - _BAD_LISTED) > 0:

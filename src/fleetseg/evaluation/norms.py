@@ -1,25 +1,28 @@
 """Which statistics batch norms are scored with: the model's own, or those of the test images.
 
-A choice is a `NormStatistics` in `NORM_STATISTICS`. All but "running" look at unlabelled test
-images in batches whose sizes differ by one at most, domain by domain, so that no image is
-normalised together with those of another domain.
+A choice is a `NormStatistics` in `NORM_STATISTICS`. All but "running" are transductive: they look
+at unlabelled test images, in the order of the set and in batches whose sizes differ by one at most,
+domain by domain, so that no image is normalised together with those of another domain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fleetseg.config import EvaluationConfig
+from fleetseg.config import AdaptationConfig, CottaLikeConfig, EvaluationConfig, TentConfig
 from fleetseg.data.sample import Pairs, ScoredPairs
 from fleetseg.errors import ConfigError, DataError, OutOfMemory
+from fleetseg.evaluation.adaptation import OnChoice, Passes, Reader, require_affine
+from fleetseg.evaluation.banked import Banked
 from fleetseg.evaluation.confusion import Conf_CC, confusion
+from fleetseg.evaluation.cotta_like import CottaLike
 from fleetseg.evaluation.predict import (
     Context,
     Images_NHWC,
@@ -28,8 +31,10 @@ from fleetseg.evaluation.predict import (
     evaluating,
     forward,
 )
+from fleetseg.evaluation.tent import Tent
 from fleetseg.learning.batches import batches_per_epoch
 from fleetseg.memory import first_words, is_out_of_memory
+from fleetseg.models.norm_banks import NormBanks
 from fleetseg.models.norm_statistics import (
     Statistics,
     batch_norms,
@@ -56,11 +61,19 @@ class NormStatistics:
         takes_own: it takes the model's running statistics, which must then be those of training.
         of_batch: makes the statistics of a layer from its own and those of a test batch.
         of_domain: the statistics of all images of a domain, from a pass before the one that counts.
+        reads: makes what looks at images in a way of its own.
+        learns: that learns from test images, with the statistics of each batch.
+        affine: it changes gains and biases of batch norms, which must be there.
+        banked: it takes statistics of banks that are filled of a finished model.
     """
 
     takes_own: bool
     of_batch: OfBatch | None = None
     of_domain: bool = False
+    reads: Callable[[Passes, Norms], Reader] | None = None
+    learns: bool = False
+    affine: bool = False
+    banked: bool = False
 
 
 def _adapted(own: Statistics, batch: Statistics, num_images: int, prior: int) -> Statistics:
@@ -77,6 +90,20 @@ NORM_STATISTICS: dict[str, NormStatistics] = {
     "batch": NormStatistics(takes_own=False, of_batch=lambda own, batch, images, prior: batch),
     "domain": NormStatistics(takes_own=False, of_domain=True),
     "adapted": NormStatistics(takes_own=True, of_batch=_adapted),
+    "tent": NormStatistics(
+        takes_own=False,
+        reads=lambda passes, norms: Tent(passes, norms.tent),
+        learns=True,
+        affine=True,
+    ),
+    "cotta-like": NormStatistics(
+        takes_own=False,
+        reads=lambda passes, norms: CottaLike(passes, norms.cotta_like),
+        learns=True,
+    ),
+    "banks": NormStatistics(
+        takes_own=False, reads=lambda passes, norms: _banked(passes, norms), banked=True
+    ),
 }
 
 
@@ -87,29 +114,63 @@ class Norms:
     name: str = "running"
     batch_size: int = 8
     prior_images: int = 16  # N of "adapted"
+    tent: TentConfig = field(default_factory=TentConfig)
+    cotta_like: CottaLikeConfig = field(default_factory=CottaLikeConfig)
+    banks: NormBanks | None = None  # of "banks": the model's
 
     def __str__(self) -> str:
         """Return what scores must share to be compared."""
         of_batches = f" of batches of {self.batch_size}"
         return {
             "running": "running",
+            "banks": f"banks of {self.banks}",
             "adapted": f"adapted (N = {self.prior_images}){of_batches}",
+            "tent": f"tent ({_values_of(self.tent)}){of_batches}",
+            "cotta-like": f"cotta-like ({_values_of(self.cotta_like)}){of_batches}",
         }.get(self.name, self.name + of_batches)
 
     @classmethod
     def on_server(cls, settings: EvaluationConfig) -> Norms:
         """Return what an experiment scores the server's sets with."""
-        return cls(settings.norms, settings.batch_size, settings.adapted.prior_images)
+        return cls.of(settings.norms, settings)
 
     @classmethod
     def on_clients(cls, settings: EvaluationConfig) -> Norms:
         """Return what an experiment scores clients' own frames with."""
-        return cls(settings.norms_on_clients, settings.batch_size, settings.adapted.prior_images)
+        return cls.of(settings.norms_on_clients, settings)
+
+    @classmethod
+    def of(cls, name: str, settings: EvaluationConfig) -> Norms:
+        """Return a choice with what an experiment says of it."""
+        size, prior = settings.batch_size, settings.adapted.prior_images
+        return cls(name, size, prior, settings.tent, settings.cotta_like)
 
     @property
     def chosen(self) -> NormStatistics:
         """What the name stands for."""
         return NORM_STATISTICS[self.name]
+
+
+def _banked(passes: Passes, norms: Norms) -> Banked:
+    assert norms.banks is not None, "a model's banks are loaded with it"
+    return Banked(passes, norms.banks)
+
+
+def _values_of(settings: AdaptationConfig) -> str:
+    """Write a section in one line.
+
+    >>> _values_of(TentConfig())
+    'online, adam, lr 0.001, steps 1'
+    """
+    fields = settings.model_dump()
+    first = [str(fields.pop("mode")), str(fields.pop("optimiser"))]
+    return ", ".join(
+        first + [f"{name.replace('_', ' ')} {_plain(value)}" for name, value in fields.items()]
+    )
+
+
+def _plain(value: object) -> str:
+    return "/".join(map(_plain, value)) if isinstance(value, tuple) else f"{value:g}"
 
 
 RUNNING = Norms()
@@ -132,8 +193,11 @@ def require_scorable(
     images; for anything else there is nothing to put in its place.
 
     Raises:
-        ConfigError: with what is missing, and what would be needed.
+        ConfigError: with what is missing, and what would be needed; a model without gains and
+            biases of batch norms, where these learn.
     """
+    if norms.chosen.affine:
+        require_affine(model, where)
     if can_score(model, untrained, norms):
         return
     if missing := sorted(set(untrained) - statistic_keys(model)):
@@ -162,8 +226,11 @@ def score_by_domain(
     num_classes: int,
     device: torch.device | str = "cpu",
     context: Context = nullcontext,
+    on_choice: OnChoice = lambda domain, choice: None,
 ) -> dict[str, Conf_CC]:
     """Score a model on all pairs: one confusion matrix for each domain.
+
+    `on_choice` is told (domain, bank) of each image that is scored with the norms "banks".
 
     Raises:
         DataError: no pairs, a label id outside the classes, or a domain too small for its norms.
@@ -182,11 +249,16 @@ def score_by_domain(
         )
     run = partial(forward, model, device=device, context=context, num_classes=num_classes)
     names = np.array(scored.domains)
+    confs: dict[str, Conf_CC] = {}
     with evaluating(model):
-        return {
-            domain: _score_domain(model, scored.pairs, np.flatnonzero(names == domain), norms, run)
-            for domain in sorted(set(scored.domains))
-        }
+        reads = norms.chosen.reads
+        reader = reads and reads(Passes(model, num_classes, device, context, on_choice), norms)
+        for domain in sorted(set(scored.domains)):
+            if reader:
+                reader.begin_domain(domain)
+            own = np.flatnonzero(names == domain)
+            confs[domain] = _score_domain(model, scored.pairs, own, norms, reader or run)
+    return confs
 
 
 def _score_domain(

@@ -191,7 +191,7 @@ def _predict(
 
 
 def forward(
-    model: nn.Module,
+    model: Callable[[torch.Tensor], Any],
     images_NHWC: Images_NHWC,
     *,
     device: torch.device | str,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 LABEL_RESOLUTION = "label resolution"
+_INDUCTIVE = ("running", "banks")
+"""Norms that look at no test image but the one at hand: first words of what `norms` may be."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,17 @@ class Protocol:
     unseen: tuple[str, ...] | None
     rounds: tuple[int, ...]  # whose models the figure is of: one, or the last N for their mean
 
+    @property
+    def transductive_images(self) -> int | None:
+        """Unlabelled test images that norm layers looked at: 0 = none; None = not known how many.
+
+        Where there are any, scores are transductive: they depend on what else was to be scored.
+        """
+        if is_inductive(self.norms):
+            return 0
+        frames = [one.frames for one in self.sets]
+        return sum(number or 0 for number in frames) if frames and all(frames) else None
+
     def over(self, rounds: tuple[int, ...]) -> Protocol:
         """Return the protocol of a mean over the models of several rounds."""
         return replace(self, rounds=rounds)
@@ -48,6 +61,7 @@ class Protocol:
         """Return plain values for JSON."""
         plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
         plain["sets"] = [[s.name, s.frames, s.digest] for s in self.sets]
+        plain["transductive_images"] = self.transductive_images  # follows from the others
         return plain
 
     @classmethod
@@ -92,11 +106,28 @@ def protocol_lines(protocol: Protocol) -> list[str]:
         f"norm layers: {protocol.norms}",
         "scored on " + "; ".join(str(one) for one in protocol.sets),
     ]
+    if (looked_at := protocol.transductive_images) != 0:
+        lines.append(transductive_words(looked_at))
     if protocol.seen and protocol.unseen:
         lines.append(
             f"seen in training: {', '.join(protocol.seen)}; unseen: {', '.join(protocol.unseen)}"
         )
     return lines
+
+
+def is_inductive(norms: str) -> bool:
+    """Say whether norms, as a protocol has them, look at no test image but the one at hand."""
+    return norms.split(" ", 1)[0] in _INDUCTIVE
+
+
+def transductive_words(images: int | None) -> str:
+    """Say that scores are transductive.
+
+    >>> transductive_words(101)
+    'transductive: norm layers looked at the 101 test images, without their labels'
+    """
+    number = "" if images is None else f"{images:,} "
+    return f"transductive: norm layers looked at the {number}test images, without their labels"
 
 
 def shown(protocol: Protocol, field: str) -> str:

@@ -95,7 +95,7 @@ def load_model(path: Path | str, net: nn.Module | None = None) -> Segmenter:
         ModelError: a file is missing, damaged or of another version, or the weights do not fit.
         MissingExtra: the network needs a package that is not installed.
     """
-    folder = _find(Path(path))
+    folder = find_model(Path(path))
     config = _read_config(folder / CONFIG)
     tensors = _read_weights(folder / WEIGHTS)
     try:
@@ -182,7 +182,12 @@ Not fit to steer a vehicle by: it knows only scenes like those it was trained on
 """
 
 
-def _find(path: Path) -> Path:
+def find_model(path: Path) -> Path:
+    """Return the folder of a saved model: itself, or a run's `model/`.
+
+    Raises:
+        ModelError: there is none.
+    """
     for folder in (path, path / "model"):
         if (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file():
             return folder

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fleetseg.errors import ConfigError
 from fleetseg.evaluation.confusion import Conf_CC
 from fleetseg.evaluation.norms import Norms
 from fleetseg.evaluation.pictures import side_by_side
+from fleetseg.evaluation.protocol import is_inductive
 from fleetseg.evaluation.scores import Scores, add_up, score_domains, sum_confs
 from fleetseg.experiment_file import load_experiment
 from fleetseg.hosts import given_path
@@ -42,6 +44,12 @@ class Evaluated:
     notes: tuple[str, ...] = ()
     pictures: tuple[Path, ...] = ()
     norms: str = "running"  # statistics of batch norms: see evaluation.norms
+    banks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # images: domain -> bank
+
+    @property
+    def transductive_images(self) -> int:
+        """Unlabelled test images that norm layers looked at; 0 = none."""
+        return 0 if is_inductive(self.norms) else self.num_images
 
     @cached_property
     def scores(self) -> Scores:
@@ -75,6 +83,9 @@ class Evaluated:
         fields["images"] = self.num_images
         fields["bad"] = list(self.bad)
         fields["norms"] = self.norms
+        fields["transductive_images"] = self.transductive_images
+        if self.banks:
+            fields["banks"] = {domain: dict(chosen) for domain, chosen in self.banks.items()}
         fields["pictures"] = [str(path) for path in self.pictures]
         return fields
 
@@ -87,6 +98,7 @@ def evaluate(
     precision: str = "auto",
     batch_size: int | None = None,
     norms: str | None = None,
+    settings: EvaluationConfig | None = None,
     pictures: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluated:
@@ -102,7 +114,9 @@ def evaluate(
         precision: auto, fp32, bf16 or fp16.
         batch_size: images at a time. Default: the experiment's, else 8.
         norms: statistics of batch norms: "running" (the model's own), or those of the test images,
-            "batch", "domain", "adapted". Default: the experiment's, else "running".
+            "batch", "domain", "adapted", "tent", "cotta-like"; or "banks", the model's for each
+            condition. Default: the experiment's, else "running".
+        settings: what belongs to the norms: `EvaluationConfig(tent=...)`. Default: as for norms.
         pictures: a folder to write some pictures to: image, truth and prediction side by side.
         progress: called while data are read.
 
@@ -117,17 +131,33 @@ def evaluate(
         raise ConfigError("unusable batch_size", got=batch_size, expected="1 or more")
     ready = ready_model(model, device, precision, norms=None)
     where = _scored_on(model, on)
-    ready = ready.with_norms(_norms(where, norms, batch_size, drawn=pictures is not None))
-    frames = open_scored_frames(where, ready, progress)
+    chosen = _norms(settings or _settings(where), norms, batch_size, drawn=pictures is not None)
+    ready = ready.with_norms(chosen)
+    folder = None if pictures is None else given_path(pictures)
+    return _evaluated(ready, open_scored_frames(where, ready, progress), folder)
+
+
+def _evaluated(ready: ReadyModel, frames: ScoredFrames, pictures: Path | None) -> Evaluated:
+    """Score the frames, and draw some of them if there is a folder for the pictures."""
+    banks: dict[str, Counter[str]] = {}
+
+    def note_choice(domain: str, bank: str) -> None:
+        banks.setdefault(domain, Counter())[bank] += 1
+
     with ready.on_device():
-        by_set = [ready.confusion(part.scored) for part in frames.sets]
-        drawn = () if pictures is None else _draw(ready, frames, given_path(pictures))
-    confs, count = add_up(by_set), len(frames)
-    return Evaluated(ready.space, confs, count, frames.bad, frames.notes, drawn, str(ready.norms))
+        by_set = [ready.confusion(part.scored, note_choice) for part in frames.sets]
+        drawn = () if pictures is None else _draw(ready, frames, pictures)
+    confs, norms = add_up(by_set), str(ready.norms)
+    return Evaluated(ready.space, confs, len(frames), frames.bad, frames.notes, drawn, norms, banks)
 
 
-def _norms(on: ScoredOn, name: str | None, batch_size: int | None, *, drawn: bool) -> Norms:
-    settings = on.evaluation if isinstance(on, Experiment) else EvaluationConfig()
+def _settings(on: ScoredOn) -> EvaluationConfig:
+    return on.evaluation if isinstance(on, Experiment) else EvaluationConfig()
+
+
+def _norms(
+    settings: EvaluationConfig, name: str | None, batch_size: int | None, *, drawn: bool
+) -> Norms:
     chosen = Norms.on_server(settings)
     size = batch_size or chosen.batch_size
     chosen = replace(chosen, name=name or chosen.name, batch_size=size)

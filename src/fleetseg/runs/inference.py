@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.sample import ScoredPairs
-from fleetseg.errors import ModelError, unknown_name
+from fleetseg.errors import ConfigError, ModelError, unknown_name
 from fleetseg.evaluation import predict
+from fleetseg.evaluation.adaptation import OnChoice, Passes
 from fleetseg.evaluation.confusion import Conf_CC
 from fleetseg.evaluation.norms import (
     NORM_STATISTICS,
@@ -30,6 +31,7 @@ from fleetseg.evaluation.norms import (
 from fleetseg.hosts import given_path
 from fleetseg.learning.hardware import Hardware, resolve
 from fleetseg.models.folder import load_model
+from fleetseg.models.norm_banks import load_norm_banks
 from fleetseg.models.segmenter import Segmenter
 
 
@@ -43,16 +45,26 @@ class ReadyModel:
     size_hw: tuple[int, int]  # working size: images are resized to it before they go in
     hardware: Hardware
     norms: Norms = RUNNING
+    folder: Path | None = None  # where it was loaded from
 
     def with_norms(self, norms: Norms) -> ReadyModel:
         """Choose the statistics that batch norms take.
 
         Raises:
             ConfigError: no such choice; the model lacks what stayed with clients.
+            ModelError: its norm banks are wanted, and there are none or not its own.
         """
         if norms.name not in NORM_STATISTICS:
             raise unknown_name("norm statistics", norms.name, NORM_STATISTICS)
         require_scorable(self.segmenter, self.segmenter.untrained, norms, where=self.where)
+        if norms.chosen.banked and norms.banks is None:
+            if self.folder is None:
+                raise ConfigError(
+                    "norm banks lie in a model's folder, and this model is an object",
+                    where=self.where,
+                    cure="Give the path of its folder",
+                )
+            norms = replace(norms, banks=load_norm_banks(self.folder, self.segmenter))
         return replace(self, norms=norms)
 
     @contextmanager
@@ -75,18 +87,29 @@ class ReadyModel:
             OutOfMemory: not even one image fits.
         """
         assert not self.norms.chosen.of_domain
+        assert not self.norms.chosen.learns
+        hardware, reads = self.hardware, self.norms.chosen.reads
+        if reads:
+            classes = self.segmenter.num_classes
+            passes = Passes(self.segmenter, classes, hardware.device, hardware.inference)
+            with predict.evaluating(self.segmenter):
+                return predict.at_size(reads(passes, self.norms)(images_NHWC), size_hw)
         with using(self.segmenter, self.norms):
             return predict.predict(
                 self.segmenter,
                 images_NHWC,
                 size_hw,
-                device=self.hardware.device,
-                context=self.hardware.inference,
+                device=hardware.device,
+                context=hardware.inference,
                 whole=self.norms.name != "running",
             )
 
-    def confusion(self, scored: ScoredPairs) -> dict[str, Conf_CC]:
+    def confusion(
+        self, scored: ScoredPairs, on_choice: OnChoice = lambda domain, choice: None
+    ) -> dict[str, Conf_CC]:
         """Return a confusion matrix for each domain; for use within `on_device`.
+
+        `on_choice` is told (domain, bank) of each image that is scored with norm banks.
 
         Raises:
             DataError: there are no pairs, or a domain is too small for its norms.
@@ -99,6 +122,7 @@ class ReadyModel:
             num_classes=self.segmenter.num_classes,
             device=self.hardware.device,
             context=self.hardware.inference,
+            on_choice=on_choice,
         )
 
 
@@ -122,6 +146,7 @@ def ready_model(
             what stayed with the clients that trained it.
     """
     hardware = resolve(device, precision)
+    folder = None if isinstance(model, Segmenter) else given_path(model)
     if isinstance(model, Segmenter):
         segmenter, where = model, model.name
     else:
@@ -132,5 +157,7 @@ def ready_model(
             where=where,
             cure="Save it with its run and load it: fleetseg.load_model(run.folder, net)",
         )
-    ready = ReadyModel(segmenter, where, segmenter.space, segmenter.size_hw, hardware)
+    ready = ReadyModel(
+        segmenter, where, segmenter.space, segmenter.size_hw, hardware, folder=folder
+    )
     return ready if norms is None else ready.with_norms(norms)

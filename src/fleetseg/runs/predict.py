@@ -39,7 +39,7 @@ def predict(
         precision: auto, fp32, bf16 or fp16.
         batch_size: images at a time, where neighbours are of one size.
         norms: statistics of batch norms: "running" (the model's own), or those of each batch,
-            "batch" or "adapted".
+            "batch" or "adapted"; or "banks", the model's for each condition.
 
     Raises:
         ModelError: there is no model.
@@ -63,6 +63,12 @@ def ready_to_predict(
         raise ConfigError(
             f"norms = '{norms.name}' looks at all images twice, and they are read once here",
             cure="Use norms = 'batch'",
+        )
+    if norms.chosen.learns:
+        raise ConfigError(
+            f"norms = '{norms.name}' learns from all that was predicted before, so that an image "
+            "would be predicted otherwise alone than after others",
+            cure="Use norms = 'batch' or 'adapted'; fleetseg evaluate scores with what learns",
         )
     return ready
 

@@ -32,6 +32,21 @@ def _lacks_statistics(experiment: Experiment) -> bool:
 
 PARTS: tuple[Clash, ...] = (
     (
+        lambda e: (
+            e.model.norm == "group"
+            and not {"tent", "cotta-like"}.isdisjoint(
+                (e.evaluation.norms, e.evaluation.norms_on_clients)
+            )
+        ),
+        "evaluation.norms = 'tent' and 'cotta-like' learn with the statistics of test batches, and "
+        "with model.norm = 'group' nothing has any; use 'running'",
+    ),
+    (
+        lambda e: "banks" in (e.evaluation.norms, e.evaluation.norms_on_clients),
+        "evaluation.norms = 'banks' takes banks that are filled of a finished model; score it with "
+        "fleetseg evaluate --norms banks, after fleetseg norm-banks",
+    ),
+    (
         lambda e: e.federation.sharing == "stages" and not e.federation.stages,
         "federation.sharing = 'stages' exchanges the modules that federation.stages names, and "
         "it names none",

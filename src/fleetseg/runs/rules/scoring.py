@@ -20,9 +20,14 @@ def _scores_no_clients(facts: Facts) -> bool:
     return on_server and not experiment.evaluation.on_clients
 
 
-def _adapts_nothing(facts: Facts) -> bool:
-    settings = facts.experiment.evaluation
-    return "adapted" not in (settings.norms, settings.norms_on_clients)
+def _of_norms(name: str) -> Rule:
+    """Make the rule of the section that belongs to norms of a name, the server's or clients'."""
+
+    def is_idle(facts: Facts) -> bool:
+        settings = facts.experiment.evaluation
+        return name not in (settings.norms, settings.norms_on_clients)
+
+    return Rule((f"evaluation.{name.replace('-', '_')}",), is_idle, f"no norms are '{name}'")
 
 
 SCORING_RULES: tuple[Rule, ...] = (
@@ -48,6 +53,6 @@ SCORING_RULES: tuple[Rule, ...] = (
     Rule(("evaluation.norms",), lambda f: not f.scored,
          "the server scores nothing; add [[data.evaluation]]"),
     Rule(("evaluation.norms_on_clients",), _scores_no_clients, "no vehicle is scored"),
-    Rule(("evaluation.adapted",), _adapts_nothing, "no norms are 'adapted'"),
+    *map(_of_norms, ("adapted", "tent", "cotta-like")),
     Rule(("stop.min_gain",), lambda f: f.experiment.stop.patience == 0, "stop.patience is 0"),
 )  # fmt: skip

@@ -1,0 +1,66 @@
+"""TENT: the gains and biases of norm layers learn to make predictions on test images surer.
+
+Wang, Shelhamer, Liu, Olshausen, Darrell 2021, Tent: Fully Test-Time Adaptation by Entropy
+Minimization, ICLR, openreview.net/forum?id=uXl3bZLkr3c. Batch norms take the statistics of the
+batch; their gains and biases make steps that lower the entropy of the predictions, mean over all
+pixels of the batch. Deviations from the authors' code:
+
+- a batch is predicted after its own steps, in a pass of its own; theirs are the predictions of the
+  last pass before the last step, so that only later batches gain from that one;
+- more steps look at the same images; in the first published code they looked at predictions;
+- dropout is off, and layers that only train see nothing; theirs are in training mode;
+- the entropy is taken at the network's own resolution and in float32.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fleetseg.config import TentConfig
+from fleetseg.evaluation.adaptation import (
+    Passes,
+    affine_parameters,
+    copied,
+    optimiser_of,
+    require_affine,
+    step,
+)
+from fleetseg.evaluation.predict import Images_NHWC
+
+
+def mean_entropy(logits_NCHW: Tensor) -> Tensor:
+    """Mean entropy of the predictions of all pixels, in nats: -sum p log p."""
+    logs_NCHW = logits_NCHW.log_softmax(dim=1)
+    return -(logs_NCHW.exp() * logs_NCHW).sum(dim=1).mean()
+
+
+class Tent:
+    """Learns gains and biases of batch norms batch by batch; see Reader.
+
+    Raises:
+        ConfigError: there are none.
+    """
+
+    def __init__(self, passes: Passes, settings: TentConfig) -> None:
+        require_affine(passes.model)
+        self._passes, self._settings = passes, settings
+        self._restart()
+
+    def _restart(self) -> None:
+        self.values = copied(affine_parameters(self._passes.model))
+        self._optimiser = optimiser_of(self.values, self._settings)
+
+    def begin_domain(self, name: str) -> None:
+        """Start from the model again, unless what was learned is to be kept."""
+        if self._settings.mode != "continual":
+            self._restart()
+
+    def __call__(self, images_NHWC: Images_NHWC) -> Tensor:
+        """Learn from a batch, and return its logits (N, C, h, w)."""
+        if self._settings.mode == "episodic":
+            self._restart()
+        for _ in range(self._settings.steps):
+            with self._passes.learning():
+                entropy = mean_entropy(self._passes.learned(self.values, images_NHWC))
+                step(self._optimiser, self.values, entropy)
+        return self._passes.scored(self.values, images_NHWC)
