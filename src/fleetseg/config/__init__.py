@@ -41,6 +41,7 @@ from fleetseg.config.running import (
     FleetConfig,
     StopConfig,
 )
+from fleetseg.config.style import CfsiConfig, FdaConfig, StyleConfig
 from fleetseg.config.training import (
     AsamConfig,
     ClientMomentumConfig,
@@ -62,6 +63,7 @@ __all__ = [
     "AdaptiveConfig",
     "AsamConfig",
     "BaselineConfig",
+    "CfsiConfig",
     "ClientMomentumConfig",
     "ClustersConfig",
     "Cohort",
@@ -75,6 +77,7 @@ __all__ = [
     "Experiment",
     "ExtrapolatedConfig",
     "FaultsConfig",
+    "FdaConfig",
     "FedSpeedConfig",
     "FederationConfig",
     "FedgauConfig",
@@ -97,6 +100,7 @@ __all__ = [
     "SamConfig",
     "SourceConfig",
     "StopConfig",
+    "StyleConfig",
     "SwaConfig",
     "TrainingConfig",
 ]
