@@ -76,7 +76,7 @@ def measured(
         styles = [np.clip(style, *kind.typical(shape)) for style in styles]
     if config.per == "image":
         return np.stack(styles)
-    mean = np.stack(styles).mean(axis=0, dtype=np.float64)
+    mean: npt.NDArray[np.float64] = np.stack(styles).mean(axis=0, dtype=np.float64)
     return mean[None].astype(np.float32)
 
 
