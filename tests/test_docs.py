@@ -143,4 +143,4 @@ def test_every_kind_of_message_is_in_the_table_of_what_leaves_a_vehicle() -> Non
     kinds = {kind for line in rows for kind in CODE.findall(line.split("|")[1])}
     assert {"hello", "failure", *CLIENT_TASKS} <= kinds
     hello = next(line for line in rows if line.startswith("| `hello`"))
-    assert all(fact.why in hello for fact in FLEET_FACTS.values() if fact.report is not None)
+    assert all(fact.why in hello for fact in FLEET_FACTS.values() if fact.is_reported)

@@ -115,7 +115,7 @@ def test_the_published_protocol_is_in_it(row: str) -> None:
     """Rounds, vehicles of a round, local epochs, batch, learning rate: prior systems' tables."""
     experiment = described(row)
     expected = {
-        "feddrive": (1600, 5, 2, 8 if row.endswith("silobn") else 16, 0.05),
+        "feddrive": (1600, 5, 2, 8 if "silobn" in row else 16, 0.05),
         "fedseg": (1500, 5, 2, 8, 0.05),
         "ladd": (100, 1.0, 1, 16, 0.05),
     }[row.partition("-")[0]]
@@ -126,10 +126,17 @@ def test_the_published_protocol_is_in_it(row: str) -> None:
 
 
 def test_silobn_is_scored_as_published() -> None:
-    rows = [row for row in ROWS if row.endswith("silobn")]
+    rows = [row for row in ROWS if "silobn" in row]
     for evaluation in (described(row).evaluation for row in rows):
         assert (evaluation.norms, evaluation.batch_size, evaluation.every) == ("batch", 8, 5)
     assert {described(row).federation.sharing for row in rows} == {"silobn"}
+
+
+def test_every_second_image_takes_on_colours_as_published() -> None:
+    for row in (row for row in ROWS if row.startswith("feddrive")):
+        style = described(row).training.style
+        expected = ("lab", "image", 0.5) if row.endswith("lab") else ("none", "client", 0.5)
+        assert (style.kind, style.per, style.probability) == expected
 
 
 def test_each_client_of_the_class_split_labels_one_class() -> None:
@@ -145,8 +152,12 @@ def test_there_is_a_command_for_each_row_that_is_supported() -> None:
     assert list(ROWS) == [
         "feddrive-class-imbalance",
         "feddrive-class-imbalance-silobn",
+        "feddrive-class-imbalance-lab",
+        "feddrive-class-imbalance-silobn-lab",
         "feddrive-heterogeneous",
         "feddrive-heterogeneous-silobn",
+        "feddrive-heterogeneous-lab",
+        "feddrive-heterogeneous-silobn-lab",
         "feddrive-uniform",
         "fedseg-classes",
         "fedseg-iid",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -126,11 +127,15 @@ class _Pool:
 
 
 def open_fleet_data(
-    experiment: Experiment, progress: Progress | None = None, space: LabelSpace | None = None
+    experiment: Experiment,
+    progress: Progress | None = None,
+    space: LabelSpace | None = None,
+    released: Path | None = None,
 ) -> FleetData:
     """Open all data of an experiment and give every client its samples.
 
-    A vehicle of a fleet gets the label `space` from its server.
+    A vehicle of a fleet gets the label `space` from its server, and keeps what it tells with noise
+    in the folder `released`.
 
     Raises:
         DataError, LeakError, ConfigError: see fleetseg.errors.
@@ -146,7 +151,8 @@ def open_fleet_data(
     pixels_C_of = {c: histograms_NC[pool.good(split[c].train)].sum(axis=0) for c in split}
     subsets = label_subsets(experiment.partition, pixels_C_of, space, experiment.seed)
     clients = {
-        c: _client(c, split[c], pool, pixels_C_of[c], experiment, subsets.get(c)) for c in split
+        c: _client(c, split[c], pool, pixels_C_of[c], experiment, subsets.get(c), released)
+        for c in split
     }
     evaluation, named = open_evaluation(experiment, space, progress)
     names_of = {c: tuple(space.classes[i] for i in ids) for c, ids in subsets.items()}
@@ -253,6 +259,7 @@ def _client(
     histogram_C: np.ndarray,
     experiment: Experiment,
     labelled: tuple[int, ...] | None,
+    released: Path | None,
 ) -> Client:
     train, by = split.train, experiment.evaluation.by
     on_training = experiment.evaluation.on_clients and experiment.partition.holdout == 0
@@ -279,7 +286,8 @@ def _client(
     pairs: Pairs = picked
     if labelled is not None:
         pairs = Erased(picked, labelled, ERASED if supervision.takes_erased else IGNORE)
-    facts = {} if abstains else reported_facts(experiment, pairs)
+    own = released / hashlib.sha256(name.encode()).hexdigest()[:16] if released else None
+    facts = {} if abstains else reported_facts(experiment, pairs, own)
     enrolled = _enrol(name, histogram_C, len(good_train), test_pixels, abstains)
     return Client(
         enrolment=replace(enrolled, facts=facts),

@@ -15,6 +15,7 @@ from torch import Tensor
 from fleetseg import rng
 from fleetseg.config import TrainingConfig
 from fleetseg.data.augment import Augment
+from fleetseg.data.styles import STYLES, Restyling, bank_of
 from fleetseg.errors import BadSample
 from fleetseg.learning import batches as module
 from fleetseg.learning.batches import (
@@ -226,3 +227,40 @@ def test_the_second_half_of_doubled_data_is_mirrored(loaders: int) -> None:
             assert np.array_equal(labels_NHW[place].numpy(), label_HW)
             seen.append(int(number))
     assert sorted(seen) == list(range(6))
+
+
+def with_styles(loaders: int, **style: Any) -> LocalInputs:
+    """Inputs of a client that is told of two others, one dark and one bright."""
+    dark, bright = ([[[level, 0, 0], [8, 2, 2]]] for level in (20, 80))
+    told = {"dark": np.array(dark, np.float32), "bright": np.array(bright, np.float32)}
+    given = inputs(loaders, style={"kind": "lab", "probability": 1.0, **style})
+    return replace(given, facts={STYLES: bank_of(told, 1000)})
+
+
+@pytest.mark.parametrize("loaders", LOADERS)
+def test_images_take_on_styles_and_labels_do_not(loaders: int) -> None:
+    """Before they are cut, turned and jittered, by draws of their own."""
+    pairs, steps, given = Pictures(10), 7, with_styles(loaders)
+    styles = Restyling.of(given.training.style, given.facts[STYLES], SIZE_HW)
+    augment = Augment.from_config(given.training, SIZE_HW)
+    order = batches(len(pairs), given.training, CONTEXT)
+    plain = all_of(pairs, steps, inputs(loaders))
+    for step, (images_NCHW, labels_NHW) in enumerate(all_of(pairs, steps, given)):
+        chosen = [pairs[int(index)] for index in next(order)]
+        numbers = styles.draw(len(chosen), CONTEXT.generator(f"style-{step}"))
+        restyled = [
+            (styles.restyled(image, row), label)
+            for (image, label), row in zip(chosen, numbers, strict=True)
+        ]
+        expected = augment.batch(restyled, CONTEXT.generator(f"augment-{step}"))
+        assert torch.equal(images_NCHW, expected[0])
+        assert torch.equal(labels_NHW, plain[step][1])
+        assert not torch.equal(images_NCHW, plain[step][0])
+
+
+def test_no_style_is_no_other_batch() -> None:
+    plain = all_of(Pictures(10), 7, inputs(0))
+    never = all_of(Pictures(10), 7, with_styles(0, probability=0.0))
+    alone = replace(with_styles(0), facts={STYLES: bank_of({}, 1000)})
+    for pictures in (never, all_of(Pictures(10), 7, alone)):
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(plain, pictures, strict=True))

@@ -38,7 +38,7 @@ Attendance = Literal["there", "away", "refused", "unreachable"]
 ROUNDS = 37
 STAYS, GOES, JOINS, LEAVES = range(4)
 KEEPS_STATE = {"scaffold", "feddyn", "feddc", "fedspeed", "moon", "ditto"} | {
-    "fedbn", "silobn", "fedper", "fedrep",
+    "fedbn", "silobn", "silobn-lab", "fedper", "fedrep",
 }  # fmt: skip
 MEANS = {
     "scaffold": ("control",),

@@ -7,14 +7,19 @@ from pathlib import Path
 import pytest
 from tests.experiments import tiny_experiment
 from tests.records import record
+from torch import nn
 
 import fleetseg
+from fleetseg import rng
 from fleetseg.api import run_local
 from fleetseg.clients import open_fleet_data
+from fleetseg.data.styles import STYLES
+from fleetseg.federation.fleet_facts import facts_of_fleet
 from fleetseg.federation.records import RoundRecord
 from fleetseg.runs.baselines import at_equal_images, centralised, federated_images, local_only
 from fleetseg.runs.evaluation_sets import open_test_sets
 from fleetseg.runs.protocols import protocol_of
+from fleetseg.runs.run import run_experiment
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,39 @@ def test_a_step_for_each_phase_counts_where_images_are_counted(cache: Path, tmp_
     federated = fleetseg.run(experiment, out=tmp_path / "federated")
     assert federated_images(experiment, open_fleet_data(experiment)) == 30
     assert sum(r.images_seen for r in federated.records) == 30
+
+
+def small_net(classes: int) -> nn.Module:
+    with rng.torch_default(0, purpose="baselines-test"):
+        return nn.Sequential(nn.Conv2d(3, classes, 3, padding=1))
+
+
+def test_pooled_images_take_on_any_vehicle_s_style_and_lone_ones_none(
+    cache: Path, tmp_path: Path
+) -> None:
+    """The bank of all together is the fleet's; a vehicle alone is told, once, that it has none."""
+    federation = {"rounds": 1}
+    plain = tiny_experiment(cache, federation=federation)
+    style = {"kind": "lab", "probability": 1.0}
+    experiment = tiny_experiment(cache, federation=federation, training={"style": style})
+    fleet_data = open_fleet_data(experiment)
+    alone, pooled = centralised(experiment, fleet_data)
+    bank = facts_of_fleet(alone, pooled.enrolled)[STYLES]
+    assert (bank == facts_of_fleet(experiment, fleet_data.enrolled)[STYLES]).all()
+    runs = {}
+    for name, described in (("plain", plain), ("styles", experiment)):
+        for baseline in ("centralised", "local"):
+            of, data = (
+                centralised(described, fleet_data)
+                if baseline == "centralised"
+                else next(iter(local_only(described, fleet_data)))[1:]
+            )
+            out, net = tmp_path / f"{name}-{baseline}", small_net(data.space.num_classes)
+            runs[name, baseline] = run_experiment(of, data, out, net=net)
+    assert runs["plain", "centralised"].model_sha256 != runs["styles", "centralised"].model_sha256
+    assert runs["plain", "local"].model_sha256 == runs["styles", "local"].model_sha256
+    notes = {key: [n for n in run.notes if "style" in n] for key, run in runs.items()}
+    assert [len(notes["styles", baseline]) for baseline in ("local", "centralised")] == [1, 0]
 
 
 def test_held_out_frames_have_the_norms_of_the_federation_beside_it(

@@ -138,3 +138,30 @@ def test_a_head_that_nobody_trains_may_be_scored_by_the_server() -> None:
     check_choices(make_experiment({"method": "fedbabu", "data": SETS}))
     one_phase = {"training": {"phases": [{"learns": "body"}], "optimiser_state": "kept"}}
     check_choices(make_experiment(one_phase))
+
+
+STYLES: list[tuple[dict[str, Any], str]] = [
+    ({"kind": "lab", "noise": 1.0, "per": "image"}, "use 'client'"),
+    ({"kind": "cfsi", "noise": 1.0}, "use 'fda' or 'lab'"),
+    ({"kind": "fda", "fda": {"window": 24}}, "images of data.size have not"),
+    ({"kind": "cfsi", "cfsi": {"share": 0.25}, "per": "image"}, "give more"),
+    ({"kind": "fda", "per": "image", "images": 4096}, "give more"),
+]
+
+
+@pytest.mark.parametrize(("style", "said"), STYLES, ids=[said for _, said in STYLES])
+def test_styles_that_cannot_be_told(style: dict[str, Any], said: str) -> None:
+    described = make_experiment({"data": {"size": [48, 64]}, "training": {"style": style}})
+    with pytest.raises(ConfigError, match=said):
+        check_choices(described)
+
+
+def test_styles_that_can() -> None:
+    for style in (
+        {"kind": "none", "noise": 1.0, "per": "image"},
+        {"kind": "lab", "per": "image", "images": 4096},
+        {"kind": "lab", "noise": 1.0},
+        {"kind": "fda", "fda": {"window": 23}},
+        {"kind": "cfsi"},
+    ):
+        check_choices(make_experiment({"data": {"size": [48, 64]}, "training": {"style": style}}))

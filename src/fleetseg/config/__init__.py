@@ -44,6 +44,7 @@ from fleetseg.config.running import (
     StopConfig,
     TentConfig,
 )
+from fleetseg.config.style import CfsiConfig, FdaConfig, StyleConfig
 from fleetseg.config.training import (
     AsamConfig,
     ClientMomentumConfig,
@@ -66,6 +67,7 @@ __all__ = [
     "AdaptiveConfig",
     "AsamConfig",
     "BaselineConfig",
+    "CfsiConfig",
     "ClientMomentumConfig",
     "ClustersConfig",
     "Cohort",
@@ -80,6 +82,7 @@ __all__ = [
     "Experiment",
     "ExtrapolatedConfig",
     "FaultsConfig",
+    "FdaConfig",
     "FedSpeedConfig",
     "FederationConfig",
     "FedgauConfig",
@@ -102,6 +105,7 @@ __all__ = [
     "SamConfig",
     "SourceConfig",
     "StopConfig",
+    "StyleConfig",
     "SwaConfig",
     "TentConfig",
     "TrainingConfig",

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from fleetseg.config.habits import HabitsConfig
 from fleetseg.config.section import Section
+from fleetseg.config.style import StyleConfig
 
 
 class ProxConfig(Section):
@@ -129,6 +130,7 @@ class TrainingConfig(Section):
     scale: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.5)  # random scale range; (1, 1) = off
     flip: bool = True
     colour_jitter: float = Field(default=0.25, ge=0, le=1)  # 0 = off
+    style: StyleConfig = StyleConfig()  # of other vehicles, before all of these
     entropy: EntropyConfig = EntropyConfig()
     prox: ProxConfig = ProxConfig()
     dyn: DynConfig = DynConfig()

@@ -9,17 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from fleetseg.config import Experiment
 from fleetseg.data.sample import Pairs
+from fleetseg.data.styles import STYLES
 from fleetseg.errors import UpdateRejected
 from fleetseg.federation.class_rarity import CLASS_COUNTS, class_counts
 from fleetseg.federation.cohort import SAMPLERS
 from fleetseg.federation.fedgau import IMAGE_GAUSSIAN, image_gaussian, pooled_gaussian
 from fleetseg.federation.messages import Enrolment
+from fleetseg.federation.released import kept_once
+from fleetseg.federation.style_bank import (
+    bank_of_fleet,
+    check_styles,
+    released_as,
+    report_styles,
+)
 from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.inputs import Facts
 from fleetseg.learning.losses import class_weights
@@ -40,12 +50,31 @@ class Fact:
             enrolment are enough.
         shape: of what a client reports.
         why: the reason why a report may leave a client; completes the table of `messages`.
+        report_by: as `report`, where an experiment's settings matter.
+        check_by: refuses a report by them; None = it has to have `shape`.
+        released_as: names a report that has noise in it, which is drawn once for that name; empty =
+            it has none.
     """
 
     combine: Callable[[Mapping[str, Enrolment]], Floats]
     report: Callable[[Pairs], Floats] | None = None
     shape: tuple[int, ...] = ()
     why: str = ""
+    report_by: Callable[[Experiment, Pairs], Floats] | None = None
+    check_by: Callable[[Experiment, Floats], None] | None = None
+    released_as: Callable[[Experiment], str] | None = None
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether clients report anything for it beside their counts."""
+        return self.report is not None or self.report_by is not None
+
+    def reported(self, experiment: Experiment, train: Pairs) -> Floats:
+        """Work out what a client reports of its samples."""
+        if self.report_by is not None:
+            return self.report_by(experiment, train)
+        assert self.report is not None
+        return self.report(train)
 
 
 def _class_weights(enrolled: Mapping[str, Enrolment]) -> Floats:
@@ -63,6 +92,14 @@ FLEET_FACTS: dict[str, Fact] = {
         image_gaussian,
         shape=(3,),
         why="mean and variance over every value of every image, and the images' size",
+    ),
+    STYLES: Fact(
+        bank_of_fleet,
+        report_by=report_styles,
+        check_by=check_styles,
+        released_as=released_as,
+        why="amplitudes of the lowest frequencies, or means and deviations of colours, of all of "
+        "a vehicle's images together, or of each",
     ),
 }
 
@@ -85,13 +122,24 @@ def told_facts(experiment: Experiment, facts: Facts) -> Facts:
 def _clients_take(experiment: Experiment) -> set[str]:
     training = experiment.training
     names = {*OBJECTIVES[training.objective].facts, *SUPERVISION[training.supervision].facts}
-    return names | ({CLASS_WEIGHTS} if training.class_weights == "fleet" else set())
+    names |= {CLASS_WEIGHTS} if training.class_weights == "fleet" else set()
+    return names | ({STYLES} if training.style.kind != "none" else set())
 
 
-def reported_facts(experiment: Experiment, train: Pairs) -> Facts:
-    """Work out what a client has to report of its samples."""
-    reports = {name: FLEET_FACTS[name].report for name in wanted_facts(experiment)}
-    return {name: report(train) for name, report in reports.items() if report is not None}
+def reported_facts(experiment: Experiment, train: Pairs, released: Path | None = None) -> Facts:
+    """Work out what a client has to report of its samples.
+
+    `released` is a folder of that client's where it keeps what has noise in it, over all runs.
+    """
+    reports = {}
+    for name in wanted_facts(experiment):
+        fact = FLEET_FACTS[name]
+        if not fact.is_reported:
+            continue
+        make = partial(fact.reported, experiment, train)
+        once = fact.released_as(experiment) if fact.released_as else ""
+        reports[name] = kept_once(released, f"{name}: {once}", make) if once else make()
+    return reports
 
 
 def check_reported(experiment: Experiment, reported: Facts) -> None:
@@ -101,7 +149,7 @@ def check_reported(experiment: Experiment, reported: Facts) -> None:
         UpdateRejected: a fact is missing, not asked for, or of another shape.
     """
     facts = {name: FLEET_FACTS[name] for name in wanted_facts(experiment)}
-    wanted = {name for name, fact in facts.items() if fact.report is not None}
+    wanted = {name for name, fact in facts.items() if fact.is_reported}
     if reported.keys() != wanted:
         raise UpdateRejected(
             "facts",
@@ -110,7 +158,10 @@ def check_reported(experiment: Experiment, reported: Facts) -> None:
             expected=sorted(wanted),
         )
     for name, array in reported.items():
-        if array.shape != facts[name].shape:
+        check = facts[name].check_by
+        if check is not None:
+            check(experiment, array)
+        elif array.shape != facts[name].shape:
             raise UpdateRejected(
                 "facts", f"'{name}' has another shape", got=array.shape, expected=facts[name].shape
             )

@@ -3,7 +3,8 @@
 | message    | field                  | why it may leave                                           |
 |------------|------------------------|------------------------------------------------------------|
 | Broadcast  | tensors                | the global model: the server's to give                     |
-|            | facts                  | made of what all clients reported, no one client's         |
+|            | facts                  | made of what all clients reported, no one client's; styles |
+|            |                        | are single ones', under numbers in place of names          |
 |            | counted                | the round of the client's last update that counted         |
 |            | changes                | tensors, as what is new since a broadcast of before        |
 | Update     | change                 | change of the model, and of a method's extras, by training |
@@ -19,8 +20,9 @@
 |            |                        | each with its reason in `fleet_facts.FLEET_FACTS`          |
 | Failure    | kind, reason           | why there is no update; texts name no file                 |
 
-No pixels, label maps, file names or values of single images. How messages are written down is in
-`wire`, what a reply must pass before it counts in `checks`.
+No pixels, label maps, file names or values of single images, but for their styles where an
+experiment asks for those of each (`training.style.per = "image"`). How messages are written down is
+in `wire`, what a reply must pass before it counts in `checks`.
 """
 
 from __future__ import annotations
@@ -37,6 +39,10 @@ from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.inputs import Facts
 from fleetseg.models.norm_statistics import NormSums
 from fleetseg.text import plain
+
+META_BYTES = 8192
+"""A message's header is padded to a multiple of this: one size for one model."""
+_FACT_BYTES = 20  # of a number as JSON writes it, more or less
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,11 @@ class Broadcast:
     changes: Changes | None = None  # another way to send `state`; None = whole
 
     def num_bytes(self, whole: int) -> int:
-        """Size of the message, where a whole model takes so many bytes."""
-        return whole if self.changes is None else self.changes.num_bytes
+        """Size of the message, where a whole model takes so many bytes; of many facts, nearly."""
+        facts = _FACT_BYTES * sum(fact.size for fact in self.facts.values())
+        # A message without facts has room for some, and what is more comes in whole blocks.
+        facts -= facts % META_BYTES
+        return facts + (whole if self.changes is None else self.changes.num_bytes)
 
 
 @dataclass(frozen=True)

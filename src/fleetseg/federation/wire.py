@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fleetseg.errors import UpdateRejected
-from fleetseg.federation.messages import Broadcast, Failure, Packed, Update
+from fleetseg.federation.messages import META_BYTES, Broadcast, Failure, Packed, Update
 from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.learning.inputs import Facts
 
@@ -35,7 +35,6 @@ _UPDATE_FIELDS = (
     "images_seen",
     "loss",
 )
-_META_BYTES = 8192  # the JSON entry is padded to a multiple of this: one size for one model
 _FACTS_BYTES = 1 << 26  # most of all facts of a broadcast
 _NO_FACT = np.array(np.nan, dtype=np.float32)
 MAX_FACT = 65_536
@@ -197,7 +196,7 @@ def _encode(
         {"kind": kind, "version": WIRE_VERSION, "layout": layout.digest, "meta": meta}
     )
     # Measured as it will be written: inside the outer JSON each quote takes two characters.
-    padding = -len(json.dumps(header)) % _META_BYTES
+    padding = -len(json.dumps(header)) % META_BYTES
     data = safetensors.torch.save(
         {key: tensor.contiguous() for key, tensor in tensors.items()},
         metadata={"fleetseg": header + " " * padding},
@@ -274,4 +273,4 @@ def _header_limit(layout: Layout) -> int:
     """Most bytes that an honest header of this layout can take."""
     # Per key: its name (six bytes for an escaped character), dtype, shape and two offsets.
     per_key = sum(6 * len(key) + 24 * len(e.shape) + 128 for key, e in layout.by_key.items())
-    return _META_BYTES + 256 + per_key
+    return META_BYTES + 256 + per_key

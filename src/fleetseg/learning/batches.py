@@ -18,11 +18,13 @@ from fleetseg.config import TrainingConfig
 from fleetseg.data.ahead import done_ahead
 from fleetseg.data.augment import Augment, stacked, write_floats
 from fleetseg.data.sample import Image_HWC, Label_HW, Pairs
+from fleetseg.data.styles import STYLES, Restyling
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 
 Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
 Numbers_N8 = npt.NDArray[np.float64]
+Numbers_N4 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -105,17 +107,27 @@ def loaded(pairs: Pairs, steps: int, inputs: LocalInputs) -> Iterator[Iterator[B
     all threads work on the batch that is waited for, the first one above all.
     """
     hardware = inputs.hardware
-    maker = _Maker(pairs, Augment.from_config(inputs.training, inputs.size_hw), hardware)
+    augment, restyling = Augment.from_config(inputs.training, inputs.size_hw), _restyling(inputs)
+    maker = _Maker(pairs, augment, hardware, restyling)
     drawn = batches(len(pairs), inputs.training, inputs.context)
     if inputs.training.habits.doubled:
         maker = replace(maker, pairs=_Doubled(pairs))
     chosen = (
-        (indices, maker.augment.draw(len(indices), inputs.context.generator(f"augment-{step}")))
+        (indices, *maker.draw(len(indices), step, inputs.context))
         for step, indices in zip(range(steps), drawn, strict=False)
     )
     ahead = 2 * max(inputs.training.batch_size, hardware.loaders)
     with done_ahead(maker.jobs(chosen), hardware.loaders, ahead, _one_thread) as finished:
         yield (part.batch() for part in finished if part is not None)
+
+
+def _restyling(inputs: LocalInputs) -> Restyling | None:
+    """Read how images take on the styles of others, if they do."""
+    style = inputs.training.style
+    if style.kind == "none":
+        return None
+    bank = inputs.facts[STYLES]
+    return Restyling.of(style, bank, inputs.size_hw, inputs.context.client_id)
 
 
 def _one_thread() -> None:
@@ -174,30 +186,52 @@ class _Maker:
     pairs: Pairs
     augment: Augment
     hardware: Hardware
+    restyling: Restyling | None = None  # before all else: of whole images, at the size of styles
+
+    def draw(
+        self, count: int, step: int, context: RoundContext
+    ) -> tuple[Numbers_N8, Numbers_N4 | None]:
+        """Draw the numbers of a step's samples: of how they are augmented, and of their styles."""
+        numbers_N8 = self.augment.draw(count, context.generator(f"augment-{step}"))
+        if self.restyling is None:
+            return numbers_N8, None
+        return numbers_N8, self.restyling.draw(count, context.generator(f"style-{step}"))
 
     def jobs(
-        self, chosen: Iterable[tuple[Indices, Numbers_N8]]
+        self, chosen: Iterable[tuple[Indices, Numbers_N8, Numbers_N4 | None]]
     ) -> Iterator[Callable[[], _Parts | None]]:
         """Yield a job for each image; the last of a batch returns the batch's parts."""
-        for indices, numbers_N8 in chosen:
+        for indices, numbers_N8, numbers_N4 in chosen:
             parts = _Parts.empty(len(indices), self.augment.crop_hw, self.hardware)
             for place, index in enumerate(indices):
                 is_last = place == len(indices) - 1
-                yield partial(self._fill, parts, place, int(index), numbers_N8[place], is_last)
+                pair = partial(self._pair, int(index), _row(numbers_N4, place))
+                yield partial(self._fill, parts, place, pair, numbers_N8[place], is_last)
+
+    def _pair(self, index: int, numbers_4: Numbers_N4 | None) -> tuple[Image_HWC, Label_HW]:
+        """Read a sample; its image may take on another one's style, its label stays."""
+        image_HWC, label_HW = self.pairs[index]
+        if self.restyling is not None and numbers_4 is not None:
+            image_HWC = self.restyling.restyled(image_HWC, numbers_4)
+        return image_HWC, label_HW
 
     def _fill(
         self,
         parts: _Parts,
         place: int,
-        index: int,
+        pair: Callable[[], tuple[Image_HWC, Label_HW]],
         numbers_8: npt.NDArray[np.float64],
         is_last: bool,
     ) -> _Parts | None:
         image_HWC = parts.images_NHWC[place].numpy()
         if parts.pinned_NHW is None:
             bytes_HWC = np.empty(image_HWC.shape, np.uint8)
-            parts.labels[place] = self.augment.write(self.pairs[index], numbers_8, bytes_HWC)
+            parts.labels[place] = self.augment.write(pair(), numbers_8, bytes_HWC)
             write_floats(bytes_HWC, image_HWC)
         else:
-            parts.labels[place][:] = self.augment.write(self.pairs[index], numbers_8, image_HWC)
+            parts.labels[place][:] = self.augment.write(pair(), numbers_8, image_HWC)
         return parts if is_last else None
+
+
+def _row(numbers_N4: Numbers_N4 | None, place: int) -> Numbers_N4 | None:
+    return None if numbers_N4 is None else numbers_N4[place]

@@ -18,6 +18,7 @@ from fleetseg.methods.fedbabu import FEDBABU
 from fleetseg.methods.fedbn import FEDBN
 from fleetseg.methods.fedcm import FEDCM
 from fleetseg.methods.feddc import FEDDC
+from fleetseg.methods.feddg_cfsi import FEDDG_CFSI
 from fleetseg.methods.feddg_ga import FEDDG_GA
 from fleetseg.methods.feddyn import FEDDYN
 from fleetseg.methods.fedema import FEDEMA
@@ -39,6 +40,7 @@ from fleetseg.methods.preset import Preset
 from fleetseg.methods.qffedavg import QFFEDAVG
 from fleetseg.methods.scaffold import SCAFFOLD
 from fleetseg.methods.silobn import SILOBN
+from fleetseg.methods.silobn_lab import SILOBN_LAB
 
 METHODS: dict[str, Preset] = {
     "fedavg": FEDAVG,
@@ -62,12 +64,14 @@ METHODS: dict[str, Preset] = {
     "fixbn": FIXBN,
     "fedgau": FEDGAU,
     "feddg-ga": FEDDG_GA,
+    "feddg-cfsi": FEDDG_CFSI,
     "qffedavg": QFFEDAVG,
     "fedper": FEDPER,
     "fedrep": FEDREP,
     "fedbabu": FEDBABU,
     "ditto": DITTO,
     "silobn": SILOBN,
+    "silobn-lab": SILOBN_LAB,
     "fedbn": FEDBN,
     "fedema": FEDEMA,
 }

@@ -25,6 +25,7 @@ from fleetseg.federation.fleet_facts import facts_of_fleet
 from fleetseg.federation.known import Accepted, Memory, Outcome
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.style_bank import styles_of_members
 from fleetseg.learning.batches import images_per_epoch, steps_per_epoch
 from fleetseg.learning.local import num_steps
 from fleetseg.learning.supervision import SUPERVISION
@@ -44,7 +45,14 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
     )
     images = sum(c.enrolment.num_images for c in members)
     pooled = Client(
-        enrolment=Enrolment("centralised", images, sum(histogram_C), histogram_C),
+        enrolment=Enrolment(
+            "centralised",
+            images,
+            sum(histogram_C),
+            histogram_C,
+            # Where images take on styles, any vehicle's: there is none that is one's own.
+            facts=styles_of_members({c.id: c.enrolment for c in members}),
+        ),
         # Who labels which classes differs by vehicle: of all together, erased pixels say nothing.
         train=Pooled([_as_void(c.train) for c in members]),
         train_domains=fleet_data.seen_domains,

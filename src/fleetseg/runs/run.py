@@ -27,6 +27,7 @@ from fleetseg.federation.plan import Plan
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import first_slots
 from fleetseg.federation.statistics import STATISTICS
+from fleetseg.federation.style_bank import style_notes
 from fleetseg.federation.tensors import read_state
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
@@ -144,6 +145,7 @@ def _run_owned(
                 final.estimator = Estimator(setup.runtime, engine)
                 plan = replace(plan, refine=final.estimator)
             reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
+            notes += style_notes(setup.folder.state.facts)
             notes += score_final(final, setup.folder, scorer, plan)
     except KeyboardInterrupt:
         reason = "interrupted"

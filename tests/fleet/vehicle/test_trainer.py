@@ -20,9 +20,11 @@ from tests.fleet.job import until
 
 from fleetseg.clients import open_fleet_data
 from fleetseg.config import SourceConfig
+from fleetseg.data.styles import STYLES
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.experiment_file import make_experiment, to_toml
 from fleetseg.federation import rounds
+from fleetseg.federation.fleet_facts import facts_of_fleet
 from fleetseg.federation.messages import Broadcast, NormReport, Update
 from fleetseg.federation.replies import read_evaluation, read_reply
 from fleetseg.federation.tensors import ModelState, read_state
@@ -316,6 +318,51 @@ def test_compressed_updates_are_those_of_the_uplink(cache: Path, tmp_path: Path)
         plain = decode_update(inprocess(parts, vehicle, round_), parts.runtime.exchange.wire)
         packed, left_T = codec.pack(plain, left_T)
         assert site.ask("train", vehicle, round_=round_)[1] == packed
+
+
+def test_styles_are_told_and_come_back_as_the_fleet_s(cache: Path, tmp_path: Path) -> None:
+    style = {"kind": "lab", "probability": 1.0}
+    parts, site = opened(cache, tmp_path, training={"style": style})
+    told = json.loads(json.dumps(site.hello()))
+    enrolled = read_enrolments(told["enrolments"], parts.fleet_data.space.num_classes)
+    assert {v: e.facts[STYLES].tolist() for v, e in enrolled.items()} == {
+        v: e.facts[STYLES].tolist() for v, e in parts.fleet_data.enrolled.items()
+    }
+    vehicle, state = vehicles_of(parts)[0], start_state(parts)
+    facts = facts_of_fleet(parts.experiment, enrolled)
+    engine = InProcessEngine(parts.fleet_data.clients, replace(parts.runtime, codec=None))
+    updates = []
+    for bank in (facts, {STYLES: facts[STYLES][:0]}):  # with nobody's styles, another one
+        broadcast = Broadcast(1, state, bank)
+        data = encode_broadcast(broadcast, parts.runtime.exchange.wire)
+        answer, sent = site.ask("train", vehicle, payload=data)
+        (update,) = engine.ask("train", {vehicle: broadcast})
+        assert isinstance(update, Update)
+        assert answer == {"update": 1}
+        assert sent == encode_update(update, parts.runtime.exchange.wire)
+        updates.append(sent)
+    assert updates[0] != updates[1]
+
+
+def test_noise_on_a_style_is_drawn_once_for_all_runs_and_processes(
+    cache: Path, tmp_path: Path
+) -> None:
+    style = {"kind": "lab", "noise": 1.0}
+    parts, site = opened(cache, tmp_path, training={"style": style})
+    vehicles, told = vehicles_of(parts), []
+    for run in ("run-1", "run-2"):
+        site.start()
+        enrolled = {e["client_id"]: e["facts"][STYLES] for e in site.hello(run=run)["enrolments"]}
+        told.append([enrolled[vehicle] for vehicle in vehicles])
+    assert told[0] == told[1]
+    assert len({json.dumps(one) for one in told[0]}) == len(vehicles)
+    exact = opened(cache, new(tmp_path / "exact"), training={"style": {"kind": "lab"}})[0]
+    assert told[0] != [exact.fleet_data.enrolled[v].facts[STYLES].tolist() for v in vehicles]
+
+
+def new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_a_vehicle_goes_back_where_its_update_did_not_count(cache: Path, tmp_path: Path) -> None:

@@ -49,18 +49,19 @@ def open_clients(
     progress: Progress | None = None,
     notify: Callable[[str], None] = lambda note: None,
     space: LabelSpace | None = None,
+    released: Path | None = None,
 ) -> Mapping[str, Client]:
     """Open the data as the experiment wants them and give every vehicle its samples.
 
     What is wrong with samples is for `notify`, and does not leave this site. Without a label
-    `space` it is the one that the experiment names.
+    `space` it is the one that the experiment names. What is told with noise is kept in `released`.
 
     Raises:
         DataError, ConfigError: the data cannot be used, or a vehicle is not in the split.
     """
     from fleetseg.clients import open_fleet_data
 
-    fleet_data = open_fleet_data(_described(site_data, experiment), progress, space)
+    fleet_data = open_fleet_data(_described(site_data, experiment), progress, space, released)
     held = fleet_data.clients
     for note in fleet_data.notes:
         notify(note)

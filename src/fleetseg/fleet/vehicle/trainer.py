@@ -203,7 +203,13 @@ class Trainer:
         if start:
             runtime = replace(runtime, start=decode_broadcast(start, exchange.kept).state)
         self._last = {}
-        clients = open_clients(self._site_data, experiment, notify=self._log, space=space)
+        clients = open_clients(
+            self._site_data,
+            experiment,
+            notify=self._log,
+            space=space,
+            released=self._folder / "released",
+        )
         held = HeldBroadcasts(ClientStateStore(kept / "broadcasts"))
         return Ready(header["run"], runtime, clients, held)
 

@@ -7,7 +7,8 @@ from fleetseg.runs.clashes.labels import LABELS
 from fleetseg.runs.clashes.local_steps import LOCAL_STEPS
 from fleetseg.runs.clashes.parts import PARTS
 from fleetseg.runs.clashes.server import SERVER
+from fleetseg.runs.clashes.styles import STYLES
 
 __all__ = ["CLASHES"]
 
-CLASHES: tuple[Clash, ...] = (*LABELS, *LOCAL_STEPS, *SERVER, *PARTS)
+CLASHES: tuple[Clash, ...] = (*LABELS, *LOCAL_STEPS, *SERVER, *PARTS, *STYLES)

@@ -63,6 +63,13 @@ TRAINING_RULES: tuple[Rule, ...] = (
          lambda f: f.experiment.training.calibration in ("none", "restricted softmax"),
          "training.calibration takes no strength"),
     only_with("training.supervision", "pixel contrast", "training.pixel_contrast"),
+    Rule(("training.style.probability", "training.style.per", "training.style.images",
+          "training.style.noise"), lambda f: f.experiment.training.style.kind == "none",
+         "training.style.kind is 'none'"),
+    Rule(("training.style.kind",), lambda f: f.experiment.training.style.probability == 0,
+         "training.style.probability is 0"),
+    only_with("training.style.kind", "fda", "training.style.fda"),
+    only_with("training.style.kind", "cfsi", "training.style.cfsi"),
     Rule(("training.habits.same_order",), lambda f: f.experiment.training.local_steps > 0,
          "training.local_steps goes on in the epoch where the round before ended"),
 )  # fmt: skip

@@ -1,0 +1,52 @@
+"""What a client has released with noise, kept: to draw noise again is to average it out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fleetseg.errors import DataError
+from fleetseg.files import write_atomic
+
+Floats = npt.NDArray[np.float32]
+
+
+def kept_once(folder: Path | None, what: str, make: Callable[[], Floats]) -> Floats:
+    """Return what `make` gave when it was first asked for `what`, in any run.
+
+    It stays the same if the client's images change by then: each new one would tell something more
+    of the images that are still there. Whoever deletes the file allows one more. Without a folder,
+    as where clients are simulated, it is made anew.
+
+    Raises:
+        DataError: the file cannot be read. It is not made anew then.
+    """
+    if folder is None:
+        return make()
+    path = folder / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
+    if path.is_file():
+        return _read(path, what)
+    made = make()
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = {"what": what, "shape": made.shape, "numbers": made.ravel().tolist()}
+    write_atomic(path, json.dumps(fields) + "\n")
+    return made
+
+
+def _read(path: Path, what: str) -> Floats:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields["what"] != what:
+            raise ValueError("of something else")
+        return np.array(fields["numbers"], np.float32).reshape(fields["shape"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"what was released with noise cannot be read ({error})",
+            where=path,
+            cure="Put the file back; to release once more, with new noise, delete it",
+        ) from None

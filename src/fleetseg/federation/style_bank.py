@@ -1,0 +1,89 @@
+"""The fleet's bank of styles: what a client reports for it, and what the server makes of that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from fleetseg.config import Experiment
+from fleetseg.data.sample import Pairs
+from fleetseg.data.styles import KINDS, STYLES, bank_of, measured, noised, num_owners, shape_of
+from fleetseg.errors import UpdateRejected
+from fleetseg.federation.messages import Enrolment
+from fleetseg.federation.wire import MAX_FACT
+from fleetseg.learning.inputs import Facts
+
+Floats = npt.NDArray[np.float32]
+
+MEMBER = f"{STYLES}/"
+"""Before a name, among the facts of a client that stands for others: that one's styles."""
+
+
+def report_styles(experiment: Experiment, train: Pairs) -> Floats:
+    """Measure what a client tells of its style; with noise, where the experiment wants some."""
+    config = experiment.training.style
+    with_noise = config.noise > 0
+    styles = measured(train, config, experiment.data.size, clipped=with_noise)
+    return noised(styles, config, len(train)) if with_noise else styles
+
+
+def released_as(experiment: Experiment) -> str:
+    """Name a style that is released with noise, which is done once; empty = there is no noise."""
+    config = experiment.training.style
+    if config.noise == 0:
+        return ""
+    height, width = experiment.data.size
+    return f"{config.model_dump_json(exclude={'probability'})} of {height}x{width}"
+
+
+def check_styles(experiment: Experiment, styles: Floats) -> None:
+    """Check what a client reports of its style.
+
+    Raises:
+        UpdateRejected: too many styles or none, another shape, or numbers that no image has.
+    """
+    config = experiment.training.style
+    shape = shape_of(config, experiment.data.size)
+    most = config.images if config.per == "image" else 1
+    if styles.shape[1:] != shape or not 1 <= len(styles) <= most:
+        expected = f"1 to {most} of {shape}"
+        raise UpdateRejected("facts", "other styles", got=styles.shape, expected=expected)
+    low, high = KINDS[config.kind].limits(shape)
+    slack = 0.01  # of rounding
+    if not ((styles >= low - slack) & (styles <= high + slack)).all():
+        raise UpdateRejected(
+            "facts",
+            f"a style that no image has: {config.kind}",
+            got=f"numbers from {styles.min():g} to {styles.max():g}",
+            expected=f"each within its range, {low.min():g} to {high.max():g} at most",
+        )
+
+
+def bank_of_fleet(enrolled: Mapping[str, Enrolment]) -> Floats:
+    """Put together the styles of all clients, and of those that one of them stands for."""
+    styles_of = {}
+    for name, enrolment in enrolled.items():
+        for fact, styles in enrolment.facts.items():
+            if fact == STYLES:
+                styles_of[name] = styles
+            elif fact.startswith(MEMBER):
+                styles_of[fact.removeprefix(MEMBER)] = styles
+    return bank_of(styles_of, MAX_FACT)
+
+
+def styles_of_members(members: Mapping[str, Enrolment]) -> Facts:
+    """Report, for a client that stands for others, the styles of each of them."""
+    return {
+        MEMBER + name: enrolment.facts[STYLES]
+        for name, enrolment in members.items()
+        if STYLES in enrolment.facts
+    }
+
+
+def style_notes(facts: Facts) -> list[str]:
+    """Say so where a fleet has no styles to share."""
+    if STYLES not in facts or num_owners(facts[STYLES]) > 1:
+        return []
+    return ["training.style has no effect: there is only one vehicle's style, and it has that"]

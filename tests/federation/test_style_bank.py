@@ -1,0 +1,161 @@
+"""Styles as a fact of the fleet: what leaves a client, what is refused, what the server tells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.data.styles.pictures import picture
+
+from fleetseg.config import Experiment
+from fleetseg.data.styles import STYLES, measured
+from fleetseg.data.styles.bank import owner_number
+from fleetseg.errors import UpdateRejected
+from fleetseg.experiment_file import make_experiment
+from fleetseg.federation.fleet_facts import (
+    check_reported,
+    facts_of_fleet,
+    reported_facts,
+    told_facts,
+    wanted_facts,
+)
+from fleetseg.federation.messages import Broadcast, Enrolment
+from fleetseg.federation.style_bank import style_notes, styles_of_members
+from fleetseg.federation.tensors import ModelState
+from fleetseg.federation.wire import MAX_FACT, read_facts, write_facts
+
+SIZE = (36, 48)
+
+
+def experiment(kind: str = "lab", **style: Any) -> Experiment:
+    return make_experiment({"data": {"size": SIZE}, "training": {"style": {"kind": kind, **style}}})
+
+
+def vehicle(first: int = 0, count: int = 3) -> list[tuple[np.ndarray, np.ndarray]]:
+    label = np.zeros(SIZE, np.uint8)
+    return [(picture(first + k, *SIZE), label) for k in range(count)]
+
+
+def enrolment(name: str, wanted: Experiment, first: int = 0) -> Enrolment:
+    return Enrolment(name, 3, 1, (1,), facts=reported_facts(wanted, vehicle(first)))
+
+
+def test_without_styles_nothing_is_told() -> None:
+    assert wanted_facts(experiment("none")) == ()
+    assert reported_facts(experiment("none"), vehicle()) == {}
+
+
+@pytest.mark.parametrize(("kind", "count"), [("fda", 27), ("lab", 6), ("cfsi", 3 * 3 * 5)])
+def test_so_many_numbers_leave_and_nothing_else(kind: str, count: int) -> None:
+    told = reported_facts(experiment(kind), vehicle())
+    assert list(told) == [STYLES]
+    assert told[STYLES].size == count
+    each = reported_facts(experiment(kind, per="image", images=2), vehicle())
+    assert each[STYLES].size == 2 * count
+
+
+def test_what_leaves_is_the_same_each_time_and_after_the_wire() -> None:
+    wanted = experiment("fda")
+    told = reported_facts(wanted, vehicle())
+    assert (reported_facts(wanted, vehicle())[STYLES] == told[STYLES]).all()
+    arrived = read_facts(json.loads(json.dumps(write_facts(told))))
+    assert (arrived[STYLES] == told[STYLES]).all()
+    check_reported(wanted, arrived)
+
+
+POISONED: dict[str, tuple[str, Any]] = {
+    "missing": ("lab", None),
+    "none at all": ("lab", np.zeros((0, 2, 3))),
+    "too many": ("lab", np.full((2, 2, 3), 5.0)),
+    "one of another kind": ("lab", np.full((1, 3, 3, 3), 5.0)),
+    "a larger window": ("fda", np.full((1, 3, 5, 5), 5.0)),
+    "flat": ("fda", np.full(27, 5.0)),
+    "a number": ("fda", np.array(5.0)),
+    "brighter than white": ("fda", np.full((1, 3, 3, 3), 300.0)),
+    "a negative amplitude": ("cfsi", np.full((1, 3, 3, 5), -1.0)),
+    "lighter than white": ("lab", np.array([[[101, 0, 0], [1, 1, 1]]])),
+    "a negative deviation": ("lab", np.array([[[50, 0, 0], [1, -1, 1]]])),
+    "wider than black and white": ("lab", np.array([[[50, 0, 0], [1e30, 1, 1]]])),
+    "no number": ("lab", np.array([[[50, np.nan, 0], [1, 1, 1]]])),
+    "endless": ("fda", np.full((1, 3, 3, 3), np.inf)),
+}
+
+
+@pytest.mark.parametrize("name", POISONED)
+def test_poisoned_styles_are_refused_with_a_reason(name: str) -> None:
+    kind, styles = POISONED[name]
+    told = {} if styles is None else {STYLES: styles.astype(np.float32)}
+    with pytest.raises(UpdateRejected) as caught:
+        check_reported(experiment(kind), told)
+    assert caught.value.reason == "facts"
+
+
+def test_a_vehicle_speaks_for_itself_alone() -> None:
+    """What stands for the members of a baseline is nothing that a vehicle may send."""
+    told = reported_facts(experiment(), vehicle())
+    with pytest.raises(UpdateRejected, match="other facts"):
+        check_reported(experiment(), {**told, f"{STYLES}/other": told[STYLES]})
+
+
+def test_the_bank_is_made_of_all_and_told_to_clients() -> None:
+    wanted = experiment()
+    enrolled = {name: enrolment(name, wanted, k) for k, name in enumerate("cab")}
+    facts = facts_of_fleet(wanted, enrolled)
+    assert facts[STYLES].shape == (3, 7)
+    assert told_facts(wanted, facts) is facts
+    for k, name in enumerate("cab"):
+        (row,) = facts[STYLES][facts[STYLES][:, 0] == owner_number(name)]
+        assert (row[1:].reshape(2, 3) == measured(vehicle(k), wanted.training.style, SIZE)).all()
+    assert style_notes(facts) == []
+    alone = facts_of_fleet(wanted, {"c": enrolled["c"]})
+    (note,) = style_notes(alone)
+    assert "only one vehicle" in note
+    assert style_notes({}) == []
+
+
+def test_who_stands_for_others_brings_their_styles() -> None:
+    wanted = experiment()
+    members = {name: enrolment(name, wanted, k) for k, name in enumerate("ab")}
+    pool = Enrolment("pool", 6, 1, (1,), facts=styles_of_members(members))
+    pooled = facts_of_fleet(wanted, {"pool": pool})
+    assert (pooled[STYLES] == facts_of_fleet(wanted, members)[STYLES]).all()
+    assert styles_of_members({"a": Enrolment("a", 1, 1, (1,))}) == {}
+
+
+def test_a_large_fleet_s_bank_still_fits_a_message() -> None:
+    wanted = experiment("cfsi", cfsi={"share": 0.25})  # windows of 19 x 25
+    numbers = 1 + 3 * 19 * 25
+    told = np.full((1, 3, 19, 25), 7, np.float32)
+    names = [f"car-{k}" for k in range(99)]
+    enrolled = {name: Enrolment(name, 1, 1, (1,), facts={STYLES: told}) for name in names}
+    bank = facts_of_fleet(wanted, enrolled)[STYLES]
+    assert len(bank) == MAX_FACT // numbers == 45
+    arrived = read_facts(json.loads(json.dumps(write_facts({STYLES: bank}))))
+    assert arrived[STYLES].shape == bank.shape
+
+
+def test_bytes_of_a_bank_are_counted() -> None:
+    few, many = np.zeros((9, 28), np.float32), np.zeros((900, 28), np.float32)
+    state = ModelState(*[None] * 2)  # type: ignore[arg-type]
+    assert Broadcast(1, state, {STYLES: few}).num_bytes(1000) == 1000  # in the header's padding
+    counted = Broadcast(1, state, {STYLES: many}).num_bytes(1000) - 1000
+    assert counted % 8192 == 0
+    values = np.random.Generator(np.random.Philox(0)).random((900, 28), np.float32)
+    assert counted == pytest.approx(len(json.dumps(values.tolist())), rel=0.15)
+
+
+def test_noise_is_drawn_once_where_a_vehicle_keeps_it(tmp_path: Path) -> None:
+    wanted, other = experiment("lab", noise=0.02), experiment("lab", noise=0.01)
+    first = reported_facts(wanted, vehicle(), tmp_path)[STYLES]
+    check_reported(wanted, {STYLES: first})
+    assert (reported_facts(wanted, vehicle(), tmp_path)[STYLES] == first).all()
+    assert (reported_facts(wanted, vehicle(7), tmp_path)[STYLES] == first).all()  # other images
+    often = experiment("lab", noise=0.02, probability=0.1)  # nothing that is told differs
+    assert (reported_facts(often, vehicle(), tmp_path)[STYLES] == first).all()
+    assert not (reported_facts(other, vehicle(), tmp_path)[STYLES] == first).any()
+    assert not (reported_facts(wanted, vehicle())[STYLES] == first).all()  # no folder
+    exact = reported_facts(experiment("lab"), vehicle(), tmp_path)[STYLES]
+    assert (exact == measured(vehicle(), experiment("lab").training.style, SIZE)).all()
