@@ -49,12 +49,14 @@ from fleetseg.config.training import (
     EntropyConfig,
     FedSpeedConfig,
     MimeLiteConfig,
+    MixStyleConfig,
     MoonConfig,
     PhaseConfig,
     PixelContrastConfig,
     ProxConfig,
     SamConfig,
     TrainingConfig,
+    WeatherConfig,
 )
 
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "HabitsConfig",
     "LabelSubsetConfig",
     "MimeLiteConfig",
+    "MixStyleConfig",
     "ModelConfig",
     "MoonConfig",
     "OortConfig",
@@ -99,4 +102,5 @@ __all__ = [
     "StopConfig",
     "SwaConfig",
     "TrainingConfig",
+    "WeatherConfig",
 ]

@@ -105,7 +105,8 @@ def loaded(pairs: Pairs, steps: int, inputs: LocalInputs) -> Iterator[Iterator[B
     all threads work on the batch that is waited for, the first one above all.
     """
     hardware = inputs.hardware
-    maker = _Maker(pairs, Augment.from_config(inputs.training, inputs.size_hw), hardware)
+    augment = Augment.from_config(inputs.training, inputs.size_hw)
+    maker = _Maker(pairs, augment, hardware, inputs.context)
     drawn = batches(len(pairs), inputs.training, inputs.context)
     if inputs.training.habits.doubled:
         maker = replace(maker, pairs=_Doubled(pairs))
@@ -174,30 +175,42 @@ class _Maker:
     pairs: Pairs
     augment: Augment
     hardware: Hardware
+    context: RoundContext
 
     def jobs(
         self, chosen: Iterable[tuple[Indices, Numbers_N8]]
     ) -> Iterator[Callable[[], _Parts | None]]:
         """Yield a job for each image; the last of a batch returns the batch's parts."""
-        for indices, numbers_N8 in chosen:
+        for step, (indices, numbers_N8) in enumerate(chosen):
             parts = _Parts.empty(len(indices), self.augment.crop_hw, self.hardware)
             for place, index in enumerate(indices):
+                write = partial(
+                    self.augment.write,
+                    numbers_8=numbers_N8[place],
+                    weather=self._weather(step, place),
+                )
                 is_last = place == len(indices) - 1
-                yield partial(self._fill, parts, place, int(index), numbers_N8[place], is_last)
+                yield partial(self._fill, parts, place, int(index), write, is_last)
+
+    def _weather(self, step: int, place: int) -> np.random.Generator | None:
+        """One generator for each image, so that jobs can be done by any thread."""
+        if self.augment.weather.probability == 0:
+            return None
+        return self.context.generator(f"weather-{step}-{place}")
 
     def _fill(
         self,
         parts: _Parts,
         place: int,
         index: int,
-        numbers_8: npt.NDArray[np.float64],
+        write: Callable[..., Label_HW],
         is_last: bool,
     ) -> _Parts | None:
         image_HWC = parts.images_NHWC[place].numpy()
         if parts.pinned_NHW is None:
             bytes_HWC = np.empty(image_HWC.shape, np.uint8)
-            parts.labels[place] = self.augment.write(self.pairs[index], numbers_8, bytes_HWC)
+            parts.labels[place] = write(self.pairs[index], image_HWC=bytes_HWC)
             write_floats(bytes_HWC, image_HWC)
         else:
-            parts.labels[place][:] = self.augment.write(self.pairs[index], numbers_8, image_HWC)
+            parts.labels[place][:] = write(self.pairs[index], image_HWC=image_HWC)
         return parts if is_last else None

@@ -1,1 +1,1 @@
-"""Weather for photographs."""
+"""Weather on photographs: fog, rain, night, snow and glare, by the physics of painted streets."""

@@ -70,10 +70,12 @@ def grain(size_hw: tuple[int, int], rng: np.random.Generator) -> Floats:
     Cutting takes a tenth of the time of drawing each value.
     """
     height, width = size_hw
-    top, left = (int(place) for place in rng.integers(0, _GRAIN, 2))
-    rows = np.arange(top, top + height) % _GRAIN
-    columns = np.arange(left, left + width) % _GRAIN
-    return _grain_tile()[rows[:, None], columns]
+    down, right = (float(place) for place in rng.random(2))
+    tile = _grain_tile()
+    if height >= _GRAIN or width >= _GRAIN:
+        tile = np.tile(tile, (height // _GRAIN + 2, width // _GRAIN + 2))
+    top, left = int(down * (tile.shape[0] - height)), int(right * (tile.shape[1] - width))
+    return tile[top : top + height, left : left + width]
 
 
 def clouds(size_hw: tuple[int, int], rng: np.random.Generator, *, across: float = 1.5) -> Floats:
