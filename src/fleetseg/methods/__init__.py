@@ -34,6 +34,7 @@ from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
 from fleetseg.methods.hyperflaw_queue import HYPERFLAW_QUEUE
 from fleetseg.methods.mimelite import MIMELITE
+from fleetseg.methods.mixstyle import MIXSTYLE
 from fleetseg.methods.moon import MOON
 from fleetseg.methods.preset import Preset
 from fleetseg.methods.qffedavg import QFFEDAVG
@@ -60,6 +61,7 @@ METHODS: dict[str, Preset] = {
     "mimelite": MIMELITE,
     "fedseg": FEDSEG,
     "fixbn": FIXBN,
+    "mixstyle": MIXSTYLE,
     "fedgau": FEDGAU,
     "feddg-ga": FEDDG_GA,
     "qffedavg": QFFEDAVG,
