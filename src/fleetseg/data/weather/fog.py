@@ -34,7 +34,7 @@ def fog(
 
 def fog_per_m(severity: float) -> float:
     """Attenuation per metre: more than in proportion, so that half of it is a light fog."""
-    return _THICKEST * severity**1.6
+    return float(_THICKEST * severity**1.6)
 
 
 def airlight(scene: Scene, tone: float, warmth: float) -> Floats:
@@ -43,7 +43,8 @@ def airlight(scene: Scene, tone: float, warmth: float) -> Floats:
     grey = (0.25 + 0.54 * day) * (0.88 + 0.24 * tone)
     tint = scene.sky_3[:, None, None] - np.float32(luma(scene.sky_3[:, None, None])[0, 0])
     lean = 0.02 * (2 * warmth - 1)
-    return np.clip(grey + 0.18 * tint + column(lean, 0, -lean), 0, 1).astype(np.float32)
+    light: Floats = np.clip(grey + 0.18 * tint + column(lean, 0, -lean), 0, 1).astype(np.float32)
+    return light
 
 
 def clearness(scene: Scene, per_m: float, patchy: float, rng: np.random.Generator) -> Floats:

@@ -52,7 +52,7 @@ def _away(size_hw: tuple[int, int], place_px: tuple[float, float], step: int) ->
     height, width = size_hw
     dy = (np.arange(0, height, step, dtype=np.float32) - np.float32(place_px[0])) / height
     dx = (np.arange(0, width, step, dtype=np.float32) - np.float32(place_px[1])) / height
-    away: Floats = dy[:, None] ** 2 + dx[None, :] ** 2
+    away: Floats = np.square(dy)[:, None] + np.square(dx)[None, :]
     return away
 
 
@@ -77,9 +77,9 @@ def _stray_light(
 def _disc(size_hw: tuple[int, int], place_px: tuple[float, float], severity: float) -> Floats:
     """The sun itself, which no sensor can take."""
     away = np.sqrt(_away(size_hw, place_px, 1))
-    disc: Floats = np.clip(1.5 - away / np.float32(0.018 + 0.028 * severity), 0, 1) * np.float32(
-        1.2
-    )
+    radius = np.float32(0.018 + 0.028 * severity)
+    disc: Floats = np.clip(1.5 - away / radius, 0, 1)
+    disc *= np.float32(1.2)
     return disc
 
 

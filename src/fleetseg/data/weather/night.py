@@ -74,7 +74,8 @@ def _night_sky(scene: Scene, severity: float, rng: np.random.Generator) -> Float
     low_H1 = (low**3)[:, None]
     top = column(0.004, 0.005, 0.011) * np.float32(1 + 9 * (1 - severity) * dusk)
     town = column(0.042, 0.034, 0.030) * np.float32(0.3 + 1.5 * glow * haze + 2 * (1 - severity))
-    return top + town * low_H1
+    sky: Floats = top + town * low_H1
+    return sky
 
 
 def _lamps(scene: Scene, severity: float, rng: np.random.Generator) -> list[Point]:

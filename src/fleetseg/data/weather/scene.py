@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from fleetseg.data.sample import Image_HWC
 from fleetseg.data.weather.noise import TILE, Floats, smooth
+from fleetseg.data.weather.planes import to_planes
 
 MOUNT_M = 1.4
 """Height of a camera behind a windscreen."""
@@ -70,7 +71,7 @@ def guess_scene(
     horizon_px, centre_px = height * (0.40 + 0.08 * horizon), width * (0.44 + 0.12 * centre)
     focal_px, wall_m = width * 0.85, 7.0 + 8.0 * wall
     picture = Image.fromarray(image_HWC).reduce(max(1, height // _ROWS))
-    small_3hw = np.asarray(picture, dtype=np.float32).transpose(2, 0, 1) * np.float32(1 / 255)
+    small_3hw = to_planes(np.asarray(picture))
     sky_hw, sky_3 = _sky(small_3hw, horizon_px / height)
     if depth_HW is None:
         rows = np.arange(height, dtype=np.float32)[:, None] - np.float32(horizon_px)
@@ -90,7 +91,9 @@ def guess_scene(
 
 def luma(planes_3HW: Floats) -> Floats:
     """Brightness as eyes weigh colours, (H, W)."""
-    weighed: Floats = np.tensordot(_LUMA_3, planes_3HW, axes=1)
+    # Not a product of matrices, for which numpy starts a thread on every core.
+    red, green, blue = _LUMA_3
+    weighed: Floats = planes_3HW[0] * red + planes_3HW[1] * green + planes_3HW[2] * blue
     return weighed
 
 
@@ -188,10 +191,10 @@ def _along_edges(small_hw: Floats, small_3hw: Floats, image_HWC: Image_HWC) -> F
     mean_g, mean_m = _box(guide_hw, 2), _box(small_hw, 2)
     slope = _box(guide_hw * small_hw, 2) - mean_g * mean_m
     slope /= _box(guide_hw * guide_hw, 2) - mean_g * mean_g + np.float32(2e-3)
-    offset = mean_m - slope * mean_g
+    offset: Floats = mean_m - slope * mean_g
     size_hw = (image_HWC.shape[0], image_HWC.shape[1])
-    guide_HW = np.asarray(Image.fromarray(image_HWC).convert("L"), np.float32)
-    guide_HW = guide_HW * np.float32(1 / 255)
+    guide_HW = np.array(Image.fromarray(image_HWC).convert("L"), np.float32)
+    guide_HW *= np.float32(1 / 255)
     fitted = enlarged(_box(slope, 2), size_hw) * guide_HW + enlarged(_box(offset, 2), size_hw)
     result: Floats = np.clip(fitted * 1.3 - 0.15, 0, 1)
     return result
