@@ -264,3 +264,41 @@ def test_no_style_is_no_other_batch() -> None:
     alone = replace(with_styles(0), facts={STYLES: bank_of({}, 1000)})
     for pictures in (never, all_of(Pictures(10), 7, alone)):
         assert all(torch.equal(a[0], b[0]) for a, b in zip(plain, pictures, strict=True))
+
+
+@pytest.mark.parametrize("loaders", LOADERS)
+def test_weather_is_each_image_s_own_and_labels_stay(loaders: int) -> None:
+    """The same in any number of threads; crop, flip and labels are those of a run without it."""
+    pairs, steps = Pictures(10), 4
+    plain = all_of(pairs, steps, inputs(loaders, colour_jitter=0.0))
+    some = inputs(loaders, colour_jitter=0.0, weather={"probability": 0.5})
+    made = all_of(pairs, steps, some)
+    changed = []
+    for step, (with_it, without) in enumerate(zip(made, plain, strict=True)):
+        assert torch.equal(with_it[1], without[1])
+        for place in range(len(with_it[0])):
+            draws = CONTEXT.generator(f"weather-{step}-{place}").random(3)
+            changed.append(bool(draws[0] < 0.5))
+            same = torch.equal(with_it[0][place], without[0][place])
+            assert same != changed[-1], "an image has weather where its own generator says so"
+    assert 0 < sum(changed) < len(changed)
+
+
+def test_weather_does_not_look_at_labels() -> None:
+    """Poisoned labels: the images of a vehicle that must not be read by them are the same."""
+
+    class Poisoned(Pictures):
+        def __getitem__(self, index: int, /) -> tuple[np.ndarray, np.ndarray]:
+            image_HWC, label_HW = Pictures.__getitem__(self, index)
+            return image_HWC, np.full_like(label_HW, 255)
+
+    given = inputs(0, weather={"probability": 1.0})
+    honest, poisoned = (all_of(pairs(6), 3, given) for pairs in (Pictures, Poisoned))
+    for (one, _), (other, _) in zip(honest, poisoned, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_without_weather_no_generator_is_made_and_no_bit_moves() -> None:
+    still = all_of(Pictures(8), 3, inputs(0))
+    asked = all_of(Pictures(8), 3, inputs(0, weather={"probability": 0.0, "kinds": ("fog",)}))
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(still, asked, strict=True))

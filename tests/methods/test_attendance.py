@@ -224,7 +224,7 @@ def fleet_of(
 ) -> Fleet:
     wished = described(name, cache)
     out.mkdir(exist_ok=True)
-    setup = set_up(wished, open_fleet_data(wished), out, small_net(), Watcher())
+    setup = set_up(wished, open_fleet_data(wished), out, small_net(name), Watcher())
     names = sorted(setup.fleet_data.clients)
     return Fleet(setup, {client: partial(how, number) for number, client in enumerate(names)})
 

@@ -27,14 +27,19 @@ OWN_FRAMES: dict[str, dict[str, object]] = {"partition": {"holdout": 0.4, "holdo
 """Models of the clients' own are scored on frames of the clients' own."""
 SCORED_ON_CLIENTS = {"fedbn"}
 """Presets whose server has no whole model, so that it is scored where the rest of it is."""
+STAGED = {"mixstyle": {"mixstyle": {"stages": [2]}}}
+"""Presets that do something to the stages of a network, and where they find one in a small one."""
 each_preset = pytest.mark.parametrize("name", METHODS)
 
 
-def small_net() -> nn.Module:
+def small_net(name: str = "") -> nn.Module:
+    """Make a network for a preset: with a stage of stride 2 where one is asked for."""
+    stride = 2 if name in STAGED else 1
     with rng.torch_default(0, purpose="preset-test"):
         net = nn.Sequential(
-            nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 11, 1)
-        )
+            nn.Conv2d(3, 6, 3, stride, padding=1), nn.BatchNorm2d(6), nn.ReLU(),
+            nn.Conv2d(6, 11, stride, stride),
+        )  # fmt: skip
     return wrap(net, 11, head_prefixes=["3."])
 
 
@@ -43,6 +48,7 @@ def experiment(name: str, cache: Path, kind: str = "inprocess") -> Experiment:
     training = laid_under(
         fields.get("training", {}), {"batch_size": 2, "lr": 0.01, "local_epochs": 2}
     )
+    training = laid_under(training, STAGED.get(name, {}))
     federation = laid_under(fields.get("federation", {}), {"rounds": 4, "cohort": 3})
     # One batch of three frames and two of four: not all vehicles take as many steps.
     cities = [
@@ -83,7 +89,7 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, fl
 
     class Runs(dict[str, fleetseg.Run]):
         def __missing__(self, name: str) -> fleetseg.Run:
-            run = fleetseg.run(experiment(name, cache), net=small_net(), out=folder / name)
+            run = fleetseg.run(experiment(name, cache), net=small_net(name), out=folder / name)
             return self.setdefault(name, run)
 
     return Runs()
@@ -133,7 +139,9 @@ def test_no_two_make_the_same_model(whole: dict[str, fleetseg.Run]) -> None:
 def test_workers_make_the_same(
     name: str, whole: dict[str, fleetseg.Run], cache: Path, tmp_path: Path
 ) -> None:
-    run = fleetseg.run(experiment(name, cache, "workers"), net=small_net(), out=tmp_path / "run")
+    run = fleetseg.run(
+        experiment(name, cache, "workers"), net=small_net(name), out=tmp_path / "run"
+    )
     assert run.model_sha256 == whole[name].model_sha256
     assert scores_of(run) == scores_of(whole[name])
 
@@ -148,7 +156,7 @@ def test_after_a_crash_it_goes_on_to_the_same(
 
     described, out = experiment(name, cache), tmp_path / "run"
     with pytest.raises(RuntimeError, match="power failure"):
-        fleetseg.run(described, net=small_net(), out=out, watcher=Watcher(round_closed=crash))
-    resumed = fleetseg.run(described, net=small_net(), out=out, resume=True)
+        fleetseg.run(described, net=small_net(name), out=out, watcher=Watcher(round_closed=crash))
+    resumed = fleetseg.run(described, net=small_net(name), out=out, resume=True)
     assert resumed.model_sha256 == whole[name].model_sha256
     assert scores_of(resumed) == scores_of(whole[name])

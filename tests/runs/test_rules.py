@@ -38,6 +38,12 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "training.asam": ({"training": {"objective": "sam", "asam": {"eta": 0.1}}}, {}),
     "training.moon": ({"training": {"moon": {"mu": 5.0}}}, {}),
     "training.fedspeed": ({"training": {"fedspeed": {"mu": 0.5}}}, {}),
+    "training.weather.kinds": ({"training": {"weather": {"kinds": ["fog"]}}}, {}),
+    "training.weather.severity": ({"training": {"weather": {"severity": [0.1, 0.2]}}}, {}),
+    "training.mixstyle.alpha": ({"training": {"mixstyle": {"alpha": 0.3}}}, {}),
+    "training.mixstyle.probability": (
+        {"training": {"batch_size": 1, "mixstyle": {"probability": 0.5}}}, {}
+    ),
     "training.mimelite": ({"training": {"mimelite": {"beta": 0.5}}}, {}),
     "training.style.per": ({"training": {"style": {"per": "image"}}}, {}),
     "training.style.noise": ({"training": {"style": {"noise": 1.0}}}, {}),

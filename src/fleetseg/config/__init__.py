@@ -53,12 +53,14 @@ from fleetseg.config.training import (
     EntropyConfig,
     FedSpeedConfig,
     MimeLiteConfig,
+    MixStyleConfig,
     MoonConfig,
     PhaseConfig,
     PixelContrastConfig,
     ProxConfig,
     SamConfig,
     TrainingConfig,
+    WeatherConfig,
 )
 
 __all__ = [
@@ -91,6 +93,7 @@ __all__ = [
     "HabitsConfig",
     "LabelSubsetConfig",
     "MimeLiteConfig",
+    "MixStyleConfig",
     "ModelConfig",
     "MoonConfig",
     "OortConfig",
@@ -109,4 +112,5 @@ __all__ = [
     "SwaConfig",
     "TentConfig",
     "TrainingConfig",
+    "WeatherConfig",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from fleetseg.config.habits import HabitsConfig
 from fleetseg.config.section import Section
@@ -92,6 +92,32 @@ class EntropyConfig(Section):
     weight: float = Field(default=0.01)  # of sum p log p; below 0, predictions get surer
 
 
+class WeatherConfig(Section):
+    """Weather that is put on training images, at the working size and before colour jitter."""
+
+    probability: float = Field(default=0.0, ge=0, le=1)  # of an image to get any; 0 = off
+    kinds: tuple[Literal["fog", "rain", "night", "snow", "glare"], ...] = Field(
+        default=("fog", "rain", "night", "snow", "glare"), min_length=1
+    )  # as probable as each other
+    # (least, most), drawn evenly; 0 is the image itself, 1 the worst: see data.weather.
+    severity: tuple[float, float] = (0.2, 0.9)
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> WeatherConfig:
+        if not 0 <= self.severity[0] <= self.severity[1] <= 1:
+            raise ValueError("training.weather.severity is (least, most), both from 0 to 1")
+        return self
+
+
+class MixStyleConfig(Section):
+    """Statistics of features that are mixed between the images of a batch (MixStyle)."""
+
+    probability: float = Field(default=0.0, ge=0, le=1)  # of a stage in a step; 0 = off
+    alpha: float = Field(default=0.1, gt=0)  # of Beta(alpha, alpha); small = one of the two images
+    # Which features: the last ones of these strides, pixels of the image over those of the map.
+    stages: tuple[int, ...] = Field(default=(4, 8), min_length=1)
+
+
 class TrainingConfig(Section):
     """What a client does with its samples in one round."""
 
@@ -131,6 +157,8 @@ class TrainingConfig(Section):
     flip: bool = True
     colour_jitter: float = Field(default=0.25, ge=0, le=1)  # 0 = off
     style: StyleConfig = StyleConfig()  # of other vehicles, before all of these
+    weather: WeatherConfig = WeatherConfig()
+    mixstyle: MixStyleConfig = MixStyleConfig()
     entropy: EntropyConfig = EntropyConfig()
     prox: ProxConfig = ProxConfig()
     dyn: DynConfig = DynConfig()

@@ -1,16 +1,17 @@
-"""Joint transforms of image and label: random scale, crop, flip and colour jitter.
+"""Joint transforms of image and label: weather, random scale, crop, flip and colour jitter.
 
-All numbers of a sample are drawn before anything is done with them, and always as many of them, so
-that one sample's transform does not depend on which options are on or how others turned out.
-Image and label are sampled with one geometry (half-pixel centres): bilinear, antialiased where it
-shrinks, and nearest. Windows and targets are whole pixels, so the true scale of an axis is the
+Weather, if there is any, comes first: it goes by the whole image, and has a generator of its own.
+All other numbers of a sample are drawn before anything is done with them, and always as many of
+them, so that one sample's transform does not depend on which options are on or how others turned
+out. Image and label are sampled with one geometry (half-pixel centres): bilinear, antialiased where
+it shrinks, and nearest. Windows and targets are whole pixels, so the true scale of an axis is the
 ratio of two integers next to the drawn one; only the window is ever resampled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from fleetseg.config import TrainingConfig
+from fleetseg.config import TrainingConfig, WeatherConfig
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.published_crop import unfiltered_crop
 from fleetseg.data.sample import Image_HWC, Label_HW
+from fleetseg.data.weather.kinds import with_weather
 
 _GREY = 127
 _LUMA_3 = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in PIL and torchvision
@@ -38,6 +40,7 @@ class Augment:
     flip: bool = False
     colour_jitter: float = 0.0
     unfiltered: bool = False  # as published code crops: see data.published_crop
+    weather: WeatherConfig = field(default_factory=WeatherConfig)
 
     @classmethod
     def from_config(cls, training: TrainingConfig, size_hw: tuple[int, int]) -> Augment:
@@ -48,6 +51,7 @@ class Augment:
             training.flip,
             training.colour_jitter,
             training.habits.unfiltered_crop,
+            training.weather,
         )
 
     def draw(self, count: int, generator: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -55,13 +59,20 @@ class Augment:
         return generator.random((count, 8))
 
     def write(
-        self, pair: Pair, numbers_8: npt.NDArray[np.float64], image_HWC: Image_HWC
+        self,
+        pair: Pair,
+        numbers_8: npt.NDArray[np.float64],
+        image_HWC: Image_HWC,
+        weather: np.random.Generator | None = None,
     ) -> Label_HW:
         """Transform a sample: its image into `image_HWC`, a writable array of the crop's size.
 
         All stays uint8: what follows from it can be worked out wherever the batch is going. The
-        label that is returned may be a view in any memory order.
+        label that is returned may be a view in any memory order. Without a generator of its own
+        there is no weather.
         """
+        if weather is not None:
+            pair = (with_weather(pair[0], self.weather, weather), pair[1])
         scale_draw, top, left, flip, *jitter = numbers_8.tolist()
         scale = self.scale[0] + (self.scale[1] - self.scale[0]) * scale_draw
         if self.unfiltered:

@@ -108,12 +108,12 @@ def loaded(pairs: Pairs, steps: int, inputs: LocalInputs) -> Iterator[Iterator[B
     """
     hardware = inputs.hardware
     augment, restyling = Augment.from_config(inputs.training, inputs.size_hw), _restyling(inputs)
-    maker = _Maker(pairs, augment, hardware, restyling)
+    maker = _Maker(pairs, augment, hardware, inputs.context, restyling)
     drawn = batches(len(pairs), inputs.training, inputs.context)
     if inputs.training.habits.doubled:
         maker = replace(maker, pairs=_Doubled(pairs))
     chosen = (
-        (indices, *maker.draw(len(indices), step, inputs.context))
+        (indices, *maker.draw(len(indices), step))
         for step, indices in zip(range(steps), drawn, strict=False)
     )
     ahead = 2 * max(inputs.training.batch_size, hardware.loaders)
@@ -186,27 +186,31 @@ class _Maker:
     pairs: Pairs
     augment: Augment
     hardware: Hardware
+    context: RoundContext
     restyling: Restyling | None = None  # before all else: of whole images, at the size of styles
 
-    def draw(
-        self, count: int, step: int, context: RoundContext
-    ) -> tuple[Numbers_N8, Numbers_N4 | None]:
+    def draw(self, count: int, step: int) -> tuple[Numbers_N8, Numbers_N4 | None]:
         """Draw the numbers of a step's samples: of how they are augmented, and of their styles."""
-        numbers_N8 = self.augment.draw(count, context.generator(f"augment-{step}"))
+        numbers_N8 = self.augment.draw(count, self.context.generator(f"augment-{step}"))
         if self.restyling is None:
             return numbers_N8, None
-        return numbers_N8, self.restyling.draw(count, context.generator(f"style-{step}"))
+        return numbers_N8, self.restyling.draw(count, self.context.generator(f"style-{step}"))
 
     def jobs(
         self, chosen: Iterable[tuple[Indices, Numbers_N8, Numbers_N4 | None]]
     ) -> Iterator[Callable[[], _Parts | None]]:
         """Yield a job for each image; the last of a batch returns the batch's parts."""
-        for indices, numbers_N8, numbers_N4 in chosen:
+        for step, (indices, numbers_N8, numbers_N4) in enumerate(chosen):
             parts = _Parts.empty(len(indices), self.augment.crop_hw, self.hardware)
             for place, index in enumerate(indices):
+                write = partial(
+                    self.augment.write,
+                    numbers_8=numbers_N8[place],
+                    weather=self._weather(step, place),
+                )
                 is_last = place == len(indices) - 1
                 pair = partial(self._pair, int(index), _row(numbers_N4, place))
-                yield partial(self._fill, parts, place, pair, numbers_N8[place], is_last)
+                yield partial(self._fill, parts, place, pair, write, is_last)
 
     def _pair(self, index: int, numbers_4: Numbers_N4 | None) -> tuple[Image_HWC, Label_HW]:
         """Read a sample; its image may take on another one's style, its label stays."""
@@ -215,21 +219,27 @@ class _Maker:
             image_HWC = self.restyling.restyled(image_HWC, numbers_4)
         return image_HWC, label_HW
 
+    def _weather(self, step: int, place: int) -> np.random.Generator | None:
+        """One generator for each image, so that jobs can be done by any thread."""
+        if self.augment.weather.probability == 0:
+            return None
+        return self.context.generator(f"weather-{step}-{place}")
+
     def _fill(
         self,
         parts: _Parts,
         place: int,
         pair: Callable[[], tuple[Image_HWC, Label_HW]],
-        numbers_8: npt.NDArray[np.float64],
+        write: Callable[..., Label_HW],
         is_last: bool,
     ) -> _Parts | None:
         image_HWC = parts.images_NHWC[place].numpy()
         if parts.pinned_NHW is None:
             bytes_HWC = np.empty(image_HWC.shape, np.uint8)
-            parts.labels[place] = self.augment.write(pair(), numbers_8, bytes_HWC)
+            parts.labels[place] = write(pair(), image_HWC=bytes_HWC)
             write_floats(bytes_HWC, image_HWC)
         else:
-            parts.labels[place][:] = self.augment.write(pair(), numbers_8, image_HWC)
+            parts.labels[place][:] = write(pair(), image_HWC=image_HWC)
         return parts if is_last else None
 
 

@@ -18,6 +18,7 @@ from fleetseg.config import TrainingConfig
 from fleetseg.data.sample import Pairs
 from fleetseg.learning.batches import loaded, steps_per_epoch
 from fleetseg.learning.inputs import LocalInputs, RoundContext
+from fleetseg.learning.mixstyle import mixing
 from fleetseg.learning.objectives import OBJECTIVES, LocalCost, Objective, Vectors
 from fleetseg.learning.parameters import Trainables, build_optimiser
 from fleetseg.learning.parts import hold_norms, only, phases
@@ -86,8 +87,8 @@ def train_locally(
     inputs = _surveyed(inputs, model, pairs)
     hooks = _hooks(objective, memo, shared, SUPERVISION[training.supervision].make(inputs))
     dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
-    with hardware.exact(), dropout, loaded(pairs, steps, inputs) as batches:
-        numbered = enumerate(batches)
+    loading = loaded(pairs, steps, inputs)
+    with hardware.exact(), dropout, loading as batches, mixing(model, inputs, batches) as numbered:
         for part, length in phases(training, steps):
             with only(model, part):
                 learn = _Learn.of(model, part, inputs, scale, hooks)

@@ -35,6 +35,7 @@ from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
 from fleetseg.methods.hyperflaw_queue import HYPERFLAW_QUEUE
 from fleetseg.methods.mimelite import MIMELITE
+from fleetseg.methods.mixstyle import MIXSTYLE
 from fleetseg.methods.moon import MOON
 from fleetseg.methods.preset import Preset
 from fleetseg.methods.qffedavg import QFFEDAVG
@@ -62,6 +63,7 @@ METHODS: dict[str, Preset] = {
     "mimelite": MIMELITE,
     "fedseg": FEDSEG,
     "fixbn": FIXBN,
+    "mixstyle": MIXSTYLE,
     "fedgau": FEDGAU,
     "feddg-ga": FEDDG_GA,
     "feddg-cfsi": FEDDG_CFSI,

@@ -59,7 +59,7 @@ def find_classifier(segmenter: Segmenter, size_hw: tuple[int, int]) -> str:
         and module.out_channels == segmenter.num_classes
     ]
     try:
-        with _evaluating(segmenter), torch.enable_grad():
+        with evaluating(segmenter), torch.enable_grad():
             logits_NCHW = segmenter(image_NCHW)
             names = _first_met(logits_NCHW.grad_fn, made)
     finally:
@@ -95,7 +95,8 @@ def _num_features(segmenter: Segmenter, name: str) -> int:
 
 
 @contextmanager
-def _evaluating(segmenter: Segmenter) -> Iterator[None]:
+def evaluating(segmenter: Segmenter) -> Iterator[None]:
+    """Put a network into eval mode inside the block, and each module back into its own after it."""
     modes = [(module, module.training) for module in segmenter.modules()]
     segmenter.eval()
     try:

@@ -18,6 +18,8 @@ from fleetseg.data.synthetic.cities import CITIES, City
 from fleetseg.data.synthetic.street import BLOCK_M, Drive, Thing, crossing_m
 from fleetseg.data.synthetic.surfaces_ground import ground_colour
 from fleetseg.data.synthetic.traffic import scene
+from fleetseg.data.weather.noise import smooth
+from fleetseg.data.weather.physics import veil
 
 STEP_M = 4.5
 """Metres the own car moves between two frames."""
@@ -153,9 +155,7 @@ def _expose(
     clear = weather.clearness(air, inverse_HW)
     clear[is_sky] = 1.0
     fog = np.array(air.fog, dtype=np.float32)
-    picture -= fog
-    picture *= clear[:, :, None]
-    picture += fog
+    veil(picture, clear[:, :, None], fog)
     weather.halos(canvas, picture, inverse_HW, air)
     weather.streaks(picture, air, rng)
     return picture
@@ -181,6 +181,6 @@ def _wetness(
     share = np.array([0.0, air.wet, 0.55 * air.wet, 0.0, 0.0], dtype=np.float32)
     ids = np.minimum(canvas.ids_HW, canvas.first_id)
     wet: Floats = share[ids]
-    puddles = surfaces.smooth(floor.s_GW * 6 + 512, floor.z_GW * 3 + 512)
+    puddles = smooth(floor.s_GW * 6 + 512, floor.z_GW * 3 + 512)
     wet[floor.top :] *= 0.75 + 0.5 * puddles
     return wet, share[ids] == 0

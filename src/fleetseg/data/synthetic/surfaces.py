@@ -9,60 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from fleetseg.data.synthetic import materials as m
 from fleetseg.data.synthetic.canvas import Canvas, Floats
-from fleetseg.rng import generator
-
-Ints = npt.NDArray[np.int32]
-TILE = 256
-
-
-@lru_cache(maxsize=1)
-def smooth_tile() -> Floats:
-    """Periodic cloud-like noise, shape (TILE, TILE), mean 0, about -1 to 1."""
-    rng = generator(0, purpose="synthetic smooth tile")
-    total = np.zeros((TILE, TILE), dtype=np.float32)
-    for octave in range(2, 8):
-        cells = 2**octave
-        knots = rng.random((cells, cells), dtype=np.float32) * 2 - 1
-        total += _stretch(_stretch(knots).T).T * np.float32(0.62 ** (octave - 2))
-    spread = np.float32(np.abs(total).max())
-    return total / spread
-
-
-def _stretch(knots: Floats) -> Floats:
-    """Stretch rows to TILE, periodically, with a smooth curve between knots."""
-    cells = knots.shape[0]
-    position = np.arange(TILE, dtype=np.float32) * np.float32(cells / TILE)
-    whole = position.astype(np.int32)
-    part = position - whole
-    part = (part * part * (3 - 2 * part))[:, None]
-    stretched: Floats = knots[whole] * (1 - part) + knots[(whole + 1) % cells] * part
-    return stretched
-
-
-@lru_cache(maxsize=1)
-def white_tile() -> Floats:
-    """White noise, shape (TILE, TILE), even over -1 to 1."""
-    rng = generator(0, purpose="synthetic white tile")
-    return rng.random((TILE, TILE), dtype=np.float32) * 2 - 1
-
-
-def smooth(u: Floats, v: Floats) -> Floats:
-    """Look smooth noise up at (u, v) texels."""
-    noise: Floats = smooth_tile()[v.astype(np.int32) & 255, u.astype(np.int32) & 255]
-    return noise
-
-
-def white(u: Floats | Ints, v: Floats | Ints) -> Floats:
-    """Look white noise up at (u, v) texels; serves as a hash of two whole numbers."""
-    noise: Floats = white_tile()[v.astype(np.int32) & 255, u.astype(np.int32) & 255]
-    return noise
+from fleetseg.data.weather.noise import Ints, smooth, white
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from fleetseg.data.synthetic.canvas import FAR_M, Canvas, Floats
 from fleetseg.data.synthetic.cities import City, road_half_m, wall_line_m
 from fleetseg.data.synthetic.ground import Ground
 from fleetseg.data.synthetic.street import Thing
-from fleetseg.data.synthetic.surfaces import smooth, white
 from fleetseg.data.synthetic.weather import Weather
+from fleetseg.data.weather.noise import smooth, white
 
 
 def ground_colour(

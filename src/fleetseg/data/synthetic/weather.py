@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fleetseg.data.synthetic.canvas import Canvas, Floats, Rgb, View
-from fleetseg.data.synthetic.surfaces import smooth, white
+from fleetseg.data.weather.noise import smooth, white
+from fleetseg.data.weather.physics import headlights, lamplight, streak_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +81,7 @@ def light(
     rows = np.arange(height, dtype=np.float32)[:, None] - np.float32(view.horizon_px)
     scale = z * np.float32(1.0 / view.focal_px)
     x, y = columns * scale, np.float32(view.mount_m) - rows * scale
-    # |p - l|^2 = |p|^2 - 2 p.l + |l|^2, so each lamp costs few passes over the picture.
-    square = x * x + y * y + z * z
-    glow = np.zeros((height, width), dtype=np.float32)
-    for lamp_x, lamp_y, lamp_z in lamps:
-        lamp_y -= 0.6  # the lamp's cover keeps light off what is above it
-        constant = lamp_x * lamp_x + lamp_y * lamp_y + lamp_z * lamp_z + 14.0
-        reach = square + np.float32(constant)
-        reach -= x * np.float32(2 * lamp_x)
-        reach -= y * np.float32(2 * lamp_y)
-        reach -= z * np.float32(2 * lamp_z)
-        glow += np.float32(16.0) / np.maximum(reach, np.float32(10.0))
-    ahead = 1.0 / (1.0 + np.square(z * np.float32(1 / 17.0)))
-    aside = np.square(x / (1.6 + 0.20 * z))
-    near = np.minimum(z * np.float32(1 / 3.0), np.float32(1.0))
-    beam = ahead / (1.0 + aside * aside) * np.where(y < 1.3, np.float32(1), np.float32(0.3)) * near
+    glow, beam = lamplight(x, y, z, lamps), headlights(x, y, z)
     warm = np.array([1.0, 0.76, 0.46], dtype=np.float32) * np.float32(0.62 * weather.night)
     cold = np.array([0.86, 0.88, 0.86], dtype=np.float32) * np.float32(0.85 * weather.night)
     result = np.empty((height, width, 3), dtype=np.float32)
@@ -161,17 +148,7 @@ def streaks(picture_HW3: Floats, weather: Weather, rng: np.random.Generator) -> 
     count = weather.streaks * height * width // 10_000
     if not count:
         return
-    columns = rng.random(count) * width
-    rows = rng.random(count) * height
-    lengths = 4 + 10 * rng.random(count)
-    gain = (0.05 + 0.11 * rng.random(count)).astype(np.float32)
-    slant = 0.10 + 0.10 * float(rng.random())
-    steps = np.arange(14)
-    inside = steps[None, :] < lengths[:, None]
-    y = (rows[:, None] + steps).astype(np.int32) % height
-    x = (columns[:, None] + slant * steps).astype(np.int32) % width
-    flat = np.zeros((height, width), dtype=np.float32)
-    flat[y[inside], x[inside]] = np.broadcast_to(gain[:, None], y.shape)[inside]
+    flat = streak_mask((height, width), count, rng)
     picture_HW3 += (0.9 - picture_HW3) * flat[:, :, None]
 
 

@@ -1,0 +1,1 @@
+"""Weather on photographs: fog, rain, night, snow and glare, by the physics of painted streets."""
