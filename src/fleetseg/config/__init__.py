@@ -17,6 +17,7 @@ from fleetseg.config.data import (
 from fleetseg.config.experiment import Experiment
 from fleetseg.config.federation import (
     AdaptiveConfig,
+    ClusterModelsConfig,
     ClustersConfig,
     Cohort,
     EmaConfig,
@@ -63,6 +64,7 @@ __all__ = [
     "AsamConfig",
     "BaselineConfig",
     "ClientMomentumConfig",
+    "ClusterModelsConfig",
     "ClustersConfig",
     "Cohort",
     "DataConfig",

@@ -33,6 +33,7 @@ from fleetseg.methods.fedspeed import FEDSPEED
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
 from fleetseg.methods.hyperflaw_queue import HYPERFLAW_QUEUE
+from fleetseg.methods.ifca import IFCA
 from fleetseg.methods.mimelite import MIMELITE
 from fleetseg.methods.moon import MOON
 from fleetseg.methods.preset import Preset
@@ -70,6 +71,7 @@ METHODS: dict[str, Preset] = {
     "silobn": SILOBN,
     "fedbn": FEDBN,
     "fedema": FEDEMA,
+    "ifca": IFCA,
 }
 
 

@@ -1,0 +1,73 @@
+"""The server's step where clusters have tensors of their own: one for each, one for all others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from fleetseg.config import FederationConfig
+from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.cluster_fold import Folded
+from fleetseg.federation.cluster_parts import BY_LOSS
+from fleetseg.federation.cluster_state import (
+    headline,
+    named_of,
+    of_cluster,
+    own_states,
+    put,
+    taken,
+    with_members,
+    with_own,
+)
+from fleetseg.federation.collect import RoundCollector
+from fleetseg.federation.publishing import Publication
+from fleetseg.federation.server_optim import Slots, server_step
+from fleetseg.federation.sharing import Exchange
+from fleetseg.federation.statistics import STATISTICS
+from fleetseg.federation.tensors import Layout, ModelState
+
+
+def cluster_step(
+    state: ServerState, collector: RoundCollector, exchange: Exchange, settings: FederationConfig
+) -> ServerState:
+    """Move what the fleet has in common by all updates, and each cluster's own by those of its own.
+
+    A cluster without an update keeps its tensors, and what the optimiser remembers of them.
+    """
+    common, own = collector.take_clusters()
+    server, wire = exchange.server, exchange.wire
+    before = taken(exchange.sent(state.model), wire, exchange.common)
+    slots_before = of_cluster(state.slots, None)
+    moved, slots = _moved(before, slots_before, common, exchange.common, settings)
+    model = state.model.clone()
+    put(moved, exchange.common, model, server)
+    all_slots = {**state.slots, **slots}
+    states, new = own_states(state), {}
+    for k, folded in own.items():
+        slots_before = of_cluster(state.slots, k)
+        new[k], slots = _moved(states[k], slots_before, folded, exchange.clustered, settings)
+        all_slots |= named_of(slots, k)
+    state = with_own(replace(state, model=model, slots=all_slots), new)
+    if settings.clustered_by == BY_LOSS:
+        state = with_members(state, collector.clusters_of)
+    return replace(state, model=headline(state, exchange))
+
+
+def _moved(
+    model: ModelState, slots: Slots, folded: Folded, layout: Layout, settings: FederationConfig
+) -> tuple[ModelState, Slots]:
+    STATISTICS[settings.statistics].finish(folded.change_F, layout)
+    change_F, counters_K = folded.change_F, folded.counters_K
+    return server_step(model, slots, change_F, counters_K, layout=layout, settings=settings)
+
+
+def remember_clusters(
+    state: ServerState, publication: Publication, settings: FederationConfig
+) -> dict[str, Tensor]:
+    """Return what a way to publish remembers of each cluster's own tensors after a round."""
+    remembered: dict[str, Tensor] = {}
+    for k, own in enumerate(own_states(state)):
+        before = of_cluster(state.published, k)
+        remembered |= named_of(publication.remember(before, own, state.round + 1, settings), k)
+    return remembered
