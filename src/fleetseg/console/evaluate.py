@@ -24,10 +24,13 @@ def evaluate_and_show(
     as_json: bool,
     pictures: Path | None,
     norms: str | None = None,
+    cluster: int | None = None,
 ) -> None:
     """Score a model folder or run folder on a data set, or where an experiment scores; print it."""
     with reading(stderr_console(), quiet=as_json) as progress:
-        result = evaluate(path, on, norms=norms, pictures=pictures, progress=progress)
+        result = evaluate(
+            path, on, norms=norms, cluster=cluster, pictures=pictures, progress=progress
+        )
     if as_json:
         typer.echo(json.dumps(result.to_dict()))
         return

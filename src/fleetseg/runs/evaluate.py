@@ -87,6 +87,7 @@ def evaluate(
     precision: str = "auto",
     batch_size: int | None = None,
     norms: str | None = None,
+    cluster: int | None = None,
     pictures: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluated:
@@ -103,6 +104,7 @@ def evaluate(
         batch_size: images at a time. Default: the experiment's, else 8.
         norms: statistics of batch norms: "running" (the model's own), or those of the test images,
             "batch", "domain", "adapted". Default: the experiment's, else "running".
+        cluster: the number of a cluster of vehicles, for its model. Default: the fleet's.
         pictures: a folder to write some pictures to: image, truth and prediction side by side.
         progress: called while data are read.
 
@@ -115,7 +117,7 @@ def evaluate(
     """
     if batch_size is not None and batch_size < 1:
         raise ConfigError("unusable batch_size", got=batch_size, expected="1 or more")
-    ready = ready_model(model, device, precision, norms=None)
+    ready = ready_model(model, device, precision, norms=None, cluster=cluster)
     where = _scored_on(model, on)
     ready = ready.with_norms(_norms(where, norms, batch_size, drawn=pictures is not None))
     frames = open_scored_frames(where, ready, progress)
