@@ -10,18 +10,14 @@ from pathlib import Path
 from fleetseg.config import Experiment
 from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.checkpoint import ServerState
-from fleetseg.federation.cluster_fold import RoundClusters
 from fleetseg.federation.cluster_models import ClusterModels
-from fleetseg.federation.cluster_parts import BY_LOSS
-from fleetseg.federation.cluster_state import (
-    members,
-    of_cluster,
-    own_states,
-    sent_to,
-    sent_to_choose,
-    with_clusters_placed,
+from fleetseg.federation.cluster_state import of_cluster, own_states, with_clusters_placed
+from fleetseg.federation.cluster_step import (
+    cluster_asks,
+    cluster_step,
+    remember_clusters,
+    round_clusters,
 )
-from fleetseg.federation.cluster_step import cluster_step, remember_clusters
 from fleetseg.federation.cohort import SAMPLERS, Cohort, sample_cohort
 from fleetseg.federation.collect import RoundCollector
 from fleetseg.federation.counted import to_each
@@ -41,7 +37,6 @@ from fleetseg.federation.server_optim import SERVER_OPTIMISERS, Slots, server_st
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.weights import WEIGHTS
-from fleetseg.learning.inputs import Facts
 from fleetseg.learning.objectives import OBJECTIVES
 
 _SAMPLER, _WEIGHTS, _FLEET = "sampler", "weights", "fleet"  # who remembers something of clients
@@ -95,9 +90,7 @@ class Plan:
         """Start the next round, in which each client was sent what `asks` say."""
         sent, memory, clusters = self.sent(state), state.memory.get(_WEIGHTS, {}), None
         if self.exchange.is_clustered:
-            own, by_loss = own_states(state), self.experiment.federation.clustered_by == BY_LOSS
-            of = None if by_loss else members(state)
-            clusters = RoundClusters(self.exchange, asks, len(own), of)
+            clusters = round_clusters(state, self.exchange, self.experiment.federation, asks)
         collector.open(
             state.round + 1, cohort, enrolled, sent,
             facts=state.facts, memory=memory, clusters=clusters,
@@ -120,30 +113,13 @@ class Plan:
         """Write what each client is sent in the next round."""
         facts = told_facts(self.experiment, state.facts)
         if self.exchange.is_clustered:
-            return self._asks_of_clusters(state, clients, records, facts)
+            settings = self.experiment.federation
+            return cluster_asks(state, self.exchange, settings, clients, records, facts)
         broadcast = Broadcast(state.round + 1, self.sent(state), facts)
         asks = to_each(broadcast, clients, records)
         if self.downlink is None:
             return asks
         return self.downlink.as_changes(state.held, asks, bases(records, clients))
-
-    def _asks_of_clusters(
-        self,
-        state: ServerState,
-        clients: Collection[str],
-        records: Sequence[RoundRecord],
-        facts: Facts,
-    ) -> dict[str, Broadcast]:
-        """Send each client its cluster's model, or all that it is to choose from."""
-        if self.experiment.federation.clustered_by == BY_LOSS:
-            sent = sent_to_choose(state, self.exchange)
-            return to_each(Broadcast(state.round + 1, sent, facts), clients, records)
-        of = members(state)
-        asks: dict[str, Broadcast] = {}
-        for k in sorted({of[client] for client in clients}):
-            broadcast = Broadcast(state.round + 1, sent_to(state, self.exchange, k), facts)
-            asks |= to_each(broadcast, [c for c in clients if of[c] == k], records)
-        return {client: asks[client] for client in clients}
 
     def published(self, state: ServerState) -> ModelState:
         """Return the model that is scored and saved, as far as the server has it."""

@@ -65,13 +65,7 @@ def save_model(
         ModelError: the network and the label space differ in their number of classes.
         CheckpointError: the disk is full.
     """
-    if segmenter.num_classes != space.num_classes:
-        raise ModelError(
-            "the network and the label space have different numbers of classes",
-            where=folder,
-            got=segmenter.num_classes,
-            expected=f"{space.num_classes} ({space.name})",
-        )
+    _require_same_classes(segmenter, space, folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: _plain(value) for key, value in segmenter.state_dict().items()}
     weights = save(tensors)
@@ -90,6 +84,16 @@ def save_model(
     write_atomic(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_atomic(folder / WEIGHTS, weights)
     return sha256
+
+
+def _require_same_classes(segmenter: Segmenter, space: LabelSpace, folder: Path) -> None:
+    if segmenter.num_classes != space.num_classes:
+        raise ModelError(
+            "the network and the label space have different numbers of classes",
+            where=folder,
+            got=segmenter.num_classes,
+            expected=f"{space.num_classes} ({space.name})",
+        )
 
 
 def load_model(

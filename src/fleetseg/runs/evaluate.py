@@ -115,8 +115,6 @@ def evaluate(
         DataError: no usable labelled sample; a sample of your own data that cannot be used.
         OutOfMemory: not even one image fits.
     """
-    if batch_size is not None and batch_size < 1:
-        raise ConfigError("unusable batch_size", got=batch_size, expected="1 or more")
     ready = ready_model(model, device, precision, norms=None, cluster=cluster)
     where = _scored_on(model, on)
     ready = ready.with_norms(_norms(where, norms, batch_size, drawn=pictures is not None))
@@ -124,11 +122,13 @@ def evaluate(
     with ready.on_device():
         by_set = [ready.confusion(part.scored) for part in frames.sets]
         drawn = () if pictures is None else _draw(ready, frames, given_path(pictures))
-    confs, count = add_up(by_set), len(frames)
-    return Evaluated(ready.space, confs, count, frames.bad, frames.notes, drawn, str(ready.norms))
+    confs, count, used = add_up(by_set), len(frames), str(ready.norms)
+    return Evaluated(ready.space, confs, count, frames.bad, frames.notes, drawn, used)
 
 
 def _norms(on: ScoredOn, name: str | None, batch_size: int | None, *, drawn: bool) -> Norms:
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError("unusable batch_size", got=batch_size, expected="1 or more")
     settings = on.evaluation if isinstance(on, Experiment) else EvaluationConfig()
     chosen = Norms.on_server(settings)
     size = batch_size or chosen.batch_size
