@@ -22,7 +22,7 @@ from fleetseg.federation.tasks.evaluate import score_pairs
 
 MEAN = "the mean of the clusters' models, each weighted by its vehicles"
 NEAREST = "the model of the nearest cluster, for each image"
-OWN = "on each vehicle the model of its own cluster"
+OWN = "the model of its own cluster, on each vehicle"
 
 
 @dataclass(frozen=True)
