@@ -39,7 +39,7 @@ _PLACES: Mapping[str, Callable[[Floats], Floats]] = {
 
 def ways_to_cluster() -> tuple[str, ...]:
     """Name what clusters can be made by; facts of a user's own among it."""
-    reported = (name for name, fact in FLEET_FACTS.items() if fact.report is not None)
+    reported = (name for name, fact in FLEET_FACTS.items() if fact.is_reported)
     return ("none", CLASS_MIX, BY_LOSS, *reported)
 
 
@@ -64,16 +64,14 @@ def point_of(enrolment: Enrolment, by: str) -> Floats | None:
 
 def is_of_images(by: str) -> bool:
     """Say whether a single image has a place among the vehicles, without its labels."""
-    return by in FLEET_FACTS and FLEET_FACTS[by].report is not None
+    return by in FLEET_FACTS and FLEET_FACTS[by].is_reported
 
 
 def point_of_image(image_HWC: Image_HWC, experiment: Experiment) -> Floats:
     """Return where an image lies (D), as if it were all of a vehicle's; there are no labels."""
     by = experiment.federation.clustered_by
-    report = FLEET_FACTS[by].report
-    assert report is not None
     nothing_HW = np.full(image_HWC.shape[:2], IGNORE, dtype=np.uint8)
-    return _placed(report([(image_HWC, nothing_HW)]), by)
+    return _placed(FLEET_FACTS[by].reported(experiment, [(image_HWC, nothing_HW)]), by)
 
 
 def _placed(fact: npt.NDArray[np.float32], by: str) -> Floats:

@@ -47,6 +47,16 @@ class Fact:
     shape: tuple[int, ...] = ()
     why: str = ""
 
+    @property
+    def is_reported(self) -> bool:
+        """Whether clients report anything for it beside their counts."""
+        return self.report is not None
+
+    def reported(self, experiment: Experiment, train: Pairs) -> Floats:
+        """Work out what a client reports of its samples."""
+        assert self.report is not None
+        return self.report(train)
+
 
 def _class_weights(enrolled: Mapping[str, Enrolment]) -> Floats:
     """Weigh classes by their rarity in the fleet; see learning.losses.class_weights."""
