@@ -87,10 +87,10 @@ def test_commands_and_options_are_these() -> None:
         },
         "evaluate": {
             "--dataset", "--root", "--split", "--experiment", "--json", "--norms", "--set",
-            "--pictures", "--debug",
+            "--cluster", "--pictures", "--debug",
         },
         "norm-banks": {"--dataset", "--root", "--split", "--by", "--debug"},
-        "predict": {"--norms", "--out", "--overlay", "--force", "--debug"},
+        "predict": {"--norms", "--cluster", "--out", "--overlay", "--force", "--debug"},
         "sweep": {"--set", "--out", "--jobs", "-j", "--resume", "--dry-run", "--debug"},
         "compare": {"--last", "--csv", "--markdown", "--latex", "--despite", "--debug"},
         "partition": {"--set", "--out", "--json", "--debug"},
@@ -332,7 +332,10 @@ def test_evaluate_with_the_statistics_of_the_test_images(finished: Path, tmp_pat
     looks = ["--pictures", tmp_path / "looks"]
     told = error_of(fleetseg(*words, "--norms", "batch", *looks))
     assert "pictures are drawn one by one" in told
+    told = error_of(fleetseg(*words, "--cluster", "1"))
+    assert "the model has no such cluster" in told
     images = ["predict", finished, streets, "--out", tmp_path / "maps"]
+    assert "Leave the cluster out" in error_of(fleetseg(*images, "--cluster", "0"))
     assert "they are read once here" in error_of(fleetseg(*images, "--norms", "domain"))
     for name in ("tent", "cotta-like"):
         assert "otherwise alone than after others" in error_of(fleetseg(*images, "--norms", name))

@@ -57,6 +57,18 @@ def test_seen_and_unseen_domains_are_told_apart() -> None:
     assert lines[-1] == "mIoU on domains seen 0.700, unseen 0.600  in training"
 
 
+def test_clusters_are_told_with_what_the_model_of_each_scores() -> None:
+    of = {"a": 0, "b": 1, "c": 0}
+    clusters = {"headline": "the mean", "of": of, "by_cluster": [{"miou": 0.5}, {"miou": None}]}
+    lines = score_lines({**SCORES, "clusters": clusters}, SPACE.critical)[3:]
+    assert lines == [
+        "clusters        2, of 2, 1 vehicles; scored is the mean",
+        "mIoU of each    0.500, –  on all of these frames",
+    ]
+    lines = score_lines({**SCORES, "clusters": {**clusters, "by_cluster": []}}, SPACE.critical)[3:]
+    assert lines == ["clusters        2, of 2, 1 vehicles; scored is the mean"]
+
+
 def test_domains_with_long_names_do_not_break_the_table() -> None:
     lines = drawn(domains_table({"x" * 200: SCORES}))
     assert len(lines) == 3

@@ -12,7 +12,7 @@ import pytest
 from fleetseg.config import FederationConfig
 from fleetseg.federation.cohort import Cohort
 from fleetseg.federation.collect import RoundCollector
-from fleetseg.federation.measures import MEASURES, check_measures, wanted_measures
+from fleetseg.federation.measures import check_measures, wanted_measures
 from fleetseg.federation.messages import Enrolment, Update
 from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.federation.weights import WEIGHTS, Weighting
@@ -22,7 +22,7 @@ from fleetseg.federation.wire import decode_update, encode_update, update_meta
 @pytest.fixture
 def asks(monkeypatch: pytest.MonkeyPatch) -> FederationConfig:
     """Weights that take both measures."""
-    weighting = Weighting(lambda known: dict.fromkeys(known.enrolled, 1), measures=tuple(MEASURES))
+    weighting = Weighting(lambda known: dict.fromkeys(known.enrolled, 1), measures=tuple(GOOD))
     monkeypatch.setitem(WEIGHTS, "asks", weighting)
     return FederationConfig(weights="asks")
 

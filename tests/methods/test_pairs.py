@@ -65,6 +65,11 @@ CHOICES: dict[str, list[Fields]] = {
     "publishing": among("federation", "publishing", PUBLISHING),
     "uplink": among("federation", "uplink", CODECS),
     "downlink": among("federation", "downlink", CODECS),
+    "clusters": [
+        {"federation": {"clustered_by": by, "cluster_models": {"count": 2, "tensors": tensors}}}
+        for by in ("class mix", "image_gaussian", "loss")
+        for tensors in ("all", "head", "norms")
+    ],
     "personal": [
         {"personal": {"model": name, "scored": scored}}
         for name in PERSONAL
@@ -224,6 +229,35 @@ TOGETHER: dict[str, tuple[Fields, Fields]] = {
     "statistics at home, adapted": (
         {"federation": {"sharing": "silobn", "statistics": "pooled", "publishing": "ema"}},
         {"evaluation": {"norms_on_clients": "adapted"}, "personal": {"model": "own"}},
+    ),
+    "clusters by loss, with own models": (
+        {"federation": {"clustered_by": "loss", "cluster_models": {"count": 2}, "uplink": "int8"}},
+        {
+            "federation": {"statistics": "pooled", "server_optimiser": "adam"},
+            "personal": {"model": "ditto", "scored": "always"},
+        },
+    ),
+    "clusters' norm layers, in rounds of nobody": (
+        EMPTY_ROUNDS,
+        {
+            "federation": {
+                "clustered_by": "image_gaussian",
+                "uplink": "topk(10%)+int8",
+                "publishing": "ema",
+                "cluster_models": {"tensors": "norms"},
+            }
+        },
+    ),
+    "clusters' bodies under heads of the clients' own": (
+        HEADS,
+        {
+            "federation": {
+                "clustered_by": "class mix",
+                "server_momentum": 0.5,
+                "publishing": "swa",
+                "cluster_models": {"tensors": "norms", "count": 2},
+            }
+        },
     ),
     "one short batch a round": (
         {"training": {"habits": {"drop_last": True, "same_order": True}, "batch_size": 8}},

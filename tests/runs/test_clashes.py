@@ -86,6 +86,8 @@ def test_each_has_its_own_reason() -> None:
         ({"weights": "pixels"}, "counts labelled pixels"),
         ({"weights": "inverse class frequency"}, "counts labelled pixels"),
         ({"sampler": "clusters", "cohort": 2}, "goes by the classes"),
+        ({"clustered_by": "class mix"}, "go by labels"),
+        ({"clustered_by": "loss", "cluster_models": {"count": 2}}, "use a fact of their images"),
     ],
 )
 def test_what_goes_by_labels_needs_some(
@@ -125,6 +127,40 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"federation": {"sharing": "bdy"}}, "Did you mean 'body'"),
     ({"personal": {"model": "dito"}}, r"kind of personal model 'dito'.*Did you mean 'ditto'"),
 ]
+
+
+MIX: dict[str, Any] = {"clustered_by": "class mix"}
+CLUSTERED: list[tuple[dict[str, Any], str]] = [
+    ({"method": "scaffold", "federation": MIX}, "makes several models"),
+    ({"method": "feddyn", "federation": MIX}, "one vector for the whole fleet"),
+    ({"method": "fedcm", "federation": MIX}, "one vector for the whole fleet"),
+    ({"method": "fedexp", "federation": MIX}, "aggregators other than 'mean'"),
+    ({"method": "fednova", "federation": MIX}, r"use federation\.aggregator = 'mean'"),
+    ({"federation": {**MIX, "downlink": "int8"}}, "one model that all vehicles hold"),
+    ({"federation": {**MIX, "statistics": "estimated"}}, "look through one model"),
+    ({"federation": MIX, "model": {"adapter_rank": 2}}, "are saved beside it"),
+    ({"federation": {**MIX, "cluster_models": {"tensors": "stages"}}}, "and it names none"),
+    ({"federation": {"clustered_by": "loss"}}, r"say how many: federation\.cluster_models"),
+    ({"method": "ifca", "federation": {"uplink": "topk(10%)"}}, "may be another cluster's; use a"),
+    ({"method": "ifca", "training": {"optimiser_state": "kept"}}, "use 'reset'"),
+    ({"method": "ifca", "training": {"objective": "moon"}}, "go by a vehicle's last model"),
+    ({"federation": {"clustered_by": "class mx"}}, "Did you mean 'class mix'"),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), CLUSTERED, ids=[said for _, said in CLUSTERED])
+def test_clusters_with_what_is_of_one_model(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_choices(make_experiment(fields))
+
+
+def test_what_goes_within_clusters_is_not_refused() -> None:
+    """Optimisers, ways to publish, pooled statistics, weights, codecs, and what clients keep."""
+    together = {"server_optimiser": "adam", "publishing": "swa", "statistics": "pooled"}
+    more = {"weights": "feddg-ga", "uplink": "topk(10%)+int8"}
+    kept = {"optimiser_state": "kept", "objective": "moon"}
+    check_choices(make_experiment({"federation": {**MIX, **together, **more}, "training": kept}))
+    check_choices(make_experiment({"method": "ifca", "federation": {**together, "uplink": "int8"}}))
 
 
 @pytest.mark.parametrize(("fields", "said"), CASES, ids=[said for _, said in CASES])

@@ -65,6 +65,18 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "federation.gap": ({"federation": {"gap": {"step": 1.0}}}, {}),
     "federation.qffl": ({"federation": {"qffl": {"q": 2.0}}}, {}),
     "federation.clusters": ({"federation": {"clusters": {"count": 2}}}, {}),
+    "federation.cluster_models": ({"federation": {"cluster_models": {"count": 2}}}, {}),
+    "federation.cluster_models.max_count": (
+        {"federation": {"clustered_by": "class mix",
+                        "cluster_models": {"count": 2, "max_count": 5}}},
+        {},
+    ),
+    "federation.cluster_models.spread": (
+        {"federation": {"clustered_by": "class mix", "cluster_models": {"spread": 0.5}}}, {}
+    ),
+    "federation.cluster_models.stages": (
+        {"federation": {"clustered_by": "class mix", "cluster_models": {"stages": ["head"]}}}, {}
+    ),
     "federation.power_of_choice": ({"federation": {"power_of_choice": {"candidates": 2}}}, {}),
     "federation.oort": ({"federation": {"oort": {"clip": 0.5}}}, {}),
     "federation.oort.pace": (
@@ -108,6 +120,8 @@ def test_an_option_that_nothing_reads(option: str) -> None:
         {"training": {"freeze_bn_after": 0.5}},
         {"training": {"style": {"kind": "fda", "per": "image", "fda": {"window": 2}}}},
         {"federation": {"cohort": 0.5, "over_selection": 1.5}},
+        {"federation": {"clustered_by": "class mix", "cluster_models": {"max_count": 5}}},
+        {"federation": {"clustered_by": "loss", "cluster_models": {"count": 2, "spread": 0.5}}},
         {"federation": {"cohort": 1, "over_selection": 1.5}},
         {"federation": {"deadline_s": 3.0, "faults": {"dropout": 0.1}}},
         {"federation": {"deadline_s": 3.0}, "engine": {"kind": "fleet", "workers": 2}},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -115,6 +116,7 @@ def evaluate(
     pictures: o.Pictures = None,
     norms: o.NormsOption = None,
     overrides: o.EvaluationOverrides = None,
+    cluster: o.ClusterOption = None,
     debug: o.Debug = False,
 ) -> None:
     """Score a model on a data set, or where an experiment scores: IoU of every class, per domain.
@@ -134,20 +136,18 @@ def evaluate(
     from fleetseg.experiment_file import load_experiment, make_evaluation
     from fleetseg.hosts import given_path
 
+    show = partial(evaluate_and_show, model, as_json=as_json, norms=norms, cluster=cluster)
     if bool(dataset) == (experiment is not None):
         raise typer.BadParameter("name one of --dataset and --experiment")
     if experiment is None:
         folder = str(given_path(root)) if root else ""
         config = SourceConfig(kind=dataset, root=folder, split=split)
         settings = make_evaluation(overrides or ())
-        evaluate_and_show(
-            model, config, as_json=as_json, pictures=pictures, norms=norms, settings=settings
-        )
+        show(config, pictures=pictures, settings=settings)
     elif pictures is not None:
         raise typer.BadParameter("--pictures goes with --dataset")
     else:
-        described = load_experiment(experiment, overrides or ())
-        evaluate_and_show(model, described, as_json=as_json, pictures=None, norms=norms)
+        show(load_experiment(experiment, overrides or ()), pictures=None)
 
 
 @app.command()
@@ -186,6 +186,7 @@ def predict(
     overlay: o.Overlay = False,
     force: o.Force = False,
     norms: o.PredictNorms = "running",
+    cluster: o.ClusterOption = None,
     debug: o.Debug = False,
 ) -> None:
     """Write a class for every pixel of images: palette PNGs of ids, at each image's own size.
@@ -200,7 +201,9 @@ def predict(
     """  # noqa: D301
     from fleetseg.console.predict import predict_and_show
 
-    code = predict_and_show(model, images, out, overlays=overlay, force=force, norms=norms)
+    code = predict_and_show(
+        model, images, out, overlays=overlay, force=force, norms=norms, cluster=cluster
+    )
     raise typer.Exit(code)
 
 

@@ -167,6 +167,13 @@ EvaluationOverrides = Annotated[
         "EXPERIMENT.toml; may be given again and again.",
     ),
 ]  # fmt: skip
+ClusterOption = Annotated[
+    int | None,
+    typer.Option(
+        "--cluster", metavar="K", min=0, show_default=False,
+        help="The model of a cluster of vehicles, from 0; default: the fleet's.",
+    ),
+]  # fmt: skip
 PredictNorms = Annotated[
     str,
     typer.Option("--norms", metavar="S", help="Of batch norms: running, batch, adapted or banks."),

@@ -17,6 +17,7 @@ from fleetseg.config.data import (
 from fleetseg.config.experiment import Experiment
 from fleetseg.config.federation import (
     AdaptiveConfig,
+    ClusterModelsConfig,
     ClustersConfig,
     Cohort,
     EmaConfig,
@@ -71,6 +72,7 @@ __all__ = [
     "BaselineConfig",
     "CfsiConfig",
     "ClientMomentumConfig",
+    "ClusterModelsConfig",
     "ClustersConfig",
     "Cohort",
     "CottaLikeConfig",

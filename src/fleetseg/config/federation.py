@@ -87,6 +87,17 @@ class ClustersConfig(Section):
     count: int = Field(default=0, ge=0)  # of clusters; 0 = as many as a cohort has places
 
 
+class ClusterModelsConfig(Section):
+    """Of clusters with tensors of their own: see federation.cluster_state."""
+
+    count: int = Field(default=0, ge=0)  # of clusters; 0 = the best silhouette says
+    max_count: int = Field(default=8, ge=2)  # most that a silhouette may choose
+    tensors: Literal["all", "head", "norms", "encoder", "decoder", "stages"] = "all"
+    stages: tuple[str, ...] = ()  # of tensors = "stages": the modules that each cluster has
+    # Of clusters by loss: noise that tells them apart at first, in units of each tensor's RMS.
+    spread: float = Field(default=0.1, gt=0)
+
+
 class PowerOfChoiceConfig(Section):
     """Of the sampler power of choice."""
 
@@ -127,6 +138,9 @@ class FederationConfig(Section):
     weights: str = "images"  # how much a client's change counts: see federation.weights
     sharing: str = "all"  # what of the model is exchanged: see federation.sharing
     stages: tuple[str, ...] = ()  # of sharing = "stages": the modules that are exchanged
+    # What makes clusters of vehicles that have tensors of their own: none, class mix, loss, or the
+    # name of a fact that each vehicle reports: see federation.cluster_points.
+    clustered_by: str = "none"
     aggregator: str = "mean"  # see federation.aggregators
     # How running statistics of norm layers become the fleet's: mean, pooled, estimated (anew before
     # a model is published): see federation.statistics.
@@ -153,6 +167,7 @@ class FederationConfig(Section):
     gap: GapConfig = GapConfig()
     qffl: QfflConfig = QfflConfig()
     clusters: ClustersConfig = ClustersConfig()
+    cluster_models: ClusterModelsConfig = ClusterModelsConfig()
     power_of_choice: PowerOfChoiceConfig = PowerOfChoiceConfig()
     oort: OortConfig = OortConfig()
     swa: SwaConfig = SwaConfig()

@@ -26,11 +26,18 @@ def evaluate_and_show(
     pictures: Path | None,
     norms: str | None = None,
     settings: EvaluationConfig | None = None,
+    cluster: int | None = None,
 ) -> None:
     """Score a model folder or run folder on a data set, or where an experiment scores; print it."""
     with reading(stderr_console(), quiet=as_json) as progress:
         result = evaluate(
-            path, on, norms=norms, settings=settings, pictures=pictures, progress=progress
+            path,
+            on,
+            norms=norms,
+            settings=settings,
+            cluster=cluster,
+            pictures=pictures,
+            progress=progress,
         )
     if as_json:
         typer.echo(json.dumps(result.to_dict()))

@@ -13,13 +13,21 @@ _BAD_LISTED = 10
 
 
 def predict_and_show(
-    model: Path, images: Sequence[Path], out: Path, *, overlays: bool, force: bool, norms: str
+    model: Path,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    overlays: bool,
+    force: bool,
+    norms: str,
+    cluster: int | None = None,
 ) -> int:
     """Predict, write, and return the exit code: 1 if an image could not be read."""
     with reading(stderr_console(), verb="predicting") as progress:
         done = predict_files(
-            model, images, out, overlays=overlays, force=force, norms=norms, progress=progress
-        )
+            model, images, out,
+            overlays=overlays, force=force, norms=norms, cluster=cluster, progress=progress,
+        )  # fmt: skip
     console = stdout_console()
     for text in done.bad[:_BAD_LISTED]:
         print_line(console, f"bad image skipped: {text}", "yellow")

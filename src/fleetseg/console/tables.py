@@ -73,6 +73,22 @@ def score_lines(scores: Mapping[str, Any], critical: Sequence[str]) -> list[str]
     sides = [f"{side} {ratio(scores[side])}" for side in ("seen", "unseen") if side in scores]
     if len(sides) == 2:
         lines.append(f"mIoU on domains {', '.join(sides)}  in training")
+    return lines + _cluster_lines(scores.get("clusters", {}))
+
+
+def _cluster_lines(clusters: Mapping[str, Any]) -> list[str]:
+    """Say whose model is scored where clusters of vehicles have their own, and what each scores."""
+    if not clusters:
+        return []
+    of = [*clusters["of"].values()]
+    sizes = [of.count(k) for k in range(len(clusters["by_cluster"]) or max(of, default=0) + 1)]
+    vehicles = ", ".join(map(str, sizes))
+    lines = [
+        f"clusters        {len(sizes)}, of {vehicles} vehicles; scored is {clusters['headline']}"
+    ]
+    if clusters["by_cluster"]:
+        each = ", ".join(ratio(scores["miou"]) for scores in clusters["by_cluster"])
+        lines.append(f"mIoU of each    {each}  on all of these frames")
     return lines
 
 

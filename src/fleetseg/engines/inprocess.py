@@ -44,9 +44,9 @@ class InProcessEngine:
     ) -> Iterator[Received]:
         """Serve client by client; a deadline means nothing where nobody waits."""
         work, runtime = CLIENT_TASKS[task], self._runtime
-        down, up = runtime.message_bytes
+        _, up = runtime.message_bytes
         for name, broadcast in asks.items():
-            self._down += broadcast.num_bytes(down)
+            self._down += runtime.bytes_of(broadcast)
             with threads(runtime.experiment.engine.threads):
                 reply = attempt(work, broadcast, self._clients[name], runtime)
             if isinstance(reply, Packed):

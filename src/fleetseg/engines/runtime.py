@@ -10,6 +10,7 @@ from fleetseg.compression.uplink import Uplink
 from fleetseg.config import Experiment
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
+from fleetseg.federation.cluster_parts import with_clusters
 from fleetseg.federation.downlink import ChangeCodec
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import layout_of, read_state
@@ -39,6 +40,7 @@ def local_runtime(
     objective = OBJECTIVES[experiment.training.objective]
     layout, settings = layout_of(model), experiment.federation
     exchange = Exchange.of(layout, settings, objective.extras, objective.told)
+    exchange = with_clusters(exchange, settings)
     return LocalRuntime(
         model=model,
         exchange=exchange,

@@ -92,7 +92,7 @@ class WorkersEngine:
         self._workers: list[_Worker] = []
         with startable():
             handed = replace(runtime, model=without_values(runtime.model))
-            self._states = SharedStates(runtime.exchange.wire, 1 + 2 * num_workers)
+            self._states = SharedStates(runtime.exchange.down, 1 + 2 * num_workers)
         self._runtime = handed
         self._down = self._up = 0
         self._jobs = [
@@ -181,7 +181,7 @@ class WorkersEngine:
     def _send(
         self, worker: _Worker, task: str, broadcast: Broadcast, common: ModelState | None
     ) -> None:
-        self._down += broadcast.num_bytes(self._runtime.message_bytes[0])
+        self._down += self._runtime.bytes_of(broadcast)
         is_common = broadcast.state is common
         if not is_common:
             _copy(broadcast.state, worker.job.alone)
@@ -231,8 +231,9 @@ class WorkersEngine:
 
 
 def _copy(state: ModelState, place: ModelState) -> None:
-    place.values_F.copy_(state.values_F)
-    place.counters_K.copy_(state.counters_K)
+    """Write a state to its place, which has room for the largest that is sent."""
+    place.values_F[: state.values_F.numel()].copy_(state.values_F)
+    place.counters_K[: state.counters_K.numel()].copy_(state.counters_K)
 
 
 def _await(worker: _Worker) -> None:

@@ -16,6 +16,29 @@ from fleetseg.evaluation.scores import Scores, score_domains, seen_unseen, sum_c
 
 
 @dataclass(frozen=True, eq=False)
+class ClusterScores:
+    """What clusters of vehicles are, and what the model of each scores on the server's sets."""
+
+    headline: str  # how the one figure came about: which model was given which image
+    members: Mapping[str, int]  # the cluster of each vehicle
+    conf_by_cluster: tuple[Conf_CC, ...] = ()  # on all of the server's frames; none on clients'
+    routed: tuple[int, ...] = ()  # how many of those frames were given to each cluster's model
+
+    def to_dict(self, space: LabelSpace) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        scores = [Scores.of(conf_CC, space).to_dict() for conf_CC in self.conf_by_cluster]
+        routed = {"routed": list(self.routed)} if self.routed else {}
+        members = dict(self.members)
+        return {"headline": self.headline, "of": members, **routed, "by_cluster": scores}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ClusterScores:
+        """Read what `to_dict` wrote."""
+        confs = tuple(_counts(scores) for scores in fields["by_cluster"])
+        return cls(fields["headline"], fields["of"], confs, tuple(fields.get("routed", ())))
+
+
+@dataclass(frozen=True, eq=False)
 class Scored:
     """Confusion matrices of one model: by domain, and by client where clients were scored."""
 
@@ -30,6 +53,7 @@ class Scored:
     conf_personal: Mapping[str, Conf_CC] = field(default_factory=dict)  # of each client's own model
     personal: str = ""  # how clients come to those: a name in federation.personal.PERSONAL
     clients_norms: str = "running"  # on the clients' frames
+    clusters: ClusterScores | None = None  # where clusters of vehicles have models of their own
 
     @cached_property
     def overall(self) -> Scores | None:
@@ -110,6 +134,8 @@ class Scored:
         if self.personal:
             personal = {c: scores.to_dict() for c, scores in self.by_client_personal.items()}
             fields["personal"] = {"model": self.personal, "by_client": personal}
+        if self.clusters is not None:
+            fields["clusters"] = self.clusters.to_dict(self.space)
         return fields
 
     @classmethod
@@ -137,6 +163,7 @@ class Scored:
             {name: _counts(scores) for name, scores in personal.get("by_client", {}).items()},
             personal.get("model", ""),
             fields.get("by_client_norms", "running"),
+            ClusterScores.from_dict(fields["clusters"]) if "clusters" in fields else None,
         )
 
 

@@ -30,6 +30,7 @@ from fleetseg.learning.inputs import Facts
 FORMAT_VERSION = 4
 KEEP = 3
 _SLOT, _FACT, _PUBLISHED, _HELD = "slot/", "fact/", "published/", "held/"
+_CLUSTER = "cluster/"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ class ServerState:
     facts: Facts = field(default_factory=dict)  # what it made of the fleet before round 1
     published: Mapping[str, Tensor] = field(default_factory=dict)  # see `publishing`
     held: Mapping[str, Tensor] = field(default_factory=dict)  # by vehicles: see `downlink`
-    memory: Mapping[str, Memory] = field(default_factory=dict)  # of the sampler, weights, fleet
+    memory: Mapping[str, Memory] = field(
+        default_factory=dict
+    )  # of the sampler, weights, fleet, clusters
+    clusters: Mapping[str, Tensor] = field(default_factory=dict)  # see `cluster_state`
 
 
 def save_checkpoint(
@@ -60,6 +64,7 @@ def save_checkpoint(
         **{_FACT + name: torch.from_numpy(fact) for name, fact in state.facts.items()},
         **{_PUBLISHED + name: vector_F for name, vector_F in state.published.items()},
         **{_HELD + name: tensor for name, tensor in state.held.items()},
+        **{_CLUSTER + name: tensor for name, tensor in state.clusters.items()},
     }
     tensors = separate(tensors)
     meta = {
@@ -122,6 +127,7 @@ def load_checkpoint(
         _named(tensors, _PUBLISHED),
         _named(tensors, _HELD),
         meta["memory"],
+        _named(tensors, _CLUSTER),
     )
     return state, meta["record"]
 

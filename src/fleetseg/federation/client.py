@@ -72,8 +72,17 @@ class LocalRuntime:
     @cached_property
     def message_bytes(self) -> tuple[int, int]:
         """Encoded size of a broadcast, and of an update at most."""
-        down, up = message_bytes(self.exchange.wire, self.exchange.up)
+        down, up = message_bytes(self.exchange.down, self.exchange.up)
         return down, self.codec.max_bytes if self.codec else up
+
+    def bytes_of(self, broadcast: Broadcast) -> int:
+        """Encoded size of a broadcast: one that is not to choose from has no more than a model."""
+        is_whole = broadcast.state.values_F.numel() == self.exchange.down.num_floats
+        return broadcast.num_bytes(self.message_bytes[0] if is_whole else self._model_bytes)
+
+    @cached_property
+    def _model_bytes(self) -> int:
+        return message_bytes(self.exchange.wire, self.exchange.up)[0]
 
     def load(self, broadcast: Broadcast, own: Mapping[str, Tensor]) -> None:
         """Fill the model: from a broadcast, and where a part stays here, from the client's own."""

@@ -17,6 +17,7 @@ from fleetseg.errors import UpdateRejected
 from fleetseg.federation.aggregate import MAX_VALUE, Opening
 from fleetseg.federation.aggregators import AGGREGATORS
 from fleetseg.federation.checks import validate_update
+from fleetseg.federation.cluster_fold import Folded, RoundClusters
 from fleetseg.federation.cohort import Cohort
 from fleetseg.federation.engine import Engine, Received
 from fleetseg.federation.known import Accepted, Known, Memory, Outcome
@@ -92,17 +93,23 @@ class RoundCollector:
         *,
         facts: Facts = EMPTY,
         memory: Memory = EMPTY,
+        clusters: RoundClusters | None = None,
     ) -> None:
         """Start a round from what is sent to all of a cohort.
 
-        `facts` are of the fleet; `memory` is what the weights remember.
+        `facts` are of the fleet; `memory` is what the weights remember; where clusters have tensors
+        of their own, they know what each vehicle is sent.
         """
         self._round, self._base, self.cohort = round_, base, cohort
         self._enrolled = {client: enrolled[client] for client in sorted(cohort.asked)}
         known = Known(self._enrolled, round_, self._settings, facts, memory)
         self._measures: dict[str, Mapping[str, float]] = {}
         self._opening = self._make_opening(WEIGHTS[self._settings.weights].weigh(known))
-        self._aggregator = AGGREGATORS[self._settings.aggregator](self._opening)
+        self._clusters = clusters
+        if clusters is None:
+            self._aggregator = AGGREGATORS[self._settings.aggregator](self._opening)
+        else:
+            clusters.open(self._opening)
         self.counters_K: Tensor = base.counters_K.clone()
         self._waiting = set(cohort.asked)
         self.accepted: list[Accepted] = []
@@ -180,6 +187,16 @@ class RoundCollector:
         self._statistics.finish(mean_F, self.layout)
         return mean_F
 
+    def take_clusters(self) -> tuple[Folded, dict[int, Folded]]:
+        """What all vehicles agree on, and what those of each cluster do; once."""
+        assert self._clusters is not None
+        return self._clusters.take()
+
+    @property
+    def clusters_of(self) -> Mapping[str, int]:
+        """The clusters of the vehicles whose updates were accepted, where there are clusters."""
+        return {} if self._clusters is None else self._clusters.of
+
     def mean_loss(self) -> float | None:
         """Mean training loss, clients weighted by their steps; None if nothing was accepted."""
         steps = sum(t.num_steps for t in self.accepted)
@@ -195,10 +212,14 @@ class RoundCollector:
         if update.client_id not in self._waiting:
             raise UpdateRejected("unasked", "not asked, or answered before", got=update.client_id)
         self._waiting.discard(update.client_id)
+        base, cluster = self._base, 0
+        if self._clusters is not None:
+            cluster = self._clusters.cluster_of(update)
+            base = self._clusters.base(update.client_id, cluster)
         validate_update(
             update,
             layout=self._up,
-            base=ModelState(self._base.values_F[: self._up.num_floats], self._base.counters_K),
+            base=ModelState(base.values_F[: self._up.num_floats], base.counters_K),
             round_=self._round,
             enrolled=self._enrolled[update.client_id],
             max_norm=self._settings.max_update_norm,
@@ -207,7 +228,10 @@ class RoundCollector:
         change_F = self._with_told(update).numpy()
         if self._statistics.fold is not None:
             change_F = self._statistics.fold(change_F, self.layout)
-        self._aggregator.add(update.client_id, change_F, update.num_steps)
+        if self._clusters is None:
+            self._aggregator.add(update.client_id, change_F, update.num_steps)
+        else:
+            self._clusters.add(update, change_F, cluster)
         self._measures[update.client_id] = update.measures
         torch.maximum(self.counters_K, update.change.counters_K, out=self.counters_K)
         self.accepted.append(

@@ -45,6 +45,11 @@ def image_gaussian(train: Pairs) -> Floats:
 def gaussian_of(enrolment: Enrolment) -> Gaussian:
     """Read what a client reports, within what images of bytes can have."""
     mean, variance, _ = (float(x) for x in enrolment.facts[IMAGE_GAUSSIAN])
+    return within_images(mean, variance)
+
+
+def within_images(mean: float, variance: float) -> Gaussian:
+    """Bring a mean and a variance to what images of bytes can have."""
     return min(max(mean, 0.0), 255.0), min(max(variance, _LEAST_VARIANCE), _MOST_VARIANCE)
 
 

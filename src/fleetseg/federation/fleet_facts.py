@@ -108,6 +108,8 @@ def wanted_facts(experiment: Experiment) -> tuple[str, ...]:
     """Name the facts that something in an experiment takes, in order."""
     federation = experiment.federation
     server = {*SAMPLERS[federation.sampler].facts, *WEIGHTS[federation.weights].facts}
+    if federation.clustered_by in FLEET_FACTS:
+        server.add(federation.clustered_by)
     return tuple(sorted(server | _clients_take(experiment)))
 
 

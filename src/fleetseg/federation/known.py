@@ -13,7 +13,7 @@ from fleetseg.config import FederationConfig
 from fleetseg.federation.messages import Enrolment
 from fleetseg.learning.inputs import Facts
 
-RECEIVED_LOSS, TRAINED_LOSS = "received_loss", "trained_loss"
+RECEIVED_LOSS, TRAINED_LOSS, CLUSTER = "received_loss", "trained_loss", "cluster"
 """Names of measures: see `measures`."""
 Memory = Mapping[str, Mapping[str, float]]
 """Tables by the owner's names: a finite number for each client that has one, by the client's name.

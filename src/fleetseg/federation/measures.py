@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from fleetseg.config import FederationConfig
 from fleetseg.errors import UpdateRejected
 from fleetseg.federation.aggregators import MEASURES_OF
-from fleetseg.federation.known import RECEIVED_LOSS, TRAINED_LOSS
+from fleetseg.federation.cluster_parts import BY_LOSS
+from fleetseg.federation.known import CLUSTER, RECEIVED_LOSS, TRAINED_LOSS
 from fleetseg.federation.weights import WEIGHTS
 
 MEASURES: Mapping[str, str] = {
     RECEIVED_LOSS: "loss of the received model, mean over all of a client's training samples",
     TRAINED_LOSS: "loss of the trained model, mean over the same",
+    CLUSTER: "the cluster whose model has the lowest loss, mean over the same: its number",
 }
 """Name -> what it is; each is one number over all samples of a client, like `Update.loss`."""
 MAX_MEASURE = 1e9
@@ -25,6 +27,7 @@ MAX_MEASURE = 1e9
 def wanted_measures(settings: FederationConfig) -> tuple[str, ...]:
     """Name the measures that something on the server takes, in order."""
     asked = {*WEIGHTS[settings.weights].measures, *MEASURES_OF.get(settings.aggregator, ())}
+    asked |= {CLUSTER} if settings.clustered_by == BY_LOSS else set()
     assert asked <= MEASURES.keys()
     return tuple(sorted(asked))
 

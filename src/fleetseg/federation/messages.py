@@ -2,7 +2,8 @@
 
 | message    | field                  | why it may leave                                           |
 |------------|------------------------|------------------------------------------------------------|
-| Broadcast  | tensors                | the global model: the server's to give                     |
+| Broadcast  | tensors                | the global model, or those of clusters: the server's to    |
+|            |                        | give                                                       |
 |            | facts                  | made of what all clients reported, no one client's; styles |
 |            |                        | are single ones', under numbers in place of names          |
 |            | counted                | the round of the client's last update that counted         |

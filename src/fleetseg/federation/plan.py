@@ -10,6 +10,14 @@ from pathlib import Path
 from fleetseg.config import Experiment
 from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.cluster_models import ClusterModels
+from fleetseg.federation.cluster_state import of_cluster, own_states, with_clusters_placed
+from fleetseg.federation.cluster_step import (
+    cluster_asks,
+    cluster_step,
+    remember_clusters,
+    round_clusters,
+)
 from fleetseg.federation.cohort import SAMPLERS, Cohort, sample_cohort
 from fleetseg.federation.collect import RoundCollector
 from fleetseg.federation.counted import to_each
@@ -29,7 +37,6 @@ from fleetseg.federation.server_optim import SERVER_OPTIMISERS, Slots, server_st
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.weights import WEIGHTS
-from fleetseg.learning.inputs import Facts
 from fleetseg.learning.objectives import OBJECTIVES
 
 _SAMPLER, _WEIGHTS, _FLEET = "sampler", "weights", "fleet"  # who remembers something of clients
@@ -41,9 +48,9 @@ class Plan:
 
     experiment: Experiment
     exchange: Exchange
-    # Scores of a model, or why there are none, given the round that made it, all rounds so far and
-    # the fleet's facts.
-    score: Callable[[ModelState, int, Sequence[RoundRecord], Facts], Scored | str] | None = None
+    # Scores of a model, or why there are none, given the round that made it, all rounds so far, the
+    # fleet's facts and, if there are any, the models of clusters.
+    score: Callable[..., Scored | str] | None = None
     # Makes what is scored and saved of a model, by asking the clients; with the same arguments.
     refine: Callable[[ModelState, int, Sequence[RoundRecord]], ModelState] | None = None
     scratch: Path | None = None  # a folder for what an aggregator does not keep in memory
@@ -52,10 +59,13 @@ class Plan:
     seconds_of: Callable[[Enrolment], float] | None = None  # a client's round, if it is simulated
 
     def with_facts(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> ServerState:
-        """Make the facts of the fleet, before the first round; they stay as they were then."""
-        if state.round > 0 or state.facts:
-            return state
-        return replace(state, facts=facts_of_fleet(self.experiment, enrolled))
+        """Make the facts of the fleet, before the first round; they stay as they were then.
+
+        So do its clusters; whoever comes later finds a place in them.
+        """
+        if state.round == 0 and not state.facts:
+            state = replace(state, facts=facts_of_fleet(self.experiment, enrolled))
+        return with_clusters_placed(self.experiment, self.exchange, state, enrolled)
 
     def sample(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> Cohort:
         """Draw who is asked in the next round."""
@@ -75,10 +85,16 @@ class Plan:
         state: ServerState,
         cohort: Cohort,
         enrolled: Mapping[str, Enrolment],
+        asks: Mapping[str, Broadcast],
     ) -> None:
-        """Start the next round."""
-        sent, memory = self.sent(state), state.memory.get(_WEIGHTS, {})
-        collector.open(state.round + 1, cohort, enrolled, sent, facts=state.facts, memory=memory)
+        """Start the next round, in which each client was sent what `asks` say."""
+        sent, memory, clusters = self.sent(state), state.memory.get(_WEIGHTS, {}), None
+        if self.exchange.is_clustered:
+            clusters = round_clusters(state, self.exchange, self.experiment.federation, asks)
+        collector.open(
+            state.round + 1, cohort, enrolled, sent,
+            facts=state.facts, memory=memory, clusters=clusters,
+        )  # fmt: skip
 
     def with_broadcast(self, state: ServerState) -> ServerState:
         """Move what vehicles are sent towards the model, if that is not the model itself."""
@@ -96,6 +112,9 @@ class Plan:
     ) -> dict[str, Broadcast]:
         """Write what each client is sent in the next round."""
         facts = told_facts(self.experiment, state.facts)
+        if self.exchange.is_clustered:
+            settings = self.experiment.federation
+            return cluster_asks(state, self.exchange, settings, clients, records, facts)
         broadcast = Broadcast(state.round + 1, self.sent(state), facts)
         asks = to_each(broadcast, clients, records)
         if self.downlink is None:
@@ -105,7 +124,27 @@ class Plan:
     def published(self, state: ServerState) -> ModelState:
         """Return the model that is scored and saved, as far as the server has it."""
         model = self._scored(state.model, state.slots)
-        return self._publication.model(model, state.published, self.experiment.federation)
+        remembered = of_cluster(state.published, None)
+        return self._publication.model(model, remembered, self.experiment.federation)
+
+    def cluster_models(self, state: ServerState) -> ClusterModels | None:
+        """Return the models of the clusters that are scored and saved beside it, if there are."""
+        if not state.clusters:
+            return None
+        settings = self.experiment.federation
+        own = tuple(
+            self._publication.model(tensors, of_cluster(state.published, k), settings)
+            for k, tensors in enumerate(own_states(state))
+        )
+        return ClusterModels(self.exchange, self.experiment, self.published(state), own, state)
+
+    def scored(self, state: ServerState, records: Sequence[RoundRecord]) -> Scored | str:
+        """Score what is published of a state, or say why there are no scores."""
+        assert self.score is not None
+        model, clusters = self.refined(state, records), self.cluster_models(state)
+        if clusters is None:
+            return self.score(model, state.round, records, state.facts)
+        return self.score(model, state.round, records, state.facts, clusters)
 
     def refined(self, state: ServerState, records: Sequence[RoundRecord]) -> ModelState:
         """Return the model that is scored and saved, with what clients are asked for it."""
@@ -129,6 +168,9 @@ class Plan:
         state, of = self._with_fleet(state, present)
         advance = OBJECTIVES[self.experiment.training.objective].server
         share = len(collector.accepted) / of
+        if exchange.is_clustered:
+            state = cluster_step(state, collector, exchange, settings)
+            return self._with_published(state)
         sent, slots = server_step(
             exchange.sent(state.model),
             state.slots,
@@ -140,11 +182,16 @@ class Plan:
             advance_extra=lambda extra_T, mean_T: advance(extra_T, mean_T, share),
         )
         model = exchange.received(state.model, sent)
-        published = self._publication.remember(
-            state.published, self._scored(model, slots), state.round + 1, settings
-        )
-        state = replace(state, model=model, slots=slots, published=published)
-        return replace(state, round=state.round + 1, failed_rounds=0)
+        return self._with_published(replace(state, model=model, slots=slots))
+
+    def _with_published(self, state: ServerState) -> ServerState:
+        """Take a new model in, for what is published; ends a round that has made a step."""
+        publication, settings = self._publication, self.experiment.federation
+        model, before = self._scored(state.model, state.slots), of_cluster(state.published, None)
+        published = publication.remember(before, model, state.round + 1, settings)
+        if state.clusters:
+            published = {**published, **remember_clusters(state, publication, settings)}
+        return replace(state, published=published, round=state.round + 1, failed_rounds=0)
 
     def _with_fleet(self, state: ServerState, present: Collection[str]) -> tuple[ServerState, int]:
         """Take in who is there, where means over the fleet are kept; returns N, too."""

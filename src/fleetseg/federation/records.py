@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fleetseg.data.labels import LabelSpace
@@ -36,6 +36,9 @@ class RoundRecord:
     seconds: float  # by the engine's clock
     scored: Scored | None = None  # None = this round's model was not scored
     unscored: str = ""  # why not, though it should have been
+    clusters: Mapping[str, int] = field(
+        default_factory=dict
+    )  # of the accepted, where there are any
 
     @classmethod
     def of(
@@ -56,6 +59,7 @@ class RoundRecord:
             bytes_down=sent.bytes_down,
             bytes_up=sent.bytes_up,
             seconds=round(sent.seconds, 3),
+            clusters=dict(sorted(collector.clusters_of.items())),
         )
 
     def with_cost(self, sent: Meter) -> RoundRecord:
@@ -89,6 +93,8 @@ class RoundRecord:
             fields |= {"scores": self.scored.to_dict(), "miou": self.miou}
         if self.unscored:
             fields["unscored"] = self.unscored
+        if self.clusters:
+            fields["clusters"] = dict(self.clusters)
         return fields
 
     @classmethod
@@ -109,4 +115,5 @@ class RoundRecord:
             ),
             scored=None if scores is None else Scored.from_dict(scores, space),
             unscored=fields.get("unscored", ""),
+            clusters=fields.get("clusters", {}),
         )

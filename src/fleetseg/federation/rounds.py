@@ -70,7 +70,7 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         cohort = plan.sample(state, enrolled)
         watcher.round_opened(round_, cohort.asked)
         asks = plan.asks(state, cohort.asked, log.records)
-        plan.open(collector, state, cohort, enrolled)
+        plan.open(collector, state, cohort, enrolled, asks)
         collect(engine, "train", asks, collector, deadline_s=deadline_s, replied=replied)
         collector.close()
         sent = engine.meter() - before
@@ -122,7 +122,7 @@ def _scored(record: RoundRecord, plan: Plan, state: ServerState, log: Log) -> Ro
     """Score the newest round, if it is due."""
     if plan.score is None or not _evaluates_in(plan.experiment, state.round):
         return record
-    scored = plan.score(plan.refined(state, log.records), state.round, log.records, state.facts)
+    scored = plan.scored(state, log.records)
     if isinstance(scored, str):
         return replace(record, unscored=scored)
     return replace(record, scored=scored)

@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+
 from fleetseg.config import FederationConfig, TrainingConfig
 from fleetseg.errors import ConfigError, ModelError
 from fleetseg.federation.tensors import Entry, Layout, ModelState, Part
 from fleetseg.learning.parts import learns
 from fleetseg.text import listing
 
+_NOTHING = Layout((), ())
 Policy = Callable[[Entry, FederationConfig], bool]
 
 
@@ -72,6 +75,10 @@ class Exchange:
     # What is sent beside the model, each as long as its trainables: down and up, and down only.
     extras: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
+    # The part of `shared` that each cluster of vehicles has of its own, and how many more of it are
+    # sent down with a model: see `cluster_parts`.
+    clustered: Layout = _NOTHING
+    copies: int = 0
 
     @classmethod
     def of(
@@ -88,7 +95,7 @@ class Exchange:
             ConfigError: a stage that the network does not have.
         """
         policy = SHARING[settings.sharing]
-        _require_stages(model, settings.stages)
+        require_stages(model, settings.stages, "federation.stages")
         shared = model.only(lambda entry: policy(entry, settings))
         if not shared.num_trainable:
             raise ModelError(
@@ -115,6 +122,27 @@ class Exchange:
     def wire(self) -> Layout:
         """What is sent to clients: the shared part and its extras."""
         return self.shared.with_extras((*self.extras, *self.told))
+
+    @cached_property
+    def down(self) -> Layout:
+        """What a broadcast to train from holds: what clients are to choose from comes last."""
+        return self.wire.with_copies(self.clustered, self.copies)
+
+    def sent_by(self, task: str) -> Layout:
+        """What a broadcast of a task holds: only to train there is something to choose from."""
+        return self.down if task == "train" else self.wire
+
+    @cached_property
+    def common(self) -> Layout:
+        """What is sent that the whole fleet has in common: all, unless there are clusters."""
+        if not self.is_clustered:
+            return self.wire
+        return self.wire.only(lambda entry: entry.key not in self.clustered.by_key)
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether clusters of vehicles have tensors of their own."""
+        return bool(self.clustered.floats)
 
     @cached_property
     def up(self) -> Layout:
@@ -170,6 +198,15 @@ class Exchange:
         """Return what is sent of a model that is to be scored; its extras are zero."""
         return self.sent(self.first(model))
 
+    def to_try(self, model: ModelState) -> ModelState:
+        """Return what is sent of a model to train from, were all clusters' tensors its own."""
+        sent = self.to_score(model)
+        own = self.clustered.empty()
+        Part.of(self.wire, self.clustered).take(sent, own)
+        values = [sent.values_F, *[own.values_F] * self.copies]
+        counters = [sent.counters_K, *[own.counters_K] * self.copies]
+        return ModelState(torch.cat(values), torch.cat(counters)) if self.copies else sent
+
     def received(self, server: ModelState, wire: ModelState) -> ModelState:
         """Return what the server holds with what was exchanged in its place; nothing is changed."""
         if self.shares_all:
@@ -183,7 +220,7 @@ class Exchange:
         return Part.of(self.server, self.wire)
 
 
-def _require_stages(model: Layout, stages: Sequence[str]) -> None:
+def require_stages(model: Layout, stages: Sequence[str], where: str) -> None:
     """Refuse stages that a network does not have, with the nearest names that it has."""
     keys = [key.removeprefix("net.") for key in model.by_key]
     for stage in stages:
@@ -194,12 +231,13 @@ def _require_stages(model: Layout, stages: Sequence[str]) -> None:
         outermost = sorted({key.partition(".")[0] for key in keys})
         raise ConfigError(
             f"the network has no stage '{stage}'",
-            where="federation.stages",
+            where=where,
             expected=f"modules such as {listing(outermost, 10)}",
             cure=f"Did you mean {' or '.join(map(repr, near))}?" if near else None,
         )
 
 
 def _head(state: ModelState, layout: Layout) -> ModelState:
-    """Leave extras out, which come last."""
-    return ModelState(state.values_F[: layout.num_floats], state.counters_K)
+    """Leave extras and copies out, which come last."""
+    values_F = state.values_F[: layout.num_floats]
+    return ModelState(values_F, state.counters_K[: layout.num_counters])

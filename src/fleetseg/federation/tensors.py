@@ -8,7 +8,8 @@ Every state-dict key is one of three kinds (contract 3 of docs/architecture.md):
 
 The kind comes from the module that owns the key, never from the key's name. What a method sends
 beside a model, such as SCAFFOLD's variates, is a fourth kind, "extra": as long as the trainable
-values, one stretch for each name. Suffix of vectors here: F = all floats (trainable first, then
+values, one stretch for each name; what other clusters of vehicles have in the place of some tensors
+is a fifth, "copy". Suffix of vectors here: F = all floats (trainable first, then
 statistics, then extras), T = trainable, K = counters.
 """
 
@@ -30,7 +31,7 @@ from fleetseg.errors import ModelError
 from fleetseg.learning.parameters import NORM_LAYERS, head_prefixes
 
 _EXTRA = "//"  # between an extra's name and a parameter's: no state-dict key has it
-Kind = Literal["trainable", "statistic", "counter", "extra"]
+Kind = Literal["trainable", "statistic", "counter", "extra", "copy"]
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,16 @@ class Layout:
         if not names:
             return self
         return self.only(lambda e: e.kind != "extra" or e.key.partition(_EXTRA)[0] not in names)
+
+    def with_copies(self, part: Layout, count: int) -> Layout:
+        """Add so many copies of a part behind all else, one after another, counters included."""
+        floats, counters = [*self.floats], [*self.counters]
+        for copy in range(1, count + 1):
+            for entry in part.floats:
+                key = f"{copy}{_EXTRA}{entry.key}"
+                floats.append(replace(entry, key=key, kind="copy", is_variance=False))
+            counters += [replace(e, key=f"{copy}{_EXTRA}{e.key}") for e in part.counters]
+        return Layout(_placed(floats), _placed(counters)) if count else self
 
     def empty(self) -> ModelState:
         """New flat vectors on the CPU, their values not set."""

@@ -34,6 +34,7 @@ from fleetseg.methods.fedspeed import FEDSPEED
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
 from fleetseg.methods.hyperflaw_queue import HYPERFLAW_QUEUE
+from fleetseg.methods.ifca import IFCA
 from fleetseg.methods.mimelite import MIMELITE
 from fleetseg.methods.mixstyle import MIXSTYLE
 from fleetseg.methods.moon import MOON
@@ -76,6 +77,7 @@ METHODS: dict[str, Preset] = {
     "silobn-lab": SILOBN_LAB,
     "fedbn": FEDBN,
     "fedema": FEDEMA,
+    "ifca": IFCA,
 }
 
 

@@ -3,6 +3,7 @@
     model.safetensors   the state dict; the same model gives the same bytes
     config.json         network, label space, input normalisation and size, who wrote it
     README.md           a short model card in plain words
+    cluster-0.safetensors ...  where clusters of vehicles have tensors of their own: those
 
 Nothing here is ever unpickled.
 """
@@ -25,6 +26,7 @@ from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import ConfigError, ModelError
 from fleetseg.files import read_text, write_atomic
 from fleetseg.models.build import build_model, is_known, wrap
+from fleetseg.models.cluster_files import Tensors, read_cluster, write_clusters
 from fleetseg.models.group_norm import use_group_norms
 from fleetseg.models.segmenter import Segmenter
 from fleetseg.models.wrapping import materialise
@@ -46,8 +48,9 @@ def save_model(
     size_hw: tuple[int, int],
     details: Mapping[str, Any],
     untrained: Sequence[str] = (),
+    clusters: Sequence[Tensors] = (),
 ) -> str:
-    """Write the three files, each whole or not at all; returns the SHA-256 of the weights.
+    """Write the files, each whole or not at all; returns the SHA-256 of the weights.
 
     Args:
         segmenter: any network.
@@ -56,18 +59,13 @@ def save_model(
         size_hw: working (height, width) of training, in pixels.
         details: facts about the training, plain JSON values.
         untrained: state-dict keys that stayed with clients, of which these are the start values.
+        clusters: what each cluster of vehicles has in the place of some tensors, by their keys.
 
     Raises:
         ModelError: the network and the label space differ in their number of classes.
         CheckpointError: the disk is full.
     """
-    if segmenter.num_classes != space.num_classes:
-        raise ModelError(
-            "the network and the label space have different numbers of classes",
-            where=folder,
-            got=segmenter.num_classes,
-            expected=f"{space.num_classes} ({space.name})",
-        )
+    _require_same_classes(segmenter, space, folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: _plain(value) for key, value in segmenter.state_dict().items()}
     weights = save(tensors)
@@ -78,26 +76,45 @@ def save_model(
     if untrained:
         config["untrained"] = list(untrained)
         details = {**details, "stayed with the clients": f"{len(untrained)} tensors ({CONFIG})"}
+    if clusters:
+        config["clusters"] = write_clusters(folder, clusters)
+        loaded = f"load_model(..., cluster=0) to cluster={len(clusters) - 1}"
+        details = {**details, "clusters of vehicles with models of their own": loaded}
     write_atomic(folder / CARD, _card(segmenter, space, size_hw, sha256, details))
     write_atomic(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_atomic(folder / WEIGHTS, weights)
     return sha256
 
 
-def load_model(path: Path | str, net: nn.Module | None = None) -> Segmenter:
+def _require_same_classes(segmenter: Segmenter, space: LabelSpace, folder: Path) -> None:
+    if segmenter.num_classes != space.num_classes:
+        raise ModelError(
+            "the network and the label space have different numbers of classes",
+            where=folder,
+            got=segmenter.num_classes,
+            expected=f"{space.num_classes} ({space.name})",
+        )
+
+
+def load_model(
+    path: Path | str, net: nn.Module | None = None, cluster: int | None = None
+) -> Segmenter:
     """Load a saved model, in eval mode, with `.space` and `.size_hw` set, and `.untrained`.
 
     Args:
         path: a model folder, or a run folder that has one in `model/`.
         net: the network, for a model that `build_model` does not know; its weights are replaced.
+        cluster: the number of a cluster of vehicles, for its model; None = the fleet's.
 
     Raises:
-        ModelError: a file is missing, damaged or of another version, or the weights do not fit.
+        ModelError: there is no such cluster; a file is missing, damaged or of another version, or
+            the weights do not fit.
         MissingExtra: the network needs a package that is not installed.
     """
     folder = find_model(Path(path))
     config = _read_config(folder / CONFIG)
     tensors = _read_weights(folder / WEIGHTS)
+    own = {} if cluster is None else read_cluster(folder, config, cluster)
     try:
         segmenter = _build(config, net, folder)
         space = _space(config["label_space"])
@@ -111,8 +128,8 @@ def load_model(path: Path | str, net: nn.Module | None = None) -> Segmenter:
     materialise(segmenter, size_hw)
     if norm_groups and not segmenter.norm_groups:
         use_group_norms(segmenter, norm_groups)
-    _check_fit(tensors, segmenter.state_dict(), folder / WEIGHTS)
-    segmenter.load_state_dict(tensors)
+    _check_fit({**tensors, **own}, segmenter.state_dict(), folder / WEIGHTS)
+    segmenter.load_state_dict({**tensors, **own})
     segmenter.space, segmenter.size_hw, segmenter.untrained = space, size_hw, untrained
     return segmenter.eval()
 

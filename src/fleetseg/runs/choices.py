@@ -10,6 +10,7 @@ from fleetseg.config import Experiment, FederationConfig
 from fleetseg.errors import ConfigError, unknown_name
 from fleetseg.evaluation.norms import NORM_STATISTICS
 from fleetseg.federation.aggregators import AGGREGATORS
+from fleetseg.federation.cluster_points import require_way
 from fleetseg.federation.cohort import SAMPLERS
 from fleetseg.federation.personal import PERSONAL
 from fleetseg.federation.publishing import PUBLISHING
@@ -54,6 +55,7 @@ def check_choices(experiment: Experiment) -> None:
         name = getattr(getattr(experiment, section), field)
         if name not in table:
             raise unknown_name(kind, name, table)
+    require_way(experiment.federation.clustered_by)
     for clash, because in CLASHES:
         if clash(experiment):
             raise ConfigError(because)

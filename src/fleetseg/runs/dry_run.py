@@ -105,7 +105,7 @@ def _trouble(client: Client, runtime: LocalRuntime, setup: RunSetup) -> FleetSeg
     """Let a client take its step; return what went wrong, if it would go wrong in a run."""
     exchange = runtime.exchange
     model = read_state(setup.runtime.model, exchange.model)
-    state = exchange.to_score(model)
+    state = exchange.to_try(model)
     try:
         reply = client_update(Broadcast(1, state, _facts(client, runtime)), client, runtime)
         if not isinstance(reply, Update):

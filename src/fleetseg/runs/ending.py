@@ -38,9 +38,10 @@ def score_final(final: Final, folder: RunFolder, scorer: Scorer, plan: Plan) -> 
     notes = []
     final.take(folder.records)
     model, round_ = plan.refined(folder.state, folder.records), folder.state.round
+    clusters = plan.cluster_models(folder.state)
     notes += final.estimator.notes() if final.estimator else []
     if scorer.can_score and final.round != round_:
-        scored = scorer.score(model, round_, folder.records, folder.state.facts)
+        scored = plan.scored(folder.state, folder.records)
         if isinstance(scored, str):
             notes.append(f"the final model has no scores: {scored}")
         else:
@@ -52,10 +53,12 @@ def score_final(final: Final, folder: RunFolder, scorer: Scorer, plan: Plan) -> 
         if of_this_model and of_this_model.personal:
             return notes
         final.scored, refused = scorer.with_personal(
-            of_this_model, model, round_, folder.records, folder.state.facts
+            of_this_model, model, round_, folder.records, folder.state.facts, clusters
         )
     elif plan.experiment.evaluation.on_clients:
-        final.scored, refused = scorer.with_clients(of_this_model, model, round_, folder.records)
+        final.scored, refused = scorer.with_clients(
+            of_this_model, model, round_, folder.records, clusters
+        )
     else:
         return notes
     final.round = round_
@@ -66,6 +69,7 @@ def save_final(final: Final, setup: RunSetup, plan: Plan, reason: str, seconds: 
     """Save the last committed model and close the log."""
     runtime, state = setup.runtime, setup.folder.state
     final.take(setup.folder.records)
+    clusters = plan.cluster_models(state)
     details: dict[str, object] = {"rounds": state.round, "experiment": setup.experiment.name}
     refined = None
     if final.estimator is not None:
@@ -80,6 +84,7 @@ def save_final(final: Final, setup: RunSetup, plan: Plan, reason: str, seconds: 
         size_hw=setup.experiment.data.size,
         details=details,
         untrained=runtime.exchange.untrained(setup.experiment.training),
+        clusters=() if clusters is None else clusters.tensors(),
     )
     end = RunEnd(reason, state.round, seconds, final.scored, final.round, sha256)
     setup.folder.finish(end)

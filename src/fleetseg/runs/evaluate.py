@@ -99,6 +99,7 @@ def evaluate(
     batch_size: int | None = None,
     norms: str | None = None,
     settings: EvaluationConfig | None = None,
+    cluster: int | None = None,
     pictures: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluated:
@@ -117,6 +118,7 @@ def evaluate(
             "batch", "domain", "adapted", "tent", "cotta-like"; or "banks", the model's for each
             condition. Default: the experiment's, else "running".
         settings: what belongs to the norms: `EvaluationConfig(tent=...)`. Default: as for norms.
+        cluster: the number of a cluster of vehicles, for its model. Default: the fleet's.
         pictures: a folder to write some pictures to: image, truth and prediction side by side.
         progress: called while data are read.
 
@@ -127,9 +129,7 @@ def evaluate(
         DataError: no usable labelled sample; a sample of your own data that cannot be used.
         OutOfMemory: not even one image fits.
     """
-    if batch_size is not None and batch_size < 1:
-        raise ConfigError("unusable batch_size", got=batch_size, expected="1 or more")
-    ready = ready_model(model, device, precision, norms=None)
+    ready = ready_model(model, device, precision, norms=None, cluster=cluster)
     where = _scored_on(model, on)
     chosen = _norms(settings or _settings(where), norms, batch_size, drawn=pictures is not None)
     ready = ready.with_norms(chosen)
@@ -158,6 +158,8 @@ def _settings(on: ScoredOn) -> EvaluationConfig:
 def _norms(
     settings: EvaluationConfig, name: str | None, batch_size: int | None, *, drawn: bool
 ) -> Norms:
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError("unusable batch_size", got=batch_size, expected="1 or more")
     chosen = Norms.on_server(settings)
     size = batch_size or chosen.batch_size
     chosen = replace(chosen, name=name or chosen.name, batch_size=size)

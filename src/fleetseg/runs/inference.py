@@ -131,6 +131,7 @@ def ready_model(
     device: str = "auto",
     precision: str = "auto",
     norms: Norms | None = RUNNING,
+    cluster: int | None = None,
 ) -> ReadyModel:
     """Load a model, unless it is loaded already, and choose what it computes on.
 
@@ -139,18 +140,25 @@ def ready_model(
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
         norms: statistics that batch norms take; None = `with_norms` follows.
+        cluster: the number of a cluster of vehicles, for its model; None = the fleet's.
 
     Raises:
-        ModelError: there is no model, or it does not say what its classes mean.
+        ModelError: there is no model, or no such cluster, or it does not say what its classes mean.
         ConfigError: this machine does not have the device or the number format; the model lacks
             what stayed with the clients that trained it.
     """
     hardware = resolve(device, precision)
     folder = None if isinstance(model, Segmenter) else given_path(model)
     if isinstance(model, Segmenter):
+        if cluster is not None:
+            raise ModelError(
+                "a loaded model is that of one cluster already",
+                got=f"cluster = {cluster}",
+                cure="Give the folder, or load it so: fleetseg.load_model(path, cluster=...)",
+            )
         segmenter, where = model, model.name
     else:
-        segmenter, where = load_model(given_path(model)), str(model)
+        segmenter, where = load_model(given_path(model), cluster=cluster), str(model)
     if segmenter.space is None or segmenter.size_hw is None:
         raise ModelError(
             "the model does not say its label space and size",

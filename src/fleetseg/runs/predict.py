@@ -26,6 +26,7 @@ def predict(
     precision: str = "auto",
     batch_size: int = 8,
     norms: str = "running",
+    cluster: int | None = None,
 ) -> Iterator[Label_HW]:
     """Predict the class of every pixel; yields uint8 (H, W) for each image, in their order.
 
@@ -40,6 +41,7 @@ def predict(
         batch_size: images at a time, where neighbours are of one size.
         norms: statistics of batch norms: "running" (the model's own), or those of each batch,
             "batch" or "adapted"; or "banks", the model's for each condition.
+        cluster: the number of a cluster of vehicles, for its model; None = the fleet's.
 
     Raises:
         ModelError: there is no model.
@@ -50,15 +52,19 @@ def predict(
     """
     if batch_size < 1:
         raise ConfigError("unusable batch_size", got=batch_size, expected="1 or more")
-    ready = ready_to_predict(model, device, precision, Norms(norms, batch_size))
+    ready = ready_to_predict(model, device, precision, Norms(norms, batch_size), cluster)
     return (map_HW for _, map_HW in predicted_pairs(ready, _read(images), batch_size))
 
 
 def ready_to_predict(
-    model: Segmenter | str | Path, device: str, precision: str, norms: Norms
+    model: Segmenter | str | Path,
+    device: str,
+    precision: str,
+    norms: Norms,
+    cluster: int | None = None,
 ) -> ReadyModel:
     """Make a model ready for images that are read once; raises as `predict`."""
-    ready = ready_model(model, device, precision, norms)
+    ready = ready_model(model, device, precision, norms, cluster)
     if norms.chosen.of_domain:
         raise ConfigError(
             f"norms = '{norms.name}' looks at all images twice, and they are read once here",

@@ -58,6 +58,7 @@ def predict_files(
     overlays: bool = False,
     force: bool = False,
     norms: str = "running",
+    cluster: int | None = None,
     progress: Progress | None = None,
 ) -> PredictedFiles:
     """Predict image files and write the maps to a folder; bad images are left out and listed.
@@ -69,6 +70,7 @@ def predict_files(
         overlays: write the blended images, too.
         force: replace files that are there.
         norms: as for `predict`.
+        cluster: as for `predict`.
         progress: called after each image.
 
     Raises:
@@ -79,7 +81,7 @@ def predict_files(
     """
     jobs = _jobs(images, out, overlays)
     _require_free(jobs, out, force)
-    ready = ready_to_predict(model, "auto", "auto", Norms(norms))
+    ready = ready_to_predict(model, "auto", "auto", Norms(norms), cluster)
     waiting: deque[_Job] = deque()
     bad: list[str] = []
     images_HWC = _readable(jobs, waiting, bad, progress)

@@ -201,7 +201,7 @@ def _open(setup: RunSetup, resume: bool) -> tuple[ServerState, list[str]]:
         state, notes = folder.resume()
         return state, notes + changed_since(folder.path, facts)
     exchange = setup.runtime.exchange
-    slots = first_slots(setup.experiment.federation, exchange.wire)
+    slots = first_slots(setup.experiment.federation, exchange.common)
     model = read_state(setup.runtime.model, exchange.model)
     state = ServerState(0, exchange.first(model), slots)
     require_no_run(folder.path)

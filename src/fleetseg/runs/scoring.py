@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -18,6 +18,7 @@ from fleetseg.evaluation.scored import Scored
 from fleetseg.evaluation.scores import add_up, sum_confs
 from fleetseg.federation.checks import validate_evaluation
 from fleetseg.federation.client import LocalRuntime
+from fleetseg.federation.cluster_models import ClusterModels
 from fleetseg.federation.collect import collect
 from fleetseg.federation.counted import to_each
 from fleetseg.federation.engine import Engine, Received
@@ -28,6 +29,7 @@ from fleetseg.federation.rounds import scored_before
 from fleetseg.federation.tasks.evaluate import score_pairs
 from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.inputs import Facts
+from fleetseg.runs.cluster_scores import on_own_clusters, score_clusters
 from fleetseg.runs.protocols import protocol_of
 
 _ByClient = dict[str, dict[str, Conf_CC]]
@@ -65,37 +67,51 @@ class Scorer:
         round_: int,
         records: Sequence[RoundRecord] = (),
         facts: Facts = MappingProxyType({}),
+        clusters: ClusterModels | None = None,
     ) -> Scored | str:
         """Score on the server's sets; where it has none, on the clients' held-out frames.
 
         `round_` is the one that the model came out of, `records` are of all rounds so far, `facts`
-        are the fleet's. Returns why there are no scores if no client answered.
+        are the fleet's; where there are clusters, each client is scored with the model of its own
+        one. Returns why there are no scores if no client answered.
         """
         if self._fleet_data.evaluation:
-            scored: Scored | str = self._score_here(model, round_)
+            scored: Scored | str = self._score_here(model, round_, clusters)
         else:
-            scored = self._score_on_clients(model, round_, records)
+            scored = self._score_on_clients(model, round_, records, clusters)
         at_end_only = self._runtime.experiment.personal.scored == "end"
         if isinstance(scored, str) or at_end_only or not self.scores_own_models:
             return scored
-        return self.with_personal(scored, model, round_, records, facts)[0]
+        return self.with_personal(scored, model, round_, records, facts, clusters)[0]
 
-    def _score_here(self, model: ModelState, round_: int) -> Scored:
-        self._runtime.whole.load(model)
+    def _score_here(
+        self, model: ModelState, round_: int, clusters: ClusterModels | None = None
+    ) -> Scored:
         sets, norms = self._fleet_data.evaluation, self._norms
-        by_set = [score_pairs(self._runtime, part.scored, norms) for part in sets]
-        return self._scored(add_up(by_set), [part.name for part in sets], round_, norms)
+        own = None if clusters is None else score_clusters(self._runtime, clusters, sets, norms)
+        if own is None or own.routed is None:
+            self._runtime.whole.load(model)
+            by_set = [score_pairs(self._runtime, part.scored, norms) for part in sets]
+        else:
+            by_set = own.routed
+        scored = self._scored(add_up(by_set), [part.name for part in sets], round_, norms)
+        return scored if own is None else replace(scored, clusters=own.scores)
 
     def _score_on_clients(
-        self, model: ModelState, round_: int, records: Sequence[RoundRecord]
+        self,
+        model: ModelState,
+        round_: int,
+        records: Sequence[RoundRecord],
+        clusters: ClusterModels | None = None,
     ) -> Scored | str:
         enrolled = self._with_test_frames()
-        by_client, refused = self._on_clients(enrolled, model, round_, records)
+        by_client, refused = self._on_clients(enrolled, model, round_, records, clusters=clusters)
         missing = sorted({*scored_before(records), *enrolled} - set(by_client))
         if not by_client:
             return "; ".join(refused[:3]) or "no client with test frames is there"
         confs = add_up(by_client.values())
-        return self._scored(confs, sorted(by_client), round_, self._clients_norms, missing)
+        scored = self._scored(confs, sorted(by_client), round_, self._clients_norms, missing)
+        return replace(scored, clusters=on_own_clusters(clusters))
 
     def with_clients(
         self,
@@ -103,6 +119,7 @@ class Scorer:
         model: ModelState,
         round_: int,
         records: Sequence[RoundRecord] = (),
+        clusters: ClusterModels | None = None,
     ) -> tuple[Scored, list[str]]:
         """Score on every client's own frames, too; returns all scores, and what is amiss.
 
@@ -111,8 +128,9 @@ class Scorer:
         if self._fleet_data.members:
             return self._with(scored, self._on_members(model), round_), []
         enrolled = self._with_test_frames()
-        by_client, refused = self._on_clients(enrolled, model, round_, records)
-        return self._with(scored, by_client, round_), refused
+        by_client, refused = self._on_clients(enrolled, model, round_, records, clusters=clusters)
+        both = self._with(scored, by_client, round_)
+        return replace(both, clusters=both.clusters or on_own_clusters(clusters)), refused
 
     def with_personal(
         self,
@@ -121,6 +139,7 @@ class Scorer:
         round_: int,
         records: Sequence[RoundRecord],
         facts: Facts,
+        clusters: ClusterModels | None = None,
     ) -> tuple[Scored, list[str]]:
         """Score every client's own model, and beside it the global one on the same frames.
 
@@ -129,7 +148,7 @@ class Scorer:
         """
         enrolled = self._with_test_frames()
         common = "evaluate" if self._runtime.exchange.shares_all else "evaluate-global"
-        ask = partial(self._on_clients, enrolled, model, round_, records)
+        ask = partial(self._on_clients, enrolled, model, round_, records, clusters=clusters)
         by_client, refused = ask(task=common)
         own, refused_own = ask(task="evaluate-personal", facts=facts)
         personal = {name: sum_confs(confs) for name, confs in sorted(own.items())}
@@ -162,11 +181,16 @@ class Scorer:
         records: Sequence[RoundRecord],
         task: str = "evaluate",
         facts: Facts = MappingProxyType({}),
+        clusters: ClusterModels | None = None,
     ) -> tuple[_ByClient, list[str]]:
         scores = _ClientScores(enrolled, round_, self._runtime.num_classes)
         told = told_facts(self._runtime.experiment, facts)
-        broadcast = Broadcast(round_, self._runtime.exchange.to_score(model), told)
-        asks = to_each(broadcast, enrolled, records)
+        groups = {None: list(enrolled)} if clusters is None else clusters.groups(enrolled)
+        asks: dict[str, Broadcast] = {}
+        for k, group in groups.items():
+            of_group = model if clusters is None or k is None else clusters.model(k)
+            broadcast = Broadcast(round_, self._runtime.exchange.to_score(of_group), told)
+            asks |= to_each(broadcast, group, records)
         deadline_s = self._runtime.experiment.federation.deadline_s
         collect(self._engine, task, asks, scores, deadline_s=deadline_s)
         return scores.by_client, scores.refused

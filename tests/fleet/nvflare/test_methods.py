@@ -173,3 +173,31 @@ def test_mimelite_and_ditto_on_a_shared_body_with_start_weights(
     assert_same(run, wanted)
     assert {"evaluate", "evaluate-global", "evaluate-personal"} <= kinds_sent(run)
     assert_nothing_left_unseen(run)
+
+
+# Models to choose from, and for each vehicle that of its cluster
+
+
+def test_clusters_by_loss_whose_vehicles_are_scored_with_their_own_model(
+    cache: Path, tmp_path: Path
+) -> None:
+    """All vehicles are sent the same to train from, and those of each cluster another to score."""
+    experiment = described(
+        cache,
+        training={"batch_size": 2, "lr": 0.01, "local_steps": 1},
+        federation={
+            "rounds": 2, "clustered_by": "loss",
+            "cluster_models": {"count": 2, "tensors": "norms", "spread": 2.0},
+        },
+    )  # fmt: skip
+    wanted, run = run_as("inprocess", experiment, tmp_path / "inprocess"), tmp_path / "run"
+    with h.nothing_left(run):
+        run_as("fleet", experiment, run)
+    assert_same(run, wanted)
+    own = [set(line["clusters"].values()) for line in h.committed(run)]
+    assert own == [set(record.clusters.values()) for record in wanted.records]
+    assert {0, 1} in own
+    for k in range(2):
+        name = f"model/cluster-{k}.safetensors"
+        assert (run / name).read_bytes() == (wanted.folder / name).read_bytes()
+    assert_nothing_left_unseen(run)

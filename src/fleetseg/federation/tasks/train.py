@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,8 +13,10 @@ from torch import Tensor
 from fleetseg.errors import UpdateRejected
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.client_state import ClientState, in_section, section
+from fleetseg.federation.cluster_parts import BY_LOSS
+from fleetseg.federation.cluster_state import chosen
 from fleetseg.federation.fleet_facts import CLASS_WEIGHTS
-from fleetseg.federation.known import RECEIVED_LOSS, TRAINED_LOSS
+from fleetseg.federation.known import CLUSTER, RECEIVED_LOSS, TRAINED_LOSS
 from fleetseg.federation.measures import wanted_measures
 from fleetseg.federation.messages import Broadcast, Failure, Packed, Reply, Update
 from fleetseg.federation.personal import PERSONAL, Work
@@ -37,6 +41,7 @@ def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -
     """
     memory = runtime.memory
     before = memory.load(client.id, broadcast.round, broadcast.counted) if memory else {}
+    broadcast, told = with_chosen(broadcast, client, runtime, before)
     runtime.load(broadcast, section(before, "own"))
     trainables = Trainables(runtime.shared.trainables(), runtime.model)
     inputs = local_inputs(broadcast, client, runtime, before)
@@ -46,7 +51,7 @@ def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -
         return Failure(client.id, "abstained", "non-finite", _NO_FINITE_STEP)
     if result.num_steps == 0:
         return Failure(client.id, "abstained", "no-labels", "no labelled pixel in any batch")
-    measures = received | _measured(TRAINED_LOSS, client, runtime, inputs)
+    measures = told | received | _measured(TRAINED_LOSS, client, runtime, inputs)
     update = _update(broadcast, client, runtime, result, measures)
     reply, residual_T = _packed(update, runtime.codec, before)
     after = _kept_by(result, runtime, residual_T)
@@ -57,6 +62,27 @@ def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -
     if memory and (after or before):  # to keep nothing is not to keep what was before
         memory.save(client.id, broadcast.round, after)
     return reply
+
+
+def with_chosen(
+    broadcast: Broadcast, client: Client, runtime: LocalRuntime, before: ClientState
+) -> tuple[Broadcast, dict[str, float]]:
+    """Choose the cluster to train from where a client is to: that of the lowest loss on its images.
+
+    Of equal ones the first; a loss that is no number is none of the lowest. Returns the broadcast
+    with the model of that cluster alone, and what the client tells of it.
+    """
+    experiment, exchange = runtime.experiment, runtime.exchange
+    if not exchange.is_clustered or experiment.federation.clustered_by != BY_LOSS:
+        return broadcast, {}
+    losses = []
+    for cluster in range(exchange.copies + 1 if exchange.copies else 0):
+        one = replace(broadcast, state=chosen(broadcast.state, exchange, cluster))
+        runtime.load(one, section(before, "own"))
+        loss = mean_loss(runtime.model, client.train, local_inputs(one, client, runtime, before))
+        losses.append(loss if math.isfinite(loss) else math.inf)
+    best = losses.index(min(losses)) if losses else 0
+    return replace(broadcast, state=chosen(broadcast.state, exchange, best)), {CLUSTER: float(best)}
 
 
 def local_inputs(

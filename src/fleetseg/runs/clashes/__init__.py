@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleetseg.runs.clashes.clash import Clash
+from fleetseg.runs.clashes.clusters import CLUSTERS
 from fleetseg.runs.clashes.labels import LABELS
 from fleetseg.runs.clashes.local_steps import LOCAL_STEPS
 from fleetseg.runs.clashes.parts import PARTS
@@ -11,4 +12,4 @@ from fleetseg.runs.clashes.styles import STYLES
 
 __all__ = ["CLASHES"]
 
-CLASHES: tuple[Clash, ...] = (*LABELS, *LOCAL_STEPS, *SERVER, *PARTS, *STYLES)
+CLASHES: tuple[Clash, ...] = (*LABELS, *LOCAL_STEPS, *SERVER, *PARTS, *CLUSTERS, *STYLES)

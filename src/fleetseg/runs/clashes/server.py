@@ -30,7 +30,8 @@ def _codecs(experiment: Experiment) -> list[Codec]:
     return [codec for text in texts if (codec := parse_codec(text)) is not None]
 
 
-def _sends_parts(experiment: Experiment) -> bool:
+def sends_parts(experiment: Experiment) -> bool:
+    """Say whether some round's updates leave parts out."""
     return any(codec.leaves_out for codec in _codecs(experiment))
 
 
@@ -71,12 +72,12 @@ SERVER: tuple[Clash, ...] = (
         "and fedspeed puts the one that it sends in its place; use 'images'",
     ),
     (
-        lambda e: e.federation.aggregator == "q-fedavg" and _sends_parts(e),
+        lambda e: e.federation.aggregator == "q-fedavg" and sends_parts(e),
         "federation.aggregator = 'q-fedavg' goes by the lengths of whole changes, and topk and "
         "powersgd leave parts of them out; use a codec that does not, or 'none'",
     ),
     (
-        lambda e: e.federation.aggregator == "extrapolated" and _sends_parts(e),
+        lambda e: e.federation.aggregator == "extrapolated" and sends_parts(e),
         "federation.aggregator = 'extrapolated' goes by the lengths of whole changes, and topk "
         "and powersgd leave parts of them out; use a codec that does not, or 'none'",
     ),

@@ -19,6 +19,15 @@ def _to_a_mean(facts: Facts) -> bool:
     return facts.experiment.federation.server_optimiser in ("drift", "queue")
 
 
+def _count_is_given(facts: Facts) -> bool:
+    return facts.experiment.federation.cluster_models.count > 0
+
+
+def _begins_alike(facts: Facts) -> bool:
+    federation = facts.experiment.federation
+    return federation.clustered_by != "loss" or federation.cluster_models.count == 1
+
+
 def _none_slow(facts: Facts) -> bool:
     return facts.experiment.federation.faults.stragglers == 0
 
@@ -44,6 +53,13 @@ FEDERATION_RULES: tuple[Rule, ...] = (
     only_with("federation.weights", "feddg-ga", "federation.gap"),
     only_with("federation.aggregator", "q-fedavg", "federation.qffl"),
     only_with("federation.sampler", "clusters", "federation.clusters"),
+    Rule(("federation.cluster_models",), lambda f: f.experiment.federation.clustered_by == "none",
+         "federation.clustered_by is 'none'"),
+    Rule(("federation.cluster_models.max_count",), _count_is_given,
+         "federation.cluster_models.count says how many clusters there are"),
+    Rule(("federation.cluster_models.spread",), _begins_alike,
+         "clusters that are not chosen by loss, or one alone, begin with the same values"),
+    only_with("federation.cluster_models.tensors", "stages", "federation.cluster_models.stages"),
     only_with("federation.sampler", "power of choice", "federation.power_of_choice"),
     only_with("federation.sampler", "oort", "federation.oort"),
     Rule(("federation.oort.slow_penalty", "federation.oort.pace", "federation.oort.pace_step",

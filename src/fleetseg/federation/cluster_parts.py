@@ -1,0 +1,61 @@
+"""Which of a model's tensors each cluster of vehicles has of its own.
+
+A choice is a predicate over `Entry` in `CLUSTER_PARTS`, as a sharing policy is: of what is
+exchanged, it keeps what is averaged within a cluster; all else is averaged over the whole fleet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from fleetseg.config import ClusterModelsConfig, FederationConfig
+from fleetseg.errors import ModelError
+from fleetseg.federation.sharing import Exchange, is_within, require_stages
+from fleetseg.federation.tensors import Entry
+
+ENCODERS = ("encoder", "backbone", "detail", "semantic", "context", "downsample", "features")
+"""Outermost modules that are a network's encoder: of smp, torchvision, BiSeNetV2, Fast-SCNN."""
+BY_LOSS = "loss"
+"""The way to cluster in which clients choose: IFCA's."""
+
+
+def in_encoder(entry: Entry) -> bool:
+    """Say whether a tensor belongs to what a network calls its encoder."""
+    return any(is_within(entry.key, name) for name in ENCODERS)
+
+
+CLUSTER_PARTS: dict[str, Callable[[Entry, ClusterModelsConfig], bool]] = {
+    "all": lambda entry, settings: True,
+    "head": lambda entry, settings: entry.in_head,
+    "norms": lambda entry, settings: entry.in_norm,
+    "encoder": lambda entry, settings: in_encoder(entry),
+    "decoder": lambda entry, settings: not in_encoder(entry),  # and the head
+    "stages": lambda entry, settings: any(is_within(entry.key, s) for s in settings.stages),
+}
+
+
+def with_clusters(exchange: Exchange, federation: FederationConfig) -> Exchange:
+    """Divide what is exchanged by what clusters of vehicles have of their own, if there are any.
+
+    Raises:
+        ModelError: that is nothing of this network, or, of a part, all of it.
+        ConfigError: a stage that the network does not have.
+    """
+    if federation.clustered_by == "none":
+        return exchange
+    assert exchange.wire == exchange.shared  # objectives with vectors of their own are refused
+    settings = federation.cluster_models
+    require_stages(exchange.model, settings.stages, "federation.cluster_models.stages")
+    keep = CLUSTER_PARTS[settings.tensors]
+    clustered = exchange.shared.only(lambda entry: keep(entry, settings))
+    whole = clustered.num_floats == exchange.shared.num_floats
+    if not clustered.floats or (whole and settings.tensors in ("encoder", "decoder")):
+        raise ModelError(
+            "of what is exchanged of this network, clusters would have "
+            + ("all of it" if clustered.floats else "nothing of their own"),
+            where=f"federation.cluster_models.tensors = '{settings.tensors}'",
+            cure="Name its modules: federation.cluster_models.tensors = 'stages', and stages",
+        )
+    copies = settings.count - 1 if federation.clustered_by == BY_LOSS else 0
+    return replace(exchange, clustered=clustered, copies=copies)

@@ -1,0 +1,79 @@
+"""Where a vehicle lies among the others, by what it reports once: what clusters are made of.
+
+Ways to cluster are "class mix" (shares of the classes in the counts of an enrolment), the name of a
+fact that each vehicle reports, and "loss", where vehicles choose in each round and report nothing
+before. Distances are Euclidean in the numbers of a fact, or in what `_PLACES` makes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from fleetseg.config import Experiment
+from fleetseg.data.labels import IGNORE
+from fleetseg.data.sample import Image_HWC
+from fleetseg.errors import unknown_name
+from fleetseg.federation.cluster_parts import BY_LOSS
+from fleetseg.federation.fedgau import IMAGE_GAUSSIAN, within_images
+from fleetseg.federation.fleet_facts import FLEET_FACTS
+from fleetseg.federation.messages import Enrolment
+
+Floats = npt.NDArray[np.float64]
+CLASS_MIX = "class mix"
+
+
+def _of_gaussian(fact: Floats) -> Floats:
+    """Take mean and deviation of an image: distances are then Wasserstein's of two Gaussians."""
+    mean, variance = within_images(fact[0], fact[1])
+    return np.array([mean, np.sqrt(variance)])
+
+
+_PLACES: Mapping[str, Callable[[Floats], Floats]] = {
+    IMAGE_GAUSSIAN: _of_gaussian,
+    "styles": lambda styles: styles.mean(axis=0),  # of a vehicle one, or one of each image
+}
+
+
+def ways_to_cluster() -> tuple[str, ...]:
+    """Name what clusters can be made by; facts of a user's own among it."""
+    reported = (name for name, fact in FLEET_FACTS.items() if fact.is_reported)
+    return ("none", CLASS_MIX, BY_LOSS, *reported)
+
+
+def require_way(name: str) -> None:
+    """Refuse what clusters cannot be made by.
+
+    Raises:
+        ConfigError: with the nearest name that there is.
+    """
+    if name not in ways_to_cluster():
+        raise unknown_name("way to cluster", name, ways_to_cluster())
+
+
+def point_of(enrolment: Enrolment, by: str) -> Floats | None:
+    """Return where a vehicle lies (D), or None if it reports nothing to go by."""
+    if by == CLASS_MIX:
+        counts_C = np.array(enrolment.histogram_C, dtype=np.float64)
+        return counts_C / counts_C.sum() if counts_C.sum() > 0 else None
+    fact = enrolment.facts.get(by)
+    return None if fact is None else _placed(fact, by)
+
+
+def is_of_images(by: str) -> bool:
+    """Say whether a single image has a place among the vehicles, without its labels."""
+    return by in FLEET_FACTS and FLEET_FACTS[by].is_reported
+
+
+def point_of_image(image_HWC: Image_HWC, experiment: Experiment) -> Floats:
+    """Return where an image lies (D), as if it were all of a vehicle's; there are no labels."""
+    by = experiment.federation.clustered_by
+    nothing_HW = np.full(image_HWC.shape[:2], IGNORE, dtype=np.uint8)
+    return _placed(FLEET_FACTS[by].reported(experiment, [(image_HWC, nothing_HW)]), by)
+
+
+def _placed(fact: npt.NDArray[np.float32], by: str) -> Floats:
+    numbers = np.asarray(fact, dtype=np.float64)
+    return _PLACES[by](numbers).ravel() if by in _PLACES else numbers.ravel()

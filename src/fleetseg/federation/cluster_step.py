@@ -1,0 +1,112 @@
+"""A round of clusters on the server: what each vehicle is sent, and a step for each cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from fleetseg.config import FederationConfig
+from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.cluster_fold import Folded, RoundClusters
+from fleetseg.federation.cluster_parts import BY_LOSS
+from fleetseg.federation.cluster_state import (
+    headline,
+    members,
+    named_of,
+    of_cluster,
+    own_states,
+    put,
+    sent_to,
+    sent_to_choose,
+    taken,
+    with_members,
+    with_own,
+)
+from fleetseg.federation.collect import RoundCollector
+from fleetseg.federation.counted import to_each
+from fleetseg.federation.messages import Broadcast
+from fleetseg.federation.publishing import Publication
+from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.server_optim import Slots, server_step
+from fleetseg.federation.sharing import Exchange
+from fleetseg.federation.statistics import STATISTICS
+from fleetseg.federation.tensors import Layout, ModelState
+from fleetseg.learning.inputs import Facts
+
+
+def cluster_asks(
+    state: ServerState,
+    exchange: Exchange,
+    settings: FederationConfig,
+    clients: Collection[str],
+    records: Sequence[RoundRecord],
+    facts: Facts,
+) -> dict[str, Broadcast]:
+    """Write to each client its cluster's model, or all of them, where it is to choose."""
+    if settings.clustered_by == BY_LOSS:
+        sent = sent_to_choose(state, exchange)
+        return to_each(Broadcast(state.round + 1, sent, facts), clients, records)
+    of = members(state)
+    asks: dict[str, Broadcast] = {}
+    for k in sorted({of[client] for client in clients}):
+        broadcast = Broadcast(state.round + 1, sent_to(state, exchange, k), facts)
+        asks |= to_each(broadcast, [c for c in clients if of[c] == k], records)
+    return {client: asks[client] for client in clients}
+
+
+def round_clusters(
+    state: ServerState,
+    exchange: Exchange,
+    settings: FederationConfig,
+    asks: Mapping[str, Broadcast],
+) -> RoundClusters:
+    """Say which cluster each update will be of, in a round in which clients were sent this."""
+    of = None if settings.clustered_by == BY_LOSS else members(state)
+    return RoundClusters(exchange, asks, len(own_states(state)), of)
+
+
+def cluster_step(
+    state: ServerState, collector: RoundCollector, exchange: Exchange, settings: FederationConfig
+) -> ServerState:
+    """Move what the fleet has in common by all updates, and each cluster's own by those of its own.
+
+    A cluster without an update keeps its tensors, and what the optimiser remembers of them.
+    """
+    common, own = collector.take_clusters()
+    server, wire = exchange.server, exchange.wire
+    before = taken(exchange.sent(state.model), wire, exchange.common)
+    slots_before = of_cluster(state.slots, None)
+    moved, slots = _moved(before, slots_before, common, exchange.common, settings)
+    model = state.model.clone()
+    put(moved, exchange.common, model, server)
+    all_slots = {**state.slots, **slots}
+    states, new = own_states(state), {}
+    for k, folded in own.items():
+        slots_before = of_cluster(state.slots, k)
+        new[k], slots = _moved(states[k], slots_before, folded, exchange.clustered, settings)
+        all_slots |= named_of(slots, k)
+    state = with_own(replace(state, model=model, slots=all_slots), new)
+    if settings.clustered_by == BY_LOSS:
+        state = with_members(state, collector.clusters_of)
+    return replace(state, model=headline(state, exchange))
+
+
+def _moved(
+    model: ModelState, slots: Slots, folded: Folded, layout: Layout, settings: FederationConfig
+) -> tuple[ModelState, Slots]:
+    STATISTICS[settings.statistics].finish(folded.change_F, layout)
+    change_F, counters_K = folded.change_F, folded.counters_K
+    return server_step(model, slots, change_F, counters_K, layout=layout, settings=settings)
+
+
+def remember_clusters(
+    state: ServerState, publication: Publication, settings: FederationConfig
+) -> dict[str, Tensor]:
+    """Return what a way to publish remembers of each cluster's own tensors after a round."""
+    remembered: dict[str, Tensor] = {}
+    for k, own in enumerate(own_states(state)):
+        before = of_cluster(state.published, k)
+        remembered |= named_of(publication.remember(before, own, state.round + 1, settings), k)
+    return remembered

@@ -1,0 +1,82 @@
+"""Scores of clusters' models on the server's sets: each on all of them, and each on its own images.
+
+Where an image has a place among the vehicles (clusters by what is reported of images), each image
+is given to the model of the nearest cluster, and that is the headline. Elsewhere the headline is
+the model with the mean over clusters in the place of their own tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fleetseg.clients import EvaluationSet
+from fleetseg.data.sample import Image_HWC, Label_HW, Pairs, ScoredPairs
+from fleetseg.evaluation.confusion import Conf_CC
+from fleetseg.evaluation.norms import Norms
+from fleetseg.evaluation.scored import ClusterScores
+from fleetseg.evaluation.scores import add_up, sum_confs
+from fleetseg.federation.client import LocalRuntime
+from fleetseg.federation.cluster_models import ClusterModels
+from fleetseg.federation.tasks.evaluate import score_pairs
+
+MEAN = "the mean of the clusters' models, each weighted by its vehicles"
+NEAREST = "the model of the nearest cluster, for each image"
+OWN = "the model of its own cluster, on each vehicle"
+
+
+@dataclass(frozen=True)
+class OnServer:
+    """Scores of clusters, and the headline's by set and domain where images were routed."""
+
+    scores: ClusterScores
+    routed: list[dict[str, Conf_CC]] | None
+
+
+def score_clusters(
+    runtime: LocalRuntime, clusters: ClusterModels, sets: Sequence[EvaluationSet], norms: Norms
+) -> OnServer:
+    """Score every cluster's model on all of the server's frames, and on those nearest to it."""
+    routes = [_routes(clusters, part.scored) for part in sets] if clusters.routes_images else []
+    routed: list[dict[str, Conf_CC]] = []
+    confs, counts = [], []
+    for k in range(len(clusters.own)):
+        runtime.whole.load(clusters.model(k))
+        by_set = [score_pairs(runtime, part.scored, norms) for part in sets]
+        confs.append(sum_confs(add_up(by_set)))
+        near = [_some(p.scored, route, k) for p, route in zip(sets, routes, strict=False)]
+        counts.append(sum(map(len, near)))
+        routed += [score_pairs(runtime, scored, norms) for scored in near if len(scored)]
+    headline = NEAREST if routes else MEAN
+    given = tuple(counts) if routes else ()
+    scores = ClusterScores(headline, clusters.members, tuple(confs), given)
+    return OnServer(scores, routed if routes else None)
+
+
+def on_own_clusters(clusters: ClusterModels | None) -> ClusterScores | None:
+    """Say what scores on vehicles were taken with, if there are clusters."""
+    return None if clusters is None else ClusterScores(OWN, clusters.members)
+
+
+def _routes(clusters: ClusterModels, scored: ScoredPairs) -> list[int]:
+    return [clusters.cluster_of_image(scored.pairs[i][0]) for i in range(len(scored))]
+
+
+def _some(scored: ScoredPairs, route: Sequence[int], cluster: int) -> ScoredPairs:
+    """Return the pairs that are given to a cluster."""
+    chosen = tuple(i for i, k in enumerate(route) if k == cluster)
+    return ScoredPairs(_Chosen(scored.pairs, chosen), tuple(scored.domains[i] for i in chosen))
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Some pairs of many, read when they are asked for."""
+
+    pairs: Pairs
+    chosen: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> tuple[Image_HWC, Label_HW]:
+        return self.pairs[self.chosen[index]]
