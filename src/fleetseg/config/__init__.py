@@ -13,6 +13,7 @@ from fleetseg.config.data import (
     ModelConfig,
     PartitionConfig,
     SourceConfig,
+    UnlabelledConfig,
 )
 from fleetseg.config.experiment import Experiment
 from fleetseg.config.federation import (
@@ -33,6 +34,7 @@ from fleetseg.config.federation import (
 )
 from fleetseg.config.habits import HabitsConfig
 from fleetseg.config.personal import PersonalConfig
+from fleetseg.config.pretrain import PretrainConfig, SafetyConfig
 from fleetseg.config.running import (
     AdaptedConfig,
     BaselineConfig,
@@ -54,6 +56,7 @@ from fleetseg.config.training import (
     PixelContrastConfig,
     ProxConfig,
     SamConfig,
+    SelfTrainingConfig,
     TrainingConfig,
 )
 
@@ -91,12 +94,16 @@ __all__ = [
     "PhaseConfig",
     "PixelContrastConfig",
     "PowerOfChoiceConfig",
+    "PretrainConfig",
     "ProxConfig",
     "QfflConfig",
     "QueueConfig",
+    "SafetyConfig",
     "SamConfig",
+    "SelfTrainingConfig",
     "SourceConfig",
     "StopConfig",
     "SwaConfig",
     "TrainingConfig",
+    "UnlabelledConfig",
 ]

@@ -18,6 +18,7 @@ from fleetseg.learning.adapters import add_adapters
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.learning.schedules import first_round_after
+from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.models.segmenter import Segmenter
 
 
@@ -38,7 +39,8 @@ def local_runtime(
         add_adapters(model, experiment.model.adapter_rank, experiment.seed)
     objective = OBJECTIVES[experiment.training.objective]
     layout, settings = layout_of(model), experiment.federation
-    exchange = Exchange.of(layout, settings, objective.extras, objective.told)
+    references = SUPERVISION[experiment.training.supervision].references(experiment.training)
+    exchange = Exchange.of(layout, settings, objective.extras, objective.told, references)
     return LocalRuntime(
         model=model,
         exchange=exchange,

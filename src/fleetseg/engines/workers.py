@@ -92,7 +92,7 @@ class WorkersEngine:
         self._workers: list[_Worker] = []
         with startable():
             handed = replace(runtime, model=without_values(runtime.model))
-            self._states = SharedStates(runtime.exchange.wire, 1 + 2 * num_workers)
+            self._states = SharedStates(runtime.exchange.down, 1 + 2 * num_workers)
         self._runtime = handed
         self._down = self._up = 0
         self._jobs = [

@@ -30,6 +30,7 @@ from fleetseg.learning.inputs import Facts
 FORMAT_VERSION = 4
 KEEP = 3
 _SLOT, _FACT, _PUBLISHED, _HELD = "slot/", "fact/", "published/", "held/"
+_REFERENCE = "reference/"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class ServerState:
     facts: Facts = field(default_factory=dict)  # what it made of the fleet before round 1
     published: Mapping[str, Tensor] = field(default_factory=dict)  # see `publishing`
     held: Mapping[str, Tensor] = field(default_factory=dict)  # by vehicles: see `downlink`
+    references: Mapping[str, Tensor] = field(default_factory=dict)  # models: see `references`
     memory: Mapping[str, Memory] = field(default_factory=dict)  # of the sampler, weights, fleet
 
 
@@ -60,6 +62,7 @@ def save_checkpoint(
         **{_FACT + name: torch.from_numpy(fact) for name, fact in state.facts.items()},
         **{_PUBLISHED + name: vector_F for name, vector_F in state.published.items()},
         **{_HELD + name: tensor for name, tensor in state.held.items()},
+        **{_REFERENCE + name: tensor for name, tensor in state.references.items()},
     }
     tensors = separate(tensors)
     meta = {
@@ -121,6 +124,7 @@ def load_checkpoint(
         {name: fact.numpy() for name, fact in _named(tensors, _FACT).items()},
         _named(tensors, _PUBLISHED),
         _named(tensors, _HELD),
+        _named(tensors, _REFERENCE),
         meta["memory"],
     )
     return state, meta["record"]

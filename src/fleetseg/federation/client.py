@@ -72,7 +72,7 @@ class LocalRuntime:
     @cached_property
     def message_bytes(self) -> tuple[int, int]:
         """Encoded size of a broadcast, and of an update at most."""
-        down, up = message_bytes(self.exchange.wire, self.exchange.up)
+        down, up = message_bytes(self.exchange.down, self.exchange.up)
         return down, self.codec.max_bytes if self.codec else up
 
     def load(self, broadcast: Broadcast, own: Mapping[str, Tensor]) -> None:

@@ -8,8 +8,9 @@ Every state-dict key is one of three kinds (contract 3 of docs/architecture.md):
 
 The kind comes from the module that owns the key, never from the key's name. What a method sends
 beside a model, such as SCAFFOLD's variates, is a fourth kind, "extra": as long as the trainable
-values, one stretch for each name. Suffix of vectors here: F = all floats (trainable first, then
-statistics, then extras), T = trainable, K = counters.
+values, one stretch for each name. A fifth, "reference", is of what is only sent to clients: all
+floats of another model, such as a teacher. Suffix of vectors here: F = all floats (trainable first,
+then statistics, then extras, then references), T = trainable, K = counters.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from fleetseg.errors import ModelError
 from fleetseg.learning.parameters import NORM_LAYERS, head_prefixes
 
 _EXTRA = "//"  # between an extra's name and a parameter's: no state-dict key has it
-Kind = Literal["trainable", "statistic", "counter", "extra"]
+Kind = Literal["trainable", "statistic", "counter", "extra", "reference"]
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,16 @@ class Layout:
         if not names:
             return self
         return self.only(lambda e: e.kind != "extra" or e.key.partition(_EXTRA)[0] not in names)
+
+    def with_references(self, names: Sequence[str]) -> Layout:
+        """Add for each name a stretch as long as all floats, behind all else: another model's."""
+        others = [
+            replace(e, key=f"{name}{_EXTRA}{e.key}", kind="reference", is_variance=False)
+            for name in names
+            for e in self.floats
+            if e.kind != "extra"
+        ]
+        return Layout(_placed((*self.floats, *others)), self.counters)
 
     def empty(self) -> ModelState:
         """New flat vectors on the CPU, their values not set."""

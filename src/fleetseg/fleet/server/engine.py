@@ -70,7 +70,7 @@ class _Requests:
             if key not in numbers:
                 numbers[key] = len(self._payloads)
                 encode = encode_changes if broadcast.changes else encode_broadcast
-                payload = encode(broadcast, spec.exchange.wire)
+                payload = encode(broadcast, spec.exchange.down)
                 self._payloads.append((broadcast.round, payload))
             self.number_of[vehicle] = numbers[key]
 

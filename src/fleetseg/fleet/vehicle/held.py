@@ -26,7 +26,7 @@ class HeldBroadcasts:
         Raises:
             UpdateRejected: it is none, or builds on what this vehicle does not hold.
         """
-        layout, codec = runtime.exchange.wire, runtime.changes
+        layout, codec = runtime.exchange.down, runtime.changes
         if codec is None or not are_changes(payload):
             broadcast = decode_broadcast(payload, layout)
         else:
