@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fleetseg.config import DataConfig, Experiment, PartitionConfig
+from fleetseg.config import DataConfig, Experiment
 from fleetseg.data.aspect import aspect_note
 from fleetseg.data.erased import Erased
 from fleetseg.data.labels import ERASED, IGNORE, LabelSpace
@@ -130,9 +130,7 @@ def open_fleet_data(
     require_clients(clients, pool.train)
     notes = _cache_notes(experiment.data) + idle_patterns(split, experiment.federation)
     split = {client: part for client, part in split.items() if client not in out}
-    notes += _notes(
-        pool, split, list(named.values()), clients, experiment.partition, experiment.data.size
-    )
+    notes += _notes(pool, split, list(named.values()), clients, experiment)
     trained = [pool.owner_N[n] for part in split.values() for n in pool.good(part.train)]
     notes += one_group(pool.samples, experiment.partition)
     notes += unlabelled_by_all(subsets, labelling, space)
@@ -310,26 +308,43 @@ def _notes(
     split: Mapping[str, Split],
     stores: Sequence[Store],
     clients: Mapping[str, Client],
-    partition: PartitionConfig,
-    size_hw: tuple[int, int],
+    experiment: Experiment,
 ) -> list[str]:
     notes = []
     for store in (*pool.train, *stores):
         notes += [BAD + text for text in store.bad.values()]
-    notes += _squeezed((*pool.train, *stores), size_hw)
+    notes += _squeezed((*pool.train, *stores), experiment.data.size)
     notes += [abstention(c) for c in clients.values() if c.enrolment.abstains]
+    if SUPERVISION[experiment.training.supervision].self_taught:
+        notes += _half_labelled(pool, split, clients)
     # Painted drives of different splits share a name, not a street.
     tests = [s for store in stores for s in store.samples if s.dataset != "synthetic"]
     samples = pool.samples
     trained = [samples[n] for part in split.values() for n in part.train]
     held_out = [samples[n] for part in split.values() for n in part.test]
     notes += shared_drives(trained, tests)
-    notes += shared_drives(trained, held_out, partition.holdout_gap)
+    notes += shared_drives(trained, held_out, experiment.partition.holdout_gap)
     if untested := [c for c, part in split.items() if held_out and not part.test]:
         notes.append(
             f"{listing(untested)}: too few frames to hold any out, so not scored themselves"
         )
     return notes
+
+
+def _half_labelled(
+    pool: Pool, split: Mapping[str, Split], clients: Mapping[str, Client]
+) -> list[str]:
+    """Note images without labels of clients that have some with, and train on those alone."""
+    idle = {
+        name: len(pool.good(part.train, labelled=False)) - clients[name].enrolment.num_images
+        for name, part in split.items()
+        if clients[name].enrolment.num_pixels
+    }
+    return [
+        f"client {name} trains on its labelled images alone: {count} others have no label"
+        for name, count in idle.items()
+        if count > 0
+    ]
 
 
 def _squeezed(stores: Sequence[Store], size_hw: tuple[int, int]) -> list[str]:

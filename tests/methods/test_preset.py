@@ -27,6 +27,8 @@ OWN_FRAMES: dict[str, dict[str, object]] = {"partition": {"holdout": 0.4, "holdo
 """Models of the clients' own are scored on frames of the clients' own."""
 SCORED_ON_CLIENTS = {"fedbn"}
 """Presets whose server has no whole model, so that it is scored where the rest of it is."""
+UNSAFE: dict[str, object] = {"max_loss": 1.0, "collapse": 0.0}
+"""A network that has learnt nothing teaches itself nothing, and would be stopped at once."""
 each_preset = pytest.mark.parametrize("name", METHODS)
 
 
@@ -56,6 +58,8 @@ def experiment(name: str, cache: Path, kind: str = "inprocess") -> Experiment:
     if name in SCORED_ON_CLIENTS:
         data, sections = {**data, **OWN_DATA}, dict(OWN_FRAMES)
     sections["evaluation"] = dict(fields.get("evaluation", {}))
+    if "unlabelled" in fields.get("partition", {}):
+        sections |= {"partition": fields["partition"], "safety": UNSAFE}
     return tiny_experiment(
         cache,
         data=data,

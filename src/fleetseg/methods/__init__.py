@@ -13,6 +13,7 @@ from fleetseg.methods.ditto import DITTO
 from fleetseg.methods.fedadagrad import FEDADAGRAD
 from fleetseg.methods.fedadam import FEDADAM
 from fleetseg.methods.fedavg import FEDAVG
+from fleetseg.methods.fedavg_selftraining import FEDAVG_SELFTRAINING
 from fleetseg.methods.fedavgm import FEDAVGM
 from fleetseg.methods.fedbabu import FEDBABU
 from fleetseg.methods.fedbn import FEDBN
@@ -39,6 +40,7 @@ from fleetseg.methods.preset import Preset
 from fleetseg.methods.qffedavg import QFFEDAVG
 from fleetseg.methods.scaffold import SCAFFOLD
 from fleetseg.methods.silobn import SILOBN
+from fleetseg.methods.weak_to_strong import WEAK_TO_STRONG
 
 METHODS: dict[str, Preset] = {
     "fedavg": FEDAVG,
@@ -70,6 +72,8 @@ METHODS: dict[str, Preset] = {
     "silobn": SILOBN,
     "fedbn": FEDBN,
     "fedema": FEDEMA,
+    "fedavg-selftraining": FEDAVG_SELFTRAINING,
+    "weak-to-strong": WEAK_TO_STRONG,
 }
 
 

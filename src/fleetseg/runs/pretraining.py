@@ -18,6 +18,8 @@ from fleetseg.config import (
     PartitionConfig,
     PersonalConfig,
     PretrainConfig,
+    SafetyConfig,
+    SelfTrainingConfig,
     StopConfig,
 )
 from fleetseg.data.partition.manifest import Manifest
@@ -42,6 +44,7 @@ def pretraining_of(experiment: Experiment) -> Experiment:
         "supervision": "labels",
         "objective": "plain",
         "phases": (),
+        "self_training": SelfTrainingConfig(),
         "optimiser_state": "kept",
         "local_epochs": stage.epochs,
         "local_steps": stage.steps,
@@ -58,6 +61,7 @@ def pretraining_of(experiment: Experiment) -> Experiment:
             "federation": FederationConfig(rounds=stage.rounds),
             "personal": PersonalConfig(),
             "pretrain": PretrainConfig(),
+            "safety": SafetyConfig(),
             "stop": StopConfig(),
             "evaluation": experiment.evaluation.model_copy(update={"on_clients": False}),
             "engine": experiment.engine.model_copy(update={"kind": "inprocess"}),
