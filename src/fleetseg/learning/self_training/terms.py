@@ -51,8 +51,8 @@ def max_square(logits_NCHW: Tensor, valid_NHW: Tensor, ratio: float) -> Tensor:
 
 def image_weights(ids_NHW: Tensor, valid_NHW: Tensor, num_classes: int, ratio: float) -> Tensor:
     """Weigh pixels by how many of their image are of the same class: see `max_square`."""
-    one_of_NCHW = functional.one_hot(ids_NHW, num_classes).movedim(-1, 1).bool()
-    one_of_NCHW = one_of_NCHW & valid_NHW.unsqueeze(1)
+    classes_C = torch.arange(num_classes, device=ids_NHW.device)
+    one_of_NCHW = (ids_NHW.unsqueeze(1) == classes_C.view(1, -1, 1, 1)) & valid_NHW.unsqueeze(1)
     counts_NC = one_of_NCHW.flatten(2).sum(dim=2).double()
     of_image_N1 = counts_NC.sum(dim=1, keepdim=True)
     weights_NC = 1 / (counts_NC**ratio * of_image_N1 ** (1 - ratio)).clamp(min=1)
