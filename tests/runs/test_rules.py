@@ -37,9 +37,8 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "training.self_training": ({"training": {"self_training": {"blur": 0.1}}}, {}),
     "training.self_training.ema": (
         {"training": {"supervision": "self_training", "self_training": {"ema": 0.5}}}, {}),
-    "training.self_training.every": (
-        {"training": {"supervision": "self_training",
-                      "self_training": {"teacher": "ema", "every": 2}}}, {}),
+    "training.self_training.swa_start": (
+        {"training": {"supervision": "self_training", "self_training": {"swa_start": 0.5}}}, {}),
     "training.self_training.top": (
         {"training": {"supervision": "self_training",
                       "self_training": {"select": "quality", "top": 0.5}}}, {}),
