@@ -120,12 +120,7 @@ def open_fleet_data(
     evaluation, named = open_evaluation(experiment, space, progress)
     names_of = {c: tuple(space.classes[i] for i in ids) for c, ids in subsets.items()}
     out = left_out(split, experiment.federation)
-    manifest = replace(
-        _manifest(pool, split, named),
-        label_subsets=names_of,
-        left_out=out,
-        unlabelled=tuple(sorted(pool.hidden.clients)),
-    )
+    manifest = replace(_manifest(pool, split, named), label_subsets=names_of, left_out=out)
     require_no_leaks(manifest)
     require_clients(clients, pool.train)
     notes = _cache_notes(experiment.data) + idle_patterns(split, experiment.federation)
@@ -287,6 +282,7 @@ def _manifest(
         clients={client: entries(part.train) for client, part in split.items()},
         held_out={client: entries(part.test) for client, part in split.items() if part.test},
         evaluation=_evaluated(stores),
+        unlabelled=tuple(sorted(pool.hidden.clients)),
     )
 
 

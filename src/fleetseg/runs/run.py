@@ -144,13 +144,8 @@ def _run_owned(
     first = read_state(setup.runtime.model, setup.runtime.exchange.model)
     try:
         with (open_engine or engine_of)(setup) as engine:
-            scorer = Scorer(fleet_data, setup.runtime, engine)
-            plan = replace(plan, score=scorer.score if scorer.can_score else None)
-            final.guard, unguarded = _guard(setup, scorer, first)
-            plan, notes = replace(plan, guard=final.guard), notes + unguarded
-            if STATISTICS[experiment.federation.statistics].estimated:
-                final.estimator = Estimator(setup.runtime, engine)
-                plan = replace(plan, refine=final.estimator)
+            plan, scorer, unguarded = _with_engine(plan, final, setup, engine, first)
+            notes += unguarded
             reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
             notes += score_final(final, setup.folder, scorer, plan)
     except KeyboardInterrupt:
@@ -167,6 +162,18 @@ def _run_owned(
     every_note = (*idle, *fleet_data.notes, *notes, *why)
     scored, space = final.scored, fleet_data.space
     return Run(out, experiment, reason, records, scored, sha256, every_note, seconds, space)
+
+
+def _with_engine(
+    plan: Plan, final: Final, setup: RunSetup, engine: Engine, first: ModelState
+) -> tuple[Plan, Scorer, list[str]]:
+    """Complete a plan by what asks the clients, and by what watches over its models."""
+    scorer = Scorer(setup.fleet_data, setup.runtime, engine)
+    final.guard, notes = _guard(setup, scorer, first)
+    if STATISTICS[setup.experiment.federation.statistics].estimated:
+        final.estimator = Estimator(setup.runtime, engine)
+    score = scorer.score if scorer.can_score else None
+    return replace(plan, score=score, guard=final.guard, refine=final.estimator), scorer, notes
 
 
 def _pretrained(
