@@ -393,6 +393,7 @@ OF_SEVERAL_MODULES = {
     "test_published_examples.py",  # the examples of published rows, from their files
     "test_real_data.py",  # the examples on real driving data
     "test_toys.py",  # methods from outside of the package
+    "test_unlabelled.py",  # whole runs whose unlabelled vehicles' labels are poisoned
 }
 """Tests of what several modules do together; all others have the name of the module they test."""
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from torch import nn
 
-from fleetseg.clients import FleetData, Progress, open_fleet_data, open_server_data
+from fleetseg.clients import FleetData, open_fleet_data, open_server_data
 from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.own import Collections
+from fleetseg.data.pool import Progress
 from fleetseg.data.spaces import checked_space, open_space
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.experiment_file import load_experiment

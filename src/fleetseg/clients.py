@@ -6,12 +6,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
+from fleetseg.config import DataConfig, Experiment
 from fleetseg.data.aspect import aspect_note
 from fleetseg.data.erased import Erased
 from fleetseg.data.labels import ERASED, IGNORE, LabelSpace
@@ -26,10 +25,11 @@ from fleetseg.data.partition.manifest import (
     require_no_leaks,
     shared_drives,
 )
+from fleetseg.data.pool import Pool, Progress, open_pool, open_source_stores
 from fleetseg.data.sample import Pairs, Sample, ScoredPairs
 from fleetseg.data.sources import open_source
 from fleetseg.data.spaces import open_space
-from fleetseg.data.store.cache import Picked, Store, default_cache_dir, open_stores
+from fleetseg.data.store.cache import Picked, Store
 from fleetseg.data.store.folder import cache_folder
 from fleetseg.data.unusable import (
     no_usable_sample,
@@ -48,9 +48,6 @@ from fleetseg.federation.fleet_facts import reported_facts
 from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.text import listing
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being read, how many are done, of how many)."""
 
 BAD = "bad sample skipped: "
 """How the note on a bad sample begins."""
@@ -98,34 +95,6 @@ class FleetData:
         return {name: client.enrolment for name, client in self.clients.items()}
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """All training samples of an experiment, from several stores, under one numbering."""
-
-    train: tuple[Store, ...]  # labels at working resolution
-    test: tuple[Store, ...]  # labels at their own resolution; empty if no client is scored
-    owner_N: tuple[tuple[int, int], ...]  # sample number -> (store, index in the store)
-
-    @cached_property  # asked for by every client: a list of all samples each time is quadratic
-    def samples(self) -> list[Sample]:
-        return [s for store in self.train for s in store.samples]
-
-    @cached_property
-    def digests(self) -> list[tuple[str, str]]:
-        return [d for store in self.train for d in store.digests]
-
-    def good(self, numbers: Sequence[int], *, labelled: bool = True) -> list[int]:
-        """Drop samples that are bad or, if labels are needed, have none."""
-        return [n for n in numbers if self._usable(*self.owner_N[n], labelled)]
-
-    def _usable(self, store: int, index: int, labelled: bool) -> bool:
-        of = self.train[store]
-        return index not in of.bad and (not labelled or bool(of.labelled[index]))
-
-    def pairs(self, stores: Sequence[Store], numbers: Sequence[int]) -> Picked:
-        return Picked(tuple(stores), tuple(self.owner_N[n] for n in numbers))
-
-
 def open_fleet_data(
     experiment: Experiment,
     progress: Progress | None = None,
@@ -141,7 +110,7 @@ def open_fleet_data(
         DataError, LeakError, ConfigError: see fleetseg.errors.
     """
     space = space or open_space(experiment.data)
-    pool = _open_pool(experiment, space, progress)
+    pool = open_pool(experiment, space, progress)
     if pool.test:
         require_known(pool.samples, experiment.evaluation.by, key="evaluation.by")
     histograms_NC = np.concatenate([store.histograms_NC for store in pool.train])
@@ -149,7 +118,8 @@ def open_fleet_data(
     split = hold_out(held, pool.samples, experiment.partition)
     require_somebody(split, experiment.federation)
     pixels_C_of = {c: histograms_NC[pool.good(split[c].train)].sum(axis=0) for c in split}
-    subsets = label_subsets(experiment.partition, pixels_C_of, space, experiment.seed)
+    labelling = {c: n for c, n in pixels_C_of.items() if c not in pool.hidden.clients}
+    subsets = label_subsets(experiment.partition, labelling, space, experiment.seed)
     clients = {
         c: _client(c, split[c], pool, pixels_C_of[c], experiment, subsets.get(c), released)
         for c in split
@@ -162,13 +132,13 @@ def open_fleet_data(
     require_clients(clients, pool.train)
     notes = _cache_notes(experiment.data) + idle_patterns(split, experiment.federation)
     split = {client: part for client, part in split.items() if client not in out}
-    notes += _notes(
-        pool, split, list(named.values()), clients, experiment.partition, experiment.data.size
-    )
+    notes += _notes(pool, split, list(named.values()), clients, experiment)
     trained = [pool.owner_N[n] for part in split.values() for n in pool.good(part.train)]
     notes += one_group(pool.samples, experiment.partition)
-    notes += unlabelled_by_all(subsets, pixels_C_of, space)
-    notes += [*repeated_images(manifest), *unseen_classes(pool.train, trained, space)]
+    notes += unlabelled_by_all(subsets, labelling, space)
+    notes += repeated_images(manifest)
+    if trained:  # else there are no labels to look for classes in
+        notes += unseen_classes(pool.train, trained, space)
     notes.sort(key=lambda note: note.startswith(BAD))  # many bad samples must not hide the rest
     return FleetData(space, clients, evaluation, manifest, tuple(notes), bool(manifest.held_out))
 
@@ -194,7 +164,7 @@ def open_evaluation(
 ) -> tuple[tuple[EvaluationSet, ...], dict[str, Store]]:
     """Open the sets that the server scores on; returns them and their stores by name."""
     stores = [
-        _open_stores(config, experiment.data, space, (True,), progress)[0]
+        open_source_stores(open_source(config), experiment.data, space, (True,), progress)[0]
         for config in experiment.data.evaluation
     ]
     named = dict(zip(_names(stores), stores, strict=True))
@@ -224,38 +194,10 @@ def abstention(client: Client) -> str:
     return f"client {client.id} abstains: {client.enrolment.abstains}"
 
 
-def _open_pool(experiment: Experiment, space: LabelSpace, progress: Progress | None) -> _Pool:
-    data = experiment.data
-    scored = experiment.evaluation.on_clients or experiment.partition.holdout > 0
-    kinds = (False, True) if scored else (False,)
-    opened = [_open_stores(config, data, space, kinds, progress) for config in data.sources]
-    train, test = [stores[0] for stores in opened], [stores[-1] for stores in opened if scored]
-    owners = [(k, i) for k, store in enumerate(train) for i in range(len(store))]
-    return _Pool(tuple(train), tuple(test), tuple(owners))
-
-
-def _open_stores(
-    config: SourceConfig,
-    data: DataConfig,
-    space: LabelSpace,
-    native_labels: Sequence[bool],
-    progress: Progress | None,
-) -> tuple[Store, ...]:
-    return open_stores(
-        open_source(config),
-        size_hw=data.size,
-        space=space,
-        cache_dir=Path(data.cache) if data.cache else default_cache_dir(),
-        native_labels=native_labels,
-        from_files=data.store == "files",
-        progress=progress,
-    )
-
-
 def _client(
     name: str,
     split: Split,
-    pool: _Pool,
+    pool: Pool,
     histogram_C: np.ndarray,
     experiment: Experiment,
     labelled: tuple[int, ...] | None,
@@ -264,12 +206,15 @@ def _client(
     train, by = split.train, experiment.evaluation.by
     on_training = experiment.evaluation.on_clients and experiment.partition.holdout == 0
     supervision = SUPERVISION[experiment.training.supervision]
-    good_train = pool.good(train, labelled=supervision.needs_labels)
-    good_test = pool.good(train if on_training else split.test)
-    num_bad = len(train) - len(good_train)
+    only_labelled = supervision.needs_labels or (supervision.self_taught and bool(pool.good(train)))
+    good_train = pool.good(train, labelled=only_labelled)
+    good_test = pool.good_to_score(train if on_training else split.test, name)
+    num_bad = len(train) - len(pool.good(train, labelled=supervision.needs_labels))
     abstains = ""
     if not good_train:
         abstains = "no usable labelled sample" if supervision.needs_labels else "no usable sample"
+        if name in pool.hidden.clients and supervision.needs_labels:
+            abstains = "it is called unlabelled, and training.supervision needs labels"
     elif num_bad > experiment.data.max_bad_share * len(train):
         abstains = f"{num_bad} of {len(train)} samples are bad"
     if labelled is not None:
@@ -333,7 +278,7 @@ def _domains(samples: Sequence[Sample], by: str) -> tuple[str, ...]:
 
 
 def _manifest(
-    pool: _Pool,
+    pool: Pool,
     split: Mapping[str, Split],
     stores: Mapping[str, Store],
 ) -> Manifest:
@@ -346,6 +291,7 @@ def _manifest(
         clients={client: entries(part.train) for client, part in split.items()},
         held_out={client: entries(part.test) for client, part in split.items() if part.test},
         evaluation=_evaluated(stores),
+        unlabelled=tuple(sorted(pool.hidden.clients)),
     )
 
 
@@ -363,30 +309,47 @@ def _cache_notes(data: DataConfig) -> list[str]:
 
 
 def _notes(
-    pool: _Pool,
+    pool: Pool,
     split: Mapping[str, Split],
     stores: Sequence[Store],
     clients: Mapping[str, Client],
-    partition: PartitionConfig,
-    size_hw: tuple[int, int],
+    experiment: Experiment,
 ) -> list[str]:
     notes = []
     for store in (*pool.train, *stores):
         notes += [BAD + text for text in store.bad.values()]
-    notes += _squeezed((*pool.train, *stores), size_hw)
+    notes += _squeezed((*pool.train, *stores), experiment.data.size)
     notes += [abstention(c) for c in clients.values() if c.enrolment.abstains]
+    if SUPERVISION[experiment.training.supervision].self_taught:
+        notes += _half_labelled(pool, split, clients)
     # Painted drives of different splits share a name, not a street.
     tests = [s for store in stores for s in store.samples if s.dataset != "synthetic"]
     samples = pool.samples
     trained = [samples[n] for part in split.values() for n in part.train]
     held_out = [samples[n] for part in split.values() for n in part.test]
     notes += shared_drives(trained, tests)
-    notes += shared_drives(trained, held_out, partition.holdout_gap)
+    notes += shared_drives(trained, held_out, experiment.partition.holdout_gap)
     if untested := [c for c, part in split.items() if held_out and not part.test]:
         notes.append(
             f"{listing(untested)}: too few frames to hold any out, so not scored themselves"
         )
     return notes
+
+
+def _half_labelled(
+    pool: Pool, split: Mapping[str, Split], clients: Mapping[str, Client]
+) -> list[str]:
+    """Note images without labels of clients that have some with, and train on those alone."""
+    idle = {
+        name: len(pool.good(part.train, labelled=False)) - clients[name].enrolment.num_images
+        for name, part in split.items()
+        if clients[name].enrolment.num_pixels
+    }
+    return [
+        f"client {name} trains on its labelled images alone: {count} others have no label"
+        for name, count in idle.items()
+        if count > 0
+    ]
 
 
 def _squeezed(stores: Sequence[Store], size_hw: tuple[int, int]) -> list[str]:

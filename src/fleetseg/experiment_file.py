@@ -217,7 +217,11 @@ def _resolve_paths(experiment: Experiment, base: Path) -> Experiment:
         }
     )
     model = experiment.model.model_copy(update={"start": _resolve(experiment.model.start, base)})
-    return experiment.model_copy(update={"data": data, "partition": partition, "model": model})
+    pretrain = experiment.pretrain.model_copy(
+        update={"sources": tuple(source(s) for s in experiment.pretrain.sources)}
+    )
+    update = {"data": data, "partition": partition, "model": model, "pretrain": pretrain}
+    return experiment.model_copy(update=update)
 
 
 def with_resolved_paths(fields: Mapping[str, Any], base: Path) -> dict[str, Any]:
@@ -230,10 +234,10 @@ def with_resolved_paths(fields: Mapping[str, Any], base: Path) -> dict[str, Any]
             if isinstance(table, dict) and isinstance(table.get(name), str):
                 resolve = _resolve_space if name == "label_space" else _resolve
                 table[name] = resolve(table[name], base)
-    data = resolved.get("data")
-    for name in ("sources", "evaluation"):
-        if isinstance(data, dict) and isinstance(data.get(name), list):
-            data[name] = [_with_root(source, base) for source in data[name]]
+    for section, name in (("data", "sources"), ("data", "evaluation"), ("pretrain", "sources")):
+        table = resolved.get(section)
+        if isinstance(table, dict) and isinstance(table.get(name), list):
+            table[name] = [_with_root(source, base) for source in table[name]]
     return resolved
 
 

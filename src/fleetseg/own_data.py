@@ -12,18 +12,18 @@ from fleetseg.clients import (
     BAD,
     EvaluationSet,
     FleetData,
-    Progress,
     abstention,
     open_evaluation,
     progress_on,
     require_clients,
 )
-from fleetseg.config import Experiment
+from fleetseg.config import Experiment, UnlabelledConfig
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.own import Collections, Looked, look_over, named, notes_on, pairs_of
+from fleetseg.data.pool import Progress
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.data.spaces import is_built_in, space_toml
-from fleetseg.errors import DataError
+from fleetseg.errors import ConfigError, DataError
 from fleetseg.federation.admission import idle_patterns, require_somebody, why_left_out
 from fleetseg.federation.client import Client
 from fleetseg.federation.fleet_facts import reported_facts
@@ -48,6 +48,12 @@ def fleet_data_of_pairs(
     Raises:
         DataError, ConfigError: naming the vehicle and the sample that cannot be used.
     """
+    if experiment.partition.unlabelled != UnlabelledConfig():
+        raise ConfigError(
+            "partition.unlabelled names vehicles whose labels are not to be read, and clients= "
+            "brings each image with its label",
+            cure="Let the images of such vehicles come from data.sources",
+        )
     size_hw = experiment.data.size
     enrolled: dict[str, Client] = {}
     notes: list[str] = []

@@ -29,6 +29,8 @@ SCORED_ON_CLIENTS = {"fedbn"}
 """Presets whose server has no whole model, so that it is scored where the rest of it is."""
 STAGED = {"mixstyle": {"mixstyle": {"stages": [2]}}}
 """Presets that do something to the stages of a network, and where they find one in a small one."""
+UNSAFE: dict[str, object] = {"max_loss": 1.0, "collapse": 0.0}
+"""A network that has learnt nothing teaches itself nothing, and would be stopped at once."""
 each_preset = pytest.mark.parametrize("name", METHODS)
 
 
@@ -62,6 +64,8 @@ def experiment(name: str, cache: Path, kind: str = "inprocess") -> Experiment:
     if name in SCORED_ON_CLIENTS:
         data, sections = {**data, **OWN_DATA}, dict(OWN_FRAMES)
     sections["evaluation"] = dict(fields.get("evaluation", {}))
+    if "unlabelled" in fields.get("partition", {}):
+        sections |= {"partition": fields["partition"], "safety": UNSAFE}
     return tiny_experiment(
         cache,
         data=data,

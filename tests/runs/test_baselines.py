@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.experiments import tiny_experiment
 from tests.records import record
@@ -14,6 +15,7 @@ from fleetseg import rng
 from fleetseg.api import run_local
 from fleetseg.clients import open_fleet_data
 from fleetseg.data.styles import STYLES
+from fleetseg.errors import ConfigError
 from fleetseg.federation.fleet_facts import facts_of_fleet
 from fleetseg.federation.records import RoundRecord
 from fleetseg.runs.baselines import at_equal_images, centralised, federated_images, local_only
@@ -224,3 +226,27 @@ def test_local_gives_each_vehicle_its_own_model(cache: Path, tmp_path: Path) -> 
     assert set(runs) == set(fleet_data.clients)
     assert len({run.model_sha256 for run in runs.values()}) == len(runs)
     assert all(run.miou is not None for run in runs.values())
+
+
+def without_labels(cache: Path, share: float) -> fleetseg.Experiment:
+    return tiny_experiment(
+        cache,
+        training={"supervision": "self_training"},
+        partition={"unlabelled": {"share": share}},
+        model={"start": "somewhere"},
+    )
+
+
+def test_one_place_teaches_itself_where_all_vehicles_do(cache: Path) -> None:
+    experiment = without_labels(cache, 1.0)
+    alone, pooled = centralised(experiment, open_fleet_data(experiment))
+    (client,) = pooled.clients.values()
+    assert alone.training.supervision == "self_training"
+    assert (client.enrolment.num_images, client.enrolment.num_pixels) == (15, 0)
+    assert set(np.unique(client.train[0][1])) == {255}
+
+
+def test_one_place_cannot_learn_in_two_ways(cache: Path) -> None:
+    experiment = without_labels(cache, 0.4)
+    with pytest.raises(ConfigError, match="some vehicles have labels"):
+        centralised(experiment, open_fleet_data(experiment))

@@ -201,3 +201,34 @@ def test_styles_that_can() -> None:
         {"kind": "cfsi"},
     ):
         check_choices(make_experiment({"data": {"size": [48, 64]}, "training": {"style": style}}))
+
+
+UNLABELLED = {"method": "fedavg-selftraining"}
+WITHOUT_LABELS: list[tuple[dict[str, Any], str]] = [
+    ({"federation": {"weights": "pixels"}}, "counts labelled pixels"),
+    ({"federation": {"weights": "inverse class frequency"}}, "counts labelled pixels"),
+    ({"federation": {"weights": "feddg-ga"}}, "losses of pseudo-labels"),
+    ({"federation": {"aggregator": "q-fedavg"}}, "losses of pseudo-labels"),
+    ({"federation": {"sampler": "oort"}}, "losses of pseudo-labels"),
+    ({"federation": {"sampler": "power of choice"}}, "losses of pseudo-labels"),
+    ({"federation": {"sampler": "clusters"}}, "goes by the classes"),
+    ({"federation": {"downlink": "int8"}}, "teachers beside it"),
+    ({"partition": {"kind": "dirichlet", "clients": 2}}, "by their labels"),
+    ({"training": {"class_weights": "fleet"}}, "come from labels"),
+    ({"training": {"class_weights": "local"}}, "come from labels"),
+    ({"training": {"calibration": "fedlc"}}, "by how many pixels"),
+    ({"training": {"objective": "moon"}}, "pixels of a class"),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), WITHOUT_LABELS)
+def test_what_goes_by_labels_or_losses_is_refused_without_labels(
+    fields: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_choices(make_experiment({**UNLABELLED, **fields}))
+
+
+def test_a_teacher_that_is_the_broadcast_goes_with_any_downlink() -> None:
+    every = {"training": {"self_training": {"every": 1}}, "federation": {"downlink": "int8"}}
+    check_choices(make_experiment({**UNLABELLED, **every}))

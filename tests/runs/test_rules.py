@@ -34,6 +34,16 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "training.ohem_fraction": ({"training": {"ohem_fraction": 0.5}}, {}),
     "training.focal_gamma": ({"training": {"loss": "ce+dice", "focal_gamma": 1.0}}, {}),
     "training.class_weights": ({"training": {"loss": "dice", "class_weights": "fleet"}}, {}),
+    "training.self_training": ({"training": {"self_training": {"blur": 0.1}}}, {}),
+    "training.self_training.ema": (
+        {"training": {"supervision": "self_training", "self_training": {"ema": 0.5}}}, {}),
+    "training.self_training.swa_start": (
+        {"training": {"supervision": "self_training", "self_training": {"swa_start": 0.5}}}, {}),
+    "training.self_training.top": (
+        {"training": {"supervision": "self_training",
+                      "self_training": {"select": "quality", "top": 0.5}}}, {}),
+    "safety": ({"safety": {"max_loss": 0.1}}, {}),
+    "pretrain": ({"pretrain": {"epochs": 3}}, {}),
     "training.sam": ({"training": {"sam": {"rho": 0.2}}}, {}),
     "training.asam": ({"training": {"objective": "sam", "asam": {"eta": 0.1}}}, {}),
     "training.moon": ({"training": {"moon": {"mu": 5.0}}}, {}),

@@ -13,6 +13,7 @@ from fleetseg.config.data import (
     ModelConfig,
     PartitionConfig,
     SourceConfig,
+    UnlabelledConfig,
 )
 from fleetseg.config.experiment import Experiment
 from fleetseg.config.federation import (
@@ -34,6 +35,7 @@ from fleetseg.config.federation import (
 )
 from fleetseg.config.habits import HabitsConfig
 from fleetseg.config.personal import PersonalConfig
+from fleetseg.config.pretrain import PretrainConfig, SafetyConfig
 from fleetseg.config.running import (
     AdaptationConfig,
     AdaptedConfig,
@@ -60,6 +62,7 @@ from fleetseg.config.training import (
     PixelContrastConfig,
     ProxConfig,
     SamConfig,
+    SelfTrainingConfig,
     TrainingConfig,
     WeatherConfig,
 )
@@ -104,15 +107,19 @@ __all__ = [
     "PhaseConfig",
     "PixelContrastConfig",
     "PowerOfChoiceConfig",
+    "PretrainConfig",
     "ProxConfig",
     "QfflConfig",
     "QueueConfig",
+    "SafetyConfig",
     "SamConfig",
+    "SelfTrainingConfig",
     "SourceConfig",
     "StopConfig",
     "StyleConfig",
     "SwaConfig",
     "TentConfig",
     "TrainingConfig",
+    "UnlabelledConfig",
     "WeatherConfig",
 ]

@@ -33,6 +33,13 @@ class LabelSubsetConfig(Section):
     file: str = ""  # JSON {"client": ["class", ...]}; who is not named labels all
 
 
+class UnlabelledConfig(Section):
+    """Vehicles that are called unlabelled: no label of theirs is read, but to score them."""
+
+    clients: tuple[str, ...] = ()  # shell patterns of their names (car-*)
+    share: float = Field(default=0.0, ge=0, le=1)  # of all vehicles, drawn by the seed
+
+
 class PartitionConfig(Section):
     """Who holds which sample."""
 
@@ -46,6 +53,7 @@ class PartitionConfig(Section):
     holdout: float = Field(default=0.0, ge=0, lt=1)  # share of each client's drives, their ends
     holdout_gap: int = Field(default=1, ge=0)  # frames beside held-out ones that nobody trains on
     label_subset: LabelSubsetConfig = LabelSubsetConfig()
+    unlabelled: UnlabelledConfig = UnlabelledConfig()
 
 
 class DataConfig(Section):

@@ -11,6 +11,7 @@ from pydantic import field_validator, model_validator
 from fleetseg.config.data import DataConfig, ModelConfig, PartitionConfig
 from fleetseg.config.federation import FederationConfig
 from fleetseg.config.personal import PersonalConfig
+from fleetseg.config.pretrain import PretrainConfig, SafetyConfig
 from fleetseg.config.running import (
     BaselineConfig,
     EngineConfig,
@@ -35,6 +36,8 @@ class Experiment(Section):
     training: TrainingConfig = TrainingConfig()
     federation: FederationConfig = FederationConfig()
     personal: PersonalConfig = PersonalConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    safety: SafetyConfig = SafetyConfig()
     stop: StopConfig = StopConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     baseline: BaselineConfig = BaselineConfig()

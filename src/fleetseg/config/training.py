@@ -79,6 +79,38 @@ class PixelContrastConfig(Section):
     start_round: int = Field(default=2, ge=1)  # the first with contrast; before, labels alone
 
 
+class SelfTrainingConfig(Section):
+    """Of the supervision self_training: see learning.self_training."""
+
+    # fixed: the model that training starts from; round: the fleet's of every `every` rounds; ema
+    # and swa: averages over rounds.
+    teacher: Literal["fixed", "round", "ema", "swa"] = "round"
+    every: int = Field(default=1, ge=1)  # rounds from one teacher of round or swa to the next
+    ema: float = Field(default=0.9, ge=0, lt=1)  # of ema: share of the teacher that stays
+    swa_start: float = Field(default=0.2, ge=0, lt=1)  # of swa: share of the rounds before it
+    # Which predictions of the teacher are learnt. threshold: surer than `confidence`; class share:
+    # the surest `top` of each class of an image; either; quality: all of an image, weighted by the
+    # share of its pixels that are surer than `confidence`.
+    select: Literal["threshold", "class share", "either", "quality"] = "either"
+    confidence: float = Field(default=0.9, ge=0, lt=1)
+    top: float = Field(default=0.66, gt=0, le=1)
+    # Of threshold, class share and either: the loss is divided by the pixels that are learnt, or by
+    # all, so that it is small where few are.
+    normalise: Literal["kept", "all"] = "all"
+    weight: float = Field(default=1.0, ge=0)  # of the loss on what the teacher says; 0 = off
+    # What is done to the student's images only; the teacher's are cropped and mirrored alike.
+    jitter: float = Field(default=0.5, ge=0, le=1)  # of brightness, contrast, saturation
+    blur: float = Field(default=0.5, ge=0, le=1)  # chance of an image
+    mix: Literal["none", "classmix", "cutmix"] = "classmix"
+    # Terms beside it, each off at 0.
+    distil: float = Field(default=0.0, ge=0)  # weight of what the first model says of each pixel
+    distil_temperature: float = Field(default=2.0, gt=0)
+    entropy: float = Field(default=0.0, ge=0)  # weight of the mean entropy, in units of log C
+    max_square: float = Field(default=0.0, ge=0)  # weight
+    max_square_ratio: float = Field(default=0.2, ge=0, le=1)  # 0 = all classes of an image alike
+    from_scratch: bool = False  # start from random weights, whose predictions say nothing
+
+
 class PhaseConfig(Section):
     """A stretch of a client's round in which a part of the network learns, and the rest stands."""
 
@@ -170,4 +202,5 @@ class TrainingConfig(Section):
     fedspeed: FedSpeedConfig = FedSpeedConfig()
     mimelite: MimeLiteConfig = MimeLiteConfig()
     pixel_contrast: PixelContrastConfig = PixelContrastConfig()
+    self_training: SelfTrainingConfig = SelfTrainingConfig()
     habits: HabitsConfig = HabitsConfig()

@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 
 from fleetseg import api
-from fleetseg.clients import Progress
 from fleetseg.config import Experiment
 from fleetseg.console import INTERRUPTED, count, print_line, stderr_console, stdout_console
 from fleetseg.console.live import Heading, Style, watching
@@ -21,6 +20,7 @@ from fleetseg.console.progress import reading
 from fleetseg.console.signals import interruptible
 from fleetseg.console.summary import exit_code, show_end, show_local
 from fleetseg.data.partition.manifest import Manifest
+from fleetseg.data.pool import Progress
 from fleetseg.errors import CheckpointError, ConfigError
 from fleetseg.experiment_file import load_experiment
 from fleetseg.federation.cohort import size_of

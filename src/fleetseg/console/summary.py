@@ -32,6 +32,7 @@ REASONS = {
     "rounds": "all rounds are done",
     "target": "the target mIoU is reached",
     "plateau": "mIoU has stopped rising",
+    "collapsed": "predictions have shrunk to few classes",
     "time": "the minutes are used up",
     "megabytes": "the megabytes are used up",
     "interrupted": "interrupted",

@@ -19,6 +19,7 @@ from fleetseg.learning.adapters import add_adapters
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.learning.schedules import first_round_after
+from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.models.segmenter import Segmenter
 
 
@@ -39,7 +40,8 @@ def local_runtime(
         add_adapters(model, experiment.model.adapter_rank, experiment.seed)
     objective = OBJECTIVES[experiment.training.objective]
     layout, settings = layout_of(model), experiment.federation
-    exchange = Exchange.of(layout, settings, objective.extras, objective.told)
+    references = SUPERVISION[experiment.training.supervision].references(experiment.training)
+    exchange = Exchange.of(layout, settings, objective.extras, objective.told, references)
     exchange = with_clusters(exchange, settings)
     return LocalRuntime(
         model=model,

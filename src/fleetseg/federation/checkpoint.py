@@ -31,6 +31,7 @@ FORMAT_VERSION = 4
 KEEP = 3
 _SLOT, _FACT, _PUBLISHED, _HELD = "slot/", "fact/", "published/", "held/"
 _CLUSTER = "cluster/"
+_REFERENCE = "reference/"
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class ServerState:
     facts: Facts = field(default_factory=dict)  # what it made of the fleet before round 1
     published: Mapping[str, Tensor] = field(default_factory=dict)  # see `publishing`
     held: Mapping[str, Tensor] = field(default_factory=dict)  # by vehicles: see `downlink`
-    memory: Mapping[str, Memory] = field(
-        default_factory=dict
-    )  # of the sampler, weights, fleet, clusters
+    references: Mapping[str, Tensor] = field(default_factory=dict)  # models: see `references`
+    # Of the sampler, weights, fleet, clusters.
+    memory: Mapping[str, Memory] = field(default_factory=dict)
     clusters: Mapping[str, Tensor] = field(default_factory=dict)  # see `cluster_state`
 
 
@@ -65,6 +66,7 @@ def save_checkpoint(
         **{_PUBLISHED + name: vector_F for name, vector_F in state.published.items()},
         **{_HELD + name: tensor for name, tensor in state.held.items()},
         **{_CLUSTER + name: tensor for name, tensor in state.clusters.items()},
+        **{_REFERENCE + name: tensor for name, tensor in state.references.items()},
     }
     tensors = separate(tensors)
     meta = {
@@ -126,6 +128,7 @@ def load_checkpoint(
         {name: fact.numpy() for name, fact in _named(tensors, _FACT).items()},
         _named(tensors, _PUBLISHED),
         _named(tensors, _HELD),
+        _named(tensors, _REFERENCE),
         meta["memory"],
         _named(tensors, _CLUSTER),
     )

@@ -7,6 +7,7 @@
 |            | facts                  | made of what all clients reported, no one client's; styles |
 |            |                        | are single ones', under numbers in place of names          |
 |            | counted                | the round of the client's last update that counted         |
+|            | references             | among the tensors, models of earlier rounds: the server's  |
 |            | changes                | tensors, as what is new since a broadcast of before        |
 | Update     | change                 | change of the model, and of a method's extras, by training |
 |            | num_images, num_pixels | weight of the update; counts over all a client's samples   |
@@ -82,7 +83,7 @@ class Changes:
 class Broadcast:
     """The server's message to a client; clients may be sent different ones.
 
-    `state` is in the layout of what is exchanged: see `sharing.Exchange.wire`.
+    `state` is in the layout of what is sent: see `sharing.Exchange.down`.
     """
 
     round: int  # 1-based; of an evaluation, the round after which the model is scored

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from fleetseg.config import Experiment
 from fleetseg.evaluation.scored import Scored
@@ -33,6 +34,7 @@ from fleetseg.federation.membership import (
 from fleetseg.federation.messages import Broadcast, Enrolment
 from fleetseg.federation.publishing import PUBLISHING, Publication
 from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.references import advance_references
 from fleetseg.federation.server_optim import SERVER_OPTIMISERS, Slots, server_step
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState
@@ -40,6 +42,18 @@ from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.objectives import OBJECTIVES
 
 _SAMPLER, _WEIGHTS, _FLEET = "sampler", "weights", "fleet"  # who remembers something of clients
+
+
+class Guard(Protocol):
+    """Watches over the scores of a run."""
+
+    def why_stop(self, records: Sequence[RoundRecord]) -> str | None:
+        """Return the reason to end the run, if there is one."""
+        ...
+
+    def keep(self, model: ModelState, round_: int, scored: Scored) -> None:
+        """Take note of a round's model and its scores."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,7 @@ class Plan:
     round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
     downlink: Downlink | None = None  # None = vehicles are sent the whole model
     seconds_of: Callable[[Enrolment], float] | None = None  # a client's round, if it is simulated
+    guard: Guard | None = None  # watches over what is scored; None = nobody does
 
     def with_facts(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> ServerState:
         """Make the facts of the fleet, before the first round; they stay as they were then.
@@ -103,6 +118,22 @@ class Plan:
         model = self.exchange.sent(state.model)
         return replace(state, held=self.downlink.advance(state.held, model, state.round + 1))
 
+    def with_references(self, state: ServerState) -> ServerState:
+        """Bring the models that are sent beside the global one to the next round."""
+        exchange, experiment = self.exchange, self.experiment
+        if not exchange.references:
+            return state
+        sent_F = exchange.shared_of(self.sent(state)).values_F
+        references = advance_references(
+            state.references,
+            exchange.references,
+            sent_F,
+            state.round + 1,
+            experiment.training.self_training,
+            experiment.federation.rounds,
+        )
+        return replace(state, references=references)
+
     def sent(self, state: ServerState) -> ModelState:
         """Return what all vehicles train from in the next round."""
         return state_of(state.held) if self.downlink else self.exchange.sent(state.model)
@@ -115,7 +146,8 @@ class Plan:
         if self.exchange.is_clustered:
             settings = self.experiment.federation
             return cluster_asks(state, self.exchange, settings, clients, records, facts)
-        broadcast = Broadcast(state.round + 1, self.sent(state), facts)
+        sent = self.exchange.with_references(self.sent(state), state.references)
+        broadcast = Broadcast(state.round + 1, sent, facts)
         asks = to_each(broadcast, clients, records)
         if self.downlink is None:
             return asks
@@ -138,10 +170,12 @@ class Plan:
         )
         return ClusterModels(self.exchange, self.experiment, self.published(state), own, state)
 
-    def scored(self, state: ServerState, records: Sequence[RoundRecord]) -> Scored | str:
-        """Score what is published of a state, or say why there are no scores."""
+    def scored(
+        self, model: ModelState, state: ServerState, records: Sequence[RoundRecord]
+    ) -> Scored | str:
+        """Score the model that is published of a state, or say why there are no scores."""
         assert self.score is not None
-        model, clusters = self.refined(state, records), self.cluster_models(state)
+        clusters = self.cluster_models(state)
         if clusters is None:
             return self.score(model, state.round, records, state.facts)
         return self.score(model, state.round, records, state.facts, clusters)

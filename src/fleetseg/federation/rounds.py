@@ -61,12 +61,12 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
     collector = RoundCollector(plan.exchange.wire, settings, plan.scratch, training)
     replied, deadline_s = watcher.replied, settings.deadline_s
     state, pace = _mended(plan, state, log), _Pace(plan.round_every_s)
-    while (reason := stop_reason(plan.experiment, state.round, log.records)) is None:
+    while (reason := _reason_to_end(plan, state, log)) is None:
         pace.wait()
         before, round_ = engine.meter(), state.round + 1
         enrolled = taking_part(engine.available())
         _require_quorum(state, enrolled, plan, log)
-        state = plan.with_broadcast(plan.with_facts(state, enrolled))
+        state = plan.with_references(plan.with_broadcast(plan.with_facts(state, enrolled)))
         cohort = plan.sample(state, enrolled)
         watcher.round_opened(round_, cohort.asked)
         asks = plan.asks(state, cohort.asked, log.records)
@@ -86,6 +86,11 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         watcher.round_closed(record)
     unused = log.records and not any(record.quorum and record.accepted for record in log.records)
     return UNUSED if unused else reason
+
+
+def _reason_to_end(plan: Plan, state: ServerState, log: Log) -> str | None:
+    unsafe = plan.guard.why_stop(log.records) if plan.guard else None
+    return unsafe or stop_reason(plan.experiment, state.round, log.records)
 
 
 class _Pace:
@@ -122,9 +127,12 @@ def _scored(record: RoundRecord, plan: Plan, state: ServerState, log: Log) -> Ro
     """Score the newest round, if it is due."""
     if plan.score is None or not _evaluates_in(plan.experiment, state.round):
         return record
-    scored = plan.scored(state, log.records)
+    model = plan.refined(state, log.records)
+    scored = plan.scored(model, state, log.records)
     if isinstance(scored, str):
         return replace(record, unscored=scored)
+    if plan.guard:
+        plan.guard.keep(model, state.round, scored)
     return replace(record, scored=scored)
 
 

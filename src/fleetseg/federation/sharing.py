@@ -7,11 +7,12 @@ stays with each client, which trains it and keeps it for the next round.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from fleetseg.config import FederationConfig, TrainingConfig
 from fleetseg.errors import ConfigError, ModelError
@@ -75,6 +76,7 @@ class Exchange:
     # What is sent beside the model, each as long as its trainables: down and up, and down only.
     extras: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()  # models that are sent beside it, down only: see `references`
     # The part of `shared` that each cluster of vehicles has of its own, and how many more of it are
     # sent down with a model: see `cluster_parts`.
     clustered: Layout = _NOTHING
@@ -87,6 +89,7 @@ class Exchange:
         settings: FederationConfig = FederationConfig(),  # noqa: B008 (frozen)
         extras: Sequence[str] = (),
         told: Sequence[str] = (),
+        references: Sequence[str] = (),
     ) -> Exchange:
         """Divide a model by the policy `settings.sharing`.
 
@@ -111,7 +114,7 @@ class Exchange:
                 cure="Share 'all', or say what its head is (wrap(net, num_classes, "
                 "head_prefixes=[...])) or what never learns (model.adapter_rank)",
             )
-        return cls(model, shared, kept, tuple(extras), tuple(told))
+        return cls(model, shared, kept, tuple(extras), tuple(told), tuple(references))
 
     @cached_property
     def server(self) -> Layout:
@@ -120,16 +123,19 @@ class Exchange:
 
     @cached_property
     def wire(self) -> Layout:
-        """What is sent to clients: the shared part and its extras."""
+        """What is exchanged: the shared part and its extras."""
         return self.shared.with_extras((*self.extras, *self.told))
 
     @cached_property
     def down(self) -> Layout:
-        """What a broadcast to train from holds: what clients are to choose from comes last."""
-        return self.wire.with_copies(self.clustered, self.copies)
+        """What a broadcast to train from holds.
+
+        Models beside the exchanged one come behind it, and last what clients are to choose from.
+        """
+        return self.wire.with_references(self.references).with_copies(self.clustered, self.copies)
 
     def sent_by(self, task: str) -> Layout:
-        """What a broadcast of a task holds: only to train there is something to choose from."""
+        """What a broadcast of a task holds: only to train is there more than one model."""
         return self.down if task == "train" else self.wire
 
     @cached_property
@@ -194,13 +200,32 @@ class Exchange:
         self._wire_part.take(server, state)
         return state
 
+    def with_references(self, wire: ModelState, models: Mapping[str, Tensor]) -> ModelState:
+        """Put models beside what is exchanged: flat, of the shared part; the same one if none is.
+
+        Where a model is missing, the exchanged one stands in its place.
+        """
+        if not self.references:
+            return wire
+        own_F = self.shared_of(wire).values_F
+        parts = [models.get(name, own_F) for name in self.references]
+        return ModelState(torch.cat([wire.values_F, *parts]), wire.counters_K)
+
+    def references_of(self, down: ModelState) -> dict[str, ModelState]:
+        """Return the models beside what was sent; their values are not copied."""
+        start, size = self.wire.num_floats, self.shared.num_floats
+        return {
+            name: ModelState(down.values_F[start + k * size :][:size], down.counters_K)
+            for k, name in enumerate(self.references)
+        }
+
     def to_score(self, model: ModelState) -> ModelState:
         """Return what is sent of a model that is to be scored; its extras are zero."""
         return self.sent(self.first(model))
 
     def to_try(self, model: ModelState) -> ModelState:
         """Return what is sent of a model to train from, were all clusters' tensors its own."""
-        sent = self.to_score(model)
+        sent = self.with_references(self.to_score(model), {})
         own = self.clustered.empty()
         Part.of(self.wire, self.clustered).take(sent, own)
         values = [sent.values_F, *[own.values_F] * self.copies]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from fleetseg.config import Experiment
 from fleetseg.federation.records import RoundRecord
 
-ENDS = ("rounds", "target", "plateau", "time", "megabytes")
-"""What `stop_reason` returns: a run that has another reason was broken off."""
+ENDS = ("rounds", "target", "plateau", "time", "megabytes", "collapsed")
+"""What `stop_reason` returns, and a guard: a run that has another reason was broken off."""
 
 
 def stop_reason(

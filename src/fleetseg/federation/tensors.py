@@ -8,9 +8,10 @@ Every state-dict key is one of three kinds (contract 3 of docs/architecture.md):
 
 The kind comes from the module that owns the key, never from the key's name. What a method sends
 beside a model, such as SCAFFOLD's variates, is a fourth kind, "extra": as long as the trainable
-values, one stretch for each name; what other clusters of vehicles have in the place of some tensors
-is a fifth, "copy". Suffix of vectors here: F = all floats (trainable first, then
-statistics, then extras), T = trainable, K = counters.
+values, one stretch for each name. Two more are only sent to clients: a "reference" is of another
+model, such as a teacher, and has all its floats; a "copy" is what another cluster of vehicles has
+in the place of some tensors. Suffix of vectors here: F = all floats (trainable first, then
+statistics, then extras, then references and copies), T = trainable, K = counters.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from fleetseg.errors import ModelError
 from fleetseg.learning.parameters import NORM_LAYERS, head_prefixes
 
 _EXTRA = "//"  # between an extra's name and a parameter's: no state-dict key has it
-Kind = Literal["trainable", "statistic", "counter", "extra", "copy"]
+Kind = Literal["trainable", "statistic", "counter", "extra", "reference", "copy"]
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,16 @@ class Layout:
                 floats.append(replace(entry, key=key, kind="copy", is_variance=False))
             counters += [replace(e, key=f"{copy}{_EXTRA}{e.key}") for e in part.counters]
         return Layout(_placed(floats), _placed(counters)) if count else self
+
+    def with_references(self, names: Sequence[str]) -> Layout:
+        """Add for each name a stretch as long as all floats, behind all else: another model's."""
+        others = [
+            replace(e, key=f"{name}{_EXTRA}{e.key}", kind="reference", is_variance=False)
+            for name in names
+            for e in self.floats
+            if e.kind != "extra"
+        ]
+        return Layout(_placed((*self.floats, *others)), self.counters)
 
     def empty(self) -> ModelState:
         """New flat vectors on the CPU, their values not set."""

@@ -49,10 +49,18 @@ def experiment_for_vehicles(experiment: Experiment) -> str:
     )
     model = experiment.model.model_copy(update={"pretrained": "", "start": ""})
     known = experiment.partition
-    partition = type(known)(holdout=known.holdout, holdout_gap=known.holdout_gap)
+    partition = type(known)(
+        holdout=known.holdout, holdout_gap=known.holdout_gap, unlabelled=known.unlabelled
+    )
     # Names are the server's to go by: on a vehicle, its own part may be called otherwise.
     federation = experiment.federation.model_copy(update={"only": (), "exclude": ()})
-    update = {"data": data, "model": model, "partition": partition, "federation": federation}
+    update = {
+        "data": data,
+        "model": model,
+        "partition": partition,
+        "federation": federation,
+        "pretrain": type(experiment.pretrain)(),
+    }
     return to_toml(experiment.model_copy(update=update))
 
 

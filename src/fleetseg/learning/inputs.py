@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
+from torch import Tensor, nn
 
 from fleetseg import rng
 from fleetseg.config import TrainingConfig
@@ -43,6 +43,8 @@ class LocalInputs:
     class_weights_C: Tensor | None = None
     pixels_C: tuple[int, ...] = ()  # of each class in the client's labels, at working resolution
     labelled: tuple[int, ...] | None = None  # train ids that its labels name; None = all do
+    # Models that came beside the received one: each fills a copy of that one, by name.
+    references: Mapping[str, Callable[[nn.Module], None]] = field(default_factory=dict)
     survey: Any = None  # what its supervision made of the received model and all samples
     facts: Facts = field(default_factory=dict)  # of the fleet
     # As long as the shared trainable values, flat and on the CPU; by the objective's names.

@@ -87,7 +87,7 @@ def train_locally(
     inputs = _surveyed(inputs, model, pairs)
     hooks = _hooks(objective, memo, shared, SUPERVISION[training.supervision].make(inputs))
     dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
-    loading = loaded(pairs, steps, inputs)
+    loading = loaded(*_viewed(pairs, steps, inputs))
     with hardware.exact(), dropout, loading as batches, mixing(model, inputs, batches) as numbered:
         for part, length in phases(training, steps):
             with only(model, part):
@@ -110,6 +110,14 @@ def _surveyed(inputs: LocalInputs, model: nn.Module, pairs: Pairs) -> LocalInput
     """Have the supervision look at the received model and all samples, if it wants to."""
     survey = SUPERVISION[inputs.training.supervision].survey
     return inputs if survey is None else replace(inputs, survey=survey(inputs, model, pairs))
+
+
+def _viewed(pairs: Pairs, steps: int, inputs: LocalInputs) -> tuple[Pairs, int, LocalInputs]:
+    """Have the supervision say what batches are made of, if it wants to."""
+    view = SUPERVISION[inputs.training.supervision].view
+    if view is not None:
+        inputs, pairs = view(inputs, pairs)
+    return pairs, steps, inputs
 
 
 def _set_mode(model: nn.Module, training: TrainingConfig, context: RoundContext) -> None:

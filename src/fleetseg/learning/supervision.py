@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fleetseg.config import TrainingConfig
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Pairs
 from fleetseg.learning.calibration import calibrated, logit_shift
@@ -20,6 +21,12 @@ from fleetseg.learning.label_subset import subset_table, subset_weights, with_ba
 from fleetseg.learning.losses import build_loss, require_ids, segmentation_loss
 from fleetseg.learning.pixel_contrast import contrast_of, survey
 from fleetseg.learning.resize import resized
+from fleetseg.learning.self_training import (
+    references_of,
+    self_training_loss,
+    teachers_of,
+    view_without_labels,
+)
 from fleetseg.models.features import watched_features
 from fleetseg.models.segmenter import Segmenter
 
@@ -38,6 +45,11 @@ class Supervision:
         facts: what it takes of the fleet: see federation.fleet_facts.
         survey: (inputs, the model as it was received, the client's samples) -> `survey` of the
             inputs that `make` is given. Left out where nothing is looked at before the first step.
+        self_taught: it learns from a model's own predictions, which is watched over; a client that
+            has some labelled images trains on those alone.
+        references: models that are sent beside the global one, by name: see federation.references.
+        view: what batches are made of, and by which settings. Left out where that is all samples
+            as they are, by the client's own.
     """
 
     make: Callable[[LocalInputs], StepLoss]
@@ -45,6 +57,9 @@ class Supervision:
     takes_erased: bool = False
     facts: tuple[str, ...] = ()
     survey: Callable[[LocalInputs, nn.Module, Pairs], Any] | None = None
+    self_taught: bool = False
+    references: Callable[[TrainingConfig], tuple[str, ...]] = lambda training: ()
+    view: Callable[[LocalInputs, Pairs], tuple[LocalInputs, Pairs]] | None = None
 
 
 def _labels(inputs: LocalInputs) -> StepLoss:
@@ -125,6 +140,13 @@ def _pixel_contrast(inputs: LocalInputs) -> StepLoss:
     return loss
 
 
+def _self_training(inputs: LocalInputs) -> StepLoss:
+    """Compare with labels where a client has some, else with what a teacher says."""
+    if inputs.survey is None:
+        return _labels(inputs)
+    return self_training_loss(inputs, inputs.survey)
+
+
 def _on(device: torch.device, weights_C: Tensor | None) -> Tensor | None:
     return None if weights_C is None else weights_C.to(device)
 
@@ -142,4 +164,12 @@ SUPERVISION: dict[str, Supervision] = {
     "labels": Supervision(_labels),
     "label subset": Supervision(_label_subset, takes_erased=True),
     "pixel contrast": Supervision(_pixel_contrast, takes_erased=True, survey=survey),
+    "self_training": Supervision(
+        _self_training,
+        needs_labels=False,
+        survey=teachers_of,
+        self_taught=True,
+        references=references_of,
+        view=view_without_labels,
+    ),
 }

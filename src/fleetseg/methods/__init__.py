@@ -13,6 +13,7 @@ from fleetseg.methods.ditto import DITTO
 from fleetseg.methods.fedadagrad import FEDADAGRAD
 from fleetseg.methods.fedadam import FEDADAM
 from fleetseg.methods.fedavg import FEDAVG
+from fleetseg.methods.fedavg_selftraining import FEDAVG_SELFTRAINING
 from fleetseg.methods.fedavgm import FEDAVGM
 from fleetseg.methods.fedbabu import FEDBABU
 from fleetseg.methods.fedbn import FEDBN
@@ -43,6 +44,7 @@ from fleetseg.methods.qffedavg import QFFEDAVG
 from fleetseg.methods.scaffold import SCAFFOLD
 from fleetseg.methods.silobn import SILOBN
 from fleetseg.methods.silobn_lab import SILOBN_LAB
+from fleetseg.methods.weak_to_strong import WEAK_TO_STRONG
 
 METHODS: dict[str, Preset] = {
     "fedavg": FEDAVG,
@@ -78,6 +80,8 @@ METHODS: dict[str, Preset] = {
     "fedbn": FEDBN,
     "fedema": FEDEMA,
     "ifca": IFCA,
+    "fedavg-selftraining": FEDAVG_SELFTRAINING,
+    "weak-to-strong": WEAK_TO_STRONG,
 }
 
 

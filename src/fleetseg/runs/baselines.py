@@ -19,6 +19,7 @@ from fleetseg.data.erased import Erased
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Pairs, ScoredPairs
 from fleetseg.data.store.cache import Pooled
+from fleetseg.errors import ConfigError
 from fleetseg.federation.client import Client
 from fleetseg.federation.cohort import SAMPLERS, sample_cohort, size_of
 from fleetseg.federation.fleet_facts import facts_of_fleet
@@ -44,6 +45,7 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
         sum(n) for n in zip(*(c.enrolment.histogram_C for c in members), strict=True)
     )
     images = sum(c.enrolment.num_images for c in members)
+    _require_one_kind(experiment, members)
     pooled = Client(
         enrolment=Enrolment(
             "centralised",
@@ -123,6 +125,24 @@ def federated_images(experiment: Experiment, fleet_data: FleetData) -> int:
         memory = SAMPLERS[settings.sampler].remember(memory, outcome)
         total += sum(_images_a_round(enrolled[c].num_images, experiment.training) for c in asked)
     return total
+
+
+def _require_one_kind(experiment: Experiment, members: Sequence[Client]) -> None:
+    """Refuse to pool vehicles that learn in two ways: one client has labels, or has none.
+
+    Raises:
+        ConfigError: some have labels, and others teach themselves.
+    """
+    if not SUPERVISION[experiment.training.supervision].self_taught:
+        return
+    if len({client.enrolment.num_pixels == 0 for client in members}) > 1:
+        raise ConfigError(
+            "some vehicles have labels and others have none, and in one place they would be one "
+            "client that learns in one way",
+            where="--baseline centralised",
+            cure="Compare with training.supervision = 'labels' on the labelled vehicles, or, with "
+            "partition.unlabelled.share = 1, with self-training in one place",
+        )
 
 
 def _as_void(pairs: Pairs) -> Pairs:

@@ -29,6 +29,7 @@ from fleetseg.federation.tasks.train import client_update
 from fleetseg.federation.tensors import read_state
 from fleetseg.learning.hardware import threads
 from fleetseg.learning.inputs import Facts
+from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.memory import free, is_out_of_memory, out_of_memory_text
 from fleetseg.runs.setup import RunSetup
 
@@ -97,7 +98,10 @@ def _stand_in(setup: RunSetup) -> Client:
     ]
     counts = np.bincount(np.stack([label for _, label in pairs]).ravel(), minlength=classes)
     facts = reported_facts(setup.experiment, pairs)
-    enrolment = Enrolment("dry-run", 2, 2 * height * width, tuple(counts.tolist()), facts=facts)
+    if SUPERVISION[setup.experiment.training.supervision].self_taught:
+        counts = np.zeros_like(counts)  # what is tried is the harder way: without labels
+    pixels = int(counts.sum())
+    enrolment = Enrolment("dry-run", 2, pixels, tuple(counts.tolist()), facts=facts)
     return Client(enrolment, pairs)
 
 

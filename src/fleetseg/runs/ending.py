@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.plan import Plan
 from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.adapters import merge_adapters
 from fleetseg.models.folder import save_model
 from fleetseg.runs.estimating import Estimator
 from fleetseg.runs.folder import RunFolder
 from fleetseg.runs.records import RunEnd
+from fleetseg.runs.safety import Guard
 from fleetseg.runs.scoring import Scorer
 from fleetseg.runs.setup import RunSetup
 from fleetseg.text import listing
@@ -25,6 +27,8 @@ class Final:
     scored: Scored | None = None
     round: int = 0
     estimator: Estimator | None = None  # of statistics of the final model, if they are estimated
+    guard: Guard | None = None  # says what may be published; None = the last model, always
+    notes: list[str] = field(default_factory=list)  # why it is another one
 
     def take(self, records: Sequence[RoundRecord]) -> None:
         """Take the newest of the rounds', unless there are newer ones."""
@@ -41,7 +45,7 @@ def score_final(final: Final, folder: RunFolder, scorer: Scorer, plan: Plan) -> 
     clusters = plan.cluster_models(folder.state)
     notes += final.estimator.notes() if final.estimator else []
     if scorer.can_score and final.round != round_:
-        scored = plan.scored(folder.state, folder.records)
+        scored = plan.scored(model, folder.state, folder.records)
         if isinstance(scored, str):
             notes.append(f"the final model has no scores: {scored}")
         else:
@@ -65,6 +69,24 @@ def score_final(final: Final, folder: RunFolder, scorer: Scorer, plan: Plan) -> 
     return notes + refused
 
 
+def _rolled_back(final: Final, setup: RunSetup) -> ModelState | None:
+    """Return an earlier model where the last may not be published; its scores are the final ones.
+
+    One whose scores are not known may not be.
+    """
+    guard, last = final.guard, setup.folder.state.round
+    if guard is None or last == 0:
+        return None
+    scored = final.scored if final.round == last else None
+    if scored is not None and guard.is_safe(scored):
+        return None
+    round_, model = guard.kept(last)
+    final.notes.append(guard.note(round_, last, scored))
+    by_round = {record.round: record.scored for record in setup.folder.records}
+    final.scored, final.round = by_round.get(round_) or guard.first, round_
+    return model
+
+
 def save_final(final: Final, setup: RunSetup, plan: Plan, reason: str, seconds: float) -> str:
     """Save the last committed model and close the log."""
     runtime, state = setup.runtime, setup.folder.state
@@ -75,7 +97,7 @@ def save_final(final: Final, setup: RunSetup, plan: Plan, reason: str, seconds: 
     if final.estimator is not None:
         refined = final.estimator.newest(state.round)  # None: the run was interrupted before
         details["norm statistics"] = "means of updates" if refined is None else "estimated"
-    runtime.whole.load(refined or plan.published(state))
+    runtime.whole.load(_rolled_back(final, setup) or refined or plan.published(state))
     merge_adapters(runtime.model)
     sha256 = save_model(
         runtime.model,

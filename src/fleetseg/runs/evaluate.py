@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fleetseg.clients import Progress
 from fleetseg.config import EvaluationConfig, Experiment
 from fleetseg.data.labels import LabelSpace
+from fleetseg.data.pool import Progress
 from fleetseg.data.sources import evenly_spaced
 from fleetseg.errors import ConfigError
 from fleetseg.evaluation.confusion import Conf_CC

@@ -13,13 +13,13 @@ import numpy.typing as npt
 from fleetseg.clients import (
     HELD_OUT,
     EvaluationSet,
-    Progress,
     open_server_data,
     scored_pairs,
 )
 from fleetseg.config import Experiment
 from fleetseg.data.partition.assign import partition
 from fleetseg.data.partition.holdout import hold_out
+from fleetseg.data.pool import Progress
 from fleetseg.data.sample import Source
 from fleetseg.data.sources import open_source
 from fleetseg.data.spaces import open_space

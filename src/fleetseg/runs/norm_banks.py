@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fleetseg.clients import Progress
 from fleetseg.config import SourceConfig
+from fleetseg.data.pool import Progress
 from fleetseg.data.sample import Image_HWC, Sample, Source
 from fleetseg.data.sources import open_source
 from fleetseg.data.store.decoding import resized_image

@@ -114,6 +114,11 @@ def require_workable(facts: Facts) -> None:
     Raises:
         ConfigError: a condition to stop looks at scores, and nothing is scored.
     """
+    if facts.over_network and facts.experiment.partition.unlabelled.share:
+        raise ConfigError(
+            "partition.unlabelled.share is drawn among vehicles that are not known beforehand",
+            cure="Name those whose labels are not to be read: partition.unlabelled.clients",
+        )
     watched = _watched(facts.experiment)
     if watched and not facts.scored:
         raise ConfigError(

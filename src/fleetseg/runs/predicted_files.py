@@ -15,8 +15,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from fleetseg.clients import Progress
 from fleetseg.data.labels import LabelSpace
+from fleetseg.data.pool import Progress
 from fleetseg.data.sample import Image_HWC, Label_HW
 from fleetseg.data.sources.reading import read_image
 from fleetseg.data.sources.walking import SUFFIXES, pictures

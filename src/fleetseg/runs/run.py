@@ -28,7 +28,7 @@ from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import first_slots
 from fleetseg.federation.statistics import STATISTICS
 from fleetseg.federation.style_bank import style_notes
-from fleetseg.federation.tensors import read_state
+from fleetseg.federation.tensors import ModelState, read_state
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import threads
@@ -42,7 +42,10 @@ from fleetseg.runs.estimating import Estimator
 from fleetseg.runs.folder import can_resume, changed_since, environment, require_no_run
 from fleetseg.runs.lock import Ownership, owning
 from fleetseg.runs.option_notes import option_notes, require_workable
+from fleetseg.runs.pretraining import pretrained
 from fleetseg.runs.rules import Facts
+from fleetseg.runs.safety import FOLDER as SAFE
+from fleetseg.runs.safety import UNGUARDED, Guard, require_start, self_teaches
 from fleetseg.runs.scoring import Scorer, require_scorable_run
 from fleetseg.runs.setup import RunSetup, set_up
 
@@ -128,7 +131,9 @@ def _run_owned(
     facts = _facts(experiment, fleet_data, open_engine is not None, net is not None)
     require_workable(facts)
     idle = option_notes(facts)
-    setup = set_up(experiment, fleet_data, out, net, watcher or rounds.Watcher())
+    watcher = watcher or rounds.Watcher()
+    start = _pretrained(experiment, fleet_data, out, resume, net, watcher)
+    setup = set_up(experiment, fleet_data, out, net, watcher, start)
     require_scorable_run(fleet_data, setup.runtime)
     tried = [] if resume and can_resume(out) else try_one_step(setup)
     state, notes = _open(setup, resume)
@@ -137,13 +142,11 @@ def _run_owned(
         setup.watcher.status(f"note: {note}")
     final, reason = Final(), "failed"
     plan = _plan(setup, on_network=open_engine is not None)
+    first = read_state(setup.runtime.model, setup.runtime.exchange.model)
     try:
         with (open_engine or engine_of)(setup) as engine:
-            scorer = Scorer(fleet_data, setup.runtime, engine)
-            plan = replace(plan, score=scorer.score if scorer.can_score else None)
-            if STATISTICS[experiment.federation.statistics].estimated:
-                final.estimator = Estimator(setup.runtime, engine)
-                plan = replace(plan, refine=final.estimator)
+            plan, scorer, unguarded = _with_engine(plan, final, setup, engine, first)
+            notes += unguarded
             reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
             notes += style_notes(setup.folder.state.facts)
             notes += score_final(final, setup.folder, scorer, plan)
@@ -155,11 +158,58 @@ def _run_owned(
     finally:
         seconds = round(time.monotonic() - started_s, 3)
         sha256 = save_final(final, setup, plan, reason, seconds)
+    notes += final.notes
     records = tuple(setup.folder.records)
     why = [rounds.why_unused(records)] if reason == rounds.UNUSED else []
     every_note = (*idle, *fleet_data.notes, *notes, *why)
     scored, space = final.scored, fleet_data.space
     return Run(out, experiment, reason, records, scored, sha256, every_note, seconds, space)
+
+
+def _with_engine(
+    plan: Plan, final: Final, setup: RunSetup, engine: Engine, first: ModelState
+) -> tuple[Plan, Scorer, list[str]]:
+    """Complete a plan by what asks the clients, and by what watches over its models."""
+    scorer = Scorer(setup.fleet_data, setup.runtime, engine)
+    final.guard, notes = _guard(setup, scorer, first)
+    if STATISTICS[setup.experiment.federation.statistics].estimated:
+        final.estimator = Estimator(setup.runtime, engine)
+    score = scorer.score if scorer.can_score else None
+    return replace(plan, score=score, guard=final.guard, refine=final.estimator), scorer, notes
+
+
+def _pretrained(
+    experiment: Experiment,
+    fleet_data: FleetData,
+    out: Path,
+    resume: bool,
+    net: nn.Module | None,
+    watcher: rounds.Watcher,
+) -> Path | None:
+    """Train the first stage, if there is one; returns its folder."""
+    self_taught = self_teaches(experiment, fleet_data)
+    require_start(experiment, own_net=net is not None, self_taught=self_taught)
+
+    def train(
+        alone: Experiment, own: FleetData, folder: Path, resume: bool, watcher: rounds.Watcher
+    ) -> str:
+        run = run_experiment(alone, own, folder, resume=resume, net=net, watcher=watcher)
+        return run.reason
+
+    status = watcher.status
+    return pretrained(experiment, fleet_data, out, train, resume=resume, status=status)
+
+
+def _guard(setup: RunSetup, scorer: Scorer, first: ModelState) -> tuple[Guard | None, list[str]]:
+    """Make what watches over a run that teaches itself, and say so where nothing can."""
+    fleet_data, folder = setup.fleet_data, setup.folder.path
+    if not self_teaches(setup.experiment, fleet_data):
+        return None, []
+    scored = scorer.score(first, 0) if fleet_data.evaluation else UNGUARDED
+    if isinstance(scored, str):
+        return None, [scored]
+    layout = setup.runtime.exchange.model.digest
+    return Guard(setup.experiment.safety, scored, first, folder / SAFE, layout), []
 
 
 def _what_the_model_lacks(setup: RunSetup) -> list[str]:

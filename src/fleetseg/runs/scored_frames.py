@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetseg.clients import BAD, EvaluationSet, Progress, scored_pairs
+from fleetseg.clients import BAD, EvaluationSet, scored_pairs
 from fleetseg.config import Experiment, SourceConfig
 from fleetseg.data.own import Collections
+from fleetseg.data.pool import Progress
 from fleetseg.data.sources import open_source
 from fleetseg.data.spaces import open_space
 from fleetseg.data.store.cache import Picked, default_cache_dir, open_store

@@ -44,14 +44,18 @@ def set_up(
     out: Path,
     net: nn.Module | None,
     watcher: rounds.Watcher,
+    start: Path | None = None,
 ) -> RunSetup:
-    """Build everything that a run needs besides its engine.
+    """Build everything that a run needs besides its engine; `start` is a first stage's folder.
 
     Raises:
         ConfigError, ModelError, MissingExtra: the experiment asks for what there is not.
     """
     hardware = hardware_of(experiment.engine)
-    model = _model(experiment, fleet_data, net).to(hardware.device)
+    model = _model(experiment, fleet_data, net)
+    if start is not None:
+        model.load_state_dict(load_model(start, net).state_dict())
+    model = model.to(hardware.device)
     model = model.to(memory_format=hardware.memory_format)
     runtime = local_runtime(
         experiment, model, hardware, fleet_data.space.num_classes, ClientStateStore(out / "clients")

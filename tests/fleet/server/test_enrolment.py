@@ -1,4 +1,4 @@
-"""Who is let in: what a vehicle tells of its style is checked before it takes part."""
+"""Who is let in: what a vehicle tells is checked before it takes part."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.experiments import tiny_experiment
+from torch import nn
 
-from fleetseg.data.labels import LABEL_SPACES
+from fleetseg.data.labels import CAMVID_11, LABEL_SPACES
 from fleetseg.data.styles import STYLES
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.messages import Enrolment
+from fleetseg.federation.sharing import Exchange
+from fleetseg.federation.tensors import layout_of
+from fleetseg.federation.wire import PlainCodec
 from fleetseg.fleet.protocol import write_enrolments
 from fleetseg.fleet.server.enrolment import Roster, RunSpec
 
+CLASSES = CAMVID_11.num_classes
 EXPERIMENT = make_experiment({"training": {"style": {"kind": "lab"}}})
 STYLE = np.array([[[50, 1, 2], [20, 5, 5]]], np.float32)
 
@@ -58,3 +64,21 @@ def test_a_poisoned_style_keeps_its_vehicle_out_and_no_other(
     assert set(roster.enrolled) == {"car-1"}
     assert set(roster.refused) == {"car-2"}
     assert said in roster.refused["car-2"].detail
+
+
+@pytest.mark.parametrize(("pixels", "is_refused"), [(0, False), (40, True)])
+def test_counted_labels_of_an_unlabelled_vehicle_are_refused(
+    pixels: int, is_refused: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    experiment = tiny_experiment(
+        tmp_path_factory.mktemp("cache"),
+        training={"supervision": "self_training"},
+        partition={"unlabelled": {"clients": ["car-*"]}},
+    )
+    exchange = Exchange.of(layout_of(nn.Linear(2, 2)))
+    spec = RunSpec("run", experiment, exchange, CAMVID_11, PlainCodec(exchange.up))
+    enrolment = Enrolment("car-1", 4, pixels, (pixels, *[0] * (CLASSES - 1)))
+    roster = Roster()
+    roster.register("car-1", {"enrolments": write_enrolments({"car-1": enrolment})}, spec)
+    assert (set(roster.refused) == {"car-1"}) is is_refused
+    assert (set(roster.enrolled) == {"car-1"}) is not is_refused

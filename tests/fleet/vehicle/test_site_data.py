@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.experiments import tiny_experiment
 
 from fleetseg.clients import FleetData, open_fleet_data
-from fleetseg.config import Experiment, PartitionConfig, SourceConfig
+from fleetseg.config import Experiment, PartitionConfig, SourceConfig, UnlabelledConfig
 from fleetseg.data.store.store import Picked
 from fleetseg.errors import ConfigError, DataError
 from fleetseg.experiment_file import to_toml
@@ -160,3 +160,28 @@ def test_a_split_file_of_users_works_too(
 def test_an_experiment_that_is_not_there(experiment: Experiment, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not found"):
         open_clients(SiteData("depot", experiment=str(tmp_path / "none.toml")), experiment)
+
+
+def calling_unlabelled(experiment: Experiment, **rule: object) -> Experiment:
+    unlabelled = UnlabelledConfig.model_validate(rule)
+    partition = experiment.partition.model_copy(update={"unlabelled": unlabelled})
+    return experiment.model_copy(update={"partition": partition})
+
+
+@pytest.mark.parametrize(("pattern", "is_closed"), [("dep*", True), ("car-*", False)])
+def test_a_site_goes_by_the_server_s_word_on_whose_labels_are_closed(
+    pattern: str, is_closed: bool, cache: Path, experiment: Experiment
+) -> None:
+    described = calling_unlabelled(experiment, clients=[pattern])
+    training = described.training.model_copy(update={"supervision": "self_training"})
+    described = described.model_copy(update={"training": training})
+    (client,) = open_clients(SiteData("depot", (AMBER,)), described).values()
+    assert client.enrolment.num_images == 3
+    assert (client.enrolment.num_pixels == 0) is is_closed
+    assert (set(np.unique(client.train[0][1])) == {255}) is is_closed
+
+
+def test_a_share_of_unknown_vehicles_cannot_be_drawn(cache: Path, experiment: Experiment) -> None:
+    described = calling_unlabelled(experiment, share=0.5)
+    with pytest.raises(ConfigError, match="vehicles that this one does not know"):
+        open_clients(SiteData("depot", (AMBER,)), described)

@@ -33,6 +33,7 @@ Drive = tuple[str, str, str]  # data set, city, sequence
 _Owner = tuple[str, str]  # name of the side, name of the owner
 _SIDES = {"clients": "client", "held_out": "the held-out set of", "evaluation": "evaluation set"}
 _SUBSETS = "label_subsets"
+_NAMES = ("left_out", "unlabelled")
 _SHA256 = re.compile(r"[0-9a-f]{64}|")
 
 
@@ -46,6 +47,7 @@ class Manifest:
     # Client -> names of the classes that its training labels keep; others keep all.
     label_subsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()  # clients that take no part, by federation.only and exclude
+    unlabelled: tuple[str, ...] = ()  # clients whose labels are never read, but to score them
 
     @property
     def digest(self) -> str:
@@ -77,7 +79,7 @@ class Manifest:
             raise DataError("manifest not found", where=path) from None
         except ValueError as error:
             raise DataError(f"not a manifest: not JSON ({error})", where=path) from None
-        keys = set(fields) - {_SUBSETS, "left_out"} if isinstance(fields, dict) else set()
+        keys = set(fields) - {_SUBSETS, *_NAMES} if isinstance(fields, dict) else set()
         if keys != {"version", "sha256", *_SIDES}:
             got = sorted(fields) if isinstance(fields, dict) else type(fields).__name__
             expected = ", ".join(("version", "sha256", *_SIDES))
@@ -92,8 +94,8 @@ class Manifest:
             )
         sides = {name: _side(fields[name], f"{path}: {name}") for name in _SIDES}
         subsets = _subsets(fields.get(_SUBSETS, {}), f"{path}: {_SUBSETS}")
-        names = _names(fields.get("left_out", []), f"{path}: left_out")
-        manifest = cls(**sides, label_subsets=subsets, left_out=names)
+        left_out, unlabelled = (_names(fields.get(n, []), f"{path}: {n}") for n in _NAMES)
+        manifest = cls(**sides, label_subsets=subsets, left_out=left_out, unlabelled=unlabelled)
         if manifest.digest != fields["sha256"]:
             raise DataError(
                 "the manifest was changed after it was written: its digest differs",
@@ -113,8 +115,8 @@ class Manifest:
                 for client in sorted(self.label_subsets)
             ]
             blocks.append(f'"{_SUBSETS}": {{\n' + ",\n".join(rows) + "}")
-        if self.left_out:
-            blocks.append(f'"left_out": {json.dumps(self.left_out)}')
+        named = {name: getattr(self, name) for name in _NAMES}
+        blocks += [f'"{name}": {json.dumps(names)}' for name, names in named.items() if names]
         return "{" + ",\n".join(blocks) + "}\n"
 
 

@@ -95,7 +95,9 @@ def _both(
     sample: Sample, source: Source
 ) -> tuple[Image_HWC | BadSample, Label_HW | BadSample | None]:
     pair = _attempt(lambda: _checked(source.read(sample), sample, source.space))
-    return (pair, pair) if isinstance(pair, BadSample) else pair
+    if isinstance(pair, BadSample):
+        return pair, pair
+    return pair[0], None if sample.label is None else pair[1]
 
 
 def _label(sample: Sample, native_hw: Size_HW | None, how: dict[str, Any]) -> Label_HW | None:

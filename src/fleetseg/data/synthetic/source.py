@@ -145,7 +145,7 @@ def _digest(sample: Sample) -> tuple[str, str]:
     """SHA-256 of the recipe, which stands for the content: one recipe, one picture."""
     return (
         hashlib.sha256(f"image {sample.image}".encode()).hexdigest(),
-        hashlib.sha256(f"label {sample.label}".encode()).hexdigest(),
+        hashlib.sha256(f"label {sample.label}".encode()).hexdigest() if sample.label else "",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from fleetseg.federation.known import CLUSTER, RECEIVED_LOSS, TRAINED_LOSS
 from fleetseg.federation.measures import wanted_measures
 from fleetseg.federation.messages import Broadcast, Failure, Packed, Reply, Update
 from fleetseg.federation.personal import PERSONAL, Work
+from fleetseg.federation.tensors import load_state
 from fleetseg.federation.wire import UpdateCodec
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.local import LocalResult, train_locally
@@ -99,6 +101,10 @@ def local_inputs(
         class_weights_C=_class_weights(broadcast, client, runtime),
         pixels_C=client.enrolment.histogram_C,
         labelled=client.labelled,
+        references={
+            name: partial(load_state, layout=runtime.exchange.shared, state=model)
+            for name, model in runtime.exchange.references_of(broadcast.state).items()
+        },
         facts=broadcast.facts,
         extras_T={name: broadcast.state.values_F[span] for name, span in wire.spans.items()},
         state=section(before, "objective"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from fleetseg._version import __version__
@@ -73,6 +74,7 @@ class Roster:
                 _require_own(site, enrolments, spec)
                 for enrolment in taking_part(enrolments).values():
                     check_reported(spec.experiment, enrolment.facts)
+                _require_closed_labels(enrolments, spec)
                 for vehicle, enrolment in enrolments.items():
                     self.enrolled[vehicle] = _admitted(vehicle, enrolment, spec)
                     self.site_of[vehicle] = site
@@ -81,6 +83,14 @@ class Roster:
         if failure is not None:
             self.refused[site] = failure
         self.machines[site] = read_machine(header.get("machine"))
+
+
+def _require_closed_labels(enrolments: Mapping[str, Enrolment], spec: RunSpec) -> None:
+    """Refuse a vehicle that has read labels though it is called unlabelled."""
+    patterns = spec.experiment.partition.unlabelled.clients
+    for vehicle, enrolment in enrolments.items():
+        if enrolment.num_pixels and any(fnmatchcase(vehicle, p) for p in patterns):
+            raise UpdateRejected("labels", "called unlabelled, and has counted pixels of labels")
 
 
 def _admitted(vehicle: str, enrolment: Enrolment, spec: RunSpec) -> Enrolment:

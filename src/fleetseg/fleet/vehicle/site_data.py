@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetseg.config import DataConfig, Experiment, PartitionConfig, SourceConfig
+from fleetseg.config import (
+    DataConfig,
+    Experiment,
+    PartitionConfig,
+    SourceConfig,
+    UnlabelledConfig,
+)
 from fleetseg.data.labels import LabelSpace
-from fleetseg.errors import DataError
+from fleetseg.errors import ConfigError, DataError
 from fleetseg.experiment_file import load_experiment
 from fleetseg.files import write_atomic
 
 if TYPE_CHECKING:  # these load torch, which `fleetseg client` has no need of
-    from fleetseg.clients import Progress
+    from fleetseg.data.pool import Progress
     from fleetseg.federation.client import Client
 
 
@@ -102,13 +109,32 @@ def _described(site_data: SiteData, experiment: Experiment) -> Experiment:
         "evaluation": (),
     }
     known = experiment.partition
-    holdout = {"holdout": known.holdout, "holdout_gap": known.holdout_gap}
+    holdout: dict[str, object] = {"holdout": known.holdout, "holdout_gap": known.holdout_gap}
+    if not site_data.experiment:
+        holdout["unlabelled"] = _unlabelled(site_data, known.unlabelled)
     return experiment.model_copy(
         update={
             "data": data.model_copy(update=wanted),
             "partition": partition.model_copy(update=holdout),
         }
     )
+
+
+def _unlabelled(site_data: SiteData, rule: UnlabelledConfig) -> UnlabelledConfig:
+    """Turn the server's patterns of names into those of what is opened here.
+
+    Raises:
+        ConfigError: a share of all vehicles, which no vehicle can draw by itself.
+    """
+    if rule.share:
+        raise ConfigError(
+            "partition.unlabelled.share is of vehicles that this one does not know",
+            cure="Name them on the server: partition.unlabelled.clients",
+        )
+    names = site_data.vehicles or (site_data.site,)
+    fit = [p for p in rule.clients if any(fnmatchcase(name, p) for name in names)]
+    alone = not site_data.vehicles and not site_data.split_file  # called otherwise while it is read
+    return UnlabelledConfig(clients=("*",) if fit and alone else tuple(fit))
 
 
 def _partition(site_data: SiteData) -> PartitionConfig:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fleetseg.config import Experiment
+from fleetseg.config import Experiment, UnlabelledConfig
+from fleetseg.federation.measures import wanted_measures
 from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.runs.clashes.clash import Clash
 
@@ -11,7 +12,39 @@ def _needs_no_labels(experiment: Experiment) -> bool:
     return not SUPERVISION[experiment.training.supervision].needs_labels
 
 
+def _goes_by_losses(experiment: Experiment) -> bool:
+    federation = experiment.federation
+    samplers = ("power of choice", "oort")
+    return bool(wanted_measures(federation)) or federation.sampler in samplers
+
+
+def _sends_teachers(experiment: Experiment) -> bool:
+    training = experiment.training
+    return bool(SUPERVISION[training.supervision].references(training))
+
+
 LABELS: tuple[Clash, ...] = (
+    (
+        lambda e: SUPERVISION[e.training.supervision].self_taught and _goes_by_losses(e),
+        "training.supervision = 'self_training' has losses of pseudo-labels, which do not compare "
+        "with those of labels or of surer vehicles, and federation.weights, aggregator or sampler "
+        "goes by losses; use 'images', 'mean' and 'uniform'",
+    ),
+    (
+        lambda e: _sends_teachers(e) and e.federation.downlink.strip() != "none",
+        "federation.downlink sends what is new in one model, and training.self_training sends "
+        "teachers beside it; use federation.downlink = 'none', or teacher = 'round' with every = 1 "
+        "and distil = 0, which is the broadcast itself",
+    ),
+    (
+        lambda e: (
+            SUPERVISION[e.training.supervision].self_taught
+            and e.partition.kind == "dirichlet"
+            and e.partition.unlabelled != UnlabelledConfig()
+        ),
+        "partition.kind = 'dirichlet' shares images out by their labels, and partition.unlabelled "
+        "says that some are not to be read; use 'natural', 'iid' or 'file'",
+    ),
     (
         lambda e: _needs_no_labels(e) and e.federation.weights == "pixels",
         "federation.weights = 'pixels' counts labelled pixels, and training.supervision takes "

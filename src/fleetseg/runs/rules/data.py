@@ -22,6 +22,7 @@ DATA_RULES: tuple[Rule, ...] = (
          lambda f: f.own_data, "the samples come with their vehicles"),
     Rule(("partition.label_subset",), lambda f: f.own_data or f.over_network,
          "the samples come with their labels"),
+    Rule(("pretrain",), lambda f: not f.experiment.pretrain.sources, "pretrain.sources is empty"),
     Rule(("partition.holdout_gap",), lambda f: f.experiment.partition.holdout == 0,
          "partition.holdout is 0"),
     Rule(("data.sources", "data.evaluation", "data.store"), lambda f: f.own_data,

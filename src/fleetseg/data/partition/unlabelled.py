@@ -1,0 +1,112 @@
+"""Which clients are called unlabelled, and which label files are therefore never opened.
+
+Who holds what is worked out from names alone, before any label is read. Labels of frames that such
+a client is scored on are opened by the store of scores, and by nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from fleetseg import rng
+from fleetseg.config import PartitionConfig, UnlabelledConfig
+from fleetseg.data.partition.assign import partition
+from fleetseg.data.partition.holdout import hold_out
+from fleetseg.data.partition.manifest import Manifest, is_manifest
+from fleetseg.data.sample import Sample, Source
+from fleetseg.errors import ConfigError
+from fleetseg.text import listing
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Clients that are called unlabelled, and numbers of samples whose labels are not read."""
+
+    clients: frozenset[str] = frozenset()
+    to_train: frozenset[int] = frozenset()  # for training: none of such a client's is
+    to_score: frozenset[int] = frozenset()  # not even for scores
+
+
+def hidden_labels(
+    config: PartitionConfig, samples: Sequence[Sample], seed: int, *, scores_training: bool
+) -> Hidden:
+    """Find the labels that must stay closed.
+
+    Args:
+        config: who holds what, and who is called unlabelled.
+        samples: all training samples of the fleet; no file is read.
+        seed: of the experiment.
+        scores_training: clients are scored on the frames that they train on.
+
+    Raises:
+        ConfigError: a pattern that fits nobody, or a partition that goes by labels.
+        DataError: a split file that is malformed or does not match the samples.
+    """
+    listed = _listed(config)
+    if config.unlabelled == UnlabelledConfig() and not listed:
+        return Hidden()
+    if config.kind == "dirichlet":
+        raise ConfigError(
+            "partition.kind = 'dirichlet' shares images out by their labels, and "
+            "partition.unlabelled says that some are not to be read",
+            cure="Use 'natural' or 'iid', or write the split to a file (fleetseg partition --out)",
+        )
+    held = partition(config, samples, np.zeros((len(samples), 0), np.int64), seed)
+    clients = unlabelled_clients(config.unlabelled, held, seed) | (listed & held.keys())
+    split = hold_out(held, samples, config)
+    own = {n for client in clients for n in held[client]}
+    parts = [split[client] for client in clients]
+    scored = {n for part in parts for n in (part.train if scores_training else part.test)}
+    return Hidden(clients, frozenset(own), frozenset(own - scored))
+
+
+def unlabelled_clients(
+    rule: UnlabelledConfig, clients: Collection[str], seed: int
+) -> frozenset[str]:
+    """Name the clients that are called unlabelled: by pattern, or a share of all, drawn.
+
+    >>> sorted(unlabelled_clients(UnlabelledConfig(clients=("car-*",)), ["car-1", "van-1"], 0))
+    ['car-1']
+
+    Raises:
+        ConfigError: both are set, or a pattern fits nobody: its labels would be read.
+    """
+    if rule.clients and rule.share:
+        raise ConfigError(
+            "partition.unlabelled.clients and partition.unlabelled.share are both set",
+            cure="Set one: patterns of names, or a share that is drawn",
+        )
+    for pattern in rule.clients:
+        if not any(fnmatchcase(client, pattern) for client in clients):
+            raise ConfigError(
+                "a pattern of unlabelled vehicles fits nobody, and labels would be read",
+                where="partition.unlabelled.clients",
+                got=repr(pattern),
+                expected=f"patterns of some of: {listing(sorted(clients))}",
+            )
+    drawn = rng.generator(seed, purpose="unlabelled").permutation(sorted(clients))
+    by_share = drawn[: round(rule.share * len(drawn))].tolist()
+    by_name = {c for c in clients for pattern in rule.clients if fnmatchcase(c, pattern)}
+    return frozenset(by_name.union(by_share))
+
+
+def without_labels(source: Source, first: int, hidden: Collection[int]) -> Source:
+    """Return a source whose samples, numbered from `first`, have no label where it is hidden."""
+    samples = [
+        replace(sample, label=None) if number in hidden else sample
+        for number, sample in enumerate(source.samples, first)
+    ]
+    return replace(source, samples=tuple(samples))
+
+
+def _listed(config: PartitionConfig) -> frozenset[str]:
+    """Name the clients that the manifest calls unlabelled, if who holds what comes from one."""
+    path = Path(config.file)
+    if config.kind != "file" or not is_manifest(path):
+        return frozenset()
+    return frozenset(Manifest.read(path).unlabelled)

@@ -1,0 +1,174 @@
+"""The loss of a step without labels: a teacher looks at plain images, the student at others.
+
+A vehicle that has labels is not asked here: it trains with them, as by the supervision `labels`.
+Suffixes: N images, C classes, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fleetseg.config import SelfTrainingConfig, TrainingConfig
+from fleetseg.data.labels import IGNORE
+from fleetseg.data.sample import Image_HWC, Label_HW, Pairs
+from fleetseg.learning.inputs import LocalInputs
+from fleetseg.learning.resize import resized
+from fleetseg.learning.self_training.pseudo_labels import PseudoLabels, pseudo_labels
+from fleetseg.learning.self_training.strong_view import Mix, draw_mix, strong_colours
+from fleetseg.learning.self_training.terms import (
+    distillation,
+    entropy,
+    max_square,
+    pseudo_cross_entropy,
+)
+
+_PICTURE = 0
+"""Stands for every pixel of a picture without labels: what is IGNORE in a batch lies outside."""
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """Frozen models that say what is to be learnt, in eval mode."""
+
+    teacher: nn.Module
+    first: nn.Module | None  # what training started from; None = it is not asked
+
+
+def is_unlabelled(inputs: LocalInputs) -> bool:
+    """Say whether a client has no labelled pixel, or is called unlabelled."""
+    return sum(inputs.pixels_C) == 0
+
+
+def references_of(training: TrainingConfig) -> tuple[str, ...]:
+    """Name the models that come beside the received one: see federation.references.
+
+    None where the teacher is the received model itself, which costs no byte.
+    """
+    settings = training.self_training
+    received = settings.teacher == "round" and settings.every == 1
+    first = settings.teacher == "fixed" or settings.distil > 0
+    teacher = settings.teacher != "fixed" and not received
+    return ("first",) * first + ("teacher",) * teacher
+
+
+def teachers_of(inputs: LocalInputs, model: nn.Module, pairs: Pairs) -> Teachers | None:
+    """Make the teachers of a round; None for a client that has labels."""
+    if not is_unlabelled(inputs):
+        return None
+    settings = inputs.training.self_training
+    first = _frozen(model, inputs, "first") if "first" in inputs.references else None
+    if settings.teacher == "fixed":
+        return Teachers(first or _frozen(model, inputs), first)
+    return Teachers(_frozen(model, inputs, "teacher"), first)
+
+
+def _frozen(model: nn.Module, inputs: LocalInputs, name: str = "") -> nn.Module:
+    """Copy the received model, filled with a reference if there is one of this name."""
+    copied = copy.deepcopy(model)
+    if name in inputs.references:
+        inputs.references[name](copied)
+    return copied.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Pairs whose labels are left out, whatever they are: only where a picture is stays known."""
+
+    pairs: Pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int, /) -> tuple[Image_HWC, Label_HW]:
+        image_HWC, _ = self.pairs[index]
+        return image_HWC, np.full(image_HWC.shape[:2], _PICTURE, np.uint8)
+
+
+def view_without_labels(inputs: LocalInputs, pairs: Pairs) -> tuple[LocalInputs, Pairs]:
+    """Say how batches are made: without labels, and of plain colours for the teacher to look at."""
+    if not is_unlabelled(inputs):
+        return inputs, pairs
+    plain = inputs.training.model_copy(update={"colour_jitter": 0.0})
+    return replace(inputs, training=plain), _Pictures(pairs)
+
+
+def self_training_loss(
+    inputs: LocalInputs, teachers: Teachers
+) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+    """Make the loss of a step, of (model, images_NCHW, where pictures are as labels_NHW)."""
+    settings, aux_weight = inputs.training.self_training, inputs.training.aux_weight
+
+    def loss(model: nn.Module, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
+        valid_NHW = inputs.hardware.put(labels_NHW) != IGNORE
+        logits_NCHW = _look(teachers.teacher, images_NCHW, inputs)
+        seen = pseudo_labels(logits_NCHW.softmax(dim=1), valid_NHW, settings)
+        mix = draw_mix(seen.ids_NHW, valid_NHW, settings)
+        old_NCHW = None
+        if settings.distil > 0:
+            same = teachers.first is None or teachers.first is teachers.teacher
+            old_NCHW = logits_NCHW if same else _look(teachers.first, images_NCHW, inputs)
+        target = _Target.mixed(seen, valid_NHW, old_NCHW, mix)
+        with inputs.hardware.autocast():
+            outputs = model(strong_colours(mix(images_NCHW), settings))
+        main, *others = [outputs] if isinstance(outputs, Tensor) else outputs
+        size_hw = (valid_NHW.shape[1], valid_NHW.shape[2])
+        total = target.compare(resized(main, size_hw), settings)
+        for output in others if aux_weight > 0 else ():
+            total = total + aux_weight * target.cross_entropy(resized(output, size_hw), settings)
+        return total
+
+    return loss
+
+
+@torch.no_grad()
+def _look(model: nn.Module | None, images_NCHW: Tensor, inputs: LocalInputs) -> Tensor:
+    """Return a frozen model's logits at the images' own size, float32."""
+    assert model is not None
+    with inputs.hardware.autocast():
+        outputs = model(images_NCHW)
+    main = outputs if isinstance(outputs, Tensor) else outputs[0]
+    return resized(main, (images_NCHW.shape[2], images_NCHW.shape[3]))
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What the student's predictions are compared with, mixed as its images are."""
+
+    labels: PseudoLabels
+    valid_NHW: Tensor
+    old_NCHW: Tensor | None  # logits of the first model; None = they do not count
+
+    @classmethod
+    def mixed(
+        cls, labels: PseudoLabels, valid_NHW: Tensor, old_NCHW: Tensor | None, mix: Mix
+    ) -> _Target:
+        mixed = PseudoLabels(mix(labels.ids_NHW), mix(labels.weights_NHW))
+        return cls(mixed, mix(valid_NHW), None if old_NCHW is None else mix(old_NCHW))
+
+    def cross_entropy(self, logits_NCHW: Tensor, settings: SelfTrainingConfig) -> Tensor:
+        kept_only = settings.normalise == "kept" and settings.select != "quality"
+        counted_NHW = self.labels.weights_NHW > 0 if kept_only else self.valid_NHW
+        weights_NHW = settings.weight * self.labels.weights_NHW
+        return pseudo_cross_entropy(
+            logits_NCHW, self.labels.ids_NHW, weights_NHW, counted_NHW.sum()
+        )
+
+    def compare(self, logits_NCHW: Tensor, settings: SelfTrainingConfig) -> Tensor:
+        total = self.cross_entropy(logits_NCHW, settings)
+        if self.old_NCHW is not None:
+            kept_NHW = self.labels.weights_NHW > 0
+            total = total + settings.distil * distillation(
+                logits_NCHW, self.old_NCHW, kept_NHW, self.valid_NHW, settings.distil_temperature
+            )
+        if settings.entropy > 0:
+            total = total + settings.entropy * entropy(logits_NCHW, self.valid_NHW)
+        if settings.max_square > 0:
+            ratio = settings.max_square_ratio
+            total = total + settings.max_square * max_square(logits_NCHW, self.valid_NHW, ratio)
+        return total
