@@ -143,11 +143,22 @@ def test_bytes_of_a_bank_are_counted(rows: int) -> None:
     """As many as in the message that is sent: whole blocks, where its padding has no room."""
     layout = layout_of(nn.Linear(2, 2))
     values = np.random.Generator(np.random.Philox(0)).random((rows, 28), np.float32)
-    plain = Broadcast(3, layout.empty())
-    told = Broadcast(3, layout.empty(), {STYLES: values})
+    plain = Broadcast(30, layout.empty())
+    told = Broadcast(30, layout.empty(), {STYLES: values})
     whole, sent = (len(encode_broadcast(one, layout)) for one in (plain, told))
     assert plain.num_bytes(whole) == whole
     assert told.num_bytes(whole) == sent
+
+
+def test_bytes_are_exact_to_the_last_that_there_is_room_for() -> None:
+    layout = layout_of(nn.Linear(2, 2))
+    whole, counted = len(encode_broadcast(Broadcast(1, layout.empty()), layout)), set()
+    for digits in range(1600, 1630):  # a number more is five characters more
+        facts = {STYLES: np.full(digits, 0.5, np.float32), "b": np.zeros(1, np.float32)}
+        told = Broadcast(1, layout.empty(), facts)
+        assert told.num_bytes(whole) == len(encode_broadcast(told, layout))
+        counted.add(told.num_bytes(whole) - whole)
+    assert counted == {0, 8192}
 
 
 def test_noise_is_drawn_once_where_a_vehicle_keeps_it(tmp_path: Path) -> None:

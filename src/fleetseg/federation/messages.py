@@ -43,7 +43,7 @@ from fleetseg.text import plain
 
 META_BYTES = 8192
 """A message's header is padded to a multiple of this: one size for one model."""
-_HEADER_BYTES = 200  # of a header without facts and padding, or a few less
+_HEADER_BYTES = 163  # of a broadcast's header without the round, facts and padding
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,18 @@ class Broadcast:
 
     def num_bytes(self, whole: int) -> int:
         """Size of the message, where a whole model takes so many bytes, without facts."""
-        return _fact_bytes(self.facts) + (whole if self.changes is None else self.changes.num_bytes)
+        facts = _fact_bytes(self.facts, self.round)
+        return facts + (whole if self.changes is None else self.changes.num_bytes)
 
 
-def _fact_bytes(facts: Facts) -> int:
+def _fact_bytes(facts: Facts, round_: int) -> int:
     """Size that facts add to a message: whole blocks, where its padding has no room for them."""
     if 25 * sum(fact.size for fact in facts.values()) < META_BYTES // 2:  # as mostly
         return 0
     text = json.dumps({name: fact.tolist() for name, fact in facts.items()})
-    return (_HEADER_BYTES + len(text)) // META_BYTES * META_BYTES
+    quotes = 2 * len(facts)  # each takes one more in the JSON around this one
+    header = _HEADER_BYTES + len(str(round_)) + len(text) + quotes
+    return (header - 1) // META_BYTES * META_BYTES
 
 
 @dataclass(frozen=True)
