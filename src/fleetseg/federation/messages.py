@@ -29,6 +29,7 @@ in `wire`, what a reply must pass before it counts in `checks`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -44,7 +45,7 @@ from fleetseg.text import plain
 
 META_BYTES = 8192
 """A message's header is padded to a multiple of this: one size for one model."""
-_FACT_BYTES = 20  # of a number as JSON writes it, more or less
+_HEADER_BYTES = 163  # of a broadcast's header without the round, facts and padding
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,19 @@ class Broadcast:
     changes: Changes | None = None  # another way to send `state`; None = whole
 
     def num_bytes(self, whole: int) -> int:
-        """Size of the message, where a whole model takes so many bytes; of many facts, nearly."""
-        facts = _FACT_BYTES * sum(fact.size for fact in self.facts.values())
-        # A message without facts has room for some, and what is more comes in whole blocks.
-        facts -= facts % META_BYTES
+        """Size of the message, where a whole model takes so many bytes, without facts."""
+        facts = _fact_bytes(self.facts, self.round)
         return facts + (whole if self.changes is None else self.changes.num_bytes)
+
+
+def _fact_bytes(facts: Facts, round_: int) -> int:
+    """Size that facts add to a message: whole blocks, where its padding has no room for them."""
+    if 25 * sum(fact.size for fact in facts.values()) < META_BYTES // 2:  # as mostly
+        return 0
+    text = json.dumps({name: fact.tolist() for name, fact in facts.items()})
+    quotes = 2 * len(facts)  # each takes one more in the JSON around this one
+    header = _HEADER_BYTES + len(str(round_)) + len(text) + quotes
+    return (header - 1) // META_BYTES * META_BYTES
 
 
 @dataclass(frozen=True)
