@@ -368,6 +368,8 @@ TESTS = ROOT / "tests"
 OF_SEVERAL_MODULES = {
     "console/test_own_classes.py",  # a folder with own classes, from `data check` to scores
     "data/sources/test_layouts.py",  # what is published or left beside samples, in each layout
+    "data/sources/test_published.py",  # twelve published sets
+    "data/sources/test_published_faults.py",  # the same, half downloaded or wrong
     "data/sources/test_sources.py",  # each layout on disk
     "engines/test_crash.py",  # kill -9 at any moment
     "engines/test_memory.py",  # clients that run out of memory
