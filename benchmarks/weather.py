@@ -29,7 +29,7 @@ from fleetseg.learning.local import train_locally
 from fleetseg.models.build import build_model
 
 SEVERITIES = (0.3, 0.6, 0.9)
-FRAMES, STEPS, BATCH = 12, 6, 4
+FRAMES, STEPS, BATCH = 12, 2, 4
 NETWORKS = ("zoo:fpn/timm-tf_efficientnet_lite0", "fast_scnn")
 
 

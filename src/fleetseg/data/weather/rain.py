@@ -110,7 +110,7 @@ def _drops_on_the_pane(
         dy = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - i
         dx = np.arange(cols.start, cols.stop, dtype=np.float32)[None, :] - j
         away = np.sqrt(dx * dx * 1.2 + dy * dy * 0.8) / np.float32(radius)
-        clear: Floats = 1 - np.clip((1.15 - away) * 2.5, 0, 1) * np.float32(0.6)
+        clear = (1 - 0.6 * np.clip((1.15 - away) * 2.5, 0, 1)).astype(np.float32)
         shown = soft_3HW[:, np.clip(height - 1 - i - (dy[:, 0] * 3).astype(int), 0, height - 1)]
         shown = shown[:, :, cols] + np.clip(-dy / radius, -1, 1) * np.float32(0.07)
         veil(planes_3HW[:, rows, cols], clear, shown)

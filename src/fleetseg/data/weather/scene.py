@@ -191,7 +191,7 @@ def _along_edges(small_hw: Floats, small_3hw: Floats, image_HWC: Image_HWC) -> F
     mean_g, mean_m = _box(guide_hw, 2), _box(small_hw, 2)
     slope = _box(guide_hw * small_hw, 2) - mean_g * mean_m
     slope /= _box(guide_hw * guide_hw, 2) - mean_g * mean_g + np.float32(2e-3)
-    offset: Floats = mean_m - slope * mean_g
+    offset = (mean_m - slope * mean_g).astype(np.float32)
     size_hw = (image_HWC.shape[0], image_HWC.shape[1])
     guide_HW = np.array(Image.fromarray(image_HWC).convert("L"), np.float32)
     guide_HW *= np.float32(1 / 255)
