@@ -162,7 +162,7 @@ class Layout:
             for e in self.floats
             if e.kind != "extra"
         ]
-        return Layout(_placed((*self.floats, *others)), self.counters)
+        return Layout(_placed((*self.floats, *others)), self.counters) if names else self
 
     def empty(self) -> ModelState:
         """New flat vectors on the CPU, their values not set."""
