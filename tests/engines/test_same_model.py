@@ -12,6 +12,8 @@ import fleetseg
 from fleetseg.clients import open_fleet_data
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.federation import rounds
+from fleetseg.federation.records import RoundRecord
+from fleetseg.federation.rounds import Watcher
 from fleetseg.runs.run import run_experiment
 from fleetseg.runs.setup import set_up
 
@@ -33,6 +35,31 @@ def test_workers_give_the_model_of_one_process(
 ) -> None:
     experiment = tiny_experiment(cache, engine={"kind": "workers", "workers": workers})
     assert fleetseg.run(experiment, out=tmp_path / "run").model_sha256 == reference
+
+
+def test_weather_and_mixed_styles_are_the_same_in_workers_and_after_a_crash(
+    cache: Path, reference: str, tmp_path: Path
+) -> None:
+    """With a loader there, and none here."""
+    training = {
+        "batch_size": 2, "lr": 0.01,
+        "weather": {"probability": 0.7}, "mixstyle": {"probability": 0.7},
+    }  # fmt: skip
+    runs = []
+    for engine in ({"loaders": 0}, {"kind": "workers", "workers": 2, "loaders": 1}):
+        experiment = tiny_experiment(cache, training=training, engine=engine)
+        out = tmp_path / str(len(runs))
+        runs.append(fleetseg.run(experiment, out=out).model_sha256)
+
+    def crash(record: RoundRecord) -> None:
+        if record.round == 2:
+            raise RuntimeError("power failure")
+
+    with pytest.raises(RuntimeError, match="power failure"):
+        fleetseg.run(experiment, out=tmp_path / "c", watcher=Watcher(round_closed=crash))
+    runs.append(fleetseg.run(experiment, out=tmp_path / "c", resume=True).model_sha256)
+    assert runs == [runs[0]] * 3
+    assert runs[0] != reference
 
 
 def test_arrival_order_does_not_matter(
