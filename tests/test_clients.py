@@ -15,6 +15,7 @@ import fleetseg
 from fleetseg import clients as clients_module
 from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import Experiment, SourceConfig
+from fleetseg.data import pool as pool_module
 from fleetseg.data.labels import ERASED, IGNORE
 from fleetseg.data.sample import Sample
 from fleetseg.runs.baselines import centralised, local_only
@@ -255,10 +256,12 @@ def test_the_work_grows_with_samples_not_with_samples_times_clients(
 ) -> None:
     count = 2000
 
-    def listed(config: SourceConfig, *_: object) -> tuple[Listed, ...]:
-        return (Listed(count, 250) if config.split == "train" else Listed(10, 1, "val"),) * 2
+    def listed(config: SourceConfig) -> Listed:
+        return Listed(count, 250) if config.split == "train" else Listed(10, 1, "val")
 
-    monkeypatch.setattr(clients_module, "_open_stores", listed)
+    for module in (clients_module, pool_module):
+        monkeypatch.setattr(module, "open_source", listed)
+        monkeypatch.setattr(module, "open_source_stores", lambda source, *_: (source,) * 2)
     Counted.looked_at = 0
     experiment = Experiment.model_validate(
         {

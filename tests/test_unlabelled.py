@@ -249,3 +249,19 @@ def test_own_pairs_cannot_be_called_unlabelled(tmp_path: Path) -> None:
     described = tiny_experiment(tmp_path, partition={"unlabelled": {"share": 1.0}})
     with pytest.raises(ConfigError, match="brings each image with its label"):
         fleetseg.run(described, clients={"car": [pair]}, out=tmp_path / "run", net=small_net())
+
+
+def test_images_that_nobody_labelled_make_unlabelled_vehicles(
+    real_data: Path, tmp_path: Path
+) -> None:
+    """IDD-Lite's test split has images alone."""
+    source = {"kind": "idd_lite", "root": str(real_data / "idd_lite"), "split": "test", "limit": 9}
+    described = tiny_experiment(
+        tmp_path,
+        data={"label_space": "idd7", "sources": [source], "evaluation": []},
+        training={"supervision": "self_training"},
+    )
+    fleet_data = fleetseg.clients.open_fleet_data(described)
+    assert sum(e.num_images for e in fleet_data.enrolled.values()) == 9
+    assert {e.num_pixels for e in fleet_data.enrolled.values()} == {0}
+    assert not any(e.abstains for e in fleet_data.enrolled.values())
