@@ -146,10 +146,9 @@ def _run_owned(
     try:
         with (open_engine or engine_of)(setup) as engine:
             plan, scorer, unguarded = _with_engine(plan, final, setup, engine, first)
-            notes += unguarded
             reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
-            notes += style_notes(setup.folder.state.facts)
-            notes += score_final(final, setup.folder, scorer, plan)
+            told = unguarded + style_notes(setup.folder.state.facts)
+            notes += told + score_final(final, setup.folder, scorer, plan)
     except KeyboardInterrupt:
         reason = "interrupted"
     except QuorumLost as lost:
