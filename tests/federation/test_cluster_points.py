@@ -7,6 +7,7 @@ import pytest
 
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Pairs
+from fleetseg.data.styles.lab import moments
 from fleetseg.errors import ConfigError
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.cluster_points import (
@@ -76,3 +77,19 @@ def test_an_image_lies_where_a_vehicle_with_nothing_else_would(
     assert is_of_images("styles")
     assert not is_of_images("class mix")
     assert not is_of_images("loss")
+
+
+def test_an_image_is_placed_by_its_style_without_the_noise_of_vehicles() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    plain, noisy = (
+        make_experiment(
+            {
+                "data": {"size": [48, 64]},
+                "training": {"style": {"kind": "lab", "noise": noise}},
+                "federation": {"clustered_by": "styles"},
+            }
+        )
+        for noise in (0.0, 4.0)
+    )
+    assert point_of_image(image, noisy).tolist() == point_of_image(image, plain).tolist()
+    assert point_of_image(image, plain).tolist() == moments(image).ravel().tolist()

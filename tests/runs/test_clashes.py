@@ -140,6 +140,7 @@ CLUSTERED: list[tuple[dict[str, Any], str]] = [
     ({"federation": {**MIX, "statistics": "estimated"}}, "look through one model"),
     ({"federation": MIX, "model": {"adapter_rank": 2}}, "are saved beside it"),
     ({"federation": {**MIX, "cluster_models": {"tensors": "stages"}}}, "and it names none"),
+    ({"federation": {"clustered_by": "styles"}}, "has them tell nothing"),
     ({"federation": {"clustered_by": "loss"}}, r"say how many: federation\.cluster_models"),
     ({"method": "ifca", "federation": {"uplink": "topk(10%)"}}, "may be another cluster's; use a"),
     ({"method": "ifca", "training": {"optimiser_state": "kept"}}, "use 'reset'"),

@@ -69,9 +69,16 @@ def is_of_images(by: str) -> bool:
 
 def point_of_image(image_HWC: Image_HWC, experiment: Experiment) -> Floats:
     """Return where an image lies (D), as if it were all of a vehicle's; there are no labels."""
-    by = experiment.federation.clustered_by
+    by, experiment = experiment.federation.clustered_by, _without_noise(experiment)
     nothing_HW = np.full(image_HWC.shape[:2], IGNORE, dtype=np.uint8)
     return _placed(FLEET_FACTS[by].reported(experiment, [(image_HWC, nothing_HW)]), by)
+
+
+def _without_noise(experiment: Experiment) -> Experiment:
+    """Leave out the noise on what vehicles tell of their style: a test image tells nobody."""
+    style = experiment.training.style.model_copy(update={"noise": 0.0})
+    training = experiment.training.model_copy(update={"style": style})
+    return experiment.model_copy(update={"training": training})
 
 
 def _placed(fact: npt.NDArray[np.float32], by: str) -> Floats:

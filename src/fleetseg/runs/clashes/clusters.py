@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleetseg.config import Experiment
+from fleetseg.data.styles import STYLES
 from fleetseg.federation.cluster_parts import BY_LOSS
 from fleetseg.federation.cluster_points import CLASS_MIX
 from fleetseg.learning.objectives import OBJECTIVES
@@ -25,6 +26,10 @@ def _by_labels(experiment: Experiment) -> bool:
 
 def _needs_no_labels(experiment: Experiment) -> bool:
     return not SUPERVISION[experiment.training.supervision].needs_labels
+
+
+def _goes_by_no_style(experiment: Experiment) -> bool:
+    return experiment.federation.clustered_by == STYLES and experiment.training.style.kind == "none"
 
 
 def _is_of_one_model(experiment: Experiment) -> bool:
@@ -75,6 +80,12 @@ CLUSTERS: tuple[Clash, ...] = (
         lambda e: _by_labels(e) and _needs_no_labels(e),
         "federation.clustered_by = 'class mix' and 'loss' go by labels, and training.supervision "
         "takes vehicles that have none; use a fact of their images",
+    ),
+    (
+        _goes_by_no_style,
+        "federation.clustered_by = 'styles' goes by what vehicles tell of their style, and "
+        "training.style.kind = 'none' has them tell nothing; use 'lab' or 'fda', with "
+        "training.style.probability = 0 if no image is to take on another's",
     ),
     (
         lambda e: _by_loss(e) and e.federation.cluster_models.count == 0,
