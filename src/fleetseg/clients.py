@@ -135,8 +135,7 @@ def open_fleet_data(
     notes += _notes(pool, split, list(named.values()), clients, experiment)
     trained = [pool.owner_N[n] for part in split.values() for n in pool.good(part.train)]
     notes += one_group(pool.samples, experiment.partition)
-    notes += unlabelled_by_all(subsets, labelling, space)
-    notes += repeated_images(manifest)
+    notes += [*unlabelled_by_all(subsets, labelling, space), *repeated_images(manifest)]
     if trained:  # else there are no labels to look for classes in
         notes += unseen_classes(pool.train, trained, space)
     notes.sort(key=lambda note: note.startswith(BAD))  # many bad samples must not hide the rest
@@ -206,17 +205,8 @@ def _client(
     train, by = split.train, experiment.evaluation.by
     on_training = experiment.evaluation.on_clients and experiment.partition.holdout == 0
     supervision = SUPERVISION[experiment.training.supervision]
-    only_labelled = supervision.needs_labels or (supervision.self_taught and bool(pool.good(train)))
-    good_train = pool.good(train, labelled=only_labelled)
+    good_train, abstains = _trained_on(name, train, pool, experiment)
     good_test = pool.good_to_score(train if on_training else split.test, name)
-    num_bad = len(train) - len(pool.good(train, labelled=supervision.needs_labels))
-    abstains = ""
-    if not good_train:
-        abstains = "no usable labelled sample" if supervision.needs_labels else "no usable sample"
-        if name in pool.hidden.clients and supervision.needs_labels:
-            abstains = "it is called unlabelled, and training.supervision needs labels"
-    elif num_bad > experiment.data.max_bad_share * len(train):
-        abstains = f"{num_bad} of {len(train)} samples are bad"
     if labelled is not None:
         kept_C = np.isin(np.arange(len(histogram_C)), labelled)
         histogram_C = histogram_C * kept_C
@@ -241,6 +231,23 @@ def _client(
         train_domains=frozenset(_domains(picked.samples, by)),
         labelled=labelled,
     )
+
+
+def _trained_on(
+    name: str, train: Sequence[int], pool: Pool, experiment: Experiment
+) -> tuple[list[int], str]:
+    """Choose the samples that a client trains on; and say why it abstains, if it does."""
+    supervision = SUPERVISION[experiment.training.supervision]
+    only_labelled = supervision.needs_labels or (supervision.self_taught and bool(pool.good(train)))
+    good = pool.good(train, labelled=only_labelled)
+    num_bad = len(train) - len(pool.good(train, labelled=supervision.needs_labels))
+    if not good and supervision.needs_labels and name in pool.hidden.clients:
+        return good, "it is called unlabelled, and training.supervision needs labels"
+    if not good:
+        return good, f"no usable {'labelled ' if supervision.needs_labels else ''}sample"
+    if num_bad > experiment.data.max_bad_share * len(train):
+        return good, f"{num_bad} of {len(train)} samples are bad"
+    return good, ""
 
 
 def _enrol(

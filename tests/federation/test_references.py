@@ -82,9 +82,13 @@ def test_without_any_nothing_is_sent_beside_the_model() -> None:
     assert exchange.with_references(sent, {}) is sent
 
 
-def test_what_is_up_for_scores_has_the_model_itself_in_their_place() -> None:
+def test_only_what_is_to_train_from_has_models_beside_it() -> None:
+    """Nothing teaches where a model is scored; where a step is tried, the model itself does."""
     exchange = Exchange.of(layout_of(small_net(0)), references=(TEACHER,))
-    sent = exchange.to_score(read_state(small_net(1), exchange.model))
+    model = read_state(small_net(1), exchange.model)
+    assert exchange.to_score(model).values_F.numel() == exchange.sent_by("evaluate").num_floats
+    tried = exchange.to_try(model)
+    assert tried.values_F.numel() == exchange.sent_by("train").num_floats
     assert torch.equal(
-        exchange.references_of(sent)[TEACHER].values_F, exchange.shared_of(sent).values_F
+        exchange.references_of(tried)[TEACHER].values_F, exchange.shared_of(tried).values_F
     )

@@ -121,8 +121,8 @@ class Guard:
 def class_entropy(confs: Mapping[str, Conf_CC]) -> float:
     """Entropy, in nats, of the shares of classes among the predictions of some confusion matrices.
 
-    >>> class_entropy({"rain": np.array([[2, 2], [1, 1]])}) == np.log(2)
-    True
+    >>> round(class_entropy({"rain": np.array([[2, 2], [1, 1]])}), 6)  # log 2
+    0.693147
     """
     predicted_C = sum_confs(confs).sum(axis=0).astype(np.float64)
     shares_C = predicted_C[predicted_C > 0] / max(predicted_C.sum(), 1.0)
