@@ -201,3 +201,28 @@ def test_clusters_by_loss_whose_vehicles_are_scored_with_their_own_model(
         name = f"model/cluster-{k}.safetensors"
         assert (run / name).read_bytes() == (wanted.folder / name).read_bytes()
     assert_nothing_left_unseen(run)
+
+
+# A teacher that is sent beside the model, labels that stay closed, and styles of other vehicles
+
+
+def test_vehicles_without_labels_have_a_teacher_and_styles_of_others(
+    cache: Path, tmp_path: Path
+) -> None:
+    """Also over the rounds in which the teacher is another model than the fleet's."""
+    experiment = described(
+        cache,
+        partition={"unlabelled": {"clients": ["synthetic-amber*"]}},
+        training={
+            "batch_size": 2, "lr": 0.01, "local_steps": 2, "supervision": "self_training",
+            "self_training": {"teacher": "round", "every": 2, "select": "class share",
+                              "distil": 1.0, "from_scratch": True},
+            "style": {"kind": "lab", "probability": 1.0},
+        },
+    )  # fmt: skip
+    wanted, run = run_as("inprocess", experiment, tmp_path / "inprocess"), tmp_path / "run"
+    with h.nothing_left(run):
+        run_as("fleet", experiment, run)
+    assert_same(run, wanted)
+    assert all(set(record.accepted) == set(record.cohort) for record in wanted.records)
+    assert_nothing_left_unseen(run)
