@@ -61,7 +61,7 @@ def make(
     file.write_text(head + text, encoding="utf-8")
     done = fleetseg.sweep(file, out=folder, jobs=jobs, resume=folder.is_dir())
     for failed in done.failed:
-        print(f"failed: {failed}")
+        print(f"failed: {failed.planned.name}: {failed.why}")
 
 
 def _as_run(fields: Mapping[str, Any]) -> str:
