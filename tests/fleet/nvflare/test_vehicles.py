@@ -103,7 +103,11 @@ class Fleet:
         def fits() -> Any:
             return next((r for r in h.committed(self.run)[start:] if wanted(r)), None)
 
-        return h.until(fits, f"{what}: {h.rounds_of(self.run)[-3:]} {self.server.text[-2000:]}", 90)  # type: ignore[no-any-return]
+        try:  # a fleet that starts beside two others takes minutes
+            return h.until(fits, what, 300)  # type: ignore[no-any-return]
+        except AssertionError as late:
+            told = f"{h.rounds_of(self.run)[-3:]} {self.server.text[-2000:]}"
+            raise AssertionError(f"{late} {told}") from None
 
 
 def free_port() -> int:
