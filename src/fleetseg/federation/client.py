@@ -76,7 +76,7 @@ class LocalRuntime:
         return down, self.codec.max_bytes if self.codec else up
 
     def bytes_of(self, broadcast: Broadcast) -> int:
-        """Encoded size of a broadcast: one that is not to choose from has no more than a model."""
+        """Encoded size of a broadcast: one that is not to train from has no more than a model."""
         is_whole = broadcast.state.values_F.numel() == self.exchange.down.num_floats
         return broadcast.num_bytes(self.message_bytes[0] if is_whole else self._model_bytes)
 

@@ -48,8 +48,6 @@ def fit_best(points_ND: Floats, max_count: int, seed: int) -> tuple[Ints, Floats
         of_N, centroids_KD = fit(points_ND, count, seed)
         if len(centroids_KD) < count:
             break  # no more than these are different
-        if len(centroids_KD) == len(points_ND):
-            break
         value = silhouette(points_ND, of_N)
         if value > best + _TIE:
             found, best = (of_N, centroids_KD), value

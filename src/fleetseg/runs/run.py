@@ -28,7 +28,7 @@ from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import first_slots
 from fleetseg.federation.statistics import STATISTICS
 from fleetseg.federation.style_bank import style_notes
-from fleetseg.federation.tensors import ModelState, read_state
+from fleetseg.federation.tensors import read_state
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import threads
@@ -142,13 +142,13 @@ def _run_owned(
         setup.watcher.status(f"note: {note}")
     final, reason = Final(), "failed"
     plan = _plan(setup, on_network=open_engine is not None)
-    first = read_state(setup.runtime.model, setup.runtime.exchange.model)
     try:
         with (open_engine or engine_of)(setup) as engine:
-            plan, scorer, unguarded = _with_engine(plan, final, setup, engine, first)
+            plan, scorer, unguarded = _with_engine(plan, final, setup, engine)
+            notes += unguarded
             reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
-            told = unguarded + style_notes(setup.folder.state.facts)
-            notes += told + score_final(final, setup.folder, scorer, plan)
+            notes += style_notes(setup.folder.state.facts)
+            notes += score_final(final, setup.folder, scorer, plan)
     except KeyboardInterrupt:
         reason = "interrupted"
     except QuorumLost as lost:
@@ -166,11 +166,11 @@ def _run_owned(
 
 
 def _with_engine(
-    plan: Plan, final: Final, setup: RunSetup, engine: Engine, first: ModelState
+    plan: Plan, final: Final, setup: RunSetup, engine: Engine
 ) -> tuple[Plan, Scorer, list[str]]:
     """Complete a plan by what asks the clients, and by what watches over its models."""
     scorer = Scorer(setup.fleet_data, setup.runtime, engine)
-    final.guard, notes = _guard(setup, scorer, first)
+    final.guard, notes = _guard(setup, scorer)
     if STATISTICS[setup.experiment.federation.statistics].estimated:
         final.estimator = Estimator(setup.runtime, engine)
     score = scorer.score if scorer.can_score else None
@@ -199,16 +199,17 @@ def _pretrained(
     return pretrained(experiment, fleet_data, out, train, resume=resume, status=status)
 
 
-def _guard(setup: RunSetup, scorer: Scorer, first: ModelState) -> tuple[Guard | None, list[str]]:
+def _guard(setup: RunSetup, scorer: Scorer) -> tuple[Guard | None, list[str]]:
     """Make what watches over a run that teaches itself, and say so where nothing can."""
     fleet_data, folder = setup.fleet_data, setup.folder.path
     if not self_teaches(setup.experiment, fleet_data):
         return None, []
+    layout = setup.runtime.exchange.model
+    first = read_state(setup.runtime.model, layout)  # nobody has trained yet
     scored = scorer.score(first, 0) if fleet_data.evaluation else UNGUARDED
     if isinstance(scored, str):
         return None, [scored]
-    layout = setup.runtime.exchange.model.digest
-    return Guard(setup.experiment.safety, scored, first, folder / SAFE, layout), []
+    return Guard(setup.experiment.safety, scored, first, folder / SAFE, layout.digest), []
 
 
 def _what_the_model_lacks(setup: RunSetup) -> list[str]:
