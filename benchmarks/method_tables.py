@@ -30,12 +30,24 @@ import fleetseg
 from fleetseg.data.spaces import open_space
 from fleetseg.evaluation.scores import Scores
 from fleetseg.experiment_file import make_experiment
-from tables import FAMILIAR, UNSEEN, Row, class_table, common, figure, make, read_rows, table
+from tables import (
+    FAMILIAR,
+    UNSEEN,
+    Row,
+    Trials,
+    class_table,
+    common,
+    figure,
+    make,
+    read_rows,
+    table,
+    trial_runs,
+)
 
 PLAIN = {"training.momentum": 0.0}  # of methods that take no momentum of a client's own
 # Of each row: what it is, and two trials. Rows that tune a parameter of their own train at FedAvg's
 # better rate (0.05 and 0.1 were worse); clients without momentum need a larger one.
-ROWS: dict[str, tuple[Mapping[str, Any], tuple[Mapping[str, Any], Mapping[str, Any]]]] = {
+ROWS: Trials = {
     "fedavg": ({"method": "fedavg"}, ({"training.lr": 0.2}, {"training.lr": 0.4})),
     "fedavgm": (
         {"method": "fedavgm"},
@@ -128,15 +140,6 @@ def base(rounds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def trials() -> list[dict[str, Any]]:
-    """Both trials of each row."""
-    return [
-        {"name": f"{name}.{number}", **shared, **trial}
-        for name, (shared, both) in ROWS.items()
-        for number, trial in enumerate(both)
-    ]
-
-
 def score(out: Path) -> None:
     """Score the better trial of each row that has a whole model on the server."""
     on = make_experiment({**common(held_out=False, scored=True), "name": "scored"})
@@ -220,7 +223,7 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="only print what is there")
     args = parser.parse_args()
     if not args.tables:
-        make(args.out / "tuning", base(args.rounds), trials(), args.jobs)
+        make(args.out / "tuning", base(args.rounds), trial_runs(ROWS), args.jobs)
         score(args.out)
     print_tables(args.out)
 

@@ -12,13 +12,12 @@ networks cost is printed by benchmarks/networks.py.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fleetseg.evaluation.scores import Scores
 from networks import NETWORKS
-from tables import FAMILIAR, UNSEEN, Row, class_table, common, figure, make, read_rows, table
+from tables import FAMILIAR, UNSEEN, better, class_table, common, figure, make, read_rows, table
 
 PRETRAINED_LR, SCRATCH_LR = (1e-3, 3e-3), (3e-3, 1e-2)
 SMALL = ("pole", "sign")  # what a coarse output loses first
@@ -55,19 +54,10 @@ def short(name: str) -> str:
     return name.removeprefix("zoo:").split("/")[0]
 
 
-def better(rows: Mapping[str, Row]) -> list[Row]:
-    """Of each network the run whose held-out frames are segmented better."""
-    best: dict[str, Row] = {}
-    for name, row in rows.items():
-        network = name.rsplit(".", 1)[0]
-        if network not in best or row.held_out[0].miou > best[network].held_out[0].miou:
-            best[network] = Row(network, row.reports)
-    return sorted(best.values(), key=lambda row: -row.on(UNSEEN)[0].critical_miou)
-
-
 def print_tables(out: Path) -> None:
     """Print what is there."""
-    rows = better(read_rows(out))
+    best = better(read_rows(out))
+    rows = dict(sorted(best.items(), key=lambda item: -item[1].on(UNSEEN)[0].critical_miou))
     columns = (
         ("mIoU", lambda s: s.miou),
         ("critical", lambda s: s.critical_miou),
@@ -82,16 +72,16 @@ def print_tables(out: Path) -> None:
         ),
         (
             (
-                row.name,
+                name,
                 f"{row.reports[0].experiment.training.lr:g}",
                 *(figure(row.on(drive), of) for drive in (UNSEEN, FAMILIAR) for _, of in columns),
                 f"{row.images:,.0f}",
             )
-            for row in rows
+            for name, row in rows.items()
         ),
     )
     for drive in (UNSEEN, FAMILIAR):
-        class_table({row.name: row.on(drive) for row in rows})
+        class_table({name: row.on(drive) for name, row in rows.items()})
 
 
 def class_iou(scores: Scores, name: str) -> float:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 import fleetseg
+from fleetseg.data.sources import open_source
 from fleetseg.evaluation.scores import Scores
-from fleetseg.experiment_file import fields_to_toml
+from fleetseg.experiment_file import fields_to_toml, make_experiment
 from fleetseg.runs.records import is_complete
 from fleetseg.runs.report import RunReport, read_run
 
@@ -21,9 +22,22 @@ DRIVES, UNSEEN, FAMILIAR = ("0001TP", "0016E5"), "0006R0", "0016E5"
 """The roads that are driven on, the one that nobody has seen, and the one that `val/` is of."""
 
 
-def source(*drives: str, split: str = "train") -> dict[str, Any]:
+def camvid(*drives: str, split: str = "train") -> dict[str, Any]:
+    """CamVid, or some of its drives."""
     fields = {"kind": "camvid", "root": "${FLEETSEG_DATA}/camvid", "split": split}
     return {**fields, "sequences": list(drives)} if drives else fields
+
+
+def india() -> tuple[dict[str, Any], dict[str, Any]]:
+    """IDD-Lite: nine tenths of its drives, and each tenth one."""
+    fields = {"kind": "idd_lite", "root": "${FLEETSEG_DATA}/idd_lite"}
+    samples = open_source(make_experiment({"data": {"sources": [fields]}}).data.sources[0]).samples
+    drives = sorted({sample.sequence for sample in samples})
+    scored = drives[::10]
+    return (
+        {**fields, "sequences": [drive for drive in drives if drive not in scored]},
+        {**fields, "sequences": scored},
+    )
 
 
 def common(*, held_out: bool, scored: bool) -> dict[str, Any]:
@@ -32,9 +46,9 @@ def common(*, held_out: bool, scored: bool) -> dict[str, Any]:
     held_out: the last fifth of each vehicle's stretch, vehicle by vehicle.
     scored: `val/`, which is more of a road that vehicles drive on, and a road that nobody has seen.
     """
-    data = {"label_space": "camvid11", "size": [180, 240], "sources": [source(*DRIVES)]}
+    data = {"label_space": "camvid11", "size": [180, 240], "sources": [camvid(*DRIVES)]}
     if scored:
-        data["evaluation"] = [source(split="val"), source(UNSEEN)]
+        data["evaluation"] = [camvid(split="val"), camvid(UNSEEN)]
     partition: dict[str, Any] = {"kind": "natural", "by": "sequence", "clients": 9}
     if held_out:
         partition["holdout"] = 0.2
@@ -64,6 +78,52 @@ def make(
         print(f"failed: {failed.planned.name}: {failed.why}")
 
 
+Trials = Mapping[str, tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]
+"""Of each row what it is, and what its trials set."""
+
+
+def trial_runs(rows: Trials) -> list[dict[str, Any]]:
+    """All trials of all rows, as runs "row.0", "row.1" and on."""
+    return [
+        {"name": f"{name}.{number}", **shared, **trial}
+        for name, (shared, trials) in rows.items()
+        for number, trial in enumerate(trials)
+    ]
+
+
+def make_rows(
+    out: Path, base: Mapping[str, Any], rows: Trials, jobs: int, seeds: Mapping[str, Sequence[int]]
+) -> None:
+    """Make all trials with seed 0, and the better one of some rows with further seeds."""
+    make(out / "trials", base, trial_runs(rows), jobs)
+    best = better(read_rows(out / "trials"))
+    runs = {run["name"]: run for run in trial_runs(rows)}
+    for some in sorted({tuple(each) for each in seeds.values()}):
+        again = [best[name].name for name in seeds if seeds[name] == some and name in best]
+        folder = out / f"seeds-{'-'.join(map(str, some))}"
+        make(folder, base, [runs[name] for name in again], jobs, some)
+
+
+def read_better(out: Path) -> dict[str, Row]:
+    """Read what `make_rows` made: the better trial of each row, with all its seeds."""
+    best = better(read_rows(out / "trials"))
+    more = [read_rows(folder) for folder in sorted(out.glob("seeds-*")) if folder.is_dir()]
+    return {
+        name: Row(row.name, sum((m[row.name].reports for m in more if row.name in m), row.reports))
+        for name, row in best.items()
+    }
+
+
+def better(rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Of the trials of each row the one whose held-out frames are segmented better."""
+    best: dict[str, Row] = {}
+    for trial, row in rows.items():
+        name = trial.rsplit(".", 1)[0]
+        if name not in best or row.held_out[0].miou > best[name].held_out[0].miou:
+            best[name] = row
+    return best
+
+
 def _as_run(fields: Mapping[str, Any]) -> str:
     lines = [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in fields.items()]
     return "[[run]]\n" + "\n".join(lines) + "\n\n"
@@ -84,6 +144,11 @@ class Row:
     def on(self, drive: str) -> list[Scores]:
         """A drive's frames, of each seed."""
         return [scored.by_domain[drive] for scored in self._scored]
+
+    @property
+    def roads(self) -> list[str]:
+        """What the server scores on."""
+        return sorted(self._scored[0].by_domain)
 
     @property
     def by_vehicle(self) -> dict[str, float]:
