@@ -21,10 +21,10 @@ from fleetseg.federation.tensors import Layout
 from fleetseg.runs.choices import check_choices
 
 
-def changes(text: str, layout: Layout) -> CompressedChanges:
+def changes(text: str, layout: Layout, start: str = "none") -> CompressedChanges:
     codec = parse_codec(text)
     assert codec is not None
-    return CompressedChanges(codec, layout, 5)
+    return CompressedChanges(codec, layout, 5, parse_codec(start))
 
 
 def test_a_change_arrives(layout: Layout, update: Callable[[int], Update]) -> None:
@@ -52,6 +52,17 @@ def test_what_is_no_change_is_refused(layout: Layout, update: Callable[[int], Up
             rough.read(hurt)
 
 
+def test_the_first_model_has_a_codec_of_its_own(
+    layout: Layout, update: Callable[[int], Update]
+) -> None:
+    change = update(3).change
+    both = changes("topk(1%)+int8", layout, start="fp32")
+    first = both.write(change, 1, start=True)
+    assert both.read(first, start=True).digest() == change.digest()
+    with pytest.raises(UpdateRejected):
+        both.read(first)  # never taken for a later change
+
+
 def described(cache: Path, kind: str = "inprocess", **federation: object) -> Experiment:
     given = {"rounds": 5, "cohort": 3, "downlink": "topk(10%)+int8", **federation}
     return tiny_experiment(cache, federation=given, engine={"kind": kind, "workers": 2})
@@ -71,12 +82,22 @@ def test_a_run_sends_less_and_gives_one_model_whoever_trains(tmp_path: Path) -> 
     assert 0 < of_changes < 10 * message / 10
 
 
+def test_a_coded_start_is_sent_to_whoever_holds_nothing(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    alone = fleetseg.run(described(cache, downlink_start="int8"), out=tmp_path / "alone")
+    workers = fleetseg.run(described(cache, "workers", downlink_start="int8"), out=tmp_path / "w")
+    plain = fleetseg.run(described(cache), out=tmp_path / "plain")
+    assert alone.model_sha256 == workers.model_sha256 != plain.model_sha256
+    assert 3 * alone.records[0].bytes_down < plain.records[0].bytes_down
+    assert alone.miou == pytest.approx(plain.miou, abs=0.05)
+
+
 def test_after_a_crash_the_same_is_sent_to_the_same_model(tmp_path: Path) -> None:
     def crash(record: RoundRecord) -> None:
         if record.round == 3:
             raise RuntimeError("power failure")
 
-    experiment = described(tmp_path / "cache")
+    experiment = described(tmp_path / "cache", downlink_start="fp16")
     wanted = fleetseg.run(experiment, out=tmp_path / "whole")
     out = tmp_path / "run"
     with pytest.raises(RuntimeError, match="power failure"):

@@ -33,16 +33,37 @@ WHOLE = 10_000
 class Halves:
     """A codec that sends half of each change."""
 
-    def write(self, change: ModelState, round_: int) -> bytes:
+    has_start = False
+
+    def write(self, change: ModelState, round_: int, *, start: bool = False) -> bytes:
         return (change.values_F / 2).numpy().tobytes() + change.counters_K.numpy().tobytes()
 
-    def read(self, data: bytes) -> ModelState:
+    def read(self, data: bytes, *, start: bool = False) -> ModelState:
         floats, counters = data[: 4 * LAYOUT.num_floats], data[4 * LAYOUT.num_floats :]
         values_F = torch.frombuffer(bytearray(floats), dtype=torch.float32)
         return ModelState(values_F, torch.frombuffer(bytearray(counters), dtype=torch.int64))
 
 
+class CodedFromTheStart(Halves):
+    """Sends all of the first model, but in halves of units."""
+
+    has_start = True
+
+    def write(self, change: ModelState, round_: int, *, start: bool = False) -> bytes:
+        if not start:
+            return super().write(change, round_)
+        rounded = ModelState((2 * change.values_F).round() / 2, change.counters_K)
+        return b"first" + super().write(
+            ModelState(2 * rounded.values_F, rounded.counters_K), round_
+        )
+
+    def read(self, data: bytes, *, start: bool = False) -> ModelState:
+        assert start == data.startswith(b"first")
+        return super().read(data.removeprefix(b"first"))
+
+
 DOWNLINK = Downlink(Halves(), WHOLE)
+CODED = Downlink(CodedFromTheStart(), WHOLE)
 
 
 def model(value: float, counter: int = 0) -> ModelState:
@@ -123,6 +144,45 @@ def test_who_would_need_as_many_bytes_is_sent_the_whole() -> None:
         assert sent(held, 6, base=base, downlink=narrow).changes is None
     stored = sum(t.numel() for name, t in held.items() if name.startswith("change"))
     assert stored == 2 * size  # a longer chain is not kept, either
+
+
+def test_a_coded_start_is_made_good_for_by_hand() -> None:
+    """Of 0.3, 0.5 arrives at first; then half of what is missing, 0.4, 0.35, ..."""
+    held: Held = {}
+    for round_, wanted in ((1, 0.5), (2, 0.4), (3, 0.35)):
+        held = CODED.advance(held, model(0.3, round_), round_)
+        assert state_of(held).values_F.tolist() == pytest.approx([wanted] * LAYOUT.num_floats)
+        assert state_of(held).counters_K.tolist() == [round_]
+
+
+@pytest.mark.parametrize(("round_", "base"), [(1, 0), (2, 0), (2, 1), (5, 0), (5, 1)])
+def test_who_holds_nothing_is_sent_a_coded_start_and_what_followed(round_: int, base: int) -> None:
+    past = history(round_, CODED)
+    broadcast = sent(past[-1], round_, base, CODED)
+    assert broadcast.changes is not None
+    assert len(broadcast.changes.messages) == round_ - base
+    read = decode_changes(
+        encode_changes(broadcast, LAYOUT),
+        LAYOUT,
+        lambda held: state_of(past[held - 1]) if held else None,
+        CodedFromTheStart(),
+    )
+    assert read.state.digest() == state_of(past[-1]).digest()
+
+
+def test_a_chain_from_the_start_that_is_larger_than_the_model_gives_way_to_it() -> None:
+    size = 4 * LAYOUT.num_floats + 8
+    narrow = Downlink(CodedFromTheStart(), 3 * size)
+    past = history(6, narrow)
+    assert sent(past[1], 2, base=0, downlink=narrow).changes is not None
+    assert sent(past[5], 6, base=0, downlink=narrow).changes is None
+
+
+def test_changes_of_nothing_are_refused_where_the_first_model_is_sent_whole() -> None:
+    message = encode_changes(sent(history(2, CODED)[-1], 2, 0, CODED), LAYOUT)
+    with pytest.raises(UpdateRejected) as refused:
+        decode_changes(message, LAYOUT, lambda held: None, Halves())
+    assert refused.value.reason == NO_BASE
 
 
 def test_facts_and_what_did_not_count_stay_with_a_broadcast() -> None:

@@ -120,6 +120,11 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"method": "mimelite", "training": {"phases": PHASES}}, "mean of a round's gradients"),
     ({"method": "ditto", "personal": {"learns": "head"}}, "whole model"),
     ({"federation": {"sharing": "stages"}}, "it names none"),
+    ({"federation": {"downlink_start": "int8"}}, "give federation.downlink a codec, too"),
+    (
+        {"federation": {"downlink": "int8", "downlink_start": "topk(5%)"}},
+        "leave parts of the first model",
+    ),
     ({"evaluation": {"norms": "banks"}}, "fleetseg evaluate --norms banks"),
     ({"evaluation": {"norms_on_clients": "banks"}}, "filled of a finished model"),
     ({"evaluation": {"norms": "tent"}, "model": {"norm": "group"}}, "nothing has any; use 'runn"),

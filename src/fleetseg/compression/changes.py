@@ -19,17 +19,30 @@ class CompressedChanges:
     codec: Codec
     layout: Layout
     seed: int
+    start: Codec | None = None  # of the first model; None = that is sent whole
+
+    @property
+    def has_start(self) -> bool:
+        """See ChangeCodec."""
+        return self.start is not None
 
     @cached_property
     def plan(self) -> Plan:
         """The codec fitted to the layout."""
         return Plan.of(self.codec, self.layout)
 
-    def write(self, change: ModelState, round_: int) -> bytes:
+    @cached_property
+    def _start_plan(self) -> Plan:
+        assert self.start is not None, "the first model is sent whole"
+        return Plan.of(self.start, self.layout)
+
+    def write(self, change: ModelState, round_: int, *, start: bool = False) -> bytes:
         """See ChangeCodec; values are rounded at random, by round."""
         generator = rng.generator(self.seed, round_, purpose="quantise-broadcast")
-        return compressed(encode(change, self.plan, generator))
+        plan = self._start_plan if start else self.plan
+        return compressed(encode(change, plan, generator))
 
-    def read(self, data: bytes) -> ModelState:
+    def read(self, data: bytes, *, start: bool = False) -> ModelState:
         """See ChangeCodec."""
-        return decode(expanded(data, self.plan.num_bytes), self.plan)
+        plan = self._start_plan if start else self.plan
+        return decode(expanded(data, plan.num_bytes), plan)

@@ -159,6 +159,7 @@ class FederationConfig(Section):
     # Other codecs from a share of the rounds on: [[0.5, "topk(5%)+int8"], [0.9, "int8"]].
     uplink_schedule: tuple[tuple[Annotated[float, Field(ge=0, lt=1)], str], ...] = ()
     downlink: str = "none"  # codec of what a vehicle lacks of the model: see federation.downlink
+    downlink_start: str = "none"  # codec of the first model, which a vehicle has nothing of
     adaptive: AdaptiveConfig = AdaptiveConfig()
     extrapolated: ExtrapolatedConfig = ExtrapolatedConfig()
     queue: QueueConfig = QueueConfig()

@@ -76,7 +76,8 @@ def downlink_of(experiment: Experiment, exchange: Exchange) -> ChangeCodec | Non
     if codec is None:
         return None
     zstandard()
-    return CompressedChanges(codec, exchange.wire, experiment.seed)
+    start = parse_codec(experiment.federation.downlink_start)
+    return CompressedChanges(codec, exchange.wire, experiment.seed, start)
 
 
 def _codec(text: str, experiment: Experiment, exchange: Exchange) -> UpdateCodec | None:

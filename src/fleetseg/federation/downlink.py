@@ -5,7 +5,8 @@ by what a codec leaves of w - r, and what it leaves out is still there in the ne
 feedback at the server: EF21-P, Gruntkowska, Tyurin, Richtarik 2022, arXiv 2209.15218). All vehicles
 train from the same r, whichever way it reached them, so that no result depends on the way. Whoever
 holds an r of before is sent the changes since then; whoever holds none, or would need as many bytes
-for them, is sent r whole.
+for them, is sent r whole. With a codec of the start, the first r is what that leaves of w, sent as
+a change of zeros, which everybody holds.
 """
 
 from __future__ import annotations
@@ -41,11 +42,16 @@ _HEADER_BYTES = 1 << 26  # most of a header: it has the facts
 class ChangeCodec(Protocol):
     """How a change of the model is written; its size is bounded by the model's."""
 
-    def write(self, change: ModelState, round_: int) -> bytes:
+    @property
+    def has_start(self) -> bool:
+        """Whether the first model is coded, too."""
+        ...
+
+    def write(self, change: ModelState, round_: int, *, start: bool = False) -> bytes:
         """Write a change: of floats what they grew by, counters as they stand."""
         ...
 
-    def read(self, data: bytes) -> ModelState:
+    def read(self, data: bytes, *, start: bool = False) -> ModelState:
         """Read a change, or raise UpdateRejected."""
         ...
 
@@ -58,12 +64,14 @@ class Downlink:
     whole_bytes: int  # of a whole broadcast
 
     def advance(self, held: Held, model: ModelState, round_: int) -> Held:
-        """Move r towards the model; it is the model before anybody was sent any."""
-        if not held:
+        """Move r towards the model; before anybody was sent any, it is the model, or near it."""
+        start = not held
+        if start and not self.codec.has_start:
             return {_VALUES: model.values_F.clone(), _COUNTERS: model.counters_K.clone()}
-        grown_F = model.values_F - held[_VALUES]
-        data = self.codec.write(ModelState(grown_F, model.counters_K), round_)
-        moved = moved_by(state_of(held), self.codec.read(data))
+        before = _nothing_like(model) if start else state_of(held)
+        grown = ModelState(model.values_F - before.values_F, model.counters_K)
+        data = self.codec.write(grown, round_, start=start)
+        moved = moved_by(before, self.codec.read(data, start=start))
         newest = {_name(round_): torch.from_numpy(np.frombuffer(data, np.uint8).copy())}
         kept = self._worth_keeping({**_changes(held), **newest})
         return {_VALUES: moved.values_F, _COUNTERS: moved.counters_K, **kept}
@@ -74,12 +82,11 @@ class Downlink:
         """Give each broadcast of r the changes since the round that its client holds r of."""
         digest = state_of(held).digest()
         found = {
-            (base, broadcast.round): self._since(held, base, broadcast.round, digest)
-            for client, broadcast in asks.items()
-            if (base := bases.get(client, 0))
+            (base, round_): self._since(held, base, round_, digest)
+            for base, round_ in {(bases.get(c, 0), asked.round) for c, asked in asks.items()}
         }
         return {
-            client: replace(broadcast, changes=found.get((bases.get(client, 0), broadcast.round)))
+            client: replace(broadcast, changes=found[bases.get(client, 0), broadcast.round])
             for client, broadcast in asks.items()
         }
 
@@ -164,11 +171,12 @@ def decode_changes(
         UpdateRejected: it is none; with the reason `NO_BASE` if it builds on what is not held.
     """
     fields, messages = _opened(data, layout)
-    state = base(fields["base"])
+    start = fields["base"] == 0 and codec.has_start
+    state = _nothing(layout) if start else base(fields["base"])
     if state is None:
         raise UpdateRejected(NO_BASE, "builds on a broadcast that is not held", got=fields["base"])
-    for message in messages:
-        state = moved_by(state, codec.read(message))
+    for number, message in enumerate(messages):
+        state = moved_by(state, codec.read(message, start=start and number == 0))
     if state.digest() != fields["digest"]:
         raise UpdateRejected(NO_BASE, "leads to another model than the server's")
     return Broadcast(fields["round"], state, read_facts(fields["facts"]))
@@ -196,6 +204,16 @@ def _opened(data: bytes, layout: Layout) -> tuple[dict[str, Any], list[bytes]]:
         messages.append(data[start : start + size])
         start += size
     return fields, messages
+
+
+def _nothing(layout: Layout) -> ModelState:
+    """What everybody holds before the first broadcast: zeros."""
+    counters_K = torch.zeros(layout.num_counters, dtype=torch.int64)
+    return ModelState(torch.zeros(layout.num_floats), counters_K)
+
+
+def _nothing_like(model: ModelState) -> ModelState:
+    return ModelState(torch.zeros_like(model.values_F), torch.zeros_like(model.counters_K))
 
 
 def _changes(held: Held) -> dict[str, Tensor]:

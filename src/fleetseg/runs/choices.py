@@ -71,7 +71,7 @@ def _check_codecs(federation: FederationConfig) -> None:
             got=", ".join(map(str, shares)),
             expected="pairs [share of the rounds, codec], the shares ascending",
         )
-    texts = [federation.uplink, federation.downlink]
+    texts = [federation.uplink, federation.downlink, federation.downlink_start]
     texts += [text for _, text in federation.uplink_schedule]
     if any([parse_codec(text) is not None for text in texts]):  # a list: all of them are read
         zstandard()

@@ -34,6 +34,7 @@ def experiment(
     seconds: float = 0.0,
     uplink: str = "none",
     downlink: str = "none",
+    downlink_start: str = "none",
     **fleet: float,
 ) -> Experiment:
     """The tiny experiment; `seconds` makes a vehicle's round last about that long, or longer."""
@@ -42,7 +43,12 @@ def experiment(
     return tiny_experiment(
         cache,
         training={"batch_size": 2, "lr": 1e-4, "local_steps": steps, "optimiser_state": "kept"},
-        federation={"rounds": rounds, "uplink": uplink, "downlink": downlink},
+        federation={
+            "rounds": rounds,
+            "uplink": uplink,
+            "downlink": downlink,
+            "downlink_start": downlink_start,
+        },
         evaluation={"every": 0, "on_clients": True},
         engine={"kind": "fleet", "workers": 2, "precision": "fp32"},
         fleet={**patience, **fleet},

@@ -29,7 +29,11 @@ def test_any_process_of_the_engine_may_die_and_the_model_is_the_same(
     """One TOML in process and over the network, where everything is killed once."""
     # Vehicles keep state of three kinds between rounds: moments, what top-k left out, and the
     # broadcast that the next one builds on.
-    codecs = {"uplink": "topk(10%)+int8", "downlink": "topk(20%)+int8"}
+    codecs = {
+        "uplink": "topk(10%)+int8",
+        "downlink": "topk(20%)+int8",
+        "downlink_start": "int8(channel)",
+    }
     described = h.experiment(cache, ROUNDS, seconds=0.2, **codecs)
     wanted = in_process(described, tmp_path / "reference")
     run, toml = tmp_path / "run", h.write(described, tmp_path / "experiment.toml")

@@ -35,6 +35,15 @@ def sends_parts(experiment: Experiment) -> bool:
     return any(codec.leaves_out for codec in _codecs(experiment))
 
 
+def _codes_start(experiment: Experiment) -> bool:
+    return experiment.federation.downlink_start.strip() != "none"
+
+
+def _start_lacks_parts(experiment: Experiment) -> bool:
+    codec = parse_codec(experiment.federation.downlink_start)
+    return codec is not None and codec.leaves_out
+
+
 SERVER: tuple[Clash, ...] = (
     (
         lambda e: e.federation.sampler == "poisson" and e.federation.over_selection > 1,
@@ -85,5 +94,15 @@ SERVER: tuple[Clash, ...] = (
         lambda e: _sends_beside(e) and e.federation.downlink.strip() != "none",
         "what the objective sends beside the model would arrive a little at a time; use "
         "federation.downlink = 'none'",
+    ),
+    (
+        lambda e: _codes_start(e) and e.federation.downlink.strip() == "none",
+        "federation.downlink_start is the codec of the first model where others are sent as "
+        "changes; give federation.downlink a codec, too",
+    ),
+    (
+        _start_lacks_parts,
+        "federation.downlink_start would leave parts of the first model at zero; use a format "
+        "alone, such as 'int8(channel)'",
     ),
 )
