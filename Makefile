@@ -40,5 +40,5 @@ clean:
 	@touch $@
 
 .venv/.installed-dev: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[zoo,pretrained,compression,fleet,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[zoo,pretrained,compression,fleet,report,video,onnx,docs,dev]'
 	@touch $@ .venv/.installed
