@@ -139,7 +139,7 @@ class Row:
     @property
     def held_out(self) -> list[Scores]:
         """What the vehicles held out, all together, of each seed."""
-        return [_together(scored.by_client.values()) for scored in self._scored]
+        return [together(scored.by_client.values()) for scored in self._scored]
 
     def on(self, drive: str) -> list[Scores]:
         """A drive's frames, of each seed."""
@@ -176,7 +176,8 @@ class Row:
         return [report.end.scored for report in self.reports if report.end]
 
 
-def _together(parts: Iterable[Scores]) -> Scores:
+def together(parts: Iterable[Scores]) -> Scores:
+    """The scores of all that several were taken of."""
     scores = list(parts)
     return Scores.of(np.sum([each.conf_CC for each in scores], axis=0), scores[0].space)
 
