@@ -26,7 +26,6 @@ def both_ways(codec: str) -> dict[str, Any]:
 
 ROWS: Mapping[str, Mapping[str, Any]] = {
     "whole": {},
-    "int8": {**both_ways("int8"), **START},
     "topk4": {**both_ways("topk(4%)+int8"), **START},
     "topk1": {**both_ways("topk(1%)+int8"), **START},
     "adapters": {

@@ -35,7 +35,7 @@ def countries() -> dict[str, Any]:
         "partition": {"kind": "natural", "by": "sequence", "clients": 12},
         "evaluation": {"by": "dataset"},
         "training": {"crop": [96, 128], "batch_size": 8},
-        "federation": {"cohort": 4, "rounds": 30},
+        "federation": {"cohort": 4, "rounds": 20},
     }
 
 
