@@ -6,11 +6,14 @@ seeds. Scored on `val/`, more of a road that was trained on, and on a drive that
 
     python benchmarks/pretrained_tables.py --out runs/pretrained --jobs 2      # hours; goes on
     python benchmarks/pretrained_tables.py --out runs/pretrained --tables      # what is there
+
+`--full fedavg,moon` makes these rows' better trials again at full size, 360 x 480, with seed 0.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,12 @@ from tables import (
     class_table,
     common,
     figure,
+    make,
     make_rows,
     read_better,
+    read_rows,
     table,
+    trial_runs,
 )
 
 NETWORK = "zoo:fpn/timm-tf_efficientnet_lite0"
@@ -74,10 +80,27 @@ def base(rounds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def make_full(out: Path, names: Sequence[str], rounds: int, jobs: int) -> None:
+    """Make the better trials of some rows at full size."""
+    small, best = base(rounds), read_better(out)
+    full = {
+        **small,
+        "data": {**small["data"], "size": [360, 480]},
+        "training": {**small["training"], "crop": [192, 256]},
+    }
+    chosen = {best[name].name for name in names}
+    make(out / "full", full, [run for run in trial_runs(ROWS) if run["name"] in chosen], jobs)
+
+
 def print_tables(out: Path) -> None:
     """Print what is there."""
     best = read_better(out)
-    rows = dict(sorted(best.items(), key=lambda item: -item[1].held_out[0].miou))
+    full = {row.name.rsplit(".", 1)[0]: row for row in read_rows(out / "full").values()}
+    for rows in (best, full):
+        _print_rows(dict(sorted(rows.items(), key=lambda item: -item[1].held_out[0].miou)))
+
+
+def _print_rows(rows: Mapping[str, Row]) -> None:
     table(
         ("", "trial", "seeds", "held out", "worst vehicle", "unseen road", "critical",
          "familiar road", "critical", "images", "MB"),
@@ -109,8 +132,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--full", default="", help="rows to make again at full size, by commas")
     args = parser.parse_args()
-    if not args.tables:
+    if args.full:
+        make_full(args.out, args.full.split(","), args.rounds, args.jobs)
+    elif not args.tables:
         make_rows(args.out, base(args.rounds), ROWS, args.jobs, dict.fromkeys(ROWS, (1, 2)))
     print_tables(args.out)
 
