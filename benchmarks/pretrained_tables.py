@@ -96,7 +96,7 @@ def print_tables(out: Path) -> None:
     """Print what is there."""
     best = read_better(out)
     full = {row.name.rsplit(".", 1)[0]: row for row in read_rows(out / "full").values()}
-    for rows in (best, full):
+    for rows in filter(None, (best, full)):
         _print_rows(dict(sorted(rows.items(), key=lambda item: -item[1].held_out[0].miou)))
 
 
@@ -129,7 +129,7 @@ def _line(name: str, row: Row) -> tuple[str, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--tables", action="store_true", help="only print what is there")
     parser.add_argument("--full", default="", help="rows to make again at full size, by commas")
