@@ -67,7 +67,7 @@ def test_the_newest_model_that_may_be_published_is_kept(tmp_path: Path) -> None:
     assert kept.kept(9)[0] == 0
     for round_, conf in ((1, EVEN), (2, EVEN), (3, WORSE)):
         kept.keep(state(round_), round_, scored(conf))
-    round_, model = kept.kept(3)
+    round_, model, _ = kept.kept(3)
     assert (round_, model.values_F.item()) == (2, 2)
     assert kept.kept(1)[0] == 1  # a run that was resumed further back
     assert kept.kept(9)[0] == 1  # and knows no other any more
