@@ -203,13 +203,13 @@ def test_clusters_by_loss_whose_vehicles_are_scored_with_their_own_model(
     assert_nothing_left_unseen(run)
 
 
-# A teacher that is sent beside the model, labels that stay closed, and styles of other vehicles
+# Teachers that are sent beside the models of clusters, labels that stay closed, styles of others
 
 
-def test_vehicles_without_labels_have_a_teacher_and_styles_of_others(
+def test_vehicles_without_labels_have_their_cluster_s_teacher_and_styles_of_others(
     cache: Path, tmp_path: Path
 ) -> None:
-    """Also over the rounds in which the teacher is another model than the fleet's."""
+    """Also over the rounds in which the teacher is another model than the cluster's."""
     experiment = described(
         cache,
         partition={"unlabelled": {"clients": ["synthetic-amber*"]}},
@@ -219,6 +219,8 @@ def test_vehicles_without_labels_have_a_teacher_and_styles_of_others(
                               "distil": 1.0, "from_scratch": True},
             "style": {"kind": "lab", "probability": 1.0},
         },
+        federation={"rounds": 3, "clustered_by": "styles",
+                    "cluster_models": {"count": 2, "tensors": "head"}},
     )  # fmt: skip
     wanted, run = run_as("inprocess", experiment, tmp_path / "inprocess"), tmp_path / "run"
     with h.nothing_left(run):
