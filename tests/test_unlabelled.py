@@ -26,7 +26,9 @@ from fleetseg.models.build import wrap
 
 UNLABELLED = ("birch", "coral")
 """Two vehicles of three; the third is labelled."""
-EVERYTHING = {"teacher": "ema", "distil": 1.0, "entropy": 0.1, "max_square": 0.1}
+EVERYTHING = {
+    "teacher": "ema", "distil": 1.0, "entropy": 0.1, "max_square": 0.1, "rare_classes": 0.01,
+}  # fmt: skip
 OPENED: list[str] | None = None
 """Every file that this process opens, while somebody listens."""
 
