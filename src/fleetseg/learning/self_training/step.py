@@ -118,7 +118,7 @@ def _seen_in(image_HWC: Image_HWC, inputs: LocalInputs) -> npt.NDArray[np.int64]
     settings, teacher = inputs.training.self_training, inputs.survey.teacher
     if settings.select == "quality":  # which weighs whole images
         settings = settings.model_copy(update={"select": "threshold"})
-    image_NHWC = torch.from_numpy(np.ascontiguousarray(image_HWC))[None]
+    image_NHWC = torch.from_numpy(np.stack([image_HWC]))  # a copy: a store's are read-only
     with inputs.hardware.exact():
         images_NCHW = Batch(image_NHWC, torch.zeros(0)).images_on(inputs.hardware)
         probs_NCHW = _look(teacher, images_NCHW, inputs).softmax(dim=1)
