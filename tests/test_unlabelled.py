@@ -26,7 +26,9 @@ from fleetseg.models.build import wrap
 
 UNLABELLED = ("birch", "coral")
 """Two vehicles of three; the third is labelled."""
-EVERYTHING = {"teacher": "ema", "distil": 1.0, "entropy": 0.1, "max_square": 0.1}
+EVERYTHING = {
+    "teacher": "ema", "distil": 1.0, "entropy": 0.1, "max_square": 0.1, "rare_classes": 0.01,
+}  # fmt: skip
 OPENED: list[str] | None = None
 """Every file that this process opens, while somebody listens."""
 
@@ -133,7 +135,20 @@ CHOICES: dict[str, dict[str, dict[str, Any]]] = {
         "evaluation": {"on_clients": True},
         "federation": {"rounds": 2, "weights": "fedgau"},
     },
-}
+    "styles before the fleet, clusters by style, a teacher in each": {
+        "pretrain": {
+            "sources": [{"cities": ["delta"], "conditions": ["rain"], "frames_per_drive": 2}],
+            "rounds": 1, "steps": 2, "style_probability": 1.0,
+        },
+        "training": {
+            "supervision": "self_training", "lr": 0.05,
+            "self_training": {**EVERYTHING, "teacher": "swa", "every": 1, "swa_start": 0.0},
+            "style": {"kind": "fda", "probability": 0.0},
+        },
+        "federation": {"rounds": 2, "clustered_by": "styles",
+                       "cluster_models": {"count": 2, "tensors": "head"}},
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=CHOICES)

@@ -11,11 +11,11 @@ import pytest
 from tests.data.styles.pictures import picture
 from torch import nn
 
-from fleetseg.config import Experiment
+from fleetseg.config import Experiment, PretrainConfig
 from fleetseg.data.styles import STYLES, measured
 from fleetseg.data.styles.bank import owner_number
 from fleetseg.errors import UpdateRejected
-from fleetseg.experiment_file import make_experiment
+from fleetseg.experiment_file import make_experiment, make_experiment_from_text
 from fleetseg.federation.fleet_facts import (
     check_reported,
     facts_of_fleet,
@@ -27,6 +27,7 @@ from fleetseg.federation.messages import Broadcast, Enrolment
 from fleetseg.federation.style_bank import style_notes, styles_of_members
 from fleetseg.federation.tensors import layout_of
 from fleetseg.federation.wire import MAX_FACT, encode_broadcast, read_facts, write_facts
+from fleetseg.fleet.protocol import experiment_for_vehicles
 
 SIZE = (36, 48)
 
@@ -110,11 +111,12 @@ def test_the_bank_is_made_of_all_and_told_to_clients() -> None:
     for k, name in enumerate("cab"):
         (row,) = facts[STYLES][facts[STYLES][:, 0] == owner_number(name)]
         assert (row[1:].reshape(2, 3) == measured(vehicle(k), wanted.training.style, SIZE)).all()
-    assert style_notes(facts) == []
+    assert style_notes(facts, enrolled, 0.5) == []
     alone = facts_of_fleet(wanted, {"c": enrolled["c"]})
-    (note,) = style_notes(alone)
+    (note,) = style_notes(alone, {"c": enrolled["c"]}, 0.5)
     assert "only one vehicle" in note
-    assert style_notes({}) == []
+    assert style_notes(alone, {"c": enrolled["c"]}, 0.0) == []  # for clusters, or the first stage
+    assert style_notes({}, {}, 0.5) == []
 
 
 def test_who_stands_for_others_brings_their_styles() -> None:
@@ -124,6 +126,24 @@ def test_who_stands_for_others_brings_their_styles() -> None:
     pooled = facts_of_fleet(wanted, {"pool": pool})
     assert (pooled[STYLES] == facts_of_fleet(wanted, members)[STYLES]).all()
     assert styles_of_members({"a": Enrolment("a", 1, 1, (1,))}) == {}
+    assert styles_of_members({"pool": pool}).keys() == pool.facts.keys()
+    one = {"pool": Enrolment("pool", 6, 1, (1,), facts=styles_of_members({"a": members["a"]}))}
+    assert style_notes(facts_of_fleet(wanted, one), one, 0.5) == []  # its images take that one on
+
+
+def test_styles_that_no_vehicle_takes_on_are_told_to_none() -> None:
+    """They are for the server's first stage, or for clusters; with neither nobody reports any."""
+    idle = experiment("fda", probability=0.0)
+    assert wanted_facts(idle) == ()
+    stage = idle.model_copy(update={"pretrain": PretrainConfig(style_probability=1.0)})
+    clusters = idle.federation.model_copy(update={"clustered_by": "styles"})
+    for wanted in (stage, idle.model_copy(update={"federation": clusters})):
+        assert wanted_facts(wanted) == (STYLES,)
+        facts = facts_of_fleet(wanted, {"a": enrolment("a", wanted)})
+        assert facts[STYLES].shape == (1, 28)
+        assert told_facts(wanted, facts) == {}
+        arrived = make_experiment_from_text(experiment_for_vehicles(wanted), where="hello")
+        assert wanted_facts(arrived) == (STYLES,)
 
 
 def test_a_large_fleet_s_bank_still_fits_a_message() -> None:

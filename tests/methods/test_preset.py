@@ -31,6 +31,10 @@ STAGED = {"mixstyle": {"mixstyle": {"stages": [2]}}}
 """Presets that do something to the stages of a network, and where they find one in a small one."""
 UNSAFE: dict[str, object] = {"max_loss": 1.0, "collapse": 0.0}
 """A network that has learnt nothing teaches itself nothing, and would be stopped at once."""
+SOURCES: dict[str, object] = {
+    "sources": [{"conditions": ["rain"], "cities": ["coral"], "frames_per_drive": 2}]
+}
+"""What the server trains on before the fleet, where a preset says how."""
 each_preset = pytest.mark.parametrize("name", METHODS)
 
 
@@ -66,6 +70,8 @@ def experiment(name: str, cache: Path, kind: str = "inprocess") -> Experiment:
     sections["evaluation"] = dict(fields.get("evaluation", {}))
     if "unlabelled" in fields.get("partition", {}):
         sections |= {"partition": fields["partition"], "safety": UNSAFE}
+    if "pretrain" in fields:
+        sections["pretrain"] = {**fields["pretrain"], **SOURCES, "rounds": 2, "steps": 1}
     return tiny_experiment(
         cache,
         data=data,
@@ -101,7 +107,8 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, fl
 
 @each_preset
 def test_it_can_be_asked_for_by_its_name_alone(name: str) -> None:
-    described = make_experiment({"method": name})
+    needs = {"pretrain": SOURCES} if "pretrain" in METHODS[name].fields else {}
+    described = make_experiment({"method": name, **needs})
     check_choices(described)
     assert option_notes(Facts(described, scored=True)) == ()
     preset = METHODS[name]

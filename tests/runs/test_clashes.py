@@ -146,6 +146,7 @@ CLUSTERED: list[tuple[dict[str, Any], str]] = [
     ({"federation": MIX, "model": {"adapter_rank": 2}}, "are saved beside it"),
     ({"federation": {**MIX, "cluster_models": {"tensors": "stages"}}}, "and it names none"),
     ({"federation": {"clustered_by": "styles"}}, "has them tell nothing"),
+    ({"pretrain": {"style_probability": 1.0}}, "has the server's images take on"),
     ({"federation": {"clustered_by": "loss"}}, r"say how many: federation\.cluster_models"),
     ({"method": "ifca", "federation": {"uplink": "topk(10%)"}}, "may be another cluster's; use a"),
     ({"method": "ifca", "training": {"optimiser_state": "kept"}}, "use 'reset'"),
@@ -167,6 +168,9 @@ def test_what_goes_within_clusters_is_not_refused() -> None:
     kept = {"optimiser_state": "kept", "objective": "moon"}
     check_choices(make_experiment({"federation": {**MIX, **together, **more}, "training": kept}))
     check_choices(make_experiment({"method": "ifca", "federation": {**together, "uplink": "int8"}}))
+    taught = {"supervision": "self_training", "self_training": {"teacher": "ema", "distil": 1.0}}
+    by_images = {**MIX, "clustered_by": "image_gaussian"}
+    check_choices(make_experiment({"federation": by_images, "training": taught}))
 
 
 @pytest.mark.parametrize(("fields", "said"), CASES, ids=[said for _, said in CASES])

@@ -65,6 +65,14 @@ def test_stopping_by_scores_that_never_come_is_refused(stop: dict[str, Any]) -> 
     require_workable(Facts(Experiment(stop={"minutes": 3}), scored=False))  # type: ignore[arg-type]
 
 
+def test_styles_that_vehicles_elsewhere_tell_too_late_are_refused() -> None:
+    stage = {"sources": [{"cities": ["amber"]}], "style_probability": 1.0}
+    described = make_experiment({"pretrain": stage, "training": {"style": {"kind": "fda"}}})
+    with pytest.raises(ConfigError, match="when they enrol, which is after it"):
+        require_workable(Facts(described, scored=True, over_network=True))
+    require_workable(Facts(described, scored=True))
+
+
 def test_it_is_refused_before_anything_is_read_or_written(tmp_path: Path) -> None:
     experiment = make_experiment(
         {"data": {"sources": [{"kind": "camvid", "root": "none"}]}, "stop": {"patience": 2}}

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from tests.experiments import tiny_experiment
 from torch import nn
 
 import fleetseg
 from fleetseg import rng
+from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import Experiment
+from fleetseg.data.styles import STYLES, Restyling
+from fleetseg.data.styles.spectrum import amplitudes
 from fleetseg.errors import ConfigError, LeakError
 from fleetseg.experiment_file import make_experiment_from_text, to_toml
+from fleetseg.federation.checkpoint import list_checkpoints
+from fleetseg.federation.fleet_facts import facts_of_fleet
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import Watcher
 from fleetseg.fleet.protocol import experiment_for_vehicles
+from fleetseg.learning.inputs import Facts
 from fleetseg.models.build import wrap
-from fleetseg.runs.pretraining import pretraining_of
+from fleetseg.runs.baselines import centralised
+from fleetseg.runs.pretraining import pretraining_of, with_styles
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_CITY = {"cities": ["amber"], "conditions": ["day"], "frames_per_drive": 3}
@@ -180,3 +190,93 @@ def test_vehicles_are_told_nothing_of_it(cache: Path) -> None:
 def test_the_first_stage_is_an_experiment_that_reads_back(cache: Path) -> None:
     alone = pretraining_of(experiment(cache))
     assert make_experiment_from_text(to_toml(alone), where="test") == alone
+
+
+# In the vehicles' styles
+
+
+STYLED: dict[str, dict[str, Any]] = {
+    "pretrain": {"style_probability": 1.0},
+    "training": {"style": {"kind": "fda", "probability": 0.0}},
+}
+
+
+@pytest.fixture(scope="module")
+def styled(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> fleetseg.Run:
+    return go_on(experiment(cache, **STYLED), tmp_path_factory.mktemp("styled") / "run")
+
+
+def first_facts(run: Path) -> Facts:
+    """Return what the first stage's newest checkpoint holds of the fleet."""
+    newest = list_checkpoints(run / "pretrain" / "checkpoints")[0]
+    tensors = safetensors.numpy.load_file(newest)
+    return {k.removeprefix("fact/"): v for k, v in tensors.items() if k.startswith("fact/")}
+
+
+def test_the_server_s_images_take_on_the_vehicles_styles_and_no_other(
+    styled: fleetseg.Run, whole: fleetseg.Run, cache: Path
+) -> None:
+    described = experiment(cache, **STYLED)
+    fleet = open_fleet_data(described)
+    bank = first_facts(styled.folder)[STYLES]
+    assert bank.shape == (len(fleet.enrolled), 28)
+    assert (bank == facts_of_fleet(described, fleet.enrolled)[STYLES]).all()
+    plain, restyled = (fleetseg.read_run(run.folder / "pretrain") for run in (whole, styled))
+    assert [r.steps for r in restyled.rounds] == [r.steps for r in plain.rounds]
+    assert [r.loss for r in restyled.rounds] != [r.loss for r in plain.rounds]
+    assert not styled.notes or not any("no effect" in note for note in styled.notes)
+
+
+def test_what_each_image_is_given_is_a_vehicle_s_style(cache: Path) -> None:
+    """Also where a vehicle has the name that the server goes by."""
+    described = experiment(cache, **STYLED)
+    fleet = open_fleet_data(described)
+    first, *others = fleet.enrolled.values()
+    enrolled = {"server": replace(first, client_id="server"), **{e.client_id: e for e in others}}
+    own = with_styles(fleet_of_one(fleet), enrolled)
+    ((name, client),) = own.clients.items()
+    assert name == client.id == "server'"
+    alone = pretraining_of(described)
+    bank = facts_of_fleet(alone, own.enrolled)[STYLES]
+    restyling = Restyling.of(alone.training.style, bank, alone.data.size, client.id)
+    assert restyling.probability == 1
+    assert len(restyling.styles) == len(enrolled)
+    image_HWC, _ = client.train[0]
+    given_HWC = restyling.restyled(image_HWC, np.array([0.5, 0.0, 0.0, 0.0]))
+    target = restyling.styles[0][0]
+    near = np.abs(amplitudes(given_HWC, (1, 1)) - target)
+    assert near.max() < 2  # of levels: clipped and rounded
+    assert np.abs(amplitudes(image_HWC, (1, 1)) - target).max() > 2 * near.max()
+
+
+def fleet_of_one(fleet: FleetData) -> FleetData:
+    name, client = next(iter(fleet.clients.items()))
+    return replace(fleet, clients={name: client})
+
+
+def test_a_crash_in_the_styled_stage_goes_on_to_the_same(
+    styled: fleetseg.Run, cache: Path, tmp_path: Path
+) -> None:
+    def crash(text: str) -> None:
+        if text.startswith("pre-training: 1 of 2"):
+            raise RuntimeError("power failure")
+
+    described, out = experiment(cache, **STYLED), tmp_path / "run"
+    with pytest.raises(RuntimeError, match="power failure"):
+        fleetseg.run(described, net=small_net(), out=out, watcher=Watcher(status=crash))
+    assert go_on(described, out).model_sha256 == styled.model_sha256
+
+
+def test_without_styles_the_first_stage_measures_none(whole: fleetseg.Run, cache: Path) -> None:
+    assert first_facts(whole.folder) == {}
+    fleet_only = experiment(cache, training={"style": {"kind": "lab"}})
+    assert pretraining_of(fleet_only).training.style.kind == "none"
+
+
+def test_one_place_has_all_vehicles_styles(cache: Path) -> None:
+    described = experiment(cache, **STYLED)
+    fleet = open_fleet_data(described)
+    alone, pooled = centralised(described, fleet)
+    own = with_styles(fleet_of_one(fleet), pooled.enrolled)
+    bank = facts_of_fleet(pretraining_of(alone), own.enrolled)[STYLES]
+    assert (bank == facts_of_fleet(described, fleet.enrolled)[STYLES]).all()

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 from tests.experiments import tiny_experiment
+from tests.federation.clustered_fleet import TwoKinds
+from tests.federation.clustered_fleet import go as clustered_run
+from tests.federation.clustered_fleet import plan as clustered_plan
 from torch import nn
 
 import fleetseg
@@ -16,6 +19,7 @@ from fleetseg import rng
 from fleetseg.config import Experiment, SafetyConfig
 from fleetseg.data.labels import CAMVID_11
 from fleetseg.evaluation.scored import Scored
+from fleetseg.federation.cluster_state import own_states
 from fleetseg.federation.rounds import Watcher
 from fleetseg.federation.tensors import ModelState
 from fleetseg.models.build import wrap
@@ -67,7 +71,7 @@ def test_the_newest_model_that_may_be_published_is_kept(tmp_path: Path) -> None:
     assert kept.kept(9)[0] == 0
     for round_, conf in ((1, EVEN), (2, EVEN), (3, WORSE)):
         kept.keep(state(round_), round_, scored(conf))
-    round_, model = kept.kept(3)
+    round_, model, _ = kept.kept(3)
     assert (round_, model.values_F.item()) == (2, 2)
     assert kept.kept(1)[0] == 1  # a run that was resumed further back
     assert kept.kept(9)[0] == 1  # and knows no other any more
@@ -113,6 +117,37 @@ def test_a_collapse_ends_the_run_and_the_first_model_is_published(
     assert run.miou != run.records[-1].miou
     again = fleetseg.run(experiment(cache), net=small_net(), out=tmp_path / "run", resume=True)
     assert (again.reason, again.model_sha256) == (run.reason, run.model_sha256)
+
+
+def test_so_are_the_clusters_of_the_first_model(cache: Path, tmp_path: Path) -> None:
+    """Not those of the round that is not published."""
+    cities = [{**DRIVE, "cities": ["amber", "birch"]}]
+    described = experiment(
+        cache,
+        data={"sources": cities, "evaluation": [{**DRIVE, "split": "val"}]},
+        federation={"rounds": 4, "clustered_by": "image_gaussian", "cluster_models": {"count": 2}},
+    )
+    run = fleetseg.run(described, net=small_net(), out=tmp_path / "run")
+    assert run.reason == "collapsed"
+    wanted = small_net().state_dict()
+    for k in range(2):
+        own = fleetseg.load_model(tmp_path / "run", small_net(), cluster=k).state_dict()
+        assert all(torch.equal(wanted[key], value) for key, value in own.items())
+
+
+def test_with_a_model_that_may_be_published_come_its_clusters(tmp_path: Path) -> None:
+    plan = clustered_plan({"count": 2})
+    states = clustered_run(TwoKinds(), plan).states
+    guarded = guard(tmp_path, max_loss=0.01)
+    for round_, conf in ((1, EVEN), (2, WORSE)):
+        clusters = plan.cluster_models(states[round_ - 1])
+        guarded.keep(plan.published(states[round_ - 1]), round_, scored(conf), clusters)
+    round_, model, own = guarded.kept(2)
+    assert round_ == 1
+    assert torch.equal(model.values_F, states[0].model.values_F)
+    assert [o.values_F.tolist() for o in own] == [
+        o.values_F.tolist() for o in own_states(states[0])
+    ]
 
 
 def test_without_the_guard_it_would_be(cache: Path, tmp_path: Path) -> None:

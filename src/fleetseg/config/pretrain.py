@@ -20,6 +20,9 @@ class PretrainConfig(Section):
     steps: int = Field(default=0, ge=0)  # > 0: exactly so many in each stretch, overrides epochs
     lr: float = Field(default=0.0, ge=0)  # 0 = training.lr
     batch_size: int = Field(default=0, ge=0)  # 0 = training.batch_size
+    # Of an image of the sources, each time it is trained on, to take on the style of a vehicle's:
+    # see training.style, which says what a style is. 0 = never.
+    style_probability: float = Field(default=0.0, ge=0, le=1)
 
 
 class SafetyConfig(Section):

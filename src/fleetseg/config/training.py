@@ -108,6 +108,9 @@ class SelfTrainingConfig(Section):
     entropy: float = Field(default=0.0, ge=0)  # weight of the mean entropy, in units of log C
     max_square: float = Field(default=0.0, ge=0)  # weight
     max_square_ratio: float = Field(default=0.2, ge=0, le=1)  # 0 = all classes of an image alike
+    # Images are drawn by the classes that the teacher is sure to see in them, rare ones first: the
+    # temperature of their chances (DAFormer: 0.01). 0 = each image once an epoch.
+    rare_classes: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     from_scratch: bool = False  # start from random weights, whose predictions say nothing
 
 

@@ -70,7 +70,7 @@ class RoundClusters:
     def base(self, client: str, cluster: int) -> ModelState:
         """Return what a vehicle has trained from."""
         if self.members is not None:
-            return self.sent[client].state
+            return self.exchange.shared_of(self.sent[client].state)  # and no teacher beside it
         if cluster not in self._bases:
             self._bases[cluster] = chosen(self.sent[client].state, self.exchange, cluster)
         return self._bases[cluster]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +13,7 @@ from fleetseg.data.sample import Image_HWC
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.cluster_fit import nearest
 from fleetseg.federation.cluster_points import is_of_images, point_of_image
-from fleetseg.federation.cluster_state import centroids, cluster_of, members, put
+from fleetseg.federation.cluster_state import centroids, cluster_of, members, put, taken
 from fleetseg.federation.messages import Enrolment
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState
@@ -34,6 +34,14 @@ class ClusterModels:
         model = self.headline.clone()
         put(self.own[cluster], self.exchange.clustered, model, self.exchange.model)
         return model
+
+    def rolled_back(self, headline: ModelState, own: Sequence[ModelState]) -> ClusterModels:
+        """Return earlier models in the place of these.
+
+        Of a model that is older than the clusters, they all have what is their own.
+        """
+        start = taken(headline, self.exchange.model, self.exchange.clustered)
+        return replace(self, headline=headline, own=tuple(own) or (start,) * len(self.own))
 
     def tensors(self) -> list[dict[str, Tensor]]:
         """Return each cluster's own tensors by their state-dict keys."""

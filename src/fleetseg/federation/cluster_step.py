@@ -11,6 +11,7 @@ from fleetseg.config import FederationConfig
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.cluster_fold import Folded, RoundClusters
 from fleetseg.federation.cluster_parts import BY_LOSS
+from fleetseg.federation.cluster_references import cluster_references
 from fleetseg.federation.cluster_state import (
     headline,
     members,
@@ -44,14 +45,19 @@ def cluster_asks(
     records: Sequence[RoundRecord],
     facts: Facts,
 ) -> dict[str, Broadcast]:
-    """Write to each client its cluster's model, or all of them, where it is to choose."""
+    """Write to each client its cluster's model, or all of them, where it is to choose.
+
+    With the first come the models beside it, its cluster's teacher.
+    """
     if settings.clustered_by == BY_LOSS:
         sent = sent_to_choose(state, exchange)
         return to_each(Broadcast(state.round + 1, sent, facts), clients, records)
     of = members(state)
     asks: dict[str, Broadcast] = {}
     for k in sorted({of[client] for client in clients}):
-        broadcast = Broadcast(state.round + 1, sent_to(state, exchange, k), facts)
+        beside = cluster_references(state, exchange, k)
+        sent = exchange.with_references(sent_to(state, exchange, k), beside)
+        broadcast = Broadcast(state.round + 1, sent, facts)
         asks |= to_each(broadcast, [c for c in clients if of[c] == k], records)
     return {client: asks[client] for client in clients}
 

@@ -110,6 +110,9 @@ def wanted_facts(experiment: Experiment) -> tuple[str, ...]:
     server = {*SAMPLERS[federation.sampler].facts, *WEIGHTS[federation.weights].facts}
     if federation.clustered_by in FLEET_FACTS:
         server.add(federation.clustered_by)
+    style = experiment.training.style
+    if style.kind != "none" and experiment.pretrain.style_probability > 0:
+        server.add(STYLES)
     return tuple(sorted(server | _clients_take(experiment)))
 
 
@@ -125,7 +128,8 @@ def _clients_take(experiment: Experiment) -> set[str]:
     training = experiment.training
     names = {*OBJECTIVES[training.objective].facts, *SUPERVISION[training.supervision].facts}
     names |= {CLASS_WEIGHTS} if training.class_weights == "fleet" else set()
-    return names | ({STYLES} if training.style.kind != "none" else set())
+    takes_styles = training.style.kind != "none" and training.style.probability > 0
+    return names | ({STYLES} if takes_styles else set())
 
 
 def reported_facts(experiment: Experiment, train: Pairs, released: Path | None = None) -> Facts:

@@ -12,6 +12,7 @@ from fleetseg.config import Experiment
 from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.cluster_models import ClusterModels
+from fleetseg.federation.cluster_references import advance_cluster_references
 from fleetseg.federation.cluster_state import of_cluster, own_states, with_clusters_placed
 from fleetseg.federation.cluster_step import (
     cluster_asks,
@@ -51,8 +52,14 @@ class Guard(Protocol):
         """Return the reason to end the run, if there is one."""
         ...
 
-    def keep(self, model: ModelState, round_: int, scored: Scored) -> None:
-        """Take note of a round's model and its scores."""
+    def keep(
+        self,
+        model: ModelState,
+        round_: int,
+        scored: Scored,
+        clusters: ClusterModels | None = None,
+    ) -> None:
+        """Take note of a round's model, of those of its clusters, and their scores."""
         ...
 
 
@@ -123,6 +130,9 @@ class Plan:
         exchange, experiment = self.exchange, self.experiment
         if not exchange.references:
             return state
+        if exchange.is_clustered:
+            of_clusters = advance_cluster_references(state, exchange, experiment)
+            return replace(state, references=of_clusters)
         sent_F = exchange.shared_of(self.sent(state)).values_F
         references = advance_references(
             state.references,

@@ -132,7 +132,7 @@ def _scored(record: RoundRecord, plan: Plan, state: ServerState, log: Log) -> Ro
     if isinstance(scored, str):
         return replace(record, unscored=scored)
     if plan.guard:
-        plan.guard.keep(model, state.round, scored)
+        plan.guard.keep(model, state.round, scored, plan.cluster_models(state))
     return replace(record, scored=scored)
 
 

@@ -63,6 +63,10 @@ def check_styles(experiment: Experiment, styles: Floats) -> None:
 
 def bank_of_fleet(enrolled: Mapping[str, Enrolment]) -> Floats:
     """Put together the styles of all clients, and of those that one of them stands for."""
+    return bank_of(_styles_by_name(enrolled), MAX_FACT)
+
+
+def _styles_by_name(enrolled: Mapping[str, Enrolment]) -> dict[str, Floats]:
     styles_of = {}
     for name, enrolment in enrolled.items():
         for fact, styles in enrolment.facts.items():
@@ -70,20 +74,21 @@ def bank_of_fleet(enrolled: Mapping[str, Enrolment]) -> Floats:
                 styles_of[name] = styles
             elif fact.startswith(MEMBER):
                 styles_of[fact.removeprefix(MEMBER)] = styles
-    return bank_of(styles_of, MAX_FACT)
+    return styles_of
 
 
 def styles_of_members(members: Mapping[str, Enrolment]) -> Facts:
     """Report, for a client that stands for others, the styles of each of them."""
-    return {
-        MEMBER + name: enrolment.facts[STYLES]
-        for name, enrolment in members.items()
-        if STYLES in enrolment.facts
-    }
+    return {MEMBER + name: styles for name, styles in _styles_by_name(members).items()}
 
 
-def style_notes(facts: Facts) -> list[str]:
-    """Say so where a fleet has no styles to share."""
-    if STYLES not in facts or num_owners(facts[STYLES]) > 1:
+def style_notes(facts: Facts, enrolled: Mapping[str, Enrolment], probability: float) -> list[str]:
+    """Say so where images are to take on styles, and a fleet has none to share.
+
+    Of a client that stands for others, images take on those of any.
+    """
+    if STYLES not in facts or probability == 0 or num_owners(facts[STYLES]) > 1:
+        return []
+    if any(fact.startswith(MEMBER) for e in enrolled.values() for fact in e.facts):
         return []
     return ["training.style has no effect: there is only one vehicle's style, and it has that"]

@@ -54,12 +54,13 @@ def experiment_for_vehicles(experiment: Experiment) -> str:
     )
     # Names are the server's to go by: on a vehicle, its own part may be called otherwise.
     federation = experiment.federation.model_copy(update={"only": (), "exclude": ()})
+    before = experiment.pretrain  # of the server's first stage, whether it wants their styles
     update = {
         "data": data,
         "model": model,
         "partition": partition,
         "federation": federation,
-        "pretrain": type(experiment.pretrain)(),
+        "pretrain": type(before)(style_probability=before.style_probability),
     }
     return to_toml(experiment.model_copy(update=update))
 

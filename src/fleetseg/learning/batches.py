@@ -124,7 +124,7 @@ def loaded(pairs: Pairs, steps: int, inputs: LocalInputs) -> Iterator[Iterator[B
 def _restyling(inputs: LocalInputs) -> Restyling | None:
     """Read how images take on the styles of others, if they do."""
     style = inputs.training.style
-    if style.kind == "none":
+    if style.kind == "none" or style.probability == 0:
         return None
     bank = inputs.facts[STYLES]
     return Restyling.of(style, bank, inputs.size_hw, inputs.context.client_id)

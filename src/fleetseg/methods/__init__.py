@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleetseg.methods.ditto import DITTO
+from fleetseg.methods.fda_pretrain import FDA_PRETRAIN
 from fleetseg.methods.fedadagrad import FEDADAGRAD
 from fleetseg.methods.fedadam import FEDADAM
 from fleetseg.methods.fedavg import FEDAVG
@@ -36,6 +37,7 @@ from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
 from fleetseg.methods.hyperflaw_queue import HYPERFLAW_QUEUE
 from fleetseg.methods.ifca import IFCA
+from fleetseg.methods.ladd import LADD_ALL, LADD_CLS
 from fleetseg.methods.mimelite import MIMELITE
 from fleetseg.methods.mixstyle import MIXSTYLE
 from fleetseg.methods.moon import MOON
@@ -81,6 +83,9 @@ METHODS: dict[str, Preset] = {
     "fedema": FEDEMA,
     "ifca": IFCA,
     "fedavg-selftraining": FEDAVG_SELFTRAINING,
+    "fda-pretrain": FDA_PRETRAIN,
+    "ladd-cls": LADD_CLS,
+    "ladd-all": LADD_ALL,
     "weak-to-strong": WEAK_TO_STRONG,
 }
 

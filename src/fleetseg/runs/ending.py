@@ -69,10 +69,10 @@ def score_final(final: Final, folder: RunFolder, scorer: Scorer, plan: Plan) -> 
     return notes + refused
 
 
-def _rolled_back(final: Final, setup: RunSetup) -> ModelState | None:
+def _rolled_back(final: Final, setup: RunSetup) -> tuple[ModelState, tuple[ModelState, ...]] | None:
     """Return an earlier model where the last may not be published; its scores are the final ones.
 
-    One whose scores are not known may not be.
+    One whose scores are not known may not be. With it comes what its clusters have of their own.
     """
     guard, last = final.guard, setup.folder.state.round
     if guard is None or last == 0:
@@ -80,11 +80,11 @@ def _rolled_back(final: Final, setup: RunSetup) -> ModelState | None:
     scored = final.scored if final.round == last else None
     if scored is not None and guard.is_safe(scored):
         return None
-    round_, model = guard.kept(last)
+    round_, model, own = guard.kept(last)
     final.notes.append(guard.note(round_, last, scored))
     by_round = {record.round: record.scored for record in setup.folder.records}
     final.scored, final.round = by_round.get(round_) or guard.first, round_
-    return model
+    return model, own
 
 
 def save_final(final: Final, setup: RunSetup, plan: Plan, reason: str, seconds: float) -> str:
@@ -97,7 +97,11 @@ def save_final(final: Final, setup: RunSetup, plan: Plan, reason: str, seconds: 
     if final.estimator is not None:
         refined = final.estimator.newest(state.round)  # None: the run was interrupted before
         details["norm statistics"] = "means of updates" if refined is None else "estimated"
-    runtime.whole.load(_rolled_back(final, setup) or refined or plan.published(state))
+    model = refined or plan.published(state)
+    if (earlier := _rolled_back(final, setup)) is not None:
+        model, own = earlier
+        clusters = clusters.rolled_back(model, own) if clusters else None
+    runtime.whole.load(model)
     merge_adapters(runtime.model)
     sha256 = save_model(
         runtime.model,

@@ -119,6 +119,14 @@ def require_workable(facts: Facts) -> None:
             "partition.unlabelled.share is drawn among vehicles that are not known beforehand",
             cure="Name those whose labels are not to be read: partition.unlabelled.clients",
         )
+    stage = facts.experiment.pretrain
+    if facts.over_network and stage.sources and stage.style_probability:
+        raise ConfigError(
+            "pretrain.style_probability needs the vehicles' styles before the first stage, and "
+            "over a network vehicles tell them when they enrol, which is after it",
+            cure="Leave it out (0.0), or train the first stage where their images are at hand and "
+            "set model.start to its folder",
+        )
     watched = _watched(facts.experiment)
     if watched and not facts.scored:
         raise ConfigError(

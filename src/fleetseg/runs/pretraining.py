@@ -2,12 +2,13 @@
 
 It is a federation of one client, in a run folder inside the run's own: with its own checkpoints, so
 that it can be killed and resumed at any point, and with scores of its own, which are those of a
-model that has never seen the vehicles' roads.
+model that has never seen the vehicles' roads. Its images may take on the vehicles' styles, which
+are all that it has of them (LADD: Shenaj et al., WACV 2023, arXiv 2210.02326).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,11 +22,14 @@ from fleetseg.config import (
     SafetyConfig,
     SelfTrainingConfig,
     StopConfig,
+    StyleConfig,
 )
 from fleetseg.data.partition.manifest import Manifest
 from fleetseg.errors import CheckpointError, LeakError
+from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import Watcher
+from fleetseg.federation.style_bank import styles_of_members
 from fleetseg.runs.baselines import test_sets
 from fleetseg.runs.folder import can_resume, read_experiment
 from fleetseg.runs.records import is_complete
@@ -33,6 +37,7 @@ from fleetseg.runs.report import read_run
 
 FOLDER = "pretrain"
 """In a run folder."""
+_OWN_NAME = "server"
 Train = Callable[[Experiment, FleetData, Path, bool, Watcher], str]
 """(experiment, data, folder, resume, watcher) -> why it ended."""
 
@@ -40,7 +45,11 @@ Train = Callable[[Experiment, FleetData, Path, bool, Watcher], str]
 def pretraining_of(experiment: Experiment) -> Experiment:
     """Write the first stage of an experiment as an experiment of one client."""
     stage, training = experiment.pretrain, experiment.training
+    style = StyleConfig()
+    if stage.style_probability > 0:
+        style = training.style.model_copy(update={"probability": stage.style_probability})
     changed = {
+        "style": style,
         "supervision": "labels",
         "objective": "plain",
         "phases": (),
@@ -100,10 +109,26 @@ def pretrained(
     unscored = alone.data.model_copy(update={"evaluation": ()})
     own = open_fleet_data(alone.model_copy(update={"data": unscored}), space=fleet_data.space)
     own = _scored_as(own, fleet_data)
+    if experiment.pretrain.style_probability > 0:
+        own = with_styles(own, fleet_data.enrolled)
     watcher = Watcher(status=status, round_closed=lambda record: status(_told(record, alone)))
     if train(alone, own, folder, resume, watcher) == "interrupted":
         raise KeyboardInterrupt
     return folder
+
+
+def with_styles(own: FleetData, enrolled: Mapping[str, Enrolment]) -> FleetData:
+    """Have the client of the first stage stand for the vehicles: it tells their styles, no other.
+
+    It goes by a name that no vehicle has, as nobody takes on a style of its own.
+    """
+    (client,) = own.clients.values()
+    name = _OWN_NAME
+    while name in enrolled:
+        name += "'"
+    facts = styles_of_members(taking_part(enrolled))
+    enrolment = replace(client.enrolment, client_id=name, facts=facts)
+    return replace(own, clients={name: replace(client, enrolment=enrolment)})
 
 
 def _scored_as(own: FleetData, fleet_data: FleetData) -> FleetData:

@@ -147,7 +147,8 @@ def _run_owned(
             plan, scorer, unguarded = _with_engine(plan, final, setup, engine)
             notes += unguarded
             reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
-            notes += style_notes(setup.folder.state.facts)
+            probability = experiment.training.style.probability
+            notes += style_notes(setup.folder.state.facts, fleet_data.enrolled, probability)
             notes += score_final(final, setup.folder, scorer, plan)
     except KeyboardInterrupt:
         reason = "interrupted"

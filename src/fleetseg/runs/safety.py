@@ -25,6 +25,8 @@ from fleetseg.federation.checkpoint import (
     load_newest,
     save_checkpoint,
 )
+from fleetseg.federation.cluster_models import ClusterModels
+from fleetseg.federation.cluster_state import own_states, with_own
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.supervision import SUPERVISION
@@ -88,23 +90,34 @@ class Guard:
         newest = next((r.scored for r in reversed(records) if r.scored is not None), None)
         return COLLAPSED if newest is not None and self.has_collapsed(newest) else None
 
-    def keep(self, model: ModelState, round_: int, scored: Scored) -> None:
-        """Keep a model if it may be published."""
-        if self.is_safe(scored):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_checkpoint(
-                self.folder, ServerState(round_, model), {}, experiment="", layout=self.layout
-            )
+    def keep(
+        self,
+        model: ModelState,
+        round_: int,
+        scored: Scored,
+        clusters: ClusterModels | None = None,
+    ) -> None:
+        """Keep a model if it may be published, with what its clusters have of their own."""
+        if not self.is_safe(scored):
+            return
+        state = ServerState(round_, model)
+        if clusters is not None:
+            state = with_own(state, dict(enumerate(clusters.own)))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(self.folder, state, {}, experiment="", layout=self.layout)
 
-    def kept(self, up_to: int) -> tuple[int, ModelState]:
-        """Return the newest round up to one whose model may be published, and that model."""
+    def kept(self, up_to: int) -> tuple[int, ModelState, tuple[ModelState, ...]]:
+        """Return the newest round up to one whose model may be published, and that model.
+
+        And what its clusters have of their own; of the first there are none.
+        """
         for path in list_checkpoints(self.folder):
             if int(path.stem.removeprefix("round-")) > up_to:
                 path.unlink()  # of rounds that a resumed run has gone back behind
         if not list_checkpoints(self.folder):
-            return 0, self.first_model
+            return 0, self.first_model, ()
         state, _, _ = load_newest(self.folder, experiment="", layout=self.layout)
-        return state.round, state.model
+        return state.round, state.model, own_states(state)
 
     def note(self, kept: int, last: int, scored: Scored | None) -> str:
         """Say why another model than the last is published."""

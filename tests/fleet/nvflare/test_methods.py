@@ -203,22 +203,31 @@ def test_clusters_by_loss_whose_vehicles_are_scored_with_their_own_model(
     assert_nothing_left_unseen(run)
 
 
-# A teacher that is sent beside the model, labels that stay closed, and styles of other vehicles
+# Teachers that are sent beside the models of clusters, labels that stay closed, styles of others
 
 
-def test_vehicles_without_labels_have_a_teacher_and_styles_of_others(
+def test_vehicles_without_labels_have_their_cluster_s_teacher_and_styles_of_others(
     cache: Path, tmp_path: Path
 ) -> None:
-    """Also over the rounds in which the teacher is another model than the fleet's."""
+    """Also over the rounds in which the teacher is another model than the cluster's.
+
+    Before them the server has trained in their styles.
+    """
     experiment = described(
         cache,
         partition={"unlabelled": {"clients": ["synthetic-amber*"]}},
         training={
             "batch_size": 2, "lr": 0.01, "local_steps": 2, "supervision": "self_training",
             "self_training": {"teacher": "round", "every": 2, "select": "class share",
-                              "distil": 1.0, "from_scratch": True},
+                              "distil": 1.0},
             "style": {"kind": "lab", "probability": 1.0},
         },
+        pretrain={
+            "sources": [{"cities": ["coral"], "conditions": ["rain"], "frames_per_drive": 2}],
+            "rounds": 1, "steps": 1, "style_probability": 1.0,
+        },
+        federation={"rounds": 3, "clustered_by": "styles",
+                    "cluster_models": {"count": 2, "tensors": "head"}},
     )  # fmt: skip
     wanted, run = run_as("inprocess", experiment, tmp_path / "inprocess"), tmp_path / "run"
     with h.nothing_left(run):

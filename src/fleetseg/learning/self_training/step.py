@@ -11,15 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from fleetseg.config import SelfTrainingConfig, TrainingConfig
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Image_HWC, Label_HW, Pairs
+from fleetseg.learning.batches import Batch
 from fleetseg.learning.inputs import LocalInputs
 from fleetseg.learning.resize import resized
 from fleetseg.learning.self_training.pseudo_labels import PseudoLabels, pseudo_labels
+from fleetseg.learning.self_training.rare_classes import Drawn, drawn_by_class
 from fleetseg.learning.self_training.strong_view import Mix, draw_mix, strong_colours
 from fleetseg.learning.self_training.terms import (
     distillation,
@@ -95,7 +98,37 @@ def view_without_labels(inputs: LocalInputs, pairs: Pairs) -> tuple[LocalInputs,
     if not is_unlabelled(inputs):
         return inputs, pairs
     plain = inputs.training.model_copy(update={"colour_jitter": 0.0})
-    return replace(inputs, training=plain), _Pictures(pairs)
+    pictures: Pairs = _Pictures(pairs)
+    if inputs.training.self_training.rare_classes > 0:
+        pictures = _by_rare_classes(inputs, pictures)
+    return replace(inputs, training=plain), pictures
+
+
+def _by_rare_classes(inputs: LocalInputs, pictures: Pairs) -> Drawn:
+    """Draw a round's images by the classes that the teacher is sure to see in them."""
+    settings = inputs.training.self_training
+    counts_NC = np.stack([_seen_in(pictures[k][0], inputs) for k in range(len(pictures))])
+    pixels, generator = inputs.size_hw[0] * inputs.size_hw[1], inputs.context.generator("rare")
+    chosen = drawn_by_class(counts_NC, pixels, settings.rare_classes, generator)
+    return Drawn(pictures, chosen)
+
+
+def _seen_in(image_HWC: Image_HWC, inputs: LocalInputs) -> npt.NDArray[np.int64]:
+    """Count the pixels of each class that are learnt of an image as it is, or would be sure."""
+    settings, teacher = inputs.training.self_training, inputs.survey.teacher
+    if settings.select == "quality":  # which weighs whole images
+        settings = settings.model_copy(update={"select": "threshold"})
+    image_NHWC = torch.from_numpy(np.stack([image_HWC]))  # a copy: a store's are read-only
+    with inputs.hardware.exact():
+        images_NCHW = Batch(image_NHWC, torch.zeros(0)).images_on(inputs.hardware)
+        probs_NCHW = _look(teacher, images_NCHW, inputs).softmax(dim=1)
+    valid_NHW = torch.ones_like(probs_NCHW[:, 0], dtype=torch.bool)
+    seen = pseudo_labels(probs_NCHW, valid_NHW, settings)
+    ids = seen.ids_NHW[seen.weights_NHW > 0]
+    counts_C: npt.NDArray[np.int64] = (
+        torch.bincount(ids, minlength=probs_NCHW.shape[1]).cpu().numpy()
+    )
+    return counts_C
 
 
 def self_training_loss(

@@ -37,18 +37,7 @@ def _is_of_one_model(experiment: Experiment) -> bool:
     return bool(objective.extras or objective.told) or experiment.training.objective == "dyn"
 
 
-def _has_teacher_beside(experiment: Experiment) -> bool:
-    training = experiment.training
-    return bool(SUPERVISION[training.supervision].references(training))
-
-
 CLUSTERS: tuple[Clash, ...] = (
-    (
-        lambda e: _clustered(e) and _has_teacher_beside(e),
-        "training.self_training sends one teacher for the whole fleet beside the model, and with "
-        "federation.clustered_by each cluster has another model; let each round's model teach: "
-        "teacher = 'round', every = 1",
-    ),
     (
         lambda e: _clustered(e) and _is_of_one_model(e),
         "scaffold, dyn, drift, client momentum and mimelite go by one vector for the whole fleet's "

@@ -33,6 +33,12 @@ def _are_too_many(experiment: Experiment) -> bool:
 
 STYLES: tuple[Clash, ...] = (
     (
+        lambda e: e.pretrain.style_probability > 0 and not _has_styles(e),
+        "pretrain.style_probability has the server's images take on what vehicles tell of their "
+        "style, and training.style.kind = 'none' has them tell nothing; use 'fda' or 'lab', with "
+        "training.style.probability = 0 if no vehicle's image is to take on another's",
+    ),
+    (
         lambda e: _noise(e) and e.training.style.per == "image",
         "training.style.noise hides one image among those of which a vehicle tells the mean, and "
         "training.style.per = 'image' tells each; use 'client'",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fleetseg.config import LabelSubsetConfig
+from fleetseg.data.styles import STYLES
 from fleetseg.learning.schedules import first_round_after
 from fleetseg.runs.rules.rule import Facts, Rule, only_with
 
@@ -21,6 +22,12 @@ def _loss_lacks(*names: str) -> Callable[[Facts], bool]:
 def _never_fixes_norms(facts: Facts) -> bool:
     share, rounds = facts.experiment.training.freeze_bn_after, facts.experiment.federation.rounds
     return first_round_after(share, rounds) > rounds
+
+
+def _uses_no_style(facts: Facts) -> bool:
+    experiment = facts.experiment
+    shown = experiment.training.style.probability or experiment.pretrain.style_probability
+    return shown == 0 and experiment.federation.clustered_by != STYLES
 
 
 def _labels_everything(facts: Facts) -> bool:
@@ -66,7 +73,7 @@ TRAINING_RULES: tuple[Rule, ...] = (
     Rule(("training.style.probability", "training.style.per", "training.style.images",
           "training.style.noise"), lambda f: f.experiment.training.style.kind == "none",
          "training.style.kind is 'none'"),
-    Rule(("training.style.kind",), lambda f: f.experiment.training.style.probability == 0,
+    Rule(("training.style.kind",), _uses_no_style,
          "training.style.probability is 0"),
     only_with("training.style.kind", "fda", "training.style.fda"),
     only_with("training.style.kind", "cfsi", "training.style.cfsi"),
