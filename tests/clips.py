@@ -11,7 +11,7 @@ SIZE_HW = (48, 64)
 
 
 def written_clip(path: Path, frames: int = 6, fps: Fraction = Fraction(12)) -> Path:
-    """Write a video whose frame k is grey, 20 k modulo 240, dark on the left and bright on the right."""
+    """Write a video whose frame k is grey 20 k modulo 240 on the left, and bright on the right."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)

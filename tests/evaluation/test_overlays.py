@@ -78,10 +78,15 @@ def test_a_video_keeps_its_rate_and_all_frames(tmp_path: Path, codecs: tuple[str
 def test_a_video_that_is_broken_off_can_be_played(tmp_path: Path) -> None:
     pytest.importorskip("av")
     path = tmp_path / "a.mp4"
-    with pytest.raises(KeyboardInterrupt), overlay_video(path, FPS, CAMVID_11) as add:
-        for _ in range(3):
-            add(*street((45, 401)))
-        raise KeyboardInterrupt
+
+    def press() -> None:
+        with overlay_video(path, FPS, CAMVID_11) as add:
+            for _ in range(3):
+                add(*street((45, 401)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        press()
     assert clip_facts(path)[2] == 3
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,67 +21,79 @@ MOST_ON_GPU = 32
 _PART = 0.5  # of the free memory: other programs use some, too
 _OWN_BYTES = 32  # of a pixel of the image itself: its copies, one class's logits, the map
 
-BatchSize = Callable[[Image_HWC], int]
-"""How many images of this one's size go at a time."""
 
+class BatchSize:
+    """The number of images at a time: the one that is wanted, or as many as fit.
 
-def batch_size_of(ready: ReadyModel, wanted: int | None, tiled: bool = False) -> BatchSize:
-    """Return the batch size for images: the one that is wanted, or as many as fit.
-
-    Statistics of a batch depend on its size, so that memory has no say in them. The network's need
-    is measured with the first image; for use within `ready.on_device`.
+    What the network needs is measured while it looks at the first image, which goes alone.
+    Statistics of a batch depend on its size, so that memory has no say in them.
     """
-    if wanted is not None:
-        return lambda image_HWC: wanted
-    if ready.norms.name != "running":
-        return lambda image_HWC: Norms().batch_size
-    sizes: dict[tuple[int, ...], int] = {}
 
-    def chosen(image_HWC: Image_HWC) -> int:
+    def __init__(self, ready: ReadyModel, wanted: int | None, tiled: bool = False) -> None:
+        self._ready, self._tiled = ready, tiled
+        self._fixed = wanted
+        if wanted is None and ready.norms.name != "running":
+            self._fixed = Norms().batch_size
+        self._network_bytes: int | None = None  # of one image
+        self._sizes: dict[tuple[int, ...], int] = {}
+
+    def of(self, image_HWC: Image_HWC) -> int:
+        """Return how many images of this one's size go at a time."""
+        if self._fixed is not None:
+            return self._fixed
+        if self._network_bytes is None:
+            return 1
         shape = image_HWC.shape
-        if shape not in sizes:
-            sizes[shape] = _that_fits(ready, (shape[0], shape[1]), tiled)
-        return sizes[shape]
+        if shape not in self._sizes:
+            self._sizes[shape] = self._that_fit(shape[0] * shape[1], self._network_bytes)
+        return self._sizes[shape]
 
-    return chosen
+    def _that_fit(self, pixels: int, network_bytes: int) -> int:
+        device = self._ready.hardware.device
+        most = MOST_ON_CPU if device.type == "cpu" else MOST_ON_GPU
+        free = free_bytes(device)
+        if free is None:
+            return MOST_ON_CPU
+        own = pixels * _OWN_BYTES
+        if device.type != "cpu" or self._tiled:  # logits of all classes at the image's size
+            own += pixels * self._ready.segmenter.num_classes * 4
+        return int(min(most, max(1, free * _PART // (network_bytes + own))))
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Measure what the network needs for an image, if that is wanted and not known yet."""
+        if self._fixed is not None or self._network_bytes is not None:
+            yield
+            return
+        device = self._ready.hardware.device
+        with _peak(device) if device.type == "cuda" else _outputs(self._ready.segmenter) as found:
+            yield
+        self._network_bytes = sum(found)
 
 
-def _that_fits(ready: ReadyModel, image_hw: tuple[int, int], tiled: bool) -> int:
-    device = ready.hardware.device
-    most = MOST_ON_CPU if device.type == "cpu" else MOST_ON_GPU
-    free = free_bytes(device)
-    if free is None:
-        return MOST_ON_CPU
-    classes = ready.segmenter.num_classes
-    own = image_hw[0] * image_hw[1] * _OWN_BYTES
-    if device.type != "cpu" or tiled:  # logits of all classes at the image's size
-        own += image_hw[0] * image_hw[1] * classes * 4
-    return int(min(most, max(1, free * _PART // (network_bytes(ready) + own))))
+@contextmanager
+def _peak(device: torch.device) -> Iterator[list[int]]:
+    """Collect what the block took at its peak, as torch counts it."""
+    found: list[int] = []
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    yield found
+    found.append(int(torch.cuda.max_memory_allocated(device)) - before)
 
 
-def network_bytes(ready: ReadyModel) -> int:
-    """Return the bytes that one image of the working size takes in a forward pass.
+@contextmanager
+def _outputs(model: nn.Module) -> Iterator[list[int]]:
+    """Collect the bytes of what each layer puts out: together more than is held at a time."""
+    found: list[int] = []
+    by_layer: dict[nn.Module, int] = {}
 
-    On CUDA the peak, as torch counts it; elsewhere what all layers put out together, which is more
-    than is held at a time.
-    """
-    image_NHWC = np.zeros((1, *ready.size_hw, 3), np.uint8)
-    device = ready.hardware.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        ready.look(image_NHWC, lambda logits_NCHW: None)
-        return int(torch.cuda.max_memory_allocated(device)) - before
-    total = 0
-
-    def count(module: nn.Module, inputs: Any, output: Any) -> None:
-        nonlocal total
-        total += output.nbytes if isinstance(output, Tensor) else 0
+    def note(layer: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            by_layer[layer] = output.nbytes // max(1, len(output))
 
     with ExitStack() as hooks:
-        for module in ready.segmenter.modules():
-            if not any(True for _ in module.children()):
-                handle = module.register_forward_hook(count)
-                hooks.callback(handle.remove)
-        ready.look(image_NHWC, lambda logits_NCHW: None)
-    return total
+        for layer in model.modules():
+            if not any(True for _ in layer.children()):
+                hooks.callback(layer.register_forward_hook(note).remove)
+        yield found
+    found.extend(by_layer.values())

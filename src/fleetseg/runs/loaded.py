@@ -62,7 +62,8 @@ class LoadedModel(Segmenter):
             ModelError, ConfigError, OutOfMemory: as `fleetseg.predict`.
         """
         given = Norms(norms) if batch_size is None else Norms(norms, batch_size)
-        manner = Manner(batch_size, tiled)
+        # One image is a batch of its own: nothing needs to be measured.
+        manner = Manner(1 if batch_size is None and is_one_image(images) else batch_size, tiled)
         ready = read_once(self._ready(precision, given))
         require_usable(ready, manner)
         maps = [look.map_HW for look in looks(ready, read_images(images), manner)]

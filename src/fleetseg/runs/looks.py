@@ -20,7 +20,7 @@ from fleetseg.evaluation.certainty import Certainty, Share_HW, certainty
 from fleetseg.evaluation.predict import Images_NHWC, at_size
 from fleetseg.evaluation.tiles import tiled_logits
 from fleetseg.memory import is_out_of_memory
-from fleetseg.runs.batch_size import BatchSize, batch_size_of
+from fleetseg.runs.batch_size import BatchSize
 from fleetseg.runs.inference import ReadyModel
 
 
@@ -58,13 +58,17 @@ def looks(ready: ReadyModel, images: Iterable[Image_HWC], manner: Manner) -> Ite
     """
     require_usable(ready, manner)
     with ready.on_device():
-        size_of = batch_size_of(ready, manner.batch_size, manner.tiled)
+        size = BatchSize(ready, manner.batch_size, manner.tiled)
         if manner.tiled:
             for image_HWC in images:
-                yield _look_tiled(ready, image_HWC, size_of(image_HWC), manner.certain)
+                with size.measured():
+                    look = _look_tiled(ready, image_HWC, size.of(image_HWC), manner.certain)
+                yield look
             return
-        for batch in _batches_of_one_size(images, size_of):
-            yield from _look_at_batch(ready, batch, manner.certain)
+        for batch in _batches_of_one_size(images, size):
+            with size.measured():
+                seen = _look_at_batch(ready, batch, manner.certain)
+            yield from seen
 
 
 def require_usable(ready: ReadyModel, manner: Manner) -> None:
@@ -78,17 +82,15 @@ def require_usable(ready: ReadyModel, manner: Manner) -> None:
         )
 
 
-def _look_at_batch(ready: ReadyModel, batch: Sequence[Image_HWC], certain: bool) -> Iterator[Look]:
+def _look_at_batch(ready: ReadyModel, batch: Sequence[Image_HWC], certain: bool) -> list[Look]:
     inputs_NHWC = np.stack([resized_image(image, ready.size_hw) for image in batch])
     height, width, _ = batch[0].shape
     if not certain:
-        maps = iter(ready.predict(inputs_NHWC, (height, width)))
-        yield from (Look(image, next(maps)) for image in batch)
-        return
+        maps_NHW = ready.predict(inputs_NHWC, (height, width))
+        return [Look(image, map_HW) for image, map_HW in zip(batch, maps_NHW, strict=True)]
     parts = ready.look(inputs_NHWC, partial(_maps, size_hw=(height, width)))
     pairs = [pair for part in parts for pair in part]
-    for image_HWC, (map_HW, shares) in zip(batch, pairs, strict=True):
-        yield Look(image_HWC, map_HW, shares)
+    return [Look(image, *pair) for image, pair in zip(batch, pairs, strict=True)]
 
 
 def _maps(
@@ -123,7 +125,7 @@ def _look_tiled(ready: ReadyModel, image_HWC: Image_HWC, batch_size: int, certai
 
 
 def _batches_of_one_size(
-    images: Iterable[Image_HWC], size_of: BatchSize
+    images: Iterable[Image_HWC], size: BatchSize
 ) -> Iterator[Sequence[Image_HWC]]:
     """Group neighbours of one size; the order stays."""
     batch: list[Image_HWC] = []
@@ -132,7 +134,7 @@ def _batches_of_one_size(
             yield batch
             batch = []
         batch.append(image_HWC)
-        if len(batch) >= size_of(image_HWC):
+        if len(batch) >= size.of(image_HWC):
             yield batch
             batch = []
     if batch:

@@ -18,7 +18,7 @@ from fleetseg.runs.inference import ReadyModel
 from fleetseg.runs.looks import Look, Manner, looks, require_usable
 from fleetseg.runs.predict import ready_to_predict
 from fleetseg.runs.prediction_frames import Frame, frames_of
-from fleetseg.runs.prediction_jobs import Request, find_jobs
+from fleetseg.runs.prediction_jobs import Job, Request, find_jobs
 from fleetseg.runs.prediction_writer import Style, writing
 
 
@@ -69,20 +69,18 @@ def predict_files(
     require_usable(ready, manner)
     style = Style(ready.space, wanted, raw_id_table(ready.space) if wanted.ids == "raw" else None)
     bad: list[str] = []
-    filmed: set[Path] = set()
-    written, interrupted, started_s = 0, False, time.perf_counter()
+    written: list[Job] = []  # one for each image or frame; Ctrl-C may come between any two lines
+    interrupted, started_s = False, time.perf_counter()
     frames = frames_of(jobs, request.most_frames, bad.append, progress)
     try:
-        with writing(style) as write:
+        with writing(style, written.append) as write:
             for frame, look in _looks_at(frames, ready, manner):
                 write(frame, look)
-                written += 1
-                if wanted.overlays and frame.job.moves:
-                    filmed.add(frame.job.video)
     except KeyboardInterrupt:
         interrupted = True
     seconds = time.perf_counter() - started_s
-    return PredictedFiles(written, len(filmed), tuple(bad), seconds, interrupted)
+    filmed = {job.video for job in written if job.moves and wanted.overlays}
+    return PredictedFiles(len(written), len(filmed), tuple(bad), seconds, interrupted)
 
 
 def _looks_at(

@@ -40,8 +40,10 @@ class Style:
 
 
 @contextmanager
-def writing(style: Style) -> Iterator[Write]:
+def writing(style: Style, on_written: Callable[[Job], None]) -> Iterator[Write]:
     """Give a function that has a look written; however the block ends, those given are written.
+
+    `on_written` is called by the thread that has written an image's files.
 
     Raises:
         CheckpointError: the disk is full.
@@ -56,7 +58,7 @@ def writing(style: Style) -> Iterator[Write]:
     ):
 
         def write(frame: Frame, look: Look) -> None:
-            waiting.append(pool.submit(_write_pictures, frame, look, style))
+            waiting.append(pool.submit(_write_pictures, frame, look, style, on_written))
             if frame.fps is not None and style.wanted.overlays:
                 waiting.append(in_order.submit(film.add, frame.job, frame.fps, look))
             while len(waiting) > _HELD * threads:
@@ -92,7 +94,9 @@ class _Film:
         self._job = self._add = None
 
 
-def _write_pictures(frame: Frame, look: Look, style: Style) -> None:
+def _write_pictures(
+    frame: Frame, look: Look, style: Style, on_written: Callable[[Job], None]
+) -> None:
     job, number = frame.job, frame.number
     ids = job.png("", number)
     ids.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +106,7 @@ def _write_pictures(frame: Frame, look: Look, style: Style) -> None:
     if style.wanted.overlays and number is None:
         drawn = overlay_with_legend(look.image_HWC, look.map_HW, style.space)
         _save(drawn, job.png("overlay", number), _PHOTO_LEVEL)
+    on_written(job)
 
 
 def _save(picture: Image.Image, path: Path, level: int = 6) -> None:
