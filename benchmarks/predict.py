@@ -32,6 +32,8 @@ from fleetseg.runs.loaded import LoadedModel
 from fleetseg.runs.predicted_files import predict_files
 from fleetseg.runs.prediction_jobs import Request, Wanted
 
+ONE_BY_ONE, BATCHES = "bare, one by one", "bare, batches of 8"
+
 
 def bare(model: LoadedModel, images: list[np.ndarray], batch: int) -> Callable[[], object]:
     """Make the forward passes with argmax, and nothing else."""
@@ -73,8 +75,8 @@ def main() -> None:
     paths = [Path(path) for _, path in pictures(given.images)][: given.count]
     images = [read_image(str(path)) for path in paths]
     ways: dict[str, Callable[[], object]] = {
-        "bare, one by one": bare(model, images, 1),
-        "bare, batches of 8": bare(model, images, 8),
+        ONE_BY_ONE: bare(model, images, 1),
+        BATCHES: bare(model, images, 8),
         "model.predict, one by one": lambda: [model.predict(image) for image in images],
         "model.predict, a list": lambda: model.predict(images),
         "fleetseg.predict": lambda: list(fleetseg.predict(model, images)),
@@ -91,18 +93,17 @@ def main() -> None:
                 taken_s[name].append(
                     (time.perf_counter() - started[0], time.process_time() - started[1])
                 )
-    show(f"{model.name}, {images[0].shape[:2]}, {given.threads} thread(s)", len(images), taken_s)
+    sizes = f"{images[0].shape[:2]}, working size {model.size_hw}"
+    show(f"{model.name}, {sizes}, {given.threads} thread(s)", len(images), taken_s)
 
 
 def show(title: str, count: int, taken_s: dict[str, list[tuple[float, float]]]) -> None:
-    """Print images per second, and ratios to the faster of the bare ones in each repeat."""
+    """Print images per second, and ratios to the bare network with batches of the same size."""
     seconds = {name: np.array(taken) for name, taken in taken_s.items()}
-    one_by_one, batches, *_ = seconds.values()
-    bare_s = np.minimum(one_by_one, batches)
-    print(f"{title}, {count} images, {len(bare_s)} repeats\n")
+    print(f"{title}, {count} images, {len(seconds[ONE_BY_ONE])} repeats\n")
     print("| | images/s | over bare, by the clock | by processor time |\n|---|--:|--:|--:|")
     for name, taken in seconds.items():
-        ratios = bare_s / taken
+        ratios = seconds[ONE_BY_ONE if "one by one" in name else BATCHES] / taken
         cells = [
             f"{np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f})" for ratio in ratios.T
         ]

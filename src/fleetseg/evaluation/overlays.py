@@ -52,7 +52,8 @@ def overlay_with_legend(
         DataError: the sizes differ, or an id is neither a class nor IGNORE.
     """
     named = tuple(zip(space.classes, space.colours, strict=True))
-    entries = named if all_classes else tuple(entries_of([label_HW], space))
+    seen = entries_of([label_HW], space)
+    entries = tuple(entry for entry in named if all_classes or entry in seen)
     return _over(_enlarged(overlay(image_HWC, label_HW, space)), entries)
 
 

@@ -38,21 +38,18 @@ def predict(
     *,
     device: torch.device | str = "cpu",
     context: Context = nullcontext,
-    whole: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """Predict the class of every pixel at `size_hw`, shape (N, *size_hw).
 
     The model takes (N, 3, H, W) in 0 to 1 and returns logits (N, C, h, w) at any resolution; they
     are resized bilinearly in float32 before the argmax. The model's mode is left as it was. A batch
-    that does not fit in memory is predicted in parts, unless it must stay `whole`.
+    that does not fit in memory is predicted in parts.
 
     Raises:
         ModelError: the model returns something else.
-        OutOfMemory: not even one image fits, or not the whole batch.
+        OutOfMemory: not even one image fits.
     """
     with evaluating(model):
-        if whole:
-            return _predict(model, images_NHWC, size_hw, device, context)
         return _predict_in_parts(model, images_NHWC, size_hw, device, context)
 
 
@@ -284,11 +281,13 @@ def _check_logits(logits_NCHW: object, num_images: int, num_classes: int | None)
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Set evaluation mode without gradients, and put every module's own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    # Modes of hundreds of modules are looked at sooner than they are set, twice for each image.
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        for module, was_training in modes:
-            module.training = was_training
+        for module in training:
+            module.training = True
