@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from fleetseg.errors import DataError, OutOfMemory
-from fleetseg.memory import is_out_of_memory, out_of_memory_text
+from fleetseg.memory import free_bytes, is_out_of_memory, out_of_memory_text
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of "
@@ -54,3 +56,19 @@ def test_a_real_one() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+
+
+CPU = torch.device("cpu")
+
+
+def test_a_host_has_what_is_available_or_what_its_container_leaves(tmp_path: Path) -> None:
+    told = tmp_path / "meminfo"
+    assert free_bytes(CPU, told, tmp_path) is None
+    told.write_text("MemTotal:  9000 kB\nMemAvailable:    4000 kB\n")
+    assert free_bytes(CPU, told, tmp_path) == 4_096_000
+    for most, used, free in (("max", "5", 4_096_000), ("1000", "400", 600), ("1000", "2000", 0)):
+        (tmp_path / "memory.max").write_text(most + "\n")
+        (tmp_path / "memory.current").write_text(used + "\n")
+        assert free_bytes(CPU, told, tmp_path) == free
+    told.write_text("nothing of the kind")
+    assert free_bytes(CPU, told, tmp_path) is None

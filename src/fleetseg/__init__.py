@@ -5,8 +5,7 @@ import fleetseg
 run = fleetseg.run("examples/tiny.toml")
 print(run.miou)
 print(fleetseg.evaluate(run.folder, "examples/tiny.toml").iou)
-for ids_HW in fleetseg.predict(run.folder, ["street.png"]):
-    print(ids_HW.shape)
+print(fleetseg.load_model(run.folder).predict("street.png").shape)
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
     from fleetseg.data.labels import LabelSpace
     from fleetseg.errors import FleetSegError
     from fleetseg.experiment_file import load_experiment
-    from fleetseg.models.folder import load_model
     from fleetseg.runs.comparison import Comparison, compare
     from fleetseg.runs.evaluate import Evaluated, evaluate
+    from fleetseg.runs.loaded import load_model
     from fleetseg.runs.predict import predict
     from fleetseg.runs.report import RunReport, read_run
     from fleetseg.runs.run import Run
@@ -67,7 +66,7 @@ _HOMES = {
     "compare": "runs.comparison",
     "evaluate": "runs.evaluate",
     "load_experiment": "experiment_file",
-    "load_model": "models.folder",
+    "load_model": "runs.loaded",
     "predict": "runs.predict",
     "read_run": "runs.report",
     "run": "api",

@@ -6,6 +6,8 @@ A client whose batch does not fit loses its own work, not everybody's.
 from __future__ import annotations
 
 import gc
+import re
+from pathlib import Path
 
 import torch
 
@@ -46,6 +48,32 @@ def free(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def free_bytes(
+    device: torch.device, told: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Return the memory that work on a device can still take; None where nobody says.
+
+    On a host, less than is free where a container allows less (`memory.max` of control groups).
+    """
+    if device.type == "cuda":
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", told.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    if found is None:
+        return None
+    available = int(found[1]) * 1024
+    try:
+        most, used = (
+            (group / name).read_text().strip() for name in ("memory.max", "memory.current")
+        )
+        return available if most == "max" else max(0, min(available, int(most) - int(used)))
+    except (OSError, ValueError):
+        return available
 
 
 def first_words(error: BaseException) -> str:

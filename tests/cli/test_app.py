@@ -90,7 +90,10 @@ def test_commands_and_options_are_these() -> None:
             "--cluster", "--pictures", "--debug",
         },
         "norm-banks": {"--dataset", "--root", "--split", "--by", "--debug"},
-        "predict": {"--norms", "--cluster", "--out", "--overlay", "--force", "--debug"},
+        "predict": {
+            "--norms", "--cluster", "--out", "--overlay", "--confidence", "--entropy", "--ids",
+            "--tiled", "--camera", "--frames", "--force", "--debug",
+        },
         "sweep": {"--set", "--out", "--jobs", "-j", "--resume", "--dry-run", "--debug"},
         "compare": {"--last", "--csv", "--markdown", "--latex", "--despite", "--debug"},
         "partition": {"--set", "--out", "--json", "--debug"},
@@ -376,7 +379,7 @@ def test_predict(finished: Path, tmp_path: Path) -> None:
     assert painted.exit_code == 0, painted.output
     done = fleetseg("predict", finished, streets / "train", "--out", out, "--overlay")
     assert done.exit_code == 0, done.output
-    assert done.stdout == f"5 label maps, each with an overlay in {out}\n"
+    assert done.stdout.startswith(f"5 label maps, each with its overlay, in {out} (")
     assert done.stderr == "predicting images: 5 samples\n"
     assert len(list(out.glob("*.png"))) == 10
     again = ["predict", finished, streets / "train", "--out", out]
@@ -387,7 +390,7 @@ def test_predict(finished: Path, tmp_path: Path) -> None:
     forced = fleetseg(*again, "--force")
     assert forced.exit_code == 1
     assert "bad image skipped: " in forced.stdout
-    assert forced.stdout.endswith(f"5 label maps in {out}\n")
+    assert f"\n5 label maps in {out} (" in forced.stdout
 
 
 def test_evaluate_needs_a_projection(finished: Path, tmp_path: Path) -> None:

@@ -43,3 +43,13 @@ def test_quiet() -> None:
     with reading(out, quiet=True) as progress:
         progress("one", 1, 1)
     assert text(out) == ""
+
+
+def test_where_nobody_knows_how_many_there_are() -> None:
+    plain, bars = console(terminal=False), console(terminal=True)
+    for out in (plain, bars):
+        with reading(out, verb="predicting") as progress:
+            for done in (1, 2, 3):
+                progress("frames of camera 0", done, 0)
+    assert text(plain) == "predicting frames of camera 0\n"
+    assert text(bars).count("\x1b[?25l") == text(bars).count("\x1b[?25h") == 1  # one bar for all

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fleetseg.data.images import as_rgb
@@ -20,6 +21,15 @@ def test_a_file_a_picture_and_an_array_are_the_same_image(tmp_path: Path) -> Non
     Image.fromarray(IMAGE_HWC).save(path)
     for image in (path, str(path), Image.open(path), IMAGE_HWC):
         assert as_rgb(image, "x").tolist() == IMAGE_HWC.tolist()
+
+
+def test_tensors_are_images_with_channels_first_or_last() -> None:
+    tensor_HWC = torch.from_numpy(IMAGE_HWC)
+    for tensor in (tensor_HWC, tensor_HWC.permute(2, 0, 1)):
+        assert as_rgb(tensor, "x").tolist() == IMAGE_HWC.tolist()
+    grey_HW = IMAGE_HWC[..., 0]
+    for tensor in (torch.from_numpy(grey_HW), torch.from_numpy(grey_HW)[None]):
+        assert as_rgb(tensor, "x").tolist() == np.repeat(grey_HW[..., None], 3, axis=2).tolist()
 
 
 def test_grey_is_repeated_and_alpha_dropped() -> None:
@@ -41,6 +51,9 @@ def test_a_turned_picture_is_turned_upright() -> None:
     ("image", "words"),
     [
         (IMAGE_HWC.astype(np.float32), "image 3: .*floating point.*up to 23.*astype"),
+        (torch.rand(3, 4, 4), r"image 3: .*floating point.*\(image \* 255\)\.round\(\)\.to\(torch"),
+        (torch.zeros(3, 0, 4, dtype=torch.uint8), r"image 3: .*empty; got shape \(3, 0, 4\)"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), r"image 3: .*not an image"),
         (IMAGE_HWC.astype(np.int32) * 300, "image 3: the image's numbers are no colours"),
         (IMAGE_HWC[None], "image 3: .*not an image"),
         (np.zeros((4, 4, 5), np.uint8), r"image 3: .*channels; got 5"),

@@ -24,6 +24,7 @@ from fleetseg.data.labels import (
     ids_from_colours,
     label_space,
     projection,
+    raw_id_table,
 )
 from fleetseg.errors import ConfigError
 
@@ -190,3 +191,25 @@ def test_colours_decode_as_a_dictionary_does(
     wanted = {colour: i for i, colour in enumerate(colours)}
     assert ids_HW.tolist() == [[wanted.get(pixel, IGNORE) for pixel in pixels]]
     assert unknown_HW.tolist() == [[pixel not in wanted for pixel in pixels]]
+
+
+@pytest.mark.parametrize(
+    ("space", "raw_to_train"),
+    [(CITYSCAPES_19, CITYSCAPES_ID_TO_TRAIN), (CAMVID_11, CAMVID_SEGNET_TO_TRAIN)],
+)
+def test_raw_ids_lead_back_to_their_class(space: LabelSpace, raw_to_train: np.ndarray) -> None:
+    train_ids = np.arange(space.num_classes)
+    assert raw_to_train[raw_id_table(space)[train_ids]].tolist() == train_ids.tolist()
+
+
+def test_raw_ids_of_cityscapes_are_its_label_ids() -> None:
+    table = raw_id_table(CITYSCAPES_19)
+    published = {label.trainId: label.id for label in cityscapes_labels if not label.ignoreInEval}
+    assert {i: int(table[i]) for i in range(19)} == published
+    assert raw_id_table(IDD_7)[:8].tolist() == [0, 1, 2, 3, 4, 5, 6, IGNORE]
+
+
+def test_a_space_of_ones_own_has_no_raw_ids() -> None:
+    own = LabelSpace("camvid11", ("dark", "bright"), ((0, 0, 0), (9, 9, 9)), ("bright",))
+    with pytest.raises(ConfigError, match=r"raw ids .* are not known.*Write train ids"):
+        raw_id_table(own)

@@ -15,6 +15,7 @@ import typer
 from fleetseg.cli import options as o
 from fleetseg.cli.cache import cache_app
 from fleetseg.cli.fleet import client, fleet_app, server
+from fleetseg.cli.predict import predict
 from fleetseg.cli.scenario import scenario_app
 from fleetseg.cli.sweeps import compare, sweep
 from fleetseg.console import cohort_words, print_error, reports_errors
@@ -177,34 +178,7 @@ def norm_banks(
     fill_and_show(model, SourceConfig(kind=dataset, root=folder, split=split), by)
 
 
-@app.command()
-@reports_errors
-def predict(
-    model: o.ModelOrRun,
-    images: o.Images,
-    out: o.PredictionsOut,
-    overlay: o.Overlay = False,
-    force: o.Force = False,
-    norms: o.PredictNorms = "running",
-    cluster: o.ClusterOption = None,
-    debug: o.Debug = False,
-) -> None:
-    """Write a class for every pixel of images: palette PNGs of ids, at each image's own size.
-
-    The exit code is 1 if an image could not be read; it is named, and the others are written.
-
-    \b
-    Examples:
-      fleetseg predict runs/camvid data/camvid/val --out seen
-      fleetseg predict runs/camvid road-1.png road-2.png --out seen --overlay
-      fleetseg predict runs/camvid 'drives/*/front/*.jpg' --out seen --force
-    """  # noqa: D301
-    from fleetseg.console.predict import predict_and_show
-
-    code = predict_and_show(
-        model, images, out, overlays=overlay, force=force, norms=norms, cluster=cluster
-    )
-    raise typer.Exit(code)
+app.command()(predict)
 
 
 @app.command()

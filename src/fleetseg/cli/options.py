@@ -187,20 +187,25 @@ Pictures = Annotated[
 ]  # fmt: skip
 
 Images = Annotated[
-    list[Path],
+    list[Path] | None,
     typer.Argument(
-        metavar="IMAGES", help="Image files, folders of them, or quoted patterns.",
+        metavar="INPUT...", help="Images, videos, folders of them, or quoted patterns.",
         show_default=False, parser=_path,
     ),
 ]  # fmt: skip
 PredictionsOut = Annotated[
     Path,
     typer.Option(
-        "--out", metavar="DIR", help="Where the label maps go.", show_default=False, parser=_path
+        "--out",
+        metavar="DIR",
+        help="Where all that is written goes.",
+        show_default=False,
+        parser=_path,
     ),
 ]
 Overlay = Annotated[
-    bool, typer.Option("--overlay", help="Also write each image with the classes' colours on it.")
+    bool,
+    typer.Option("--overlay", help="Also write each image with its classes' colours and names."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fleetseg.console import count, print_line
 
 Report = Callable[[str, int, int], None]
-"""Called with (what is being read, how many are done, of how many)."""
+"""Called with (what is being read, how many are done, of how many; 0 = nobody knows)."""
 
 
 @contextmanager
@@ -33,10 +33,11 @@ def _plain(console: Console, verb: str) -> Report:
     reached: dict[tuple[str, int], int] = {}
 
     def report(what: str, done: int, total: int) -> None:
-        again = done <= reached.get((what, total), total)
+        again = done <= reached.get((what, total), total or done)
         reached[what, total] = done
         if again:
-            print_line(console, f"{verb} {what}: {count(total, 'sample')}")
+            of = f": {count(total, 'sample')}" if total else ""
+            print_line(console, f"{verb} {what}{of}")
 
     return report
 
@@ -65,10 +66,10 @@ class _Bars:
                 console=self._console,
                 transient=True,
             )
-            self._bar.add_task(f"{self._verb} {what}", total=total)
+            self._bar.add_task(f"{self._verb} {what}", total=total or None)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done)
-        if done >= total:
+        if total and done >= total:
             # The screen must be free for whoever draws next.
             self._stop()
 

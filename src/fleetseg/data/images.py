@@ -1,4 +1,4 @@
-"""One camera picture as RGB of 8 bits, from whatever holds it: a file, PIL, numpy.
+"""One camera picture as RGB of 8 bits, from whatever holds it: a file, PIL, numpy, torch.
 
 Suffixes: HWC = height, width, RGB channel.
 """
@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, ImageOps
 
-from fleetseg.data.arrays import raw_image, to_rgb
+from fleetseg.data.arrays import CHANNELS, raw_image, to_rgb
 from fleetseg.data.sample import Image_HWC
 from fleetseg.data.sources.reading import read_image
 from fleetseg.errors import DataError
 
-ImageLike = str | Path | Image.Image | npt.NDArray[Any]
-"""The path of a picture, a PIL image, or a uint8 array (H, W, 3)."""
+ImageLike = str | Path | Image.Image | npt.NDArray[Any] | torch.Tensor
+"""The path of a picture, a PIL image, a uint8 array (H, W, 3) or tensor, (3, H, W) too."""
 
 
 def as_rgb(image: ImageLike, where: str) -> Image_HWC:
@@ -36,25 +37,39 @@ def as_rgb(image: ImageLike, where: str) -> Image_HWC:
         upright = ImageOps.exif_transpose(image)
         return to_rgb(raw_image(upright, (upright.height, upright.width), where), unit_range=False)
     if isinstance(image, np.ndarray):
-        return _from_array(image, where)
+        return _from_array(image, image.shape[:2], where)
+    if isinstance(image, torch.Tensor):
+        shape = tuple(image.shape)
+        is_chw = len(shape) == 3 and shape[0] in CHANNELS
+        return _from_array(image, shape[1:] if is_chw else shape[:2], where)
     raise DataError(
         "not an image",
         where=where,
         got=type(image).__name__,
-        expected="a path, a PIL image or a uint8 array (H, W, 3)",
+        expected="a path, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W)",
     )
 
 
-def _from_array(array: npt.NDArray[Any], where: str) -> Image_HWC:
-    if array.size == 0:
-        raise DataError("the image is empty", where=where, got=f"shape {array.shape}")
-    if array.dtype.kind == "f":
+def _from_array(
+    array: npt.NDArray[Any] | torch.Tensor, size_hw: tuple[int, ...], where: str
+) -> Image_HWC:
+    if 0 in array.shape:
+        raise DataError("the image is empty", where=where, got=f"shape {tuple(array.shape)}")
+    is_float = (
+        array.is_floating_point() if isinstance(array, torch.Tensor) else array.dtype.kind == "f"
+    )
+    if is_float:
         # One image does not tell whether its numbers go to 1 or to 255: a dark one fits both.
+        cure = (
+            "(image * 255).round().to(torch.uint8)"
+            if isinstance(array, torch.Tensor)
+            else "(image * 255).round().astype(np.uint8)"
+        )
         raise DataError(
             "an image in floating point, whose range is not known",
             where=where,
             got=f"{array.dtype}, up to {float(array.max()):g}",
             expected="uint8, 0 to 255",
-            cure="If its numbers go to 1: (image * 255).round().astype(np.uint8)",
+            cure=f"If its numbers go to 1: {cure}",
         )
-    return to_rgb(raw_image(array, array.shape[:2], where), unit_range=False)
+    return to_rgb(raw_image(array, size_hw, where), unit_range=False)

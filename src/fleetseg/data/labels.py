@@ -220,6 +220,30 @@ CAMVID_32_TO_TRAIN = make_table(
 """Index into CAMVID_32_COLOURS -> camvid11."""
 
 
+def raw_id_table(space: LabelSpace) -> Table:
+    """Return the ids that files of the data set itself have, by train id: Cityscapes' labelIds, ...
+
+    >>> raw_id_table(CITYSCAPES_19)[[0, 18, 255]].tolist()
+    [7, 33, 255]
+
+    Raises:
+        ConfigError: the space is not that of a data set with ids of its own.
+    """
+    raw_to_train = {
+        CITYSCAPES_19.classes: CITYSCAPES_ID_TO_TRAIN,
+        CAMVID_11.classes: CAMVID_SEGNET_TO_TRAIN,
+        IDD_7.classes: identity_table(IDD_7),  # IDD-Lite's files
+    }
+    if space.classes not in raw_to_train:
+        raise ConfigError(
+            f"raw ids of label space '{space.name}' are not known",
+            expected="the classes of camvid11, cityscapes19 or idd7",
+            cure="Write train ids: pixels are places in the model's list of classes",
+        )
+    raw_ids = np.flatnonzero(raw_to_train[space.classes] != IGNORE)
+    return make_table({int(raw_to_train[space.classes][raw]): int(raw) for raw in raw_ids})
+
+
 def projection(source: LabelSpace, target: LabelSpace) -> Table:
     """Return the table that turns train ids of `source` into train ids of `target`.
 

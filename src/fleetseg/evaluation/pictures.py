@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from fleetseg.data.labels import IGNORE, Colour, LabelSpace
+from fleetseg.data.labels import IGNORE, Colour, LabelSpace, Table
 from fleetseg.data.sample import Image_HWC, Label_HW
 from fleetseg.errors import DataError
 
 Row = tuple[Image_HWC, Label_HW | None, Mapping[str, Label_HW]]
 """What one line shows: the image, its truth (where there is one), predictions by name."""
 
-_BACKGROUND = (250, 250, 248)
+BACKGROUND = (250, 250, 248)
 _INK = (36, 38, 43)
 _FAINT = (108, 112, 120)
 _RULE = (222, 222, 218)
@@ -38,7 +38,7 @@ def colourise(label_HW: Label_HW, space: LabelSpace) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: an id is neither a class nor IGNORE.
     """
-    wrong = [i for i in np.unique(label_HW).tolist() if i != IGNORE and i >= space.num_classes]
+    wrong = [i for i in _ids(label_HW) if i != IGNORE and i >= space.num_classes]
     if wrong:
         raise DataError(
             f"ids outside label space '{space.name}'",
@@ -48,6 +48,11 @@ def colourise(label_HW: Label_HW, space: LabelSpace) -> npt.NDArray[np.uint8]:
     return _palette(space)[label_HW]
 
 
+def _ids(label_HW: Label_HW) -> list[int]:
+    """List the ids that occur, in their order; np.unique sorts all pixels for it."""
+    return [int(i) for i in np.flatnonzero(np.bincount(label_HW.ravel()))]
+
+
 def _palette(space: LabelSpace) -> npt.NDArray[np.uint8]:
     """Return the colour of every possible id, shape (256, 3); black for those of no class."""
     palette = np.zeros((256, 3), np.uint8)
@@ -55,10 +60,20 @@ def _palette(space: LabelSpace) -> npt.NDArray[np.uint8]:
     return palette
 
 
-def palette_image(label_HW: Label_HW, space: LabelSpace) -> Image.Image:
-    """Return train ids as a palette image: its pixels are ids, viewers show the space's colours."""
-    image = Image.fromarray(np.ascontiguousarray(label_HW)).convert("L")
-    image.putpalette(_palette(space).tobytes())
+def palette_image(
+    label_HW: Label_HW, space: LabelSpace, raw_ids: Table | None = None
+) -> Image.Image:
+    """Return train ids as a palette image: its pixels are ids, viewers show the space's colours.
+
+    With `raw_ids`, a table train id -> raw id, pixels are raw ids; the colours are the same.
+    """
+    ids_HW, palette = label_HW, _palette(space)
+    if raw_ids is not None:
+        ids_HW, by_train_id = raw_ids[label_HW], palette
+        palette = np.zeros_like(by_train_id)
+        palette[raw_ids[: space.num_classes]] = by_train_id[: space.num_classes]
+    image = Image.fromarray(np.ascontiguousarray(ids_HW)).convert("L")
+    image.putpalette(palette.tobytes())
     return image
 
 
@@ -116,9 +131,9 @@ def _sheet(rows: Sequence[Row], titles: Sequence[str] | None, space: LabelSpace)
     inner_width = lefts[-1] + width - _MARGIN
     title_height = 0 if titles is None else _TITLE_HEIGHT
     rows_height = sum(title_height + row[0].height + _ROW_GAP for row in panels) - _ROW_GAP
-    legend = _legend(_legend_entries(rows, space), inner_width)
-    height = 2 * _MARGIN + _HEAD_HEIGHT + rows_height + _MARGIN + legend.height
-    sheet = Image.new("RGB", (inner_width + 2 * _MARGIN, height), _BACKGROUND)
+    key = legend(_legend_entries(rows, space), inner_width)
+    height = 2 * _MARGIN + _HEAD_HEIGHT + rows_height + _MARGIN + key.height
+    sheet = Image.new("RGB", (inner_width + 2 * _MARGIN, height), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for left, head in zip(lefts, heads, strict=True):
         text = _shortened(head, _HEAD_SIZE, width)
@@ -132,7 +147,7 @@ def _sheet(rows: Sequence[Row], titles: Sequence[str] | None, space: LabelSpace)
         for left, panel in zip(lefts, row, strict=True):
             sheet.paste(panel, (left, top))
         top += row[0].height + _ROW_GAP
-    sheet.paste(legend, (_MARGIN, height - _MARGIN - legend.height))
+    sheet.paste(key, (_MARGIN, height - _MARGIN - key.height))
     return sheet
 
 
@@ -148,33 +163,41 @@ def _panels(row: Row, space: LabelSpace, width: int) -> list[Image.Image]:
 
 def _legend_entries(rows: Sequence[Row], space: LabelSpace) -> list[tuple[str, Colour]]:
     """List the classes that are seen, in their order, and "ignored" last."""
-    seen: set[int] = set()
-    for _, label_HW, preds in rows:
-        for ids_HW in ([] if label_HW is None else [label_HW]) + list(preds.values()):
-            seen.update(np.unique(ids_HW).tolist())
+    maps = [m for _, label_HW, preds in rows for m in (label_HW, *preds.values()) if m is not None]
+    return entries_of(maps, space)
+
+
+def entries_of(maps: Sequence[Label_HW], space: LabelSpace) -> list[tuple[str, Colour]]:
+    """List the classes that maps show, in the space's order, and "ignored" last."""
+    seen = {i for ids_HW in maps for i in _ids(ids_HW)}
     named = list(zip(space.classes, space.colours, strict=True))
     entries = [named[i] for i in sorted(seen - {IGNORE})]
     return [*entries, ("ignored", (0, 0, 0))] if IGNORE in seen else entries
 
 
-def _legend(entries: Sequence[tuple[str, Colour]], width: int) -> Image.Image:
+def legend(
+    entries: Sequence[tuple[str, Colour]], width: int, text_size: int = _TEXT_SIZE
+) -> Image.Image:
     """Draw colour samples with names, in as many even columns as fit, under a thin rule."""
-    text_left = _SWATCH + 8
-    widest = max((round(_font(_TEXT_SIZE).getlength(name)) for name, _ in entries), default=0)
-    num_columns = max(1, min(len(entries), width // (text_left + widest + _GAP)))
+    swatch, line_height, gap = (
+        round(part * text_size / _TEXT_SIZE) for part in (_SWATCH, _LEGEND_HEIGHT, _GAP)
+    )
+    text_left = swatch + swatch // 2
+    widest = max((round(_font(text_size).getlength(name)) for name, _ in entries), default=0)
+    num_columns = max(1, min(len(entries), width // (text_left + widest + gap)))
     num_lines = -(-len(entries) // num_columns)
     num_columns = max(1, -(-len(entries) // max(1, num_lines)))  # lines as even as can be
-    legend = Image.new("RGB", (width, _GAP + num_lines * _LEGEND_HEIGHT), _BACKGROUND)
-    draw = ImageDraw.Draw(legend)
+    drawn = Image.new("RGB", (width, gap + num_lines * line_height), BACKGROUND)
+    draw = ImageDraw.Draw(drawn)
     draw.line((0, 0, width, 0), _RULE)
     for index, (name, colour) in enumerate(entries):
         line, column = divmod(index, num_columns)
-        left, middle = column * width // num_columns, _GAP + (2 * line + 1) * _LEGEND_HEIGHT // 2
-        box = (left, middle - _SWATCH // 2, left + _SWATCH - 1, middle + _SWATCH // 2 - 1)
+        left, middle = column * width // num_columns, gap + (2 * line + 1) * line_height // 2
+        box = (left, middle - swatch // 2, left + swatch - 1, middle + swatch // 2 - 1)
         draw.rounded_rectangle(box, radius=3, fill=colour)
-        text = _shortened(name, _TEXT_SIZE, width // num_columns - text_left)
-        draw.text((left + text_left, middle), text, _INK, _font(_TEXT_SIZE), anchor="lm")
-    return legend
+        text = _shortened(name, text_size, width // num_columns - text_left)
+        draw.text((left + text_left, middle), text, _INK, _font(text_size), anchor="lm")
+    return drawn
 
 
 def _shortened(text: str, size: int, width: int) -> str:

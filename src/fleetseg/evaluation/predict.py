@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ Context = Callable[[], AbstractContextManager[Any]]
 """Makes the context of each forward pass, e.g. `lambda: torch.autocast("cpu", torch.bfloat16)`."""
 
 Images_NHWC = npt.NDArray[np.uint8]
+Looked = TypeVar("Looked")
+"""What is made of the logits of a batch."""
 
 _HELD_BATCHES = 4  # read ahead, in the search for images of one size
 _Group = list[tuple[int, Image_HWC, Label_HW]]
@@ -36,21 +38,18 @@ def predict(
     *,
     device: torch.device | str = "cpu",
     context: Context = nullcontext,
-    whole: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """Predict the class of every pixel at `size_hw`, shape (N, *size_hw).
 
     The model takes (N, 3, H, W) in 0 to 1 and returns logits (N, C, h, w) at any resolution; they
     are resized bilinearly in float32 before the argmax. The model's mode is left as it was. A batch
-    that does not fit in memory is predicted in parts, unless it must stay `whole`.
+    that does not fit in memory is predicted in parts.
 
     Raises:
         ModelError: the model returns something else.
-        OutOfMemory: not even one image fits, or not the whole batch.
+        OutOfMemory: not even one image fits.
     """
     with evaluating(model):
-        if whole:
-            return _predict(model, images_NHWC, size_hw, device, context)
         return _predict_in_parts(model, images_NHWC, size_hw, device, context)
 
 
@@ -156,10 +155,23 @@ def _predict_in_parts(
     context: Context,
     num_classes: int | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Predict a batch, or first one half and then the other where memory is too small for it."""
+    def look(part_NHWC: Images_NHWC) -> npt.NDArray[np.uint8]:
+        return _predict(model, part_NHWC, size_hw, device, context, num_classes)
+
+    return np.concatenate(in_parts(look, images_NHWC, device))
+
+
+def in_parts(
+    look: Callable[[Images_NHWC], Looked], images_NHWC: Images_NHWC, device: torch.device | str
+) -> list[Looked]:
+    """Look at a batch, or first at one half and then at the other where memory is too small for it.
+
+    Raises:
+        OutOfMemory: not even one image fits.
+    """
     count = len(images_NHWC)
     try:
-        return _predict(model, images_NHWC, size_hw, device, context, num_classes)
+        return [look(images_NHWC)]
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -171,9 +183,7 @@ def _predict_in_parts(
             ) from None
     free(torch.device(device))  # only here the frames of the failed attempt are gone
     halves = (images_NHWC[: count // 2], images_NHWC[count // 2 :])
-    return np.concatenate(
-        [_predict_in_parts(model, half, size_hw, device, context, num_classes) for half in halves]
-    )
+    return [looked for half in halves for looked in in_parts(look, half, device)]
 
 
 def _predict(
@@ -218,11 +228,12 @@ def at_size(logits_NCHW: torch.Tensor, size_hw: tuple[int, ...]) -> npt.NDArray[
     """Return the class of every pixel at `size_hw`."""
     if logits_NCHW.device.type == "cpu":
         return np.stack([_argmax_on_cpu(logits_CHW, size_hw) for logits_CHW in logits_NCHW])
-    preds_NHW = _resized(logits_NCHW, size_hw).argmax(dim=1).to(torch.uint8)
+    preds_NHW = resized(logits_NCHW, size_hw).argmax(dim=1).to(torch.uint8)
     return preds_NHW.cpu().numpy()
 
 
-def _resized(logits_NCHW: torch.Tensor, size_hw: tuple[int, ...]) -> torch.Tensor:
+def resized(logits_NCHW: torch.Tensor, size_hw: tuple[int, ...]) -> torch.Tensor:
+    """Return logits at `size_hw`, as scores and predictions take them."""
     if tuple(logits_NCHW.shape[-2:]) == size_hw:
         return logits_NCHW
     return functional.interpolate(logits_NCHW, size_hw, mode="bilinear", align_corners=False)
@@ -235,12 +246,12 @@ def _argmax_on_cpu(logits_CHW: torch.Tensor, size_hw: tuple[int, ...]) -> npt.ND
     of all classes do not fit into its caches.
     """
     logits_CHW = logits_CHW.contiguous()
-    best_HW = _resized(logits_CHW[None, :1], size_hw)[0, 0].numpy().copy()
+    best_HW = resized(logits_CHW[None, :1], size_hw)[0, 0].numpy().copy()
     pred_HW = np.zeros(size_hw, np.uint8)
     better_HW = np.empty(size_hw, np.bool_)
     candidate_HW = better_HW.view(np.uint8)  # the same bytes: 1 where better, then the class
     for class_id in range(1, len(logits_CHW)):
-        logit_HW = _resized(logits_CHW[None, class_id : class_id + 1], size_hw)[0, 0].numpy()
+        logit_HW = resized(logits_CHW[None, class_id : class_id + 1], size_hw)[0, 0].numpy()
         np.greater(logit_HW, best_HW, out=better_HW)
         np.multiply(candidate_HW, np.uint8(class_id), out=candidate_HW)
         np.maximum(pred_HW, candidate_HW, out=pred_HW)  # later classes have larger ids
@@ -270,11 +281,13 @@ def _check_logits(logits_NCHW: object, num_images: int, num_classes: int | None)
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Set evaluation mode without gradients, and put every module's own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    # Modes of hundreds of modules are looked at sooner than they are set, twice for each image.
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        for module, was_training in modes:
-            module.training = was_training
+        for module in training:
+            module.training = True

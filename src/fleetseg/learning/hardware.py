@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -195,6 +196,7 @@ def cuda_has_bf16() -> bool:
     return all(torch.cuda.get_device_capability(index) >= _NATIVE_BF16 for index in devices)
 
 
+@cache  # it takes a millisecond to ask, and a model that predicts asks for each image
 def cpu_has_bf16() -> bool:
     """Say whether the CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX).
 

@@ -6,13 +6,15 @@ are resized to the size that is asked for, which is how a run scores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.sample import ScoredPairs
@@ -28,6 +30,7 @@ from fleetseg.evaluation.norms import (
     score_by_domain,
     using,
 )
+from fleetseg.evaluation.predict import Looked
 from fleetseg.hosts import given_path
 from fleetseg.learning.hardware import Hardware, resolve
 from fleetseg.models.folder import load_model
@@ -71,6 +74,9 @@ class ReadyModel:
     def on_device(self) -> Iterator[None]:
         """Move the model to its device for as long as the block lasts; it goes back afterwards."""
         home = self.segmenter.mean.device
+        if home == self.hardware.device:
+            yield
+            return
         self.segmenter.to(self.hardware.device)
         try:
             yield
@@ -80,7 +86,16 @@ class ReadyModel:
     def predict(
         self, images_NHWC: npt.NDArray[np.uint8], size_hw: tuple[int, int]
     ) -> npt.NDArray[np.uint8]:
-        """Return class ids at `size_hw`, shape (N, *size_hw); for use within `on_device`.
+        """Return class ids at `size_hw`, shape (N, *size_hw); see `look`."""
+        return np.concatenate(self.look(images_NHWC, partial(predict.at_size, size_hw=size_hw)))
+
+    def look(
+        self, images_NHWC: npt.NDArray[np.uint8], make: Callable[[Tensor], Looked]
+    ) -> list[Looked]:
+        """Return what `make` makes of the logits (N, C, h, w), float32; for use within `on_device`.
+
+        One value for each part that the batch had to be taken in, as memory allows. Norms of the
+        batch need it whole.
 
         Raises:
             DataError: norms of one image that give a layer one value per channel.
@@ -88,21 +103,20 @@ class ReadyModel:
         """
         assert not self.norms.chosen.of_domain
         assert not self.norms.chosen.learns
-        hardware, reads = self.hardware, self.norms.chosen.reads
-        if reads:
-            classes = self.segmenter.num_classes
-            passes = Passes(self.segmenter, classes, hardware.device, hardware.inference)
-            with predict.evaluating(self.segmenter):
-                return predict.at_size(reads(passes, self.norms)(images_NHWC), size_hw)
-        with using(self.segmenter, self.norms):
-            return predict.predict(
-                self.segmenter,
-                images_NHWC,
-                size_hw,
-                device=hardware.device,
-                context=hardware.inference,
-                whole=self.norms.name != "running",
-            )
+        model, hardware = self.segmenter, self.hardware
+        context = hardware.inference
+        if reads := self.norms.chosen.reads:
+            passes = Passes(model, model.num_classes, hardware.device, context)
+            with predict.evaluating(model):
+                return [make(reads(passes, self.norms)(images_NHWC))]
+
+        def look(part_NHWC: npt.NDArray[np.uint8]) -> Looked:
+            return make(predict.forward(model, part_NHWC, device=hardware.device, context=context))
+
+        with predict.evaluating(model), using(model, self.norms):
+            if self.norms.name != "running":
+                return [look(images_NHWC)]
+            return predict.in_parts(look, images_NHWC, hardware.device)
 
     def confusion(
         self, scored: ScoredPairs, on_choice: OnChoice = lambda domain, choice: None

@@ -1,183 +1,97 @@
-"""Predictions of image files, written beside each other into a folder.
-
-For each image: a palette PNG whose pixels are class ids, at the image's own resolution; if wanted,
-the image with the classes' colours blended in. What lies in a folder keeps its place below it.
-"""
+"""Predictions of image files, videos and cameras, written beside each other into a folder."""
 
 from __future__ import annotations
 
-import glob
-import io
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from fleetseg.data.labels import LabelSpace
+from fleetseg.data.labels import raw_id_table
 from fleetseg.data.pool import Progress
-from fleetseg.data.sample import Image_HWC, Label_HW
-from fleetseg.data.sources.reading import read_image
-from fleetseg.data.sources.walking import SUFFIXES, pictures
-from fleetseg.errors import BadSample, ConfigError, DataError
+from fleetseg.data.sample import Image_HWC
+from fleetseg.data.video import pyav
 from fleetseg.evaluation.norms import Norms
-from fleetseg.evaluation.pictures import overlay, palette_image
-from fleetseg.files import write_atomic
 from fleetseg.models.segmenter import Segmenter
-from fleetseg.runs.predict import predicted_pairs, ready_to_predict
-from fleetseg.text import listing
+from fleetseg.runs.inference import ReadyModel
+from fleetseg.runs.looks import Look, Manner, looks, require_usable
+from fleetseg.runs.predict import ready_to_predict
+from fleetseg.runs.prediction_frames import Frame, frames_of
+from fleetseg.runs.prediction_jobs import Job, Request, find_jobs
+from fleetseg.runs.prediction_writer import Style, writing
 
 
 @dataclass(frozen=True)
 class PredictedFiles:
     """What became of the images."""
 
-    images: int  # predicted
+    images: int  # predicted and written, frames of videos included
+    videos: int  # overlay videos that were written
     bad: tuple[str, ...]  # what is wrong with each of the others
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One image and the files to write for it."""
-
-    image: Path
-    ids: Path
-    overlay: Path | None
+    seconds: float  # from the first image's reading to the last file
+    interrupted: bool = False  # Ctrl-C came; what is written stays
 
     @property
-    def outputs(self) -> tuple[Path, ...]:
-        return (self.ids,) if self.overlay is None else (self.ids, self.overlay)
+    def images_per_s(self) -> float:
+        """Images per second, all reading and writing included."""
+        return self.images / max(self.seconds, 1e-9)
 
 
 def predict_files(
     model: Segmenter | str | Path,
-    images: Sequence[Path],
-    out: Path,
+    request: Request,
     *,
-    overlays: bool = False,
-    force: bool = False,
+    tiled: bool = False,
     norms: str = "running",
     cluster: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda what, done, total: None,
 ) -> PredictedFiles:
-    """Predict image files and write the maps to a folder; bad images are left out and listed.
+    """Predict images and videos and write the maps to a folder; bad ones are left out and listed.
 
-    Args:
-        model: a run folder, a model folder, or what `load_model` returns.
-        images: files, folders (all pictures below them) and patterns such as `drive/*.png`.
-        out: the folder; made if it is not there.
-        overlays: write the blended images, too.
-        force: replace files that are there.
-        norms: as for `predict`.
-        cluster: as for `predict`.
-        progress: called after each image.
+    Ctrl-C ends it early: what was predicted by then is written, videos are closed. `tiled`, `norms`
+    and `cluster` are as for `predict`; `progress` is called after each image, and the number of
+    all of them is 0 where nobody knows it.
 
     Raises:
         ModelError: there is no model.
-        DataError: no such file or folder, or no picture in it.
-        ConfigError: files are there already, two images want one, or one would be overwritten.
+        DataError: no such file, folder or camera, or no picture in it.
+        ConfigError: files are there already, two images want one, or one would be overwritten;
+            the data set's own ids are not known.
+        MissingExtra: a video, and PyAV is not installed.
         OutOfMemory: not even one image fits.
     """
-    jobs = _jobs(images, out, overlays)
-    _require_free(jobs, out, force)
+    jobs, wanted = find_jobs(request), request.wanted
+    if any(job.moves for job in jobs):
+        pyav()
     ready = ready_to_predict(model, "auto", "auto", Norms(norms), cluster)
-    waiting: deque[_Job] = deque()
+    manner = Manner(tiled=tiled, certain=bool(wanted.certain))
+    require_usable(ready, manner)
+    style = Style(ready.space, wanted, raw_id_table(ready.space) if wanted.ids == "raw" else None)
     bad: list[str] = []
-    images_HWC = _readable(jobs, waiting, bad, progress)
-    for image_HWC, map_HW in predicted_pairs(ready, images_HWC):
-        _write(waiting.popleft(), image_HWC, map_HW, ready.space)
-    return PredictedFiles(len(jobs) - len(bad), tuple(bad))
+    written: list[Job] = []  # one for each image or frame; Ctrl-C may come between any two lines
+    interrupted, started_s = False, time.perf_counter()
+    frames = frames_of(jobs, request.most_frames, bad.append, progress)
+    try:
+        with writing(style, written.append) as write:
+            for frame, look in _looks_at(frames, ready, manner):
+                write(frame, look)
+    except KeyboardInterrupt:
+        interrupted = True
+    seconds = time.perf_counter() - started_s
+    filmed = {job.video for job in written if job.moves and wanted.overlays}
+    return PredictedFiles(len(written), len(filmed), tuple(bad), seconds, interrupted)
 
 
-def _readable(
-    jobs: Sequence[_Job], waiting: deque[_Job], bad: list[str], progress: Progress | None
-) -> Iterator[Image_HWC]:
-    """Yield the images that can be read and note their jobs; note what is wrong with the others."""
-    for number, job in enumerate(jobs, start=1):
-        try:
-            image_HWC = read_image(str(job.image))
-        except BadSample as error:
-            bad.append(str(error))
-        else:
-            waiting.append(job)
-            yield image_HWC
-        if progress is not None:
-            progress("images", number, len(jobs))
+def _looks_at(
+    frames: Iterable[Frame], ready: ReadyModel, manner: Manner
+) -> Iterator[tuple[Frame, Look]]:
+    waiting: deque[Frame] = deque()
 
+    def images() -> Iterator[Image_HWC]:
+        for frame in frames:
+            waiting.append(frame)
+            yield frame.image_HWC
 
-def _write(job: _Job, image_HWC: Image_HWC, map_HW: Label_HW, space: LabelSpace) -> None:
-    job.ids.parent.mkdir(parents=True, exist_ok=True)
-    _save(palette_image(map_HW, space), job.ids)
-    if job.overlay is not None:
-        _save(overlay(image_HWC, map_HW, space), job.overlay)
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    content = io.BytesIO()
-    picture.save(content, format="PNG")
-    write_atomic(path, content.getvalue())
-
-
-def _jobs(images: Sequence[Path], out: Path, overlays: bool) -> list[_Job]:
-    jobs: list[_Job] = []
-    for given in images:
-        for stem, image in _found(given, out):
-            blended = out / f"{stem}_overlay.png" if overlays else None
-            jobs.append(_Job(image, out / f"{stem}.png", blended))
-    owner: dict[Path, Path] = {}
-    for job in jobs:
-        for path in job.outputs:
-            if (other := owner.setdefault(path, job.image)) != job.image:
-                raise ConfigError(
-                    "two images would be written to one file",
-                    where=path,
-                    got=f"{other} and {job.image}",
-                    cure="Name the folder above them, whose subfolders are kept, or call twice",
-                )
-    return list({job.ids: job for job in jobs}.values())  # an image that was named twice is one
-
-
-def _found(given: Path, out: Path) -> list[tuple[str, Path]]:
-    """Return (stem relative to what was given, path) of the images that one argument names."""
-    if given.is_dir():
-        found = [(stem, Path(path)) for stem, path in pictures(given)]
-        if given.resolve() != out.resolve():  # predictions of an earlier call are no images
-            found = [(s, p) for s, p in found if not p.resolve().is_relative_to(out.resolve())]
-        if not found:
-            raise DataError("no picture in this folder", where=given, expected=_expected())
-        return found
-    if given.exists():
-        return [(given.stem, given)]
-    if not glob.has_magic(str(given)):
-        raise DataError("there is no such file or folder", where=given)
-    matches = [Path(match) for match in sorted(glob.glob(str(given), recursive=True))]
-    files = [path for path in matches if path.is_file()]
-    if not files:
-        raise DataError("no file matches this pattern", where=given, expected=_expected())
-    return [(path.stem, path) for path in files]
-
-
-def _expected() -> str:
-    return "files that end in " + " ".join(SUFFIXES)
-
-
-def _require_free(jobs: Sequence[_Job], out: Path, force: bool) -> None:
-    """Refuse to overwrite an image ever, and other files unless that is wanted."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError("not a folder", where=out, cure="Choose another --out")
-    originals = {job.image.resolve() for job in jobs}
-    taken = [path for job in jobs for path in job.outputs if path.exists()]
-    if own := [path for path in taken if path.resolve() in originals]:
-        raise ConfigError(
-            "an image would be overwritten by its prediction",
-            where=own[0],
-            cure="Choose another --out",
-        )
-    if taken and not force:
-        raise ConfigError(
-            "files are there already",
-            where=out,
-            got=listing([str(path.relative_to(out)) for path in taken]),
-            cure="Choose another --out, or replace them with --force",
-        )
+    for look in looks(ready, images(), manner):
+        yield waiting.popleft(), look

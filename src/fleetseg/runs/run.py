@@ -32,14 +32,13 @@ from fleetseg.federation.tensors import read_state
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import threads
-from fleetseg.models.folder import load_model
-from fleetseg.models.segmenter import Segmenter
 from fleetseg.own_data import record_own, require_same_own
 from fleetseg.runs.dry_run import try_one_step
 from fleetseg.runs.ending import Final, save_final, score_final
 from fleetseg.runs.engines import engine_of
 from fleetseg.runs.estimating import Estimator
 from fleetseg.runs.folder import can_resume, changed_since, environment, require_no_run
+from fleetseg.runs.loaded import LoadedModel, load_model
 from fleetseg.runs.lock import Ownership, owning
 from fleetseg.runs.option_notes import option_notes, require_workable
 from fleetseg.runs.pretraining import pretrained
@@ -76,11 +75,11 @@ class Run:
         """Final mIoU of the safety-critical classes, or None if nothing was scored."""
         return None if self.scores is None else self.scores.critical_miou
 
-    def model(self) -> Segmenter:
+    def model(self) -> LoadedModel:
         """Load the final model."""
         return load_model(self.folder)
 
-    def model_with(self, net: nn.Module) -> Segmenter:
+    def model_with(self, net: nn.Module) -> LoadedModel:
         """Load the final model into a network of your own."""
         return load_model(self.folder, net)
 

@@ -6,6 +6,7 @@ Names are compared and returned as `composed`: a Mac writes the same name otherw
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def is_foreign(name: str) -> bool:
     return name.startswith(".") or name.lower() in FOREIGN
 
 
-def pictures(folder: Path) -> list[tuple[str, str]]:
+def pictures(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[tuple[str, str]]:
     """Return (relative stem, path) of each picture file below `folder`, sorted by folder and name.
 
     Links to folders are followed, but for those that lead back to where one came from.
@@ -50,7 +51,7 @@ def pictures(folder: Path) -> list[tuple[str, str]]:
         DataError: a folder cannot be listed.
     """
     above = [_node(parent) for parent in reversed(folder.resolve().parents)]
-    return _walk(folder, "", above).files
+    return _walk(folder, "", above, suffixes).files
 
 
 def subfolders(folder: Path) -> tuple[str, ...]:
@@ -79,7 +80,7 @@ def on_disk(path: Path) -> Path:
     return parent / path.name
 
 
-def _walk(folder: Path, prefix: str, above: list[_Node]) -> _Walk:
+def _walk(folder: Path, prefix: str, above: list[_Node], suffixes: Collection[str]) -> _Walk:
     chain = [*above, _node(folder)]
     walk = _Walk([], len(chain))
     for entry in _listed(folder):
@@ -87,14 +88,14 @@ def _walk(folder: Path, prefix: str, above: list[_Node]) -> _Walk:
             continue
         if not _is_dir(entry):
             stem, suffix = os.path.splitext(entry.name)
-            if suffix.lower() in SUFFIXES:
+            if suffix.lower() in suffixes:
                 walk.files.append((composed(prefix + stem), entry.path))
             continue
         # Only a link leads back; some network file systems give every folder the same number.
         if entry.is_symlink() and (node := _node(Path(entry.path))) in chain:
             walk.back_to = min(walk.back_to, chain.index(node))
             continue
-        inner = _walk(Path(entry.path), f"{prefix}{entry.name}/", chain)
+        inner = _walk(Path(entry.path), f"{prefix}{entry.name}/", chain, suffixes)
         walk.back_to = min(walk.back_to, inner.back_to)
         # A link whose folder leads back here stands in a ring of links: each of its folders is
         # found at its own place.

@@ -1,0 +1,161 @@
+"""What a model sees, drawn over what the camera saw, with a legend: still pictures and videos.
+
+Sizes are pixels. Videos need the extra `[video]`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fleetseg.data.labels import Colour, LabelSpace
+from fleetseg.data.sample import Image_HWC, Label_HW
+from fleetseg.data.video import pyav
+from fleetseg.errors import ConfigError
+from fleetseg.evaluation.pictures import BACKGROUND, entries_of, legend, overlay
+
+CODECS = ("libx264", "libopenh264", "mpeg4")
+"""What overlay videos are written with: the first that the build of FFmpeg has."""
+
+AddFrame = Callable[[Image_HWC, Label_HW], None]
+_Entries = tuple[tuple[str, Colour], ...]
+
+_LEAST_WIDTH = 400  # below it names of classes cannot be read: pictures are enlarged
+_TEXT_SIZES = (13, 44)
+_TEXT_OF_WIDTH = 1 / 44
+_OPTIONS = {"libx264": {"crf": "20", "preset": "veryfast"}}
+_BITS_A_PIXEL = 0.25  # of codecs that want a rate
+
+
+def overlay_with_legend(
+    image_HWC: Image_HWC, label_HW: Label_HW, space: LabelSpace, *, all_classes: bool = False
+) -> Image.Image:
+    """Blend the colours of classes into an image, and name them below it.
+
+    The image keeps its resolution; one too narrow for a legend is enlarged by a whole factor.
+
+    Args:
+        image_HWC: the image.
+        label_HW: train ids, of the image's size.
+        space: what they mean.
+        all_classes: name all, not only those that are seen: then all legends are alike.
+
+    Raises:
+        DataError: the sizes differ, or an id is neither a class nor IGNORE.
+    """
+    named = tuple(zip(space.classes, space.colours, strict=True))
+    seen = entries_of([label_HW], space)
+    entries = tuple(entry for entry in named if all_classes or entry in seen)
+    return _over(_enlarged(overlay(image_HWC, label_HW, space)), entries)
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    factor = -(-_LEAST_WIDTH // picture.width)
+    size = (picture.width * factor, picture.height * factor)
+    return picture if factor == 1 else picture.resize(size, Image.Resampling.NEAREST)
+
+
+def _over(picture: Image.Image, entries: _Entries) -> Image.Image:
+    """Put a picture over its legend."""
+    text_size = min(max(round(picture.width * _TEXT_OF_WIDTH), _TEXT_SIZES[0]), _TEXT_SIZES[1])
+    margin = text_size // 2
+    key = _legend(entries, picture.width - 2 * margin, text_size)
+    height = picture.height + margin + key.height
+    sheet = Image.new("RGB", (picture.width, height), BACKGROUND)
+    sheet.paste(picture, (0, 0))
+    sheet.paste(key, (margin, picture.height))
+    return sheet
+
+
+@lru_cache(maxsize=16)
+def _legend(entries: _Entries, width: int, text_size: int) -> Image.Image:
+    """Keep those of the last frames: drawing texts takes as long as all the rest."""
+    return legend(entries, width, text_size)
+
+
+@contextmanager
+def overlay_video(
+    path: Path, fps: Fraction, space: LabelSpace, codecs: Sequence[str] = CODECS
+) -> Iterator[AddFrame]:
+    """Write a video of overlays over a legend of all classes; frames are added one by one.
+
+    Its name stands once it is whole: as long as frames come, and however the block ends. Without a
+    frame there is none. Frames of another size than the first are brought to it.
+
+    Raises:
+        MissingExtra: PyAV is not installed.
+        ConfigError: the build of FFmpeg has none of the codecs.
+    """
+    writer = _Writer(path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"), fps, codecs)
+
+    def add(image_HWC: Image_HWC, label_HW: Label_HW) -> None:
+        writer.add(overlay_with_legend(image_HWC, label_HW, space, all_classes=True))
+
+    try:
+        yield add
+    finally:
+        try:
+            writer.close(path)
+        finally:
+            writer.temporary.unlink(missing_ok=True)
+
+
+class _Writer:
+    """One video file, opened with its first picture."""
+
+    def __init__(self, temporary: Path, fps: Fraction, codecs: Sequence[str]) -> None:
+        self.temporary = temporary
+        self._av, self._fps, self._codecs = pyav(), fps, codecs
+        self._container: Any = None
+        self._stream: Any = None
+
+    def add(self, picture: Image.Image) -> None:
+        if self._container is None:
+            self._open(picture.width, picture.height)
+        size = (self._stream.width, self._stream.height)
+        if abs(picture.width - size[0]) > 1 or abs(picture.height - size[1]) > 1:
+            picture = picture.resize(size, Image.Resampling.BILINEAR)
+        whole = Image.new("RGB", size, BACKGROUND)  # of even sides, as chroma has half of them
+        whole.paste(picture, (0, 0))
+        frame = self._av.VideoFrame.from_ndarray(np.asarray(whole), format="rgb24")
+        self._container.mux(self._stream.encode(frame))
+
+    def _open(self, width: int, height: int) -> None:
+        codec = self._codec()
+        self._container = self._av.open(str(self.temporary), "w", format="mp4")
+        self._stream = self._container.add_stream(
+            codec, rate=self._fps, options=_OPTIONS.get(codec, {})
+        )
+        self._stream.width, self._stream.height = width + width % 2, height + height % 2
+        self._stream.pix_fmt = "yuv420p"  # what every player has
+        if codec not in _OPTIONS:
+            self._stream.bit_rate = int(_BITS_A_PIXEL * width * height * self._fps)
+
+    def _codec(self) -> str:
+        for name in self._codecs:
+            with suppress(self._av.codec.codec.UnknownCodecError):
+                self._av.codec.Codec(name, "w")
+                return name
+        raise ConfigError(
+            "this build of FFmpeg writes no video that is known here",
+            expected=f"one of: {', '.join(self._codecs)}",
+            cure="Install PyAV from its own wheels: pip install --force-reinstall av",
+        )
+
+    def close(self, path: Path) -> None:
+        """Write what the encoder still holds, and give the file its name."""
+        if self._container is None:
+            return
+        try:
+            self._container.mux(self._stream.encode(None))
+        finally:
+            self._container.close()
+        self.temporary.replace(path)
