@@ -70,7 +70,9 @@ def _show(done: Exported) -> None:
             row += [ratio(scores.miou), ratio(scores.critical_miou)]
         table.add_row(*row)
     console.print(table)
-    print_line(console, "one image at a time, one thread of this machine, forms in turns")
+    print_line(
+        console, "one image at a time, one thread of this machine, forms in turns, processor time"
+    )
     if done.scores:
         print_line(console, f"scored on {count(done.scored_images, 'image')} of {done.checked_on}")
     elif done.int8 is not None:

@@ -43,7 +43,7 @@ FORMATS: Mapping[str, str] = {"onnx": "onnx", "torch-export": "torch_export"}
 
 _PARITY_IMAGES = 8
 _CALIBRATION_IMAGES = 100
-_SCORED_IMAGES = 200
+_SCORED_IMAGES = 100
 
 
 @dataclass(frozen=True)

@@ -35,16 +35,16 @@ def images_per_s(
 ) -> dict[str, float]:
     """Time all forms in turns, one image at a time; returns the median of the turns of each.
 
-    In turns, because a machine's other work would else fall on one of them. Threads are as the
-    caller set them.
+    In turns and by processor time, because a machine's other work would else be counted: right for
+    forms that keep to one thread.
     """
     some = [image_HWC[None] for image_HWC in images[:_SPEED_IMAGES]]
     rates: dict[str, list[float]] = {name: [] for name in runners}
     for turn in range(turns + 1):
         for name, run in runners.items():
-            started_s = time.perf_counter()
+            started_s = time.process_time()
             for images_NHWC in some:
                 run(images_NHWC)
             if turn:  # the first is to warm up
-                rates[name].append(len(some) / (time.perf_counter() - started_s))
+                rates[name].append(len(some) / (time.process_time() - started_s))
     return {name: statistics.median(each) for name, each in rates.items()}

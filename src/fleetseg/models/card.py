@@ -98,12 +98,12 @@ def _scores(config: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     scores = record.get("scores", {})
     if not scores:
         return "## Scores\n\nNone: it was not scored on labelled images that its run knew of.\n"
-    critical, sides = config["label_space"]["critical"], record["by_side"]
-    of_round = f"Of the model after round {record['scored_round']}."
+    critical, sides = config["label_space"]["critical"], record.get("by_side", {})
+    of = record.get("scored_round")
     lines = [
         "## Scores",
         "",
-        of_round,
+        *([] if of is None else [f"Of the model after round {of}."]),
         *(f"{line}." for line in record.get("protocol_lines", ())),
         "",
     ]
@@ -123,7 +123,7 @@ def _scores(config: Mapping[str, Any], record: Mapping[str, Any]) -> str:
         ],
     )
     if by_client := record.get("by_client", {}):
-        lines += [f"On vehicles' own {record['by_client_on']}:", ""]
+        lines += [f"On vehicles' own {record.get('by_client_on', 'frames')}:", ""]
         lines += _table(("vehicle", "mIoU", "critical mIoU"), _named(by_client))
     lines += [f"{scores['convention']}.", ""]
     return "\n".join(lines)
@@ -139,18 +139,18 @@ def _weak_spots(record: Mapping[str, Any]) -> str:
 
 
 def _training(record: Mapping[str, Any]) -> str:
-    if not record:
+    if "training" not in record:
         return ""
     rows = [f"- {name}: {value}" for name, value in record["training"].items()]
-    data = [f"- {line}" for line in record["data"]]
+    data = [f"- {line}" for line in record.get("data", ())]
     return "\n".join(["## Training", "", *rows, "", "Data:", "", *data, ""])
 
 
 def _left(record: Mapping[str, Any]) -> str:
-    if not record:
+    if "left_note" not in record:
         return ""
     lines = ["## What left the vehicles", "", record["left_note"], ""]
-    if record["left"]:
+    if record.get("left"):
         lines += _table(("message", "what is in it", "why it may leave"), record["left"])
     return "\n".join(lines)
 
