@@ -2,22 +2,68 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from fleetseg.cli import options as o
 from fleetseg.console import reports_errors
 
+ExportFormat = Annotated[
+    str, typer.Option("--format", metavar="F", help="onnx, torch-export or folder.")
+]
+ExportSize = Annotated[
+    str,
+    typer.Option(
+        "--size", metavar="HxW", show_default=False,
+        help="Height x width of the images that go in; default: that of training.",
+    ),
+]  # fmt: skip
+ExportOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="Where it goes; default: a folder beside the model's weights.",
+        show_default=False, parser=o._path,
+    ),
+]  # fmt: skip
+ExportImages = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--images", metavar="PATH", show_default=False, parser=o._path,
+        help="Images to hold it against torch on: a file or a folder, again for several; "
+        "default: what the model's run scored on.",
+    ),
+]  # fmt: skip
+InInt8 = Annotated[
+    bool, typer.Option("--int8", help="Also an ONNX file in 8 bits; needs --calibrate.")
+]
+Calibrate = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--calibrate", metavar="PATH", show_default=False, parser=o._path,
+        help="Your images that show what values 8 bits have to hold; no labels are needed.",
+    ),
+]  # fmt: skip
+MinAgreement = Annotated[
+    float,
+    typer.Option(
+        "--min-agreement", metavar="X", min=0, max=1,
+        help="Share of pixels whose class 8 bits must leave as it is.",
+    ),
+]  # fmt: skip
+
 
 @reports_errors
 def export(
     model: o.ModelOrRun,
-    format: o.ExportFormat = "onnx",
-    out: o.ExportOut = None,
-    size: o.ExportSize = "",
-    images: o.ExportImages = None,
-    int8: o.InInt8 = False,
-    calibrate: o.Calibrate = None,
-    min_agreement: o.MinAgreement = 0.9,
+    format: ExportFormat = "onnx",
+    out: ExportOut = None,
+    size: ExportSize = "",
+    images: ExportImages = None,
+    int8: InInt8 = False,
+    calibrate: Calibrate = None,
+    min_agreement: MinAgreement = 0.9,
     cluster: o.ClusterOption = None,
     force: o.Force = False,
     debug: o.Debug = False,

@@ -204,49 +204,6 @@ Overlay = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
 
-ExportFormat = Annotated[
-    str, typer.Option("--format", metavar="F", help="onnx, torch-export or folder.")
-]
-ExportSize = Annotated[
-    str,
-    typer.Option(
-        "--size", metavar="HxW", show_default=False,
-        help="Height x width of the images that go in; default: that of training.",
-    ),
-]  # fmt: skip
-ExportOut = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", metavar="DIR", help="Where it goes; default: a folder beside the model's weights.",
-        show_default=False, parser=_path,
-    ),
-]  # fmt: skip
-ExportImages = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--images", metavar="PATH", show_default=False, parser=_path,
-        help="Images to hold it against torch on: a file or a folder, again for several; "
-        "default: what the model's run scored on.",
-    ),
-]  # fmt: skip
-InInt8 = Annotated[
-    bool, typer.Option("--int8", help="Also an ONNX file in 8 bits; needs --calibrate.")
-]
-Calibrate = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--calibrate", metavar="PATH", show_default=False, parser=_path,
-        help="Your images that show what values 8 bits have to hold; no labels are needed.",
-    ),
-]  # fmt: skip
-MinAgreement = Annotated[
-    float,
-    typer.Option(
-        "--min-agreement", metavar="X", min=0, max=1,
-        help="Share of pixels whose class 8 bits must leave as it is.",
-    ),
-]  # fmt: skip
-
 FleetFolder = Annotated[
     Path, typer.Option("--fleet", metavar="DIR", help="The fleet's folder.", parser=_path)
 ]  # fmt: skip

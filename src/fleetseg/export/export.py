@@ -83,8 +83,8 @@ def export_model(
 ) -> Exported:
     """Write a model as ONNX or as a program of torch.export, if it computes what the network does.
 
-    Normalisation is inside: RGB bytes (N, H, W, 3) of the working size go in, a batch of any size,
-    and logits come out at the network's own resolution.
+    RGB bytes (N, H, W, 3) of the working size go in, logits at the network's own resolution come
+    out; see `graph.ExportedGraph`.
 
     Args:
         model: a run folder, a model folder, or what `load_model` returns.
@@ -95,33 +95,47 @@ def export_model(
         int8: to write an 8-bit ONNX, too; its mIoU is measured where the run's labels are there.
         cluster: the number of a cluster of vehicles, for its model; None = the fleet's.
         force: replace files that are there.
-        note: told what is being done.
-        progress: called while data are read.
+        note: told what is being done; progress: called while data are read.
 
     Raises:
         ConfigError: an unknown format, files that are there already, no images to compare on.
         MissingExtra: the packages of ONNX are not installed.
-        ModelError: there is no model, or its exported form computes something else: then nothing is
-            left in `out`.
+        ModelError: no model, or its exported form computes something else: nothing is left of it.
         DataError: an image cannot be read.
     """
     names = _names(format, int8)
-    ready = ready_model(model, "cpu", "fp32", cluster=cluster)
-    ready = ready if size_hw is None else replace(ready, size_hw=_usable(size_hw))
+    ready = _ready(model, size_hw, cluster)
     target = _target(ready, format, out)
     _require_free(target, names, force)
-    most = _SCORED_IMAGES if int8 else _PARITY_IMAGES
-    frames = (
-        given_frames(images, ready.size_hw, most) if images else run_frames(ready, most, progress)
-    )
+    frames = _frames(ready, images, _SCORED_IMAGES if int8 else _PARITY_IMAGES, progress)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         work = _Work(ready, exported_graph(ready.segmenter), frames, Path(scratch), note)
         with threads(1):
             done = work.onnx(int8) if format == "onnx" else work.program()
-        target.mkdir(exist_ok=True)
-        for name in names:
-            os.replace(Path(scratch) / name, target / name)
+        return _moved(done, target, names)
+
+
+def _ready(
+    model: Segmenter | str | Path, size_hw: tuple[int, int] | None, cluster: int | None
+) -> ReadyModel:
+    ready = ready_model(model, "cpu", "fp32", cluster=cluster)
+    return ready if size_hw is None else replace(ready, size_hw=_usable(size_hw))
+
+
+def _frames(
+    ready: ReadyModel, images: Sequence[Path], most: int, progress: Progress | None
+) -> Frames:
+    return (
+        given_frames(images, ready.size_hw, most) if images else run_frames(ready, most, progress)
+    )
+
+
+def _moved(done: Exported, target: Path, names: Sequence[str]) -> Exported:
+    """Give files that were found right their place."""
+    target.mkdir(exist_ok=True)
+    for name in names:
+        os.replace(done.folder / name, target / name)
     sizes = {name: (target / name).stat().st_size for name in reversed(names)}
     return replace(done, folder=target, bytes_of=sizes)
 

@@ -72,9 +72,7 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     weights = _weights(segmenter)
     sha256 = hashlib.sha256(weights).hexdigest()
-    config = _config(segmenter, space, size_hw, details)
-    if segmenter.norm_groups:
-        config["norm_groups"] = segmenter.norm_groups
+    config = _config(segmenter, space, size_hw, details, record or {})
     if untrained:
         config["untrained"] = list(untrained)
         details = {**details, "stayed with the clients": f"{len(untrained)} tensors ({CONFIG})"}
@@ -82,8 +80,6 @@ def save_model(
         config["clusters"] = write_clusters(folder, clusters)
         loaded = f"load_model(..., cluster=0) to cluster={len(clusters) - 1}"
         details = {**details, "clusters of vehicles with models of their own": loaded}
-    if record:
-        config["record"] = dict(record)
     parameters = sum(p.numel() for p in segmenter.parameters())
     write_atomic(folder / CARD, card_text(config, details, parameters, sha256))
     write_atomic(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
@@ -180,7 +176,11 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _config(
-    segmenter: Segmenter, space: LabelSpace, size_hw: tuple[int, int], details: Mapping[str, Any]
+    segmenter: Segmenter,
+    space: LabelSpace,
+    size_hw: tuple[int, int],
+    details: Mapping[str, Any],
+    record: Mapping[str, Any],
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -207,6 +207,8 @@ def _config(
             "size_hw": list(size_hw),
         },
         "details": dict(details),
+        **({"record": dict(record)} if record else {}),
+        **({"norm_groups": segmenter.norm_groups} if segmenter.norm_groups else {}),
     }
 
 
