@@ -83,8 +83,7 @@ def export_model(
 ) -> Exported:
     """Write a model as ONNX or as a program of torch.export, if it computes what the network does.
 
-    RGB bytes (N, H, W, 3) of the working size go in, logits at the network's own resolution come
-    out; see `graph.ExportedGraph`.
+    What goes in and comes out is in `graph.ExportedGraph`.
 
     Args:
         model: a run folder, a model folder, or what `load_model` returns.
@@ -95,7 +94,8 @@ def export_model(
         int8: to write an 8-bit ONNX, too; its mIoU is measured where the run's labels are there.
         cluster: the number of a cluster of vehicles, for its model; None = the fleet's.
         force: replace files that are there.
-        note: told what is being done; progress: called while data are read.
+        note: told what is being done.
+        progress: called while data are read.
 
     Raises:
         ConfigError: an unknown format, files that are there already, no images to compare on.
@@ -103,8 +103,7 @@ def export_model(
         ModelError: no model, or its exported form computes something else: nothing is left of it.
         DataError: an image cannot be read.
     """
-    names = _names(format, int8)
-    ready = _ready(model, size_hw, cluster)
+    names, ready = _names(format, int8), _ready(model, size_hw, cluster)
     target = _target(ready, format, out)
     _require_free(target, names, force)
     frames = _frames(ready, images, _SCORED_IMAGES if int8 else _PARITY_IMAGES, progress)

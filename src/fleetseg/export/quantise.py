@@ -31,7 +31,8 @@ def quantise(source: Path, target: Path, images: Sequence[Image_HWC], scratch: P
     """Write an ONNX file in 8 bits, calibrated on images of its working size.
 
     Weights take 7 of their 8 bits: sums of 8-bit products overflow in AVX2 and AVX-512 without
-    VNNI, and a vehicle's processor may be one of those.
+    VNNI, and a vehicle's processor may be one of those. The last layer stays in floats: where
+    logits reach far, classes that are close would fall on one step.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -49,8 +50,26 @@ def quantise(source: Path, target: Path, images: Sequence[Image_HWC], scratch: P
             per_channel=True,
             reduce_range=True,
             op_types_to_quantize=list(OPERATIONS),
+            nodes_to_exclude=last_layers(prepared),
         )
     prepared.unlink()
+
+
+def last_layers(path: Path) -> list[str]:
+    """Name the nodes from the last convolution on, on each way to the output."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    left, names = [value.name for value in graph.output], []
+    while left:
+        node = made_by.get(left.pop())
+        if node is None or node.name in names:
+            continue
+        names.append(node.name)
+        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+            left += node.input
+    return names
 
 
 def _reader(images: Sequence[Image_HWC]) -> Any:
