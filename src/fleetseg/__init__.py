@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fleetseg.data.labels import LabelSpace
     from fleetseg.errors import FleetSegError
     from fleetseg.experiment_file import load_experiment
+    from fleetseg.export.export import export_model
     from fleetseg.runs.comparison import Comparison, compare
     from fleetseg.runs.evaluate import Evaluated, evaluate
     from fleetseg.runs.loaded import load_model
@@ -42,6 +43,7 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "export_model",
     "load_experiment",
     "load_model",
     "predict",
@@ -65,6 +67,7 @@ _HOMES = {
     "SweepEnd": "runs.sweep",
     "compare": "runs.comparison",
     "evaluate": "runs.evaluate",
+    "export_model": "export.export",
     "load_experiment": "experiment_file",
     "load_model": "runs.loaded",
     "predict": "runs.predict",

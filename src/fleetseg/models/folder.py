@@ -2,7 +2,7 @@
 
     model.safetensors   the state dict; the same model gives the same bytes
     config.json         network, label space, input normalisation and size, who wrote it
-    README.md           a short model card in plain words
+    README.md           the model card: scores, data, what left the vehicles, weak spots
     cluster-0.safetensors ...  where clusters of vehicles have tensors of their own: those
 
 Nothing here is ever unpickled.
@@ -26,6 +26,7 @@ from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import ConfigError, ModelError
 from fleetseg.files import read_text, write_atomic
 from fleetseg.models.build import build_model, is_known, wrap
+from fleetseg.models.card import card_text
 from fleetseg.models.cluster_files import Tensors, read_cluster, write_clusters
 from fleetseg.models.group_norm import use_group_norms
 from fleetseg.models.segmenter import Segmenter
@@ -49,6 +50,7 @@ def save_model(
     details: Mapping[str, Any],
     untrained: Sequence[str] = (),
     clusters: Sequence[Tensors] = (),
+    record: Mapping[str, Any] | None = None,
 ) -> str:
     """Write the files, each whole or not at all; returns the SHA-256 of the weights.
 
@@ -60,6 +62,7 @@ def save_model(
         details: facts about the training, plain JSON values.
         untrained: state-dict keys that stayed with clients, of which these are the start values.
         clusters: what each cluster of vehicles has in the place of some tensors, by their keys.
+        record: what the card says of the run: see `card.Record`.
 
     Raises:
         ModelError: the network and the label space differ in their number of classes.
@@ -67,12 +70,9 @@ def save_model(
     """
     _require_same_classes(segmenter, space, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {key: _plain(value) for key, value in segmenter.state_dict().items()}
-    weights = save(tensors)
+    weights = _weights(segmenter)
     sha256 = hashlib.sha256(weights).hexdigest()
-    config = _config(segmenter, space, size_hw, details)
-    if segmenter.norm_groups:
-        config["norm_groups"] = segmenter.norm_groups
+    config = _config(segmenter, space, size_hw, details, record or {})
     if untrained:
         config["untrained"] = list(untrained)
         details = {**details, "stayed with the clients": f"{len(untrained)} tensors ({CONFIG})"}
@@ -80,7 +80,8 @@ def save_model(
         config["clusters"] = write_clusters(folder, clusters)
         loaded = f"load_model(..., cluster=0) to cluster={len(clusters) - 1}"
         details = {**details, "clusters of vehicles with models of their own": loaded}
-    write_atomic(folder / CARD, _card(segmenter, space, size_hw, sha256, details))
+    parameters = sum(p.numel() for p in segmenter.parameters())
+    write_atomic(folder / CARD, card_text(config, details, parameters, sha256))
     write_atomic(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_atomic(folder / WEIGHTS, weights)
     return sha256
@@ -121,6 +122,7 @@ def load_model(
         size_hw = (int(config["input"]["size_hw"][0]), int(config["input"]["size_hw"][1]))
         norm_groups = int(config.get("norm_groups", 0))
         untrained = tuple(str(key) for key in config.get("untrained", ()))
+        details, record = dict(config.get("details", {})), dict(config.get("record", {}))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ModelError(
             "damaged or foreign model config", where=folder / CONFIG, got=repr(error)
@@ -131,7 +133,41 @@ def load_model(
     _check_fit({**tensors, **own}, segmenter.state_dict(), folder / WEIGHTS)
     segmenter.load_state_dict({**tensors, **own})
     segmenter.space, segmenter.size_hw, segmenter.untrained = space, size_hw, untrained
+    segmenter.details, segmenter.record = details, record
     return segmenter.eval()
+
+
+def save_again(segmenter: Segmenter, folder: Path) -> str:
+    """Write a loaded model to another folder, with all that its own says; as `save_model`.
+
+    Raises:
+        ModelError: it was not loaded, and does not say what its classes mean.
+        CheckpointError: the disk is full.
+    """
+    if segmenter.space is None or segmenter.size_hw is None:
+        raise ModelError(
+            "the model does not say its label space and size",
+            where=segmenter.name,
+            cure="Load it with fleetseg.load_model, or set .space and .size_hw",
+        )
+    return save_model(
+        segmenter,
+        folder,
+        space=segmenter.space,
+        size_hw=segmenter.size_hw,
+        details=segmenter.details,
+        untrained=segmenter.untrained,
+        record=segmenter.record,
+    )
+
+
+def weights_sha256(segmenter: Segmenter) -> str:
+    """Return the SHA-256 that `save_model` would return."""
+    return hashlib.sha256(_weights(segmenter)).hexdigest()
+
+
+def _weights(segmenter: Segmenter) -> bytes:
+    return save({key: _plain(value) for key, value in segmenter.state_dict().items()})
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -140,11 +176,19 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _config(
-    segmenter: Segmenter, space: LabelSpace, size_hw: tuple[int, int], details: Mapping[str, Any]
+    segmenter: Segmenter,
+    space: LabelSpace,
+    size_hw: tuple[int, int],
+    details: Mapping[str, Any],
+    record: Mapping[str, Any],
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "fleetseg": __version__,
+        # What readers of Hugging Face folders look for.
+        "model_type": "fleetseg",
+        "id2label": {str(number): name for number, name in enumerate(space.classes)},
+        "label2id": {name: number for number, name in enumerate(space.classes)},
         "model": segmenter.name,
         "num_classes": segmenter.num_classes,
         "stride": segmenter.stride,
@@ -163,40 +207,9 @@ def _config(
             "size_hw": list(size_hw),
         },
         "details": dict(details),
+        **({"record": dict(record)} if record else {}),
+        **({"norm_groups": segmenter.norm_groups} if segmenter.norm_groups else {}),
     }
-
-
-def _card(
-    segmenter: Segmenter,
-    space: LabelSpace,
-    size_hw: tuple[int, int],
-    sha256: str,
-    details: Mapping[str, Any],
-) -> str:
-    parameters = sum(p.numel() for p in segmenter.parameters()) / 1e6
-    facts = "".join(f"- {key}: {value}\n" for key, value in details.items())
-    own = "" if is_known(segmenter.name) else ", net=your_network"
-    return f"""# A road-scene segmentation model
-
-Network `{segmenter.name}` ({parameters:.2f} M parameters), trained with fleetseg by a fleet whose
-images stay where they were taken. It says for each pixel of a road scene which of
-{space.num_classes} classes it shows ({space.name}): {", ".join(space.classes)}.
-
-Input: RGB images with values in [0, 1]; trained at {size_hw[0]} x {size_hw[1]} pixels (height x
-width). The model normalises and pads by itself.
-
-```python
-import fleetseg, torch
-model = fleetseg.load_model("this/folder"{own})
-logits = model(images)  # (N, 3, H, W) -> (N, {space.num_classes}, h, w)
-logits = torch.nn.functional.interpolate(logits, images.shape[2:], mode="bilinear")
-classes = logits.argmax(dim=1)  # model.space.classes names them
-```
-
-Not fit to steer a vehicle by: it knows only scenes like those it was trained on.
-
-{facts}- SHA-256 of {WEIGHTS}: {sha256}
-"""
 
 
 def find_model(path: Path) -> Path:

@@ -6,6 +6,8 @@ Suffixes: N images, C classes, H and W pixels; h and w the resolution of a netwo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +69,9 @@ class Segmenter(nn.Module):
         self.norm_groups = 0  # of the group norms in its batch norms' place; 0 = it has its own
         # State-dict keys that stayed with clients: start values, set by load_model.
         self.untrained: tuple[str, ...] = ()
+        # What config.json says of the training: facts, and scores with what they are of.
+        self.details: Mapping[str, Any] = {}
+        self.record: Mapping[str, Any] = {}
         # Constants of the network, not state: they must not cross the wire or be averaged.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -93,7 +98,7 @@ class Segmenter(nn.Module):
         size_hw = (images_NCHW.shape[2], images_NCHW.shape[3])
         padded_NCHW = self._pad((images_NCHW - self.mean) / self.std)
         padded_hw = (padded_NCHW.shape[2], padded_NCHW.shape[3])
-        outputs = self._unwrap(self.net(padded_NCHW), len(images_NCHW))
+        outputs = self._unwrap(self.net(padded_NCHW), images_NCHW.shape[0])
         outputs = outputs if self.training else outputs[:1]
         cropped = tuple(crop_back(logits_NChw, padded_hw, size_hw) for logits_NChw in outputs)
         return cropped if self.training else cropped[0]
@@ -108,6 +113,30 @@ class Segmenter(nn.Module):
         """Take another input normalisation."""
         for part, values in zip((self.mean, self.std), normalisation, strict=True):
             part.copy_(torch.tensor(values).view(1, 3, 1, 1))
+
+    def save_pretrained(self, folder: str | Path) -> str:
+        """Write a model folder that needs no run, card included; returns the weights' SHA-256.
+
+        For a model that was loaded: it knows its classes, its size, and what its run noted.
+
+        Raises:
+            ModelError: it does not say what its classes mean.
+            CheckpointError: the disk is full.
+        """
+        from fleetseg.models.folder import save_again
+
+        return save_again(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, net: nn.Module | None = None) -> Segmenter:
+        """Load a model folder of this machine, as `fleetseg.load_model` does; nothing is fetched.
+
+        Raises:
+            ModelError: there is none, or it is damaged.
+        """
+        from fleetseg.models.folder import load_model
+
+        return load_model(folder, net)
 
     def padded_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size that the network sees of images of a size."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fleetseg.evaluation.scored import Scored
+from fleetseg.federation.messages import taking_part
 from fleetseg.federation.plan import Plan
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.tensors import ModelState
@@ -13,6 +14,7 @@ from fleetseg.learning.adapters import merge_adapters
 from fleetseg.models.folder import save_model
 from fleetseg.runs.estimating import Estimator
 from fleetseg.runs.folder import RunFolder
+from fleetseg.runs.model_record import model_record
 from fleetseg.runs.records import RunEnd
 from fleetseg.runs.safety import Guard
 from fleetseg.runs.scoring import Scorer
@@ -87,6 +89,13 @@ def _rolled_back(final: Final, setup: RunSetup) -> tuple[ModelState, tuple[Model
     return model, own
 
 
+def _record(final: Final, setup: RunSetup) -> dict[str, object]:
+    there = taking_part(setup.fleet_data.enrolled)
+    images = {client: enrolment.num_images for client, enrolment in there.items()}
+    records = setup.folder.records
+    return model_record(setup.experiment, records, final.scored, final.round, images)
+
+
 def save_final(final: Final, setup: RunSetup, plan: Plan, reason: str, seconds: float) -> str:
     """Save the last committed model and close the log."""
     runtime, state = setup.runtime, setup.folder.state
@@ -111,6 +120,7 @@ def save_final(final: Final, setup: RunSetup, plan: Plan, reason: str, seconds: 
         details=details,
         untrained=runtime.exchange.untrained(setup.experiment.training),
         clusters=() if clusters is None else clusters.tensors(),
+        record=_record(final, setup),
     )
     end = RunEnd(reason, state.round, seconds, final.scored, final.round, sha256)
     setup.folder.finish(end)

@@ -1,0 +1,52 @@
+"""A model folder out of a run: weights, config and card, to be used without the run."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from fleetseg.errors import ConfigError
+from fleetseg.hosts import given_path
+from fleetseg.models.folder import find_model, load_model, save_again
+from fleetseg.runs.folder import has_run
+from fleetseg.runs.model_record import record_of_run
+from fleetseg.runs.report import read_run
+
+
+def export_folder(
+    model: str | Path, out: str | Path, *, cluster: int | None = None, force: bool = False
+) -> str:
+    """Write a model's folder anew, with a card that says all that its run knows of it.
+
+    Runs write it so by themselves; those of before have less in theirs. Returns the SHA-256 of the
+    weights. A new folder is whole or not there at all.
+
+    Args:
+        model: a run folder or a model folder.
+        out: the folder to write.
+        cluster: the number of a cluster of vehicles, for its model; None = the fleet's.
+        force: replace the files of a folder that is there.
+
+    Raises:
+        ConfigError: there is a folder of that name already, and `force` is not set.
+        ModelError: there is no model, or it is a network of the user's own.
+    """
+    path, target = given_path(model), given_path(out)
+    if target.exists() and not force:
+        raise ConfigError(
+            "it is there already", where=target, cure="Choose another --out, or use --force"
+        )
+    source = find_model(path)
+    if target.exists() and target.samefile(source):
+        raise ConfigError("that is the model itself", where=target, cure="Choose another --out")
+    segmenter = load_model(source, cluster=cluster)
+    if has_run(path):
+        segmenter.record = record_of_run(read_run(path))
+    if target.exists():
+        return save_again(segmenter, target)  # file by file, each whole
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+        staged = Path(scratch) / "model"
+        sha256 = save_again(segmenter, staged)
+        staged.rename(target)
+    return sha256
