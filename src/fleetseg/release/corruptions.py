@@ -73,7 +73,8 @@ def _brightness(image_HWC: Image_HWC, severity: int, draws: np.random.Generator)
 
 
 def _rounded(image_HWC: np.ndarray) -> Image_HWC:
-    return np.clip(np.rint(image_HWC), 0, 255).astype(np.uint8)
+    rounded_HWC: Image_HWC = np.clip(np.rint(image_HWC), 0, 255).astype(np.uint8)
+    return rounded_HWC
 
 
 CORRUPTIONS: dict[str, Corruption] = {

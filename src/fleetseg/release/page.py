@@ -91,8 +91,9 @@ def _checks(record: Mapping[str, Any]) -> str:
         return ""
     return f"""<section><h2>What was judged</h2>
 <p class=how>The bar is the interval of candidate minus current, the dot the figure itself, the
-dashed line the fall that is allowed. Held: the whole bar is right of the dashed line. Fallen: the dot
-is left of it, and the whole bar left of zero. Unsure: neither. From {-widest:.3f} to {widest:+.3f}.</p>
+dashed line the fall that is allowed. Held: the whole bar is right of the dashed line. Fallen: the
+dot is left of it, and the whole bar left of zero. Unsure: neither. The scale goes from
+{-widest:.3f} to {widest:+.3f}.</p>
 <div class=wide><table><thead><tr><th scope=col>check<th scope=col>verdict
 <th scope=col class=num>current<th scope=col class=num>candidate<th scope=col class=num>change
 <th scope=col>interval</tr></thead><tbody>{"".join(rows)}</tbody></table></div></section>"""

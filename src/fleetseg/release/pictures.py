@@ -26,6 +26,8 @@ from fleetseg.runs.inference import ReadyModel
 
 _A_CHECK = 2  # frames shown for each check that decided
 _AT_MOST = 8
+_UNDECIDED = 4  # frames shown where no check decided
+_KINDS = ("class", "domain", "robustness", "overall")  # what says most of a frame comes first
 _SEVERITY = 2  # that frames made worse are shown at
 _WIDTH = 420  # pixels of a panel
 _WRONG = (224, 49, 49)
@@ -38,6 +40,7 @@ class Chosen:
     name: str
     why: str
     corruption: str = ""  # "" = the frame as it is
+    decided: bool = True  # False = shown though no check fell for what it shows
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,20 @@ def choose(sides: Sides, deciding: Sequence[Check]) -> tuple[Chosen, ...]:
     if sides.current is None:
         return ()
     now, new = sides.current.clean, sides.candidate.clean
-    found: dict[tuple[str, str], Chosen] = {}
-    shown = [c for c in deciding if c.kind in ("class", "domain", "overall", "robustness")]
-    share = min(_A_CHECK, max(1, _AT_MOST // max(1, len(shown))))
-    for check in shown:
-        for chosen in list(_of_check(sides, check))[:share]:
-            found.setdefault((chosen.name, chosen.corruption), chosen)
+    shown = [c for kind in _KINDS for c in deciding if c.kind == kind]
     if not shown:
-        for name, rise in _behind(now, new, None)[:4]:
-            found[name, ""] = Chosen(name, f"{rise:,} more wrong pixels than the current model")
+        worst = _behind(now, new, None)[:_UNDECIDED]
+        return tuple(Chosen(name, _more(rise), decided=False) for name, rise in worst)
+    found: dict[tuple[str, str], Chosen] = {}
+    share = min(_A_CHECK, max(1, _AT_MOST // len(shown)))
+    for check in shown:
+        others = [c for c in _of_check(sides, check) if (c.name, c.corruption) not in found]
+        found |= {(chosen.name, chosen.corruption): chosen for chosen in others[:share]}
     return tuple(found.values())[:_AT_MOST]
+
+
+def _more(rise: int, what: str = "", where: str = "") -> str:
+    return f"{rise:,} more wrong {what}pixels than the current model{where}"
 
 
 def _of_check(sides: Sides, check: Check) -> Iterator[Chosen]:
@@ -79,7 +86,7 @@ def _of_check(sides: Sides, check: Check) -> Iterator[Chosen]:
     what = f"{check.name} " if check.kind == "class" else ""
     where = f" in {kind}, severity {_SEVERITY} of 3" if kind else ""
     for name, rise in _behind(now, new, class_id):
-        yield Chosen(name, f"{rise:,} more wrong {what}pixels than the current model{where}", kind)
+        yield Chosen(name, _more(rise, what, where), kind)
 
 
 def _behind(now: Rows, new: Rows, class_id: int | None) -> list[tuple[str, int]]:
