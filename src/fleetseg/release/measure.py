@@ -80,16 +80,7 @@ def measure(
     """
     part = evenly_spaced(list(frames), policy.robustness.images)
     ways = [(kind, severity) for kind in policy.robustness.kinds for severity in SEVERITIES]
-    total, done = len(frames) + len(part) * len(ways), 0
-
-    def count(confs: list[Conf_CC], conf_CC: Conf_CC) -> None:
-        nonlocal done
-        confs.append(conf_CC)
-        done += 1
-        if progress is not None:
-            progress(what, done, total)
-
-    classes = ready.segmenter.num_classes
+    count = _Counter(progress, what, len(frames) + len(part) * len(ways))
     bins_3B = np.zeros((3, policy.calibration.bins), np.int64)
     clean: list[Conf_CC] = []
     worse: dict[tuple[str, int], list[Conf_CC]] = {way: [] for way in ways}
@@ -98,21 +89,33 @@ def measure(
             image_HWC, label_HW = frame.pair()
             pred_HW, confidence_HW = seen(ready, image_HWC, label_HW.shape)
             bins_3B += bins_of(confidence_HW, pred_HW, label_HW, policy.calibration.bins)
-            count(clean, confusion(label_HW, pred_HW, classes, IGNORE))
+            clean.append(count(label_HW, pred_HW, ready))
         for frame in part:
             image_HWC, label_HW = frame.pair()
-            for kind, severity in ways:
-                bad_HWC = corrupted(
-                    kind, severity, image_HWC, frame.row.name, policy.bootstrap.seed
-                )
+            for way in ways:
+                bad_HWC = corrupted(*way, image_HWC, frame.row.name, policy.bootstrap.seed)
                 pred_HW = predict.at_size(_logits(ready, bad_HWC), label_HW.shape)[0]
-                count(worse[kind, severity], confusion(label_HW, pred_HW, classes, IGNORE))
+                worse[way].append(count(label_HW, pred_HW, ready))
     part_rows = tuple(frame.row for frame in part)
     return Measured(
         Rows(tuple(frame.row for frame in frames), np.stack(clean)),
         bins_3B,
         {way: Rows(part_rows, np.stack(confs)) for way, confs in worse.items()},
     )
+
+
+class _Counter:
+    """Makes confusion matrices, and says how many are made."""
+
+    def __init__(self, progress: Progress | None, what: str, total: int) -> None:
+        self._progress, self._what, self._total, self._done = progress, what, total, 0
+
+    def __call__(self, label_HW: Label_HW, pred_HW: Label_HW, ready: ReadyModel) -> Conf_CC:
+        conf_CC = confusion(label_HW, pred_HW, ready.segmenter.num_classes, IGNORE)
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._what, self._done, self._total)
+        return conf_CC
 
 
 def seen(

@@ -45,6 +45,26 @@ def measure_on_clients(
         DataError: no client holds frames out.
         ConfigError: see fleetseg.errors.
     """
+    fleets = _fleets(models, experiment, progress)
+    judges = sorted(c for c, client in fleets[models[0].size_hw].clients.items() if client.test)
+    if not judges:
+        raise DataError("no vehicle holds a labelled frame out", where=experiment.name)
+    measured = []
+    for ready in models:
+        clients, sums = fleets[ready.size_hw].clients, []
+        for number, name in enumerate(judges, start=1):
+            sums.append(client_sums(clients[name], ready, policy))
+            if scoring is not None:
+                scoring(f"{ready.where} on vehicles", number, len(judges))
+        measured.append(joined(sums))
+    clients = fleets[models[0].size_hw].clients
+    return measured, tuple(ScoredSet(name, len(clients[name].test), "") for name in judges)
+
+
+def _fleets(
+    models: Sequence[ReadyModel], experiment: Experiment, progress: Progress | None
+) -> dict[tuple[int, int], FleetData]:
+    """Open the fleet's data once for each working size of the models."""
     if experiment.partition.holdout == 0:
         raise DataError(
             "the vehicles hold no frames out to judge a model on",
@@ -66,16 +86,4 @@ def measure_on_clients(
             data = experiment.data.model_copy(update={"size": ready.size_hw})
             sized = experiment.model_copy(update={"data": data})
             fleets[ready.size_hw] = open_fleet_data(sized, progress)
-    judges = sorted(c for c, client in fleets[models[0].size_hw].clients.items() if client.test)
-    if not judges:
-        raise DataError("no vehicle holds a labelled frame out", where=experiment.name)
-    measured = []
-    for ready in models:
-        clients, sums = fleets[ready.size_hw].clients, []
-        for number, name in enumerate(judges, start=1):
-            sums.append(client_sums(clients[name], ready, policy))
-            if scoring is not None:
-                scoring(f"{ready.where} on vehicles", number, len(judges))
-        measured.append(joined(sums))
-    clients = fleets[models[0].size_hw].clients
-    return measured, tuple(ScoredSet(name, len(clients[name].test), "") for name in judges)
+    return fleets

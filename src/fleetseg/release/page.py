@@ -40,7 +40,7 @@ def page(record: Mapping[str, Any], space: LabelSpace, panels: Sequence[Panels])
 <title>{escape(title)} · fleetseg release</title><style>{STYLE}</style></head><body><main>
 {_head(record, promoted)}
 {_checks(record)}
-{_pictures(panels, space, promoted)}
+{_pictures(panels, space)}
 {_classes(record, space)}
 {_provenance(record)}
 </main></body></html>
@@ -136,12 +136,12 @@ def _interval(check: Mapping[str, Any], widest: float) -> str:
     )  # fmt: skip
 
 
-def _pictures(panels: Sequence[Panels], space: LabelSpace, promoted: bool) -> str:
+def _pictures(panels: Sequence[Panels], space: LabelSpace) -> str:
     """The frames in which the candidate is furthest behind."""
     if not panels:
         return ""
-    heading = "Where it is furthest behind, though it is promoted" if promoted else (
-        "The pictures that decided")  # fmt: skip
+    decided = any(one.chosen.decided for one in panels)
+    heading = "The pictures that decided" if decided else "Where it is furthest behind"
     figures = []
     for one in panels:
         shown = "".join(
