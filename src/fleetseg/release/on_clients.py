@@ -14,6 +14,7 @@ from fleetseg.data.pool import Progress
 from fleetseg.data.spaces import open_space
 from fleetseg.errors import DataError, ModelError
 from fleetseg.evaluation.protocol import ScoredSet
+from fleetseg.federation.admission import why_left_out
 from fleetseg.federation.client import Client
 from fleetseg.release.counts import Measured, by_domain_only, joined
 from fleetseg.release.measure import frames_in, measure
@@ -46,7 +47,11 @@ def measure_on_clients(
         ConfigError: see fleetseg.errors.
     """
     fleets = _fleets(models, experiment, progress)
-    judges = sorted(c for c, client in fleets[models[0].size_hw].clients.items() if client.test)
+    judges = sorted(
+        name
+        for name, client in fleets[models[0].size_hw].clients.items()
+        if client.test and not why_left_out(name, experiment.federation)
+    )
     if not judges:
         raise DataError("no vehicle holds a labelled frame out", where=experiment.name)
     measured = []
