@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.release_world import World
 
 # The machine is shared: how long an example takes says nothing.
 settings.register_profile("house", deadline=None)
@@ -59,3 +62,11 @@ def toys() -> Iterator[None]:
     lines.add()
     yield
     lines.remove()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Two models for the release gate, of which all scores are known."""
+    from tests.release_world import make_world
+
+    return make_world(tmp_path_factory.mktemp("world"))

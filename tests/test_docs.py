@@ -27,7 +27,8 @@ FILE = re.compile(r"[\w./-]*\w\.(?:py|md|toml)")
 OURS = ("tests", "src", "docs", "benchmarks", "examples", "engines", "federation", "learning")
 FOLDER = re.compile(rf"(?:{'|'.join(OURS)})/[\w/-]*")
 DOTTED = re.compile(r"(?:fleetseg\.)?([a-z_]+(?:\.\w+)+)")
-OTHERS = {"classes.toml", "experiment.toml", "sweep.toml", "comparison.md"}
+OTHERS = {"classes.toml", "experiment.toml", "sweep.toml", "comparison.md", "EXPERIMENT.toml"}
+OTHERS |= {"release.json", "release.html"}
 """Files of a user's, not of this repository."""
 
 
@@ -74,6 +75,7 @@ def test_files_and_folders_that_are_named_exist(document: Path) -> None:
 def test_modules_and_options_that_are_named_exist(document: Path) -> None:
     text = document.read_text()
     words = [w.partition("=")[0].replace("[]", "") for w in named(text) if not FILE.fullmatch(w)]
+    words = [word for word in words if word not in OTHERS]
     firsts = {*ROOMS, *Experiment.model_fields}
     dotted = [match[1] for word in words if (match := DOTTED.fullmatch(word))]
     names = [name for name in dotted if name.partition(".")[0] in firsts]

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fleetseg.config import EvaluationConfig, Experiment, SourceConfig
+from fleetseg.config.section import Section
 from fleetseg.errors import ConfigError, unknown_name
 from fleetseg.files import read_text
 from fleetseg.hosts import expanded
@@ -75,7 +76,7 @@ def make_experiment(
         text = json.dumps(fields, default=str)
         experiment = Experiment.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise _config_error(error, where) from None
+        raise explained_fault(error, where, Experiment) from None
     return experiment if base is None else _resolve_paths(experiment, base)
 
 
@@ -156,7 +157,8 @@ def apply_override(fields: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
-def _config_error(error: ValidationError, where: str) -> ConfigError:
+def explained_fault(error: ValidationError, where: str, section: type[Section]) -> ConfigError:
+    """Say what is wrong with the fields of a section, with the nearest key to an unknown one."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     if path in RENAMED:
@@ -165,8 +167,9 @@ def _config_error(error: ValidationError, where: str) -> ConfigError:
         )
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
-        near = difflib.get_close_matches(key, _known_keys(first["loc"][:-1]), n=1)
-        known = ", ".join(sorted(_known_keys(first["loc"][:-1])))
+        keys = _known_keys(first["loc"][:-1], section)
+        near = difflib.get_close_matches(key, keys, n=1)
+        known = ", ".join(sorted(keys))
         return ConfigError(
             f"unknown key '{path}'",
             where=where,
@@ -185,8 +188,8 @@ RENAMED = {
 """Names of earlier versions, and today's."""
 
 
-def _known_keys(location: Sequence[int | str]) -> list[str]:
-    section: Any = Experiment
+def _known_keys(location: Sequence[int | str], of: type[Section]) -> list[str]:
+    section: Any = of
     for part in location:
         if isinstance(part, int):
             continue

@@ -17,6 +17,7 @@ from fleetseg.cli.cache import cache_app
 from fleetseg.cli.export import export
 from fleetseg.cli.fleet import client, fleet_app, server
 from fleetseg.cli.predict import predict
+from fleetseg.cli.release import release, releases, rollback
 from fleetseg.cli.scenario import scenario_app
 from fleetseg.cli.sweeps import compare, sweep
 from fleetseg.console import cohort_words, print_error, reports_errors
@@ -324,6 +325,9 @@ def config_show(
 app.command()(export)
 app.command()(sweep)
 app.command()(compare)
+app.command()(release)
+app.command()(releases)
+app.command()(rollback)
 app.command()(server)
 app.command()(client)
 

@@ -8,16 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fleetseg.errors import ConfigError
-from fleetseg.hosts import given_path
-
-
-def _path(text: str) -> Path:
-    """Read a path that a shell may not have expanded (--out=~/runs, a unit file)."""
-    try:
-        return given_path(text)
-    except ConfigError as error:
-        raise typer.BadParameter(str(error)) from None
+from fleetseg.cli.paths import as_path as _path
 
 
 class EngineKind(StrEnum):

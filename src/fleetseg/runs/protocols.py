@@ -59,7 +59,7 @@ def _server_set(part: EvaluationSet, fleet_data: FleetData) -> ScoredSet:
     if not digest and (manifest := fleet_data.manifest):
         pooled = part.name == HELD_OUT  # of a baseline
         entries = _all(manifest) if pooled else manifest.evaluation.get(part.name, ())
-        digest = _digest(entries)
+        digest = files_digest(entries)
     return ScoredSet(part.name, len(part.scored), digest)
 
 
@@ -73,14 +73,14 @@ def _clients_set(fleet_data: FleetData, scored_on: Sequence[str]) -> ScoredSet:
     there = taking_part(fleet_data.enrolled)
     is_all = set(scored_on) == {name for name in there if len(clients[name].test)}
     entries = [entry for name in scored_on for entry in manifest.held_out.get(name, ())]
-    return ScoredSet(HELD_OUT if is_all else names, frames, _digest(entries))
+    return ScoredSet(HELD_OUT if is_all else names, frames, files_digest(entries))
 
 
 def _all(manifest: Manifest) -> list[Entry]:
     return [entry for own in manifest.held_out.values() for entry in own]
 
 
-def _digest(entries: Iterable[Entry]) -> str:
+def files_digest(entries: Iterable[Entry]) -> str:
     """SHA-256 over the digests of images and labels, whatever the files' names and order."""
     files = sorted(f"{entry.image_sha256} {entry.label_sha256}" for entry in entries)
     return hashlib.sha256("\n".join(files).encode()).hexdigest() if files else ""

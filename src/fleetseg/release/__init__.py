@@ -1,0 +1,1 @@
+"""Whether a model may go into the vehicles: the gate, and the registry of what went."""

@@ -1,0 +1,291 @@
+"""`fleetseg release`: may this model go into the vehicles?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fleetseg.config import Experiment
+from fleetseg.data.partition.manifest import Entry
+from fleetseg.data.pool import Progress
+from fleetseg.data.store.cache import Picked
+from fleetseg.errors import ConfigError, ModelError
+from fleetseg.evaluation.protocol import ScoredSet
+from fleetseg.evaluation.scores import Scores
+from fleetseg.files import write_atomic
+from fleetseg.models.folder import WEIGHTS, find_model
+from fleetseg.release import page, registry
+from fleetseg.release.calibration import expected_calibration_error
+from fleetseg.release.corruptions import SEVERITIES
+from fleetseg.release.counts import Measured
+from fleetseg.release.judge import Check, Sides, judge, refuses
+from fleetseg.release.latency import latencies_ms
+from fleetseg.release.measure import Frame, frames_of, measure
+from fleetseg.release.on_clients import measure_on_clients
+from fleetseg.release.pictures import Panels, choose, draw
+from fleetseg.release.policy import Policy
+from fleetseg.runs.folder import environment, has_run
+from fleetseg.runs.inference import ReadyModel, ready_model
+from fleetseg.runs.protocols import files_digest
+from fleetseg.runs.scored_frames import ScoredFrames, open_scored_frames, own_experiment
+
+FORMAT = 1
+"""Of release.json."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be judged, and by what."""
+
+    candidate: Path  # a run folder or a model folder
+    models: Path  # the registry
+    policy: Policy = field(default_factory=Policy)
+    against: Path | None = None  # a run, a model or a registry; None = the registry's current
+    on: Experiment | None = None  # where both are scored; None = where the candidate's run was
+    on_clients: bool = False  # on frames that its vehicles hold out, of which only sums leave
+    out: Path | None = None  # where release.json and the page go; None = beside the candidate
+    dry_run: bool = False  # put nothing into the registry
+    device: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate decided, and why."""
+
+    promoted: bool
+    checks: tuple[Check, ...]
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    against: str  # "" = nothing: the first release
+    out: Path
+    release: registry.Listed | None  # in the registry; None if refused, or for a dry run
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What was counted of the models, and on what."""
+
+    sides: Sides
+    scored_on: tuple[ScoredSet, ...]
+    frames: tuple[tuple[Frame, ...], ...]  # of each model; () on clients
+    bad: tuple[str, ...] = ()
+
+
+def decide(
+    question: Question, progress: Progress | None = None, scoring: Progress | None = None
+) -> Decision:
+    """Judge a candidate by a policy, write what was found, and release it if it is promoted.
+
+    `progress` is called while data are read, `scoring` while frames are scored.
+
+    Raises:
+        ModelError: no model, or one of other classes than the current one.
+        ConfigError: nothing to score on, or a model that cannot be scored without a client.
+        DataError: no usable labelled frame.
+        CheckpointError: the registry cannot be written, or changed meanwhile.
+        OutOfMemory: not even one image fits.
+    """
+    policy, judged_by = question.policy, registry.current_number(question.models)
+    path, against = _against(question)
+    paths = [question.candidate, *([path] if path else [])]
+    models = [ready_model(one, question.device, question.precision) for one in paths]
+    _require_same_classes(models)
+    counted = _count(question, models, progress, scoring)
+    checks = judge(counted.sides, policy)
+    deciding = [check for check in checks if refuses(check, policy)]
+    promoted = not deciding
+    reasons = tuple(check.reason for check in deciding) or (_kept(checks, against),)
+    notes = _notes(checks, policy, counted.bad, models)
+    panels = _panels(counted, models, deciding, policy)
+    record = {
+        "format": FORMAT,
+        "decision": "promoted" if promoted else "refused",
+        "reasons": list(reasons),
+        "notes": list(notes),
+        "decided": datetime.now(UTC).isoformat(timespec="seconds"),
+        "against": against,
+        **_facts(question, models, counted, checks),
+    }
+    out = question.out or question.candidate / "release"
+    html = page.page(record, counted.sides.space, panels)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / registry.PAGE, html)
+    write_atomic(out / registry.RECORD, json.dumps(record, indent=1) + "\n")
+    release = None
+    if promoted and not question.dry_run:
+        release = registry.publish(question.models, question.candidate, record, html, judged_by)
+    return Decision(promoted, checks, reasons, notes, against, out, release)
+
+
+def _against(question: Question) -> tuple[Path | None, str]:
+    """Find the current model, and what it is called; ("", None) where there is none yet."""
+    given = question.against
+    folder = question.models if given is None else given
+    if (number := registry.current_number(folder)) is not None:
+        return registry.current_folder(folder), f"release {number:04d}"
+    return (None, "") if given is None else (given, str(given))
+
+
+def _require_same_classes(models: Sequence[ReadyModel]) -> None:
+    first, *others = models
+    for other in others:
+        if other.space.classes != first.space.classes:
+            raise ModelError(
+                "the current model has other classes than the candidate",
+                where=other.where,
+                got=other.space.name,
+                expected=first.space.name,
+                cure="Release it into a registry of its own: --models DIR",
+            )
+
+
+def _count(
+    question: Question,
+    models: Sequence[ReadyModel],
+    progress: Progress | None,
+    scoring: Progress | None,
+) -> _Counted:
+    policy, experiment = question.policy, _scored_on(question)
+    frames: list[tuple[Frame, ...]] = []
+    bad: tuple[str, ...] = ()
+    if question.on_clients:
+        measured, sets = measure_on_clients(models, experiment, policy, progress, scoring)
+    else:
+        opened = [open_scored_frames(experiment, ready, progress) for ready in models]
+        frames = [frames_of(scored) for scored in opened]
+        assert len({tuple(frame.row for frame in own) for own in frames}) == 1, "other frames"
+        names = ("the candidate", "the current model")
+        measured = [
+            measure(ready, own, policy, scoring, f"frames with {name}")
+            for ready, own, name in zip(models, frames, names, strict=False)
+        ]
+        sets, bad = _sets(opened[0]), opened[0].bad
+    current = measured[1] if len(models) > 1 else None
+    latency = tuple(latencies_ms(models, policy.latency.images))
+    unit = "vehicle" if question.on_clients else "image"
+    sides = Sides(models[0].space, measured[0], current, latency, unit)
+    return _Counted(sides, sets, tuple(frames), bad)
+
+
+def _scored_on(question: Question) -> Experiment:
+    if question.on is not None:
+        return question.on
+    if not has_run(question.candidate):
+        raise ConfigError(
+            "nothing to score on: the candidate is no run folder",
+            where=question.candidate,
+            cure="Name an experiment: --on EXPERIMENT.toml",
+        )
+    return own_experiment(question.candidate)
+
+
+def _sets(scored: ScoredFrames) -> tuple[ScoredSet, ...]:
+    """Describe what was scored on as a run's protocol does."""
+    sets = []
+    for part in scored.sets:
+        pairs, digest = part.scored.pairs, ""
+        if isinstance(pairs, Picked):
+            files = [pairs.stores[store].digests[index] for store, index in pairs.places]
+            digest = files_digest(Entry("", *both) for both in files)
+        sets.append(ScoredSet(part.name, len(part.scored), digest))
+    return tuple(sets)
+
+
+def _kept(checks: Sequence[Check], against: str) -> str:
+    if not against:
+        return "the first release: there is no current model to fall behind"
+    judged = sum(check.verdict != "not judged" for check in checks)
+    return f"nothing falls by more than the policy allows ({judged} checks)"
+
+
+def _notes(
+    checks: Sequence[Check], policy: Policy, bad: Sequence[str], models: Sequence[ReadyModel]
+) -> tuple[str, ...]:
+    """List what a person should know though it does not decide."""
+    notes = [
+        f"not sure: {check.reason}"
+        for check in checks
+        if check.verdict == "unsure" and not refuses(check, policy)
+    ]
+    notes += [check.reason for check in checks if check.verdict == "not judged"]
+    digests = {registry.sha256_of(_weights(ready)) for ready in models}
+    if len(models) > len(digests):
+        notes.append("the candidate has the weights of the current model, byte for byte")
+    if not models[0].space.critical:
+        notes.append("no class of this label space is safety-critical: none is judged by itself")
+    return (*notes, *(f"bad sample skipped: {text}" for text in bad))
+
+
+def _weights(ready: ReadyModel) -> Path:
+    assert ready.folder is not None
+    return find_model(ready.folder) / WEIGHTS
+
+
+def _panels(
+    counted: _Counted, models: Sequence[ReadyModel], deciding: Sequence[Check], policy: Policy
+) -> tuple[Panels, ...]:
+    if len(counted.frames) < 2:
+        return ()  # no current model, or frames that stay in the vehicles
+    candidate, current = zip(models, counted.frames, strict=True)
+    chosen = choose(counted.sides, deciding)
+    return draw(chosen, candidate, current, policy.bootstrap.seed)
+
+
+def _facts(
+    question: Question,
+    models: Sequence[ReadyModel],
+    counted: _Counted,
+    checks: Sequence[Check],
+) -> dict[str, Any]:
+    sides, policy, hardware = counted.sides, question.policy, models[0].hardware
+    measured = [sides.candidate, *([sides.current] if sides.current else [])]
+    both = [
+        _model_facts(ready, one, sides, latency_ms)
+        for ready, one, latency_ms in zip(models, measured, sides.latency_ms, strict=True)
+    ]
+    return {
+        "candidate": both[0],
+        "current": both[1] if len(both) > 1 else None,
+        "checks": [check.to_dict() for check in checks],
+        "scored_on": [[one.name, one.frames, one.digest] for one in counted.scored_on],
+        "judges": "vehicles, of which only sums are known" if question.on_clients else "server",
+        "label_space": sides.space.name,
+        "policy": policy.model_dump(mode="json"),
+        "policy_sha256": policy.digest,
+        "environment": environment(hardware.name, hardware.precision),
+    }
+
+
+def _model_facts(
+    ready: ReadyModel, measured: Measured, sides: Sides, latency_ms: float
+) -> Mapping[str, Any]:
+    space, clean = sides.space, measured.clean
+    domains = {name: Scores.of(clean.of_domain(name).total_CC, space) for name in clean.domains}
+    kinds = sorted({kind for kind, _ in measured.worse})
+    return {
+        "model": ready.where,
+        "network": ready.segmenter.name,
+        "size_hw": list(ready.size_hw),
+        "sha256": registry.sha256_of(_weights(ready)),
+        **Scores.of(clean.total_CC, space).to_dict(),
+        "by_domain": {name: scores.to_dict() for name, scores in domains.items()},
+        "ece": _or_none(expected_calibration_error(measured.bins_3B)),
+        "confidence_bins": measured.bins_3B.tolist(),
+        "robustness": {
+            kind: [
+                _or_none(Scores.of(measured.worse[kind, severity].total_CC, space).miou)
+                for severity in SEVERITIES
+            ]
+            for kind in kinds
+        },
+        "latency_ms": round(latency_ms, 3),
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return None if value != value else float(value)

@@ -1,0 +1,149 @@
+"""Frames one by one through one model: a confusion matrix of each, and the confidences of all.
+
+Suffixes: H x W pixels, C classes. Images are given at the model's working size; all is counted at
+the labels' own resolution, with the statistics of norms that the model has learnt: as in a vehicle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from fleetseg.data.labels import IGNORE
+from fleetseg.data.pool import Progress
+from fleetseg.data.sample import Image_HWC, Label_HW, Pairs, ScoredPairs
+from fleetseg.data.sources import evenly_spaced
+from fleetseg.data.store.cache import Picked
+from fleetseg.errors import OutOfMemory
+from fleetseg.evaluation import predict
+from fleetseg.evaluation.confusion import Conf_CC, confusion
+from fleetseg.memory import first_words, is_out_of_memory
+from fleetseg.release.calibration import bins_of
+from fleetseg.release.corruptions import SEVERITIES, corrupted
+from fleetseg.release.counts import Measured, Row, Rows
+from fleetseg.release.policy import Policy
+from fleetseg.runs.inference import ReadyModel
+from fleetseg.runs.scored_frames import ScoredFrames
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A labelled frame, read when it is wanted."""
+
+    row: Row
+    pairs: Pairs
+    number: int
+
+    def pair(self) -> tuple[Image_HWC, Label_HW]:
+        """Read the image, at working size, and its label, at its own."""
+        return self.pairs[self.number]
+
+
+def frames_of(scored: ScoredFrames) -> tuple[Frame, ...]:
+    """List all frames that a model is scored on, in order."""
+    names = [name for name, _, _ in scored.named_frames()]
+    frames = [frame for part in scored.sets for frame in frames_in(part.scored, part.name)]
+    return tuple(
+        Frame(Row(name, frame.row.domain, frame.row.drive), frame.pairs, frame.number)
+        for name, frame in zip(names, frames, strict=True)
+    )
+
+
+def frames_in(scored: ScoredPairs, name: str) -> tuple[Frame, ...]:
+    """List the frames of some pairs, numbered under a name; their drives where they are known."""
+    pairs = scored.pairs
+    drives = [""] * len(scored)
+    if isinstance(pairs, Picked):
+        drives = [f"{s.dataset}/{s.sequence}" if s.sequence else "" for s in pairs.samples]
+    return tuple(
+        Frame(Row(f"{name}/{number:04d}", domain, drive), pairs, number)
+        for number, (domain, drive) in enumerate(zip(scored.domains, drives, strict=True))
+    )
+
+
+def measure(
+    ready: ReadyModel,
+    frames: Sequence[Frame],
+    policy: Policy,
+    progress: Progress | None = None,
+    what: str = "frames",
+) -> Measured:
+    """Score a model on each frame, and on some of them made worse.
+
+    Raises:
+        OutOfMemory: not even one image fits.
+    """
+    part = evenly_spaced(list(frames), policy.robustness.images)
+    ways = [(kind, severity) for kind in policy.robustness.kinds for severity in SEVERITIES]
+    count = _Counter(progress, what, len(frames) + len(part) * len(ways))
+    bins_3B = np.zeros((3, policy.calibration.bins), np.int64)
+    clean: list[Conf_CC] = []
+    worse: dict[tuple[str, int], list[Conf_CC]] = {way: [] for way in ways}
+    with ready.on_device(), predict.evaluating(ready.segmenter):
+        for frame in frames:
+            image_HWC, label_HW = frame.pair()
+            pred_HW, confidence_HW = seen(ready, image_HWC, label_HW.shape)
+            bins_3B += bins_of(confidence_HW, pred_HW, label_HW, policy.calibration.bins)
+            clean.append(count(label_HW, pred_HW, ready))
+        for frame in part:
+            image_HWC, label_HW = frame.pair()
+            for way in ways:
+                bad_HWC = corrupted(*way, image_HWC, frame.row.name, policy.bootstrap.seed)
+                pred_HW = predict.at_size(_logits(ready, bad_HWC), label_HW.shape)[0]
+                worse[way].append(count(label_HW, pred_HW, ready))
+    part_rows = tuple(frame.row for frame in part)
+    return Measured(
+        Rows(tuple(frame.row for frame in frames), np.stack(clean)),
+        bins_3B,
+        {way: Rows(part_rows, np.stack(confs)) for way, confs in worse.items()},
+    )
+
+
+class _Counter:
+    """Makes confusion matrices, and says how many are made."""
+
+    def __init__(self, progress: Progress | None, what: str, total: int) -> None:
+        self._progress, self._what, self._total, self._done = progress, what, total, 0
+
+    def __call__(self, label_HW: Label_HW, pred_HW: Label_HW, ready: ReadyModel) -> Conf_CC:
+        conf_CC = confusion(label_HW, pred_HW, ready.segmenter.num_classes, IGNORE)
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._what, self._done, self._total)
+        return conf_CC
+
+
+def seen(
+    ready: ReadyModel, image_HWC: Image_HWC, size_hw: tuple[int, ...]
+) -> tuple[Label_HW, npt.NDArray[np.float32]]:
+    """Return the class of each pixel at `size_hw`, and the softmax's share of it."""
+    logits_1CHW = _logits(ready, image_HWC)
+    resized_1CHW = functional.interpolate(
+        logits_1CHW, size_hw, mode="bilinear", align_corners=False
+    )
+    most_1HW = resized_1CHW.amax(dim=1)
+    shares_1HW = 1 / torch.exp(resized_1CHW - most_1HW[:, None]).sum(dim=1)
+    return predict.at_size(logits_1CHW, size_hw)[0], shares_1HW[0].cpu().numpy()
+
+
+def _logits(ready: ReadyModel, image_HWC: Image_HWC) -> torch.Tensor:
+    try:
+        return predict.forward(
+            ready.segmenter,
+            image_HWC[None],
+            device=ready.hardware.device,
+            context=ready.hardware.inference,
+            num_classes=ready.segmenter.num_classes,
+        )
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"out of memory in scoring one image on {ready.hardware.device}",
+            got=first_words(error),
+        ) from None

@@ -1,0 +1,213 @@
+"""The models that went into the vehicles, numbered, and which of them is current.
+
+    models/0001/   model.safetensors, config.json ..., release.json, release.html
+    models/current one line: the number of the release that the vehicles are to drive
+
+A release appears under its number by one rename, when it is whole; `current` is replaced by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleetseg.errors import CheckpointError, ConfigError, ModelError
+from fleetseg.files import disk_full, is_disk_full, sync_folder, write_atomic
+from fleetseg.models.folder import find_model
+from fleetseg.runs.lock import owning
+
+CURRENT = "current"
+RECORD = "release.json"
+PAGE = "release.html"
+_NUMBER = re.compile(r"\d{4,}")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A release in the registry."""
+
+    number: int
+    folder: Path
+    record: Mapping[str, Any]  # its release.json
+    is_current: bool
+    damage: str = ""  # what is not as it was released; "" = nothing
+
+    @property
+    def replaced(self) -> int | None:
+        """The release that was current before it."""
+        value = self.record.get("replaces")
+        return value if isinstance(value, int) else None
+
+
+def releases(registry: Path) -> tuple[Listed, ...]:
+    """List all releases, oldest first, with the digests of their files checked.
+
+    Raises:
+        ConfigError: there is no registry.
+    """
+    if not registry.is_dir():
+        raise ConfigError("there is no registry of releases", where=registry)
+    numbers = sorted(int(p.name) for p in registry.iterdir() if _NUMBER.fullmatch(p.name))
+    current = current_number(registry)
+    return tuple(_listed(registry, number, number == current) for number in numbers)
+
+
+def current_number(registry: Path) -> int | None:
+    """Return which release the vehicles are to drive; None where nothing was released.
+
+    Raises:
+        CheckpointError: the file says no number.
+    """
+    try:
+        text = (registry / CURRENT).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise CheckpointError(
+            "damaged: no number of a release", where=registry / CURRENT, got=repr(text[:40]),
+            cure="Write the number of a release into it, such as 0001",
+        )  # fmt: skip
+    return int(text)
+
+
+def current_folder(registry: Path) -> Path | None:
+    """Return the folder of the current release, its files checked; None where there is none.
+
+    Raises:
+        CheckpointError, ModelError: it is missing or not as it was released.
+    """
+    number = current_number(registry)
+    return None if number is None else _whole(_listed(registry, number, True)).folder
+
+
+def publish(
+    registry: Path, model: Path, record: Mapping[str, Any], page: str, judged_by: int | None
+) -> Listed:
+    """Copy a model into the registry under the next number, and make it the current one.
+
+    `judged_by` is the release that was current when the model was judged.
+
+    Raises:
+        CheckpointError: another process is at work in the registry, or the disk is full;
+            another model has become current meanwhile.
+    """
+    registry.mkdir(parents=True, exist_ok=True)
+    with owning(registry):
+        if (now := current_number(registry)) != judged_by:
+            raise CheckpointError(
+                "another model has become current while this one was judged",
+                where=registry,
+                got=now,
+                expected=judged_by,
+                cure="Judge it again",
+            )
+        number = max([0, *(one.number for one in releases(registry))]) + 1
+        folder = registry / f"{number:04d}"
+        unfinished = registry / f".{number:04d}.{uuid.uuid4().hex[:12]}.tmp"
+        try:
+            files = _copy(find_model(model), unfinished)
+            whole = {"number": number, "replaces": now, **record, "files": files}
+            write_atomic(unfinished / PAGE, page)
+            write_atomic(unfinished / RECORD, json.dumps(whole, indent=1) + "\n")
+            os.rename(unfinished, folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        sync_folder(registry)
+        write_atomic(registry / CURRENT, f"{number:04d}\n")
+        return _listed(registry, number, True)
+
+
+def rollback(registry: Path, to: int | None = None) -> tuple[Listed, Listed]:
+    """Make the release current again that the current one replaced, or one by its number.
+
+    Returns:
+        the one that was current, and the one that is.
+
+    Raises:
+        ConfigError: there is no registry, no such release, or nothing to go back to.
+        ModelError: a file of it is missing or not as it was released.
+    """
+    if not registry.is_dir():
+        raise ConfigError("there is no registry of releases", where=registry)
+    with owning(registry):
+        known = {one.number: one for one in releases(registry)}
+        number = current_number(registry)
+        if number is None or number not in known:
+            raise ConfigError("no release is current", where=registry)
+        target = known[number].replaced if to is None else to
+        if target is None:
+            raise ConfigError("the current release is the first: nothing to go back to",
+                              where=registry)  # fmt: skip
+        if target not in known:
+            raise ConfigError(
+                f"there is no release {target:04d}",
+                where=registry,
+                expected="one of: " + ", ".join(f"{n:04d}" for n in known),
+            )
+        chosen = _whole(known[target])
+        write_atomic(registry / CURRENT, f"{target:04d}\n")
+        return known[number], _listed(registry, chosen.number, True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _copy(model: Path, folder: Path) -> dict[str, str]:
+    """Copy the files of a model folder; returns the SHA-256 of each copy."""
+    folder.mkdir()
+    files = {}
+    for path in sorted(model.iterdir()):
+        if path.is_file() and path.name not in (RECORD, PAGE) and not path.name.startswith("."):
+            copy = folder / path.name
+            try:
+                shutil.copyfile(path, copy)
+            except OSError as error:
+                if is_disk_full(error):
+                    raise disk_full(copy, path.stat().st_size) from None
+                raise
+            with open(copy, "rb") as file:
+                os.fsync(file.fileno())
+            files[path.name] = sha256_of(copy)
+    return files
+
+
+def _listed(registry: Path, number: int, is_current: bool) -> Listed:
+    folder = registry / f"{number:04d}"
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        files = dict(record["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        damage = f"{RECORD} cannot be read ({type(error).__name__})"
+        return Listed(number, folder, {}, is_current, damage)
+    return Listed(number, folder, record, is_current, _damage(folder, files))
+
+
+def _damage(folder: Path, files: Mapping[str, str]) -> str:
+    for name, digest in files.items():
+        path = folder / Path(name).name
+        if not path.is_file():
+            return f"{name} is missing"
+        if sha256_of(path) != digest:
+            return f"{name} is not as it was released"
+    return ""
+
+
+def _whole(release: Listed) -> Listed:
+    if release.damage:
+        raise ModelError(
+            f"release {release.number:04d} cannot be used: {release.damage}",
+            where=release.folder,
+            cure="Go to another one: fleetseg rollback --to NUMBER",
+        )
+    return release
