@@ -43,10 +43,6 @@ def cities(root: Path) -> None:
     write_cityscapes(root, {"frankfurt": 1}, "val")
 
 
-def stripes(root: Path) -> None:
-    own_folder(root, ids=(0, 3, 255), frames=3, drives=("a", "b"))
-
-
 def binary(root: Path) -> None:
     own_folder(root, ids=(0, 255), frames=5)
 
@@ -54,7 +50,6 @@ def binary(root: Path) -> None:
 LAYOUTS: dict[str, tuple[Callable[[Path], object], str, int, bool]] = {
     "camvid": (camvid, "natural", 3, True),
     "cityscapes": (cities, "natural", 3, True),
-    "own ids, two drives": (stripes, "natural", 3, False),
     "own binary masks": (binary, "natural", 2, False),
     "gta5": (MAKERS["gta5"], "iid", 1, False),
     "one image": (lambda root: own_folder(root, ids=(0, 1), frames=1), "natural", 1, False),
