@@ -5,11 +5,12 @@ BIN := .venv/bin
 # CI has cores, as one of them runs fleets, which wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: help demo test gpu lint clean
+.PHONY: help demo test docs gpu lint clean
 
 help:
 	@echo "make demo   install and watch a fleet learn, three minutes"
 	@echo "make test   install with all extras, then ruff, mypy and pytest"
+	@echo "make docs   install, then build the documentation into site/"
 	@echo "make gpu    install, then the tests and the benchmark that need an NVIDIA GPU"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make clean  remove the environment and caches"
@@ -19,6 +20,10 @@ demo: .venv/.installed
 
 test: lint
 	$(TEST_ENV) $(BIN)/python -m pytest -n 3 --durations=15
+
+docs: .venv/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "open site/index.html"
 
 gpu: .venv/.installed-dev
 	$(BIN)/python -m pytest -m gpu tests/gpu
@@ -30,7 +35,7 @@ lint: .venv/.installed-dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis site
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

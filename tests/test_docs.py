@@ -17,8 +17,8 @@ from fleetseg.runs.choices import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
@@ -27,8 +27,11 @@ FILE = re.compile(r"[\w./-]*\w\.(?:py|md|toml)")
 OURS = ("tests", "src", "docs", "benchmarks", "examples", "engines", "federation", "learning")
 FOLDER = re.compile(rf"(?:{'|'.join(OURS)})/[\w/-]*")
 DOTTED = re.compile(r"(?:fleetseg\.)?([a-z_]+(?:\.\w+)+)")
-OTHERS = {"classes.toml", "experiment.toml", "sweep.toml", "comparison.md", "EXPERIMENT.toml"}
-OTHERS |= {"release.json", "release.html"}
+OTHERS = {
+    "classes.toml", "experiment.toml", "sweep.toml", "comparison.md", "my-drives.toml",
+    "tuned.toml", "tuning.md", "policy.toml",
+    "release.json", "release.html", "EXPERIMENT.toml",
+}  # fmt: skip
 """Files of a user's, not of this repository."""
 
 

@@ -23,7 +23,7 @@ from fleetseg.runs.sweep_plan import plan
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "examples").rglob("*.toml"))
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def shown() -> list[tuple[str, list[str]]]:

@@ -157,7 +157,7 @@ ROOMS = (
     "data", "models", "learning", "evaluation",
     # The server knows nothing of the insides of engines, and no engine of runs.
     "federation", "compression", "clients", "own_data", "engines", "fleet",
-    "runs", "export", "release", "doctor", "api", "console", "cli",
+    "runs", "export", "release", "doctor", "draft", "api", "console", "cli",
 )  # fmt: skip
 """Every room of the house, lowest first: a room may import those before it."""
 ONLY_IN = {"nvflare": "fleetseg.fleet.nvflare", "flwr": "fleetseg.fleet.flower"}
@@ -367,6 +367,7 @@ def test_import_is_cheap() -> None:
 TESTS = ROOT / "tests"
 OF_SEVERAL_MODULES = {
     "console/test_own_classes.py",  # a folder with own classes, from `data check` to scores
+    "cli/test_completion.py",  # what typer makes of the commands
     "data/sources/test_layouts.py",  # what is published or left beside samples, in each layout
     "data/sources/test_published.py",  # twelve published sets
     "data/sources/test_published_faults.py",  # the same, half downloaded or wrong
@@ -388,10 +389,13 @@ OF_SEVERAL_MODULES = {
     "methods/test_attendance.py",  # vehicles that come and go, with every preset
     "test_cases.py",  # other people's bug reports
     "test_clients_notes.py",  # what opening a fleet's data notes, and `data check`, too
+    "test_core_only.py",  # nothing of an extra is installed
     "test_docs.py",
+    "test_docs_site.py",  # the pages, built
     "test_examples.py",  # all experiments that are shipped, and commands that are shown
     "test_golden.py",  # recorded models
     "test_house.py",
+    "test_notebook.py",
     "test_published_examples.py",  # the examples of published rows, from their files
     "test_real_data.py",  # the examples on real driving data
     "test_toys.py",  # methods from outside of the package

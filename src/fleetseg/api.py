@@ -50,7 +50,7 @@ def run(
 
     Args:
         experiment: an Experiment, or the path of its TOML file.
-        out: the run folder; default runs/<time>_<name>.
+        out: the run folder; default `runs/<time>_<name>`.
         resume: go on with the run in `out` if it holds one.
         net: your own network, (N, 3, H, W) -> logits (N, classes, H, W); it gets images normalised
             with ImageNet's mean and deviation, unless you `wrap` it. A copy of it is trained.

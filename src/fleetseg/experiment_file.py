@@ -169,6 +169,7 @@ def explained_fault(error: ValidationError, where: str, section: type[Section]) 
         key = str(first["loc"][-1])
         keys = _known_keys(first["loc"][:-1], section)
         near = difflib.get_close_matches(key, keys, n=1)
+        near = near or _elsewhere(key)
         known = ", ".join(sorted(keys))
         return ConfigError(
             f"unknown key '{path}'",
@@ -197,6 +198,17 @@ def _known_keys(location: Sequence[int | str], of: type[Section]) -> list[str]:
         if getattr(section, "__args__", None):  # tuple[SourceConfig, ...]
             section = section.__args__[0]
     return list(section.model_fields)
+
+
+def _elsewhere(key: str) -> list[str]:
+    """Return the one option of another section that has this name, for a key without its section.
+
+    >>> _elsewhere("local_epochs"), _elsewhere("kind")
+    (['training.local_epochs'], [])
+    """
+    names = [*dotted(Experiment().model_dump(mode="json"))]
+    found = [name for name in names if name.rpartition(".")[2] == key]
+    return found if len(found) == 1 else [n for n in found if n == f"training.{key}"]
 
 
 def _resolve_paths(experiment: Experiment, base: Path) -> Experiment:

@@ -80,10 +80,10 @@ def surface(command: Any, name: str = "") -> dict[str, set[str]]:
 def test_commands_and_options_are_these() -> None:
     """Whoever changes this list changes what people have written into scripts."""
     assert surface(typer.main.get_command(app)) == {
-        "": {"--version"},
+        "": {"--version", "--install-completion", "--show-completion"},
         "run": {
             "--set", "--out", "--resume", "--engine", "--workers", "--baseline", "--only",
-            "--exclude", "--json", "--quiet", "-q", "--debug",
+            "--exclude", "--dry-run", "--json", "--quiet", "-q", "--debug",
         },
         "evaluate": {
             "--dataset", "--root", "--split", "--experiment", "--json", "--norms", "--set",
@@ -93,6 +93,11 @@ def test_commands_and_options_are_these() -> None:
         "predict": {
             "--norms", "--cluster", "--out", "--overlay", "--confidence", "--entropy", "--ids",
             "--tiled", "--camera", "--frames", "--force", "--debug",
+        },
+        "init": {"--dataset", "--out", "--force", "--debug"},
+        "tune": {
+            "--set", "--out", "--lr", "--local-epochs", "--rounds", "--jobs", "-j", "--resume",
+            "--debug",
         },
         "sweep": {"--set", "--out", "--jobs", "-j", "--resume", "--dry-run", "--debug"},
         "compare": {"--last", "--csv", "--markdown", "--latex", "--despite", "--debug"},
@@ -128,7 +133,7 @@ def test_commands_and_options_are_these() -> None:
             "--older-than", "--keep-gb", "--all", "--dry-run", "--json", "--debug",
         },
         "config": set(),
-        "config show": {"--set", "--debug"},
+        "config show": {"--set", "--resolved", "--debug"},
     }  # fmt: skip
 
 
@@ -137,7 +142,7 @@ def test_commands_and_options_are_these() -> None:
     [
         *("run", "evaluate", "predict", "partition", "data check", "data synth", "doctor", "demo"),
         *("config show", "server", "client", "data cache list", "data cache prune", "compare"),
-        "sweep",
+        *("sweep", "init", "tune"),
         *("fleet init", "fleet add", "fleet revoke", "fleet status"),
     ],
 )

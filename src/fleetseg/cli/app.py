@@ -8,19 +8,23 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fleetseg.cli import options as o
 from fleetseg.cli.cache import cache_app
+from fleetseg.cli.config import config_app
 from fleetseg.cli.export import export
 from fleetseg.cli.fleet import client, fleet_app, server
+from fleetseg.cli.init import init
 from fleetseg.cli.predict import predict
 from fleetseg.cli.release import release, releases, rollback
 from fleetseg.cli.scenario import scenario_app
 from fleetseg.cli.sweeps import compare, sweep
-from fleetseg.console import cohort_words, print_error, reports_errors
+from fleetseg.cli.tune import tune
+from fleetseg.console import print_error, reports_errors
 from fleetseg.streams import finish_streams, prepare_streams
 from fleetseg.text import names
 
@@ -28,12 +32,10 @@ app = typer.Typer(
     name="fleetseg",
     help="Federated semantic segmentation: a fleet learns, the pictures stay in the car.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look data over, paint some, clear the cache.")
-config_app = typer.Typer(no_args_is_help=True, help="See what an experiment says.")
 data_app.add_typer(cache_app, name="cache")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
@@ -73,6 +75,7 @@ def run(
     baseline: o.Baseline = None,
     only: o.Only = None,
     exclude: o.Exclude = None,
+    dry_run: o.Rehearse = False,
     as_json: o.JsonLines = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -82,6 +85,7 @@ def run(
     \b
     Examples:
       fleetseg run examples/tiny.toml
+      fleetseg run examples/tiny.toml --dry-run
       fleetseg run examples/tiny.toml --set federation.rounds=12 --out runs/tiny
       fleetseg run --resume --out runs/tiny
       fleetseg run examples/tiny.toml --baseline centralised
@@ -96,6 +100,9 @@ def run(
     settings = [f"engine.{k}={v}" for k, v in given.items() if v is not None]
     patterns = {"only": only, "exclude": exclude}
     settings += [f"federation.{k}={json.dumps(v)}" for k, v in patterns.items() if v]
+    if dry_run:
+        _rehearse(experiment, [*(overrides or ()), *settings], resume=resume, baseline=baseline)
+        return
     request = make_request(
         experiment,
         [*(overrides or ()), *settings],
@@ -105,6 +112,20 @@ def run(
         style=output_style(stdout_console(), as_json=as_json, quiet=quiet),
     )
     raise typer.Exit(run_and_show(request))
+
+
+def _rehearse(
+    experiment: Path | None,
+    overrides: list[str],
+    *,
+    resume: bool,
+    baseline: o.BaselineKind | None,
+) -> None:
+    from fleetseg.console.rehearsal import rehearse_and_show
+
+    if experiment is None or resume or baseline is not None:
+        raise typer.BadParameter("--dry-run takes an EXPERIMENT.toml, no --resume, no --baseline")
+    rehearse_and_show(experiment, overrides)
 
 
 @app.command()
@@ -292,37 +313,9 @@ def demo(out: o.DemoOut = None, debug: o.Debug = False) -> None:
     raise typer.Exit(run_demo(out))
 
 
-@config_app.command("show")
-@reports_errors
-def config_show(
-    experiment: o.OptionalExperiment = None,
-    overrides: o.Overrides = None,
-    debug: o.Debug = False,
-) -> None:
-    """Print an experiment with all its defaults filled in; without a file, all defaults.
-
-    \b
-    Examples:
-      fleetseg config show examples/tiny.toml --set seed=1
-      fleetseg config show > my-experiment.toml
-    """  # noqa: D301
-    from fleetseg.config import Experiment
-    from fleetseg.experiment_file import load_experiment, to_toml
-    from fleetseg.runs.option_notes import notes_before
-
-    if experiment is None and overrides:
-        raise typer.BadParameter("--set needs an EXPERIMENT.toml")
-    described = Experiment() if experiment is None else load_experiment(experiment, overrides or ())
-    remarks = [
-        f"digest {described.digest}",
-        f"asked each round: {cohort_words(described.federation.cohort)}",
-    ]
-    remarks += [f"note: {note}" for note in notes_before(described)]
-    head = "".join(f"# {remark}\n" for remark in remarks)
-    typer.echo(f"{head}{to_toml(described)}", nl=False)
-
-
 app.command()(export)
+app.command()(init)
+app.command()(tune)
 app.command()(sweep)
 app.command()(compare)
 app.command()(release)

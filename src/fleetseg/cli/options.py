@@ -95,6 +95,12 @@ Exclude = Annotated[
         show_default=False,
     ),
 ]
+Rehearse = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Check, read data and take one step, as before round 1; no run."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 JsonLines = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line: the rounds, then the end.")

@@ -39,7 +39,7 @@ def sweep_and_show(
 ) -> int:
     """Run a sweep and show it; returns the exit code."""
     console = stdout_console()
-    with interruptible(), _watching(console) as watcher:
+    with interruptible(), watching_sweep(console) as watcher:
         end = sweep(file, out=out, jobs=jobs, resume=resume, overrides=overrides, watcher=watcher)
     _show_end(end, console)
     if end.interrupted:
@@ -62,7 +62,8 @@ def show_plan(file: Path | None, *, out: Path | None, overrides: Sequence[str]) 
 
 
 @contextmanager
-def _watching(console: Console) -> Iterator[SweepWatcher]:
+def watching_sweep(console: Console) -> Iterator[SweepWatcher]:
+    """Show how far the runs of a sweep are while the block lasts."""
     if not console.is_terminal:
         yield _PlainLines(console).changed
         return

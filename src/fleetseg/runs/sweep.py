@@ -95,7 +95,7 @@ def sweep(
 
     Args:
         file: the sweep, as TOML; None with `resume`: that of the sweep in `out`.
-        out: the sweep's folder, with a run folder for each run; default runs/<time>_<name>.
+        out: the sweep's folder, with a run folder for each run; default `runs/<time>_<name>`.
         jobs: runs at the same time.
         resume: go on with the sweep in `out`, if it holds one. Its file may have more runs by now.
         overrides: `key=value` for every run, as on the command line.

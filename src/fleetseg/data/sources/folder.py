@@ -168,7 +168,7 @@ def open_folder(config: SourceConfig) -> Source:
         DataError: no images/, no such split, no pictures, or classes.toml missing or wrong.
     """
     root = existing_root(config)
-    images, masks = _image_and_mask_folders(config, root)
+    images, masks = image_and_mask_folders(config, root)
     classes = _read_classes(root, images.parent)
     dataset = composed(classes.name or root.resolve().name)
     space = _space(classes, dataset)
@@ -235,7 +235,7 @@ def space_of(config: SourceConfig) -> LabelSpace:
         ConfigError, DataError: as `open_folder`.
     """
     root = existing_root(config)
-    images, _ = _image_and_mask_folders(config, root)
+    images, _ = image_and_mask_folders(config, root)
     classes = _read_classes(root, images.parent)
     return _space(classes, classes.name or root.resolve().name)
 
@@ -256,7 +256,12 @@ def _inner_splits(root: Path) -> tuple[str, ...]:
     return names if names and set(names) <= _SPLIT_NAMES else ()
 
 
-def _image_and_mask_folders(config: SourceConfig, root: Path) -> tuple[Path, Path]:
+def image_and_mask_folders(config: SourceConfig, root: Path) -> tuple[Path, Path]:
+    """Return where the images of a split lie, and where their masks would.
+
+    Raises:
+        DataError: there is no such split.
+    """
     images, masks, split = root / "images", root / "masks", config.split
     inner = _inner_splits(root)
     if images.is_dir() and not inner:

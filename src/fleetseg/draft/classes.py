@@ -1,0 +1,119 @@
+"""A classes.toml drafted from the values that masks hold, where nobody has written one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fleetseg.data.labels import IGNORE, LABEL_SPACES, Colour
+from fleetseg.data.sources.reading import LABEL_FORMATS
+from fleetseg.errors import DataError
+from fleetseg.experiment_file import toml_value
+
+_MOST = 100  # classes of a road scene; more values are soft edges, instances or a picture
+_LOOKED_AT = 500  # masks, evenly spaced
+_ID_MODES = ("1", "L", "P", "I", "I;16")
+_BLACK = (0, 0, 0)
+
+
+@dataclass
+class _Values:
+    """What occurs in masks: ids in those of one channel, colours in the others."""
+
+    ids: set[int] = field(default_factory=set)
+    colours: set[Colour] = field(default_factory=set)
+    unreadable: int = 0
+
+    def add(self, path: str) -> None:
+        """Look at one mask; one that cannot be read is counted: `data check` says what it has."""
+        try:
+            with Image.open(path, formats=LABEL_FORMATS) as image:
+                if image.mode in _ID_MODES:
+                    self.ids |= {int(value) for value in np.unique(np.array(image))}
+                else:
+                    self.colours |= _colours(np.array(image.convert("RGB")))
+        except Exception:  # PIL raises whatever it trips over
+            self.unreadable += 1
+
+
+def draft_classes(masks: Sequence[str], folder: Path) -> str:
+    """Write the text of a classes.toml for masks that have none.
+
+    Ids become classes in their order, colours those of a built-in label space where they are
+    all its own.
+
+    Args:
+        masks: paths of mask files.
+        folder: where they lie, for errors.
+
+    Raises:
+        DataError: no mask can be read, or their values are those of no classes.
+    """
+    values, step = _Values(), max(1, len(masks) // _LOOKED_AT)
+    looked_at = masks[::step]
+    for path in looked_at:
+        values.add(path)
+    if values.ids and values.colours:
+        raise DataError(
+            "some masks have ids and others colours", where=folder, cure="Convert them to one kind"
+        )
+    if not values.ids and not values.colours:
+        raise DataError("no mask can be read", where=folder, got=f"{len(masks)} files")
+    count = len(values.ids or values.colours)
+    if count > _MOST:
+        raise DataError(
+            "masks hold too many values to be classes",
+            where=folder,
+            got=f"{count} different ones",
+            expected=f"at most {_MOST}",
+            cure="Save masks as PNG without soft edges, of classes and not of instances",
+        )
+    lines = _of_ids(values.ids) if values.ids else _of_colours(values.colours)
+    head = f"# Drafted from {len(looked_at)} masks. Give the classes names; keep their order.\n"
+    return head + "".join(f"{line}\n" for line in lines)
+
+
+def _of_ids(ids: set[int]) -> list[str]:
+    if ids == {0, IGNORE}:
+        return ['classes = ["background", "foreground"]', f"values = [0, {IGNORE}]", *_CRITICAL]
+    if max(ids) > IGNORE:
+        raise DataError(
+            "ids in masks are 0 to 255", got=max(ids), cure="Are these masks of instances?"
+        )
+    kept = sorted(ids - {IGNORE})
+    lines = [f"classes = {toml_value([f'class_{i}' for i in kept])}"]
+    if kept != list(range(len(kept))):
+        lines.append(f"values = {toml_value(kept)}  # the id of each class in the masks")
+    if IGNORE in ids:
+        lines.append(f"# {IGNORE} is void: it counts nowhere. Other void ids: ignore = [254]")
+    return [*lines, *_CRITICAL]
+
+
+def _of_colours(colours: set[Colour]) -> list[str]:
+    for name, space in LABEL_SPACES.items():
+        if len(colours - {_BLACK}) > 1 and colours - {_BLACK} <= set(space.colours):
+            void = _BLACK in colours and _BLACK not in space.colours
+            lines = [f"space = {toml_value(name)}  # every colour is one of its classes'"]
+            return [*lines, "ignore = [[0, 0, 0]]  # void"] if void else lines
+    kept = sorted(colours)
+    listed = [list(colour) for colour in kept]
+    lines = [
+        f"classes = {toml_value([f'class_{i}' for i in range(len(kept))])}",
+        f"colours = {toml_value(listed)}",
+    ]
+    if _BLACK in colours:
+        lines.append("# Black often means void: then take it out of both, and ignore = [[0, 0, 0]]")
+    return [*lines, *_CRITICAL]
+
+
+_CRITICAL = ["critical = []  # classes whose misses hurt people: they get a score of their own"]
+
+
+def _colours(mask_HWC: npt.NDArray[np.uint8]) -> set[Colour]:
+    packed_HW = mask_HWC.astype(np.int32) @ np.array([65536, 256, 1], dtype=np.int32)
+    return {(int(v) >> 16, int(v) >> 8 & 255, int(v) & 255) for v in np.unique(packed_HW)}
