@@ -169,7 +169,7 @@ def explained_fault(error: ValidationError, where: str, section: type[Section]) 
         key = str(first["loc"][-1])
         keys = _known_keys(first["loc"][:-1], section)
         near = difflib.get_close_matches(key, keys, n=1)
-        near = near or _elsewhere(key)
+        near = near or (_elsewhere(key) if section is Experiment else [])
         known = ", ".join(sorted(keys))
         return ConfigError(
             f"unknown key '{path}'",
