@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fleetseg.report import marks, words
 from fleetseg.report.figures import ClassFigures, ReportFigures, RunFigures
@@ -22,6 +23,7 @@ class Line:
     end_top: str = ""
     name: str = ""
     name_left: str = ""
+    name_below: bool = False
     name_top: str = ""
 
 
@@ -103,15 +105,16 @@ def _chart(
     runs: bool = False,
 ) -> Chart | None:
     named = {name: points for name, points in named.items() if points}
-    if not named:
+    if max(map(len, named.values()), default=0) < 2:
         return None
     x = marks.Axis(1, max(2, last), ())
     y = marks.axis([v for points in named.values() for _, v in points], zero=zero, ticks=4)
     tops = _apart([float(y.up(points[-1][1])) for points in named.values()])
+    lower = min(reversed(named), key=lambda name: sum(v for _, v in named[name]) / len(named[name]))
     lines = []
     for k, (name, points) in enumerate(named.items()):
         few = len(points) <= 30
-        at = points[len(points) // 3]
+        at = points[min(len(points) // 3, len(points) - 2)] if len(points) > 1 else points[0]
         lines.append(
             Line(
                 path=marks.line(points, x, y),
@@ -122,6 +125,7 @@ def _chart(
                 name=name if len(named) > 1 and not (runs and k > _OWN_LINES) else "",
                 name_left=x.at(at[0]),
                 name_top=y.up(at[1]),
+                name_below=not runs and len(named) == 2 and name == lower,
             )
         )
     told = "; ".join(
@@ -145,7 +149,7 @@ def _apart(tops: Sequence[float], least: float = 9.0) -> list[float]:
     """Push labels at line ends apart, so that none lies on another; percent from the top."""
     order = sorted(range(len(tops)), key=lambda k: tops[k])
     placed = list(tops)
-    for above, below in zip(order, order[1:], strict=False):
+    for above, below in pairwise(order):
         placed[below] = max(placed[below], placed[above] + least)
     return placed
 

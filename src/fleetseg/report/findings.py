@@ -171,7 +171,9 @@ def progress(rounds: Sequence[RoundFigures]) -> str:
         return f"Falling at the end: {words.points(change)} points {over}"
     best_round, best = max(scored, key=lambda each: each[1])
     if best > end + 0.01:
-        return f"Level at the end, {words.distance(best - end)} below its best in round {best_round}"
+        return (
+            f"Level at the end, {words.distance(best - end)} below its best in round {best_round}"
+        )
     return "Level at the end"
 
 
@@ -199,7 +201,8 @@ def vehicles(rows: Sequence[VehicleFigures], classes: Sequence[str]) -> str:
             f"{worst.name} is last only because of {what}, which it hardly holds: "
             f"{words.score(without)} without"
         )
-    return f"{worst.name} is served worst: {words.score(worst.miou)}, {words.distance(spread)} below {best.name}"
+    below = f"{words.distance(spread)} below {best.name}"
+    return f"{worst.name} is served worst: {words.score(worst.miou)}, {below}"
 
 
 def _without_rare(row: VehicleFigures) -> float | None:
@@ -237,9 +240,11 @@ def attendance(figures: ReportFigures) -> str:
         return "No vehicle was asked yet"
     if not failed:
         answered = sum(row.answered for row in figures.rounds)
-        who = "Every vehicle that was asked answered" if answered == asked else (
-            f"{answered:,} answers were used of {asked:,} asked, and none failed")
-        return who
+        return (
+            "Every vehicle that was asked answered"
+            if answered == asked
+            else (f"{answered:,} answers were used of {asked:,} asked, and none failed")
+        )
     kinds: dict[str, int] = {}
     for row in figures.rounds:
         for kind, count in row.failed.items():

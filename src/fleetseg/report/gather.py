@@ -122,7 +122,7 @@ def _figures(
         confusion=confusion_figures(scored.overall if scored else None),
         changed=changed,
         unchanged=unchanged,
-        frames=frame_figures(subject.path, subject.space, scored_round),
+        frames=frame_figures(subject.path, subject.space, len(subject.rounds)),
         facts=_facts(subject, centralised),
         protocol=protocol_sentence(protocol, run, scored_round),
         scored_on=_set_names(protocol),

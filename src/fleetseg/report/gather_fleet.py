@@ -36,7 +36,7 @@ def vehicle_figures(scored: Scored | None) -> tuple[VehicleFigures, ...]:
         )
         for name, scores in scored.by_client.items()
     ]
-    return tuple(sorted(rows, key=lambda row: (math.inf if row.miou is None else row.miou)))
+    return tuple(sorted(rows, key=lambda row: math.inf if row.miou is None else row.miou))
 
 
 def counts_of(
@@ -118,9 +118,7 @@ def round_figures(records: Sequence[RoundRecord]) -> tuple[RoundFigures, ...]:
     )
 
 
-def failure_reasons(
-    records: Sequence[RoundRecord], limit: int = 8
-) -> tuple[tuple[str, int], ...]:
+def failure_reasons(records: Sequence[RoundRecord], limit: int = 8) -> tuple[tuple[str, int], ...]:
     """Count why answers were not used, the most frequent first."""
     told = Counter(f"{f.kind}: {f.reason}" for record in records for f in record.failures)
     return tuple(told.most_common(limit))

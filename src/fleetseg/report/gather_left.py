@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fleetseg.evaluation.scored import Scored
-from fleetseg.federation.fleet_facts import wanted_facts
+from fleetseg.federation.fleet_facts import FLEET_FACTS, wanted_facts
 from fleetseg.federation.statistics import STATISTICS
 from fleetseg.report.figures import MessageFigures
 from fleetseg.runs.report import RunReport
@@ -15,21 +15,23 @@ def messages_sent(report: RunReport, scored: Scored | None) -> tuple[MessageFigu
     experiment = report.experiment
     if experiment.baseline.kind or not report.rounds:
         return ()
-    classes = report.space.num_classes
+    classes, uplink = report.space.num_classes, experiment.federation.uplink
+    told = [fact.why for fact in map(FLEET_FACTS.get, wanted_facts(experiment))
+            if fact and fact.is_reported]  # fmt: skip
     answers = sum(len(record.accepted) for record in report.rounds)
     up = sum(record.bytes_up for record in report.rounds)
     rows = [
         MessageFigures(
             "Enrolment",
             "number of images, of labelled pixels to train and to score on, and of pixels of each "
-            "class" + "".join(f"; {name}" for name in wanted_facts(experiment)),
+            "class" + "".join(f"; {why}" for why in told),
             "once",
             f"{classes + 3} counts",
         ),
         MessageFigures(
             "Update",
             "change of the model by local training"
-            + (f", as {experiment.federation.uplink}" if experiment.federation.uplink else "")
+            + ("" if uplink == "none" else f", as {uplink}")
             + "; images and pixels held; steps taken, images seen, mean loss of the round",
             f"{answers:,}",
             f"{size_text(up / answers)} on average" if answers else "–",

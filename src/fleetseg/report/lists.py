@@ -83,9 +83,7 @@ def _missed(figures: ReportFigures) -> Item | None:
     told = words.series([f"{row.name} ({words.score(row.iou)})" for row in missed])
     also = [row for row in missed if row.centralised is not None and row.centralised < MISSED]
     cure = "; pooling the pictures does not cure it" if len(also) == len(missed) else ""
-    return Item(
-        f"Safety-critical and ", "all but missed", f": {told}{cure}.", "classes"
-    )
+    return Item("Safety-critical and ", "all but missed", f": {told}{cure}.", "classes")
 
 
 def _behind_centralised(figures: ReportFigures) -> Item | None:
@@ -143,4 +141,6 @@ def _traffic(figures: ReportFigures) -> Item | None:
 def _one_seed(figures: ReportFigures) -> Item | None:
     if figures.others or figures.run.miou is None:
         return None
-    return Item("One run with one seed: how far ", "other seeds", " lie apart is not known.", "against")
+    return Item(
+        "One run with one seed: how far ", "other seeds", " lie apart is not known.", "against"
+    )

@@ -58,9 +58,7 @@ def axis(values: Iterable[float], *, zero: bool = False, ticks: int = 5) -> Axis
 
 def line(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
     """Write a path through points."""
-    return "".join(
-        f"{'L' if k else 'M'}{x.at(a)} {y.up(b)}" for k, (a, b) in enumerate(points)
-    )
+    return "".join(f"{'L' if k else 'M'}{x.at(a)} {y.up(b)}" for k, (a, b) in enumerate(points))
 
 
 def dots(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:

@@ -90,7 +90,7 @@ def context(gathered: Gathered) -> dict[str, Any]:
 
 def _contents(gathered: Gathered) -> list[tuple[str, str]]:
     f = gathered.figures
-    absent = {"runs"} if gathered.comparison is None else set()
+    absent = set() if f.others else {"runs"}  # baselines stand in a section of their own
     if f.run.kind != "federated":
         absent |= {"against", "left"}
     elif not f.left:
@@ -185,9 +185,7 @@ def _key(f: ReportFigures) -> list[dict[str, str]]:
     if unseen and len(f.domains) > 1:
         worst = min(unseen, key=lambda row: row.miou or 0.0)
         note = f"{worst.name}, the lowest of those that nobody trained on"
-        found.append(
-            {"name": "mIoU, unseen", "value": words.score(worst.miou), "note": note}
-        )
+        found.append({"name": "mIoU, unseen", "value": words.score(worst.miou), "note": note})
     if f.vehicles and f.vehicles[0].miou is not None:
         worst_vehicle = f.vehicles[0]
         note = f"{worst_vehicle.name}, on its {f.vehicles_on}"
@@ -239,11 +237,12 @@ def _against_table(f: ReportFigures) -> list[dict[str, Any]]:
 
 
 def _table_row(run: RunFigures, name: str, note: str) -> dict[str, Any]:
-    moved = run.bytes_up + run.bytes_down
+    sent = run.bytes_up + run.bytes_down
+    moved = size_text(sent) if sent else "its pictures" if run.kind == "centralised" else "nothing"
     return {
         "name": name, "note": note, "miou": run.miou, "critical": run.critical_miou,
         "images": run.images, "steps": run.steps, "in_a_row": run.steps_in_a_row,
-        "moved": size_text(moved) if moved else "0", "subject": False,
+        "moved": moved, "subject": False,
     }  # fmt: skip
 
 
@@ -308,9 +307,13 @@ def _mix_rows(row: MixFigures, f: ReportFigures) -> list[dict[str, Any]]:
             label = f"{2**ratio:.2f} times the share of the fleet"
         found.append(
             {
-                "name": f.class_names[k], "label": label, "share": share,
-                "x": f"{low:.2f}", "width": f"{high - low:.2f}", "css": "far" if far else "near",
-            }  # fmt: skip
+                "name": f.class_names[k],
+                "label": label,
+                "share": share,
+                "x": f"{low:.2f}",
+                "width": f"{high - low:.2f}",
+                "css": "far" if far else "near",
+            }
         )
     return found
 
@@ -376,4 +379,3 @@ def page_data(f: ReportFigures) -> str:
         ],
     }
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-
