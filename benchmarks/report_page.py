@@ -3,9 +3,10 @@
     python benchmarks/report_page.py [--rounds 100] [--vehicles 20]
 
 A run folder of that shape is made up: every round scored, every vehicle scored at the end, a tenth
-A run folder of that shape is made up: every round scored, every vehicle scored at the end, a tenth
 of the requests failing, six frames of painted streets (360 x 480 pixels) kept at every scoring,
 with predictions whose wrong pixels are blobs, fewer with the rounds.
+"""
+
 from __future__ import annotations
 
 import argparse

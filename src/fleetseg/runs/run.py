@@ -149,9 +149,7 @@ def _run_owned(
             plan, scorer, unguarded = _with_engine(plan, final, setup, engine)
             notes += unguarded
             reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
-            record_enrolled(setup.folder.path, engine.available())  # who came later, too
-            notes += style_notes(setup.folder.state.facts)
-            notes += score_final(final, setup.folder, scorer, plan)
+            notes += _at_the_end(plan, final, setup, engine, scorer)
     except KeyboardInterrupt:
         reason = "interrupted"
     except QuorumLost as lost:
@@ -180,6 +178,15 @@ def _with_engine(
         final.estimator = Estimator(setup.runtime, engine)
     score = keeping_frames(scorer, keeper) if scorer.can_score else None
     return replace(plan, score=score, guard=final.guard, refine=final.estimator), scorer, notes
+
+
+def _at_the_end(
+    plan: Plan, final: Final, setup: RunSetup, engine: Engine, scorer: Scorer
+) -> list[str]:
+    """Score what is left to be scored, and note who came later; returns what there is to say."""
+    record_enrolled(setup.folder.path, engine.available())
+    told = style_notes(setup.folder.state.facts)
+    return [*told, *score_final(final, setup.folder, scorer, plan)]
 
 
 def _pretrained(
