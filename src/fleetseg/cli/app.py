@@ -21,6 +21,7 @@ from fleetseg.cli.fleet import client, fleet_app, server
 from fleetseg.cli.init import init
 from fleetseg.cli.predict import predict
 from fleetseg.cli.release import release, releases, rollback
+from fleetseg.cli.report import report
 from fleetseg.cli.scenario import scenario_app
 from fleetseg.cli.sweeps import compare, sweep
 from fleetseg.cli.tune import tune
@@ -318,6 +319,7 @@ app.command()(init)
 app.command()(tune)
 app.command()(sweep)
 app.command()(compare)
+app.command()(report)
 app.command()(release)
 app.command()(releases)
 app.command()(rollback)

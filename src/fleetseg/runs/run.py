@@ -36,8 +36,10 @@ from fleetseg.own_data import record_own, require_same_own
 from fleetseg.runs.dry_run import try_one_step
 from fleetseg.runs.ending import Final, save_final, score_final
 from fleetseg.runs.engines import engine_of
+from fleetseg.runs.enrolled import record_enrolled
 from fleetseg.runs.estimating import Estimator
 from fleetseg.runs.folder import can_resume, changed_since, environment, require_no_run
+from fleetseg.runs.kept_frames import FrameKeeper, keeping_frames
 from fleetseg.runs.loaded import LoadedModel, load_model
 from fleetseg.runs.lock import Ownership, owning
 from fleetseg.runs.option_notes import option_notes, require_workable
@@ -146,9 +148,7 @@ def _run_owned(
             plan, scorer, unguarded = _with_engine(plan, final, setup, engine)
             notes += unguarded
             reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
-            probability = experiment.training.style.probability
-            notes += style_notes(setup.folder.state.facts, fleet_data.enrolled, probability)
-            notes += score_final(final, setup.folder, scorer, plan)
+            notes += _at_the_end(plan, final, setup, engine, scorer)
     except KeyboardInterrupt:
         reason = "interrupted"
     except QuorumLost as lost:
@@ -170,11 +170,23 @@ def _with_engine(
 ) -> tuple[Plan, Scorer, list[str]]:
     """Complete a plan by what asks the clients, and by what watches over its models."""
     scorer = Scorer(setup.fleet_data, setup.runtime, engine)
+    keeper = FrameKeeper(setup.folder.path, setup.fleet_data, setup.runtime)
+    record_enrolled(setup.folder.path, engine.available())
     final.guard, notes = _guard(setup, scorer)
     if STATISTICS[setup.experiment.federation.statistics].estimated:
         final.estimator = Estimator(setup.runtime, engine)
-    score = scorer.score if scorer.can_score else None
+    score = keeping_frames(scorer, keeper) if scorer.can_score else None
     return replace(plan, score=score, guard=final.guard, refine=final.estimator), scorer, notes
+
+
+def _at_the_end(
+    plan: Plan, final: Final, setup: RunSetup, engine: Engine, scorer: Scorer
+) -> list[str]:
+    """Score what is left to be scored, and note who came later; returns what there is to say."""
+    record_enrolled(setup.folder.path, engine.available())
+    probability = setup.experiment.training.style.probability
+    told = style_notes(setup.folder.state.facts, setup.fleet_data.enrolled, probability)
+    return [*told, *score_final(final, setup.folder, scorer, plan)]
 
 
 def _pretrained(
