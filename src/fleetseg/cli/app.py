@@ -70,6 +70,7 @@ def run(
     baseline: o.Baseline = None,
     only: o.Only = None,
     exclude: o.Exclude = None,
+    track: o.Track = None,
     as_json: o.JsonLines = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -84,6 +85,7 @@ def run(
       fleetseg run examples/tiny.toml --baseline centralised
       fleetseg run examples/tiny.toml --engine fleet
       fleetseg run examples/tiny.toml --exclude 'synthetic-amber-*'
+      fleetseg run examples/tiny.toml --track tensorboard
       fleetseg run examples/tiny.toml --json > rounds.jsonl
     """  # noqa: D301
     from fleetseg.console import stdout_console
@@ -95,7 +97,7 @@ def run(
     settings += [f"federation.{k}={json.dumps(v)}" for k, v in patterns.items() if v]
     request = make_request(
         experiment,
-        [*(overrides or ()), *settings],
+        [*(overrides or ()), *settings, *o.tracking(track)],
         out=out,
         resume=resume,
         baseline=None if baseline is None else baseline.value,

@@ -60,6 +60,7 @@ def experiment_for_vehicles(experiment: Experiment) -> str:
         "partition": partition,
         "federation": federation,
         "pretrain": type(experiment.pretrain)(),
+        "tracking": type(experiment.tracking)(),
     }
     return to_toml(experiment.model_copy(update=update))
 

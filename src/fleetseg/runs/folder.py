@@ -9,6 +9,7 @@ rounds.jsonl      one line a round, then one line for the end: the source of tru
 checkpoints/      the last few rounds, each complete
 model/            the final model
 clients/          what simulated clients keep for themselves, such as what their updates left out
+tracking/         of a run with trackers: how far each is, and what it keeps here
 logs/             over a network: every message that was received
 fleet/            of a fleet on this machine: its certificates and kits
 run.lock          while a process is at work here: which one (see `ownership`)

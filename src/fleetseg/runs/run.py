@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import first_slots
 from fleetseg.federation.statistics import STATISTICS
 from fleetseg.federation.style_bank import style_notes
-from fleetseg.federation.tensors import read_state
+from fleetseg.federation.tensors import ModelState, read_state
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import threads
@@ -48,6 +48,8 @@ from fleetseg.runs.safety import FOLDER as SAFE
 from fleetseg.runs.safety import UNGUARDED, Guard, require_start, self_teaches
 from fleetseg.runs.scoring import Scorer, require_scorable_run
 from fleetseg.runs.setup import RunSetup, set_up
+from fleetseg.runs.tracked import tracking
+from fleetseg.runs.tracked_pictures import picture_of
 
 OpenEngine = Callable[[RunSetup], AbstractContextManager[Engine]]
 
@@ -146,7 +148,8 @@ def _run_owned(
         with (open_engine or engine_of)(setup) as engine:
             plan, scorer, unguarded = _with_engine(plan, final, setup, engine)
             notes += unguarded
-            reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
+            with _watched(setup, plan, final, notes) as watcher:
+                reason = rounds.run(plan, engine, state, setup.folder, watcher)
             notes += style_notes(setup.folder.state.facts)
             notes += score_final(final, setup.folder, scorer, plan)
     except KeyboardInterrupt:
@@ -175,6 +178,25 @@ def _with_engine(
         final.estimator = Estimator(setup.runtime, engine)
     score = scorer.score if scorer.can_score else None
     return replace(plan, score=score, guard=final.guard, refine=final.estimator), scorer, notes
+
+
+@contextmanager
+def _watched(
+    setup: RunSetup, plan: Plan, final: Final, notes: list[str]
+) -> Iterator[rounds.Watcher]:
+    """Have a run's trackers watch its rounds, too, if it has any."""
+    folder, watcher = setup.folder, setup.watcher
+
+    def model() -> ModelState:
+        estimated = final.estimator and final.estimator.newest(folder.state.round)
+        return estimated or plan.published(folder.state)
+
+    picture, unshown = picture_of(setup.fleet_data, setup.runtime, model)
+    notes += unshown
+    with tracking(
+        setup.experiment, folder.path, lambda: folder.records, watcher.status, notes
+    ) as tracked:
+        yield tracked.watcher(watcher, picture)
 
 
 def _pretrained(
