@@ -43,9 +43,8 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
         {"training": {"supervision": "self_training",
                       "self_training": {"select": "quality", "top": 0.5}}}, {}),
     "tracking.project": ({"tracking": {"project": "cars"}}, {}),
-    "tracking.frames": ({"tracking": {"frames": 1}}, {}),
-    "tracking.picture_every": (
-        {"tracking": {"to": ["tensorboard"], "frames": 0, "picture_every": 2}}, {}),
+    "tracking.pictures": (
+        {"evaluation": {"pictures": 0}, "tracking": {"to": ["tensorboard"], "pictures": 1}}, {}),
     "safety": ({"safety": {"max_loss": 0.1}}, {}),
     "pretrain": ({"pretrain": {"epochs": 3}}, {}),
     "training.sam": ({"training": {"sam": {"rho": 0.2}}}, {}),

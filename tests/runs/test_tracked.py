@@ -78,7 +78,7 @@ def one_vehicle(cache: Path, **sections: dict[str, Any]) -> Experiment:
 def test_tensorboard_has_each_round_of_a_resumed_run_once(cache: Path, tmp_path: Path) -> None:
     """And the model has the bits of a run that nobody tracked."""
     plain = fleetseg.run(one_vehicle(cache), out=tmp_path / "plain")
-    followed = one_vehicle(cache, tracking={"to": ["tensorboard"], "frames": 2})
+    followed = one_vehicle(cache, tracking={"to": ["tensorboard"], "pictures": 2})
     assert followed.digest == one_vehicle(cache).digest
 
     def interrupt(one: RoundRecord) -> None:
@@ -105,7 +105,7 @@ def test_tensorboard_has_each_round_of_a_resumed_run_once(cache: Path, tmp_path:
 
 def test_a_baseline_is_tracked_in_its_own_folder(cache: Path, tmp_path: Path) -> None:
     followed = one_vehicle(
-        cache, tracking={"to": ["tensorboard"], "frames": 0}, federation={"rounds": 1}
+        cache, tracking={"to": ["tensorboard"], "pictures": 0}, federation={"rounds": 1}
     )
     fleetseg.run(followed, out=tmp_path / "pooled", baseline="centralised")
     found = EventAccumulator(str(tmp_path / "pooled" / FOLDER)).Reload()
@@ -196,7 +196,7 @@ def test_a_tracker_that_begins_late_gets_all_rounds(tmp_path: Path, opened: list
     rounds = [record(n, scored=scored(0.5)) for n in (1, 2, 3)]
     follow(tmp_path, ["tensorboard"], rounds[:2], rounds[2:])
     assert opened[0].steps == [1, 2, 3]
-    assert opened[0].pictures == [3]  # earlier models are gone
+    assert opened[0].pictures == [1, 2, 3]
 
 
 def test_a_round_that_is_scored_after_a_resume_is_tracked_with_its_scores(

@@ -1,87 +1,75 @@
-"""Pictures for trackers show the server's frames only, and the model that is scored."""
+"""Pictures for trackers show the server's frames only, as the run has kept them."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+import json
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.experiments import tiny_experiment
-from tests.records import record, scored
+from PIL import Image
+from tests.records import SPACE, record, scored
 
-from fleetseg.clients import HELD_OUT, FleetData, open_fleet_data
+from fleetseg.clients import HELD_OUT
 from fleetseg.evaluation.pictures import contact_sheet
-from fleetseg.evaluation.predict import predict
-from fleetseg.federation.rounds import Watcher
-from fleetseg.federation.tensors import read_state
-from fleetseg.runs.setup import RunSetup, set_up
-from fleetseg.runs.tracked_pictures import NOT_SCORED_SO, picture_of
+from fleetseg.runs.kept_frames import FOLDER, Frame, Seen, ids_of, ids_picture, photo_picture
+from fleetseg.runs.tracked_pictures import kept_picture
+
+TRUTH_HW = np.zeros((12, 16), np.uint8)
+SEEN_HW = np.tile(np.array([0, 1], np.uint8), (12, 8))
+PHOTO = Image.fromarray(np.full((12, 16, 3), 120, np.uint8))
+SCORED = scored(0.5)
 
 
-@pytest.fixture(scope="module")
-def setup(tmp_path_factory: pytest.TempPathFactory) -> RunSetup:
-    experiment = tiny_experiment(
-        tmp_path_factory.mktemp("cache"),
-        data={
-            "sources": [{"conditions": ["day"], "cities": ["amber"], "frames_per_drive": 2}],
-            "evaluation": [{"conditions": ["day"], "frames_per_drive": 1, "split": "val"}],
-        },
-        tracking={"to": ["tensorboard"], "frames": 2, "picture_every": 2},
-        engine={"kind": "inprocess", "device": "cpu", "precision": "fp32"},
-    )
-    out = tmp_path_factory.mktemp("run")
-    return set_up(experiment, open_fleet_data(experiment), out, None, Watcher())
+def keep(folder: Path, sets: list[str], rounds: list[int]) -> Path:
+    """Write what a run keeps of one frame for each set."""
+    pictures = folder / FOLDER
+    pictures.mkdir(parents=True)
+    frames = [
+        Frame(f"{name}/{k}", name, "day", k, 16, 12, photo_picture(PHOTO), ids_picture(TRUTH_HW))
+        for k, name in enumerate(sets)
+    ]
+    (pictures / "frames.json").write_text(json.dumps({"frames": [asdict(f) for f in frames]}))
+    for number in rounds:
+        seen = [asdict(Seen(ids_picture(SEEN_HW), 0.5, ())) for _ in sets]
+        path = pictures / f"round-{number:06d}.json"
+        path.write_text(json.dumps({"round": number, "frames": seen}))
+    return folder
 
 
-def pictures(setup: RunSetup, data: FleetData | None = None, **changes: Any) -> Any:
-    runtime = setup.runtime
-    if changes:
-        sections = {
-            name: getattr(setup.experiment, name).model_copy(update=fields)
-            for name, fields in changes.items()
-        }
-        runtime = replace(runtime, experiment=setup.experiment.model_copy(update=sections))
-    model = read_state(setup.runtime.model, setup.runtime.exchange.model)
-    return picture_of(data or setup.fleet_data, runtime, lambda: model)
+def test_a_picture_shows_frames_their_truth_and_what_the_round_sees(tmp_path: Path) -> None:
+    show = kept_picture(keep(tmp_path, ["val"] * 5, [1, 2]), SPACE, 2)
+    shown_HWC = show(record(2, scored=SCORED))
+    assert np.array_equal(ids_of(ids_picture(SEEN_HW)), SEEN_HW)
+    photo_HWC = np.full((12, 16, 3), 120, np.uint8)  # of one colour, which WebP keeps
+    row = (photo_HWC, TRUTH_HW, {"round 2": SEEN_HW})
+    titles = ["val/0: 50.0% wrong", "val/4: 50.0% wrong"]
+    assert np.array_equal(shown_HWC, np.asarray(contact_sheet([row, row], titles, SPACE)))
 
 
-def test_a_picture_shows_frames_their_truth_and_what_the_model_makes_of_them(
-    setup: RunSetup,
+@pytest.mark.parametrize("number", [1, 3])
+def test_there_is_none_of_rounds_that_were_not_kept_or_not_scored(
+    tmp_path: Path, number: int
 ) -> None:
-    draw, notes = pictures(setup)
-    assert notes == []
-    shown_HWC = draw(record(2, scored=scored(0.5)))
-    (part,) = setup.fleet_data.evaluation
-    rows, names = [], []
-    for number in (len(part.scored) // 4, 3 * len(part.scored) // 4):
-        image_HWC, label_HW = part.scored.pairs[number]
-        seen_HW = predict(setup.runtime.model, image_HWC[None], label_HW.shape)[0]
-        rows.append((image_HWC, label_HW, {"round 2": seen_HW}))
-        names.append(part.scored.pairs.samples[number].id)
-    expected = contact_sheet(rows, names, setup.fleet_data.space)
-    assert np.array_equal(shown_HWC, np.asarray(expected))
+    show = kept_picture(keep(tmp_path, ["val"], [1]), SPACE, number)
+    assert show(record(1, scored=SCORED)) is not None
+    assert show(record(2, scored=SCORED)) is None
+    assert show(record(1)) is None
 
 
-def test_pictures_come_with_scored_rounds_at_their_distance_and_with_the_last(
-    setup: RunSetup,
-) -> None:
-    draw, _ = pictures(setup)
-    drawn = {n for n in (1, 2, 3) if draw(record(n, scored=scored(0.5))) is not None}
-    assert drawn == {2, 3}  # of three rounds
-    assert draw(record(2)) is None
+def test_there_is_none_if_none_is_wanted(tmp_path: Path) -> None:
+    show = kept_picture(keep(tmp_path, ["val"], [1]), SPACE, 0)
+    assert show(record(1, scored=SCORED)) is None
 
 
-def test_frames_of_vehicles_are_never_shown(setup: RunSetup) -> None:
-    (part,) = setup.fleet_data.evaluation
-    held_out = replace(setup.fleet_data, evaluation=(replace(part, name=HELD_OUT),))
-    for data in (held_out, replace(setup.fleet_data, evaluation=())):
-        draw, notes = pictures(setup, data)
-        assert draw(record(2, scored=scored(0.5))) is None
-        assert notes == []
-
-
-def test_no_picture_shows_another_model_than_the_one_that_is_scored(setup: RunSetup) -> None:
-    draw, notes = pictures(setup, evaluation={"norms": "domain"})
-    assert draw(record(2, scored=scored(0.5))) is None
-    assert notes == [NOT_SCORED_SO]
+def test_frames_of_vehicles_are_never_shown(tmp_path: Path) -> None:
+    mixed = kept_picture(keep(tmp_path / "mixed", [HELD_OUT, "val"], [1]), SPACE, 3)
+    one = kept_picture(keep(tmp_path / "one", ["val"], [1]), SPACE, 3)
+    own = kept_picture(keep(tmp_path / "own", [HELD_OUT], [1]), SPACE, 3)
+    first = record(1, scored=SCORED)
+    shown_HWC, expected_HWC = mixed(first), one(first)
+    assert shown_HWC is not None
+    assert expected_HWC is not None
+    assert shown_HWC.shape == expected_HWC.shape  # one row
+    assert own(first) is None

@@ -15,6 +15,7 @@ import typer
 from fleetseg.cli import options as o
 from fleetseg.cli.cache import cache_app
 from fleetseg.cli.fleet import client, fleet_app, server
+from fleetseg.cli.report import report
 from fleetseg.cli.scenario import scenario_app
 from fleetseg.cli.sweeps import compare, sweep
 from fleetseg.console import cohort_words, print_error, reports_errors
@@ -350,6 +351,7 @@ def config_show(
 
 app.command()(sweep)
 app.command()(compare)
+app.command()(report)
 app.command()(server)
 app.command()(client)
 

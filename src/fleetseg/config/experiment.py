@@ -93,6 +93,7 @@ class Experiment(Section):
             del fields["engine"][key]
         for key in ("cache", "store"):
             del fields["data"][key]
+        del fields["evaluation"]["pictures"]
         cohort = fields["federation"]["cohort"]
         # 4 and 4.0 are the same count; 1 and 1.0 are not the same.
         fields["federation"]["cohort"] = float(cohort) if cohort > 1 else cohort

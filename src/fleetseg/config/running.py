@@ -64,6 +64,9 @@ class EvaluationConfig(Section):
     # What scores are grouped by.
     by: Literal["domain", "dataset", "city", "condition", "vehicle", "sequence"] = "domain"
     batch_size: int = Field(default=8, ge=1)
+    # Frames of the server's sets whose predictions are kept at every scoring, for the report; 0 =
+    # none. No part of the result, nor of the experiment's digest.
+    pictures: int = Field(default=6, ge=0, le=24)
     # Statistics of batch norms: running (the model's own), batch, domain, adapted (the test
     # images'), and tent, cotta-like, which learn from these: see evaluation.norms.
     norms: str = "running"  # on the server's sets

@@ -12,5 +12,4 @@ class TrackingConfig(Section):
 
     to: tuple[str, ...] = ()  # names in fleetseg.tracking.trackers.TRACKERS
     project: str = Field(default="fleetseg", min_length=1)  # in MLflow, the experiment
-    frames: int = Field(default=3, ge=0)  # of the server's own test frames in a picture; 0 = none
-    picture_every: int = Field(default=1, ge=1)  # scored rounds; the last round always has one
+    pictures: int = Field(default=3, ge=0)  # of the frames that evaluation.pictures keeps

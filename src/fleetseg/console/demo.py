@@ -18,12 +18,14 @@ from fleetseg.config import Experiment
 from fleetseg.console import INTERRUPTED, clock, print_line, ratio, stderr_console, stdout_console
 from fleetseg.console.live import Heading, watching
 from fleetseg.console.progress import reading
+from fleetseg.console.report import end_with_page
 from fleetseg.console.run import asked_words, fleet_words, output_style
 from fleetseg.console.signals import interruptible
 from fleetseg.console.tables import comparison_table, score_lines
 from fleetseg.errors import CheckpointError
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.rounds import Watcher
+from fleetseg.report.page import FILE
 from fleetseg.runs import baselines
 from fleetseg.runs.compare import compared_run, local_scores, mean_run
 from fleetseg.runs.concurrency import concurrency
@@ -93,6 +95,11 @@ def run_demo(out: Path | None, fields: Mapping[str, Any] = FIELDS) -> int:
         except (KeyboardInterrupt, _Interrupted):
             print_line(stderr_console(), f"interrupted; what was done so far is in {folder}")
             return INTERRUPTED
+    end_with_page(
+        [folder / "federated", folder / "centralised", folder / "local"],
+        stage.console,
+        out=folder / FILE,
+    )
     print_line(stage.console, f"took         {clock(time.monotonic() - started_s)}")
     return 0
 

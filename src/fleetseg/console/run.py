@@ -17,6 +17,7 @@ from fleetseg.config import Experiment
 from fleetseg.console import INTERRUPTED, count, print_line, stderr_console, stdout_console
 from fleetseg.console.live import Heading, Style, watching
 from fleetseg.console.progress import reading
+from fleetseg.console.report import end_with_page
 from fleetseg.console.signals import interruptible
 from fleetseg.console.summary import exit_code, show_end, show_local
 from fleetseg.data.partition.manifest import Manifest
@@ -122,6 +123,8 @@ def run_and_show(request: Request) -> int:
         show_local(runs, request.style, console)
     else:
         show_end(runs[""], request.style, console)
+        silent = request.style in ("json", "quiet")
+        end_with_page([runs[""].folder], console, silent=silent)
     if any(run.reason == "interrupted" for run in runs.values()):
         _print_resume_command(request)
         return INTERRUPTED

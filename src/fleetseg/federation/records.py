@@ -39,6 +39,7 @@ class RoundRecord:
     clusters: Mapping[str, int] = field(
         default_factory=dict
     )  # of the accepted, where there are any
+    training_seconds: float | None = None  # of all: until the last answer, without scoring
 
     @classmethod
     def of(
@@ -60,6 +61,7 @@ class RoundRecord:
             bytes_up=sent.bytes_up,
             seconds=round(sent.seconds, 3),
             clusters=dict(sorted(collector.clusters_of.items())),
+            training_seconds=round(sent.seconds, 3),
         )
 
     def with_cost(self, sent: Meter) -> RoundRecord:
@@ -95,6 +97,8 @@ class RoundRecord:
             fields["unscored"] = self.unscored
         if self.clusters:
             fields["clusters"] = dict(self.clusters)
+        if self.training_seconds is not None:
+            fields["training_seconds"] = self.training_seconds
         return fields
 
     @classmethod
@@ -116,4 +120,5 @@ class RoundRecord:
             scored=None if scores is None else Scored.from_dict(scores, space),
             unscored=fields.get("unscored", ""),
             clusters=fields.get("clusters", {}),
+            training_seconds=fields.get("training_seconds"),
         )

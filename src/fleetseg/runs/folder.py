@@ -3,9 +3,11 @@
 experiment.toml   resolved, reads back to the same experiment
 environment.json  versions, machine, resolved device and precision
 manifest.json     which client held which sample
+enrolled.json     what each client told of itself: images, pixels of each class
 own_data.json     digests of samples that a user brought as Python objects
 classes.toml      the label space, where it is no built-in one
 rounds.jsonl      one line a round, then one line for the end: the source of truth
+pictures/         a few evaluation frames, and what the model of each scored round makes of them
 checkpoints/      the last few rounds, each complete
 model/            the final model
 clients/          what simulated clients keep for themselves, such as what their updates left out
@@ -21,6 +23,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +91,9 @@ class RunFolder:
         """
         require_no_run(self.path)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        facts = {**environment, "started": started}
+        write_atomic(self.path / "environment.json", json.dumps(facts, indent=1) + "\n")
         write_atomic(self._log, "")
         if manifest is not None:
             manifest.write(self.path / "manifest.json")

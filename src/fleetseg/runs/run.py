@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,7 @@ from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.server_optim import first_slots
 from fleetseg.federation.statistics import STATISTICS
 from fleetseg.federation.style_bank import style_notes
-from fleetseg.federation.tensors import ModelState, read_state
+from fleetseg.federation.tensors import read_state
 from fleetseg.files import explained
 from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import threads
@@ -38,8 +38,10 @@ from fleetseg.own_data import record_own, require_same_own
 from fleetseg.runs.dry_run import try_one_step
 from fleetseg.runs.ending import Final, save_final, score_final
 from fleetseg.runs.engines import engine_of
+from fleetseg.runs.enrolled import record_enrolled
 from fleetseg.runs.estimating import Estimator
 from fleetseg.runs.folder import can_resume, changed_since, environment, require_no_run
+from fleetseg.runs.kept_frames import FrameKeeper, keeping_frames
 from fleetseg.runs.lock import Ownership, owning
 from fleetseg.runs.option_notes import option_notes, require_workable
 from fleetseg.runs.pretraining import pretrained
@@ -49,7 +51,7 @@ from fleetseg.runs.safety import UNGUARDED, Guard, require_start, self_teaches
 from fleetseg.runs.scoring import Scorer, require_scorable_run
 from fleetseg.runs.setup import RunSetup, set_up
 from fleetseg.runs.tracked import tracking
-from fleetseg.runs.tracked_pictures import picture_of
+from fleetseg.runs.tracked_pictures import kept_picture
 
 OpenEngine = Callable[[RunSetup], AbstractContextManager[Engine]]
 
@@ -140,16 +142,15 @@ def _run_owned(
     tried = [] if resume and can_resume(out) else try_one_step(setup)
     state, notes = _open(setup, resume)
     notes += [*tried, *_what_the_model_lacks(setup)]
-    for note in idle:  # now, and not only when the hours are spent
-        setup.watcher.status(f"note: {note}")
+    _tell(setup, idle)  # now, and not only when the hours are spent
     final, reason = Final(), "failed"
     plan = _plan(setup, on_network=open_engine is not None)
     try:
-        with (open_engine or engine_of)(setup) as engine:
+        with (open_engine or engine_of)(setup) as engine, _watched(setup, notes) as watcher:
             plan, scorer, unguarded = _with_engine(plan, final, setup, engine)
             notes += unguarded
-            with _watched(setup, plan, final, notes) as watcher:
-                reason = rounds.run(plan, engine, state, setup.folder, watcher)
+            reason = rounds.run(plan, engine, state, setup.folder, watcher)
+            record_enrolled(setup.folder.path, engine.available())  # who came later, too
             notes += style_notes(setup.folder.state.facts)
             notes += score_final(final, setup.folder, scorer, plan)
     except KeyboardInterrupt:
@@ -168,35 +169,34 @@ def _run_owned(
     return Run(out, experiment, reason, records, scored, sha256, every_note, seconds, space)
 
 
+def _tell(setup: RunSetup, notes: Sequence[str]) -> None:
+    for note in notes:
+        setup.watcher.status(f"note: {note}")
+
+
 def _with_engine(
     plan: Plan, final: Final, setup: RunSetup, engine: Engine
 ) -> tuple[Plan, Scorer, list[str]]:
     """Complete a plan by what asks the clients, and by what watches over its models."""
     scorer = Scorer(setup.fleet_data, setup.runtime, engine)
+    keeper = FrameKeeper(setup.folder.path, setup.fleet_data, setup.runtime)
+    record_enrolled(setup.folder.path, engine.available())
     final.guard, notes = _guard(setup, scorer)
     if STATISTICS[setup.experiment.federation.statistics].estimated:
         final.estimator = Estimator(setup.runtime, engine)
-    score = scorer.score if scorer.can_score else None
+    score = keeping_frames(scorer, keeper) if scorer.can_score else None
     return replace(plan, score=score, guard=final.guard, refine=final.estimator), scorer, notes
 
 
 @contextmanager
-def _watched(
-    setup: RunSetup, plan: Plan, final: Final, notes: list[str]
-) -> Iterator[rounds.Watcher]:
+def _watched(setup: RunSetup, notes: list[str]) -> Iterator[rounds.Watcher]:
     """Have a run's trackers watch its rounds, too, if it has any."""
-    folder, watcher = setup.folder, setup.watcher
-
-    def model() -> ModelState:
-        estimated = final.estimator and final.estimator.newest(folder.state.round)
-        return estimated or plan.published(folder.state)
-
-    picture, unshown = picture_of(setup.fleet_data, setup.runtime, model)
-    notes += unshown
+    folder, wanted = setup.folder, setup.experiment.tracking
+    picture = kept_picture(folder.path, setup.fleet_data.space, wanted.pictures)
     with tracking(
-        setup.experiment, folder.path, lambda: folder.records, watcher.status, notes
+        setup.experiment, folder.path, lambda: folder.records, setup.watcher.status, notes
     ) as tracked:
-        yield tracked.watcher(watcher, picture)
+        yield tracked.watcher(setup.watcher, picture)
 
 
 def _pretrained(

@@ -34,7 +34,7 @@ STEPS = "steps.json"
 PICTURE = "scored frames"
 
 Picture = Callable[[RoundRecord], Image_HWC | None]
-"""Draws what the newest round's model makes of some scored frames; None = there is no picture."""
+"""Shows what a round's model makes of some scored frames; None = there is no picture of it."""
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Tracking:
         self._picture = picture
 
         def closed(record: RoundRecord) -> None:
-            self._catch_up(newest=record)
+            self._catch_up()
             watcher.round_closed(record)
 
         return replace(watcher, round_closed=closed)
@@ -99,22 +99,25 @@ class Tracking:
             self._try(name, tracker.close)
         self._trackers.clear()
 
-    def _catch_up(self, newest: RoundRecord | None = None) -> None:
+    def _catch_up(self) -> None:
         if not self._trackers:
             return
-        records = self.records()
-        picture_HWC = self._drawn(newest) if newest is not None else None
+        behind = min(self._steps.get(name, 0) for name in self._trackers)
         try:
-            for name, tracker in list(self._trackers.items()):
-                for record in records:
-                    if record.round > self._steps.get(name, 0):
-                        is_newest = newest is not None and record.round == newest.round
-                        shown_HWC = picture_HWC if is_newest else None
-                        if not self._try(name, partial(_hand_over, tracker, record, shown_HWC)):
-                            break
-                        self._steps[name] = record.round
+            for record in self.records():
+                if record.round > behind:
+                    self._hand_over(record)
         finally:
             self._write_steps()
+
+    def _hand_over(self, record: RoundRecord) -> None:
+        """Give a round to each tracker that lacks it."""
+        picture_HWC = self._drawn(record)
+        for name, tracker in list(self._trackers.items()):
+            if record.round <= self._steps.get(name, 0):
+                continue
+            if self._try(name, partial(_give, tracker, record, picture_HWC)):
+                self._steps[name] = record.round
 
     def _drawn(self, record: RoundRecord) -> Image_HWC | None:
         try:
@@ -221,7 +224,7 @@ def _scores(scored: Scored) -> dict[str, float | None]:
     return found
 
 
-def _hand_over(tracker: Tracker, record: RoundRecord, picture_HWC: Image_HWC | None) -> None:
+def _give(tracker: Tracker, record: RoundRecord, picture_HWC: Image_HWC | None) -> None:
     tracker.scalars(record.round, figures_of(record))
     if picture_HWC is not None:
         tracker.image(record.round, PICTURE, picture_HWC)

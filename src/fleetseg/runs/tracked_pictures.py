@@ -1,83 +1,52 @@
-"""Pictures of a run for its trackers: scored frames, their truth, and what the round's model sees.
-
-Only frames of the server's own sets are shown: those of vehicles stay with the vehicles, also where
-these are simulated.
-"""
+"""Pictures of a run for its trackers: the frames that it keeps, their truth, what a round sees."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import io
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from fleetseg.clients import HELD_OUT, FleetData
+from fleetseg.clients import HELD_OUT
+from fleetseg.data.labels import LabelSpace
 from fleetseg.data.sample import Image_HWC
 from fleetseg.evaluation.pictures import contact_sheet
-from fleetseg.evaluation.predict import predict
-from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.records import RoundRecord
-from fleetseg.federation.tensors import ModelState
-from fleetseg.runs.scored_frames import ScoredFrames
+from fleetseg.runs.kept_frames import ids_of, read_frames, read_seen_in, spread
 from fleetseg.runs.tracked import Picture
 
-NOT_SCORED_SO = (
-    "no pictures are tracked: evaluation.norms takes statistics of whole test sets, and a picture "
-    "of some frames would show another model than the one that is scored"
-)
-OF_CLUSTERS = "no pictures are tracked: each cluster of vehicles has a model of its own"
 
+def kept_picture(run_folder: Path, space: LabelSpace, number: int) -> Picture:
+    """Return what shows up to `number` of a run's kept frames in a round.
 
-def picture_of(
-    fleet_data: FleetData, runtime: LocalRuntime, model: Callable[[], ModelState]
-) -> tuple[Picture, list[str]]:
-    """Return what draws a round's picture, and why there will be none.
-
-    `model` gives the newest round's; it is loaded into the runtime as it is to be scored, which
-    clients' work overwrites.
+    Frames of vehicles are not shown, also where these are simulated: a tracker may send a picture
+    anywhere.
     """
-    experiment = runtime.experiment
-    settings, total = experiment.tracking, experiment.federation.rounds
-    sets = tuple(part for part in fleet_data.evaluation if part.name != HELD_OUT)
-    if not settings.to or not settings.frames or not sets:
-        return _nothing, []
-    if experiment.evaluation.norms != "running":
-        return _nothing, [NOT_SCORED_SO]
-    if runtime.exchange.is_clustered:
-        return _nothing, [OF_CLUSTERS]
-    frames = list(ScoredFrames(sets).named_frames())
-    chosen = [frames[k] for k in _evenly(len(frames), settings.frames)]
 
-    def draw(record: RoundRecord) -> Image_HWC | None:
-        due = record.round == total or record.round % settings.picture_every == 0
-        if record.scored is None or not due:
+    def show(record: RoundRecord) -> Image_HWC | None:
+        if record.scored is None or number == 0:
             return None
-        runtime.whole.load(model())
-        rows = []
-        for _, part, number in chosen:
-            image_HWC, label_HW = part.scored.pairs[number]
-            seen_NHW = predict(
-                runtime.model,
-                image_HWC[None],
-                (label_HW.shape[0], label_HW.shape[1]),
-                device=runtime.hardware.device,
-                context=runtime.hardware.inference,
+        frames, seen = read_frames(run_folder), read_seen_in(run_folder, record.round)
+        own = [k for k, frame in enumerate(frames) if frame.set != HELD_OUT]
+        if not own or len(seen) != len(frames):
+            return None
+        chosen = spread(own, number)
+        rows = [
+            (
+                _photo(frames[k].image),
+                ids_of(frames[k].truth),
+                {f"round {record.round}": ids_of(seen[k].prediction)},
             )
-            rows.append((image_HWC, label_HW, {f"round {record.round}": seen_NHW[0]}))
-        names = [name for name, _, _ in chosen]
-        return np.asarray(contact_sheet(rows, names, fleet_data.space), dtype=np.uint8)
+            for k in chosen
+        ]
+        titles = [f"{frames[k].name}: {seen[k].wrong:.1%} wrong" for k in chosen]
+        return np.asarray(contact_sheet(rows, titles, space), dtype=np.uint8)
 
-    return draw, []
-
-
-def _nothing(record: RoundRecord) -> None:
-    return None
+    return show
 
 
-def _evenly(length: int, wished: int) -> list[int]:
-    """Take numbers below a length at even distances, from the middle of as many parts.
-
-    >>> _evenly(10, 3), _evenly(2, 5), _evenly(9, 1)
-    ([1, 5, 8], [0, 1], [4])
-    """
-    number = min(length, wished)
-    return [(2 * k + 1) * length // (2 * number) for k in range(number)]
+def _photo(picture: str) -> Image_HWC:
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        return np.asarray(image.convert("RGB"))

@@ -1,0 +1,5 @@
+"""The page that people look at: what came out of a run, and whether to trust it."""
+
+from fleetseg.report.page import render, write_report
+
+__all__ = ["render", "write_report"]

@@ -1,0 +1,55 @@
+"""What the experiment says: what differs from the defaults, or between runs, first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fleetseg.config import Experiment
+from fleetseg.report.figures import SettingFigures
+
+_ABSENT = "–"
+
+
+def setting_figures(
+    experiments: Sequence[Experiment],
+) -> tuple[tuple[SettingFigures, ...], tuple[SettingFigures, ...]]:
+    """Split all settings: of one run by whether they differ from the default, of several by run.
+
+    The first part is what differs, the second the rest.
+    """
+    defaults = _flat(Experiment().model_dump(mode="json"))
+    flat = [_flat(experiment.model_dump(mode="json")) for experiment in experiments]
+    names = list(dict.fromkeys(name for each in flat for name in each))
+    changed, unchanged = [], []
+    for name in names:
+        values = tuple(each.get(name, _ABSENT) for each in flat)
+        row = SettingFigures(name, values, defaults.get(name, _ABSENT))
+        one = len(experiments) == 1
+        differs = values[0] != row.default if one else len(set(values)) > 1
+        (changed if differs else unchanged).append(row)
+    return tuple(changed), tuple(unchanged)
+
+
+def _flat(value: Any, name: str = "") -> dict[str, str]:
+    if isinstance(value, dict):
+        inside: dict[str, str] = {}
+        for key, each in value.items():
+            inside |= _flat(each, f"{name}.{key}" if name else key)
+        return inside
+    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
+        inside = {}
+        for at, each in enumerate(value):
+            inside |= _flat(each, f"{name}[{at}]" if len(value) > 1 else name)
+        return inside
+    return {name: _text(value)}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or _ABSENT
+    return _ABSENT if value in (None, "") else str(value)

@@ -1,0 +1,48 @@
+"""What clients told of themselves when they enrolled, kept in the run folder: `enrolled.json`.
+
+Images and pixels of each class are in the table of what may leave a client (federation.messages).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fleetseg.federation.messages import Enrolment, taking_part
+from fleetseg.files import write_atomic
+
+FILE = "enrolled.json"
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """What one client holds, by its own account."""
+
+    client: str
+    images: int
+    pixels: int  # labelled
+    histogram_C: tuple[int, ...]  # labelled pixels of each class
+
+
+def record_enrolled(folder: Path, enrolled: Mapping[str, Enrolment]) -> None:
+    """Add the clients that are there to those that a run folder knows of."""
+    told = {each.client: each for each in read_enrolled(folder)}
+    for name, each in taking_part(enrolled).items():
+        histogram_C = tuple(map(int, each.histogram_C))
+        told[name] = Enrolled(name, each.num_images, each.num_pixels, histogram_C)
+    rows = [json.dumps(asdict(told[name])) for name in sorted(told)]
+    write_atomic(folder / FILE, "[\n" + ",\n".join(rows) + "\n]\n")
+
+
+def read_enrolled(folder: Path) -> tuple[Enrolled, ...]:
+    """Read what clients told; nothing where an earlier version made the folder."""
+    try:
+        rows = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return tuple(
+            Enrolled(row["client"], row["images"], row["pixels"], tuple(row["histogram_C"]))
+            for row in rows
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
