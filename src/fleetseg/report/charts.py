@@ -110,7 +110,7 @@ def _chart(
     x = marks.Axis(1, max(2, last), ())
     y = marks.axis([v for points in named.values() for _, v in points], zero=zero, ticks=4)
     tops = _apart([float(y.up(points[-1][1])) for points in named.values()])
-    lower = min(reversed(named), key=lambda name: sum(v for _, v in named[name]) / len(named[name]))
+    lower = "" if runs or len(named) != 2 else min(reversed(named), key=lambda n: _mean(named[n]))
     lines = []
     for k, (name, points) in enumerate(named.items()):
         few = len(points) <= 30
@@ -125,7 +125,7 @@ def _chart(
                 name=name if len(named) > 1 and not (runs and k > _OWN_LINES) else "",
                 name_left=x.at(at[0]),
                 name_top=y.up(at[1]),
-                name_below=not runs and len(named) == 2 and name == lower,
+                name_below=name == lower and float(y.up(at[1])) < 85,
             )
         )
     told = "; ".join(
@@ -135,6 +135,10 @@ def _chart(
     middle = (1 + last) // 2
     ticks = tuple(dict.fromkeys((1, middle, last)))
     return Chart(title, f"{title}: {told}", x, y, ticks, tuple(lines))
+
+
+def _mean(points: Points) -> float:
+    return sum(value for _, value in points) / len(points)
 
 
 def _css(k: int, runs: bool) -> str:

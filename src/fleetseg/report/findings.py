@@ -6,6 +6,7 @@ point, "ahead" beyond; equal images only where both runs saw as many within 5 %.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from fleetseg.report import words
@@ -164,7 +165,8 @@ def progress(rounds: Sequence[RoundFigures]) -> str:
         scored[-2],
     )
     change = end - before
-    over = f"in the last {words.counted(last - since, 'round')}"
+    length = last - since
+    over = "in the last round" if length == 1 else f"in the last {words.number(length)} rounds"
     if change > 0.01:
         return f"Still rising at the end: {words.points(change)} points {over}"
     if change < -0.01:
@@ -233,24 +235,22 @@ def mix(rows: Sequence[MixFigures], classes: Sequence[str], fleet_share: Sequenc
 
 
 def attendance(figures: ReportFigures) -> str:
-    """Count who answered, and what went up."""
+    """Count who answered, and who did not."""
     asked = sum(row.asked for row in figures.rounds)
     failed = sum(sum(row.failed.values()) for row in figures.rounds)
+    answered = sum(row.answered for row in figures.rounds)
     if not asked:
         return "No vehicle was asked yet"
+    if answered == asked:
+        return "Every vehicle that was asked answered"
     if not failed:
-        answered = sum(row.answered for row in figures.rounds)
-        return (
-            "Every vehicle that was asked answered"
-            if answered == asked
-            else (f"{answered:,} answers were used of {asked:,} asked, and none failed")
-        )
-    kinds: dict[str, int] = {}
+        return f"{answered:,} answers were used of {asked:,} asked, and none failed"
+    kinds = Counter[str]()
     for row in figures.rounds:
-        for kind, count in row.failed.items():
-            kinds[kind] = kinds.get(kind, 0) + count
-    told = [f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda k: -k[1])]
-    return f"Of {asked:,} requests {failed:,} went unanswered: {words.series(told)}"
+        kinds.update(row.failed)
+    told = [f"{words.number(count)} {kind}" for kind, count in kinds.most_common()]
+    requests = f"Of {words.number(asked)} requests {words.number(failed)} gave no usable answer"
+    return f"{requests}: {words.series(told)}"
 
 
 def domains(rows: Sequence[DomainFigures]) -> str:

@@ -30,6 +30,7 @@ from fleetseg.report.gather_scores import (
     run_figures,
 )
 from fleetseg.report.gather_settings import setting_figures
+from fleetseg.runs.comparable import common_protocol
 from fleetseg.runs.comparison import Comparison, compare
 from fleetseg.runs.enrolled import read_enrolled
 from fleetseg.runs.folder import has_run
@@ -56,9 +57,7 @@ def gather(runs: Sequence[str | Path], despite: Collection[str] = ()) -> Gathere
         ConfigError: scores of several runs were taken in different ways.
     """
     reports = _read([given_path(path) for path in runs])
-    comparison = None
-    if len(reports) > 1:
-        comparison = compare([report.path for report in reports], despite=despite)
+    comparison = _compared(reports, despite)
     names = row_names([(each.experiment, _alone(each)) for each in reports])
     named = dict(zip([each.path for each in reports], names, strict=True))
     subject = next((r for r in reports if not r.experiment.baseline.kind), reports[0])
@@ -77,6 +76,21 @@ def _read(paths: Sequence[Path]) -> list[RunReport]:
         for each in inside:
             reports[each.resolve()] = read_run(each)
     return list(reports.values())
+
+
+def _compared(reports: Sequence[RunReport], despite: Collection[str]) -> Comparison | None:
+    """Compare all but vehicles alone, and check that these were scored in the same way.
+
+    What a vehicle alone has seen is less than what the fleet has: that is what it is shown for.
+    """
+    if len(reports) == 1:
+        return None
+    scored = {report.path: newest_scores(report)[0] for report in reports}
+    known = {path: (one,) for path, one in scored.items() if one is not None}
+    if any(report.experiment.baseline.kind == "local" for report in reports):
+        common_protocol(known, {*despite, "seen", "unseen"})
+    whole = [r.path for r in reports if r.experiment.baseline.kind != "local"]
+    return compare(whole, despite=despite) if len(whole) > 1 else None
 
 
 def _alone(report: RunReport) -> str:

@@ -126,8 +126,8 @@ def _failed(figures: ReportFigures) -> Item | None:
     failed = sum(sum(row.failed.values()) for row in figures.rounds)
     if not failed:
         return None
-    told = f" of {asked:,} ({words.percent(failed / asked, 1)}) went without a usable answer."
-    return Item("", f"{failed:,} requests", told, "fleet")
+    told = f" of {words.number(asked)} ({words.percent(failed / asked, 1)}) gave no usable answer."
+    return Item("", words.counted(failed, "request"), told, "fleet")
 
 
 def _traffic(figures: ReportFigures) -> Item | None:
