@@ -18,6 +18,7 @@ from fleetseg.cli.fleet import client, fleet_app, server
 from fleetseg.cli.report import report
 from fleetseg.cli.scenario import scenario_app
 from fleetseg.cli.sweeps import compare, sweep
+from fleetseg.cli.watch import watch
 from fleetseg.console import cohort_words, print_error, reports_errors
 from fleetseg.streams import finish_streams, prepare_streams
 from fleetseg.text import names
@@ -351,6 +352,7 @@ def config_show(
 
 app.command()(sweep)
 app.command()(compare)
+app.command()(watch)
 app.command()(report)
 app.command()(server)
 app.command()(client)

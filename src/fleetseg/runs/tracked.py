@@ -21,7 +21,7 @@ from typing import Any
 from fleetseg.config import Experiment
 from fleetseg.data.sample import Image_HWC
 from fleetseg.evaluation.scored import Scored
-from fleetseg.federation.messages import FailureKind
+from fleetseg.failures import FailureKind
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import Watcher
 from fleetseg.files import write_atomic
