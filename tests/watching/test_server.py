@@ -173,7 +173,8 @@ def test_a_round_appears_without_a_reload_and_the_end_is_told(training: Path, br
     fleet.mkdir()
     Fleet(fleet, "localhost", vehicles=("car-1",)).save()
     with serving_page(LivePage(training / "run", fleet), 0) as address:
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        # Without motion: where something lies is then known at once.
+        page = browser.new_page(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
         page.set_default_timeout(60_000)
         complaints: list[str] = []
         page.on("console", lambda message: complaints.append(message.text))
@@ -197,7 +198,7 @@ def test_a_round_appears_without_a_reload_and_the_end_is_told(training: Path, br
         rows.nth(2).wait_for()  # the fold is still open, and has the new round
         assert rows.count() == 3
         assert page.locator("#round").get_attribute("max") == "3"
-        assert page.locator("#round-out").inner_text().startswith("round 3")
+        assert page.locator("#round-out").inner_text().startswith("Round 3:")
         focused = page.evaluate("document.activeElement.closest('section')?.id")
         assert (focused, page.evaluate("document.activeElement.tagName")) == (
             "configuration",
@@ -209,7 +210,7 @@ def test_a_round_appears_without_a_reload_and_the_end_is_told(training: Path, br
         # The page's own script works on what was swapped in.
         page.locator("#round").focus()
         page.keyboard.press("ArrowLeft")
-        assert page.locator("#round-out").inner_text().startswith("round 2")
+        assert page.locator("#round-out").inner_text().startswith("Round 2:")
 
         (training / "go-3").touch()
         (training / "go-4").touch()
@@ -217,7 +218,7 @@ def test_a_round_appears_without_a_reload_and_the_end_is_told(training: Path, br
         assert "all rounds are done: round 4 of 4" in live.inner_text()
         rows.nth(3).wait_for()
         # Who looks at an earlier round goes on to look at it.
-        assert page.locator("#round-out").inner_text().startswith("round 2")
+        assert page.locator("#round-out").inner_text().startswith("Round 2:")
         assert page.evaluate("window.sameDocument")
         assert complaints == []
     live.locator("b", has_text="Not connected").wait_for()  # and what was there stays

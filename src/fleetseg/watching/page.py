@@ -81,7 +81,8 @@ def live(page: str, state: RunState) -> str:
 def _bar(state: RunState) -> str:
     return (
         f'<p class=live id=live data-is={state.word.lower()} data-version="{state.version}">'
-        f"<b>{state.word}</b><span role=status aria-live=polite>{html.escape(state.sentence)}</span></p>"
+        f"<b>{state.word}</b>"
+        f"<span role=status aria-live=polite>{html.escape(state.sentence)}</span></p>"
     )
 
 
