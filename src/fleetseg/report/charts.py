@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -97,7 +97,7 @@ def _loss_name(run: RunFigures, figures: ReportFigures) -> str:
 
 def _chart(
     title: str,
-    named: dict[str, Points],
+    named: Mapping[str, Points],
     last: int,
     *,
     zero: bool,

@@ -266,8 +266,8 @@ def domains(rows: Sequence[DomainFigures]) -> str:
         if len(rated) == 1:
             only = f"One domain only, {worst.name}"
             return f"{only}, and vehicles trained on it" if known else only
-        lowest = f"{worst.name} is lowest at {words.score(worst.miou)}"
-        return f"{lowest}; all were trained on" if known else lowest
+        told = f"{worst.name} is lowest at {words.score(worst.miou)}"
+        return f"{told}; all were trained on" if known else told
     lowest = min(unseen, key=lambda row: row.miou or 0.0)
     if seen:
         best = max(row.miou or 0.0 for row in seen)

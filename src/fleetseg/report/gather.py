@@ -103,24 +103,17 @@ def _alone(report: RunReport) -> str:
 def _figures(
     subject: RunReport, rest: Sequence[RunReport], named: Mapping[Path, str]
 ) -> ReportFigures:
-    by_kind: dict[str, list[RunReport]] = {"federated": [], "centralised": [], "alone": []}
-    for report in rest:
-        by_kind[KINDS[report.experiment.baseline.kind]].append(report)
     run = run_figures(subject, named[subject.path])
-    alone = tuple(
-        run_figures(report, _alone(report) or named[report.path]) for report in by_kind["alone"]
-    )
-    pooled = _nearest(by_kind["centralised"], run, named)
-    centralised = run_figures(pooled, named[pooled.path]) if pooled else None
+    others = [report for report in rest if not report.experiment.baseline.kind]
+    pooled, centralised, alone = _baselines(rest, run, named)
     scored, scored_round = newest_scores(subject)
     images = _images(subject)
     counts, mix_of = counts_of(read_enrolled(subject.path), scored, subject.space.num_classes)
-    beside = [subject, *by_kind["federated"]]
-    changed, unchanged = setting_figures([report.experiment for report in beside])
+    changed, unchanged = setting_figures([each.experiment for each in (subject, *others)])
     protocol = scored.protocol if scored else None
     return ReportFigures(
         run=run,
-        others=tuple(run_figures(each, named[each.path]) for each in by_kind["federated"]),
+        others=tuple(run_figures(each, named[each.path]) for each in others),
         centralised=centralised,
         alone=alone,
         classes=class_figures(subject, centralised, alone),
@@ -152,6 +145,20 @@ def _figures(
         reason=subject.end.reason if subject.end else "",
         started=str(subject.environment.get("started", "")),
     )
+
+
+def _baselines(
+    rest: Sequence[RunReport], run: RunFigures, named: Mapping[Path, str]
+) -> tuple[RunReport | None, RunFigures | None, tuple[RunFigures, ...]]:
+    """Return the centralised run, the figures of it, and those of every vehicle alone."""
+    kinds = [(KINDS[report.experiment.baseline.kind], report) for report in rest]
+    pooled = _nearest([each for kind, each in kinds if kind == "centralised"], run, named)
+    alone = [
+        run_figures(each, _alone(each) or named[each.path])
+        for kind, each in kinds
+        if kind == "alone"
+    ]
+    return pooled, run_figures(pooled, named[pooled.path]) if pooled else None, tuple(alone)
 
 
 def _nearest(

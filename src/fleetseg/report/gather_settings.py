@@ -21,7 +21,8 @@ def setting_figures(
     defaults = _flat(Experiment().model_dump(mode="json"))
     flat = [_flat(experiment.model_dump(mode="json")) for experiment in experiments]
     names = list(dict.fromkeys(name for each in flat for name in each))
-    changed, unchanged = [], []
+    changed: list[SettingFigures] = []
+    unchanged: list[SettingFigures] = []
     for name in names:
         values = tuple(each.get(name, _ABSENT) for each in flat)
         row = SettingFigures(name, values, defaults.get(name, _ABSENT))

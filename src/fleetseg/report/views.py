@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,10 +201,13 @@ def _key(f: ReportFigures) -> list[dict[str, str]]:
 def _panels(f: ReportFigures) -> list[dict[str, Any]]:
     if not f.centralised and not f.alone:
         return []
-    figures = {"mIoU": lambda r: r.miou, "Critical mIoU": lambda r: r.critical_miou}
+    figures: dict[str, Callable[[RunFigures], float | None]] = {
+        "mIoU": lambda run: run.miou,
+        "Critical mIoU": lambda run: run.critical_miou,
+    }
     panels = []
     for title, of in figures.items():
-        alone = tuple(sorted(of(run) for run in f.alone if of(run) is not None))
+        alone = tuple(sorted(v for v in map(of, f.alone) if v is not None))
         rows = []
         if f.centralised:
             note = "equal images" if f.equal_images else "other images"

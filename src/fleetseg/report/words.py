@@ -127,14 +127,18 @@ def duration(seconds: float) -> str:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Leave out what all names begin with, up to a hyphen or a slash.
+    """Leave out what all names begin with, up to a hyphen or a slash, unless only numbers stay.
 
     >>> short_names(["camvid-0001TP-1", "camvid-0016E5-2"])
     {'camvid-0001TP-1': '0001TP-1', 'camvid-0016E5-2': '0016E5-2'}
+    >>> short_names(["car-1", "car-2"])
+    {'car-1': 'car-1', 'car-2': 'car-2'}
     """
     if len(names) < 2:
         return {name: name for name in names}
     first, last = min(names), max(names)
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     cut = max(first.rfind("-", 0, same), first.rfind("/", 0, same)) + 1
+    if all(name[cut:].isdigit() for name in names):
+        cut = 0
     return {name: name[cut:] for name in names}

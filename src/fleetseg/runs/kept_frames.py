@@ -110,7 +110,9 @@ class FrameKeeper:
         runtime = self._runtime
         size_hw = (label_HW.shape[0], label_HW.shape[1])
         device, context = runtime.hardware.device, runtime.hardware.inference
-        return predict(runtime.model, image_HWC[None], size_hw, device=device, context=context)[0]
+        pred_NHW = predict(runtime.model, image_HWC[None], size_hw, device=device, context=context)
+        pred_HW: Label_HW = pred_NHW[0]
+        return pred_HW
 
     def _wrong(self, part: EvaluationSet, index: int) -> float:
         image_HWC, label_HW = part.scored.pairs[index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -142,7 +142,8 @@ def _run_owned(
     tried = [] if resume and can_resume(out) else try_one_step(setup)
     state, notes = _open(setup, resume)
     notes += [*tried, *_what_the_model_lacks(setup)]
-    _tell(setup, idle)  # now, and not only when the hours are spent
+    for note in idle:  # now, and not only when the hours are spent
+        setup.watcher.status(f"note: {note}")
     final, reason = Final(), "failed"
     plan = _plan(setup, on_network=open_engine is not None)
     try:
@@ -150,9 +151,7 @@ def _run_owned(
             plan, scorer, unguarded = _with_engine(plan, final, setup, engine)
             notes += unguarded
             reason = rounds.run(plan, engine, state, setup.folder, watcher)
-            record_enrolled(setup.folder.path, engine.available())  # who came later, too
-            notes += style_notes(setup.folder.state.facts)
-            notes += score_final(final, setup.folder, scorer, plan)
+            notes += _at_the_end(plan, final, setup, engine, scorer)
     except KeyboardInterrupt:
         reason = "interrupted"
     except QuorumLost as lost:
@@ -167,11 +166,6 @@ def _run_owned(
     every_note = (*idle, *fleet_data.notes, *notes, *why)
     scored, space = final.scored, fleet_data.space
     return Run(out, experiment, reason, records, scored, sha256, every_note, seconds, space)
-
-
-def _tell(setup: RunSetup, notes: Sequence[str]) -> None:
-    for note in notes:
-        setup.watcher.status(f"note: {note}")
 
 
 def _with_engine(
@@ -197,6 +191,15 @@ def _watched(setup: RunSetup, notes: list[str]) -> Iterator[rounds.Watcher]:
         setup.experiment, folder.path, lambda: folder.records, setup.watcher.status, notes
     ) as tracked:
         yield tracked.watcher(setup.watcher, picture)
+
+
+def _at_the_end(
+    plan: Plan, final: Final, setup: RunSetup, engine: Engine, scorer: Scorer
+) -> list[str]:
+    """Score what is left to be scored, and note who came later; returns what there is to say."""
+    record_enrolled(setup.folder.path, engine.available())
+    told = style_notes(setup.folder.state.facts)
+    return [*told, *score_final(final, setup.folder, scorer, plan)]
 
 
 def _pretrained(
