@@ -22,6 +22,8 @@ DATA_ROOT = Path(
 )
 
 
+CHROMIUM = Path("/usr/bin/chromium")
+
 # Imported, they write their lines into tables for good: see the fixture `toys`.
 collect_ignore_glob = ["toys/*"]
 
@@ -70,3 +72,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     from tests.release_world import make_world
 
     return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless browser, one for all tests."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.is_file():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()

@@ -342,6 +342,7 @@ def test_digest_sees_all_but_where_it_runs() -> None:
         changed(engine={"loaders": 3}),
         changed(data={"cache": "/somewhere/else"}),
         changed(data={"store": "files"}),
+        changed(tracking={"to": ["tensorboard"], "pictures": 1}),
     ]
     other = [
         changed(seed=1),

@@ -83,7 +83,7 @@ def test_commands_and_options_are_these() -> None:
         "": {"--version", "--install-completion", "--show-completion"},
         "run": {
             "--set", "--out", "--resume", "--engine", "--workers", "--baseline", "--only",
-            "--exclude", "--dry-run", "--json", "--quiet", "-q", "--debug",
+            "--exclude", "--dry-run", "--track", "--json", "--quiet", "-q", "--debug",
         },
         "evaluate": {
             "--dataset", "--root", "--split", "--experiment", "--json", "--norms", "--set",
@@ -99,11 +99,14 @@ def test_commands_and_options_are_these() -> None:
             "--set", "--out", "--lr", "--local-epochs", "--rounds", "--jobs", "-j", "--resume",
             "--debug",
         },
-        "sweep": {"--set", "--out", "--jobs", "-j", "--resume", "--dry-run", "--debug"},
+        "sweep": {"--set", "--out", "--jobs", "-j", "--resume", "--track", "--dry-run", "--debug"},
         "compare": {"--last", "--csv", "--markdown", "--latex", "--despite", "--debug"},
         "partition": {"--set", "--out", "--json", "--debug"},
+        "report": {"--out", "--despite", "--debug"},
+        "watch": {"--fleet", "--port", "--debug"},
         "server": {
-            "--fleet", "--set", "--out", "--resume", "--json", "--quiet", "-q", "--debug",
+            "--fleet", "--set", "--out", "--resume", "--track", "--json", "--quiet", "-q",
+            "--debug",
         },
         "client": {
             "--kit", "--dataset", "--root", "--split", "--sequences", "--split-file", "--vehicle",
@@ -203,6 +206,16 @@ def test_local_only_has_a_line_per_vehicle(tmp_path: Path) -> None:
     table = [line for line in result.stdout.splitlines() if line.startswith("synthetic-")]
     assert [line.split()[0] for line in table] == ["synthetic-amber-day", "synthetic-birch-day"]
     assert result.stdout.splitlines()[-1].startswith("mIoU of 2 vehicles alone: mean 0.")
+
+
+@pytest.mark.parametrize(
+    "words", [("run", TINY), ("sweep", TINY.with_name("sweep-tiny.toml"), "--dry-run")]
+)
+def test_an_unknown_tracker_is_refused_before_anything_runs(words: tuple[Any, ...]) -> None:
+    refused = fleetseg(*words, "--track", "tensorbord")
+    assert refused.exit_code == 1
+    assert "Did you mean 'tensorboard'" in refused.stderr
+    assert not list(Path("runs").glob("*"))
 
 
 def test_who_takes_part_can_be_said_by_name(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from fleetseg.config import (
     ModelConfig,
     PartitionConfig,
     SourceConfig,
+    TrackingConfig,
 )
 from fleetseg.data.labels import LABEL_SPACES, label_space
 from fleetseg.errors import UpdateRejected
@@ -147,6 +148,7 @@ def test_vehicles_are_told_how_to_train_and_no_path() -> None:
         ),
         model=ModelConfig(name="bisenetv2", pretrained="imagenet", start=secret),
         partition=PartitionConfig(kind="file", file=secret, holdout=0.25),
+        tracking=TrackingConfig(to=("wandb",), project=secret),
     )
     text = experiment_for_vehicles(experiment)
     assert secret not in text
@@ -158,6 +160,7 @@ def test_vehicles_are_told_how_to_train_and_no_path() -> None:
     assert read.data.sources == read.data.evaluation == ()
     assert read.partition == PartitionConfig(holdout=0.25)
     assert read.model == ModelConfig(name="bisenetv2")
+    assert read.tracking == TrackingConfig()  # the server follows the run, and vehicles need not
 
 
 def test_the_text_for_vehicles_is_the_same_whatever_the_server_s_folders() -> None:

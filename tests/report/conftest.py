@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.experiments import tiny_experiment
@@ -13,8 +11,6 @@ from fleetseg.clients import open_fleet_data
 from fleetseg.report import write_report
 from fleetseg.runs import baselines
 from fleetseg.runs.run import run_experiment
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture(scope="session")
@@ -45,15 +41,3 @@ def page_file(fleet: Path) -> Path:
     """The page of the fleet beside its baselines."""
     runs = [fleet / name for name in ("federated", "centralised", "alone")]
     return write_report(runs, fleet / "report.html")
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """A headless browser, one for all tests."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.is_file():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()

@@ -42,6 +42,9 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "training.self_training.top": (
         {"training": {"supervision": "self_training",
                       "self_training": {"select": "quality", "top": 0.5}}}, {}),
+    "tracking.project": ({"tracking": {"project": "cars"}}, {}),
+    "tracking.pictures": (
+        {"evaluation": {"pictures": 0}, "tracking": {"to": ["tensorboard"], "pictures": 1}}, {}),
     "safety": ({"safety": {"max_loss": 0.1}}, {}),
     "pretrain": ({"pretrain": {"epochs": 3}}, {}),
     "training.sam": ({"training": {"sam": {"rho": 0.2}}}, {}),

@@ -25,6 +25,7 @@ from fleetseg.cli.report import report
 from fleetseg.cli.scenario import scenario_app
 from fleetseg.cli.sweeps import compare, sweep
 from fleetseg.cli.tune import tune
+from fleetseg.cli.watch import watch
 from fleetseg.console import print_error, reports_errors
 from fleetseg.streams import finish_streams, prepare_streams
 from fleetseg.text import names
@@ -77,6 +78,7 @@ def run(
     only: o.Only = None,
     exclude: o.Exclude = None,
     dry_run: o.Rehearse = False,
+    track: o.Track = None,
     as_json: o.JsonLines = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -92,6 +94,7 @@ def run(
       fleetseg run examples/tiny.toml --baseline centralised
       fleetseg run examples/tiny.toml --engine fleet
       fleetseg run examples/tiny.toml --exclude 'synthetic-amber-*'
+      fleetseg run examples/tiny.toml --track tensorboard
       fleetseg run examples/tiny.toml --json > rounds.jsonl
     """  # noqa: D301
     from fleetseg.console import stdout_console
@@ -106,7 +109,7 @@ def run(
         return
     request = make_request(
         experiment,
-        [*(overrides or ()), *settings],
+        [*(overrides or ()), *settings, *o.tracking(track)],
         out=out,
         resume=resume,
         baseline=None if baseline is None else baseline.value,
@@ -319,6 +322,7 @@ app.command()(init)
 app.command()(tune)
 app.command()(sweep)
 app.command()(compare)
+app.command()(watch)
 app.command()(report)
 app.command()(release)
 app.command()(releases)

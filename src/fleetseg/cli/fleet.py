@@ -91,6 +91,7 @@ def server(
     overrides: o.Overrides = None,
     out: o.RunFolder = None,
     resume: o.Resume = False,
+    track: o.Track = None,
     as_json: o.JsonLines = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -104,13 +105,14 @@ def server(
     Examples:
       fleetseg server --fleet fleet examples/fleet.toml
       fleetseg server --fleet fleet examples/fleet.toml --set federation.uplink=int8
+      fleetseg server --fleet fleet examples/fleet.toml --track tensorboard
       fleetseg server --fleet fleet examples/fleet.toml --resume
     """  # noqa: D301
     from fleetseg.console.server import serve_and_show
 
     code = serve_and_show(
         experiment,
-        overrides or (),
+        [*(overrides or ()), *o.tracking(track)],
         fleet=fleet,
         out=out,
         resume=resume,

@@ -46,6 +46,7 @@ def sweep(
     out: o.SweepFolder = None,
     jobs: o.Jobs = 1,
     resume: o.ResumeSweep = False,
+    track: o.Track = None,
     plan_only: o.PlanOnly = False,
     debug: o.Debug = False,
 ) -> None:
@@ -59,14 +60,16 @@ def sweep(
       fleetseg sweep examples/sweep-tiny.toml --dry-run
       fleetseg sweep examples/sweep-tiny.toml --jobs 2 --out runs/tiny-sweep
       fleetseg sweep --resume --out runs/tiny-sweep
+      fleetseg sweep examples/sweep-tiny.toml --track tensorboard
       fleetseg sweep examples/sweep-tiny.toml --set federation.rounds=12 --set seeds=[0,1,2]
     """  # noqa: D301
     from fleetseg.console.sweep import show_plan, sweep_and_show
 
     if file is None and (out is None or not (resume or plan_only)):
         raise typer.BadParameter("name a SWEEP.toml, or a sweep with --resume --out DIR")
+    settings = [*(overrides or ()), *o.tracking(track)]
     if plan_only:
-        show_plan(file, out=out, overrides=overrides or ())
+        show_plan(file, out=out, overrides=settings)
         return
-    code = sweep_and_show(file, out=out, jobs=jobs, resume=resume, overrides=overrides or ())
+    code = sweep_and_show(file, out=out, jobs=jobs, resume=resume, overrides=settings)
     raise typer.Exit(code)

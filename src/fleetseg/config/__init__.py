@@ -48,6 +48,7 @@ from fleetseg.config.running import (
     TentConfig,
 )
 from fleetseg.config.style import CfsiConfig, FdaConfig, StyleConfig
+from fleetseg.config.tracking import TrackingConfig
 from fleetseg.config.training import (
     AsamConfig,
     ClientMomentumConfig,
@@ -119,6 +120,7 @@ __all__ = [
     "StyleConfig",
     "SwaConfig",
     "TentConfig",
+    "TrackingConfig",
     "TrainingConfig",
     "UnlabelledConfig",
     "WeatherConfig",

@@ -20,6 +20,7 @@ from fleetseg.config.running import (
     StopConfig,
 )
 from fleetseg.config.section import Section
+from fleetseg.config.tracking import TrackingConfig
 from fleetseg.config.training import TrainingConfig
 from fleetseg.methods import METHODS
 
@@ -43,6 +44,7 @@ class Experiment(Section):
     baseline: BaselineConfig = BaselineConfig()
     engine: EngineConfig = EngineConfig()
     fleet: FleetConfig = FleetConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @field_validator("name")
     @classmethod
@@ -83,9 +85,9 @@ class Experiment(Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what defines the result: not where clients run, images lie, or one waits."""
+        """SHA-256 of what defines the result: not where clients run, images lie, or one watches."""
         fields = self.model_dump(mode="json")
-        del fields["fleet"]
+        del fields["fleet"], fields["tracking"]
         del fields["method"]  # what it stands for is written out
         for key in ("kind", "workers", "loaders"):
             del fields["engine"][key]

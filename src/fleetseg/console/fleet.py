@@ -20,7 +20,6 @@ from fleetseg.data.labels import LABEL_SPACES
 from fleetseg.errors import ConfigError
 from fleetseg.text import names, plain
 
-_ONLINE_S = 25.0
 _MACHINE = ("machine", "device", "precision")
 
 
@@ -98,13 +97,12 @@ def revoke_and_show(folder: Path, vehicle: str) -> None:
 def show_status(folder: Path, *, as_json: bool) -> None:
     """Show who is there, what they hold and when they were last seen."""
     from fleetseg.fleet.nvflare.provision import read_fleet
-    from fleetseg.fleet.server.serve import read_status
+    from fleetseg.fleet.server.serve import is_running, read_status
 
     fleet = read_fleet(folder)
     status = read_status(fleet)
     now = time.time()
-    # A server that was killed did not write that it stopped.
-    running = bool(status.get("running")) and now - status.get("time", 0) < _ONLINE_S
+    running = is_running(status, now)
     sites = {name: status.get("sites", {}).get(name, {}) for name in fleet.vehicles}
     if as_json:
         fields = {**status, "running": running, "revoked": fleet.revoked, "sites": sites}
@@ -130,6 +128,8 @@ def _status_table(
     running: bool,
     now: float,
 ) -> Table:
+    from fleetseg.fleet.server.serve import ONLINE_S
+
     table = plain_table(
         *("vehicle", "", "seen", "images", "Mpx", "classes", "machine", "fleetseg", "round"),
         left=("vehicle", "", "classes", "machine"),
@@ -140,7 +140,7 @@ def _status_table(
     for name, site in sites.items():
         age_s = now - site["last_seen"] if site.get("last_seen") else None
         machine = site.get("machine", {})
-        online = running and age_s is not None and age_s < _ONLINE_S
+        online = running and age_s is not None and age_s < ONLINE_S
         rows = site.get("vehicles", {}) or {name: {}}
         for vehicle, v in rows.items():
             bars = Text("")

@@ -61,6 +61,7 @@ def experiment_for_vehicles(experiment: Experiment) -> str:
         "partition": partition,
         "federation": federation,
         "pretrain": type(before)(style_probability=before.style_probability),
+        "tracking": type(experiment.tracking)(),
     }
     return to_toml(experiment.model_copy(update=update))
 

@@ -23,6 +23,7 @@ from fleetseg.learning.losses import check_loss_name
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.runs.clashes import CLASHES
+from fleetseg.tracking.trackers import require_trackers
 
 TABLES: dict[str, tuple[str, Collection[str]]] = {
     "training.supervision": ("supervision", SUPERVISION),
@@ -60,6 +61,7 @@ def check_choices(experiment: Experiment) -> None:
         if clash(experiment):
             raise ConfigError(because)
     check_loss_name(experiment.training.loss)
+    require_trackers(experiment.tracking.to)
     _check_codecs(experiment.federation)
 
 

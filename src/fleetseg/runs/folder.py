@@ -11,6 +11,7 @@ pictures/         a few evaluation frames, and what the model of each scored rou
 checkpoints/      the last few rounds, each complete
 model/            the final model
 clients/          what simulated clients keep for themselves, such as what their updates left out
+tracking/         of a run with trackers: how far each is, and what it keeps here
 logs/             over a network: every message that was received
 fleet/            of a fleet on this machine: its certificates and kits
 run.lock          while a process is at work here: which one (see `ownership`)

@@ -87,7 +87,7 @@ class FrameKeeper:
             self._frames = read_frames(self._folder.parent) or self._choose()
         seen = [self._see(self._sets[frame.set], frame.index, frame) for frame in self._frames]
         fields = {"round": round_, "frames": [asdict(each) for each in seen]}
-        write_atomic(self._folder / f"round-{round_:06d}.json", json.dumps(fields) + "\n")
+        write_atomic(_path(self._folder, round_), json.dumps(fields) + "\n")
 
     def _choose(self) -> tuple[Frame, ...]:
         """Choose frames from the worst to the best of each domain, by a part of its frames."""
@@ -265,15 +265,30 @@ def read_seen(folder: Path) -> dict[int, tuple[Seen, ...]]:
     """Read what the models of all scored rounds made of the frames; damaged files are left out."""
     found = {}
     for path in sorted((folder / FOLDER).glob("round-*.json")):
-        fields = _read(path)
-        try:
-            found[int(fields["round"])] = tuple(
-                Seen(row["prediction"], row["wrong"], tuple(map(tuple, row["mistakes"])))
-                for row in fields["frames"]
-            )
-        except (KeyError, TypeError, ValueError):
-            continue
+        if (seen := _seen(path)) is not None:
+            found[seen[0]] = seen[1]
     return found
+
+
+def read_seen_in(folder: Path, round_: int) -> tuple[Seen, ...]:
+    """Read what the model of one round made of the frames; none where nothing was kept of it."""
+    seen = _seen(_path(folder / FOLDER, round_))
+    return () if seen is None else seen[1]
+
+
+def _path(pictures: Path, round_: int) -> Path:
+    return pictures / f"round-{round_:06d}.json"
+
+
+def _seen(path: Path) -> tuple[int, tuple[Seen, ...]] | None:
+    fields = _read(path)
+    try:
+        return int(fields["round"]), tuple(
+            Seen(row["prediction"], row["wrong"], tuple(map(tuple, row["mistakes"])))
+            for row in fields["frames"]
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _read(path: Path) -> Mapping[str, Any]:

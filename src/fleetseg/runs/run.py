@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,8 @@ from fleetseg.runs.safety import FOLDER as SAFE
 from fleetseg.runs.safety import UNGUARDED, Guard, require_start, self_teaches
 from fleetseg.runs.scoring import Scorer, require_scorable_run
 from fleetseg.runs.setup import RunSetup, set_up
+from fleetseg.runs.tracked import tracking
+from fleetseg.runs.tracked_pictures import kept_picture
 
 OpenEngine = Callable[[RunSetup], AbstractContextManager[Engine]]
 
@@ -144,10 +146,10 @@ def _run_owned(
     final, reason = Final(), "failed"
     plan = _plan(setup, on_network=open_engine is not None)
     try:
-        with (open_engine or engine_of)(setup) as engine:
+        with (open_engine or engine_of)(setup) as engine, _watched(setup, notes) as watcher:
             plan, scorer, unguarded = _with_engine(plan, final, setup, engine)
             notes += unguarded
-            reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
+            reason = rounds.run(plan, engine, state, setup.folder, watcher)
             notes += _at_the_end(plan, final, setup, engine, scorer)
     except KeyboardInterrupt:
         reason = "interrupted"
@@ -177,6 +179,17 @@ def _with_engine(
         final.estimator = Estimator(setup.runtime, engine)
     score = keeping_frames(scorer, keeper) if scorer.can_score else None
     return replace(plan, score=score, guard=final.guard, refine=final.estimator), scorer, notes
+
+
+@contextmanager
+def _watched(setup: RunSetup, notes: list[str]) -> Iterator[rounds.Watcher]:
+    """Have a run's trackers watch its rounds, too, if it has any."""
+    folder, wanted = setup.folder, setup.experiment.tracking
+    picture = kept_picture(folder.path, setup.fleet_data.space, wanted.pictures)
+    with tracking(
+        setup.experiment, folder.path, lambda: folder.records, setup.watcher.status, notes
+    ) as tracked:
+        yield tracked.watcher(setup.watcher, picture)
 
 
 def _at_the_end(

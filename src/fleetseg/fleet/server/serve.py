@@ -25,6 +25,8 @@ from fleetseg.fleet.server.enrolment import RunSpec
 from fleetseg.fleet.sockets import Listener, private_directory
 from fleetseg.locks import try_lock
 
+ONLINE_S = 25.0
+"""Who was not seen for longer is away; a server whose status is older was killed."""
 _STATUS_S = 2.0
 
 
@@ -128,11 +130,12 @@ def status_of(
     sites: dict[str, dict[str, Any]] = {}
     for name, age_s in network.registered().items():
         sites.setdefault(name, {})["last_seen"] = now - age_s
-    for name in list(dispatcher.sites):
+    for name, known in list(dispatcher.sites.items()):
         silent_s = dispatcher.silent_s(name)
         if silent_s != float("inf"):
             seen = sites.setdefault(name, {}).get("last_seen", 0.0)
             sites[name]["last_seen"] = max(seen, now - silent_s)
+            sites[name]["busy"] = known.busy
     for vehicle, enrolment in roster.enrolled.items():
         holds = {
             "images": enrolment.num_images,
@@ -174,3 +177,8 @@ def read_status(fleet: Fleet) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return status if isinstance(status, dict) else {}
+
+
+def is_running(status: Mapping[str, Any], now_s: float) -> bool:
+    """Say whether the server that wrote a status runs; one that was killed did not write so."""
+    return bool(status.get("running")) and now_s - status.get("time", 0) < ONLINE_S

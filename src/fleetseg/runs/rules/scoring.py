@@ -1,4 +1,4 @@
-"""Options of scores, of personal models and of an early stop that nothing reads."""
+"""Options of scores, personal models, an early stop and trackers that nothing reads."""
 
 from __future__ import annotations
 
@@ -55,4 +55,8 @@ SCORING_RULES: tuple[Rule, ...] = (
     Rule(("evaluation.norms_on_clients",), _scores_no_clients, "no vehicle is scored"),
     *map(_of_norms, ("adapted", "tent", "cotta-like")),
     Rule(("stop.min_gain",), lambda f: f.experiment.stop.patience == 0, "stop.patience is 0"),
+    Rule(("tracking.project", "tracking.pictures"), lambda f: not f.experiment.tracking.to,
+         "tracking.to is empty"),
+    Rule(("tracking.pictures",), lambda f: f.experiment.evaluation.pictures == 0,
+         "evaluation.pictures is 0"),
 )  # fmt: skip

@@ -1,0 +1,33 @@
+"""The trackers there are, and whether their packages are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+
+from fleetseg.errors import MissingExtra, unknown_name
+from fleetseg.tracking import mlflow, tensorboard, trackio, wandb
+from fleetseg.tracking.tracker import Tracked, Tracker
+
+TRACKERS: dict[str, Callable[[Tracked], Tracker]] = {
+    "tensorboard": tensorboard.open_tracker,
+    "wandb": wandb.open_tracker,
+    "mlflow": mlflow.open_tracker,
+    "trackio": trackio.open_tracker,
+}
+"""A tracker has the name of the package that it needs, and so has the extra that installs it."""
+
+
+def require_trackers(names: Iterable[str]) -> None:
+    """Refuse trackers that there are not, before hours are spent.
+
+    Raises:
+        ConfigError: no tracker has that name.
+        MissingExtra: its package is not installed.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise unknown_name("tracker", name, TRACKERS)
+        if name not in sys.modules and find_spec(name) is None:
+            raise MissingExtra(name, name, f"tracking.to = ['{name}']")

@@ -1,0 +1,123 @@
+"""The vehicles of a networked fleet as a section of the page: who is here, busy, late, away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleetseg.federation.records import RoundRecord
+from fleetseg.fleet.nvflare.provision import read_fleet
+from fleetseg.fleet.server.serve import ONLINE_S, is_running, read_status
+from fleetseg.report.page import jinja
+from fleetseg.text import plain
+
+_TEMPLATE = Path(__file__).parent / "vehicles.html"
+
+
+@dataclass(frozen=True)
+class VehicleRow:
+    """One vehicle, as things stand."""
+
+    name: str
+    state: str
+    note: str  # what it is busy with, why it was refused, when it was late
+    seen: str
+    images: str
+    last_round: str
+
+
+def vehicles_html(fleet_folder: Path, last: RoundRecord | None) -> str:
+    """Return the section of a fleet's vehicles, from what `fleetseg fleet status` reads.
+
+    `last` is the newest round of the run, and tells who was late in it.
+
+    Raises:
+        ConfigError: there is no fleet in that folder.
+        MissingExtra: jinja2 is not installed.
+    """
+    fleet = read_fleet(fleet_folder)
+    status, now = read_status(fleet), time.time()
+    running = is_running(status, now)
+    rows = [
+        row
+        for site in fleet.vehicles
+        for row in _rows(
+            site,
+            status.get("sites", {}).get(site, {}),
+            last,
+            running=running,
+            revoked=site in fleet.revoked,
+            now=now,
+        )
+    ]
+    environment = jinja().Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    here = sum(row.state in ("here", "busy", "late") for row in rows)
+    trouble = status.get("trouble") if running else ""
+    return str(template.render(rows=rows, here=here, running=running, trouble=trouble))
+
+
+def _rows(
+    site: str,
+    told: Mapping[str, Any],
+    last: RoundRecord | None,
+    *,
+    running: bool,
+    revoked: bool,
+    now: float,
+) -> list[VehicleRow]:
+    age_s = now - told["last_seen"] if told.get("last_seen") else None
+    online = running and age_s is not None and age_s < ONLINE_S
+    late = {f.client_id for f in last.failures if f.kind == "late"} if last else set()
+    held: Mapping[str, Mapping[str, Any]] = told.get("vehicles") or {site: {}}
+    rows = []
+    for vehicle, holds in held.items():
+        state, note = "away", ""
+        if revoked:
+            state = "revoked"
+        elif told.get("refused"):
+            state, note = "refused", plain(str(told["refused"]), 200)
+        elif online and last is not None and vehicle in late:
+            state, note = "late", f"in round {last.round}"
+        elif online and told.get("busy"):
+            state, note = "busy", _doing(str(told["busy"]))
+        elif online:
+            state = "here"
+        rows.append(
+            VehicleRow(
+                name=vehicle if vehicle == site else f"{site} {vehicle}",
+                state=state,
+                note=note,
+                seen="never" if age_s is None else ago(age_s),
+                images=f"{holds['images']:,}" if holds else "",
+                last_round=str(told.get("last_round", "")),
+            )
+        )
+    return rows
+
+
+def _doing(task: str) -> str:
+    """Name a task as a vehicle reports it, which may say anything.
+
+    >>> _doing("train-7"), _doing("norm_statistics-2")
+    ('training', 'norm_statistics')
+    """
+    what = plain(task.rpartition("-")[0], 30)
+    return {"train": "training", "evaluate": "scoring"}.get(what, what)
+
+
+def ago(seconds: float) -> str:
+    """Say how long ago, coarsely, so that a page does not change with every second.
+
+    >>> ago(3), ago(47), ago(400), ago(9000), ago(200_000)
+    ('now', 'less than a minute ago', '6 min ago', '2 h ago', '2 d ago')
+    """
+    if seconds < 10:
+        return "now"
+    for limit, size, unit in ((60, 60, ""), (5400, 60, "min"), (129_600, 3600, "h")):
+        if seconds < limit:
+            return f"{int(seconds / size)} {unit} ago" if unit else "less than a minute ago"
+    return f"{int(seconds / 86_400)} d ago"
