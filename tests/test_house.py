@@ -157,8 +157,8 @@ ROOMS = (
     "data", "models", "learning", "evaluation",
     # The server knows nothing of the insides of engines, and no engine of runs.
     "federation", "compression", "clients", "own_data", "engines", "fleet",
-    "tracking", "runs", "report", "watching", "export", "release", "doctor", "draft", "api", "console",
-    "cli",
+    "tracking", "runs", "report", "watching", "export", "release", "doctor", "draft", "api",
+    "console", "cli",
 )  # fmt: skip
 """Every room of the house, lowest first: a room may import those before it."""
 ONLY_IN = {"nvflare": "fleetseg.fleet.nvflare", "flwr": "fleetseg.fleet.flower"}
