@@ -100,22 +100,28 @@ def run(
     from fleetseg.console import stdout_console
     from fleetseg.console.run import make_request, output_style, run_and_show
 
-    given: dict[str, Any] = {"kind": engine, "workers": workers}
-    settings = [f"engine.{k}={v}" for k, v in given.items() if v is not None]
     patterns = {"only": only, "exclude": exclude}
-    settings += [f"federation.{k}={json.dumps(v)}" for k, v in patterns.items() if v]
+    settings = [*(overrides or ()), *_settings(engine, workers, patterns), *o.tracking(track)]
     if dry_run:
-        _rehearse(experiment, [*(overrides or ()), *settings], resume=resume, baseline=baseline)
+        _rehearse(experiment, settings, resume=resume, baseline=baseline)
         return
     request = make_request(
         experiment,
-        [*(overrides or ()), *settings, *o.tracking(track)],
+        settings,
         out=out,
         resume=resume,
         baseline=None if baseline is None else baseline.value,
         style=output_style(stdout_console(), as_json=as_json, quiet=quiet),
     )
     raise typer.Exit(run_and_show(request))
+
+
+def _settings(
+    engine: o.EngineKind | None, workers: int | None, patterns: dict[str, list[str] | None]
+) -> list[str]:
+    given: dict[str, Any] = {"kind": engine, "workers": workers}
+    settings = [f"engine.{k}={v}" for k, v in given.items() if v is not None]
+    return settings + [f"federation.{k}={json.dumps(v)}" for k, v in patterns.items() if v]
 
 
 def _rehearse(
