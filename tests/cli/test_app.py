@@ -145,7 +145,7 @@ def test_commands_and_options_are_these() -> None:
     [
         *("run", "evaluate", "predict", "partition", "data check", "data synth", "doctor", "demo"),
         *("config show", "server", "client", "data cache list", "data cache prune", "compare"),
-        *("sweep", "init", "tune"),
+        *("sweep", "init", "tune", "report", "watch", "export", "release", "releases", "rollback"),
         *("fleet init", "fleet add", "fleet revoke", "fleet status"),
     ],
 )
