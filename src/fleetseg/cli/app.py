@@ -18,6 +18,7 @@ from fleetseg.cli.fleet import client, fleet_app, server
 from fleetseg.cli.report import report
 from fleetseg.cli.scenario import scenario_app
 from fleetseg.cli.sweeps import compare, sweep
+from fleetseg.cli.tracking import Track, tracking
 from fleetseg.cli.watch import watch
 from fleetseg.console import cohort_words, print_error, reports_errors
 from fleetseg.streams import finish_streams, prepare_streams
@@ -72,7 +73,7 @@ def run(
     baseline: o.Baseline = None,
     only: o.Only = None,
     exclude: o.Exclude = None,
-    track: o.Track = None,
+    track: Track = None,
     as_json: o.JsonLines = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -99,7 +100,7 @@ def run(
     settings += [f"federation.{k}={json.dumps(v)}" for k, v in patterns.items() if v]
     request = make_request(
         experiment,
-        [*(overrides or ()), *settings, *o.tracking(track)],
+        [*(overrides or ()), *settings, *tracking(track)],
         out=out,
         resume=resume,
         baseline=None if baseline is None else baseline.value,
