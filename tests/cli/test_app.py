@@ -93,6 +93,7 @@ def test_commands_and_options_are_these() -> None:
         "predict": {"--norms", "--cluster", "--out", "--overlay", "--force", "--debug"},
         "sweep": {"--set", "--out", "--jobs", "-j", "--resume", "--track", "--dry-run", "--debug"},
         "compare": {"--last", "--csv", "--markdown", "--latex", "--despite", "--debug"},
+        "report": {"--out", "--despite", "--debug"},
         "partition": {"--set", "--out", "--json", "--debug"},
         "report": {"--out", "--despite", "--debug"},
         "watch": {"--fleet", "--port", "--debug"},
@@ -137,7 +138,7 @@ def test_commands_and_options_are_these() -> None:
     [
         *("run", "evaluate", "predict", "partition", "data check", "data synth", "doctor", "demo"),
         *("config show", "server", "client", "data cache list", "data cache prune", "compare"),
-        "sweep",
+        *("sweep", "report"),
         *("fleet init", "fleet add", "fleet revoke", "fleet status"),
     ],
 )

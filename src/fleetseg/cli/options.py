@@ -344,6 +344,13 @@ Runs = Annotated[
         metavar="RUN...", help="Run folders, or folders of them.", show_default=False, parser=_path
     ),
 ]
+ReportPage = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="FILE.html", help="The page; default: report.html in the first RUN.",
+        show_default=False, parser=_path,
+    ),
+]  # fmt: skip
 Last = Annotated[
     int,
     typer.Option(

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from fleetseg.cli import options as o
 from fleetseg.console import reports_errors
-from fleetseg.hosts import given_path
-
-Page = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", metavar="FILE.html", help="The page; default: report.html in the first RUN.",
-        show_default=False, parser=given_path,
-    ),
-]  # fmt: skip
 
 
 @reports_errors
 def report(
-    runs: o.Runs, out: Page = None, despite: o.Despite = None, debug: o.Debug = False
+    runs: o.Runs, out: o.ReportPage = None, despite: o.Despite = None, debug: o.Debug = False
 ) -> None:
     """Write one page of a run: findings, curves, classes, vehicles, pictures. Needs no network.
 
