@@ -95,7 +95,6 @@ def test_commands_and_options_are_these() -> None:
         "compare": {"--last", "--csv", "--markdown", "--latex", "--despite", "--debug"},
         "report": {"--out", "--despite", "--debug"},
         "partition": {"--set", "--out", "--json", "--debug"},
-        "report": {"--out", "--despite", "--debug"},
         "watch": {"--fleet", "--port", "--debug"},
         "server": {
             "--fleet", "--set", "--out", "--resume", "--track", "--json", "--quiet", "-q",
@@ -138,7 +137,7 @@ def test_commands_and_options_are_these() -> None:
     [
         *("run", "evaluate", "predict", "partition", "data check", "data synth", "doctor", "demo"),
         *("config show", "server", "client", "data cache list", "data cache prune", "compare"),
-        *("sweep", "report"),
+        *("sweep", "report", "watch"),
         *("fleet init", "fleet add", "fleet revoke", "fleet status"),
     ],
 )
