@@ -102,7 +102,6 @@ def test_commands_and_options_are_these() -> None:
         "sweep": {"--set", "--out", "--jobs", "-j", "--resume", "--track", "--dry-run", "--debug"},
         "compare": {"--last", "--csv", "--markdown", "--latex", "--despite", "--debug"},
         "partition": {"--set", "--out", "--json", "--debug"},
-        "report": {"--out", "--despite", "--debug"},
         "watch": {"--fleet", "--port", "--debug"},
         "server": {
             "--fleet", "--set", "--out", "--resume", "--track", "--json", "--quiet", "-q",

@@ -24,6 +24,7 @@ from fleetseg.cli.release import release, releases, rollback
 from fleetseg.cli.report import report
 from fleetseg.cli.scenario import scenario_app
 from fleetseg.cli.sweeps import compare, sweep
+from fleetseg.cli.tracking import Track, tracking
 from fleetseg.cli.tune import tune
 from fleetseg.cli.watch import watch
 from fleetseg.console import print_error, reports_errors
@@ -78,7 +79,7 @@ def run(
     only: o.Only = None,
     exclude: o.Exclude = None,
     dry_run: o.Rehearse = False,
-    track: o.Track = None,
+    track: Track = None,
     as_json: o.JsonLines = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -101,7 +102,7 @@ def run(
     from fleetseg.console.run import make_request, output_style, run_and_show
 
     patterns = {"only": only, "exclude": exclude}
-    settings = [*(overrides or ()), *_settings(engine, workers, patterns), *o.tracking(track)]
+    settings = [*(overrides or ()), *_settings(engine, workers, patterns), *tracking(track)]
     if dry_run:
         _rehearse(experiment, settings, resume=resume, baseline=baseline)
         return

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from fleetseg.cli import options as o
+from fleetseg.cli.tracking import Track, tracking
 from fleetseg.console import reports_errors
 from fleetseg.text import names
 
@@ -91,7 +92,7 @@ def server(
     overrides: o.Overrides = None,
     out: o.RunFolder = None,
     resume: o.Resume = False,
-    track: o.Track = None,
+    track: Track = None,
     as_json: o.JsonLines = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -112,7 +113,7 @@ def server(
 
     code = serve_and_show(
         experiment,
-        [*(overrides or ()), *o.tracking(track)],
+        [*(overrides or ()), *tracking(track)],
         fleet=fleet,
         out=out,
         resume=resume,

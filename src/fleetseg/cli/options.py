@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -102,13 +101,6 @@ Rehearse = Annotated[
         "--dry-run", help="Check, read data and take one step, as before round 1; no run."
     ),
 ]
-Track = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--track", metavar="NAME", show_default=False,
-        help="Also send figures to tensorboard, wandb, mlflow or trackio; again for several.",
-    ),
-]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 JsonLines = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line: the rounds, then the end.")
@@ -403,8 +395,3 @@ ResumeSweep = Annotated[bool, typer.Option("--resume", help="Go on with the swee
 PlanOnly = Annotated[
     bool, typer.Option("--dry-run", help="Check and list the runs; start none of them.")
 ]
-
-
-def tracking(track: list[str] | None) -> list[str]:
-    """Return --track as an override of an experiment, if it was given."""
-    return [f"tracking.to={json.dumps(track)}"] if track else []

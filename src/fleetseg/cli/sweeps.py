@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from fleetseg.cli import options as o
+from fleetseg.cli.tracking import Track, tracking
 from fleetseg.console import reports_errors
 
 
@@ -46,7 +47,7 @@ def sweep(
     out: o.SweepFolder = None,
     jobs: o.Jobs = 1,
     resume: o.ResumeSweep = False,
-    track: o.Track = None,
+    track: Track = None,
     plan_only: o.PlanOnly = False,
     debug: o.Debug = False,
 ) -> None:
@@ -67,7 +68,7 @@ def sweep(
 
     if file is None and (out is None or not (resume or plan_only)):
         raise typer.BadParameter("name a SWEEP.toml, or a sweep with --resume --out DIR")
-    settings = [*(overrides or ()), *o.tracking(track)]
+    settings = [*(overrides or ()), *tracking(track)]
     if plan_only:
         show_plan(file, out=out, overrides=settings)
         return

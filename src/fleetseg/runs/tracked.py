@@ -12,7 +12,7 @@ import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -154,8 +154,11 @@ class Tracking:
             self._write()
         except Exception as error:
             # Not known to be written: a later start would hand rounds over again.
-            self._trackers.clear()
             self._warn(f"tracking ends here: {_told(error)}")
+            for tracker in self._trackers.values():
+                with suppress(Exception):
+                    tracker.close()
+            self._trackers.clear()
 
     def _write(self) -> None:
         kept = {"run": self._run, "steps": self._steps}

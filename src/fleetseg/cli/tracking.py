@@ -1,0 +1,25 @@
+"""The option --track, which several commands have."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track", metavar="NAME", show_default=False,
+        help="Also send figures to tensorboard, wandb, mlflow or trackio; again for several.",
+    ),
+]  # fmt: skip
+
+
+def tracking(track: list[str] | None) -> list[str]:
+    """Return --track as an override of an experiment, if it was given.
+
+    >>> tracking(["tensorboard"]), tracking(None)
+    (['tracking.to=["tensorboard"]'], [])
+    """
+    return [f"tracking.to={json.dumps(track)}"] if track else []
