@@ -147,8 +147,7 @@ def _run_owned(
             plan, scorer, unguarded = _with_engine(plan, final, setup, engine)
             notes += unguarded
             reason = rounds.run(plan, engine, state, setup.folder, setup.watcher)
-            probability = experiment.training.style.probability
-            notes += style_notes(setup.folder.state.facts, fleet_data.enrolled, probability)
+            notes += style_notes(experiment, setup.folder.state.facts, fleet_data.enrolled)
             notes += score_final(final, setup.folder, scorer, plan)
     except KeyboardInterrupt:
         reason = "interrupted"
