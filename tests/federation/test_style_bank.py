@@ -111,12 +111,13 @@ def test_the_bank_is_made_of_all_and_told_to_clients() -> None:
     for k, name in enumerate("cab"):
         (row,) = facts[STYLES][facts[STYLES][:, 0] == owner_number(name)]
         assert (row[1:].reshape(2, 3) == measured(vehicle(k), wanted.training.style, SIZE)).all()
-    assert style_notes(facts, enrolled, 0.5) == []
+    assert style_notes(wanted, facts, enrolled) == []
     alone = facts_of_fleet(wanted, {"c": enrolled["c"]})
-    (note,) = style_notes(alone, {"c": enrolled["c"]}, 0.5)
+    (note,) = style_notes(wanted, alone, {"c": enrolled["c"]})
     assert "only one vehicle" in note
-    assert style_notes(alone, {"c": enrolled["c"]}, 0.0) == []  # for clusters, or the first stage
-    assert style_notes({}, {}, 0.5) == []
+    idle = experiment(probability=0.0)
+    assert style_notes(idle, alone, {"c": enrolled["c"]}) == []  # for clusters, or the first stage
+    assert style_notes(wanted, {}, {}) == []
 
 
 def test_who_stands_for_others_brings_their_styles() -> None:
@@ -128,7 +129,9 @@ def test_who_stands_for_others_brings_their_styles() -> None:
     assert styles_of_members({"a": Enrolment("a", 1, 1, (1,))}) == {}
     assert styles_of_members({"pool": pool}).keys() == pool.facts.keys()
     one = {"pool": Enrolment("pool", 6, 1, (1,), facts=styles_of_members({"a": members["a"]}))}
-    assert style_notes(facts_of_fleet(wanted, one), one, 0.5) == []  # its images take that one on
+    assert (
+        style_notes(wanted, facts_of_fleet(wanted, one), one) == []
+    )  # its images take that one on
 
 
 def test_styles_that_no_vehicle_takes_on_are_told_to_none() -> None:

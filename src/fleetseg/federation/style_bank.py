@@ -82,12 +82,15 @@ def styles_of_members(members: Mapping[str, Enrolment]) -> Facts:
     return {MEMBER + name: styles for name, styles in _styles_by_name(members).items()}
 
 
-def style_notes(facts: Facts, enrolled: Mapping[str, Enrolment], probability: float) -> list[str]:
+def style_notes(
+    experiment: Experiment, facts: Facts, enrolled: Mapping[str, Enrolment]
+) -> list[str]:
     """Say so where images are to take on styles, and a fleet has none to share.
 
     Of a client that stands for others, images take on those of any.
     """
-    if STYLES not in facts or probability == 0 or num_owners(facts[STYLES]) > 1:
+    never = experiment.training.style.probability == 0
+    if STYLES not in facts or never or num_owners(facts[STYLES]) > 1:
         return []
     if any(fact.startswith(MEMBER) for e in enrolled.values() for fact in e.facts):
         return []

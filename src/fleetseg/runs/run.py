@@ -197,8 +197,7 @@ def _at_the_end(
 ) -> list[str]:
     """Score what is left to be scored, and note who came later; returns what there is to say."""
     record_enrolled(setup.folder.path, engine.available())
-    probability = setup.experiment.training.style.probability
-    told = style_notes(setup.folder.state.facts, setup.fleet_data.enrolled, probability)
+    told = style_notes(setup.experiment, setup.folder.state.facts, setup.fleet_data.enrolled)
     return [*told, *score_final(final, setup.folder, scorer, plan)]
 
 
