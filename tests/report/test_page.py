@@ -210,6 +210,7 @@ def test_runs_are_overlaid_and_compared(tmp_path: Path) -> None:
     page = render(gather([one, two]))
     assert "two is highest, 20 points above one" in page
     assert 'class="line run-1"' in page
+    assert re.search('class="tick run-1"[^>]*></svg>two</li>', page)
     assert "training.<wbr>lr" in page
 
 

@@ -122,7 +122,7 @@ def _chart(
                 css=_css(k, runs),
                 end="" if runs and k > _OWN_LINES else f"{points[-1][1]:.{digits}f}",
                 end_top=f"{tops[k]:.2f}",
-                name=name if len(named) > 1 and not (runs and k > _OWN_LINES) else "",
+                name=name if len(named) > 1 and not runs else "",  # those stand in a legend
                 name_left=x.at(at[0]),
                 name_top=y.up(at[1]),
                 name_below=name == lower and float(y.up(at[1])) < 85,
@@ -139,6 +139,12 @@ def _chart(
 
 def _mean(points: Points) -> float:
     return sum(value for _, value in points) / len(points)
+
+
+def legend(figures: ReportFigures) -> list[tuple[str, str]]:
+    """Name the lines of several runs: (class of the line, name)."""
+    names = [figures.run.name, *(run.name for run in figures.others)]
+    return [(_css(k, True), name) for k, name in enumerate(names)] if figures.others else []
 
 
 def _css(k: int, runs: bool) -> str:

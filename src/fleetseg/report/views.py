@@ -68,6 +68,7 @@ def context(gathered: Gathered) -> dict[str, Any]:
         "comparison": _comparison(gathered.comparison),
         "run_names": [run.name for run in (f.run, *f.others)],
         "charts": charts.charts(f),
+        "line_names": charts.legend(f),
         "sparks": charts.sparks(f.classes),
         "last_round": _round_texts(f)[-1] if f.rounds else "",
         **_folded("vehicles", f.vehicles),
