@@ -166,7 +166,9 @@ class Row:
 
     @property
     def megabytes(self) -> float:
-        """Both ways; of a baseline nothing is sent."""
+        """Both ways; NaN of a baseline, which sends nothing."""
+        if self.reports[0].experiment.baseline.kind:
+            return float("nan")
         return statistics.fmean(
             sum(x.bytes_up + x.bytes_down for x in r.rounds) / 1e6 for r in self.reports
         )

@@ -102,7 +102,18 @@ def test_commands_and_options_are_these() -> None:
         "sweep": {"--set", "--out", "--jobs", "-j", "--resume", "--track", "--dry-run", "--debug"},
         "compare": {"--last", "--csv", "--markdown", "--latex", "--despite", "--debug"},
         "partition": {"--set", "--out", "--json", "--debug"},
+        "report": {"--out", "--despite", "--debug"},
         "watch": {"--fleet", "--port", "--debug"},
+        "export": {
+            "--format", "--size", "--images", "--int8", "--calibrate", "--min-agreement",
+            "--cluster", "--out", "--force", "--debug",
+        },
+        "release": {
+            "--against", "--policy", "--models", "--on", "--on-clients", "--out", "--dry-run",
+            "--json", "--debug",
+        },
+        "releases": {"--models", "--debug"},
+        "rollback": {"--to", "--models", "--debug"},
         "server": {
             "--fleet", "--set", "--out", "--resume", "--track", "--json", "--quiet", "-q",
             "--debug",
