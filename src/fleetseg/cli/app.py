@@ -106,7 +106,7 @@ def run(
     if dry_run:
         _rehearse(experiment, settings, resume=resume, baseline=baseline)
         return
-    kind = None if baseline is None else baseline.value
+    kind: Literal["centralised", "local"] | None = None if baseline is None else baseline.value
     style = output_style(stdout_console(), as_json=as_json, quiet=quiet)
     request = make_request(experiment, settings, out=out, resume=resume, baseline=kind, style=style)
     raise typer.Exit(run_and_show(request))
