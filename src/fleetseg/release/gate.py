@@ -216,6 +216,12 @@ def _notes(
     digests = {registry.sha256_of(_weights(ready)) for ready in models}
     if len(models) > len(digests):
         notes.append("the candidate has the weights of the current model, byte for byte")
+    scores = policy.scores
+    if len(models) == 1 and not (scores.least_miou or scores.least_critical_iou):
+        notes.append(
+            "nothing was asked of this model: there is none to compare it with, and the policy "
+            "has no scores.least_miou and no scores.least_critical_iou"
+        )
     if not models[0].space.critical:
         notes.append("no class of this label space is safety-critical: none is judged by itself")
     return (*notes, *(f"bad sample skipped: {text}" for text in bad))
