@@ -56,6 +56,8 @@ def experiment(name: str, cache: Path, kind: str = "inprocess") -> Experiment:
     )
     training = laid_under(training, STAGED.get(name, {}))
     federation = laid_under(fields.get("federation", {}), {"rounds": 4, "cohort": 3})
+    if "clustered_by" in fields.get("federation", {}):  # so few vehicles would be one cluster
+        federation = laid_under(federation, {"cluster_models": {"count": 2}})
     # One batch of three frames and two of four: not all vehicles take as many steps.
     cities = [
         {"conditions": ["day"], "cities": ["amber"], "frames_per_drive": 3},

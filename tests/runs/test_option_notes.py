@@ -15,7 +15,8 @@ from fleetseg.runs.option_notes import option_notes, require_workable
 from fleetseg.runs.rules import Facts
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-EXPERIMENTS = [p for p in sorted(EXAMPLES.glob("*.toml")) if not p.stem.startswith("sweep")]
+OTHERS = ("sweep", "release-policy")  # no experiments
+EXPERIMENTS = [p for p in sorted(EXAMPLES.glob("*.toml")) if not p.stem.startswith(OTHERS)]
 TEST_SET = {"evaluation": [{"split": "val"}]}
 
 

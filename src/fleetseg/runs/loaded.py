@@ -134,4 +134,5 @@ def load_model(
     )
     loaded.space, loaded.size_hw, loaded.untrained = found.space, found.size_hw, found.untrained
     loaded.norm_groups = found.norm_groups
+    loaded.details, loaded.record = found.details, found.record
     return loaded.eval()
