@@ -100,8 +100,21 @@ def run_demo(out: Path | None, fields: Mapping[str, Any] = FIELDS) -> int:
         stage.console,
         out=folder / FILE,
     )
-    print_line(stage.console, f"took         {clock(time.monotonic() - started_s)}")
+    print_line(stage.console, f"took        {clock(time.monotonic() - started_s)}")
+    for label, command in zip(("next", "", ""), _next(folder), strict=True):
+        print_line(stage.console, f"{label:<12}{command}")
     return 0
+
+
+def _next(folder: Path) -> tuple[str, str, str]:
+    """What people do then: their own images, a street photo of theirs, more rounds of this."""
+    federated = folder / "federated"
+    again = federated / "experiment.toml"
+    return (
+        "fleetseg init YOUR_FOLDER     # your own images and masks",
+        f"fleetseg predict {federated} STREET.png --out seen --overlay",
+        f"fleetseg run {again} --set federation.rounds=60 --set stop.minutes=0",
+    )
 
 
 def _introduce(stage: _Stage, fields: Mapping[str, Any]) -> tuple[Experiment, FleetData]:
@@ -175,8 +188,8 @@ def _compare(
         models = {f"alone: {best}": alone[best], "federated": federated, "centralised": centralised}
         picture = stage.folder / "predictions.png"
         draw_predictions(models, fleet_data, picture)
-        print_line(stage.console, f"pictures     {picture}")
+        print_line(stage.console, f"pictures    {picture}")
     print_line(
-        stage.console, f"run folders  {', '.join(str(r.folder) for r in (federated, centralised))}"
+        stage.console, f"run folders {', '.join(str(r.folder) for r in (federated, centralised))}"
     )
-    print_line(stage.console, f"the model    {federated.folder / 'model' / 'model.safetensors'}")
+    print_line(stage.console, f"the model   {federated.folder / 'model' / 'model.safetensors'}")

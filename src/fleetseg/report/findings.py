@@ -73,7 +73,7 @@ def _cost(figures: ReportFigures) -> str:
 def _weakness(classes: Sequence[ClassFigures]) -> str:
     weak = weak_critical(classes)
     if weak:
-        named = words.series([f"{row.name} ({words.score(row.iou)[:4]})" for row in weak])
+        named = words.series([f"{row.name} ({row.iou:.2f})" for row in weak])
         return f"What holds the model back is what it sees badly: {named}."
     critical = [row for row in classes if row.critical and row.iou is not None]
     if not critical:
