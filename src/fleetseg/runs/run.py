@@ -150,7 +150,7 @@ def _run_owned(
             plan, scorer, unguarded = _with_engine(plan, final, setup, engine)
             notes += unguarded
             reason = rounds.run(plan, engine, state, setup.folder, watcher)
-            notes += _at_the_end(plan, final, setup, engine, scorer)
+            notes += _at_the_end(plan, final, setup, scorer)
     except KeyboardInterrupt:
         reason = "interrupted"
     except QuorumLost as lost:
@@ -173,7 +173,8 @@ def _with_engine(
     """Complete a plan by what asks the clients, and by what watches over its models."""
     scorer = Scorer(setup.fleet_data, setup.runtime, engine)
     keeper = FrameKeeper(setup.folder.path, setup.fleet_data, setup.runtime)
-    record_enrolled(setup.folder.path, engine.available())
+    # Not the engine's word: to ask it before round 1 may wait for vehicles, and its bytes count.
+    record_enrolled(setup.folder.path, setup.fleet_data.enrolled)
     final.guard, notes = _guard(setup, scorer)
     if STATISTICS[setup.experiment.federation.statistics].estimated:
         final.estimator = Estimator(setup.runtime, engine)
@@ -192,11 +193,8 @@ def _watched(setup: RunSetup, notes: list[str]) -> Iterator[rounds.Watcher]:
         yield tracked.watcher(setup.watcher, picture)
 
 
-def _at_the_end(
-    plan: Plan, final: Final, setup: RunSetup, engine: Engine, scorer: Scorer
-) -> list[str]:
-    """Score what is left to be scored, and note who came later; returns what there is to say."""
-    record_enrolled(setup.folder.path, engine.available())
+def _at_the_end(plan: Plan, final: Final, setup: RunSetup, scorer: Scorer) -> list[str]:
+    """Score what is left to be scored; returns what there is to say."""
     told = style_notes(setup.experiment, setup.folder.state.facts, setup.fleet_data.enrolled)
     return [*told, *score_final(final, setup.folder, scorer, plan)]
 
