@@ -114,6 +114,17 @@ def read_better(out: Path) -> dict[str, Row]:
     }
 
 
+def read_seeds(out: Path, name: str) -> dict[str, Row]:
+    """Read a sweep's finished rows, with those of the same names in NAME-seeds beside it."""
+    more = read_rows(out / f"{name}-seeds")
+    return {
+        row_name: Row(
+            row_name, (*row.reports, *(more[row_name].reports if row_name in more else ()))
+        )
+        for row_name, row in read_rows(out / name).items()
+    }
+
+
 def better(rows: Mapping[str, Row]) -> dict[str, Row]:
     """Of the trials of each row the one whose held-out frames are segmented better."""
     best: dict[str, Row] = {}

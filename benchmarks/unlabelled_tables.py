@@ -21,7 +21,7 @@ from typing import Any
 
 from fleetseg.evaluation.scores import Scores
 from fleetseg.runs.report import read_run
-from tables import DRIVES, FAMILIAR, UNSEEN, Row, camvid, figure, make, read_rows, table
+from tables import DRIVES, FAMILIAR, UNSEEN, Row, camvid, figure, make, read_seeds, table
 
 NETWORK = "zoo:fpn/timm-tf_efficientnet_lite0"
 SOURCES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -65,11 +65,7 @@ def base(source: str, rounds: int) -> dict[str, Any]:
 
 def rows_of(out: Path, source: str) -> dict[str, Row]:
     """A source's finished rows, with all their seeds."""
-    more = read_rows(out / f"{source}-seeds")
-    rows = {
-        name: Row(name, (*row.reports, *(more[name].reports if name in more else ())))
-        for name, row in read_rows(out / source).items()
-    }
+    rows = read_seeds(out, source)
     if FIRST in rows:
         stages = tuple(read_run(report.path / "pretrain") for report in rows[FIRST].reports)
         rows = {"source only": Row("source only", stages), **rows}

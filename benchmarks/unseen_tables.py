@@ -23,7 +23,7 @@ import numpy as np
 
 import fleetseg
 from fleetseg.evaluation.scores import Scores
-from tables import Row, camvid, figure, make, read_rows, table, together
+from tables import Row, camvid, figure, make, read_seeds, table, together
 
 NETWORK = "zoo:fpn/timm-tf_efficientnet_lite0"
 DAYS = ("0006R0", "0016E5")
@@ -93,7 +93,7 @@ def make_fold(out: Path, fold: str, rounds: int, jobs: int, seeded: Sequence[str
     if seeded:
         more = [run for run in runs if run["name"] in seeded]
         make(out / f"{fold}-seeds", base(fold, rounds), more, jobs, (1, 2))
-    for name, row in rows_of(out, fold).items():
+    for name, row in read_seeds(out, fold).items():
         if name in ADAPTED:
             adapt(out / f"{fold}-adapted", name, row)
 
@@ -110,15 +110,6 @@ def adapt(out: Path, name: str, row: Row) -> None:
             file.write_text(json.dumps(scored.overall.conf_CC.tolist()), encoding="utf-8")
 
 
-def rows_of(out: Path, fold: str) -> dict[str, Row]:
-    """A fold's finished rows, with all their seeds."""
-    more = read_rows(out / f"{fold}-seeds")
-    return {
-        name: Row(name, (*row.reports, *(more[name].reports if name in more else ())))
-        for name, row in read_rows(out / fold).items()
-    }
-
-
 def unseen(row: Row) -> list[Scores]:
     """All that was left out, of each seed."""
     by_road = [row.on(road) for road in row.roads]
@@ -128,7 +119,7 @@ def unseen(row: Row) -> list[Scores]:
 def print_tables(out: Path) -> None:
     """Print what is there."""
     for fold in FOLDS:
-        rows = rows_of(out, fold)
+        rows = read_seeds(out, fold)
         if not rows:
             continue
         print(f"## {fold} unseen\n")
