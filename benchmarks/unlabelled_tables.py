@@ -36,10 +36,14 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "oracle": {},
     "fedavg-selftraining": {"method": "fedavg-selftraining"},
     "weak-to-strong": {"method": "weak-to-strong"},
+    "fda-pretrain": {"method": "fda-pretrain"},
+    "ladd-cls": {"method": "ladd-cls"},
+    "ladd-all": {"method": "ladd-all"},
     "one-place": {"method": "fedavg-selftraining", "baseline": "centralised"},
 }
-FIRST = "fedavg-selftraining"
-"""The row whose stage before the fleet is "source only"; it is that of most others, bit for bit."""
+STAGES = {"source only": "fedavg-selftraining", "source in the fleet's styles": "fda-pretrain"}
+"""What the server had learnt before the fleet, and the row whose first stage it is: also that of
+the other rows with the same source, bit for bit."""
 
 
 def base(source: str, rounds: int) -> dict[str, Any]:
@@ -66,10 +70,12 @@ def base(source: str, rounds: int) -> dict[str, Any]:
 def rows_of(out: Path, source: str) -> dict[str, Row]:
     """A source's finished rows, with all their seeds."""
     rows = read_seeds(out, source)
-    if FIRST in rows:
-        stages = tuple(read_run(report.path / "pretrain") for report in rows[FIRST].reports)
-        rows = {"source only": Row("source only", stages), **rows}
-    return rows
+    stages = {
+        name: Row(name, tuple(read_run(report.path / "pretrain") for report in rows[of].reports))
+        for name, of in STAGES.items()
+        if of in rows
+    }
+    return {**stages, **rows}
 
 
 def print_tables(out: Path) -> None:
