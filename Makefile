@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Several test processes share the cores: each does its tensor work on one thread. One more than
-# CI has cores, as one of them runs fleets, which wait for each other.
+# CI has cores, as two of them first run fleets, which mostly wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1
 
 .PHONY: help demo test docs gpu lint clean

@@ -27,25 +27,26 @@ CHROMIUM = Path("/usr/bin/chromium")
 # Imported, they write their lines into tables for good: see the fixture `toys`.
 collect_ignore_glob = ["toys/*"]
 
-# Many processes that wait for each other, and a test goes on where the one before it ended.
-FLEETS = (
-    "tests/fleet/nvflare/test_vehicles.py",
-    "tests/fleet/nvflare/test_network.py",
-    "tests/fleet/nvflare/test_crashes.py",
-    "tests/fleet/nvflare/test_toys.py",
-)
+# Many processes that wait for each other, and a test goes on where the one before it ended. Two
+# lists of about one length: a fleet waits more than it works, so two at a time disturb nobody.
+FLEETS = {
+    "tests/fleet/nvflare/test_vehicles.py": "vehicles",
+    "tests/fleet/nvflare/test_network.py": "crashes",
+    "tests/fleet/nvflare/test_crashes.py": "crashes",
+    "tests/fleet/nvflare/test_toys.py": "crashes",
+}
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give the fleets, which last longest, to one process, first of all; the rest singly."""
+    """Give the fleets, which last longest, to two processes, first of all; the rest singly."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneFleetAtATime(LoadScopeScheduling):
+    class FleetsFirst(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "fleets" if nodeid.startswith(FLEETS) else nodeid
+            return FLEETS.get(nodeid.split("::")[0], nodeid)
 
-    return OneFleetAtATime(config, log)
+    return FleetsFirst(config, log)
 
 
 @pytest.fixture
