@@ -11,6 +11,7 @@ from fleetseg.errors import ModelError
 from fleetseg.federation.tensors import (
     Layout,
     ModelState,
+    ModelTensors,
     layout_of,
     load_state,
     read_state,
@@ -134,6 +135,20 @@ def test_read_state_copies(net: nn.Module, layout: Layout, base: ModelState) -> 
     state.values_F.fill_(7)
     assert torch.equal(read_state(net, layout).values_F, base.values_F)
     assert not state.values_F.requires_grad
+
+
+def test_a_change_is_what_was_read_less_the_base_with_counters_as_they_stand(
+    net: nn.Module, layout: Layout, base: ModelState
+) -> None:
+    net.to(memory_format=torch.channels_last)
+    for tensor in (*net.parameters(), *net.buffers()):
+        with torch.no_grad():
+            tensor.add_(torch.ones_like(tensor))
+    now, change = read_state(net, layout), layout.empty()
+    ModelTensors(net, layout).read_change(change, base)
+    assert torch.equal(change.values_F, now.values_F - base.values_F)
+    assert change.values_F.any()
+    assert torch.equal(change.counters_K, now.counters_K)
 
 
 def test_views_share_memory_with_the_vectors(layout: Layout, base: ModelState) -> None:

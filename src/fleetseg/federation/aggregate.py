@@ -99,7 +99,7 @@ class FixedPointMean:
     def __post_init__(self) -> None:
         self.total_weight = sum(self.weights.values())
         assert self.total_weight > 0 or not self.weights  # nobody is asked: nothing is added
-        self._sum = np.zeros(self.size, dtype=np.int64)
+        self._sum = np.empty(self.size, dtype=np.int64)  # the first update writes it
         self._work = np.empty(min(_CHUNK, self.size), dtype=np.float64)
 
     def add(self, client_id: str, change_F: npt.NDArray[np.float32], num_steps: int = 1) -> None:
@@ -111,9 +111,13 @@ class FixedPointMean:
         for start in range(0, self.size, _CHUNK):
             part = change_F[start : start + _CHUNK]
             work = self._work[: part.size]
-            np.multiply(part, scale, out=work)
-            np.add(work, _MAGIC, out=work)
+            np.copyto(work, part)  # multiplied at once, it would be widened in small buffers
+            np.multiply(work, scale, out=work)
             total = self._sum[start : start + _CHUNK]
+            if self.count == 0:
+                np.add(work, _MAGIC, out=total.view(np.float64))
+                continue
+            np.add(work, _MAGIC, out=work)
             np.add(total, work.view(np.int64), out=total)  # wraps around, as intended
         self.weight += weight
         self.count += 1

@@ -349,6 +349,22 @@ class ModelTensors:
             for (held, name), view in zip(self._slots, views, strict=True):
                 view.copy_(held[name])
 
+    def read_change(self, into: ModelState, base: ModelState) -> None:
+        """Write how the model's values differ from a base's to `into`, counters as they stand.
+
+        In one pass over a model that is in the CPU's memory: what is read is what costs.
+        """
+        changes, bases = self._layout.views(into), self._layout.views(base)
+        with torch.no_grad():
+            for (held, name), (key, view) in zip(self._slots, changes.items(), strict=True):
+                value = held[name]
+                if not view.is_floating_point():
+                    view.copy_(value)
+                elif value.is_cpu:
+                    torch.sub(value, bases[key], out=view)
+                else:
+                    view.copy_(value).sub_(bases[key])
+
 
 def _slot(model: nn.Module, key: str) -> tuple[dict[str, Any], str]:
     owner, _, name = key.rpartition(".")

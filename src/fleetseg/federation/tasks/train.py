@@ -131,8 +131,7 @@ def _update(
     exchange = runtime.exchange
     change = runtime.room or exchange.up.empty()
     model, base = exchange.shared_of(change), exchange.shared_of(broadcast.state)
-    runtime.shared.read(model)
-    model.values_F.sub_(base.values_F)
+    runtime.shared.read_change(model, base)
     for name, span in exchange.up.spans.items():
         change.values_F[span] = result.extra_changes_T[name]
     return Update(
