@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetseg.federation.aggregate import MAX_VALUE, FixedPointMean
+from fleetseg.federation.aggregate import MAX_VALUE, FixedPointMean, by_magnitude
 
 Floats = npt.NDArray[np.float32]
 
@@ -129,6 +129,36 @@ def test_a_light_client_beside_heavy_ones_is_kept_to_the_documented_step() -> No
     light, heavy = np.array([1.0], np.float32), np.array([0.0], np.float32)
     got = float(fold([(light, 1), (heavy, 10**6)])[0])
     assert got == pytest.approx(1 / (10**6 + 1), abs=2.0**-37 + 1e-12)
+
+
+@pytest.mark.parametrize("claimed", [10**9, 1 << 40, (1 << 53) - 1])
+def test_who_enrols_with_most_of_the_weight_and_never_answers_takes_no_bits(claimed: int) -> None:
+    pairs = drawn(6, count=31, size=500, scale=1e-3)
+    silent = (np.zeros(500, np.float32), claimed)
+    got, exact = fold(pairs, [silent]), fedavg(pairs)
+    np.testing.assert_allclose(got, exact, rtol=2.0**-23, atol=1e-9)
+    assert got.tobytes() == fold(pairs[::-1], [silent]).tobytes()
+
+
+def test_weights_of_all_magnitudes_in_one_mean() -> None:
+    pairs = [(v, 1 << 5 * k) for k, (v, _) in enumerate(drawn(7, count=11, size=32_770))]
+    for answered in (pairs, pairs[:9], pairs[:3], pairs[2:3], pairs[::3]):
+        silent = [pair for pair in pairs if all(pair is not other for other in answered)]
+        got = fold(answered, silent)
+        np.testing.assert_allclose(got, fedavg(answered), rtol=2.0**-23, atol=2.0**-26)
+        assert got.tobytes() == fold(answered[::-1], silent).tobytes()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_extreme_updates_of_all_magnitudes_do_not_overflow(sign: int) -> None:
+    vector = np.array([MAX_VALUE, -MAX_VALUE, 0.0], np.float32) * sign
+    assert fold([(vector, 1 << 5 * k) for k in range(11)]).tolist() == vector.tolist()
+
+
+def test_weights_that_are_not_far_apart_are_one_sum() -> None:
+    cohort = {f"car-{k}": 1000 for k in range(5000)} | {"light": 5, "heavy": 900_000}
+    assert set(by_magnitude(cohort).values()) == {0}
+    assert by_magnitude({}) == {}
 
 
 def test_memory_does_not_grow_with_the_number_of_clients() -> None:

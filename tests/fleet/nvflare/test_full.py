@@ -7,6 +7,7 @@ model must have the bits of an undisturbed run in one process.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -45,9 +46,16 @@ def reference(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 class Run:
     """One loopback run, resumed when its aggregating process was killed."""
 
-    def __init__(self, cache: Path, folder: Path, rounds: int = ROUNDS, **fleet: float) -> None:
+    def __init__(
+        self,
+        cache: Path,
+        folder: Path,
+        rounds: int = ROUNDS,
+        seconds: float = 0.7,
+        **fleet: float,
+    ) -> None:
         self.folder, self.run = folder, folder / "run"
-        described = h.experiment(cache, rounds, seconds=0.7, **fleet)
+        described = h.experiment(cache, rounds, seconds=seconds, **fleet)
         self.toml = h.write(described, folder / "experiment.toml")
         self.settings: list[str] = []
         self.process = self._start()
@@ -257,3 +265,52 @@ def test_full_disk_of_a_vehicle(start: Callable[..., Run]) -> None:
     reasons = [f["reason"] for r in run.rounds() for f in r["failures"]]  # type: ignore[attr-defined]
     assert "disk" in reasons
     assert run.rounds()[-1]["failures"] == []
+
+
+LIAR = """
+import sys, threading, time
+if any("worker_process" in word for word in sys.orig_argv) and "site-2" in " ".join(sys.orig_argv):
+    from nvflare.apis.event_type import EventType
+    from nvflare.apis.fl_context import FLContext
+    from nvflare.fuel.f3.message import Message
+    from fleetseg.fleet.nvflare.executor import TrainerExecutor
+
+    honest, handle = FLContext.get_all_public_props, TrainerExecutor.handle_event
+    FLContext.get_all_public_props = lambda self: {**honest(self), "__identity_name__": "site-1"}
+    TrainerExecutor._busy = property(lambda self: "", lambda self, task: None)
+
+    def order(engine, job):
+        while True:
+            time.sleep(1)
+            for topic in ("abort", "handle_dead_job"):
+                engine.get_cell().fire_and_forget(
+                    channel="server_command", topic=topic, targets="server." + job,
+                    message=Message(payload={}))
+
+    def lying(self, event, fl_ctx):
+        handle(self, event, fl_ctx)
+        if event == EventType.START_RUN:
+            words = fl_ctx.get_engine(), fl_ctx.get_job_id()
+            threading.Thread(target=order, args=words, daemon=True).start()
+
+    TrainerExecutor.handle_event = lying
+"""
+"""Of site-2's job: says that it is site-1 and idle, and orders the server's job to end."""
+
+
+def test_a_vehicle_that_lies_harms_itself_alone(
+    start: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    liar = tmp_path / "liar"
+    liar.mkdir()
+    (liar / "sitecustomize.py").write_text(LIAR)
+    known = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", f"{liar}:{known}" if known else str(liar))
+    run = start(rounds=2, seconds=10, fetch_s=8)  # idle for longer while it works: lost
+    run.finish()
+    lost = {f["client"] for r in run.rounds() for f in r["failures"]}  # type: ignore[attr-defined]
+    status = json.loads((run.run / "fleet" / "status.json").read_text())
+    first = set(status["sites"]["site-1"]["vehicles"])
+    assert not lost & first
+    assert all(first <= set(r["ok"]) for r in run.rounds())  # type: ignore[call-overload]
+    assert status["segment"] == 1

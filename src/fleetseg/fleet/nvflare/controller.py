@@ -22,11 +22,14 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
-from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
+from nvflare.fuel.f3.cellnet.defs import CellChannel, ReturnCode
+from nvflare.fuel.f3.cellnet.utils import make_reply
 
 from fleetseg.failures import failure_header
-from fleetseg.fleet.nvflare.names import BEAT, HEADER, LINK_VARIABLE, OK, PAYLOAD, TASK
+from fleetseg.fleet.nvflare.door import sender_of
+from fleetseg.fleet.nvflare.names import BEAT, HEADER, LINK_VARIABLE, PAYLOAD, TASK
 from fleetseg.fleet.sockets import (
     MAX_REPLY_HEADER,
     Connection,
@@ -70,7 +73,10 @@ class FleetController(Controller):  # type: ignore[misc]
         _disable_debug_repr()
         end_with_parent()  # NVFlare's own watch takes up to ten seconds
         self._connection = connect(os.environ[LINK_VARIABLE])
-        self._engine.register_aux_message_handler(BEAT, self._beat)
+        # Not as the engine's handler of a topic: that is not told whose message it is.
+        self._engine.get_cell().register_request_cb(
+            channel=CellChannel.AUX_COMMUNICATION, topic=BEAT, cb=self._beat
+        )
         sites = [client.name for client in self._engine.get_clients()]
         self._send({"is": "joined", "job": fl_ctx.get_job_id(), "sites": sites})
         threading.Thread(target=self._write, name="fleetseg-link", daemon=True).start()
@@ -152,12 +158,13 @@ class FleetController(Controller):  # type: ignore[misc]
         self._room.acquire()
         self._out.put(({"is": "reply", "task": task, "site": site, "header": header}, payload))
 
-    def _beat(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
-        peer = fl_ctx.get_peer_context()
-        if peer is not None:
+    def _beat(self, message: Any) -> Any:
+        request, busy = message.payload, ""
+        if isinstance(request, Shareable):
             busy = str(request.get(TASK, ""))[:_MAX_TASK_NAME]
-            self._send({"is": "beat", "site": peer.get_identity_name(), "busy": busy})
-        return make_reply(OK)
+        if site := sender_of(message):
+            self._send({"is": "beat", "site": site, "busy": busy})
+        return make_reply(ReturnCode.OK)
 
     def _send(self, header: dict[str, Any]) -> None:
         self._out.put((header, b""))

@@ -3,6 +3,7 @@
 NVFlare takes a new registration of a name for a restart and drops the old one, which then looks
 alive and receives nothing. Here each process reports where it runs, and the server lets a name be
 taken over from the same place at once, from another one only when the first has fallen silent.
+Whose name it is says the certificate: see `door`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.fl_exception import NotAuthenticated
+
+from fleetseg.fleet.nvflare.door import Door
 
 _PLACE = "fleetseg_place"
 _FRESH_S = 25.0  # two heartbeats of NVFlare and some
@@ -36,14 +39,17 @@ class DuplicateKitGuard(FLComponent):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
+        self._door = Door()
         self._seen: dict[str, tuple[str, float]] = {}  # name -> place, time of last sign of life
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Refuse a second place; note signs of life."""
-        peer = fl_ctx.get_peer_context()
-        if peer is None:
+        if event_type == EventType.SYSTEM_BOOTSTRAP:
+            self._door.install(fl_ctx.get_engine().get_cell())
+        peer, name = fl_ctx.get_peer_context(), self._door.sender
+        if peer is None or not name:
             return
-        name, place = peer.get_identity_name(), peer.get_prop(_PLACE, "")
+        place = peer.get_prop(_PLACE, "")
         known, seen_s = self._seen.get(name, (place, 0.0))
         now_s = time.monotonic()
         if event_type == EventType.CLIENT_REGISTER_RECEIVED:
