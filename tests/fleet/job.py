@@ -38,6 +38,7 @@ class Job:
         self.asked: list[Header] = []  # every order "ask", as it came
         self.cancelled: list[str] = []
         self.ended = threading.Event()
+        self.stopped = False  # as by SIGSTOP: it says nothing any more
         self._act = act
         self._connection = connect(listener)
         self.send({"is": "joined", "job": name, "sites": list(sites)})
@@ -67,7 +68,12 @@ class Job:
 
     def _serve(self) -> None:
         try:
-            while (message := self._connection.receive()) is not None:
+            while True:
+                message = self._connection.receive(timeout_s=0.1)
+                if message is None:
+                    if not self.stopped:
+                        self.send({"is": "alive"})
+                    continue
                 header, payload = message
                 if header["do"] == "end":
                     break

@@ -105,6 +105,9 @@ class FleetConfig(Section):
     gather_s: float = Field(default=120.0, gt=0)  # for vehicles to open their data, per segment
     silent_s: float = Field(default=15.0, gt=2)  # without a sign of life, a vehicle is lost
     fetch_s: float = Field(default=20.0, gt=0)  # idle, and its task not fetched: lost
+    # Most that a vehicle may take for a task where federation.deadline_s is 0: this for its first
+    # turn, from then on five times what turns have taken.
+    first_turn_s: float = Field(default=21_600.0, gt=0)
     segment_rounds: int = Field(default=50, ge=1)  # then the engine's job is renewed
     renew_s: float = Field(default=60.0, ge=0)  # earliest renewal for a vehicle that came back
     round_every_s: float = Field(default=0.0, ge=0)  # rounds begin no closer: vehicles rest

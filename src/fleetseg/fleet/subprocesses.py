@@ -71,6 +71,18 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def kill_descendants(pid: int, word: str) -> int:
+    """Kill what a process has started with a word in its command line; returns how many."""
+    ended = 0
+    for child in descendants(pid):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{child}/cmdline").read_bytes().decode(errors="replace")
+            if word in words:
+                os.kill(child, signal.SIGKILL)
+                ended += 1
+    return ended
+
+
 def kill_orphans(module: str, folder: Path) -> int:
     """Kill processes of an earlier start that run `module` for `folder`; returns how many.
 

@@ -1,22 +1,28 @@
-"""Folders with blanks and other characters, printed commands, jobs that cannot start."""
+"""Folders with blanks and other characters, printed commands, jobs that cannot start or hang."""
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.experiments import tiny_experiment
+from tests.fleet.job import until
 
 import fleetseg
 from fleetseg.console import fleet as console_fleet
 from fleetseg.errors import ConfigError, EngineError
 from fleetseg.fleet.sockets import private_directory
+from fleetseg.fleet.subprocesses import descendants, stop
 
 pytest.importorskip("nvflare")
 
@@ -141,6 +147,63 @@ def test_a_job_that_connects_starts_the_count_anew(tmp_path: Path) -> None:
         dispatcher.job = "job"
         network._submit_if_due()
         dispatcher.job = ""
+
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)", sys.argv[1]])
+child.wait()
+print("it has ended", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[subprocess.Popen[str]]:
+    """What starts the process of a job and waits for it to end, as NVFlare's server does."""
+    words = [sys.executable, "-c", PARENT, "job-1"]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    yield process
+    stop(process, patience_s=0)
+    process.communicate()
+
+
+def test_a_job_that_hangs_is_killed_so_that_another_takes_its_place(
+    tmp_path: Path, server: subprocess.Popen[str]
+) -> None:
+    network, dispatcher = _network(tmp_path, "RUNNING")
+    network._process, dropped = server, []
+    (job,) = until(lambda: descendants(server.pid), "the job's process")
+    os.kill(job, signal.SIGSTOP)
+    dispatcher.job, dispatcher.clock = "job-1", time.monotonic
+    dispatcher.drop = lambda: dropped.append(True)
+    dispatcher.job_silent_s = lambda: 9.9  # of 15 s that vehicles may be silent
+    network._end_what_hangs()
+    assert not dropped
+    dispatcher.job_silent_s = lambda: 10.1
+    network._end_what_hangs()
+    assert server.stdout is not None
+    assert server.stdout.readline() == "it has ended\n"
+    assert dropped == [True]
+    assert network.trouble() == "the engine's job has stopped; another takes its place"
+
+
+def test_a_server_that_answers_no_more_is_killed(
+    tmp_path: Path, server: subprocess.Popen[str]
+) -> None:
+    network, dispatcher = _network(tmp_path, "RUNNING")
+    network._process, now_s = server, [100.0]
+    dispatcher.clock = lambda: now_s[0]
+    network._end_what_hangs()  # one that is starting has not answered yet
+    network._session.get_system_info = lambda: SimpleNamespace(client_info=[])
+    network._refresh_registered()
+    now_s[0] += module._HUNG_S - 1
+    network._end_what_hangs()
+    assert server.poll() is None
+    now_s[0] += 2
+    os.kill(server.pid, signal.SIGSTOP)
+    network._end_what_hangs()
+    assert server.poll() == -signal.SIGKILL
 
 
 def test_a_fleet_on_this_machine_in_an_odd_folder(tmp_path: Path) -> None:

@@ -204,13 +204,45 @@ def test_late_replies_count_as_bytes(dispatcher: TaskDispatcher, start: Start) -
 def test_beats_are_signs_of_life(dispatcher: TaskDispatcher, start: Start, clock: Clock) -> None:
     job = start()
     clock.jump(100)
-    assert dispatcher.silent_s("a") >= 100
+    until(lambda: dispatcher.silent_s("a") >= 100, "nothing has come")
     job.beat("a", busy="train-1")
     until(lambda: dispatcher.sites["a"].busy == "train-1", "the beat")
     assert dispatcher.silent_s("a") < 50
     assert dispatcher.silent_s("b") >= 100
     job.beat("c")  # a site that came later
     until(lambda: "c" in dispatcher.sites, "the site")
+
+
+def test_signs_of_life_that_wait_behind_updates_are_read_before_anyone_is_suspected(
+    dispatcher: TaskDispatcher, start: Start, clock: Clock
+) -> None:
+    job = start(echo)
+    with TaskBatch(dispatcher) as batch:
+        for _ in range(3):  # more than there is room for: the reader waits for the server's work
+            batch.ask(TRAIN, b"update", ["a"])
+        until(lambda: batch.room._value == 0 and len(job.asked) == 3, "the reader waits")
+        job.beat("b", busy="train-9")
+        clock.jump(100)
+        assert dispatcher.silent_s("b") < 50
+        assert not dispatcher.all_silent(15.0)
+        assert dispatcher.job_silent_s() < 50
+        heard(batch, 6)
+        until(lambda: dispatcher.sites["b"].busy == "train-9", "its sign of life is read")
+        assert dispatcher.silent_s("b") < 50
+
+
+def test_a_job_that_says_nothing_is_silent_itself(
+    dispatcher: TaskDispatcher, start: Start, clock: Clock
+) -> None:
+    assert dispatcher.job_silent_s() == 0.0
+    job = start()
+    job.stopped = True
+    clock.jump(100)
+    until(lambda: dispatcher.job_silent_s() >= 100, "nothing comes")
+    job.stopped = False
+    until(lambda: dispatcher.job_silent_s() < 50, "it says that it is alive")
+    assert all(dispatcher.silent_s(site) >= 100 for site in "ab")  # that is no word of theirs
+    assert dispatcher.all_silent(15.0)
 
 
 def test_whatever_a_site_sends_is_a_sign_of_life(

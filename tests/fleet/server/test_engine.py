@@ -786,8 +786,57 @@ def test_past_the_deadline_a_vehicle_is_late(world: MakeWorld) -> None:
     assert [(r.client_id, outcome(r)) for r in replies] == [("a", ("late", "deadline"))]
 
 
-def test_without_a_deadline_nobody_is_late(world: MakeWorld) -> None:
-    fleet = world(silent_s=10**9)
+@pytest.mark.parametrize("task", ["train", "evaluate"])
+def test_without_a_deadline_it_is_what_turns_have_taken(world: MakeWorld, task: str) -> None:
+    fleet = world(silent_s=10**9, fetch_s=10**9, first_turn_s=3600.0)
+    job = fleet.segment(but(a=fetches))
+
+    def ask(after_s: float) -> Any:
+        fleet.engine.available()
+        replies = fleet.engine.ask(task, {"a": broadcast()})
+        asked = len(job.asked)
+
+        def later() -> None:
+            until(lambda: len(job.asked) > asked, "a is asked")
+            name = job.asked[-1]["task"]
+            until(lambda: fleet.dispatcher.sites["a"].busy == name, "a is at work")
+            fleet.clock.jump(after_s)
+            if after_s != late_s:
+                told = {"confs": {"rain": [[5, 1], [0, 4]]}, "round": 1}
+                data = encode_update(update("a"), LAYOUT) if task == "train" else b""
+                job.reply(name, "a", {"update": 1} if task == "train" else told, data)
+
+        thread = threading.Thread(target=later)
+        thread.start()
+        answers = [outcome(r) for r in replies]
+        thread.join(20)
+        return answers
+
+    late_s = 3601.0
+    assert ask(3500.0) == ["ok"]  # a first turn: a network is compiled, images are decoded
+    for _ in range(2):
+        assert ask(100.0) == ["ok"]
+    assert ask(450.0) == ["ok"]
+    late_s = 5 * (100.0 + 450.0) / 2 + 30
+    assert ask(late_s) == [("late", "deadline")]
+
+
+def test_answers_that_are_in_are_read_before_anyone_is_judged(world: MakeWorld) -> None:
+    """A vehicle that has answered is idle; folding the answers before its own took a while."""
+    fleet = world(silent_s=1000.0, fetch_s=20.0)
+    job = fleet.segment(but(b=fetches))
+    fleet.engine.available()
+    replies = fleet.engine.ask("train", dict.fromkeys(["a", "b"], broadcast()))
+    assert outcome(next(replies)) == "ok"
+    job.reply(job.asked[-1]["task"], "b", {"update": 1}, encode_update(update("b"), LAYOUT))
+    job.beat("b")
+    until(lambda: not fleet.dispatcher.sites["b"].busy, "b is idle")
+    fleet.clock.jump(21)  # the server folds the update of a
+    assert [(r.client_id, outcome(r)) for r in replies] == [("b", "ok")]
+
+
+def test_without_a_deadline_nobody_is_late_in_a_first_turn(world: MakeWorld) -> None:
+    fleet = world(silent_s=10**9, first_turn_s=10**7)
     fleet.segment(but(a=fetches))
     replies = started(fleet)
     until(lambda: fleet.dispatcher.sites["a"].busy, "a is at work")
@@ -799,10 +848,100 @@ def test_without_a_deadline_nobody_is_late(world: MakeWorld) -> None:
 
 def test_a_vehicle_that_falls_silent_is_lost(world: MakeWorld) -> None:
     fleet = world(silent_s=15.0)
-    fleet.segment(but(a=fetches))
+    job = fleet.segment(but(a=fetches))
     replies = started(fleet)
     fleet.clock.jump(16)
+    job.beat("b")
     assert [(r.client_id, outcome(r)) for r in replies] == [("a", ("lost", "silent"))]
+
+
+def fall_silent(fleet: World) -> None:
+    """All vehicles stop at once; the job itself does not."""
+    fleet.clock.jump(16)
+    until(lambda: fleet.dispatcher.all_silent(15.0), "nobody can be heard")
+
+
+def test_when_all_fall_silent_at_once_nobody_is_lost(world: MakeWorld) -> None:
+    """A server that was paused, or its link: whoever is heard again answers the same round."""
+    fleet = world(silent_s=15.0, wait_s=300.0)
+    job = fleet.segment(but(a=fetches))
+    replies = started(fleet)
+    fall_silent(fleet)
+    answered: list[Any] = []
+    thread = threading.Thread(target=lambda: answered.extend(map(outcome, replies)))
+    thread.start()
+    until(lambda: fleet.told, "a person hears of it")
+    fleet.clock.jump(200)  # a long time, but nobody's
+    assert thread.is_alive()
+    task = fleet.dispatcher.sites["a"].busy
+    for site in "abc":
+        job.beat(site, busy=task if site == "a" else "")
+    job.reply(task, "a", {"update": 1}, encode_update(update("a"), LAYOUT))
+    thread.join(20)
+    assert answered == ["ok"]
+    assert fleet.told == ["no vehicle can be heard; waiting for the network"]
+
+
+def test_when_nobody_is_heard_any_more_the_wait_is_bounded(world: MakeWorld) -> None:
+    fleet = world(silent_s=15.0, wait_s=300.0)
+    fleet.segment(but(a=fetches))
+    replies = started(fleet)
+    fall_silent(fleet)
+
+    def later() -> None:
+        until(lambda: fleet.told, "a person hears of it")
+        fleet.clock.jump(301)
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    assert [(r.client_id, outcome(r)) for r in replies] == [("a", ("lost", "silent"))]
+    thread.join(20)
+    # That was the wait for vehicles: the next round has no other.
+    with pytest.raises(QuorumLost, match="too few vehicles"):
+        fleet.engine.available()
+
+
+def test_a_segment_whose_vehicles_can_be_reached_elsewhere_is_renewed_in_mid_round(
+    world: MakeWorld,
+) -> None:
+    fleet = world(silent_s=15.0, wait_s=300.0)
+    job = fleet.segment(but(a=fetches))
+    replies = started(fleet)
+    fall_silent(fleet)
+    fleet.network.back = frozenset("abc")
+
+    def replace_it() -> None:
+        job.ended.wait(20)
+        fleet.network.back = frozenset()
+        fleet.segment()
+
+    thread = threading.Thread(target=replace_it)
+    thread.start()
+    assert [outcome(r) for r in replies] == ["ok"]
+    thread.join(20)
+    assert fleet.dispatcher.segment == 2
+
+
+def test_while_the_job_hangs_nobody_is_lost(world: MakeWorld) -> None:
+    """The network replaces it; who had not answered is asked again."""
+    fleet = world({"a": ["a"]}, silent_s=15.0)
+    job = fleet.segment(but(a=fetches), sites=["a"])
+    replies = fleet.engine.ask("train", {"a": broadcast()})
+    fleet.engine.available()
+    job.stopped = True
+    until(lambda: job.ended.is_set() or fleet.dispatcher.job_silent_s() > 0.2, "it says nothing")
+    fleet.clock.jump(60)
+
+    def replace_it() -> None:
+        until(lambda: job.asked[-1]["header"]["what"] == "train", "the vehicle is asked")
+        time.sleep(0.5)  # five looks at who is silent
+        fleet.dispatcher.drop()
+        fleet.segment(sites=["a"])
+
+    thread = threading.Thread(target=replace_it)
+    thread.start()
+    assert [outcome(r) for r in replies] == ["ok"]
+    thread.join(20)
 
 
 def test_a_vehicle_that_the_network_has_lost_is_lost_at_once(world: MakeWorld) -> None:
@@ -916,6 +1055,7 @@ def test_silent_vehicles_are_not_available(world: MakeWorld) -> None:
     assert set(fleet.engine.available()) == {"a", "b", "c"}
     fleet.clock.jump(16)
     job.beat("c")
+    until(lambda: fleet.dispatcher.silent_s("a") > 15, "the others' silence is noticed")
     until(lambda: fleet.dispatcher.silent_s("c") < 15, "a sign of life")
     assert set(fleet.engine.available()) == {"c"}
 

@@ -3,9 +3,9 @@
 It does what the aggregating process asks for over a socket (`server.dispatcher`) and ends when that
 closes; by the same socket, that process notices when this one dies.
 
-Messages to it: {"is": "joined", "job", "sites"}, and {"is": "sent" | "reply" | "beat" | "gone" |
-"late", "site", ...}. Orders from it: {"do": "ask", "task", "targets", "header"} and a payload,
-{"do": "cancel", "task"}, {"do": "end"}.
+Messages to it: {"is": "joined", "job", "sites"}, {"is": "alive"} once a second, and {"is": "sent" |
+"reply" | "beat" | "gone" | "late", "site", ...}. Orders from it: {"do": "ask", "task", "targets",
+"header"} and a payload, {"do": "cancel", "task"}, {"do": "end"}.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from fleetseg.fleet.sockets import (
 )
 from fleetseg.fleet.subprocesses import end_with_parent
 
+_ALIVE_S = 1.0
 _UNACKNOWLEDGED = 2  # replies in this process that the other has not taken yet
 _MAX_TASK_NAME = 100
 _HOURS_S = 7 * 24 * 3600  # a task ends when it is cancelled; deadlines are the other side's
@@ -67,6 +68,7 @@ class FleetController(Controller):  # type: ignore[misc]
         self._out: queue.Queue[tuple[Header, bytes] | None] = queue.Queue()
         self._room = threading.Semaphore(_UNACKNOWLEDGED)
         self._connection: Connection | None = None
+        self._over = threading.Event()
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Connect to the aggregating process and start forwarding messages."""
@@ -80,6 +82,7 @@ class FleetController(Controller):  # type: ignore[misc]
         sites = [client.name for client in self._engine.get_clients()]
         self._send({"is": "joined", "job": fl_ctx.get_job_id(), "sites": sites})
         threading.Thread(target=self._write, name="fleetseg-link", daemon=True).start()
+        threading.Thread(target=self._alive, name="fleetseg-alive", daemon=True).start()
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Carry out orders until one ends the job, the connection closes or NVFlare aborts."""
@@ -92,6 +95,7 @@ class FleetController(Controller):  # type: ignore[misc]
         except ConnectionLost:
             self.log_info(fl_ctx, "the aggregating process is gone; ending this job")
         finally:
+            self._over.set()
             self._connection.close()
             self._out.put(None)
 
@@ -165,6 +169,11 @@ class FleetController(Controller):  # type: ignore[misc]
         if site := sender_of(message):
             self._send({"is": "beat", "site": site, "busy": busy})
         return make_reply(ReturnCode.OK)
+
+    def _alive(self) -> None:
+        """Give signs of life of this process itself: where they end, no vehicle is to blame."""
+        while not self._over.wait(_ALIVE_S):
+            self._send({"is": "alive"})
 
     def _send(self, header: dict[str, Any]) -> None:
         self._out.put((header, b""))

@@ -25,7 +25,7 @@ from fleetseg.fleet.nvflare.names import LINK_VARIABLE
 from fleetseg.fleet.nvflare.provision import OPERATOR, Fleet, read_fleet, write_server_settings
 from fleetseg.fleet.nvflare.sites import CONTROLLER, EXECUTOR
 from fleetseg.fleet.server.dispatcher import TaskDispatcher
-from fleetseg.fleet.subprocesses import kill_orphans, start_child, stop
+from fleetseg.fleet.subprocesses import kill_descendants, kill_orphans, start_child, stop
 from fleetseg.text import plain
 
 _POLL_S = 0.25
@@ -35,6 +35,7 @@ _START_S = 60.0  # for a submitted job to connect, before it is submitted again
 _FRESH_S = 15.0  # NVFlare's heartbeats come every 10 s
 _FETCH_S = 0.1  # between two questions of a vehicle for tasks
 _MOST_FAILED_STARTS = 6
+_HUNG_S = 45.0  # no answer from a server that has answered before: it is started again
 _LOG_TAIL = 1 << 16  # bytes
 _QUIET = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "GRPC_VERBOSITY": "NONE"}
 
@@ -43,9 +44,16 @@ class NvflareNetwork:
     """A `Network`; use it as a context manager."""
 
     def __init__(
-        self, fleet: Fleet, dispatcher: TaskDispatcher, socket: Path, expected_s: float
+        self,
+        fleet: Fleet,
+        dispatcher: TaskDispatcher,
+        socket: Path,
+        expected_s: float,
+        silent_s: float = 15.0,
     ) -> None:
         self._fleet, self._dispatcher = fleet, dispatcher
+        self._job_patience_s = 2 / 3 * silent_s  # before its silence is taken for the vehicles'
+        self._answered_s: float | None = None  # when this start of the server last answered
         self._environment = {**_QUIET, LINK_VARIABLE: str(socket)}
         self._segment = socket.parent / "segment"  # in a plain path: a submission is a line of text
         self._expected_s = expected_s  # how long to wait for all vehicles before the first job
@@ -110,6 +118,7 @@ class NvflareNetwork:
             while not self._over.is_set():
                 if self._process is None or self._process.poll() is not None:
                     self._start_server()
+                self._end_what_hangs()
                 self._over.wait(_POLL_S)
         except FleetSegError as error:
             self._fatal = error
@@ -126,7 +135,7 @@ class NvflareNetwork:
             self._over.wait(1.0)
         _fresh_server(self._fleet)
         self._registered, self._began_s = {}, time.monotonic()
-        self._trouble = "the server is starting"
+        self._trouble, self._answered_s = "the server is starting", None
         self._process = start_child(
             server_command(self._fleet.server),
             log=self._fleet.server / "console.log",
@@ -134,6 +143,20 @@ class NvflareNetwork:
             cwd=self._fleet.server,
         )
         self._start += 1
+
+    def _end_what_hangs(self) -> None:
+        """Kill what neither ends nor goes on: from there it is as if it had died.
+
+        Of NVFlare nobody else would notice: its own watches wait for processes to end.
+        """
+        clock, job = self._dispatcher.clock, self._dispatcher.job
+        if job and self._dispatcher.job_silent_s() > self._job_patience_s:
+            self._trouble = "the engine's job has stopped; another takes its place"
+            kill_descendants(self._process.pid, job)
+            self._dispatcher.drop()
+        if self._answered_s is not None and clock() - self._answered_s > _HUNG_S:
+            self._trouble = "the server's process has stopped; it is started again"
+            stop(self._process, patience_s=0)
 
     # The job, by way of a session with the server
 
@@ -165,6 +188,7 @@ class NvflareNetwork:
         if now_s - self._looked_s >= (_INFO_S if self._dispatcher.job else _POLL_S):
             self._looked_s = now_s
             info = self._session.get_system_info()
+            self._answered_s = self._dispatcher.clock()
             self._registered = {c.name: c.last_connect_time for c in info.client_info}
 
     def _keep_revoked(self) -> None:

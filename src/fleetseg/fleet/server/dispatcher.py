@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,8 @@ from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, Listener,
 
 _WITH_BYTES = ("train", "norm_statistics")  # tasks whose answers have bytes beside the header
 _WAITING_REPLIES = 2  # read but not folded yet; beyond it, the network waits
+_LOOK_S = 0.2
+_AT_ONCE_S = 5.0  # signs of life come once a second: who stopped within so much did so together
 
 
 @dataclass
@@ -97,7 +99,7 @@ class TaskDispatcher:
     def __init__(
         self, listener: Listener, message_log: MessageLog, clock: Callable[[], float]
     ) -> None:
-        self._listener, self._message_log, self._clock = listener, message_log, clock
+        self._listener, self._message_log, self.clock = listener, message_log, clock
         self.changed = threading.Condition()
         self.job = ""  # the engine's name of the segment; "" while there is none
         self.segment = 0  # number of segments so far
@@ -106,6 +108,8 @@ class TaskDispatcher:
         self.bytes_down = self.bytes_up = 0
         self.fatal: FleetSegError | None = None  # what waiting does not mend
         self._connection: Connection | None = None
+        self._caught_up_s = 0.0  # when nothing that the job had sent was left unread
+        self._listening_s: float | None = None  # since when the job has the word
         self._batches: dict[str, tuple[TaskBatch, int, str]] = {}  # task -> batch, bytes, what
         self._named = 0
         self._closing = False
@@ -165,10 +169,28 @@ class TaskDispatcher:
                     connection.send({"do": "cancel", "task": task})
 
     def silent_s(self, site: str) -> float:
-        """Seconds since a site's last sign of life; infinite for one not in this segment."""
+        """Seconds since a site's last sign of life; infinite for one not in this segment.
+
+        Up to when nothing was left unread: a sign that waits behind updates is none that failed.
+        """
         with self.changed:
             known = self.sites.get(site)
-            return self._clock() - known.beat_s if known else float("inf")
+            return max(0.0, self._caught_up_s - known.beat_s) if known else float("inf")
+
+    def all_silent(self, patience_s: float) -> bool:
+        """Say whether no site can be heard, and some stopped together: that is nobody's fault."""
+        with self.changed:
+            beats_s = [site.beat_s for site in self.sites.values()]
+            return fell_silent_together(beats_s, self._caught_up_s, patience_s)
+
+    def behind_s(self) -> float:
+        """Seconds since nothing of what the job has sent was left unread."""
+        return self.clock() - self._caught_up_s
+
+    def job_silent_s(self) -> float:
+        """Seconds for which the job itself has said nothing, though somebody listened."""
+        since_s = self._listening_s
+        return self.clock() - since_s if self.job and since_s is not None else 0.0
 
     def _serve(self) -> None:
         while not self._closing:
@@ -176,7 +198,8 @@ class TaskDispatcher:
             if connection is None:
                 continue
             with contextlib.suppress(ConnectionLost), contextlib.closing(connection):
-                while (message := connection.receive()) is not None:
+                while True:
+                    message = self._next_message(connection)
                     try:
                         self._on_message(connection, *message)
                     except OSError as error:
@@ -191,6 +214,15 @@ class TaskDispatcher:
                         )
                         break
             self._on_disconnect(connection)
+
+    def _next_message(self, connection: Connection) -> tuple[Header, bytes]:
+        self._listening_s = self.clock()
+        message = connection.receive(timeout_s=0)
+        while message is None:
+            self._caught_up_s = self.clock()
+            message = connection.receive(timeout_s=_LOOK_S)
+        self._listening_s = None  # while it is at work on a message, or waits for room for it
+        return message
 
     def _on_disconnect(self, connection: Connection) -> None:
         with self.changed:
@@ -215,21 +247,22 @@ class TaskDispatcher:
                 self.changed.notify_all()
         elif what == "late":
             self._on_late_reply(header["site"], header["bytes"])
-        else:
+        elif what != "alive":
             self._deliver(header, payload)
 
     def _on_joined(self, connection: Connection, header: Header) -> None:
-        now_s = self._clock()
+        now_s = self.clock()
         with self.changed:
             self._connection, self.job, self.began_s = connection, header["job"], now_s
             self.segment += 1
             self.sites = {name: Site(name, now_s) for name in header["sites"]}
+            self._caught_up_s = now_s
             self.changed.notify_all()
 
     def _on_beat(self, name: str, busy: str) -> None:
         with self.changed:
             site = self.sites.setdefault(name, Site(name, 0.0))
-            site.beat_s, site.busy = self._clock(), busy
+            site.beat_s, site.busy = self.clock(), busy
             if site.overdue and site.overdue != busy:
                 site.overdue = ""
             self.changed.notify_all()
@@ -247,12 +280,12 @@ class TaskDispatcher:
             batch, sent_bytes, what = self._batches.get(task, (None, 0, ""))
             site = self.sites.get(name)
             if site is not None:
-                site.beat_s = self._clock()
+                site.beat_s = self.clock()
             if is_reply:
                 self.bytes_up += len(payload)
             else:
                 self.bytes_down += sent_bytes
-        now_s = self._clock()
+        now_s = self.clock()
         if not is_reply:
             if batch is not None:
                 batch.put(Event("sent", task, name, at_s=now_s))
@@ -270,6 +303,24 @@ def _log_error(path: Path, error: OSError) -> FleetSegError:
     if is_disk_full(error):
         return disk_full(path, 200)
     return CheckpointError(f"cannot be written ({error.strerror})", where=path)
+
+
+def fell_silent_together(beats_s: Iterable[float], now_s: float, patience_s: float) -> bool:
+    """Say whether nobody can be heard, and at least two stopped at the same time.
+
+    `beats_s` are the last signs of life, -inf of a site that the network has given up.
+
+    >>> fell_silent_together([10.0, 11.0, 2.0], now_s=30.0, patience_s=15.0)
+    True
+    >>> fell_silent_together([10.0, 29.0], 30.0, 15.0)  # one of them is heard
+    False
+    >>> fell_silent_together([2.0, 11.0], 30.0, 15.0)  # one after the other
+    False
+    """
+    last = sorted(beats_s)[-2:]
+    if len(last) < 2 or now_s - last[1] <= patience_s:
+        return False
+    return last[0] == last[1] or last[1] - last[0] <= _AT_ONCE_S
 
 
 def names_of(sites: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fleetseg.config import FleetConfig
@@ -18,10 +17,11 @@ from fleetseg.federation.admission import left_out
 from fleetseg.federation.downlink import encode_changes
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
-from fleetseg.federation.replies import read_reply
+from fleetseg.federation.replies import read_failure, read_reply
 from fleetseg.federation.wire import encode_broadcast
 from fleetseg.fleet.server.dispatcher import Event, TaskBatch, TaskDispatcher, names_of
 from fleetseg.fleet.server.enrolment import Roster, RunSpec, hello
+from fleetseg.fleet.server.patience import Patience, Pending
 
 _TICK_S = 0.1
 _NOTIFY_REVOKED_S = 3.0
@@ -45,16 +45,6 @@ class Network(Protocol):
     def revoked(self) -> frozenset[str]:
         """Sites that may no longer take part."""
         ...
-
-
-@dataclass
-class _Pending:
-    """A vehicle that was asked and has not answered."""
-
-    site: str
-    task: str = ""
-    asked_s: float = 0.0
-    fetched: bool = False
 
 
 class _Requests:
@@ -90,7 +80,8 @@ class FleetEngine:
         self._spec, self._dispatcher, self._network = spec, dispatcher, network
         self._settings: FleetConfig = spec.experiment.fleet
         self._rounds_in_segment = 0
-        self._clock = time.monotonic
+        self._clock = dispatcher.clock
+        self._patience = Patience(self._settings, dispatcher, network.returned, self._notify)
         self._notified = ""
         self._hellos: TaskBatch | None = None
         self.roster = Roster()
@@ -107,8 +98,9 @@ class FleetEngine:
         Raises:
             QuorumLost: too few came.
         """
-        until_s = self._clock() + self._settings.wait_s
+        began_s = self._patience.cut_off_s or self._clock()
         while True:
+            self._patience.is_cut_off()
             self._renew_if_due()
             self._enrol()
             reachable = self._reachable()
@@ -116,7 +108,7 @@ class FleetEngine:
             wanted = {v: enrolment for v, enrolment in reachable.items() if v not in out}
             if len(wanted) >= self._min_vehicles():
                 return reachable
-            if self._clock() > until_s:
+            if self._clock() > began_s + self._settings.wait_s:
                 raise self._too_few(wanted)
             self._notify(
                 f"{len(wanted)} of {self._min_vehicles()} vehicles are here; waiting for more"
@@ -127,7 +119,10 @@ class FleetEngine:
     def ask(
         self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
     ) -> Iterator[Received]:
-        """Have vehicles work; each has until the deadline, and loses its place by silence."""
+        """Have vehicles work; each has until the deadline, and loses its place by silence.
+
+        Without a deadline, each has as long as turns at the task have taken: see `TurnTimes`.
+        """
         self._rounds_in_segment += task == "train"
         num_classes, codec = self._spec.space.num_classes, self._spec.codec
         for vehicle, answer, payload in self._request(task, asks, deadline_s):
@@ -145,7 +140,13 @@ class FleetEngine:
     ) -> Iterator[tuple[str, Any, bytes]]:
         requests = _Requests(task, self._spec, asks)
         until_s = self._clock() + deadline_s if deadline_s > 0 else float("inf")
-        waiting = {vehicle: _Pending(self.roster.site_of[vehicle]) for vehicle in asks}
+        waiting = {
+            vehicle: Pending(
+                self.roster.site_of[vehicle],
+                limit_s=float("inf") if deadline_s else self._patience.turns.limit_s(task, vehicle),
+            )
+            for vehicle in asks
+        }
         while waiting:
             self._enrol()
             for vehicle in [v for v in waiting if v not in self.roster.enrolled]:
@@ -157,10 +158,10 @@ class FleetEngine:
                     yield from self._collect(batch, waiting, until_s)
                 except GeneratorExit:  # enough have answered: nobody waits for the others
                     for pending in waiting.values():
-                        self._mark_abandoned(pending)
+                        self._patience.abandon(pending)
                     raise
 
-    def _ask(self, batch: TaskBatch, requests: _Requests, waiting: dict[str, _Pending]) -> None:
+    def _ask(self, batch: TaskBatch, requests: _Requests, waiting: dict[str, Pending]) -> None:
         """Ask all vehicles: those of one site in turn, those of different sites by one task."""
         turns: dict[str, int] = {}
         waves: dict[tuple[int, int], dict[str, str]] = {}
@@ -176,7 +177,7 @@ class FleetEngine:
                 waiting[vehicle].fetched = False
 
     def _collect(
-        self, batch: TaskBatch, waiting: dict[str, _Pending], until_s: float
+        self, batch: TaskBatch, waiting: dict[str, Pending], until_s: float
     ) -> Iterator[tuple[str, Any, bytes]]:
         by_task = {(pending.task, pending.site): vehicle for vehicle, pending in waiting.items()}
         while waiting:
@@ -191,19 +192,24 @@ class FleetEngine:
                     yield from self._on_event(vehicle, pending, event, waiting)
                 if event.payload:
                     batch.acknowledge()
-                if event.at_s <= until_s < self._clock():
-                    continue  # it came in time, and others may have: read them first
+                if event.at_s <= until_s:
+                    continue  # others may have answered, too: read that before anyone is judged
             for vehicle, failure in self._given_up(waiting, until_s):
-                self._mark_abandoned(waiting.pop(vehicle))
+                self._patience.abandon(waiting.pop(vehicle))
                 yield vehicle, failure, b""
 
     def _on_event(
-        self, vehicle: str, pending: _Pending, event: Event, waiting: dict[str, _Pending]
+        self, vehicle: str, pending: Pending, event: Event, waiting: dict[str, Pending]
     ) -> Iterator[tuple[str, Any, bytes]]:
         if event.what == "sent":
             pending.fetched, pending.asked_s = True, self._clock()
             return
         del waiting[vehicle]
+        if read_failure(vehicle, event.header) is None:
+            # Named "train-7": what was asked, and a number.
+            self._patience.turns.add(
+                event.task.rpartition("-")[0], vehicle, event.at_s - pending.asked_s
+            )
         if pending.site in self._network.revoked():
             yield vehicle, Failure(vehicle, "refused", "revoked"), b""
             return
@@ -213,33 +219,13 @@ class FleetEngine:
         yield vehicle, event.header, event.payload
 
     def _given_up(
-        self, waiting: Mapping[str, _Pending], until_s: float
+        self, waiting: Mapping[str, Pending], until_s: float
     ) -> list[tuple[str, Failure]]:
-        now_s, settings = self._clock(), self._settings
-        if now_s > until_s:
+        if self._clock() > until_s:
             return [(v, Failure(v, "late", "deadline", "no answer in time")) for v in waiting]
         if self.roster.segment != self._dispatcher.segment or not self._dispatcher.job:
             return []  # the event that ends the batch is on its way
-        lost = []
-        for vehicle, pending in waiting.items():
-            silent_s = self._dispatcher.silent_s(pending.site)
-            if silent_s > settings.silent_s:
-                lost.append((vehicle, Failure(vehicle, "lost", "silent", "no sign of life")))
-            elif self._ignores(pending, now_s):
-                reason = "dropped" if pending.fetched else "not-fetched"
-                lost.append((vehicle, Failure(vehicle, "lost", reason, "idle, and no answer")))
-        return lost
-
-    def _ignores(self, pending: _Pending, now_s: float) -> bool:
-        site = self._dispatcher.sites.get(pending.site)
-        idle = site is not None and not site.busy
-        return idle and now_s - pending.asked_s > self._settings.fetch_s
-
-    def _mark_abandoned(self, pending: _Pending) -> None:
-        with self._dispatcher.changed:
-            site = self._dispatcher.sites.get(pending.site)
-            if site is not None and pending.fetched:
-                site.overdue = pending.task
+        return self._patience.given_up(waiting)
 
     # Segments and enrolment
 

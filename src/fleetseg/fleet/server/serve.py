@@ -16,6 +16,7 @@ from typing import Any
 
 from fleetseg.errors import EngineError, FleetSegError
 from fleetseg.files import write_atomic
+from fleetseg.fleet.awake import AwakeClock, running
 from fleetseg.fleet.message_log import MessageLog
 from fleetseg.fleet.nvflare.network import NvflareNetwork
 from fleetseg.fleet.nvflare.provision import Fleet, require_nvflare
@@ -47,9 +48,13 @@ def serving(fleet: Fleet, spec: RunSpec, run_folder: Path) -> Iterator[FleetEngi
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         listener = Listener(sockets / "link")
         message_log = MessageLog(run_folder / "logs" / "ingress.jsonl")
-        dispatcher = TaskDispatcher(listener, message_log, time.monotonic)
+        clock = AwakeClock()
+        stack.enter_context(running(clock))
+        dispatcher = TaskDispatcher(listener, message_log, clock)
         stack.callback(dispatcher.close)
-        network = NvflareNetwork(fleet, dispatcher, listener.path, settings.gather_s)
+        network = NvflareNetwork(
+            fleet, dispatcher, listener.path, settings.gather_s, settings.silent_s
+        )
         stack.enter_context(network)
         engine = FleetEngine(spec, dispatcher, network)
         stack.enter_context(_status_updated(fleet, spec, engine, dispatcher, network))

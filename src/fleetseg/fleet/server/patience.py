@@ -1,0 +1,101 @@
+"""Who is given up, and why: silence, no progress, time; and when none of that is a vehicle's fault.
+
+All is judged by the dispatcher's clock, which stands still while this process does, and only once
+nothing that came is left unread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fleetseg.config import FleetConfig
+from fleetseg.federation.messages import Failure
+from fleetseg.fleet.server.dispatcher import TaskDispatcher
+from fleetseg.fleet.server.turns import TurnTimes
+
+_JOB_S = 3.0  # the job says something once a second; while it does not, nobody is judged
+_UNREAD_S = 1.0
+
+
+@dataclass
+class Pending:
+    """A vehicle that was asked and has not answered."""
+
+    site: str
+    task: str = ""
+    asked_s: float = 0.0
+    fetched: bool = False
+    limit_s: float = float("inf")  # how long its turn may take
+
+
+class Patience:
+    """Judges those who have not answered; knows since when nobody at all can be heard."""
+
+    def __init__(
+        self,
+        settings: FleetConfig,
+        dispatcher: TaskDispatcher,
+        returned: Callable[[], frozenset[str]],
+        notify: Callable[[str], None],
+    ) -> None:
+        self._settings, self._dispatcher = settings, dispatcher
+        self._returned, self._notify = returned, notify
+        self.cut_off_s: float | None = None
+        self.turns = TurnTimes(settings.first_turn_s)
+
+    def given_up(self, waiting: Mapping[str, Pending]) -> list[tuple[str, Failure]]:
+        """Name the vehicles that are not waited for any more, each with the reason."""
+        dispatcher, now_s = self._dispatcher, self._dispatcher.clock()
+        if dispatcher.job_silent_s() > _JOB_S or dispatcher.behind_s() > _UNREAD_S:
+            return []  # what would clear them may be on its way
+        if self.is_cut_off():
+            for pending in waiting.values():
+                pending.asked_s = now_s  # their time begins again with the first sign of life
+            if now_s - (self.cut_off_s or now_s) <= self._settings.wait_s:
+                return []
+        judged = ((v, self._why(v, pending, now_s)) for v, pending in waiting.items())
+        return [(vehicle, failure) for vehicle, failure in judged if failure is not None]
+
+    def is_cut_off(self) -> bool:
+        """Whether nobody at all can be heard: that is the segment or this side, and nobody's fault.
+
+        Where the vehicles can be reached all the same, it is the segment: another takes its place.
+        """
+        dispatcher = self._dispatcher
+        if not dispatcher.job:
+            return False
+        if not dispatcher.all_silent(self._settings.silent_s):
+            self.cut_off_s = None
+            return False
+        if self._returned():
+            dispatcher.drop()
+        if self.cut_off_s is None:
+            self.cut_off_s = dispatcher.clock()
+            self._notify("no vehicle can be heard; waiting for the network")
+        return True
+
+    def abandon(self, pending: Pending) -> None:
+        """Note that a vehicle may be at work on what nobody waits for any more."""
+        with self._dispatcher.changed:
+            site = self._dispatcher.sites.get(pending.site)
+            if site is not None and pending.fetched:
+                site.overdue = pending.task
+
+    def _why(self, vehicle: str, pending: Pending, now_s: float) -> Failure | None:
+        if self._dispatcher.silent_s(pending.site) > self._settings.silent_s:
+            return Failure(vehicle, "lost", "silent", "no sign of life")
+        if self._ignores(pending, now_s):
+            reason = "dropped" if pending.fetched else "not-fetched"
+            return Failure(vehicle, "lost", reason, "idle, and no answer")
+        if now_s - pending.asked_s > pending.limit_s:
+            detail = (
+                f"no answer in {pending.limit_s:.0f} s; federation.deadline_s sets another time"
+            )
+            return Failure(vehicle, "late", "deadline", detail)
+        return None
+
+    def _ignores(self, pending: Pending, now_s: float) -> bool:
+        site = self._dispatcher.sites.get(pending.site)
+        idle = site is not None and not site.busy
+        return idle and now_s - pending.asked_s > self._settings.fetch_s
