@@ -64,6 +64,24 @@ def test_the_heading_counts_the_vehicles_that_may_take_part(
     assert GO_ON not in said.err
 
 
+def test_it_ends_with_the_page_as_a_run_does(
+    fleet: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[Path] = []
+
+    def page(runs: list[Path], out: None) -> Path:
+        made.extend(runs)
+        return runs[0] / "report.html"
+
+    monkeypatch.setattr("fleetseg.console.report.write_report", page)
+    pretend(monkeypatch, "rounds")
+    assert serve(out=Path("run")) == 0
+    assert made == [Path("run")]
+    assert "report      run/report.html\n" in capsys.readouterr().out
+    assert serve(out=Path("quiet"), quiet=True) == 0
+    assert "report" not in capsys.readouterr().out
+
+
 def test_an_interrupted_run_says_how_to_go_on(
     fleet: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

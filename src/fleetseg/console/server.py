@@ -9,6 +9,7 @@ from fleetseg import api
 from fleetseg.config import Experiment
 from fleetseg.console import INTERRUPTED, count, print_line, stderr_console, stdout_console
 from fleetseg.console.live import Heading
+from fleetseg.console.report import end_with_page
 from fleetseg.console.run import asked_words, output_style, resume_command, shown
 from fleetseg.console.signals import interruptible
 from fleetseg.console.summary import exit_code, show_end
@@ -48,6 +49,7 @@ def serve_and_show(
                 print_line(stderr_console(), f"go on with: {command}", "dim")
             raise
         show_end(run, style, console)
+        end_with_page([run.folder], console, silent=style in ("json", "quiet"))
     if run.reason != "interrupted":
         return exit_code([run])
     print_line(stderr_console(), f"interrupted; go on with: {command}")

@@ -47,6 +47,8 @@ class Watcher:
     round_opened: Callable[[int, Sequence[str]], None] = lambda round_, cohort: None
     replied: Callable[[Received, Failure | None], None] = lambda reply, failure: None
     round_closed: Callable[[RoundRecord], None] = lambda record: None
+    # Who takes part, by their own account, each time the loop asks.
+    enrolled: Callable[[Mapping[str, Enrolment]], None] = lambda enrolled: None
 
 
 def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watcher) -> str:
@@ -66,6 +68,7 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         before, round_ = engine.meter(), state.round + 1
         enrolled = taking_part(engine.available())
         _require_quorum(state, enrolled, plan, log)
+        watcher.enrolled(enrolled)
         state = plan.with_references(plan.with_broadcast(plan.with_facts(state, enrolled)))
         cohort = plan.sample(state, enrolled)
         watcher.round_opened(round_, cohort.asked)

@@ -28,10 +28,13 @@ class Enrolled:
 
 def record_enrolled(folder: Path, enrolled: Mapping[str, Enrolment]) -> None:
     """Add the clients that are there to those that a run folder knows of."""
-    told = {each.client: each for each in read_enrolled(folder)}
+    known = {each.client: each for each in read_enrolled(folder)}
+    told = dict(known)
     for name, each in taking_part(enrolled).items():
         histogram_C = tuple(map(int, each.histogram_C))
         told[name] = Enrolled(name, each.num_images, each.num_pixels, histogram_C)
+    if told == known and (folder / FILE).is_file():
+        return  # as in most rounds
     rows = [json.dumps(asdict(told[name])) for name in sorted(told)]
     write_atomic(folder / FILE, "[\n" + ",\n".join(rows) + "\n]\n")
 

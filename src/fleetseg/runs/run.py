@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -173,7 +173,8 @@ def _with_engine(
     """Complete a plan by what asks the clients, and by what watches over its models."""
     scorer = Scorer(setup.fleet_data, setup.runtime, engine)
     keeper = FrameKeeper(setup.folder.path, setup.fleet_data, setup.runtime)
-    # Not the engine's word: to ask it before round 1 may wait for vehicles, and its bytes count.
+    # Not the engine's word: to ask it before round 1 may wait for vehicles, and its bytes count. Those
+    # of a networked fleet are written down when the loop has asked: see `_watched`.
     record_enrolled(setup.folder.path, setup.fleet_data.enrolled)
     final.guard, notes = _guard(setup, scorer)
     if STATISTICS[setup.experiment.federation.statistics].estimated:
@@ -190,7 +191,17 @@ def _watched(setup: RunSetup, notes: list[str]) -> Iterator[rounds.Watcher]:
     with tracking(
         setup.experiment, folder.path, lambda: folder.records, setup.watcher.status, notes
     ) as tracked:
-        yield tracked.watcher(setup.watcher, picture)
+        yield _noting_enrolled(tracked.watcher(setup.watcher, picture), folder.path)
+
+
+def _noting_enrolled(watcher: rounds.Watcher, folder: Path) -> rounds.Watcher:
+    """Have a run's folder know what the clients that the loop has found hold."""
+
+    def enrolled(there: Mapping[str, Enrolment]) -> None:
+        record_enrolled(folder, there)
+        watcher.enrolled(there)
+
+    return replace(watcher, enrolled=enrolled)
 
 
 def _at_the_end(plan: Plan, final: Final, setup: RunSetup, scorer: Scorer) -> list[str]:
