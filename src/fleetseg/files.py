@@ -6,6 +6,7 @@ import codecs
 import errno
 import os
 import uuid
+from functools import partial
 from pathlib import Path
 
 from fleetseg.errors import CheckpointError
@@ -16,8 +17,10 @@ _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
+def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
     """Write a file by way of a temporary one beside it, fsync and one rename.
+
+    `mode` is who may read it, from its first moment on, less what the process's mask forbids.
 
     Raises:
         CheckpointError: if the disk is full; names the path and the bytes needed.
@@ -25,7 +28,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     content = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=partial(os.open, mode=mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

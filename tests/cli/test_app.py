@@ -126,6 +126,12 @@ def test_commands_and_options_are_these() -> None:
         "fleet init": {"--vehicles", "--host", "--port", "--debug"},
         "fleet add": {"--fleet", "--debug"},
         "fleet revoke": {"--fleet", "--debug"},
+        "fleet list": {"--fleet", "--json", "--debug"},
+        "fleet request": {"--kit", "--debug"},
+        "fleet sign": {"--fleet", "--debug"},
+        "fleet handed": {"--fleet", "--debug"},
+        "fleet unrevoke": {"--fleet", "--debug"},
+        "fleet rotate": {"--fleet", "--request", "--all", "--server", "--debug"},
         "fleet status": {"--fleet", "--json", "--debug"},
         "doctor": {"--debug"},
         "demo": {"--out", "--debug"},
@@ -156,7 +162,8 @@ def test_commands_and_options_are_these() -> None:
         *("run", "evaluate", "predict", "partition", "data check", "data synth", "doctor", "demo"),
         *("config show", "server", "client", "data cache list", "data cache prune", "compare"),
         *("sweep", "init", "tune", "report", "watch", "export", "release", "releases", "rollback"),
-        *("fleet init", "fleet add", "fleet revoke", "fleet status"),
+        *("fleet init", "fleet add", "fleet revoke", "fleet status", "fleet list", "fleet request"),
+        *("fleet sign", "fleet handed", "fleet unrevoke", "fleet rotate"),
     ],
 )
 def test_every_help_has_an_example(command: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from fleetseg.cli import options as o
+from fleetseg.cli.fleet_keys import KEY_COMMANDS
 from fleetseg.cli.tracking import Track, tracking
 from fleetseg.console import reports_errors
 from fleetseg.text import names
@@ -66,6 +67,10 @@ def fleet_revoke(
     from fleetseg.console.fleet import revoke_and_show
 
     revoke_and_show(fleet, vehicle)
+
+
+for _name, _command in KEY_COMMANDS.items():
+    fleet_app.command(_name)(_command)
 
 
 @fleet_app.command("status")

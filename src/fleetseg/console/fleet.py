@@ -47,7 +47,8 @@ def init_and_show(folder: Path, vehicles: str, host: str, port: int) -> None:
     print_line(
         console,
         f"Keep {folder / 'pki'} and {folder / 'operator'} to yourself: the keys in there make "
-        "vehicles and start runs. A kit goes to its vehicle over a safe way, and to one only.",
+        "vehicles and start runs. A kit goes to its vehicle over a safe way, and to one only; "
+        f"then remove its key here: fleetseg fleet handed {shown} --fleet {quoted}",
         "yellow",
     )
 
@@ -78,8 +79,10 @@ def add_and_show(folder: Path, vehicle: str) -> None:
     print_line(
         console, f"a kit for {vehicle} in {fleet.kit(vehicle)}; the server need not be restarted"
     )
-    kit = shlex.quote(str(fleet.kit(vehicle)))
+    kit, quoted = shlex.quote(str(fleet.kit(vehicle))), shlex.quote(str(folder))
     print_line(console, f"fleetseg client --kit {kit} --dataset camvid --root PATH", "dim")
+    handed = f"fleetseg fleet handed {vehicle} --fleet {quoted}"
+    print_line(console, f"its private key lies in it; once the vehicle has it: {handed}", "dim")
 
 
 def revoke_and_show(folder: Path, vehicle: str) -> None:

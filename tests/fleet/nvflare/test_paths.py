@@ -78,8 +78,8 @@ def test_printed_commands_are_quoted(
         line[line.index("fleetseg ") :] for line in told.splitlines() if "fleetseg " in line
     ]
     words = [shlex.split(command) for command in commands]
-    assert len(words) == 4
-    assert [w[w.index("--fleet") + 1] for w in words if "--fleet" in w] == [str(folder)] * 2
+    assert len(words) == 6
+    assert [w[w.index("--fleet") + 1] for w in words if "--fleet" in w] == [str(folder)] * 4
     kits = [w[w.index("--kit") + 1] for w in words if "--kit" in w]
     assert kits == [str(folder / "kits" / "car-1")] * 2
 
@@ -221,14 +221,7 @@ def test_two_operators_at_once_lose_no_vehicle(
 
     from fleetseg.fleet.nvflare import provision
 
-    def made(folder: Path, extra: list[str]) -> Path:
-        time.sleep(0.05)
-        for name in ("a", "b", "c"):
-            (folder / "made" / name / "local").mkdir(parents=True, exist_ok=True)
-        return folder / "made"
-
-    monkeypatch.setattr(provision, "_provision", made)
-    (tmp_path / "pki").mkdir()
+    monkeypatch.setattr(provision, "new_kit", lambda *args: time.sleep(0.05))
     fleet = Fleet(tmp_path, "localhost", 1, ("car-1",))
     fleet.save()
     with ThreadPoolExecutor(3) as pool:

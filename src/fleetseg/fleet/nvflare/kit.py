@@ -11,14 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleetseg.errors import ConfigError, EngineError
 from fleetseg.files import write_atomic
+from fleetseg.fleet.nvflare.kit_files import write_kit_settings
 from fleetseg.fleet.nvflare.names import TRAINER_VARIABLE
 from fleetseg.fleet.nvflare.network import client_command
-from fleetseg.fleet.nvflare.provision import write_kit_settings
 from fleetseg.fleet.sockets import private_directory
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 _KIT_IN_USE = (
     "the server refuses this kit: it is in use at another place "
@@ -79,12 +82,14 @@ def check_certificate(kit: Kit) -> datetime:
     """Return when the kit's certificate ends.
 
     Raises:
+        ConfigError: the kit has no private key, or one that the certificate is not for.
         EngineError: it is not valid now, by this machine's clock.
     """
     from cryptography import x509
 
     path = kit.folder / "startup" / "client.crt"
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    _require_key(kit.folder / "startup" / "client.key", certificate)
     now, begins, ends = (
         datetime.now(UTC),
         certificate.not_valid_before_utc,
@@ -99,6 +104,23 @@ def check_certificate(kit: Kit) -> datetime:
             cure="Set the clock (NTP), or have the operator make new kits",
         )
     return ends
+
+
+def _require_key(path: Path, certificate: Certificate) -> None:
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    cure = "Copy the signed kit into the folder where `fleetseg fleet request` made the key"
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except FileNotFoundError:
+        raise ConfigError("this kit has no private key", where=path, cure=cure) from None
+    except (OSError, ValueError, TypeError) as error:
+        what = f"this kit's private key cannot be read ({type(error).__name__})"
+        raise ConfigError(what, where=path, cure=cure) from None
+    if key.public_key() != certificate.public_key():
+        raise ConfigError(
+            "this kit's certificate is for another private key", where=path, cure=cure
+        )
 
 
 def shake_hands(kit: Kit, timeout_s: float = 5.0) -> bool:

@@ -200,6 +200,10 @@ class NvflareNetwork:
         for name in revoked - self._disabled:
             self._session.disable_client(name)  # and this keeps them from coming back
             self._disabled.add(name)
+        # An unknown name is no longer connected once it is refused: it stays refused.
+        for name in (self._disabled - revoked) & set(self._fleet.vehicles):
+            self._session.enable_client(name)
+            self._disabled.discard(name)
 
     def _submit_if_due(self) -> None:
         now_s = time.monotonic()

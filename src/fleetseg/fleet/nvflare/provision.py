@@ -1,10 +1,11 @@
 """A fleet on disk: certificates, the server's folder, one start-up kit per vehicle.
 
-DIR/fleet.json      host, port, vehicles, who is revoked
+DIR/fleet.json      host, port, vehicles
+    revocations.jsonl   who may no longer take part
     pki/            the root key and NVFlare's project: keep it safe, back it up
     server/         the server's own NVFlare folder
     operator/       who may submit runs: used by `fleetseg server`, stays here
-    kits/NAME/      carry each to its vehicle
+    kits/NAME/      carry each to its vehicle; without a key where the vehicle has made its own
     status.json     what `fleetseg fleet status` shows
 """
 
@@ -18,22 +19,27 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleetseg.errors import ConfigError, EngineError, MissingExtra
 from fleetseg.files import write_atomic
-from fleetseg.fleet.nvflare.sites import client_resources, permissions, server_resources
+from fleetseg.fleet.nvflare.certificates import ROOT_DAYS, read_authority, read_request
+from fleetseg.fleet.nvflare.kit_files import make_kit, remove_start_scripts, write_json
+from fleetseg.fleet.nvflare.revocations import has_list, note, read_revoked
+from fleetseg.fleet.nvflare.sites import permissions, server_resources
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 PROJECT = "fleetseg"
 OPERATOR = "operator@fleet.local"
 ORG = "fleet"
 PORT = 8102
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
-_SCRIPTS = ("start.sh", "sub_start.sh", "stop_fl.sh", "fl_admin.sh", "system_info.ipynb")
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ def read_fleet(folder: Path) -> Fleet:
     try:
         fields = json.loads((folder / "fleet.json").read_text(encoding="utf-8"))
         vehicles, revoked = tuple(fields["vehicles"]), tuple(fields["revoked"])
+        revoked = read_revoked(folder, before=revoked)
         return Fleet(folder, fields["host"], fields["port"], vehicles, revoked)
     except FileNotFoundError:
         raise ConfigError(
@@ -104,7 +111,7 @@ def create_fleet(folder: Path, host: str, port: int, vehicles: Sequence[str]) ->
         raise ConfigError(
             "this folder holds a fleet already", where=folder, cure="Add to it: fleetseg fleet add"
         )
-    _check_names([host, *vehicles])
+    check_names([host, *vehicles])
     if len(set(vehicles)) < len(vehicles) or host in vehicles:
         raise ConfigError("two vehicles (or a vehicle and the server) of one name")
     (folder / "pki").mkdir(parents=True, exist_ok=True)
@@ -112,51 +119,89 @@ def create_fleet(folder: Path, host: str, port: int, vehicles: Sequence[str]) ->
     folder.chmod(0o700)
     fleet = Fleet(folder, host, port, tuple(vehicles))
     write_atomic(folder / "pki" / "project.yml", json.dumps(_project(fleet), indent=1) + "\n")
-    made = _provision(folder, [])
+    made = _provision(folder)
     shutil.copytree(made / host, fleet.server)
     shutil.copytree(made / OPERATOR, fleet.operator)
-    for vehicle in vehicles:
-        shutil.copytree(made / vehicle, fleet.kit(vehicle))
-        write_kit_settings(fleet.kit(vehicle))
     write_server_settings(fleet)
     remove_start_scripts(fleet.operator)
+    for vehicle in vehicles:
+        new_kit(fleet, vehicle)
     fleet.save()
     return fleet
 
 
 def add_vehicle(fleet: Fleet, vehicle: str) -> Fleet:
-    """Make a kit for one more vehicle; certificates of the others stay as they are."""
-    _check_names([vehicle])
-    with _changing(fleet.folder):
+    """Make a kit for one more vehicle; nothing of the others is touched."""
+    return _added(fleet, vehicle, None)
+
+
+def sign_request(fleet: Fleet, path: Path) -> tuple[Fleet, str]:
+    """Take in a vehicle that has made its own key; its kit has no private key.
+
+    Returns the fleet and the vehicle's name.
+
+    Raises:
+        ConfigError: it is no signing request, or there is a vehicle of its name.
+    """
+    vehicle, public = read_request(path)
+    return _added(fleet, vehicle, public), vehicle
+
+
+def _added(fleet: Fleet, vehicle: str, public: RSAPublicKey | None) -> Fleet:
+    check_names([vehicle])
+    with changing(fleet.folder):
         fleet = read_fleet(fleet.folder)  # somebody may have added another one since
         if vehicle in fleet.vehicles or vehicle == fleet.host:
-            raise ConfigError(f"there is a '{vehicle}' already", where=fleet.folder)
-        described = {"name": vehicle, "type": "client", "org": ORG}
-        write_atomic(fleet.folder / "pki" / "add.yml", json.dumps(described) + "\n")
-        made = _provision(fleet.folder, ["--add-client", "add.yml"])
-        shutil.copytree(made / vehicle, fleet.kit(vehicle))
-        write_kit_settings(fleet.kit(vehicle))
+            raise ConfigError(
+                f"there is a '{vehicle}' already",
+                where=fleet.folder,
+                cure=f"For new keys: fleetseg fleet rotate {vehicle}",
+            )
+        new_kit(fleet, vehicle, public)
         added = replace(fleet, vehicles=(*fleet.vehicles, vehicle))
         added.save()
     return added
 
 
+def new_kit(fleet: Fleet, vehicle: str, public: RSAPublicKey | None = None) -> None:
+    """Make a vehicle's kit in the place where the fleet keeps it."""
+    require_nvflare()
+    defaults = fleet.server / "local"
+    server = f"{fleet.host}:{fleet.port}"
+    make_kit(fleet.kit(vehicle), vehicle, server, defaults, read_authority(fleet.folder), public)
+
+
 def revoke_vehicle(fleet: Fleet, vehicle: str) -> Fleet:
     """Mark a vehicle as revoked; a running server sees it within seconds."""
+    return _decide(fleet, vehicle, revoked=True)
+
+
+def unrevoke_vehicle(fleet: Fleet, vehicle: str) -> Fleet:
+    """Let a revoked vehicle take part again, with the certificate it has."""
+    return _decide(fleet, vehicle, revoked=False)
+
+
+def _decide(fleet: Fleet, vehicle: str, *, revoked: bool) -> Fleet:
+    with changing(fleet.folder):
+        fleet = read_fleet(fleet.folder)
+        require_vehicle(fleet, vehicle)
+        if not has_list(fleet.folder):  # a fleet of an earlier version
+            note(fleet.folder, fleet.revoked, revoked=True)
+        note(fleet.folder, [vehicle], revoked=revoked)
+        return read_fleet(fleet.folder)
+
+
+def require_vehicle(fleet: Fleet, vehicle: str) -> None:
+    """Raise where a fleet has no vehicle of that name."""
     if vehicle not in fleet.vehicles:
-        known = ", ".join(fleet.vehicles)
+        known = ", ".join(fleet.vehicles[:20]) + (", ..." if len(fleet.vehicles) > 20 else "")
         raise ConfigError(
             f"no vehicle '{vehicle}'", where=fleet.folder, expected=f"one of: {known}"
         )
-    with _changing(fleet.folder):
-        fleet = read_fleet(fleet.folder)
-        revoked = replace(fleet, revoked=tuple(sorted({*fleet.revoked, vehicle})))
-        revoked.save()
-    return revoked
 
 
 @contextmanager
-def _changing(folder: Path) -> Iterator[None]:
+def changing(folder: Path) -> Iterator[None]:
     """Change a fleet's folder one after another: two operators must not lose a vehicle."""
     with open(folder / "change.lock", "w", encoding="utf-8") as lock:
         with contextlib.suppress(OSError):  # a file system without locks
@@ -166,33 +211,13 @@ def _changing(folder: Path) -> Iterator[None]:
 
 def write_server_settings(fleet: Fleet) -> None:
     """Write the server's settings; paths in it are those of today."""
-    _write_json(fleet.server / "local" / "resources.json", server_resources(fleet.server))
-    _write_json(fleet.server / "local" / "authorization.json", permissions())
+    write_json(fleet.server / "local" / "resources.json", server_resources(fleet.server))
+    write_json(fleet.server / "local" / "authorization.json", permissions())
     remove_start_scripts(fleet.server)
 
 
-def write_kit_settings(kit: Path) -> None:
-    """Write a vehicle's settings; a kit may be of an earlier version."""
-    _write_json(kit / "local" / "resources.json", client_resources())
-    _write_json(kit / "local" / "authorization.json", permissions())
-    remove_start_scripts(kit)
-
-
-def remove_start_scripts(kit: Path) -> None:
-    """Leave no script that would start a second process with this kit."""
-    for name in _SCRIPTS:
-        (kit / "startup" / name).unlink(missing_ok=True)
-    for path in [*kit.glob("readme.txt"), *kit.glob("startup/readme.txt")]:
-        path.unlink()
-    for key in kit.glob("startup/*.key"):
-        key.chmod(0o600)
-
-
-def _write_json(path: Path, fields: Mapping[str, Any]) -> None:
-    write_atomic(path, json.dumps(fields, indent=1) + "\n")
-
-
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Raise ConfigError where one cannot be a vehicle's or the server's."""
     for name in names:
         if not _NAME.fullmatch(name):
             raise ConfigError("not usable as a name", got=repr(name), expected="a-z, 0-9, . _ -")
@@ -209,7 +234,6 @@ def _project(fleet: Fleet) -> dict[str, Any]:
             "fed_learn_port": fleet.port,
             "admin_port": fleet.port,
         },
-        *({"name": name, "type": "client", "org": ORG} for name in fleet.vehicles),
         {"name": OPERATOR, "type": "admin", "org": ORG, "role": "lead"},
     ]
     return {
@@ -226,18 +250,18 @@ def _project(fleet: Fleet) -> dict[str, Any]:
                 "path": f"{builders}.static_file.StaticFileBuilder",
                 "args": {"config_folder": "config", "scheme": "grpc"},
             },
-            {"path": f"{builders}.cert.CertBuilder"},
+            {"path": f"{builders}.cert.CertBuilder", "args": {"root_valid_days": ROOT_DAYS}},
             {"path": f"{builders}.signature.SignatureBuilder"},
         ],
     }
 
 
-def _provision(folder: Path, extra: Sequence[str]) -> Path:
-    """Run NVFlare's provisioning; returns the folder with the newest kits."""
+def _provision(folder: Path) -> Path:
+    """Have NVFlare make the root, the server and the operator; returns the folder with them."""
     require_nvflare()
     command = [sys.executable, "-m", "nvflare.cli", "provision", "-p", "project.yml", "-w", "ws"]
     done = subprocess.run(  # noqa: S603
-        [*command, *extra, "--force"],
+        [*command, "--force"],
         cwd=folder / "pki",
         capture_output=True,
         text=True,

@@ -1,0 +1,38 @@
+"""Options of the commands about a fleet's keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleetseg.cli.paths import as_path as _path
+
+NewKit = Annotated[
+    Path,
+    typer.Option("--kit", metavar="DIR", help="Where this vehicle's kit is to be.", parser=_path),
+]
+SigningRequest = Annotated[
+    Path,
+    typer.Argument(
+        metavar="NAME.csr", help="What fleetseg fleet request wrote.", show_default=False,
+        parser=_path,
+    ),
+]  # fmt: skip
+OptionalVehicle = Annotated[str, typer.Argument(metavar="[NAME]", help="The vehicle.")]
+RotationRequest = Annotated[
+    Path | None,
+    typer.Option(
+        "--request",
+        metavar="NAME.csr",
+        help="For a key that the vehicle has made (fleetseg fleet request).",
+        show_default=False,
+        parser=_path,
+    ),
+]
+AllVehicles = Annotated[bool, typer.Option("--all", help="Every vehicle that may take part.")]
+RotateServer = Annotated[
+    bool,
+    typer.Option("--server", help="The root, the server and the operator; the server is stopped."),
+]

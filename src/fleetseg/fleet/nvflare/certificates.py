@@ -1,0 +1,219 @@
+"""Certificates of a fleet: its root key signs a vehicle's key, wherever that was made.
+
+A certificate says a name and a key, and that the root vouches for both. One more costs one
+signature, whatever the fleet's size. Keys are RSA: NVFlare's registration signs with nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from fleetseg.errors import ConfigError
+from fleetseg.files import write_atomic
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+    from cryptography.x509 import Certificate
+
+ROOT_DAYS = 3650
+VEHICLE_DAYS = 360
+_KEY_BITS = 2048
+_CLOCKS = timedelta(minutes=5)  # by which a vehicle's clock may lag behind this one
+_MAX_REQUEST = 1 << 16  # bytes
+_STATE = Path("pki", "ws", "fleetseg", "state", "cert.json")  # where NVFlare keeps the root key
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A fleet's root key with its certificate."""
+
+    key: RSAPrivateKey
+    certificate: Certificate
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate, as vehicles and the server have it."""
+        return certificate_pem(self.certificate)
+
+    def issue(
+        self, name: str, public: RSAPublicKey, *, host: str | None = None, role: str | None = None
+    ) -> Certificate:
+        """Sign a name and its key; `host` is for the server's, `role` for the operator's."""
+        from nvflare.lighter.utils import Identity, generate_cert
+
+        now = datetime.now(UTC)
+        ends = min(now + timedelta(days=VEHICLE_DAYS), self.certificate.not_valid_after_utc)
+        if ends <= now:
+            raise ConfigError(
+                "the fleet's root certificate has ended",
+                got=f"{ends:%Y-%m-%d}",
+                cure="Renew it first: fleetseg fleet rotate --server",
+            )
+        return cast(
+            "Certificate",
+            generate_cert(
+                subject=Identity(name, "fleet", role),
+                issuer=Identity(_common_name(self.certificate.subject)),
+                signing_pri_key=self.key,
+                subject_pub_key=public,
+                server_default_host=host,
+                not_valid_before=now - _CLOCKS,
+                not_valid_after=ends,
+            ),
+        )
+
+    def renewed(self) -> Authority:
+        """Return the same key and name with a certificate that begins now.
+
+        What either certificate vouches for, the other does, too: they can be in use side by side.
+        """
+        from nvflare.lighter.utils import Identity, generate_cert
+
+        name = Identity(_common_name(self.certificate.subject))
+        certificate = generate_cert(
+            subject=name,
+            issuer=name,
+            signing_pri_key=self.key,
+            subject_pub_key=self.key.public_key(),
+            valid_days=ROOT_DAYS,
+            ca=True,
+            not_valid_before=datetime.now(UTC) - _CLOCKS,
+        )
+        return Authority(self.key, certificate)
+
+
+def read_authority(fleet: Path) -> Authority:
+    """Read a fleet's root key.
+
+    Raises:
+        ConfigError: it is not there, or cannot be read.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    path = fleet / _STATE
+    try:
+        state = json.loads(path.read_text(encoding="ascii"))
+        # Its primes were tested when it was made; to do so again takes longer than a signature.
+        key = load_pem_private_key(
+            state["root_pri_key"].encode(), password=None, unsafe_skip_rsa_key_validation=True
+        )
+        certificate = x509.load_pem_x509_certificate(state["root_cert"].encode())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"the fleet's root key cannot be read ({type(error).__name__})",
+            where=path,
+            cure="Put the copy of pki/ from your backup back for as long as this takes",
+        ) from None
+    return Authority(cast("RSAPrivateKey", key), certificate)
+
+
+def write_root(fleet: Path, authority: Authority) -> None:
+    """Put the root's certificate in the place of the one before."""
+    _change_state(fleet, lambda state: state.update(root_cert=authority.pem.decode("ascii")))
+
+
+def forget_copies(fleet: Path, name: str) -> None:
+    """Remove the copies of a vehicle's private key that NVFlare's own provisioning kept.
+
+    Fleets of earlier versions have them; kits of this one are in no other place.
+    """
+    if not (fleet / _STATE).is_file():  # the operator has taken the root key off the machine
+        return
+    for path in (fleet / "pki").glob(f"ws/fleetseg/prod_*/{name}/startup/client.key"):
+        path.unlink()
+    state = json.loads((fleet / _STATE).read_text(encoding="ascii"))
+    if isinstance(state.get(name), dict) and "pri_key" in state[name]:
+        _change_state(fleet, lambda state: state[name].pop("pri_key"))
+
+
+def _change_state(fleet: Path, change: Any) -> None:
+    """Change what NVFlare keeps of a fleet's keys."""
+    path = fleet / _STATE
+    state = json.loads(path.read_text(encoding="ascii"))
+    change(state)
+    write_atomic(path, json.dumps(state), mode=0o600)
+
+
+def new_key() -> RSAPrivateKey:
+    """Make a private key."""
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    return rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
+
+
+def certificate_pem(certificate: Certificate) -> bytes:
+    """Write a certificate as text."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def key_pem(key: RSAPrivateKey) -> bytes:
+    """Write a private key as text, in the form that NVFlare writes."""
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
+    return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+
+
+def make_request(name: str, key: RSAPrivateKey) -> bytes:
+    """Write a signing request: a name and a key, signed with the key itself."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding
+    from cryptography.x509.oid import NameOID
+
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def read_request(path: Path) -> tuple[str, RSAPublicKey]:
+    """Read a signing request: the name and the key it asks a certificate for.
+
+    Nothing else in it counts: what a certificate says besides is the fleet's to say.
+
+    Raises:
+        ConfigError: it is none, is not signed with its own key, or has a key of another kind.
+    """
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    cure = "Make it on the vehicle with: fleetseg fleet request NAME"
+    try:
+        with open(path, "rb") as file:
+            request = x509.load_pem_x509_csr(file.read(_MAX_REQUEST))
+        name, public = _common_name(request.subject), request.public_key()
+        signed = request.is_signature_valid
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        why = f"not a signing request ({type(error).__name__})"
+        raise ConfigError(why, where=path, cure=cure) from None
+    if not signed:
+        raise ConfigError("not signed with the key that it names", where=path, cure=cure)
+    if not isinstance(public, rsa.RSAPublicKey) or public.key_size < _KEY_BITS:
+        raise ConfigError(
+            "a key that NVFlare cannot use",
+            where=path,
+            got=type(public).__name__,
+            expected=f"RSA with {_KEY_BITS} bits or more",
+            cure=cure,
+        )
+    return name, public
+
+
+def _common_name(subject: Any) -> str:
+    from cryptography.x509.oid import NameOID
+
+    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if len(names) != 1:
+        raise ValueError("not one name")
+    return str(names[0].value)

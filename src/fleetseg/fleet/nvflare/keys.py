@@ -1,0 +1,180 @@
+"""Keys of a fleet over its life: made on the vehicle, handed over, replaced before they end.
+
+A certificate that is replaced stays valid until its own end, so old and new ones serve side by
+side, vehicle by vehicle. The server takes a vehicle by name: what shuts one out is to revoke it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from fleetseg.errors import ConfigError, EngineError
+from fleetseg.files import write_atomic
+from fleetseg.fleet.nvflare.certificates import (
+    certificate_pem,
+    forget_copies,
+    key_pem,
+    make_request,
+    new_key,
+    read_authority,
+    read_request,
+    write_root,
+)
+from fleetseg.fleet.nvflare.kit_files import write_identity
+from fleetseg.fleet.nvflare.provision import (
+    OPERATOR,
+    Fleet,
+    changing,
+    check_names,
+    new_kit,
+    read_fleet,
+    require_vehicle,
+)
+from fleetseg.locks import try_lock
+
+
+@dataclass(frozen=True)
+class Member:
+    """A vehicle as the operator's folder knows it."""
+
+    name: str
+    revoked: bool
+    ends: datetime | None  # of its newest certificate; None where its kit is not here any more
+    key_here: bool  # whether a copy of its private key lies in the fleet's folder
+
+
+def members(fleet: Fleet) -> list[Member]:
+    """List the vehicles of a fleet."""
+    listed = []
+    for name in fleet.vehicles:
+        startup = fleet.kit(name) / "startup"
+        ends = certificate_end(startup / "client.crt")
+        key_here = (startup / "client.key").exists()
+        listed.append(Member(name, name in fleet.revoked, ends, key_here))
+    return listed
+
+
+def certificate_end(path: Path) -> datetime | None:
+    """Return when a certificate ends; None where there is none that can be read."""
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError):
+        return None
+
+
+def request_certificate(kit: Path, vehicle: str) -> Path:
+    """On a vehicle: make its private key in a new kit; returns the file to have signed.
+
+    Raises:
+        ConfigError: there is a key already, or the name is not usable.
+    """
+    check_names([vehicle])
+    startup, request = kit / "startup", kit / f"{vehicle}.csr"
+    if (startup / "client.key").exists():
+        raise ConfigError(
+            "there is a private key already",
+            where=startup / "client.key",
+            cure="Name another folder with --kit; the one in use goes on until it is replaced",
+        )
+    startup.mkdir(parents=True, exist_ok=True)
+    startup.chmod(0o700)
+    key = new_key()
+    # The request first: a key without one would stand in the way of the next try.
+    write_atomic(request, make_request(vehicle, key))
+    write_atomic(startup / "client.key", key_pem(key), mode=0o600)
+    return request
+
+
+def hand_over(fleet: Fleet, vehicle: str) -> None:
+    """Remove a vehicle's private key from the fleet's folder: the vehicle has its kit.
+
+    Raises:
+        EngineError: the vehicle runs from this very folder.
+    """
+    with changing(fleet.folder):
+        fleet = read_fleet(fleet.folder)
+        require_vehicle(fleet, vehicle)
+        with _unused(fleet.kit(vehicle)):
+            (fleet.kit(vehicle) / "startup" / "client.key").unlink(missing_ok=True)
+            forget_copies(fleet.folder, vehicle)
+
+
+def rotate_vehicle(fleet: Fleet, vehicle: str, request: Path | None = None) -> None:
+    """Write a kit with a new certificate; the old one is accepted until its end, too.
+
+    With a signing request of the vehicle's own, the kit has no private key.
+
+    Raises:
+        ConfigError: the vehicle is revoked, or the request is another one's.
+        EngineError: the vehicle runs from the folder that would be changed.
+    """
+    name, public = (vehicle, None) if request is None else read_request(request)
+    if name != vehicle:
+        raise ConfigError("a request of another vehicle", where=request, got=name, expected=vehicle)
+    with changing(fleet.folder):
+        fleet = read_fleet(fleet.folder)
+        require_vehicle(fleet, vehicle)
+        if vehicle in fleet.revoked:
+            raise ConfigError(
+                f"'{vehicle}' is revoked",
+                where=fleet.folder,
+                cure=f"To have it back: fleetseg fleet unrevoke {vehicle}",
+            )
+        kit = fleet.kit(vehicle)
+        if not (kit / "startup" / "fed_client.json").exists():
+            new_kit(fleet, vehicle, public)
+            return
+        with _unused(kit):
+            write_identity(kit, vehicle, read_authority(fleet.folder), public)
+            forget_copies(fleet.folder, vehicle)
+
+
+def rotate_server(fleet: Fleet) -> None:
+    """Renew the certificates of the root, the server and the operator.
+
+    The root's key and name stay, so vehicles go on with what they have: either side takes the
+    other's old and new certificates.
+
+    Raises:
+        EngineError: the server runs; its processes must not have two keys at once.
+    """
+    busy = "the fleet's server runs"
+    with changing(fleet.folder), _locked(fleet.folder / "server.lock", busy):
+        authority = read_authority(fleet.folder).renewed()
+        write_root(fleet.folder, authority)
+        for startup, name, who, role in (
+            (fleet.server / "startup", "server", fleet.host, None),
+            (fleet.operator / "startup", "client", OPERATOR, "lead"),
+        ):
+            key, host = new_key(), who if role is None else None
+            certificate = authority.issue(who, key.public_key(), host=host, role=role)
+            write_atomic(startup / f"{name}.key", key_pem(key), mode=0o600)
+            write_atomic(startup / f"{name}.crt", certificate_pem(certificate))
+            write_atomic(startup / "rootCA.pem", authority.pem)
+
+
+@contextmanager
+def _unused(kit: Path) -> Iterator[None]:
+    if (kit / "fleetseg").is_dir():
+        with _locked(kit / "fleetseg" / "lock", "a vehicle runs from this folder"):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _locked(path: Path, busy: str) -> Iterator[None]:
+    with open(path, "a", encoding="utf-8") as lock:
+        try:
+            try_lock(lock)
+        except BlockingIOError:
+            raise EngineError(busy, where=path.parent, cure="Stop it first") from None
+        with contextlib.closing(lock):
+            yield

@@ -1,0 +1,106 @@
+"""What lies in a kit: a certificate, where the server is, what the vehicle allows.
+
+    startup/  client.key, client.crt, rootCA.pem, fed_client.json
+    local/    what this site allows, and how much it logs
+    fleetseg/ what the vehicle has of its own: made there
+
+As NVFlare's own provisioning lays it out, but without its scripts: one kit costs one key and one
+signature.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fleetseg.files import write_atomic
+from fleetseg.fleet.nvflare.certificates import Authority, certificate_pem, key_pem, new_key
+from fleetseg.fleet.nvflare.sites import client_resources, permissions
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+_PROJECT = "fleetseg"
+_DEFAULTS = ("authorization.json.default", "log_config.json.default")
+_SCRIPTS = ("start.sh", "sub_start.sh", "stop_fl.sh", "fl_admin.sh", "system_info.ipynb")
+
+
+def make_kit(
+    kit: Path,
+    vehicle: str,
+    server: str,
+    defaults: Path,
+    authority: Authority,
+    public: RSAPublicKey | None = None,
+) -> None:
+    """Make a vehicle's kit, with a key of its own or for one that the vehicle has made.
+
+    `server` is "host:port"; NVFlare's defaults for a site are those of the folder `defaults`.
+    """
+    unfinished = kit.with_name(f".{vehicle}.new")
+    for path in (unfinished, kit):  # of an addition that was cut off
+        shutil.rmtree(path, ignore_errors=True)
+    for folder in ("startup", "local"):
+        (unfinished / folder).mkdir(parents=True)
+    for name in _DEFAULTS:
+        shutil.copy(defaults / name, unfinished / "local" / name)
+    write_json(unfinished / "startup" / "fed_client.json", _client_settings(vehicle, server))
+    write_identity(unfinished, vehicle, authority, public)
+    write_kit_settings(unfinished)
+    unfinished.rename(kit)
+
+
+def write_identity(
+    kit: Path, vehicle: str, authority: Authority, public: RSAPublicKey | None = None
+) -> None:
+    """Write a new certificate into a kit, with a new key unless the vehicle has its own."""
+    startup = kit / "startup"
+    if public is None:
+        key = new_key()
+        public = key.public_key()
+        write_atomic(startup / "client.key", key_pem(key), mode=0o600)
+    else:
+        (startup / "client.key").unlink(missing_ok=True)
+    write_atomic(startup / "client.crt", certificate_pem(authority.issue(vehicle, public)))
+    write_atomic(startup / "rootCA.pem", authority.pem)
+
+
+def _client_settings(vehicle: str, server: str) -> dict[str, Any]:
+    """NVFlare's start-up file of a vehicle, as its own provisioning writes it."""
+    host, _, _ = server.rpartition(":")
+    service = {"target": server, "scheme": "grpc"}
+    client = {
+        "ssl_private_key": "client.key",
+        "ssl_cert": "client.crt",
+        "ssl_root_cert": "rootCA.pem",
+        "fqsn": vehicle,
+        "is_leaf": True,
+        "connection_security": "mtls",
+    }
+    servers = [{"name": _PROJECT, "service": service, "identity": host}]
+    return {"format_version": 2, "servers": servers, "client": client}
+
+
+def write_kit_settings(kit: Path) -> None:
+    """Write a vehicle's settings; a kit may be of an earlier version."""
+    write_json(kit / "local" / "resources.json", client_resources())
+    write_json(kit / "local" / "authorization.json", permissions())
+    remove_start_scripts(kit)
+
+
+def remove_start_scripts(kit: Path) -> None:
+    """Leave no script that would start a second process with this kit."""
+    for name in _SCRIPTS:
+        (kit / "startup" / name).unlink(missing_ok=True)
+    for path in [*kit.glob("readme.txt"), *kit.glob("startup/readme.txt")]:
+        path.unlink()
+    for key in kit.glob("startup/*.key"):
+        key.chmod(0o600)
+
+
+def write_json(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write a settings file."""
+    write_atomic(path, json.dumps(fields, indent=1) + "\n")

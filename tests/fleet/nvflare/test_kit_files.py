@@ -1,0 +1,74 @@
+"""A kit is as NVFlare's own provisioning would make it, and the next one costs no more."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.fleet.nvflare.paper_fleet import one_key, paper_fleet
+
+pytest.importorskip("nvflare")
+
+from fleetseg.fleet.nvflare import kit_files
+from fleetseg.fleet.nvflare.kit import read_kit
+from fleetseg.fleet.nvflare.provision import add_vehicle, read_fleet
+
+
+def test_the_start_up_file_is_nvflare_s() -> None:
+    """Against its template for vehicles, whose parts we fill in as it does."""
+    import nvflare.lighter
+
+    templates = Path(nvflare.lighter.__file__).parent / "templates" / "master_template.yml"
+    text = templates.read_text()
+    start = text.index("fed_client: |")
+    template = text[start : text.index("\n\n", start)].partition("|")[2]
+    filled = kit_files._client_settings("car-1", "server.example:8102")
+    known = {key for part in (filled, filled["client"], filled["servers"][0]) for key in part}
+    asked = {line.split('"')[1] for line in template.splitlines() if line.strip().startswith('"')}
+    assert asked - known <= {"target", "scheme"}
+    assert filled["servers"][0]["service"] == {"target": "server.example:8102", "scheme": "grpc"}
+
+
+def test_the_hundred_and_fiftieth_vehicle_is_added_like_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kit_files, "new_key", one_key)
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    fleet = paper_fleet(tmp_path, "car-0")
+    written: list[Path] = []
+    write = kit_files.write_atomic
+
+    def counting(path: Path, data: bytes | str, **mode: int) -> None:
+        written.append(path)
+        write(path, data, **mode)
+
+    monkeypatch.setattr(kit_files, "write_atomic", counting)
+    pki = {path: path.read_bytes() for path in fleet.folder.glob("pki/**/*.*")}
+    costs = []
+    for k in range(1, 151):
+        written.clear()
+        add_vehicle(fleet, f"car-{k}")
+        assert all(f".car-{k}.new" in path.parts for path in written)
+        costs.append(len(written))
+    assert set(costs) == {costs[0]}
+    assert {path: path.read_bytes() for path in fleet.folder.glob("pki/**/*.*")} == pki
+    assert len(read_fleet(fleet.folder).vehicles) == 151
+    assert read_kit(fleet.kit("car-150")).name == "car-150"
+    assert not list((fleet.folder / "kits").glob(".*"))
+
+
+def test_an_addition_that_was_cut_off_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = paper_fleet(tmp_path, "car-0")
+    monkeypatch.setattr(kit_files, "new_key", one_key)
+    for half in (".car-1.new/startup", "car-1/startup"):
+        (fleet.folder / "kits" / half).mkdir(parents=True)
+    add_vehicle(fleet, "car-1")
+    assert sorted(p.name for p in (fleet.folder / "kits").iterdir()) == ["car-1"]
+    kit = fleet.kit("car-1")
+    assert (kit / "startup" / "client.key").stat().st_mode & 0o077 == 0
+    assert json.loads((kit / "local" / "resources.json").read_text())["class_allow_list"]
+    shutil.rmtree(kit)
