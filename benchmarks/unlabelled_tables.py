@@ -123,13 +123,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--sources", default=",".join(SOURCES), help="some of them, by commas")
+    parser.add_argument("--rows", default=",".join(ROWS), help="some of them, by commas")
     parser.add_argument("--seeded", default="", help="rows with two further seeds, by commas")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--tables", action="store_true", help="only print what is there")
     args = parser.parse_args()
     if not args.tables:
-        runs = [{"name": name, **fields} for name, fields in ROWS.items()]
-        for source in SOURCES:
+        runs = [{"name": name, **ROWS[name]} for name in args.rows.split(",")]
+        for source in args.sources.split(","):
             make(args.out / source, base(source, args.rounds), runs, args.jobs)
             more = [run for run in runs if run["name"] in args.seeded.split(",")]
             if more:

@@ -107,7 +107,7 @@ def adapt(out: Path, name: str, row: Row) -> None:
                 continue
             scored = fleetseg.evaluate(report.path, norms=norms, precision="fp32")
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(scored.overall.conf_CC.tolist()), encoding="utf-8")
+            file.write_text(json.dumps(scored.scores.conf_CC.tolist()), encoding="utf-8")
 
 
 def unseen(row: Row) -> list[Scores]:
