@@ -62,6 +62,7 @@ def experiment_for_vehicles(experiment: Experiment) -> str:
         "federation": federation,
         "pretrain": type(before)(style_probability=before.style_probability),
         "tracking": type(experiment.tracking)(),
+        "fleet": type(experiment.fleet)(),  # who may do how much is the server's own
     }
     return to_toml(experiment.model_copy(update=update))
 
