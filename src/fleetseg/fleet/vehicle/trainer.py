@@ -45,6 +45,7 @@ from fleetseg.fleet.message_log import MessageLog
 from fleetseg.fleet.protocol import (
     MAX_SKEW_S,
     PROTOCOL,
+    for_vehicles,
     labels_digest,
     read_normalisation,
     read_space,
@@ -259,7 +260,7 @@ def _checked(header: Header) -> tuple[Experiment, LabelSpace]:
         raise Refusal("experiment", str(error), cure=cure) from None
     if labels_digest(space) != header["labels"]:
         raise Refusal("labels", f"another label space '{space.name}'")
-    return experiment, space
+    return for_vehicles(experiment), space
 
 
 def _work(what: str, broadcast: Broadcast, ready: Ready, client: Client) -> Answer:
