@@ -418,7 +418,7 @@ def test_lack_of_memory_is_an_answer_and_the_next_one_is_served(
             patch.setattr(f"fleetseg.federation.tasks.{what}.{name}", out_of_memory)
             answer, data = site.ask(what, vehicle)
         assert (reason(answer), data) == (("lost", "out-of-memory"), b"")
-        assert "Tried to allocate 20.00 GiB" in answer["failure"][2]
+        assert "tried to allocate 20.00 GiB" in answer["failure"][2]
         assert "smaller training.batch_size" in answer["failure"][2]
     assert site.ask("train", vehicle)[0] == {"update": 1}
 
@@ -577,7 +577,7 @@ def test_what_is_not_in_the_list_does_not_leave(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(site.trainer._message_log, "append", full)
+        patch.setattr(site.trainer._egress.message_log, "append", full)
         answer, data = site.ask("train", vehicle)
     assert (reason(answer), data) == (("lost", "disk"), b"")
     assert "No space left on device; nothing is sent" in site.said[-1]
