@@ -151,6 +151,8 @@ def test_commands_and_options_are_these() -> None:
         "data cache prune": {
             "--older-than", "--keep-gb", "--all", "--dry-run", "--json", "--debug",
         },
+        "audit": set(),
+        "audit verify": {"--json", "--debug"},
         "config": set(),
         "config show": {"--set", "--resolved", "--debug"},
     }  # fmt: skip
@@ -163,7 +165,7 @@ def test_commands_and_options_are_these() -> None:
         *("config show", "server", "client", "data cache list", "data cache prune", "compare"),
         *("sweep", "init", "tune", "report", "watch", "export", "release", "releases", "rollback"),
         *("fleet init", "fleet add", "fleet revoke", "fleet status", "fleet list", "fleet request"),
-        *("fleet sign", "fleet handed", "fleet unrevoke", "fleet rotate"),
+        *("fleet sign", "fleet handed", "fleet unrevoke", "fleet rotate", "audit verify"),
     ],
 )
 def test_every_help_has_an_example(command: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from tests.federation.scripted_fleet import (
 from fleetseg.config import ProxConfig, TrainingConfig
 from fleetseg.errors import QuorumLost
 from fleetseg.federation.checkpoint import ServerState, load_newest, save_checkpoint
+from fleetseg.federation.claims import Claims
 from fleetseg.federation.cohort import SAMPLERS, Sampler
 from fleetseg.federation.known import Known, Memory, Outcome
 from fleetseg.federation.messages import Broadcast, Failure
@@ -49,6 +51,18 @@ def test_fedavg_by_hand() -> None:
 def test_weights(weights: str, expected: list[float]) -> None:
     _, log = go(Fleet(TWO), plan(federation={"rounds": 1, "weights": weights}))
     assert log.states[0].model.values_F.tolist() == expected
+
+
+def test_who_claims_far_more_than_the_others_does_not_take_the_model_over() -> None:
+    """Three at 0 with 10 images, and one at 8 that says 2 ** 24: it counts as 50 of 80."""
+    fleet = Fleet({c: ([0.0, 0.0, 0.0], 10) for c in "abc"} | {"d": ([8.0, 8.0, 8.0], 1 << 24)})
+    told: list[str] = []
+    described = replace(plan(federation={"rounds": 1}), claims=Claims(5, tell=told.append))
+    _, log = go(fleet, described)
+    assert log.states[0].model.values_F.tolist() == [5, 5, 5]
+    assert log.records[0].cut == {"d": 50}
+    assert log.records[0].to_dict()["cut"] == {"d": 50}
+    assert len(told) == 1
 
 
 def test_server_learning_rate_and_momentum_by_hand() -> None:

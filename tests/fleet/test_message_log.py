@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetseg.fleet.audit import verify
 from fleetseg.fleet.message_log import MessageLog, header_bytes, message_digest, read_message_log
 
 json_values = st.recursive(
@@ -34,7 +37,10 @@ def test_a_message_is_one_line(tmp_path: Path) -> None:
         "fields": ["b", "update"],
         "bytes": len(text) + 7,
         "sha256": hashlib.sha256(text + b"payload").hexdigest(),
+        "previous": "0" * 64,
     }
+    whole = message_log.path.read_bytes().splitlines()[0]
+    assert second["previous"] == hashlib.sha256(whole).hexdigest()
     assert second["vehicle"] == "käfer\n2"
     assert first["time"] <= second["time"]
     assert len(message_log.path.read_text().splitlines()) == 2
@@ -69,6 +75,57 @@ def test_a_cut_line_does_not_spoil_the_next(tmp_path: Path) -> None:
         file.write('{"time": 17')  # the disk was full here
     message_log.append("train", "car-1", {"update": 1}, b"x")
     assert [line["kind"] for line in read_message_log(message_log.path)] == ["hello", "train"]
+
+
+def test_a_line_is_on_the_disk_before_the_message_goes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    message_log = MessageLog(tmp_path / "egress.jsonl")
+    size = lambda handle: synced.append(os.fstat(handle).st_size)  # noqa: E731
+    monkeypatch.setattr(os, "fsync", size)
+    message_log.append("hello", "car-1", {}, b"")
+    assert synced[0] == message_log.path.stat().st_size
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        message_log.append("train", "car-1", {}, b"")
+
+
+def test_a_full_list_is_set_aside_and_nothing_is_lost(tmp_path: Path) -> None:
+    message_log = MessageLog(tmp_path / "egress.jsonl", max_bytes=700)
+    for k in range(9):
+        message_log.append("train", f"car-{k}", {}, b"")
+    names = [f"egress-{k:06d}.jsonl" for k in (1, 2)]
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == [*names, "egress.jsonl"]
+    told = [line["vehicle"] for line in read_message_log(message_log.path)]
+    assert told == [f"car-{k}" for k in range(9)]
+
+
+def test_many_processes_write_to_one_list(tmp_path: Path) -> None:
+    """Each with a MessageLog of its own, as a trainer and the relay beside it have."""
+    path = tmp_path / "egress.jsonl"
+
+    def write(k: int) -> None:
+        for _ in range(10):
+            MessageLog(path, max_bytes=2000).append("train", f"car-{k}", {}, b"")
+
+    threads = [threading.Thread(target=write, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read_message_log(path)) == 40
+    assert verify(path).broken == ""
+
+
+def test_a_header_of_anybody_s_is_listed_in_bounds(tmp_path: Path) -> None:
+    message_log = MessageLog(tmp_path / "ingress.jsonl")
+    message_log.append("late", "car-1", {"x" * 10_000 + str(k): k for k in range(1000)}, b"")
+    assert message_log.path.stat().st_size < 10_000
 
 
 def test_a_folder_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:

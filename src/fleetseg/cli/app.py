@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fleetseg.cli import options as o
+from fleetseg.cli.audit import audit_app
 from fleetseg.cli.cache import cache_app
 from fleetseg.cli.config import config_app
 from fleetseg.cli.export import export
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look data over, paint some, clear the cache.")
 data_app.add_typer(cache_app, name="cache")
+app.add_typer(audit_app, name="audit")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(fleet_app, name="fleet")

@@ -98,7 +98,7 @@ class EngineConfig(Section):
 
 
 class FleetConfig(Section):
-    """Time-outs of a fleet over a network; not part of the experiment's digest."""
+    """Time-outs and bounds of a fleet over a network; not part of the experiment's digest."""
 
     min_vehicles: int = Field(default=1, ge=1)  # fewer than these, and the run waits
     wait_s: float = Field(default=300.0, gt=0)  # for min_vehicles, then the run ends
@@ -112,4 +112,10 @@ class FleetConfig(Section):
     renew_s: float = Field(default=60.0, ge=0)  # earliest renewal for a vehicle that came back
     round_every_s: float = Field(default=0.0, ge=0)  # rounds begin no closer: vehicles rest
     max_images: int = Field(default=100_000, ge=1)  # that one vehicle may claim: its weight
+    # More than so many times the fleet's median counts for no more; 0 = all is believed.
+    max_times_median: float = Field(default=5.0, ge=0)
+    # Of kits by name, what all vehicles of one together may claim, and count for.
+    max_images_of: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    max_vehicles: int = Field(default=10, ge=1)  # that one kit may stand for
+    max_vehicles_of: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     outage_s: float = Field(default=300.0, gt=0)  # without any connection, then the run ends

@@ -17,6 +17,7 @@ from fleetseg.errors import UpdateRejected
 from fleetseg.federation.aggregate import MAX_VALUE, Opening
 from fleetseg.federation.aggregators import AGGREGATORS
 from fleetseg.federation.checks import validate_update
+from fleetseg.federation.claims import cut_to
 from fleetseg.federation.cluster_fold import Folded, RoundClusters
 from fleetseg.federation.cohort import Cohort
 from fleetseg.federation.engine import Engine, Received
@@ -94,15 +95,19 @@ class RoundCollector:
         facts: Facts = EMPTY,
         memory: Memory = EMPTY,
         clusters: RoundClusters | None = None,
+        believed: Mapping[str, Enrolment] | None = None,
     ) -> None:
         """Start a round from what is sent to all of a cohort.
 
         `facts` are of the fleet; `memory` is what the weights remember; where clusters have tensors
-        of their own, they know what each vehicle is sent.
+        of their own, they know what each vehicle is sent. What clients count for is what is
+        `believed` of what they have enrolled with; None = all.
         """
         self._round, self._base, self.cohort = round_, base, cohort
         self._enrolled = {client: enrolled[client] for client in sorted(cohort.asked)}
-        known = Known(self._enrolled, round_, self._settings, facts, memory)
+        counted = {client: (believed or enrolled)[client] for client in self._enrolled}
+        self.cut = cut_to(self._enrolled, counted)
+        known = Known(counted, round_, self._settings, facts, memory)
         self._measures: dict[str, Mapping[str, float]] = {}
         self._opening = self._make_opening(WEIGHTS[self._settings.weights].weigh(known))
         self._clusters = clusters

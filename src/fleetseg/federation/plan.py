@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +11,7 @@ from typing import Protocol
 from fleetseg.config import Experiment
 from fleetseg.evaluation.scored import Scored
 from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.claims import Claims
 from fleetseg.federation.cluster_models import ClusterModels
 from fleetseg.federation.cluster_references import advance_cluster_references
 from fleetseg.federation.cluster_state import of_cluster, own_states, with_clusters_placed
@@ -79,6 +80,7 @@ class Plan:
     downlink: Downlink | None = None  # None = vehicles are sent the whole model
     seconds_of: Callable[[Enrolment], float] | None = None  # a client's round, if it is simulated
     guard: Guard | None = None  # watches over what is scored; None = nobody does
+    claims: Claims = field(default_factory=Claims)  # how far what clients say is believed
 
     def with_facts(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> ServerState:
         """Make the facts of the fleet, before the first round; they stay as they were then.
@@ -86,13 +88,14 @@ class Plan:
         So do its clusters; whoever comes later finds a place in them.
         """
         if state.round == 0 and not state.facts:
-            state = replace(state, facts=facts_of_fleet(self.experiment, enrolled))
+            believed = self.claims.believed(enrolled)
+            state = replace(state, facts=facts_of_fleet(self.experiment, believed))
         return with_clusters_placed(self.experiment, self.exchange, state, enrolled)
 
     def sample(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> Cohort:
         """Draw who is asked in the next round."""
         return sample_cohort(
-            enrolled,
+            self.claims.believed(enrolled),
             self.experiment.federation,
             seed=self.experiment.seed,
             round_=state.round + 1,
@@ -116,6 +119,7 @@ class Plan:
         collector.open(
             state.round + 1, cohort, enrolled, sent,
             facts=state.facts, memory=memory, clusters=clusters,
+            believed=self.claims.believed(enrolled),
         )  # fmt: skip
 
     def with_broadcast(self, state: ServerState) -> ServerState:

@@ -40,6 +40,8 @@ class RoundRecord:
         default_factory=dict
     )  # of the accepted, where there are any
     training_seconds: float | None = None  # of all: until the last answer, without scoring
+    # Of those asked who say that they hold more than is believed, the images they counted for.
+    cut: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -62,6 +64,7 @@ class RoundRecord:
             seconds=round(sent.seconds, 3),
             clusters=dict(sorted(collector.clusters_of.items())),
             training_seconds=round(sent.seconds, 3),
+            cut=collector.cut,
         )
 
     def with_cost(self, sent: Meter) -> RoundRecord:
@@ -97,6 +100,8 @@ class RoundRecord:
             fields["unscored"] = self.unscored
         if self.clusters:
             fields["clusters"] = dict(self.clusters)
+        if self.cut:
+            fields["cut"] = dict(self.cut)
         if self.training_seconds is not None:
             fields["training_seconds"] = self.training_seconds
         return fields
@@ -121,4 +126,5 @@ class RoundRecord:
             unscored=fields.get("unscored", ""),
             clusters=fields.get("clusters", {}),
             training_seconds=fields.get("training_seconds"),
+            cut=fields.get("cut", {}),
         )

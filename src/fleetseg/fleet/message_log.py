@@ -1,27 +1,38 @@
 """A list of messages on disk, one JSON line each: what left a vehicle, what reached the server.
 
 Each line has the kind, the names of the fields, the bytes and the SHA-256 of the message, so that
-an owner can see what was sent, and both lists can be compared.
+an owner can see what was sent, and both lists can be compared. Each also has the SHA-256 of the
+line before it (`previous`), over the limits of files, too: what is changed, taken out or put in
+later breaks the chain (see `audit`). A line is on the disk, by fsync, when `append` returns.
+
+A full list is renamed NAME-000001.jsonl and so on, and none is ever removed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+MAX_BYTES = 1 << 26  # of one file; a line takes some 300
+FIRST = "0" * 64  # before the first line of all
+_MOST_FIELDS, _MOST_CHARACTERS = 50, 100  # of what is listed of a header, which may be anybody's
+_BLOCK = 1 << 16
+
 
 class MessageLog:
-    """Appends to one file; every line is on disk before the message goes out."""
+    """Appends to one list, which other processes may append to as well."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
+        self.path, self._max_bytes = path, max_bytes
 
     def append(self, kind: str, who: str, header: Mapping[str, Any], payload: bytes) -> None:
         """Write down one message to or from `who`.
@@ -33,23 +44,85 @@ class MessageLog:
             "time": round(time.time(), 3),
             "kind": kind,
             "vehicle": who,
-            "fields": sorted(header),
+            "fields": [name[:_MOST_CHARACTERS] for name in sorted(header)[:_MOST_FIELDS]],
             "bytes": len(payload) + header_bytes(header),
             "sha256": message_digest(header, payload),
         }
-        with open(self.path, "ab+") as file:
-            # What a full disk cut off must not swallow this line.
-            if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
-                file.write(b"\n")
-            file.write(json.dumps(line).encode() + b"\n")
+        with self._alone():
+            self._rotate_if_full()
+            is_new = not self.path.exists()
+            with open(self.path, "ab+") as file:
+                last = _last_line(file) or _last_of(parts_of(self.path)[:-1])
+                # What a full disk cut off must not swallow this line; it is a link all the same.
+                if last and not last.endswith(b"\n"):
+                    file.write(b"\n")
+                file.write(json.dumps({**line, "previous": line_digest(last)}).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            if is_new:
+                _sync_folder(self.path.parent)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep others from appending meanwhile: a trainer and its relay have one list."""
+        with open(self.path.with_suffix(".lock"), "ab") as lock:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _rotate_if_full(self) -> None:
+        if self.path.is_file() and self.path.stat().st_size >= self._max_bytes:
+            number = len(parts_of(self.path))  # with this one
+            self.path.rename(self.path.with_name(f"{self.path.stem}-{number:06d}.jsonl"))
+
+
+def parts_of(path: Path) -> list[Path]:
+    """All files of a list in their order, the one that is appended to last."""
+    return [*sorted(path.parent.glob(f"{path.stem}-[0-9]*.jsonl")), path]
+
+
+def line_digest(line: bytes) -> str:
+    """SHA-256 of a line without its end; of no line, zeros."""
+    line = line.rstrip(b"\n")
+    return hashlib.sha256(line).hexdigest() if line else FIRST
+
+
+def _last_line(file: Any) -> bytes:
+    """Return the last line of a file, whole or cut off; leaves the file at its end."""
+    end = at = file.seek(0, os.SEEK_END)
+    tail = b""
+    while at and b"\n" not in tail[:-1]:
+        at = max(0, at - _BLOCK)
+        file.seek(at)
+        tail = file.read(end - at)
+    file.seek(end)
+    return tail[tail.rfind(b"\n", 0, len(tail) - 1) + 1 :]
+
+
+def _last_of(older: list[Path]) -> bytes:
+    for path in reversed(older):
+        with open(path, "rb") as file:
+            if line := _last_line(file):
+                return line
+    return b""
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system that cannot
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_message_log(path: Path) -> list[dict[str, Any]]:
-    """Read all whole lines."""
+    """Read all whole lines, of the full lists before it, too."""
     whole = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        with contextlib.suppress(ValueError):
-            whole.append(json.loads(line))
+    for part in parts_of(path):
+        for line in part.read_text(encoding="utf-8").splitlines() if part.is_file() else []:
+            with contextlib.suppress(ValueError):
+                whole.append(json.loads(line))
     return whole
 
 

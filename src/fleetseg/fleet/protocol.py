@@ -39,14 +39,18 @@ _MAX_VEHICLES = 1_000
 def experiment_for_vehicles(experiment: Experiment) -> str:
     """Write what vehicles need of an experiment; no path of the server's, and no start weights."""
     own = experiment.data.label_space not in LABEL_SPACES
-    data = experiment.data.model_copy(
-        update={
-            "sources": (),
-            "evaluation": (),
-            "cache": "",
-            "label_space": OWN if own else experiment.data.label_space,  # the hello has the classes
-        }
-    )
+    if own:  # the hello has the classes
+        data = experiment.data.model_copy(update={"label_space": OWN})
+        experiment = experiment.model_copy(update={"data": data})
+    return to_toml(for_vehicles(experiment))
+
+
+def for_vehicles(experiment: Experiment) -> Experiment:
+    """Leave out of an experiment what names something on the server: on both sides of the wire.
+
+    So nothing of a vehicle's own is looked for by a name, "~" or "$VARIABLE" that came by it.
+    """
+    data = experiment.data.model_copy(update={"sources": (), "evaluation": (), "cache": ""})
     model = experiment.model.model_copy(update={"pretrained": "", "start": ""})
     known = experiment.partition
     partition = type(known)(
@@ -62,8 +66,9 @@ def experiment_for_vehicles(experiment: Experiment) -> str:
         "federation": federation,
         "pretrain": type(before)(style_probability=before.style_probability),
         "tracking": type(experiment.tracking)(),
+        "fleet": type(experiment.fleet)(),  # who may do how much is the server's own
     }
-    return to_toml(experiment.model_copy(update=update))
+    return experiment.model_copy(update=update)
 
 
 def labels_digest(space: LabelSpace) -> str:

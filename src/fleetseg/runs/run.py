@@ -20,6 +20,7 @@ from fleetseg.errors import DataError, QuorumLost
 from fleetseg.evaluation.scored import Scored
 from fleetseg.federation import rounds
 from fleetseg.federation.checkpoint import ServerState
+from fleetseg.federation.claims import Claims
 from fleetseg.federation.downlink import Downlink
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.messages import Enrolment
@@ -296,6 +297,12 @@ def _open(setup: RunSetup, resume: bool) -> tuple[ServerState, list[str]]:
 def _plan(setup: RunSetup, *, on_network: bool) -> Plan:
     experiment, runtime = setup.experiment, setup.runtime
     changes = runtime.changes
+    # Of vehicles that this machine plays, all is known.
+    claims = Claims(
+        experiment.fleet.max_times_median if on_network else 0.0,
+        frozenset(experiment.fleet.max_images_of),
+        setup.watcher.status,
+    )
     on_network = on_network or experiment.engine.kind == "fleet"
     return Plan(
         experiment=experiment,
@@ -304,6 +311,7 @@ def _plan(setup: RunSetup, *, on_network: bool) -> Plan:
         round_every_s=experiment.fleet.round_every_s if on_network else 0.0,
         downlink=None if changes is None else Downlink(changes, runtime.message_bytes[0]),
         seconds_of=_seconds_of(setup),
+        claims=claims,
     )
 
 

@@ -306,8 +306,8 @@ def test_a_vehicle_that_lies_harms_itself_alone(
     (liar / "sitecustomize.py").write_text(LIAR)
     known = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", f"{liar}:{known}" if known else str(liar))
-    run = start(rounds=2, seconds=10, fetch_s=8)  # idle for longer while it works: lost
-    run.finish()
+    run = start(rounds=1, seconds=4, fetch_s=3)  # who is idle for so long has lost its task
+    assert run.process.wait(900) == 0, run.process.text[-3000:]
     lost = {f["client"] for r in run.rounds() for f in r["failures"]}  # type: ignore[attr-defined]
     status = json.loads((run.run / "fleet" / "status.json").read_text())
     first = set(status["sites"]["site-1"]["vehicles"])

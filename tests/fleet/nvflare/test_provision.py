@@ -122,11 +122,24 @@ def test_a_vehicle_is_revoked(fleet: Fleet) -> None:
         revoke_vehicle(fleet, "car-9")
 
 
-@pytest.mark.parametrize("names", [["a b"], ["../up"], [""], ["x" * 80], ["-v"]])
+@pytest.mark.parametrize(
+    "names", [["a b"], ["../up"], [""], ["x" * 80], ["-v"], ["car-1", "car.2"], ["server"]]
+)
 def test_names_that_are_no_names(tmp_path: Path, names: list[str]) -> None:
-    with pytest.raises(ConfigError, match="not usable as a name"):
-        create_fleet(tmp_path / "fleet", "localhost", 8102, names)
+    with pytest.raises(ConfigError, match=r"not usable as a vehicle's name.*no dot"):
+        create_fleet(tmp_path / "fleet", "server.example", 8102, names)
     assert not (tmp_path / "fleet" / "fleet.json").exists()
+
+
+def test_hosts_that_are_no_hosts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not usable as a host"):
+        create_fleet(tmp_path / "fleet", "server example", 8102, ["car-1"])
+
+
+def test_a_vehicle_with_a_dot_in_its_name_is_not_added(fleet: Fleet) -> None:
+    with pytest.raises(ConfigError, match=r"not usable as a vehicle's name; got 'car\.3'"):
+        add_vehicle(fleet, "car.3")
+    assert read_fleet(fleet.folder).vehicles == ("car-1", "car-2")
 
 
 def test_what_is_there_already_is_not_overwritten(fleet: Fleet) -> None:

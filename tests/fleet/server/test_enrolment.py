@@ -82,3 +82,51 @@ def test_counted_labels_of_an_unlabelled_vehicle_are_refused(
     roster.register("car-1", {"enrolments": write_enrolments({"car-1": enrolment})}, spec)
     assert (set(roster.refused) == {"car-1"}) is is_refused
     assert (set(roster.enrolled) == {"car-1"}) is not is_refused
+
+
+def told_by(site: str, vehicles: dict[str, int], **fleet: Any) -> Roster:
+    """What becomes of a kit whose vehicles say that they hold so many images."""
+    experiment = make_experiment({"fleet": fleet})
+    spec: Any = RunSpec("run", experiment, None, CAMVID_11, None)  # type: ignore[arg-type]
+    enrolments = {v: Enrolment(v, n, n, (n, *[0] * 10)) for v, n in vehicles.items()}
+    roster = Roster()
+    roster.register(site, {"enrolments": write_enrolments(enrolments)}, spec)
+    return roster
+
+
+@pytest.mark.parametrize(
+    ("count", "fleet", "said"),
+    [
+        (10, {}, ""),
+        (11, {}, "one kit enrols more vehicles than fleet.max_vehicles; got 11, expected <= 10"),
+        (900, {}, "--set fleet.max_vehicles_of.depot=900"),
+        (40, {"max_vehicles_of": {"depot": 40}}, ""),
+        (41, {"max_vehicles_of": {"depot": 40}}, "than fleet.max_vehicles_of.depot; got 41"),
+        (2, {"max_vehicles": 1, "max_vehicles_of": {"other": 40}}, "got 2, expected <= 1"),
+    ],
+)
+def test_the_operator_fixes_the_vehicles_of_a_kit(
+    count: int, fleet: dict[str, Any], said: str
+) -> None:
+    roster = told_by("depot", {f"depot/{k}": 5 for k in range(count)}, **fleet)
+    assert len(roster.enrolled) == (0 if said else count)
+    assert said in (roster.refused["depot"].detail if said else "")
+
+
+@pytest.mark.parametrize(
+    ("images", "fleet", "said"),
+    [
+        (100_001, {}, "more images than fleet.max_images allows"),
+        (100_001, {"max_images_of": {"depot": 200_000}}, ""),
+        (150_000, {"max_images_of": {"depot": 200_000}}, "together enrol with more images than"),
+        (30, {"max_images_of": {"depot": 50}}, "fleet.max_images_of.depot; got 60"),
+        (30, {"max_images_of": {"other": 50}}, ""),
+    ],
+)
+def test_the_operator_bounds_the_images_of_a_kit(
+    images: int, fleet: dict[str, Any], said: str
+) -> None:
+    few = 1 if images == 100_001 else 2
+    roster = told_by("depot", {f"depot/{k}": images for k in range(few)}, **fleet)
+    assert len(roster.enrolled) == (0 if said else few)
+    assert said in (roster.refused["depot"].detail if said else "")

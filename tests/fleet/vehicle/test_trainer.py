@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 import time
@@ -417,7 +418,7 @@ def test_lack_of_memory_is_an_answer_and_the_next_one_is_served(
             patch.setattr(f"fleetseg.federation.tasks.{what}.{name}", out_of_memory)
             answer, data = site.ask(what, vehicle)
         assert (reason(answer), data) == (("lost", "out-of-memory"), b"")
-        assert "Tried to allocate 20.00 GiB" in answer["failure"][2]
+        assert "tried to allocate 20.00 GiB" in answer["failure"][2]
         assert "smaller training.batch_size" in answer["failure"][2]
     assert site.ask("train", vehicle)[0] == {"update": 1}
 
@@ -454,6 +455,32 @@ def test_a_run_that_does_not_fit_is_refused(
     vehicle = vehicles_of(site.parts)[0]
     assert reason(site.ask("train", vehicle)[0]) == ("refused", "unknown-run")
     assert "enrolments" in site.hello()  # and the next one may fit
+
+
+PATHS = ("cache", "start", "pretrained", "file", "label_space")
+"""Fields of an experiment that name something of the machine that reads them."""
+
+
+@pytest.mark.parametrize("text", ["$FLEETSEG_SECRET/x", "~/x"])
+def test_the_server_s_words_mean_nothing_in_this_machine_s_environment(
+    text: str, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is the same whether a variable is set, is a folder, or is not there."""
+    told = experiment_for_vehicles(site.parts.experiment)
+    for name in PATHS:
+        asked, number = re.subn(rf'(?m)^{name} = "[^"]*"$', f'{name} = "{text}"', told)
+        assert number >= 1, name
+        answers = set()
+        for value in ("/nowhere", str(tmp_path)):
+            monkeypatch.setenv("HOME", value)
+            monkeypatch.setenv("FLEETSEG_SECRET", value)
+            if value == "/nowhere":
+                monkeypatch.delenv("FLEETSEG_SECRET")
+            site.start()
+            answers.add(json.dumps(site.hello(experiment=asked)))
+        assert len(answers) == 1, name
+        assert str(tmp_path) not in answers.pop()
+    assert not list(tmp_path.glob("x*"))
 
 
 def test_clocks_may_differ_a_little(site: Site) -> None:
@@ -550,7 +577,7 @@ def test_what_is_not_in_the_list_does_not_leave(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(site.trainer._message_log, "append", full)
+        patch.setattr(site.trainer._egress.message_log, "append", full)
         answer, data = site.ask("train", vehicle)
     assert (reason(answer), data) == (("lost", "disk"), b"")
     assert "No space left on device; nothing is sent" in site.said[-1]

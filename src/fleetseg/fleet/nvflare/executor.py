@@ -10,6 +10,7 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from nvflare.apis.event_type import EventType
@@ -19,7 +20,16 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
 from fleetseg.failures import failure_header
-from fleetseg.fleet.nvflare.names import BEAT, HEADER, OK, PAYLOAD, TASK, TRAINER_VARIABLE
+from fleetseg.fleet.egress import Egress
+from fleetseg.fleet.nvflare.names import (
+    BEAT,
+    HEADER,
+    OK,
+    OWN_VARIABLE,
+    PAYLOAD,
+    TASK,
+    TRAINER_VARIABLE,
+)
 from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, connect
 from fleetseg.fleet.subprocesses import end_with_parent
 
@@ -52,13 +62,16 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
         """Have the trainer do one task; every way it can fail is an answer, too."""
         header = json.loads(shareable[HEADER])
         self._busy = header["task"]  # until the answer is sent, see `handle_event`
-        answer, payload = self._served(header, shareable[PAYLOAD], abort_signal)
+        site = fl_ctx.get_identity_name()
+        answer, payload = self._served(header, shareable[PAYLOAD], abort_signal, site)
         reply = make_reply(OK)
         reply[HEADER] = json.dumps(answer)
         reply[PAYLOAD] = payload
         return reply
 
-    def _served(self, header: Header, payload: bytes, abort_signal: Signal) -> tuple[Header, bytes]:
+    def _served(
+        self, header: Header, payload: bytes, abort_signal: Signal, site: str
+    ) -> tuple[Header, bytes]:
         connection = None
         try:
             connection = _to_trainer(abort_signal)
@@ -67,12 +80,17 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
                 answer = connection.receive(timeout_s=0.2)
                 if answer is not None:
                     return answer
-            return failure_header("lost", "aborted", "the job ended"), b""
+            reason = "aborted"
         except ConnectionLost as lost:
-            return failure_header("lost", "trainer-died", str(lost)), b""
+            self.logger.warning(f"no answer from the trainer: {lost}")
+            reason = "trainer-died"
         finally:
             if connection is not None:
                 connection.close()
+        # Not the trainer's answer, so that it is not in the list yet.
+        vehicle = header.get("vehicles", {}).get(site, site)
+        egress = Egress(Path(os.environ[OWN_VARIABLE]), self.logger.warning)
+        return egress.passed("failure", vehicle, failure_header("lost", reason), b"")
 
     def _beats(self, engine: Any) -> None:
         while not self._over.wait(_BEAT_S):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fleetseg.errors import ConfigError, EngineError
 from fleetseg.files import write_atomic
 from fleetseg.fleet.nvflare.kit_files import write_kit_settings
-from fleetseg.fleet.nvflare.names import TRAINER_VARIABLE
+from fleetseg.fleet.nvflare.names import OWN_VARIABLE, TRAINER_VARIABLE
 from fleetseg.fleet.nvflare.network import client_command
 from fleetseg.fleet.sockets import private_directory
 
@@ -178,7 +178,11 @@ def plan_of(kit: Kit) -> dict[str, Any]:
             "engine": {
                 "command": client_command(kit.folder, kit.name),
                 "log": str(engine_log),
-                "environment": {**environment, TRAINER_VARIABLE: str(sockets / "trainer")},
+                "environment": {
+                    **environment,
+                    TRAINER_VARIABLE: str(sockets / "trainer"),
+                    OWN_VARIABLE: str(kit.own),
+                },
             },
         },
         "follow": {str(engine_log): _LOG_MESSAGES},

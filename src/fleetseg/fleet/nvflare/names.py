@@ -9,4 +9,5 @@ BEAT = "fleetseg.beat"  # topic of signs of life
 HEADER, PAYLOAD = "header", "payload"  # keys of a message: JSON text, bytes
 LINK_VARIABLE = "FLEETSEG_LINK"  # socket of the aggregating process, on the server
 TRAINER_VARIABLE = "FLEETSEG_TRAINER"  # socket of the trainer, on a vehicle
+OWN_VARIABLE = "FLEETSEG_OWN"  # folder of a vehicle's own, with the list of what leaves it
 OK = ReturnCode.OK

@@ -39,7 +39,9 @@ PROJECT = "fleetseg"
 OPERATOR = "operator@fleet.local"
 ORG = "fleet"
 PORT = 8102
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")  # NVFlare parts names at dots
+_TAKEN = ("server",)  # NVFlare's own name of it
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,9 @@ def create_fleet(folder: Path, host: str, port: int, vehicles: Sequence[str]) ->
         raise ConfigError(
             "this folder holds a fleet already", where=folder, cure="Add to it: fleetseg fleet add"
         )
-    check_names([host, *vehicles])
+    if not _HOST.fullmatch(host):
+        raise ConfigError("not usable as a host", got=repr(host), expected="a-z, 0-9, . _ -")
+    check_names(vehicles)
     if len(set(vehicles)) < len(vehicles) or host in vehicles:
         raise ConfigError("two vehicles (or a vehicle and the server) of one name")
     (folder / "pki").mkdir(parents=True, exist_ok=True)
@@ -219,8 +223,12 @@ def write_server_settings(fleet: Fleet) -> None:
 def check_names(names: Sequence[str]) -> None:
     """Raise ConfigError where one cannot be a vehicle's or the server's."""
     for name in names:
-        if not _NAME.fullmatch(name):
-            raise ConfigError("not usable as a name", got=repr(name), expected="a-z, 0-9, . _ -")
+        if not _NAME.fullmatch(name) or name in _TAKEN:
+            raise ConfigError(
+                "not usable as a vehicle's name",
+                got=repr(name),
+                expected="up to 61 of a-z, 0-9, _ and -, no dot, and not 'server'",
+            )
 
 
 def _project(fleet: Fleet) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from fleetseg._version import __version__
-from fleetseg.config import Experiment
+from fleetseg.config import Experiment, FleetConfig
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.spaces import is_built_in
 from fleetseg.errors import UpdateRejected
@@ -65,13 +65,16 @@ class Roster:
         try:
             if failure is None:
                 needs_labels = SUPERVISION[spec.experiment.training.supervision].needs_labels
+                settings = spec.experiment.fleet
                 enrolments = read_enrolments(
                     header.get("enrolments"),
                     spec.space.num_classes,
                     needs_labels=needs_labels,
-                    max_images=spec.experiment.fleet.max_images,
+                    max_images=settings.max_images_of.get(site, settings.max_images),
                 )
                 _require_own(site, enrolments, spec)
+                if spec.assigned is None:  # else the server has given it its vehicles
+                    require_bounded(site, enrolments, settings)
                 for enrolment in taking_part(enrolments).values():
                     check_reported(spec.experiment, enrolment.facts)
                 _require_closed_labels(enrolments, spec)
@@ -83,6 +86,35 @@ class Roster:
         if failure is not None:
             self.refused[site] = failure
         self.machines[site] = read_machine(header.get("machine"))
+
+
+def require_bounded(site: str, enrolments: Mapping[str, Enrolment], settings: FleetConfig) -> None:
+    """Refuse a kit that stands for more vehicles, or more images, than the operator allows.
+
+    Raises:
+        UpdateRejected: naming the option that allows more.
+    """
+    most = settings.max_vehicles_of.get(site, settings.max_vehicles)
+    if len(enrolments) > most:
+        raise UpdateRejected(
+            "vehicles",
+            f"one kit enrols more vehicles than fleet.max_vehicles_of.{site}"
+            if site in settings.max_vehicles_of
+            else "one kit enrols more vehicles than fleet.max_vehicles",
+            got=len(enrolments),
+            expected=f"<= {most}",
+            cure=f"The operator can allow it: --set fleet.max_vehicles_of.{site}={len(enrolments)}",
+        )
+    if (together := settings.max_images_of.get(site)) is None:
+        return
+    images = sum(enrolment.num_images for enrolment in enrolments.values())
+    if images > together:
+        raise UpdateRejected(
+            "count",
+            f"its vehicles together enrol with more images than fleet.max_images_of.{site}",
+            got=images,
+            expected=f"<= {together}",
+        )
 
 
 def _require_closed_labels(enrolments: Mapping[str, Enrolment], spec: RunSpec) -> None:

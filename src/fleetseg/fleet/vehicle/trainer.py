@@ -41,10 +41,11 @@ from fleetseg.federation.replies import write_reply
 from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.federation.wire import PlainCodec, decode_broadcast
 from fleetseg.files import write_atomic
-from fleetseg.fleet.message_log import MessageLog
+from fleetseg.fleet.egress import Egress
 from fleetseg.fleet.protocol import (
     MAX_SKEW_S,
     PROTOCOL,
+    for_vehicles,
     labels_digest,
     read_normalisation,
     read_space,
@@ -88,7 +89,7 @@ class Trainer:
     def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
         self._folder, self._log = folder, log
         self._site_data = SiteData.read(folder / "site-data.json")
-        self._message_log = MessageLog(folder / "logs" / "egress.jsonl")
+        self._egress = Egress(folder, log)
         self._ready: Ready | None = None
         self._last: dict[str, tuple[tuple[Any, ...], Answer]] = {}
 
@@ -118,7 +119,6 @@ class Trainer:
         except UpdateRejected as rejected:
             answer = _failed("refused", rejected.reason, str(rejected))
         except FleetSegError as error:
-            # The text may name a file, which is for this side only.
             self._log(f"cannot serve: {error}")
             answer = _failed("abstained", type(error).__name__, error.what)
         except (RuntimeError, MemoryError) as error:
@@ -129,16 +129,7 @@ class Trainer:
         failure = parse_failure(answer[0])
         if failure is not None:
             self._log(f"{header['what']}: {': '.join(failure)}")
-        try:
-            kind = "failure" if failure is not None else str(header["what"])
-            self._message_log.append(kind, vehicle, *answer)
-        except OSError as error:
-            # What is not in the list does not leave.
-            self._log(
-                f"{self._message_log.path}: {error.strerror}; nothing is sent until it can be"
-            )
-            return _failed("lost", "disk", "the list of messages cannot be written")
-        return answer
+        return self._egress.passed(str(header["what"]), vehicle, *answer)
 
     def _answer(self, header: Header, payload: bytes, vehicle: str) -> Answer:
         if header["what"] == "hello":
@@ -259,7 +250,7 @@ def _checked(header: Header) -> tuple[Experiment, LabelSpace]:
         raise Refusal("experiment", str(error), cure=cure) from None
     if labels_digest(space) != header["labels"]:
         raise Refusal("labels", f"another label space '{space.name}'")
-    return experiment, space
+    return for_vehicles(experiment), space
 
 
 def _work(what: str, broadcast: Broadcast, ready: Ready, client: Client) -> Answer:

@@ -1,0 +1,89 @@
+"""The one way out of a vehicle: what leaves is in its list first, and failures are codes.
+
+The trainer's answers and the relay's own failures go through here; both write to one list. Texts of
+errors stay on the vehicle, because they may name files: what leaves is a code out of `CODES`, with
+that code's own text. What is refused is refused for what the server sent, and says so in its terms,
+without anything that looks like a path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fleetseg.failures import failure_header, parse_failure
+from fleetseg.fleet.message_log import MessageLog
+
+LIST = Path("logs") / "egress.jsonl"
+"""Where the list is, in the folder that is the vehicle's own."""
+Header = dict[str, Any]
+
+_ITS_LOG = "; the vehicle's own log says more"
+CODES = {
+    "DataError": "its data cannot be used" + _ITS_LOG,
+    "BadSample": "one of its samples cannot be used" + _ITS_LOG,
+    "LeakError": "its training and test data share frames" + _ITS_LOG,
+    "ConfigError": "its data or settings do not fit this run" + _ITS_LOG,
+    "ModelError": "the network cannot be made or used there" + _ITS_LOG,
+    "EngineError": "something that it runs on does not work" + _ITS_LOG,
+    "OutOfMemory": "out of memory" + _ITS_LOG,
+    "MissingExtra": "a package that this run needs is not installed there" + _ITS_LOG,
+    "CheckpointError": "what it keeps cannot be read or written" + _ITS_LOG,
+    "data": "its samples cannot be used" + _ITS_LOG,
+    "untrained": "it has no model of its own: it never took part",
+    "unasked": "the experiment asks for no such thing",
+    "non-finite": "every step gave NaN or infinity; a lower training.lr may help",
+    "no-labels": "no labelled pixel in any batch",
+    "out-of-memory": "out of memory; use a smaller training.batch_size or training.crop",
+    "disk": "its list of messages cannot be written: the disk may be full",
+    "trainer-died": "its trainer died; it is started again",
+    "aborted": "the engine's job ended",
+    "error": "something else is wrong" + _ITS_LOG,
+}
+"""Codes of failures that a vehicle has by itself, each with the text that may leave with it."""
+_ASKED_FOR = re.compile(r"[Tt]ried to allocate (\d[\d.,]* ?[A-Za-z]{1,5})\b")
+_PATHS = re.compile(r"""(?<![\w>/:~])(?:~?/|[A-Za-z]:\\)[^\s'",;)]+""")
+
+
+class Egress:
+    """Passes on what may leave, or what is to leave in its place."""
+
+    def __init__(self, folder: Path, log: Callable[[str], None] = lambda text: None) -> None:
+        self.message_log, self._log = MessageLog(folder / LIST), log
+
+    def passed(
+        self, kind: str, vehicle: str, header: Header, payload: bytes
+    ) -> tuple[Header, bytes]:
+        """List an answer and return it as it may leave.
+
+        Where it cannot be listed, nothing of it leaves but the code that says so.
+        """
+        if parse_failure(header) is not None:
+            kind, header, payload = "failure", coded(header), b""
+        try:
+            self.message_log.append(kind, vehicle, header, payload)
+        except OSError as error:
+            path = self.message_log.path
+            self._log(f"{path}: {error.strerror or error}; nothing is sent until it can be")
+            return failure_header("lost", "disk", CODES["disk"]), b""
+        return header, payload
+
+
+def coded(header: Header) -> Header:
+    """Write a failure as its code.
+
+    >>> coded(failure_header("abstained", "DataError", "/home/me/a.png is broken"))["failure"][2]
+    "its data cannot be used; the vehicle's own log says more"
+    """
+    fields = parse_failure(header)
+    assert fields is not None
+    kind, reason, detail = fields
+    if kind == "refused":
+        return failure_header(kind, reason, _PATHS.sub("(path)", detail))
+    code = reason if reason in CODES else "error"
+    text = CODES[code]
+    if code == "out-of-memory" and (amount := _ASKED_FOR.search(detail)):
+        text = f"{text} (tried to allocate {amount[1]})"
+    return failure_header(kind, code, text)
