@@ -26,7 +26,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
 from fleetseg.failures import failure_header
-from fleetseg.fleet.nvflare.names import BEAT, HEADER, LINK_VARIABLE, OK, PAYLOAD, TASK
+from fleetseg.fleet.nvflare.names import BEAT, HEADER, LINK_VARIABLE, OK, PAYLOAD, PROGRESS, TASK
 from fleetseg.fleet.sockets import (
     MAX_REPLY_HEADER,
     Connection,
@@ -39,6 +39,7 @@ from fleetseg.fleet.subprocesses import end_with_parent
 _ALIVE_S = 1.0
 _UNACKNOWLEDGED = 2  # replies in this process that the other has not taken yet
 _MAX_TASK_NAME = 100
+_MAX_PROGRESS = 80
 _HOURS_S = 7 * 24 * 3600  # a task ends when it is cancelled; deadlines are the other side's
 
 
@@ -160,7 +161,9 @@ class FleetController(Controller):  # type: ignore[misc]
         peer = fl_ctx.get_peer_context()
         if peer is not None:
             busy = str(request.get(TASK, ""))[:_MAX_TASK_NAME]
-            self._send({"is": "beat", "site": peer.get_identity_name(), "busy": busy})
+            progress = str(request.get(PROGRESS, ""))[:_MAX_PROGRESS]
+            site = peer.get_identity_name()
+            self._send({"is": "beat", "site": site, "busy": busy, "progress": progress})
         return make_reply(OK)
 
     def _alive(self) -> None:

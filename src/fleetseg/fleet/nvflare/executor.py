@@ -10,6 +10,7 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from nvflare.apis.event_type import EventType
@@ -19,7 +20,16 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
 from fleetseg.failures import failure_header
-from fleetseg.fleet.nvflare.names import BEAT, HEADER, OK, PAYLOAD, TASK, TRAINER_VARIABLE
+from fleetseg.fleet.nvflare.names import (
+    BEAT,
+    HEADER,
+    OK,
+    PAYLOAD,
+    PROGRESS,
+    TASK,
+    TRAINER_VARIABLE,
+)
+from fleetseg.fleet.progress import PAGE_NAME, read_progress
 from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, connect
 from fleetseg.fleet.subprocesses import end_with_parent
 
@@ -75,9 +85,11 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
                 connection.close()
 
     def _beats(self, engine: Any) -> None:
+        page = Path(os.environ[TRAINER_VARIABLE]).with_name(PAGE_NAME)
         while not self._over.wait(_BEAT_S):
             request = Shareable()
             request[TASK] = self._busy
+            request[PROGRESS] = str(read_progress(page) or "")
             with engine.new_context() as fl_ctx:
                 engine.send_aux_request(
                     targets=None,

@@ -18,6 +18,7 @@ from fleetseg.files import write_atomic
 from fleetseg.fleet.nvflare.names import TRAINER_VARIABLE
 from fleetseg.fleet.nvflare.network import client_command
 from fleetseg.fleet.nvflare.provision import write_kit_settings
+from fleetseg.fleet.progress import PAGE_NAME
 from fleetseg.fleet.sockets import private_directory
 
 _KIT_IN_USE = (
@@ -152,6 +153,7 @@ def plan_of(kit: Kit) -> dict[str, Any]:
                 "command": [*trainer, str(sockets / "trainer")],
                 "log": str(trainer_log),
                 "environment": environment,
+                "progress": str(sockets / PAGE_NAME),
             },
             "engine": {
                 "command": client_command(kit.folder, kit.name),
