@@ -20,6 +20,7 @@ from fleetseg.fleet.nvflare.network import client_command
 from fleetseg.fleet.nvflare.provision import write_kit_settings
 from fleetseg.fleet.progress import PAGE_NAME
 from fleetseg.fleet.sockets import private_directory
+from fleetseg.fleet.watchdog import Watchdog
 
 _KIT_IN_USE = (
     "the server refuses this kit: it is in use at another place "
@@ -179,8 +180,9 @@ def wait_for_server(
     kit: Kit, notify: Callable[[str], None], patience_s: float = float("inf")
 ) -> None:
     """Wait until the server answers; notifies a person once, if it does not at first."""
-    until_s, notified = time.monotonic() + patience_s, False
+    until_s, notified, watchdog = time.monotonic() + patience_s, False, Watchdog()
     while not shake_hands(kit):
+        watchdog.alive()
         if time.monotonic() > until_s:
             raise EngineError("the server does not answer", where=f"{kit.host}:{kit.port}")
         if not notified:

@@ -24,6 +24,7 @@ from typing import Any
 from fleetseg.fleet.awake import AwakeClock
 from fleetseg.fleet.progress import Progress, read_progress
 from fleetseg.fleet.subprocesses import kill_orphans, start_child, stop
+from fleetseg.fleet.watchdog import Watchdog
 
 _POLL_S = 0.25
 _CALM_S = 60.0  # a child that ran this long starts again at once
@@ -163,6 +164,7 @@ def _supervise(plan: dict[str, Any], folder: Path) -> int:
     trainer = Path(plan["trainer_log"])
     copied = trainer.stat().st_size if trainer.exists() else 0
     stopping: list[int] = []
+    watchdog = Watchdog()
     clock = AwakeClock()  # while this process stood still, the trainer may have, too
 
     def request_stop(number: int, frame: FrameType | None) -> None:
@@ -180,6 +182,7 @@ def _supervise(plan: dict[str, Any], folder: Path) -> int:
                 for notice in follower.new(now_s):
                     log(notice)
             copied = _copy_log(trainer, copied)
+            watchdog.alive()
             time.sleep(_POLL_S)
     finally:
         for child in children:
