@@ -52,8 +52,8 @@ class Job:
     def sent(self, task: str, site: str) -> None:
         self.send({"is": "sent", "task": task, "site": site})
 
-    def beat(self, site: str, busy: str = "") -> None:
-        self.send({"is": "beat", "site": site, "busy": busy})
+    def beat(self, site: str, busy: str = "", progress: str = "") -> None:
+        self.send({"is": "beat", "site": site, "busy": busy, "progress": progress})
 
     def reply(self, task: str, site: str, header: Any, payload: bytes = b"") -> None:
         self.reply_text(task, site, json.dumps(header), payload)

@@ -104,6 +104,9 @@ class FleetConfig(Section):
     wait_s: float = Field(default=300.0, gt=0)  # for min_vehicles, then the run ends
     gather_s: float = Field(default=120.0, gt=0)  # for vehicles to open their data, per segment
     silent_s: float = Field(default=15.0, gt=2)  # without a sign of life, a vehicle is lost
+    # Without a step or a sample, a trainer is started again by its vehicle; it may take longer to
+    # open its data.
+    stalled_s: float = Field(default=300.0, gt=2)
     fetch_s: float = Field(default=20.0, gt=0)  # idle, and its task not fetched: lost
     # Most that a vehicle may take for a task where federation.deadline_s is 0: this for its first
     # turn, from then on five times what turns have taken.

@@ -31,6 +31,7 @@ def start_client(
         wait_for_server,
     )
     from fleetseg.fleet.nvflare.provision import require_nvflare
+    from fleetseg.fleet.watchdog import READY, notify
 
     require_nvflare()
     kit, console = read_kit(kit_folder), stdout_console()
@@ -53,6 +54,7 @@ def start_client(
     print_line(
         console, f"what leaves this vehicle is listed in {kit.own / 'logs' / 'egress.jsonl'}", "dim"
     )
+    notify(READY)
     wait_for_server(kit, lambda text: print_line(console, text))
     command = supervisor_command(kit)
     sys.stdout.flush()

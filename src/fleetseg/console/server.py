@@ -16,6 +16,7 @@ from fleetseg.console.summary import exit_code, show_end
 from fleetseg.errors import FleetSegError, FolderInUse
 from fleetseg.experiment_file import load_experiment
 from fleetseg.fleet.nvflare.provision import Fleet, read_fleet
+from fleetseg.fleet.watchdog import following_this_thread
 from fleetseg.runs.folder import has_run
 
 
@@ -35,7 +36,7 @@ def serve_and_show(
     command = resume_command(["server", "--fleet", str(fleet), str(file)], overrides, out)
     console = stdout_console()
     style = output_style(console, as_json=as_json, quiet=quiet)
-    with interruptible():
+    with interruptible(), following_this_thread():
         try:
             with shown(style, console, lambda: _heading(experiment, known), experiment) as watched:
                 run = api.serve(experiment, known.folder, out=out, resume=resume, **watched)

@@ -18,6 +18,7 @@ from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.stopping import stop_reason
 from fleetseg.text import listing
 
+_NAP_S = 5.0  # between two rounds, so that whoever watches sees that it does not hang
 UNUSED = "no-update"
 """Why a run ended whose rounds are over and in which not one update was used."""
 
@@ -104,7 +105,8 @@ class _Pace:
 
     def wait(self) -> None:
         """Wait until the next round may begin."""
-        time.sleep(max(0.0, self._due_s - time.monotonic()))
+        while (left_s := self._due_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, _NAP_S))
         self._due_s = time.monotonic() + self._every_s
 
 

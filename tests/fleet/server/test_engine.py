@@ -952,6 +952,52 @@ def test_a_vehicle_that_the_network_has_lost_is_lost_at_once(world: MakeWorld) -
     assert [(r.client_id, outcome(r)) for r in replies] == [("a", ("lost", "silent"))]
 
 
+def test_a_vehicle_without_progress_is_lost_whatever_its_signs_of_life(world: MakeWorld) -> None:
+    fleet = world(silent_s=15.0, stalled_s=300.0)
+    job = fleet.segment(but(a=fetches, b=fetches))
+    fleet.engine.available()
+    replies = fleet.engine.ask("train", dict.fromkeys(["a", "b"], broadcast()))
+    answers: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: answers.extend((r.client_id, outcome(r)) for r in replies)
+    )
+    thread.start()
+    until(lambda: all(fleet.dispatcher.sites[s].busy for s in "ab"), "both are at work")
+    task = fleet.dispatcher.sites["a"].busy
+    for step in range(33):  # 330 s: a step a minute is enough, standing still for 315 s is not
+        assert not answers
+        fleet.clock.jump(10)
+        job.beat("a", busy=task, progress="train 7 (99)")
+        job.beat("b", busy=task, progress=f"train {step // 6} (98)")
+        job.beat("c")
+        until(
+            lambda s=step: fleet.dispatcher.sites["b"].progress == f"train {s // 6} (98)", "a beat"
+        )  # type: ignore[misc]
+    until(lambda: answers, "a is given up")
+    assert answers == [("a", ("lost", "stalled"))]
+    job.reply(task, "b", {"update": 1}, encode_update(update("b"), LAYOUT))
+    thread.join(20)
+    assert answers == [("a", ("lost", "stalled")), ("b", "ok")]
+    assert set(fleet.engine.available()) == {"b", "c"}
+    job.beat("a", progress="idle 1 (101)")  # another trainer
+    until(lambda: "a" in fleet.engine.available(), "it is asked again")
+
+
+def test_a_vehicle_whose_idle_trainer_hangs_is_not_asked(world: MakeWorld) -> None:
+    fleet = world(silent_s=1000.0, stalled_s=300.0)
+    job = fleet.segment()
+    fleet.engine.available()
+    for site in "abc":
+        job.beat(site, progress="idle 1 (7)")
+    until(lambda: fleet.dispatcher.sites["c"].progress, "signs of life")
+    fleet.clock.jump(1301)
+    for site, steps in zip("abc", (1, 2, 2), strict=True):
+        job.beat(site, progress=f"idle {steps} (7)")
+    until(lambda: fleet.dispatcher.sites["c"].progress == "idle 2 (7)", "signs of life")
+    until(lambda: fleet.dispatcher.stalled_s("a") > 1300, "a makes no progress")
+    assert set(fleet.engine.available()) == {"b", "c"}
+
+
 def test_an_idle_vehicle_that_does_not_fetch_its_task_is_lost(world: MakeWorld) -> None:
     fleet = world(silent_s=1000.0, fetch_s=20.0)
     fleet.segment(but(a=deaf))

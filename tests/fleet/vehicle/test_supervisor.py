@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from tests.fleet.job import until
 
+from fleetseg.fleet.progress import ProgressPage
 from fleetseg.fleet.vehicle import supervisor as supervisor
 from fleetseg.fleet.vehicle.supervisor import Child, Follower, supervise
 
@@ -85,6 +87,51 @@ def test_a_child_that_runs_is_left_alone(processes: list[FakeProcess], tmp_path:
     assert len(processes) == 1
     child.stop()
     Child("other", ["x"], tmp_path / "log", {}).stop()  # never started
+
+
+def test_a_child_without_progress_is_started_again(
+    processes: list[FakeProcess], tmp_path: Path
+) -> None:
+    """However slow it is, a step is progress; how long one may take is for the child to say."""
+    child = Child("trainer", ["x"], tmp_path / "log", {}, tmp_path / "progress")
+    now_s = 0.0
+    child.ensure_running(now_s)
+    now_s = supervisor._START_S - 1.0
+    assert child.ensure_running(now_s) == ""  # it loads much before its first step
+    page = ProgressPage(tmp_path / "progress")
+    page.begin("train", 300.0)
+    for _ in range(5):
+        now_s += 299.0
+        page.step()
+        assert child.ensure_running(now_s) == ""
+    now_s += 300.0
+    assert child.ensure_running(now_s) == ""
+    told = child.ensure_running(now_s + 1.0)
+    assert told.startswith("trainer has made no progress for 301 s (train 6 (")
+    assert "starting it again in 0 s" in told
+    child.ensure_running(now_s + 2.0)
+    assert len(processes) == 2
+    assert not (tmp_path / "progress").exists()  # the page of the one before is not its own
+
+
+def test_a_child_of_which_nobody_can_say_how_far_it_is_is_left_alone(
+    processes: list[FakeProcess], tmp_path: Path
+) -> None:
+    child = Child("trainer", ["x"], tmp_path / "log", {}, tmp_path / "progress")
+    child.ensure_running(0.0)
+    ProgressPage(tmp_path / "progress").begin("revoked", math.inf)
+    assert child.ensure_running(10**6) == ""
+    engine = Child("engine", ["x"], tmp_path / "log", {})
+    engine.ensure_running(0.0)
+    assert engine.ensure_running(10**6) == ""
+
+
+def test_a_child_that_never_begins_is_started_again(
+    processes: list[FakeProcess], tmp_path: Path
+) -> None:
+    child = Child("trainer", ["x"], tmp_path / "log", {}, tmp_path / "progress")
+    child.ensure_running(0.0)
+    assert "no progress for 1801 s (starting)" in child.ensure_running(supervisor._START_S + 1.0)
 
 
 # Logs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import threading
@@ -36,6 +37,7 @@ from fleetseg.federation.wire import (
     encode_update,
 )
 from fleetseg.fleet.message_log import message_digest, read_message_log
+from fleetseg.fleet.progress import ProgressPage, read_progress
 from fleetseg.fleet.protocol import (
     PROTOCOL,
     experiment_for_vehicles,
@@ -49,6 +51,7 @@ from fleetseg.fleet.sockets import Header, Listener, connect, private_directory
 from fleetseg.fleet.vehicle import trainer as trainer_module
 from fleetseg.fleet.vehicle.site_data import SiteData
 from fleetseg.fleet.vehicle.trainer import Trainer
+from fleetseg.learning.local import num_steps
 from fleetseg.runs.engines import run_spec
 from fleetseg.runs.setup import RunSetup, set_up
 
@@ -639,6 +642,46 @@ def test_no_path_and_no_file_name_goes_out(
 
 
 # The process
+
+
+def test_work_counts_the_samples_it_reads(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "progress"
+    site.trainer = Trainer(site.folder, site.said.append, ProgressPage(path))
+    began: list[Any] = []
+    begin = site.trainer._page.begin
+    site.trainer._page.begin = lambda phase, patience_s: (
+        began.append((phase, patience_s))
+        or begin(  # type: ignore[method-assign,func-returns-value]
+            phase, patience_s
+        )
+    )
+
+    def steps() -> int:
+        read = read_progress(path)
+        assert read is not None
+        return read.steps
+
+    site.hello()
+    vehicle, client = next(iter(site.parts.fleet_data.clients.items()))
+    before = steps()
+    site.ask("train", vehicle)
+    settings = site.parts.experiment.training
+    batches = num_steps(client.enrolment.num_images, settings)
+    assert steps() - before > batches  # one for the task, one for each sample of each batch
+    before = steps()
+    site.ask("evaluate", vehicle)
+    assert steps() - before == 1 + len(client.test)
+    site.ask("hop", vehicle)
+    opening_s, stalled_s = trainer_module._OPENING_S, site.parts.experiment.fleet.stalled_s
+    assert began == [
+        ("hello", opening_s),
+        ("train", stalled_s),
+        ("evaluate", stalled_s),
+        ("hop", math.inf),
+    ]
+    site.start()  # a new process opens the data within its first task
+    site.trainer._page = ProgressPage(path)
+    assert site.trainer._patience_s("train") == opening_s
 
 
 def test_requests_are_served_one_after_another_until_the_folder_goes(site: Site) -> None:

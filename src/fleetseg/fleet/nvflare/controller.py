@@ -29,7 +29,7 @@ from nvflare.fuel.f3.cellnet.utils import make_reply
 
 from fleetseg.failures import failure_header
 from fleetseg.fleet.nvflare.door import sender_of
-from fleetseg.fleet.nvflare.names import BEAT, HEADER, LINK_VARIABLE, PAYLOAD, TASK
+from fleetseg.fleet.nvflare.names import BEAT, HEADER, LINK_VARIABLE, PAYLOAD, PROGRESS, TASK
 from fleetseg.fleet.sockets import (
     MAX_REPLY_HEADER,
     Connection,
@@ -42,6 +42,7 @@ from fleetseg.fleet.subprocesses import end_with_parent
 _ALIVE_S = 1.0
 _UNACKNOWLEDGED = 2  # replies in this process that the other has not taken yet
 _MAX_TASK_NAME = 100
+_MAX_PROGRESS = 80
 _HOURS_S = 7 * 24 * 3600  # a task ends when it is cancelled; deadlines are the other side's
 
 
@@ -163,11 +164,12 @@ class FleetController(Controller):  # type: ignore[misc]
         self._out.put(({"is": "reply", "task": task, "site": site, "header": header}, payload))
 
     def _beat(self, message: Any) -> Any:
-        request, busy = message.payload, ""
+        request, busy, progress = message.payload, "", ""
         if isinstance(request, Shareable):
             busy = str(request.get(TASK, ""))[:_MAX_TASK_NAME]
+            progress = str(request.get(PROGRESS, ""))[:_MAX_PROGRESS]
         if site := sender_of(message):
-            self._send({"is": "beat", "site": site, "busy": busy})
+            self._send({"is": "beat", "site": site, "busy": busy, "progress": progress})
         return make_reply(ReturnCode.OK)
 
     def _alive(self) -> None:

@@ -27,9 +27,11 @@ from fleetseg.fleet.nvflare.names import (
     OK,
     OWN_VARIABLE,
     PAYLOAD,
+    PROGRESS,
     TASK,
     TRAINER_VARIABLE,
 )
+from fleetseg.fleet.progress import PAGE_NAME, read_progress
 from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, connect
 from fleetseg.fleet.subprocesses import end_with_parent
 
@@ -93,9 +95,11 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
         return egress.passed("failure", vehicle, failure_header("lost", reason), b"")
 
     def _beats(self, engine: Any) -> None:
+        page = Path(os.environ[TRAINER_VARIABLE]).with_name(PAGE_NAME)
         while not self._over.wait(_BEAT_S):
             request = Shareable()
             request[TASK] = self._busy
+            request[PROGRESS] = str(read_progress(page) or "")
             with engine.new_context() as fl_ctx:
                 engine.send_aux_request(
                     targets=None,

@@ -18,7 +18,9 @@ from fleetseg.files import write_atomic
 from fleetseg.fleet.nvflare.kit_files import write_kit_settings
 from fleetseg.fleet.nvflare.names import OWN_VARIABLE, TRAINER_VARIABLE
 from fleetseg.fleet.nvflare.network import client_command
+from fleetseg.fleet.progress import PAGE_NAME
 from fleetseg.fleet.sockets import private_directory
+from fleetseg.fleet.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -174,6 +176,7 @@ def plan_of(kit: Kit) -> dict[str, Any]:
                 "command": [*trainer, str(sockets / "trainer")],
                 "log": str(trainer_log),
                 "environment": environment,
+                "progress": str(sockets / PAGE_NAME),
             },
             "engine": {
                 "command": client_command(kit.folder, kit.name),
@@ -203,8 +206,9 @@ def wait_for_server(
     kit: Kit, notify: Callable[[str], None], patience_s: float = float("inf")
 ) -> None:
     """Wait until the server answers; notifies a person once, if it does not at first."""
-    until_s, notified = time.monotonic() + patience_s, False
+    until_s, notified, watchdog = time.monotonic() + patience_s, False, Watchdog()
     while not shake_hands(kit):
+        watchdog.alive()
         if time.monotonic() > until_s:
             raise EngineError("the server does not answer", where=f"{kit.host}:{kit.port}")
         if not notified:

@@ -33,6 +33,8 @@ class Site:
     name: str
     beat_s: float  # monotonic time of the last sign of life
     busy: str = ""  # the task it reports to be at work on
+    progress: str = ""  # how far it reports to be; any other text is progress
+    moved_s: float = 0.0  # when that, or the task, last changed
     overdue: str = ""  # a task it fetched and nobody waits for any more
 
 
@@ -177,6 +179,14 @@ class TaskDispatcher:
             known = self.sites.get(site)
             return max(0.0, self._caught_up_s - known.beat_s) if known else float("inf")
 
+    def stalled_s(self, site: str) -> float:
+        """Seconds without progress of a site that gives signs of life; 0 if it reports none."""
+        with self.changed:
+            known = self.sites.get(site)
+            if known is None or not known.progress:
+                return 0.0
+            return max(0.0, self._caught_up_s - known.moved_s)
+
     def all_silent(self, patience_s: float) -> bool:
         """Say whether no site can be heard, and some stopped together: that is nobody's fault."""
         with self.changed:
@@ -198,8 +208,7 @@ class TaskDispatcher:
             if connection is None:
                 continue
             with contextlib.suppress(ConnectionLost), contextlib.closing(connection):
-                while True:
-                    message = self._next_message(connection)
+                while message := self._next_message(connection):
                     try:
                         self._on_message(connection, *message)
                     except OSError as error:
@@ -239,7 +248,7 @@ class TaskDispatcher:
         if what == "joined":
             self._on_joined(connection, header)
         elif what == "beat":
-            self._on_beat(header["site"], header["busy"])
+            self._on_beat(header["site"], header["busy"], header.get("progress", ""))
         elif what == "gone":
             with self.changed:
                 if header["site"] in self.sites:
@@ -259,10 +268,12 @@ class TaskDispatcher:
             self._caught_up_s = now_s
             self.changed.notify_all()
 
-    def _on_beat(self, name: str, busy: str) -> None:
+    def _on_beat(self, name: str, busy: str, progress: str) -> None:
         with self.changed:
             site = self.sites.setdefault(name, Site(name, 0.0))
-            site.beat_s, site.busy = self.clock(), busy
+            if (busy, progress) != (site.busy, site.progress):
+                site.moved_s = self.clock()
+            site.beat_s, site.busy, site.progress = self.clock(), busy, progress
             if site.overdue and site.overdue != busy:
                 site.overdue = ""
             self.changed.notify_all()

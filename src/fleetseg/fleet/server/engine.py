@@ -236,6 +236,8 @@ class FleetEngine:
         site = self._dispatcher.sites.get(self.roster.site_of[vehicle])
         if site is None or site.overdue or site.name in self._network.revoked():
             return False
+        if self._dispatcher.stalled_s(site.name) > self._patience.stalled_s:
+            return False
         return self._dispatcher.silent_s(site.name) <= self._settings.silent_s
 
     def _min_vehicles(self) -> int:

@@ -44,6 +44,11 @@ class Patience:
         self.cut_off_s: float | None = None
         self.turns = TurnTimes(settings.first_turn_s)
 
+    @property
+    def stalled_s(self) -> float:
+        """How long a site may report no progress; its own supervisor acts before."""
+        return self._settings.stalled_s + self._settings.silent_s
+
     def given_up(self, waiting: Mapping[str, Pending]) -> list[tuple[str, Failure]]:
         """Name the vehicles that are not waited for any more, each with the reason."""
         dispatcher, now_s = self._dispatcher, self._dispatcher.clock()
@@ -85,6 +90,8 @@ class Patience:
     def _why(self, vehicle: str, pending: Pending, now_s: float) -> Failure | None:
         if self._dispatcher.silent_s(pending.site) > self._settings.silent_s:
             return Failure(vehicle, "lost", "silent", "no sign of life")
+        if self._dispatcher.stalled_s(pending.site) > self.stalled_s:
+            return Failure(vehicle, "lost", "stalled", "signs of life, and no progress")
         if self._ignores(pending, now_s):
             reason = "dropped" if pending.fetched else "not-fetched"
             return Failure(vehicle, "lost", reason, "idle, and no answer")

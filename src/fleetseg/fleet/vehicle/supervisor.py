@@ -21,51 +21,82 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from fleetseg.fleet.awake import AwakeClock
+from fleetseg.fleet.progress import Progress, read_progress
 from fleetseg.fleet.subprocesses import kill_orphans, start_child, stop
+from fleetseg.fleet.watchdog import Watchdog
 
 _POLL_S = 0.25
 _CALM_S = 60.0  # a child that ran this long starts again at once
 _PATIENCE_S = 5.0
 _MAX_PAUSE_S = 10.0
+_START_S = 1800.0  # before a child that reports its progress has reported any
 _MOST_READ, _MOST_COPIED = 1 << 20, 1 << 16  # bytes of a log at once
 
 
 class Child:
-    """A process that is started again when it dies, sooner or later."""
+    """A process that is started again when it dies, sooner or later, or makes no progress.
+
+    `page` is the file in which it counts its steps, if it does.
+    """
 
     def __init__(
-        self, name: str, command: list[str], log: Path, environment: dict[str, str]
+        self,
+        name: str,
+        command: list[str],
+        log: Path,
+        environment: dict[str, str],
+        page: Path | None = None,
     ) -> None:
-        self.name, self.log = name, log
+        self.name, self.log, self._page = name, log, page
+        self._progress: Progress | None = None
+        self._moved_s = 0.0
         self._command, self._environment = command, environment
         self._process: subprocess.Popen[bytes] | None = None
         self._began_s = self._next_s = 0.0
         self._pause_s = 0.5
 
     def ensure_running(self, now_s: float) -> str:
-        """Start it if it is not running; returns a text if it has died."""
+        """Start it if it is not running; returns a text if it has died, or hangs."""
         if self._process is None:
             if now_s >= self._next_s:
-                self._began_s = now_s
-                self._process = start_child(
-                    self._command, log=self.log, environment=self._environment
-                )
+                self._begin(now_s)
             return ""
         code = self._process.poll()
-        if code is None:
+        how = self._hangs(now_s) if code is None else _how_it_ended(code)
+        if not how:
             return ""
         stop(self._process, patience_s=0)
         self._process = None
         calm = now_s - self._began_s > _CALM_S
         self._pause_s = 0.5 if calm else min(2 * self._pause_s, _MAX_PAUSE_S)
         self._next_s = now_s + self._pause_s
-        how = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
         return f"{self.name} {how}; starting it again in {self._pause_s:.0f} s (log: {self.log})"
+
+    def _begin(self, now_s: float) -> None:
+        if self._page is not None:
+            self._page.unlink(missing_ok=True)  # of the one before
+        self._progress, self._began_s, self._moved_s = None, now_s, now_s
+        self._process = start_child(self._command, log=self.log, environment=self._environment)
+
+    def _hangs(self, now_s: float) -> str:
+        """Say that it has stood still for too long, in its own words on how long that is."""
+        progress = read_progress(self._page) if self._page is not None else None
+        if progress != self._progress:
+            self._progress, self._moved_s = progress, now_s
+        patience_s = progress.patience_s if progress else _START_S
+        if self._page is None or now_s - self._moved_s <= patience_s:
+            return ""
+        return f"has made no progress for {now_s - self._moved_s:.0f} s ({progress or 'starting'})"
 
     def stop(self) -> None:
         """End it."""
         if self._process is not None:
             stop(self._process, patience_s=_PATIENCE_S)
+
+
+def _how_it_ended(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
 
 
 class Follower:
@@ -120,13 +151,21 @@ def supervise(plan: dict[str, Any]) -> int:
 def _supervise(plan: dict[str, Any], folder: Path) -> int:
     kill_orphans("nvflare.", folder.parent)
     children = [
-        Child(name, part["command"], Path(part["log"]), part["environment"])
+        Child(
+            name,
+            part["command"],
+            Path(part["log"]),
+            part["environment"],
+            Path(part["progress"]) if "progress" in part else None,
+        )
         for name, part in plan["children"].items()
     ]
     followers = [Follower(Path(path), dict(texts)) for path, texts in plan["follow"].items()]
     trainer = Path(plan["trainer_log"])
     copied = trainer.stat().st_size if trainer.exists() else 0
     stopping: list[int] = []
+    watchdog = Watchdog()
+    clock = AwakeClock()  # while this process stood still, the trainer may have, too
 
     def request_stop(number: int, frame: FrameType | None) -> None:
         stopping.append(number)
@@ -135,7 +174,7 @@ def _supervise(plan: dict[str, Any], folder: Path) -> int:
         signal.signal(number, request_stop)
     try:
         while not stopping and os.getppid() == plan.get("parent", os.getppid()):
-            now_s = time.monotonic()
+            now_s = clock()
             for child in children:
                 if notice := child.ensure_running(now_s):
                     log(notice)
@@ -143,6 +182,7 @@ def _supervise(plan: dict[str, Any], folder: Path) -> int:
                 for notice in follower.new(now_s):
                     log(notice)
             copied = _copy_log(trainer, copied)
+            watchdog.alive()
             time.sleep(_POLL_S)
     finally:
         for child in children:

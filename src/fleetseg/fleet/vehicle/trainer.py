@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -42,6 +43,7 @@ from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.federation.wire import PlainCodec, decode_broadcast
 from fleetseg.files import write_atomic
 from fleetseg.fleet.egress import Egress
+from fleetseg.fleet.progress import PAGE_NAME, ProgressPage
 from fleetseg.fleet.protocol import (
     MAX_SKEW_S,
     PROTOCOL,
@@ -52,6 +54,7 @@ from fleetseg.fleet.protocol import (
     write_enrolments,
 )
 from fleetseg.fleet.sockets import ConnectionLost, Header, Listener
+from fleetseg.fleet.vehicle.counted import counted
 from fleetseg.fleet.vehicle.held import HeldBroadcasts
 from fleetseg.fleet.vehicle.site_data import SiteData, open_clients
 from fleetseg.hosts import allowed_cores
@@ -62,6 +65,8 @@ from fleetseg.models.group_norm import wished_groups
 from fleetseg.streams import prepare_streams
 
 _RUNS_KEPT = 3
+_OPENING_S = 1800.0  # without a step, while data are opened and decoded, or a network is built
+_IDLE_S = 300.0
 Answer = tuple[Header, bytes]
 
 
@@ -86,8 +91,11 @@ class Ready:
 class Trainer:
     """Answers requests; knows one run at a time and the last answer of every vehicle."""
 
-    def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, log: Callable[[str], None], page: ProgressPage | None = None
+    ) -> None:
         self._folder, self._log = folder, log
+        self._page = page or ProgressPage()
         self._site_data = SiteData.read(folder / "site-data.json")
         self._egress = Egress(folder, log)
         self._ready: Ready | None = None
@@ -96,14 +104,18 @@ class Trainer:
     def serve(self, listener: Listener) -> None:
         """Answer one request after another, for ever."""
         while True:
+            self._page.begin("idle", _IDLE_S)
             connection = listener.accept(timeout_s=1.0)
             if connection is None:
                 if not listener.path.exists():
                     return  # the supervisor has gone and taken the folder along
                 continue
             try:
-                while (message := connection.receive(timeout_s=None)) is not None:
-                    connection.send(*self.answer(*message))
+                while True:
+                    self._page.begin("idle", _IDLE_S)
+                    message = connection.receive(timeout_s=1.0)
+                    if message is not None:
+                        connection.send(*self.answer(*message))
             except ConnectionLost:
                 continue  # whoever asked is gone; if it asks again, the answer is kept
             finally:
@@ -112,6 +124,7 @@ class Trainer:
     def answer(self, header: Header, payload: bytes) -> Answer:
         """Answer one request; whatever goes wrong with it is an answer, too."""
         vehicle = header.get("vehicles", {}).get(self._site_data.site, self._site_data.site)
+        self._page.begin(str(header["what"]), self._patience_s(header["what"]))
         try:
             answer = self._answer(header, payload, vehicle)
         except Refusal as refusal:
@@ -160,6 +173,14 @@ class Trainer:
         self._log(f"round {header['round']}: {header['what']} {vehicle} done")
         return answer
 
+    def _patience_s(self, what: str) -> float:
+        """How long a request may go on without a step, before this process is taken to hang."""
+        if what not in CLIENT_TASKS and what != "hello":
+            return math.inf  # no samples are read that could be counted
+        if self._ready is None or what == "hello":
+            return _OPENING_S
+        return self._ready.runtime.experiment.fleet.stalled_s
+
     def _ready_for(self, run: str) -> Ready:
         """Return the run at hand; after a restart of this process, prepare it again."""
         if self._ready is None and (self._folder / "hello.json").is_file():
@@ -197,10 +218,12 @@ class Trainer:
         clients = open_clients(
             self._site_data,
             experiment,
+            progress=lambda what, done, total: self._page.step(),
             notify=self._log,
             space=space,
             released=self._folder / "released",
         )
+        clients = {name: counted(client, self._page.step) for name, client in clients.items()}
         held = HeldBroadcasts(ClientStateStore(kept / "broadcasts"))
         return Ready(header["run"], runtime, clients, held)
 
@@ -287,7 +310,7 @@ def main(folder: Path, socket: Path) -> None:
         with contextlib.suppress(OSError):  # a full disk must not end the process, too
             print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
-    trainer = Trainer(folder, log)
+    trainer = Trainer(folder, log, ProgressPage(socket.with_name(PAGE_NAME)))
     with Listener(socket) as listener:
         log("ready")
         trainer.serve(listener)

@@ -1,0 +1,76 @@
+"""How far a trainer has got, in a page of memory that it shares with those who watch it.
+
+A sign of life from another thread, or another process, says nothing about the work: a trainer that
+was stopped, or hangs, looks as busy as one that trains. So the work counts its own steps, each
+sample that it reads among them, in a file that is mapped into memory: a step costs no system call,
+and whoever reads the file sees it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleetseg.text import plain
+
+_PAGE = struct.Struct("<QQd24s")  # process, steps, patience in seconds, phase
+PAGE_NAME = "progress"  # beside the trainer's socket
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What was last written; two that differ are progress."""
+
+    process: int
+    steps: int
+    patience_s: float  # how long this phase may go without a step; infinite = nobody can say
+    phase: str  # what a trainer is at: idle, hello, or a task
+
+    def __str__(self) -> str:
+        """Return it as signs of life carry it, such as "train 1234 (4711)"."""
+        return f"{self.phase} {self.steps} ({self.process})"
+
+
+class ProgressPage:
+    """The trainer's side; without a path, for nobody to see. Any thread may count."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._steps, self._patience_s, self._phase = 0, math.inf, b"starting"
+        if path is None:
+            self._map = mmap.mmap(-1, _PAGE.size)
+        else:
+            new = path.with_name(f"{path.name}.{os.getpid()}")
+            new.write_bytes(bytes(_PAGE.size))  # written, so that the disk has room for it
+            with open(new, "r+b") as file:
+                self._map = mmap.mmap(file.fileno(), _PAGE.size)
+            self._write()
+            new.replace(path)
+        self._write()
+
+    def begin(self, phase: str, patience_s: float) -> None:
+        """Start a phase, which is a step, too."""
+        self._phase, self._patience_s = phase.encode()[:24], patience_s
+        self.step()
+
+    def step(self) -> None:
+        """Count one step; of two at the same time one may be lost, and it is progress still."""
+        self._steps += 1
+        self._write()
+
+    def _write(self) -> None:
+        page = (os.getpid(), self._steps, self._patience_s, self._phase)
+        _PAGE.pack_into(self._map, 0, *page)
+
+
+def read_progress(path: Path) -> Progress | None:
+    """Read a trainer's page; None if there is none."""
+    with contextlib.suppress(OSError, struct.error):
+        process, steps, patience_s, phase = _PAGE.unpack(path.read_bytes())
+        name = plain(phase.rstrip(b"\0").decode("ascii", "replace"), 24)
+        return Progress(process, steps, patience_s, name)
+    return None
