@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fleetseg.data.labels import LabelSpace
+from fleetseg.judging.counts import ONE, Measured, Row, Rows
+from fleetseg.judging.policy import make_policy
 from fleetseg.release.bootstrap import Difference
-from fleetseg.release.counts import ONE, Measured, Row, Rows
 from fleetseg.release.judge import Check, Sides, judge, refuses, verdict_of
-from fleetseg.release.policy import make_policy
 
 SPACE = LabelSpace("two", ("road", "person"), ((0, 0, 0), (255, 0, 0)), ("person",))
 RIGHT = [[90, 0], [0, 10]]

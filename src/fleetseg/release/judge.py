@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from fleetseg.data.labels import LabelSpace
 from fleetseg.evaluation.scores import Scores
+from fleetseg.judging.calibration import expected_calibration_error
+from fleetseg.judging.counts import Measured, Rows
+from fleetseg.judging.policy import BootstrapPolicy, Policy
 from fleetseg.release.bootstrap import Difference, difference
-from fleetseg.release.calibration import expected_calibration_error
-from fleetseg.release.counts import Measured, Rows
-from fleetseg.release.policy import BootstrapPolicy, Policy
 
 Verdict = Literal["held", "unsure", "fallen", "not judged"]
 

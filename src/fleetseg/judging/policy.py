@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 from fleetseg.config.section import Section
 from fleetseg.errors import unknown_name
 from fleetseg.experiment_file import explained_fault, read_fields
-from fleetseg.release.corruptions import CORRUPTIONS
+from fleetseg.judging.corruptions import CORRUPTIONS
 
 
 class ScoresPolicy(Section):
