@@ -73,6 +73,13 @@ class LatencyPolicy(Section):
     images: int = Field(30, ge=3, le=10_000)
 
 
+class VehiclesPolicy(Section):
+    """Who must have judged, where vehicles are the judges."""
+
+    least: int = Field(1, ge=1)
+    least_share: float = Field(0.5, ge=0, le=1)  # of those that were asked and hold frames out
+
+
 class Policy(Section):
     """All that is asked of a candidate."""
 
@@ -81,6 +88,7 @@ class Policy(Section):
     calibration: CalibrationPolicy = CalibrationPolicy()
     robustness: RobustnessPolicy = RobustnessPolicy()
     latency: LatencyPolicy = LatencyPolicy()
+    vehicles: VehiclesPolicy = VehiclesPolicy()
 
     @property
     def digest(self) -> str:

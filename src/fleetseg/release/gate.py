@@ -25,9 +25,9 @@ from fleetseg.judging.policy import Policy
 from fleetseg.models.folder import WEIGHTS, find_model
 from fleetseg.release import page, registry
 from fleetseg.release.frames import frames_of
-from fleetseg.release.judge import Check, Sides, judge, refuses
+from fleetseg.release.judge import Check, Sides, enough_vehicles, judge, refuses
 from fleetseg.release.latency import latencies_ms
-from fleetseg.release.on_clients import Judged, measure_on_clients
+from fleetseg.release.on_clients import NO_FRAMES, Judged, measure_on_clients
 from fleetseg.release.pictures import Panels, choose, draw
 from fleetseg.runs.folder import environment, has_run
 from fleetseg.runs.inference import ReadyModel, ready_model
@@ -105,7 +105,7 @@ def decide(
     models = [ready_model(one, question.device, question.precision) for one in paths]
     _require_same_classes(models)
     counted = _count(question, models, progress, scoring, tell)
-    checks = judge(counted.sides, policy)
+    checks = (*_enough(counted.judged, policy), *judge(counted.sides, policy))
     deciding = [check for check in checks if refuses(check, policy)]
     promoted = not deciding
     reasons = tuple(check.reason for check in deciding) or (_kept(checks, against),)
@@ -312,6 +312,13 @@ def _facts(
         "policy_sha256": policy.digest,
         "environment": environment(hardware.name, hardware.precision),
     }
+
+
+def _enough(judged: Judged | None, policy: Policy) -> tuple[Check, ...]:
+    if judged is None:
+        return ()
+    asked = len(judged.sets) + sum(why != NO_FRAMES for why in judged.silent.values())
+    return (enough_vehicles(len(judged.sets), asked, policy),)
 
 
 def _attendance(judged: Judged | None) -> dict[str, Any] | None:

@@ -53,6 +53,17 @@ def judge(sides: Sides, policy: Policy) -> tuple[Check, ...]:
     return tuple([*_least(sides, policy), *_falls(sides, policy), *_costs(sides, policy)])
 
 
+def enough_vehicles(judged: int, asked: int, policy: Policy) -> Check:
+    """Say whether so many vehicles may decide for all that were asked and hold frames out."""
+    least, share = policy.vehicles.least, judged / asked
+    held = judged >= least and share >= policy.vehicles.least_share
+    reason = f"{judged} of {asked} vehicles judged; {least} are the least, "
+    reason += f"and {100 * policy.vehicles.least_share:g}% of those that hold frames out"
+    verdict: Verdict = "held" if held else "fallen"
+    allowed = policy.vehicles.least_share
+    return Check("least", "vehicles that judged", verdict, reason, share, allowed=allowed)
+
+
 def refuses(check: Check, policy: Policy) -> bool:
     """Say whether a check keeps the candidate out of the vehicles."""
     doubted = check.verdict == "unsure" and policy.bootstrap.when_unsure == "refuse"

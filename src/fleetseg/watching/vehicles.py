@@ -109,7 +109,8 @@ def _doing(task: str) -> str:
     ('training', 'norm_statistics')
     """
     what = plain(task.rpartition("-")[0], 30)
-    return {"train": "training", "evaluate": "scoring"}.get(what, what)
+    known = {"train": "training", "evaluate": "scoring", "release": "fetching a release"}
+    return known.get(what, what)
 
 
 def ago(seconds: float) -> str:
