@@ -146,6 +146,6 @@ def test_every_kind_of_message_is_in_the_table_of_what_leaves_a_vehicle() -> Non
     lines = (ROOT / "docs" / "deploy.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("| `")]
     kinds = {kind for line in rows for kind in CODE.findall(line.split("|")[1])}
-    assert {"hello", "failure", *CLIENT_TASKS} <= kinds
+    assert {"hello", "failure", "judge", "release", *CLIENT_TASKS} <= kinds
     hello = next(line for line in rows if line.startswith("| `hello`"))
     assert all(fact.why in hello for fact in FLEET_FACTS.values() if fact.is_reported)

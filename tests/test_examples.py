@@ -15,7 +15,7 @@ from fleetseg import rng
 from fleetseg.data.labels import CITYSCAPES_19
 from fleetseg.errors import ConfigError
 from fleetseg.experiment_file import load_experiment, read_fields
-from fleetseg.release.policy import load_policy
+from fleetseg.judging.policy import load_policy
 from fleetseg.runs.choices import check_choices
 from fleetseg.runs.option_notes import notes_before
 from fleetseg.runs.sweep_file import read_sweep

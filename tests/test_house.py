@@ -156,7 +156,7 @@ ROOMS = (
     # What a client is made of knows nothing of rounds.
     "data", "models", "learning", "evaluation",
     # The server knows nothing of the insides of engines, and no engine of runs.
-    "federation", "compression", "clients", "own_data", "engines", "fleet",
+    "federation", "compression", "clients", "own_data", "judging", "engines", "fleet",
     "tracking", "runs", "report", "watching", "export", "release", "doctor", "draft", "api",
     "console", "cli",
 )  # fmt: skip

@@ -110,7 +110,9 @@ def shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def row(lines: list[str], name: str) -> list[str]:
-    (found,) = (line.split() for line in lines if line.split()[:1] == [name] and "was" not in line)
+    told = ("was", "refuses")
+    rows = (line.split() for line in lines if not any(word in line for word in told))
+    (found,) = (words for words in rows if words[:1] == [name])
     return found
 
 
@@ -196,6 +198,25 @@ def test_whatever_a_vehicle_says_of_its_machine_is_shown(
     site = {"last_seen": time.time(), "vehicles": {"car-1": vehicle(5)}}
     write_status(fleet, sites={"car-1": {**site, "machine": {**MACHINE, **machine}}})
     assert row(shown(fleet, capsys), "car-1")[:2] == ["car-1", "online"]
+
+
+def test_which_release_each_drives_and_who_refused(
+    fleet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_status(fleet)
+    told = {
+        "car-1": {"release": 2, "digest": "0" * 64},
+        "car-2": {"release": 1, "refused": "digest: not that file", "offered": 2},
+        "gone": {"release": 1},
+    }
+    (fleet / "drives.json").write_text(json.dumps(told))
+    lines = shown(fleet, capsys)
+    assert row(lines, "car-1")[-2:] == ["7", "2"]
+    assert "car-2 refuses release 2: digest: not that file" in lines
+    show_status(fleet, as_json=True)
+    sites = json.loads(capsys.readouterr().out)["sites"]
+    assert sites["car-1"]["drives"]["release"] == 2
+    assert "gone" not in sites
 
 
 def test_a_folder_that_is_no_fleet(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from tests.release_world import SIZE_HW, World
 
 from fleetseg.errors import ConfigError, ModelError
 from fleetseg.experiment_file import load_experiment
+from fleetseg.judging.policy import make_policy
 from fleetseg.models.build import build_model
 from fleetseg.models.folder import save_model
 from fleetseg.release.gate import Decision, Question, decide
-from fleetseg.release.policy import make_policy
 from fleetseg.release.registry import current_number, releases, sha256_of
 
 POLICY = make_policy(

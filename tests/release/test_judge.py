@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 
 from fleetseg.data.labels import LabelSpace
+from fleetseg.judging.counts import ONE, Measured, Row, Rows
+from fleetseg.judging.policy import make_policy
 from fleetseg.release.bootstrap import Difference
-from fleetseg.release.counts import ONE, Measured, Row, Rows
-from fleetseg.release.judge import Check, Sides, judge, refuses, verdict_of
-from fleetseg.release.policy import make_policy
+from fleetseg.release.judge import (
+    Check,
+    Sides,
+    enough_vehicles,
+    judge,
+    refuses,
+    verdict_of,
+)
 
 SPACE = LabelSpace("two", ("road", "person"), ((0, 0, 0), (255, 0, 0)), ("person",))
 RIGHT = [[90, 0], [0, 10]]
@@ -148,3 +155,18 @@ def test_what_an_interval_shows(
     for when_unsure, refused in (("promote", {"fallen"}), ("refuse", {"fallen", "unsure"})):
         policy = make_policy({"bootstrap": {"when_unsure": when_unsure}})
         assert refuses(check, policy) == (verdict in refused)
+
+
+@pytest.mark.parametrize(
+    ("judged", "asked", "least", "verdict"),
+    [(1, 1, 1, "held"), (2, 4, 1, "held"), (1, 3, 1, "fallen"), (2, 3, 3, "fallen"),
+     (3, 3, 3, "held")],
+)  # fmt: skip
+def test_few_vehicles_do_not_decide_for_all(
+    judged: int, asked: int, least: int, verdict: str
+) -> None:
+    policy = make_policy({"vehicles": {"least": least}})
+    check = enough_vehicles(judged, asked, policy)
+    assert check.verdict == verdict
+    assert refuses(check, policy) == (verdict == "fallen")
+    assert check.reason.startswith(f"{judged} of {asked} vehicles judged; {least} are the least")

@@ -13,9 +13,12 @@ import fleetseg
 from fleetseg.clients import open_fleet_data
 from fleetseg.errors import DataError, ModelError
 from fleetseg.experiment_file import load_experiment
-from fleetseg.release.counts import Row
-from fleetseg.release.on_clients import client_sums, measure_on_clients
-from fleetseg.release.policy import make_policy
+from fleetseg.federation.client import Client
+from fleetseg.judging.counts import Measured, Row
+from fleetseg.judging.measure import Looking
+from fleetseg.judging.policy import Policy, make_policy
+from fleetseg.judging.sums import client_sums
+from fleetseg.release.on_clients import measure_on_clients
 from fleetseg.runs.inference import ready_model
 
 POLICY = make_policy({"robustness": {"kinds": ["jpeg"], "images": 1}})
@@ -24,7 +27,8 @@ POLICY = make_policy({"robustness": {"kinds": ["jpeg"], "images": 1}})
 def test_the_vehicles_counts_are_those_of_their_frames_together(world: World) -> None:
     experiment = load_experiment(world.experiment)
     models = [ready_model(path, "cpu", "fp32") for path in (world.blind, world.current)]
-    measured, sets = measure_on_clients(models, experiment, POLICY)
+    judged = measure_on_clients(models, experiment, POLICY)
+    measured, sets = judged.measured, judged.sets
     held = experiment.data.model_copy(update={"evaluation": ()})
     pooled = experiment.model_copy(update={"data": held})
     for path, sums in zip((world.blind, world.current), measured, strict=True):
@@ -35,6 +39,28 @@ def test_the_vehicles_counts_are_those_of_their_frames_together(world: World) ->
     assert sum(one.frames or 0 for one in sets) == whole.num_images
     assert len(sets) == 3
     assert not any(one.digest for one in sets)
+
+
+def test_who_cannot_judge_is_named_and_the_others_do(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = load_experiment(world.experiment, ["partition.clients=4"])  # one frame or two each
+    fleet = open_fleet_data(experiment)
+    without = [name for name, client in fleet.clients.items() if not client.test]
+    ill = next(name for name, client in sorted(fleet.clients.items()) if client.test)
+
+    def sums(client: Client, looking: Looking, policy: Policy) -> Measured:
+        if client.id == ill:
+            raise DataError("an image cannot be read", where="/home/me/street.png")
+        return client_sums(client, looking, policy)
+
+    monkeypatch.setattr("fleetseg.release.on_clients.client_sums", sums)
+    models = [ready_model(world.current, "cpu", "fp32")]
+    judged = measure_on_clients(models, experiment, POLICY)
+    expected = dict.fromkeys(without, "holds no labelled frame out")
+    assert judged.silent == {**expected, ill: "an image cannot be read"}
+    assert {one.name for one in judged.sets} == set(fleet.clients) - {ill, *without}
+    assert {row.name for row in judged.measured[0].clean.rows} == {one.name for one in judged.sets}
 
 
 def test_only_sums_leave_a_vehicle(world: World) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from tests.release_world import PEDESTRIAN
 
 from fleetseg.data.labels import CAMVID_11
+from fleetseg.judging.policy import Policy
 from fleetseg.release.page import page
 from fleetseg.release.pictures import Chosen, Panels
-from fleetseg.release.policy import Policy
 
 CHECK = {
     "kind": "class", "name": "pedestrian", "verdict": "fallen", "reason": "it fell",
@@ -46,6 +46,20 @@ class Tags(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def test_it_says_that_the_fleet_judged_and_who_did_not() -> None:
+    vehicles = {"judged": ["car-1", "car-2"], "silent": {"car-3": "away"}, "over": "a network"}
+    sets = [["car-1", 1_000, ""], ["car-2", 4, ""]]
+    note = "1 of 3 vehicles did not judge: car-3 (away)"
+    judged = {**RECORD, "vehicles": vehicles, "scored_on": sets, "notes": [note]}
+    text = Tags(page(judged, CAMVID_11, [])).text
+    assert (
+        "Scored on 1,004 frames that 2 vehicles, over a network, hold out: the fleet is the judge, "
+        "and of each only sums are known; 1 did not judge;"
+    ) in text
+    assert note in text
+    assert "the fleet is the judge" not in Tags(page(RECORD, CAMVID_11, [])).text
 
 
 def test_it_stands_alone_and_names_are_no_markup() -> None:

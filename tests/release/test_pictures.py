@@ -12,9 +12,9 @@ from tests.release_world import PEDESTRIAN, World
 
 from fleetseg.data.labels import CAMVID_11
 from fleetseg.experiment_file import load_experiment
-from fleetseg.release.counts import Measured, Row, Rows
+from fleetseg.judging.counts import Measured, Row, Rows
+from fleetseg.release.frames import frames_of
 from fleetseg.release.judge import Check, Sides
-from fleetseg.release.measure import frames_of
 from fleetseg.release.pictures import Chosen, choose, draw
 from fleetseg.runs.inference import ready_model
 from fleetseg.runs.scored_frames import open_scored_frames

@@ -94,3 +94,12 @@ def test_the_section_stays_as_it_is_while_nothing_happens(
 def test_a_folder_without_a_fleet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         vehicles_html(tmp_path, None)
+
+
+def test_the_release_that_each_drives_is_shown(fleet: Path) -> None:
+    write_status(fleet, {"car-1": {"last_seen": time.time()}})
+    (fleet / "drives.json").write_text(json.dumps({"car-1": {"release": 12}, "car-2": 3}))
+    html = vehicles_html(fleet, None)
+    assert re.findall(r"<th scope=row>(.*?)</th>.*<td class=num>(\d+)</td></tr>", html) == [
+        ("car-1", "12")
+    ]

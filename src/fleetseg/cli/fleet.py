@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from fleetseg.cli import options as o
+from fleetseg.cli import release_options as r
 from fleetseg.cli.fleet_keys import KEY_COMMANDS
 from fleetseg.cli.tracking import Track, tracking
 from fleetseg.console import reports_errors
@@ -88,6 +89,31 @@ def fleet_status(
     from fleetseg.console.fleet import show_status
 
     show_status(fleet, as_json=as_json)
+
+
+@fleet_app.command("publish")
+@reports_errors
+def fleet_publish(
+    release: r.Number = None,
+    fleet: o.FleetFolder = Path("fleet"),
+    models: r.Registry = Path("models"),
+    wait: r.Wait = 60.0,
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Have the vehicles drive a release: they fetch it, verify its digest and say that they do.
+
+    A running server hands it out at the beginning of a round; where none runs, one is started for
+    it. The exit code is 0 if every vehicle drives it, and 3 if one is away or has refused it.
+
+    \b
+    Examples:
+      fleetseg fleet publish --fleet fleet
+      fleetseg fleet publish 2 --fleet fleet --models fleet-models --wait 600
+    """  # noqa: D301
+    from fleetseg.console.publish import publish_and_show
+
+    raise typer.Exit(publish_and_show(models, release, fleet, wait, as_json=as_json))
 
 
 @reports_errors

@@ -19,6 +19,8 @@ def release(
     models: r.Registry = Path("models"),
     on: r.ReleaseOn = None,
     on_clients: r.OnClients = False,
+    fleet: r.OnFleet = None,
+    wait: r.Wait = 60.0,
     out: r.ReleaseOut = None,
     dry_run: r.JudgeOnly = False,
     as_json: o.Json = False,
@@ -36,12 +38,13 @@ def release(
       fleetseg release runs/camvid
       fleetseg release runs/camvid --against runs/last-week --policy examples/release-policy.toml
       fleetseg release runs/camvid --on-clients --dry-run
+      fleetseg release runs/fleet --fleet fleet --wait 300
       fleetseg release new/model --on examples/camvid.toml --models fleet-models
     """  # noqa: D301
     from fleetseg.console.release import decide_and_show
     from fleetseg.experiment_file import load_experiment
+    from fleetseg.judging.policy import load_policy
     from fleetseg.release.gate import Question
-    from fleetseg.release.policy import load_policy
 
     question = Question(
         candidate=model,
@@ -50,6 +53,8 @@ def release(
         against=against,
         on=None if on is None else load_experiment(on),
         on_clients=on_clients,
+        fleet=fleet,
+        wait_s=wait,
         out=out,
         dry_run=dry_run,
     )

@@ -40,6 +40,23 @@ OnClients = Annotated[
         "--on-clients", help="The vehicles judge on frames they hold out; only sums leave them."
     ),
 ]
+OnFleet = Annotated[
+    Path | None,
+    typer.Option(
+        "--fleet", metavar="DIR", show_default=False, parser=as_path,
+        help="The vehicles of this fleet judge, over the network; only sums leave them.",
+    ),
+]  # fmt: skip
+Wait = Annotated[
+    float,
+    typer.Option("--wait", min=0, metavar="SECONDS", help="For vehicles that are away."),
+]
+Number = Annotated[
+    int | None,
+    typer.Argument(
+        min=1, metavar="[NUMBER]", show_default=False, help="Which release; default: the current."
+    ),
+]  # fmt: skip
 ReleaseOut = Annotated[
     Path | None,
     typer.Option(

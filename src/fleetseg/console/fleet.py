@@ -100,13 +100,15 @@ def revoke_and_show(folder: Path, vehicle: str) -> None:
 def show_status(folder: Path, *, as_json: bool) -> None:
     """Show who is there, what they hold and when they were last seen."""
     from fleetseg.fleet.nvflare.provision import read_fleet
+    from fleetseg.fleet.server.releases import read_drives
     from fleetseg.fleet.server.serve import is_running, read_status
 
     fleet = read_fleet(folder)
-    status = read_status(fleet)
+    status, drives = read_status(fleet), read_drives(fleet.folder)
     now = time.time()
     running = is_running(status, now)
     sites = {name: status.get("sites", {}).get(name, {}) for name in fleet.vehicles}
+    sites = {n: {**s, "drives": drives[n]} if n in drives else s for n, s in sites.items()}
     if as_json:
         fields = {**status, "running": running, "revoked": fleet.revoked, "sites": sites}
         typer.echo(json.dumps(fields))
@@ -122,6 +124,9 @@ def show_status(folder: Path, *, as_json: bool) -> None:
     for name, site in sites.items():
         if site.get("refused"):
             print_line(console, f"{name} was refused: {site['refused']}", "red")
+        if why := site.get("drives", {}).get("refused"):
+            offered = plain(site["drives"].get("offered", "?"), 10)
+            print_line(console, f"{name} refuses release {offered}: {plain(why, 300)}", "red")
 
 
 def _status_table(
@@ -135,6 +140,7 @@ def _status_table(
 
     table = plain_table(
         *("vehicle", "", "seen", "images", "Mpx", "classes", "machine", "fleetseg", "round"),
+        "release",
         left=("vehicle", "", "classes", "machine"),
     )
     spaces = [s for s in LABEL_SPACES.values() if list(s.classes) == list(classes)]
@@ -160,6 +166,7 @@ def _status_table(
                 name_cell(_machine(machine)),
                 plain(machine.get("fleetseg", ""), 20),
                 str(site.get("last_round", "")),
+                plain(site.get("drives", {}).get("release", ""), 10),
             )
     return table
 

@@ -26,7 +26,9 @@ def decide_and_show(question: Question, *, as_json: bool) -> int:
         reading(console, quiet=as_json) as progress,
         reading(console, quiet=as_json, verb="scoring") as scoring,
     ):
-        decision = decide(question, progress, scoring)
+        decision = decide(
+            question, progress, scoring, lambda text: print_line(console, text, "dim")
+        )
     if as_json:
         text = (decision.out / "release.json").read_text(encoding="utf-8")
         stdout_console().file.write(text)

@@ -20,6 +20,8 @@
 | Enrolment  | counts, histogram      | how much a client holds of what, once per run              |
 |            | facts                  | what a method asks of all samples of a client at once:     |
 |            |                        | each with its reason in `fleet_facts.FLEET_FACTS`          |
+| Judgement  | frames, sums of counts | of a model that is judged: see `judging.sums`              |
+| Drives     | release, digest        | which release a vehicle drives: the operator's own words   |
 | Failure    | kind, reason           | why there is no update; texts name no file                 |
 
 No pixels, label maps, file names or values of single images, but for their styles where an

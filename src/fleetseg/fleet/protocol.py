@@ -4,8 +4,11 @@ A request is a header {"task", "what", "run", ...} and, for the tasks that are n
 `federation.tasks.CLIENT_TASKS`, an encoded broadcast; "vehicles" names the vehicle a site is to
 serve, where that is not the site itself, and "counted" in which round a vehicle had its last update
 that counted.
-"hello" opens a run, "revoked" is the last request to a revoked vehicle. An answer is a header with
-"enrolments", or a reply as `federation.replies` writes it.
+"hello" opens a run, "revoked" is the last request to a revoked vehicle. "release" has a site drive
+a release and "judge" has it score a model, both with the files of a model folder behind the header
+(`fleet.parcels`) and without a run. An answer is a header with "enrolments", with what the site
+"drives", with the sums of what its vehicles have "judged", or a reply as `federation.replies`
+writes it.
 """
 
 from __future__ import annotations
@@ -69,6 +72,14 @@ def for_vehicles(experiment: Experiment) -> Experiment:
         "fleet": type(experiment.fleet)(),  # who may do how much is the server's own
     }
     return experiment.model_copy(update=update)
+
+
+def experiment_for_judges(experiment: Experiment, size_hw: tuple[int, int]) -> str:
+    """Write what vehicles need to judge a model: which frames they hold out, and no training."""
+    data = experiment.data.model_copy(update={"size": size_hw})
+    kept = {key: getattr(experiment, key) for key in ("name", "seed", "partition", "evaluation")}
+    bare = Experiment().model_copy(update={**kept, "data": data, "engine": experiment.engine})
+    return experiment_for_vehicles(bare)
 
 
 def labels_digest(space: LabelSpace) -> str:

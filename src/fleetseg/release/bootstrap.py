@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleetseg import rng
-from fleetseg.release.counts import Conf_RCC
+from fleetseg.judging.counts import Conf_RCC
 
 Parts_3C = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

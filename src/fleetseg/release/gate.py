@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,21 +17,23 @@ from fleetseg.errors import ConfigError, ModelError
 from fleetseg.evaluation.protocol import ScoredSet
 from fleetseg.evaluation.scores import Scores
 from fleetseg.files import write_atomic
+from fleetseg.judging.calibration import expected_calibration_error
+from fleetseg.judging.corruptions import SEVERITIES
+from fleetseg.judging.counts import Measured
+from fleetseg.judging.measure import Frame, measure
+from fleetseg.judging.policy import Policy
 from fleetseg.models.folder import WEIGHTS, find_model
 from fleetseg.release import page, registry
-from fleetseg.release.calibration import expected_calibration_error
-from fleetseg.release.corruptions import SEVERITIES
-from fleetseg.release.counts import Measured
-from fleetseg.release.judge import Check, Sides, judge, refuses
+from fleetseg.release.frames import frames_of
+from fleetseg.release.judge import Check, Sides, enough_vehicles, judge, refuses
 from fleetseg.release.latency import latencies_ms
-from fleetseg.release.measure import Frame, frames_of, measure
-from fleetseg.release.on_clients import measure_on_clients
+from fleetseg.release.on_clients import NO_FRAMES, Judged, measure_on_clients
 from fleetseg.release.pictures import Panels, choose, draw
-from fleetseg.release.policy import Policy
 from fleetseg.runs.folder import environment, has_run
 from fleetseg.runs.inference import ReadyModel, ready_model
 from fleetseg.runs.protocols import files_digest
 from fleetseg.runs.scored_frames import ScoredFrames, open_scored_frames, own_experiment
+from fleetseg.text import listing
 
 FORMAT = 1
 """Of release.json."""
@@ -47,6 +49,8 @@ class Question:
     against: Path | None = None  # a run, a model or a registry; None = the registry's current
     on: Experiment | None = None  # where both are scored; None = where the candidate's run was
     on_clients: bool = False  # on frames that its vehicles hold out, of which only sums leave
+    fleet: Path | None = None  # the same, on the vehicles of a networked fleet
+    wait_s: float = 60.0  # for vehicles of that fleet which are away
     out: Path | None = None  # where release.json and the page go; None = beside the candidate
     dry_run: bool = False  # put nothing into the registry
     device: str = "auto"
@@ -74,14 +78,19 @@ class _Counted:
     scored_on: tuple[ScoredSet, ...]
     frames: tuple[tuple[Frame, ...], ...]  # of each model; () on clients
     bad: tuple[str, ...] = ()
+    judged: Judged | None = None  # by vehicles; None = here
 
 
 def decide(
-    question: Question, progress: Progress | None = None, scoring: Progress | None = None
+    question: Question,
+    progress: Progress | None = None,
+    scoring: Progress | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Decision:
     """Judge a candidate by a policy, write what was found, and release it if it is promoted.
 
-    `progress` is called while data are read, `scoring` while frames are scored.
+    `progress` is called while data are read, `scoring` while frames are scored; `tell` says what a
+    fleet is waiting for.
 
     Raises:
         ModelError: no model, or one of other classes than the current one.
@@ -95,12 +104,12 @@ def decide(
     paths = [question.candidate, *([path] if path else [])]
     models = [ready_model(one, question.device, question.precision) for one in paths]
     _require_same_classes(models)
-    counted = _count(question, models, progress, scoring)
-    checks = judge(counted.sides, policy)
+    counted = _count(question, models, progress, scoring, tell)
+    checks = (*_enough(counted.judged, policy), *judge(counted.sides, policy))
     deciding = [check for check in checks if refuses(check, policy)]
     promoted = not deciding
     reasons = tuple(check.reason for check in deciding) or (_kept(checks, against),)
-    notes = _notes(checks, policy, counted.bad, models)
+    notes = _notes(checks, policy, counted, models)
     panels = _panels(counted, models, deciding, policy)
     record = {
         "format": FORMAT,
@@ -111,7 +120,7 @@ def decide(
         "against": against,
         **_facts(question, models, counted, checks),
     }
-    out = question.out or question.candidate / "release"
+    out = _out(question)
     html = page.page(record, counted.sides.space, panels)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / registry.PAGE, html)
@@ -120,6 +129,10 @@ def decide(
     if promoted and not question.dry_run:
         release = registry.publish(question.models, question.candidate, record, html, judged_by)
     return Decision(promoted, checks, reasons, notes, against, out, release)
+
+
+def _out(question: Question) -> Path:
+    return question.out or question.candidate / "release"
 
 
 def _against(question: Question) -> tuple[Path | None, str]:
@@ -149,27 +162,56 @@ def _count(
     models: Sequence[ReadyModel],
     progress: Progress | None,
     scoring: Progress | None,
+    tell: Callable[[str], None],
 ) -> _Counted:
     policy, experiment = question.policy, _scored_on(question)
-    frames: list[tuple[Frame, ...]] = []
-    bad: tuple[str, ...] = ()
-    if question.on_clients:
-        measured, sets = measure_on_clients(models, experiment, policy, progress, scoring)
-    else:
-        opened = [open_scored_frames(experiment, ready, progress) for ready in models]
-        frames = [frames_of(scored) for scored in opened]
-        assert len({tuple(frame.row for frame in own) for own in frames}) == 1, "other frames"
-        names = ("the candidate", "the current model")
-        measured = [
-            measure(ready, own, policy, scoring, f"frames with {name}")
-            for ready, own, name in zip(models, frames, names, strict=False)
-        ]
-        sets, bad = _sets(opened[0]), opened[0].bad
+    if question.fleet is not None or question.on_clients:
+        judged = _judged(question, models, experiment, progress, scoring, tell)
+        sides = _sides(models, judged.measured, policy, "vehicle")
+        return _Counted(sides, judged.sets, (), judged=judged)
+    opened = [open_scored_frames(experiment, ready, progress) for ready in models]
+    frames = [frames_of(scored) for scored in opened]
+    assert len({tuple(frame.row for frame in own) for own in frames}) == 1, "other frames"
+    names = ("the candidate", "the current model")
+    measured = [
+        measure(ready, own, policy, scoring, f"frames with {name}")
+        for ready, own, name in zip(models, frames, names, strict=False)
+    ]
+    sides = _sides(models, measured, policy, "image")
+    return _Counted(sides, _sets(opened[0]), tuple(frames), opened[0].bad)
+
+
+def _judged(
+    question: Question,
+    models: Sequence[ReadyModel],
+    experiment: Experiment,
+    progress: Progress | None,
+    scoring: Progress | None,
+    tell: Callable[[str], None],
+) -> Judged:
+    policy = question.policy
+    if question.fleet is None:
+        return measure_on_clients(models, experiment, policy, progress, scoring)
+    from fleetseg.release.on_fleet import measure_on_fleet
+
+    return measure_on_fleet(
+        models,
+        experiment,
+        policy,
+        question.fleet,
+        log_folder=_out(question),
+        wait_s=question.wait_s,
+        scoring=scoring,
+        tell=tell,
+    )
+
+
+def _sides(
+    models: Sequence[ReadyModel], measured: Sequence[Measured], policy: Policy, unit: str
+) -> Sides:
     current = measured[1] if len(models) > 1 else None
     latency = tuple(latencies_ms(models, policy.latency.images))
-    unit = "vehicle" if question.on_clients else "image"
-    sides = Sides(models[0].space, measured[0], current, latency, unit)
-    return _Counted(sides, sets, tuple(frames), bad)
+    return Sides(models[0].space, measured[0], current, latency, unit)
 
 
 def _scored_on(question: Question) -> Experiment:
@@ -204,7 +246,7 @@ def _kept(checks: Sequence[Check], against: str) -> str:
 
 
 def _notes(
-    checks: Sequence[Check], policy: Policy, bad: Sequence[str], models: Sequence[ReadyModel]
+    checks: Sequence[Check], policy: Policy, counted: _Counted, models: Sequence[ReadyModel]
 ) -> tuple[str, ...]:
     """List what a person should know though it does not decide."""
     notes = [
@@ -224,7 +266,11 @@ def _notes(
         )
     if not models[0].space.critical:
         notes.append("no class of this label space is safety-critical: none is judged by itself")
-    return (*notes, *(f"bad sample skipped: {text}" for text in bad))
+    if counted.judged is not None and (silent := counted.judged.silent):
+        who = listing([f"{name} ({why})" for name, why in sorted(silent.items())], 20)
+        notes.insert(0, f"{len(silent)} of {len(silent) + len(counted.judged.sets)} vehicles did "
+                     f"not judge: {who}")  # fmt: skip
+    return (*notes, *(f"bad sample skipped: {text}" for text in counted.bad))
 
 
 def _weights(ready: ReadyModel) -> Path:
@@ -259,12 +305,28 @@ def _facts(
         "current": both[1] if len(both) > 1 else None,
         "checks": [check.to_dict() for check in checks],
         "scored_on": [[one.name, one.frames, one.digest] for one in counted.scored_on],
-        "judges": "vehicles, of which only sums are known" if question.on_clients else "server",
+        "judges": "vehicles, of which only sums are known" if counted.judged else "server",
+        "vehicles": _attendance(counted.judged),
         "label_space": sides.space.name,
         "policy": policy.model_dump(mode="json"),
         "policy_sha256": policy.digest,
         "environment": environment(hardware.name, hardware.precision),
     }
+
+
+def _enough(judged: Judged | None, policy: Policy) -> tuple[Check, ...]:
+    if judged is None:
+        return ()
+    asked = len(judged.sets) + sum(why != NO_FRAMES for why in judged.silent.values())
+    return (enough_vehicles(len(judged.sets), asked, policy),)
+
+
+def _attendance(judged: Judged | None) -> dict[str, Any] | None:
+    """Say who judged over what, and who did not; None where the server has."""
+    if judged is None:
+        return None
+    names = [one.name for one in judged.sets]
+    return {"judged": names, "silent": dict(judged.silent), "over": judged.over}
 
 
 def _model_facts(

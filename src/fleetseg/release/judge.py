@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from fleetseg.data.labels import LabelSpace
 from fleetseg.evaluation.scores import Scores
+from fleetseg.judging.calibration import expected_calibration_error
+from fleetseg.judging.counts import Measured, Rows
+from fleetseg.judging.policy import BootstrapPolicy, Policy
 from fleetseg.release.bootstrap import Difference, difference
-from fleetseg.release.calibration import expected_calibration_error
-from fleetseg.release.counts import Measured, Rows
-from fleetseg.release.policy import BootstrapPolicy, Policy
 
 Verdict = Literal["held", "unsure", "fallen", "not judged"]
 
@@ -51,6 +51,17 @@ class Sides:
 def judge(sides: Sides, policy: Policy) -> tuple[Check, ...]:
     """Return all checks of a policy, in the order in which people read them."""
     return tuple([*_least(sides, policy), *_falls(sides, policy), *_costs(sides, policy)])
+
+
+def enough_vehicles(judged: int, asked: int, policy: Policy) -> Check:
+    """Say whether so many vehicles may decide for all that were asked and hold frames out."""
+    least, share = policy.vehicles.least, judged / asked
+    held = judged >= least and share >= policy.vehicles.least_share
+    reason = f"{judged} of {asked} vehicles judged; {least} are the least, "
+    reason += f"and {100 * policy.vehicles.least_share:g}% of those that hold frames out"
+    verdict: Verdict = "held" if held else "fallen"
+    allowed = policy.vehicles.least_share
+    return Check("least", "vehicles that judged", verdict, reason, share, allowed=allowed)
 
 
 def refuses(check: Check, policy: Policy) -> bool:

@@ -1,12 +1,13 @@
 """The fleet as the judge: vehicles score both models on frames of their own, and send sums.
 
-What leaves a vehicle: for each of its domains one confusion matrix, and one for each corruption and
-severity; for each bin of confidence three sums. No image, label map, file name or score of one.
+What leaves a vehicle: see `judging.sums`. Here one process plays all vehicles; `on_fleet` asks
+those of a network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import Experiment
@@ -15,18 +16,22 @@ from fleetseg.data.spaces import open_space
 from fleetseg.errors import DataError, ModelError
 from fleetseg.evaluation.protocol import ScoredSet
 from fleetseg.federation.admission import why_left_out
-from fleetseg.federation.client import Client
-from fleetseg.release.counts import Measured, by_domain_only, joined
-from fleetseg.release.measure import frames_in, measure
-from fleetseg.release.policy import Policy
+from fleetseg.judging.counts import Measured, joined
+from fleetseg.judging.policy import Policy
+from fleetseg.judging.sums import client_sums
 from fleetseg.runs.inference import ReadyModel
 
+NO_FRAMES = "holds no labelled frame out"
 
-def client_sums(client: Client, ready: ReadyModel, policy: Policy) -> Measured:
-    """Score a model on a client's held-out frames, and return what may leave the client."""
-    own = measure(ready, frames_in(client.test, client.id), policy)
-    worse = {way: by_domain_only(rows, client.id) for way, rows in own.worse.items()}
-    return Measured(by_domain_only(own.clean, client.id), own.bins_3B, worse)
+
+@dataclass(frozen=True)
+class Judged:
+    """What vehicles counted of each model, and who they were."""
+
+    measured: tuple[Measured, ...]  # of each model, a row for each vehicle and domain
+    sets: tuple[ScoredSet, ...]  # the frames of each vehicle that judged
+    silent: Mapping[str, str] = field(default_factory=dict)  # who did not, and why
+    over: str = "this process"  # or "a network"
 
 
 def measure_on_clients(
@@ -35,41 +40,65 @@ def measure_on_clients(
     policy: Policy,
     progress: Progress | None = None,
     scoring: Progress | None = None,
-) -> tuple[list[Measured], tuple[ScoredSet, ...]]:
+) -> Judged:
     """Have every simulated client that holds frames out score all models on them.
 
-    Returns:
-        the sums of each model, a row for each client and domain; and what was scored on.
+    One whose frames cannot be read does not judge, and is named.
 
     Raises:
         ModelError: a model of other classes than the experiment.
         DataError: no client holds frames out.
         ConfigError: see fleetseg.errors.
     """
+    require_judges(models, experiment)
     fleets = _fleets(models, experiment, progress)
-    judges = sorted(
-        name
-        for name, client in fleets[models[0].size_hw].clients.items()
-        if client.test and not why_left_out(name, experiment.federation)
-    )
-    if not judges:
-        raise DataError("no vehicle holds a labelled frame out", where=experiment.name)
-    measured = []
-    for ready in models:
-        clients, sums = fleets[ready.size_hw].clients, []
-        for number, name in enumerate(judges, start=1):
-            sums.append(client_sums(clients[name], ready, policy))
-            if scoring is not None:
-                scoring(f"{ready.where} on vehicles", number, len(judges))
-        measured.append(joined(sums))
     clients = fleets[models[0].size_hw].clients
-    return measured, tuple(ScoredSet(name, len(clients[name].test), "") for name in judges)
+    named = sorted(name for name in clients if not why_left_out(name, experiment.federation))
+    silent = {name: NO_FRAMES for name in named if not clients[name].test}
+    judges = [name for name in named if clients[name].test]
+    sums: dict[str, list[Measured]] = {}
+    for number, name in enumerate(judges, start=1):
+        try:
+            sums[name] = [
+                client_sums(fleets[ready.size_hw].clients[name], ready, policy) for ready in models
+            ]
+        except DataError as error:
+            silent[name] = error.what
+        if scoring is not None:
+            scoring("frames on vehicles", number, len(judges))
+    sets = tuple(ScoredSet(name, len(clients[name].test), "") for name in sums)
+    return put_together(sums, sets, silent, experiment)
 
 
-def _fleets(
-    models: Sequence[ReadyModel], experiment: Experiment, progress: Progress | None
-) -> dict[tuple[int, int], FleetData]:
-    """Open the fleet's data once for each working size of the models."""
+def put_together(
+    sums: Mapping[str, Sequence[Measured]],
+    sets: tuple[ScoredSet, ...],
+    silent: Mapping[str, str],
+    experiment: Experiment,
+    over: str = "this process",
+) -> Judged:
+    """Put what each vehicle counted of each model below each other, vehicles by name.
+
+    Raises:
+        DataError: no vehicle has judged.
+    """
+    if not sums:
+        why = "; ".join(f"{name} {reason}" for name, reason in list(silent.items())[:5])
+        raise DataError(
+            "no vehicle holds a labelled frame out and has judged",
+            where=experiment.name,
+            got=why or None,
+        )
+    by_model = zip(*(sums[name] for name in sorted(sums)), strict=True)
+    return Judged(tuple(joined(parts) for parts in by_model), sets, silent, over)
+
+
+def require_judges(models: Sequence[ReadyModel], experiment: Experiment) -> None:
+    """Refuse an experiment in which vehicles hold nothing out, and models of other classes.
+
+    Raises:
+        DataError, ModelError: so it is.
+    """
     if experiment.partition.holdout == 0:
         raise DataError(
             "the vehicles hold no frames out to judge a model on",
@@ -78,7 +107,6 @@ def _fleets(
             cure="Name an experiment with partition.holdout: --on EXPERIMENT.toml",
         )
     space = open_space(experiment.data)
-    fleets: dict[tuple[int, int], FleetData] = {}
     for ready in models:
         if ready.space.classes != space.classes:
             raise ModelError(
@@ -87,6 +115,14 @@ def _fleets(
                 got=ready.space.name,
                 expected=space.name,
             )
+
+
+def _fleets(
+    models: Sequence[ReadyModel], experiment: Experiment, progress: Progress | None
+) -> dict[tuple[int, int], FleetData]:
+    """Open the fleet's data once for each working size of the models."""
+    fleets: dict[tuple[int, int], FleetData] = {}
+    for ready in models:
         if ready.size_hw not in fleets:
             data = experiment.data.model_copy(update={"size": ready.size_hw})
             sized = experiment.model_copy(update={"data": data})

@@ -65,7 +65,7 @@ def _head(record: Mapping[str, Any], promoted: bool) -> str:
 
 
 def _protocol(record: Mapping[str, Any]) -> str:
-    sets = "; ".join(f"{name}, {frames:,} frames" for name, frames, _ in record["scored_on"])
+    sets = _judges(record)
     height, width = record["candidate"]["size_hw"]
     bootstrap = record["policy"]["bootstrap"]
     return (
@@ -74,6 +74,21 @@ def _protocol(record: Mapping[str, Any]) -> str:
         f"({100 * bootstrap['confidence']:g}%) are of a paired bootstrap with "
         f"{bootstrap['resamples']:,} resamples."
     )
+
+
+def _judges(record: Mapping[str, Any]) -> str:
+    """Name the sets, or say how many vehicles judged on how many frames, and who did not."""
+    scored_on, vehicles = record["scored_on"], record.get("vehicles")
+    if not vehicles:
+        return "; ".join(f"{name}, {frames:,} frames" for name, frames, _ in scored_on)
+    judged, silent = len(vehicles["judged"]), len(vehicles["silent"])
+    over = "over a network" if vehicles["over"] == "a network" else "played by one process"
+    words = (
+        f"{sum(frames for _, frames, _ in scored_on):,} frames that {judged} "
+        f"vehicle{'s' * (judged != 1)}, {over}, hold out: the fleet is the judge, and of each only "
+        "sums are known"
+    )
+    return f"{words}; {silent} did not judge" if silent else words
 
 
 def _checks(record: Mapping[str, Any]) -> str:

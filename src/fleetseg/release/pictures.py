@@ -18,10 +18,10 @@ from fleetseg.data.labels import IGNORE, LabelSpace
 from fleetseg.data.sample import Image_HWC, Label_HW
 from fleetseg.evaluation import predict
 from fleetseg.evaluation.pictures import palette_image
-from fleetseg.release.corruptions import corrupted
-from fleetseg.release.counts import Conf_RCC, Rows
+from fleetseg.judging.corruptions import corrupted
+from fleetseg.judging.counts import Conf_RCC, Rows
+from fleetseg.judging.measure import Frame, seen
 from fleetseg.release.judge import Check, Sides
-from fleetseg.release.measure import Frame, seen
 from fleetseg.runs.inference import ReadyModel
 
 _A_CHECK = 2  # frames shown for each check that decided

@@ -88,6 +88,32 @@ def current_folder(registry: Path) -> Path | None:
     return None if number is None else _whole(_listed(registry, number, True)).folder
 
 
+def chosen(registry: Path, number: int | None = None) -> Listed:
+    """Return a release by its number, or else the current one, its files checked.
+
+    Raises:
+        ConfigError: there is no registry, no such release, or none is current.
+        ModelError: a file of it is missing or not as it was released.
+    """
+    known = {one.number: one for one in releases(registry)}
+    wanted = current_number(registry) if number is None else number
+    if wanted is None:
+        raise ConfigError(
+            "no release is current", where=registry, cure="Release a model first: fleetseg release"
+        )
+    if wanted not in known:
+        raise _no_such(wanted, known, registry)
+    return _whole(known[wanted])
+
+
+def _no_such(number: int, known: Mapping[int, Listed], registry: Path) -> ConfigError:
+    return ConfigError(
+        f"there is no release {number:04d}",
+        where=registry,
+        expected="one of: " + ", ".join(f"{n:04d}" for n in known) if known else None,
+    )
+
+
 def publish(
     registry: Path, model: Path, record: Mapping[str, Any], page: str, judged_by: int | None
 ) -> Listed:
@@ -147,14 +173,10 @@ def rollback(registry: Path, to: int | None = None) -> tuple[Listed, Listed]:
             raise ConfigError("the current release is the first: nothing to go back to",
                               where=registry)  # fmt: skip
         if target not in known:
-            raise ConfigError(
-                f"there is no release {target:04d}",
-                where=registry,
-                expected="one of: " + ", ".join(f"{n:04d}" for n in known),
-            )
-        chosen = _whole(known[target])
+            raise _no_such(target, known, registry)
+        _whole(known[target])
         write_atomic(registry / CURRENT, f"{target:04d}\n")
-        return known[number], _listed(registry, chosen.number, True)
+        return known[number], _listed(registry, target, True)
 
 
 def sha256_of(path: Path) -> str:

@@ -174,8 +174,8 @@ def _with_engine(
     """Complete a plan by what asks the clients, and by what watches over its models."""
     scorer = Scorer(setup.fleet_data, setup.runtime, engine)
     keeper = FrameKeeper(setup.folder.path, setup.fleet_data, setup.runtime)
-    # Not the engine's word: to ask it before round 1 may wait for vehicles, and its bytes count. Those
-    # of a networked fleet are written down when the loop has asked: see `_watched`.
+    # Not the engine's word: to ask it before round 1 may wait for vehicles, and its bytes count.
+    # What the vehicles of a networked fleet hold is written down once the loop has asked them.
     record_enrolled(setup.folder.path, setup.fleet_data.enrolled)
     final.guard, notes = _guard(setup, scorer)
     if STATISTICS[setup.experiment.federation.statistics].estimated:

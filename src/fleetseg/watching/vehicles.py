@@ -10,6 +10,7 @@ from typing import Any
 
 from fleetseg.federation.records import RoundRecord
 from fleetseg.fleet.nvflare.provision import read_fleet
+from fleetseg.fleet.server.releases import read_drives
 from fleetseg.fleet.server.serve import ONLINE_S, is_running, read_status
 from fleetseg.report.page import jinja
 from fleetseg.text import plain
@@ -27,6 +28,7 @@ class VehicleRow:
     seen: str
     images: str
     last_round: str
+    release: str  # the number of the one that it drives, by its own word
 
 
 def vehicles_html(fleet_folder: Path, last: RoundRecord | None) -> str:
@@ -39,14 +41,14 @@ def vehicles_html(fleet_folder: Path, last: RoundRecord | None) -> str:
         MissingExtra: jinja2 is not installed.
     """
     fleet = read_fleet(fleet_folder)
-    status, now = read_status(fleet), time.time()
+    status, drives, now = read_status(fleet), read_drives(fleet.folder), time.time()
     running = is_running(status, now)
     rows = [
         row
         for site in fleet.vehicles
         for row in _rows(
             site,
-            status.get("sites", {}).get(site, {}),
+            {**status.get("sites", {}).get(site, {}), "drives": drives.get(site, {})},
             last,
             running=running,
             revoked=site in fleet.revoked,
@@ -94,6 +96,7 @@ def _rows(
                 seen="never" if age_s is None else ago(age_s),
                 images=f"{holds['images']:,}" if holds else "",
                 last_round=str(told.get("last_round", "")),
+                release=plain(told["drives"].get("release", ""), 10),
             )
         )
     return rows
@@ -106,7 +109,8 @@ def _doing(task: str) -> str:
     ('training', 'norm_statistics')
     """
     what = plain(task.rpartition("-")[0], 30)
-    return {"train": "training", "evaluate": "scoring"}.get(what, what)
+    known = {"train": "training", "evaluate": "scoring", "release": "fetching a release"}
+    return known.get(what, what)
 
 
 def ago(seconds: float) -> str:

@@ -15,13 +15,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.experiments import tiny_experiment
 from tests.fleet.nvflare import harness as h
 
 import fleetseg
 from fleetseg import rng
+from fleetseg.config import SourceConfig
+from fleetseg.data.synthetic.source import open_synthetic, write_dataset
+from fleetseg.fleet.held_releases import current_release
+from fleetseg.fleet.loopback import free_port
 from fleetseg.fleet.message_log import read_message_log
+from fleetseg.runs.enrolled import read_enrolled
 
 pytestmark = pytest.mark.fleet_full
 
@@ -314,3 +321,108 @@ def test_a_vehicle_that_lies_harms_itself_alone(
     assert not lost & first
     assert all(first <= set(r["ok"]) for r in run.rounds())  # type: ignore[call-overload]
     assert status["segment"] == 1
+
+
+# Releases: a fleet of vehicles that are started as a user starts them
+
+
+class Drivers:
+    """Two vehicles with painted drives, and two releases in a registry; a server when one is."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder, self.fleet, self.models = folder, folder / "fleet", folder / "models"
+        self.toml = h.write(
+            tiny_experiment(
+                cache,
+                partition={"holdout": 0.34},
+                training={"batch_size": 2, "lr": 1e-3, "local_steps": 1},
+                federation={"rounds": 2},
+                evaluation={"every": 0},
+                engine={"kind": "fleet", "workers": 2},
+                fleet={"silent_s": 6.0, "gather_s": 40.0, "renew_s": 5.0, "wait_s": 60.0},
+            ),
+            folder / "experiment.toml",
+        )
+        source = SourceConfig(cities=("amber", "birch"), conditions=("day",), frames_per_drive=6)
+        write_dataset(open_synthetic(source, (48, 64)), folder / "streets")
+        words = ("--vehicles", "2", "--host", "localhost", "--port", str(free_port()))
+        assert self("fleet", "init", self.fleet, *words) == 0
+        self.clients: dict[str, h.Process] = {}
+
+    def __call__(self, *words: str | Path, limit_s: float = 300) -> int:
+        self.last = h.fleetseg(*words, log=self.folder / f"{words[0]}-{time.time():.0f}.log")
+        return self.last.wait(limit_s)
+
+    def start(self, car: str) -> None:
+        drive = {"car-1": "amber-day", "car-2": "birch-day"}[car]
+        self.clients[car] = h.fleetseg(
+            *("client", "--kit", self.kit(car), "--dataset", "camvid"),
+            *("--root", self.folder / "streets", "--sequences", drive),
+            log=self.folder / f"{car}.log",
+        )
+
+    def stop(self) -> None:
+        for client in self.clients.values():
+            if client.popen.poll() is None:
+                client.interrupt()
+        for client in self.clients.values():
+            client.wait(40)
+
+    def kit(self, car: str) -> Path:
+        return self.fleet / "kits" / car
+
+    def driven(self, car: str) -> int:
+        held = current_release(self.kit(car) / "fleetseg" / "models")
+        return 0 if held is None else held.number
+
+    def status(self) -> dict[str, Any]:
+        assert self("fleet", "status", "--fleet", self.fleet, "--json") == 0
+        sites = json.loads(self.last.text.splitlines()[-1])["sites"]
+        return {name: site.get("drives", {}).get("release") for name, site in sites.items()}
+
+
+@pytest.fixture
+def drivers(cache: Path, tmp_path: Path) -> Iterator[Drivers]:
+    with h.nothing_left(tmp_path):
+        made = Drivers(tmp_path, cache)
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+def test_a_fleet_trains_judges_and_drives_what_it_has_judged(drivers: Drivers) -> None:
+    """From a run over the network to vehicles that drive its model, one of them away at first."""
+    run, fleet, models = drivers.folder / "run", drivers.fleet, drivers.models
+    publish = ("fleet", "publish", "--fleet", fleet, "--models", models)
+    for car in ("car-1", "car-2"):
+        drivers.start(car)
+    assert drivers("server", drivers.toml, "--fleet", fleet, "--out", run) == 0, drivers.last.text
+    assert (run / "report.html").is_file()
+    assert [each.client for each in read_enrolled(run)] == ["car-1", "car-2"]
+
+    with h.timed("two vehicles judge a first release, with the start of the server"):
+        release = ("release", run, "--models", models, "--fleet", fleet, "--wait", "60")
+        assert drivers(*release) == 0, drivers.last.text
+    vehicles = json.loads((models / "0001" / "release.json").read_text())["vehicles"]
+    assert vehicles == {"judged": ["car-1", "car-2"], "silent": {}, "over": "a network"}
+    for car in ("car-1", "car-2"):
+        lines = read_message_log(drivers.kit(car) / "fleetseg" / "logs" / "egress.jsonl")
+        assert [line["fields"] for line in lines if line["kind"] == "judge"] == [["judged"]]
+
+    drivers.clients["car-2"].interrupt()
+    drivers.clients["car-2"].wait(40)
+    with h.timed("a release published to one vehicle of two, with the start of the server"):
+        assert drivers(*publish, "--wait", "15") == 3, drivers.last.text
+    assert "car-2: away" in drivers.last.text
+    assert (drivers.driven("car-1"), drivers.driven("car-2")) == (1, 0)
+    assert drivers.status() == {"car-1": 1, "car-2": None}
+
+    drivers.start("car-2")  # and it gets the release from the server of the next run
+    again = ("server", drivers.toml, "--fleet", fleet, "--out", drivers.folder / "next")
+    assert drivers(*again, "--set", "federation.rounds=4") == 0, drivers.last.text
+    h.until(lambda: drivers.driven("car-2") == 1, drivers.clients["car-2"].text)
+    assert drivers.status() == {"car-1": 1, "car-2": 1}
+    predict = ("predict", drivers.kit("car-2") / "fleetseg" / "models" / "0001")
+    images = drivers.folder / "streets" / "train"
+    assert drivers(*predict, images, "--out", drivers.folder / "labels") == 0, drivers.last.text

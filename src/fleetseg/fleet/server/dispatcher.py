@@ -20,7 +20,8 @@ from fleetseg.files import disk_full, is_disk_full
 from fleetseg.fleet.message_log import MessageLog
 from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, Listener, parse_header
 
-_WITH_BYTES = ("train", "norm_statistics")  # tasks whose answers have bytes beside the header
+_WITH_BYTES = ("train", "norm_statistics", "judge")  # their answers have bytes beside the header
+_BESIDE_RUNS = ("release",)  # tasks whose bytes are no round's
 _WAITING_REPLIES = 2  # read but not folded yet; beyond it, the network waits
 _LOOK_S = 0.2
 _AT_ONCE_S = 5.0  # signs of life come once a second: who stopped within so much did so together
@@ -294,7 +295,7 @@ class TaskDispatcher:
                 site.beat_s = self.clock()
             if is_reply:
                 self.bytes_up += len(payload)
-            else:
+            elif what not in _BESIDE_RUNS:
                 self.bytes_down += sent_bytes
         now_s = self.clock()
         if not is_reply:

@@ -22,6 +22,7 @@ from fleetseg.federation.wire import encode_broadcast
 from fleetseg.fleet.server.dispatcher import Event, TaskBatch, TaskDispatcher, names_of
 from fleetseg.fleet.server.enrolment import Roster, RunSpec, hello
 from fleetseg.fleet.server.patience import Patience, Pending
+from fleetseg.fleet.server.releases import ReleaseOffers
 
 _TICK_S = 0.1
 _NOTIFY_REVOKED_S = 3.0
@@ -76,8 +77,15 @@ class _Requests:
 class FleetEngine:
     """An `Engine` whose clients are reached over a network."""
 
-    def __init__(self, spec: RunSpec, dispatcher: TaskDispatcher, network: Network) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        dispatcher: TaskDispatcher,
+        network: Network,
+        offers: ReleaseOffers | None = None,
+    ) -> None:
         self._spec, self._dispatcher, self._network = spec, dispatcher, network
+        self._offers = offers
         self._settings: FleetConfig = spec.experiment.fleet
         self._rounds_in_segment = 0
         self._clock = dispatcher.clock
@@ -103,6 +111,8 @@ class FleetEngine:
             self._patience.is_cut_off()
             self._renew_if_due()
             self._enrol()
+            if self._offers is not None:
+                self._offers.poll(self.roster.drives, self._network.revoked())
             reachable = self._reachable()
             out = left_out(reachable, self._spec.experiment.federation)
             wanted = {v: enrolment for v, enrolment in reachable.items() if v not in out}

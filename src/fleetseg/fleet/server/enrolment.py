@@ -20,6 +20,7 @@ from fleetseg.federation.replies import read_failure
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.wire import UpdateCodec, encode_broadcast
+from fleetseg.fleet.held_releases import read_told
 from fleetseg.fleet.protocol import (
     PROTOCOL,
     experiment_for_vehicles,
@@ -58,6 +59,7 @@ class Roster:
     machines: dict[str, dict[str, str]] = field(default_factory=dict)  # per site
     refused: dict[str, Failure] = field(default_factory=dict)  # per site
     last_round: dict[str, int] = field(default_factory=dict)  # per site, over all segments
+    drives: dict[str, dict[str, Any]] = field(default_factory=dict)  # per site, by its own word
 
     def register(self, site: str, header: Mapping[str, Any], spec: RunSpec) -> None:
         """Take in what a site answered to the hello: its vehicles, or why it takes no part."""
@@ -86,6 +88,7 @@ class Roster:
         if failure is not None:
             self.refused[site] = failure
         self.machines[site] = read_machine(header.get("machine"))
+        self.drives[site] = read_told(header.get("drives"))
 
 
 def require_bounded(site: str, enrolments: Mapping[str, Enrolment], settings: FleetConfig) -> None:

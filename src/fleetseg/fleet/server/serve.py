@@ -23,12 +23,17 @@ from fleetseg.fleet.nvflare.provision import Fleet, require_nvflare
 from fleetseg.fleet.server.dispatcher import TaskDispatcher
 from fleetseg.fleet.server.engine import FleetEngine
 from fleetseg.fleet.server.enrolment import RunSpec
+from fleetseg.fleet.server.releases import ReleaseOffers
 from fleetseg.fleet.sockets import Listener, private_directory
 from fleetseg.locks import try_lock
 
 ONLINE_S = 25.0
 """Who was not seen for longer is away; a server whose status is older was killed."""
 _STATUS_S = 2.0
+
+
+class ServerRuns(EngineError):
+    """Another server works on this fleet."""
 
 
 @contextmanager
@@ -39,26 +44,47 @@ def serving(fleet: Fleet, spec: RunSpec, run_folder: Path) -> Iterator[FleetEngi
         EngineError: the port is taken, or another server works on this folder.
         MissingExtra: NVFlare is not installed.
     """
-    require_nvflare()
     settings = spec.experiment.fleet
+    with (
+        connected(fleet, run_folder, settings.gather_s, settings.silent_s) as (dispatcher, network),
+        ExitStack() as stack,
+    ):
+        offers = ReleaseOffers(fleet.folder, dispatcher, spec.tell)
+        engine = FleetEngine(spec, dispatcher, network, offers)
+        stack.enter_context(_status_updated(fleet, spec, engine, dispatcher, network))
+        yield engine
+
+
+@contextmanager
+def connected(
+    fleet: Fleet, log_folder: Path, gather_s: float, silent_s: float = 15.0
+) -> Iterator[tuple[TaskDispatcher, NvflareNetwork]]:
+    """Start the server of a fleet; everything it started ends with the block.
+
+    It waits up to `gather_s` seconds for all vehicles before the first segment, and takes a job
+    that says nothing well before `silent_s` for one that hangs; what comes in is listed in
+    `logs/ingress.jsonl` of `log_folder`.
+
+    Raises:
+        ServerRuns: another server works on this folder.
+        EngineError: the port is taken.
+        MissingExtra: NVFlare is not installed.
+    """
+    require_nvflare()
     with ExitStack() as stack:
         stack.enter_context(_locked(fleet))
         _require_port(fleet)
         sockets = private_directory()
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         listener = Listener(sockets / "link")
-        message_log = MessageLog(run_folder / "logs" / "ingress.jsonl")
+        message_log = MessageLog(log_folder / "logs" / "ingress.jsonl")
         clock = AwakeClock()
         stack.enter_context(running(clock))
         dispatcher = TaskDispatcher(listener, message_log, clock)
         stack.callback(dispatcher.close)
-        network = NvflareNetwork(
-            fleet, dispatcher, listener.path, settings.gather_s, settings.silent_s
-        )
+        network = NvflareNetwork(fleet, dispatcher, listener.path, gather_s, silent_s)
         stack.enter_context(network)
-        engine = FleetEngine(spec, dispatcher, network)
-        stack.enter_context(_status_updated(fleet, spec, engine, dispatcher, network))
-        yield engine
+        yield dispatcher, network
 
 
 def run_name(folder: Path) -> str:
@@ -78,7 +104,7 @@ def _locked(fleet: Fleet) -> Iterator[None]:
         try:
             try_lock(lock)  # without locks, the port is still the server's alone
         except BlockingIOError:
-            raise EngineError(
+            raise ServerRuns(
                 "another server works on this fleet",
                 where=fleet.folder,
                 cure="Stop it first: one fleet has one server",

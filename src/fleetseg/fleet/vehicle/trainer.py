@@ -43,6 +43,7 @@ from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.federation.wire import PlainCodec, decode_broadcast
 from fleetseg.files import write_atomic
 from fleetseg.fleet.egress import Egress
+from fleetseg.fleet.held_releases import FOLDER
 from fleetseg.fleet.progress import PAGE_NAME, ProgressPage
 from fleetseg.fleet.protocol import (
     MAX_SKEW_S,
@@ -55,6 +56,7 @@ from fleetseg.fleet.protocol import (
 )
 from fleetseg.fleet.sockets import ConnectionLost, Header, Listener
 from fleetseg.fleet.vehicle.counted import counted
+from fleetseg.fleet.vehicle.errands import judge_model, take_release, told_release
 from fleetseg.fleet.vehicle.held import HeldBroadcasts
 from fleetseg.fleet.vehicle.site_data import SiteData, open_clients
 from fleetseg.hosts import allowed_cores
@@ -152,9 +154,16 @@ class Trainer:
             enrolled = {name: c.enrolment for name, c in self._ready.clients.items()}
             machine = _machine(self._ready)
             self._log_enrolled(enrolled, machine)
-            return {"enrolments": write_enrolments(enrolled), "machine": machine}, b""
+            drives = told_release(self._folder / FOLDER)
+            return {"enrolments": write_enrolments(enrolled), "machine": machine, **drives}, b""
         if header["what"] == "revoked":
             raise Refusal("revoked", "this vehicle has been revoked by the fleet's operator")
+        if header["what"] == "release":
+            return take_release(header, payload, self._folder / FOLDER, self._log)
+        if header["what"] == "judge":
+            # A model may wait for another one to be judged: how long is nothing about clocks.
+            described = _checked({**header, "time": time.time()})
+            return judge_model(header, payload, described, self._site_data, self._folder, self._log)
         ready = self._ready_for(header["run"])
         if vehicle not in ready.clients:
             raise Refusal("unknown-vehicle", f"no vehicle '{vehicle}' here")

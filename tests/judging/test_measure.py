@@ -11,9 +11,10 @@ from tests.release_world import World
 import fleetseg
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.experiment_file import load_experiment
-from fleetseg.release.calibration import expected_calibration_error
-from fleetseg.release.measure import frames_in, frames_of, measure, seen
-from fleetseg.release.policy import make_policy
+from fleetseg.judging.calibration import expected_calibration_error
+from fleetseg.judging.measure import frames_in, measure, seen
+from fleetseg.judging.policy import make_policy
+from fleetseg.release.frames import frames_of
 from fleetseg.runs.inference import ready_model
 from fleetseg.runs.scored_frames import open_scored_frames
 

@@ -7,7 +7,9 @@ the labels' own resolution, with the statistics of norms that the model has lear
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +24,31 @@ from fleetseg.data.store.cache import Picked
 from fleetseg.errors import OutOfMemory
 from fleetseg.evaluation import predict
 from fleetseg.evaluation.confusion import Conf_CC, confusion
+from fleetseg.judging.calibration import bins_of
+from fleetseg.judging.corruptions import SEVERITIES, corrupted
+from fleetseg.judging.counts import Measured, Row, Rows
+from fleetseg.judging.policy import Policy
+from fleetseg.learning.hardware import Hardware
 from fleetseg.memory import first_words, is_out_of_memory
-from fleetseg.release.calibration import bins_of
-from fleetseg.release.corruptions import SEVERITIES, corrupted
-from fleetseg.release.counts import Measured, Row, Rows
-from fleetseg.release.policy import Policy
-from fleetseg.runs.inference import ReadyModel
-from fleetseg.runs.scored_frames import ScoredFrames
+from fleetseg.models.segmenter import Segmenter
+
+
+class Looking(Protocol):
+    """A model, and what it computes on."""
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """The network, in eval mode."""
+        ...
+
+    @property
+    def hardware(self) -> Hardware:
+        """Device and number format."""
+        ...
+
+    def on_device(self) -> AbstractContextManager[None]:
+        """Have the model on its device for as long as the block lasts."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,16 +64,6 @@ class Frame:
         return self.pairs[self.number]
 
 
-def frames_of(scored: ScoredFrames) -> tuple[Frame, ...]:
-    """List all frames that a model is scored on, in order."""
-    names = [name for name, _, _ in scored.named_frames()]
-    frames = [frame for part in scored.sets for frame in frames_in(part.scored, part.name)]
-    return tuple(
-        Frame(Row(name, frame.row.domain, frame.row.drive), frame.pairs, frame.number)
-        for name, frame in zip(names, frames, strict=True)
-    )
-
-
 def frames_in(scored: ScoredPairs, name: str) -> tuple[Frame, ...]:
     """List the frames of some pairs, numbered under a name; their drives where they are known."""
     pairs = scored.pairs
@@ -67,7 +77,7 @@ def frames_in(scored: ScoredPairs, name: str) -> tuple[Frame, ...]:
 
 
 def measure(
-    ready: ReadyModel,
+    ready: Looking,
     frames: Sequence[Frame],
     policy: Policy,
     progress: Progress | None = None,
@@ -110,7 +120,7 @@ class _Counter:
     def __init__(self, progress: Progress | None, what: str, total: int) -> None:
         self._progress, self._what, self._total, self._done = progress, what, total, 0
 
-    def __call__(self, label_HW: Label_HW, pred_HW: Label_HW, ready: ReadyModel) -> Conf_CC:
+    def __call__(self, label_HW: Label_HW, pred_HW: Label_HW, ready: Looking) -> Conf_CC:
         conf_CC = confusion(label_HW, pred_HW, ready.segmenter.num_classes, IGNORE)
         self._done += 1
         if self._progress is not None:
@@ -119,7 +129,7 @@ class _Counter:
 
 
 def seen(
-    ready: ReadyModel, image_HWC: Image_HWC, size_hw: tuple[int, ...]
+    ready: Looking, image_HWC: Image_HWC, size_hw: tuple[int, ...]
 ) -> tuple[Label_HW, npt.NDArray[np.float32]]:
     """Return the class of each pixel at `size_hw`, and the softmax's share of it."""
     logits_1CHW = _logits(ready, image_HWC)
@@ -131,7 +141,7 @@ def seen(
     return predict.at_size(logits_1CHW, size_hw)[0], shares_1HW[0].cpu().numpy()
 
 
-def _logits(ready: ReadyModel, image_HWC: Image_HWC) -> torch.Tensor:
+def _logits(ready: Looking, image_HWC: Image_HWC) -> torch.Tensor:
     try:
         return predict.forward(
             ready.segmenter,

@@ -7,7 +7,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from fleetseg.release.corruptions import CORRUPTIONS, SEVERITIES, corrupted
+from fleetseg.judging.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 
 RED_HW, GREEN_HW = np.meshgrid(np.arange(40, 200, 4), np.arange(30, 150, 4), indexing="ij")
 RAMP_HWC = np.stack([RED_HW, GREEN_HW, np.full((40, 30), 90)], axis=2).astype(np.uint8)

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 from fleetseg.config.section import Section
 from fleetseg.errors import unknown_name
 from fleetseg.experiment_file import explained_fault, read_fields
-from fleetseg.release.corruptions import CORRUPTIONS
+from fleetseg.judging.corruptions import CORRUPTIONS
 
 
 class ScoresPolicy(Section):
@@ -73,6 +73,13 @@ class LatencyPolicy(Section):
     images: int = Field(30, ge=3, le=10_000)
 
 
+class VehiclesPolicy(Section):
+    """Who must have judged, where vehicles are the judges."""
+
+    least: int = Field(1, ge=1)
+    least_share: float = Field(0.5, ge=0, le=1)  # of those that were asked and hold frames out
+
+
 class Policy(Section):
     """All that is asked of a candidate."""
 
@@ -81,6 +88,7 @@ class Policy(Section):
     calibration: CalibrationPolicy = CalibrationPolicy()
     robustness: RobustnessPolicy = RobustnessPolicy()
     latency: LatencyPolicy = LatencyPolicy()
+    vehicles: VehiclesPolicy = VehiclesPolicy()
 
     @property
     def digest(self) -> str:

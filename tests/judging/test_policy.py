@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleetseg.errors import ConfigError
-from fleetseg.release.policy import Policy, load_policy, make_policy
+from fleetseg.judging.policy import Policy, load_policy, make_policy
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "release-policy.toml"
 

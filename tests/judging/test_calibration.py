@@ -9,8 +9,8 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from fleetseg.release.calibration import bins_of, expected_calibration_error
-from fleetseg.release.counts import ONE
+from fleetseg.judging.calibration import bins_of, expected_calibration_error
+from fleetseg.judging.counts import ONE
 
 
 def test_by_hand() -> None:

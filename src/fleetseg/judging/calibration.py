@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleetseg.data.labels import IGNORE
-from fleetseg.release.counts import ONE, Bins_3B
+from fleetseg.judging.counts import ONE, Bins_3B
 
 
 def bins_of(

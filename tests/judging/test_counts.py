@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fleetseg.release.counts import Measured, Row, Rows, by_domain_only, joined
+from fleetseg.judging.counts import Measured, Row, Rows, by_domain_only, joined
 
 ROWS = Rows(
     (Row("a", "day", "d1"), Row("b", "night", "d1"), Row("c", "day", "d2")),

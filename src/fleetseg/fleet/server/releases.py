@@ -1,0 +1,173 @@
+"""The release that a fleet is told to drive, and which one each vehicle says it drives.
+
+fleet/models/       the releases that were published, and `current`: see fleet.held_releases
+fleet/drives.json   of each site: release and digest by its own word, when, or why it refused
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fleetseg.errors import FleetSegError, UpdateRejected
+from fleetseg.federation.messages import Failure
+from fleetseg.federation.replies import read_failure
+from fleetseg.files import write_atomic
+from fleetseg.fleet.held_releases import (
+    CURRENT,
+    FOLDER,
+    RECORD,
+    HeldRelease,
+    current_release,
+    drive,
+    read_told,
+    store,
+)
+from fleetseg.fleet.parcels import pack, unpack
+from fleetseg.fleet.server.dispatcher import TaskBatch, TaskDispatcher
+from fleetseg.text import plain
+
+DRIVES = "drives.json"
+
+
+def publish_to(fleet: Path, number: int, folder: Path) -> HeldRelease:
+    """Copy a release of a registry into a fleet's folder; its vehicles are to drive it.
+
+    Raises:
+        UpdateRejected: the files changed while they were copied.
+        OSError: it cannot be read, or written.
+    """
+    names = [p.name for p in sorted(folder.iterdir()) if p.is_file() and _is_for_vehicles(p.name)]
+    store(fleet / FOLDER, number, unpack(*pack(folder, names)))
+    return drive(fleet / FOLDER, number)
+
+
+def _is_for_vehicles(name: str) -> bool:
+    """The model and its card go; how it was judged stays with the operator."""
+    return not name.startswith(".") and name not in (RECORD, "release.html")
+
+
+def offer_of(held: HeldRelease) -> tuple[dict[str, Any], bytes]:
+    """Return the request that has a vehicle drive a release: its header and its bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    names = [p.name for p in sorted(held.folder.iterdir()) if _is_for_vehicles(p.name)]
+    listed, payload = pack(held.folder, names)
+    return {"what": "release", **held.told(), "files": listed}, payload
+
+
+def read_drives(fleet: Path) -> dict[str, dict[str, Any]]:
+    """Read what each site said last of the release it drives; empty where nobody has."""
+    try:
+        rows = json.loads((fleet / DRIVES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(rows, dict):
+        return {}
+    return {site: row for site, row in rows.items() if isinstance(row, dict)}
+
+
+def note_drives(fleet: Path, site: str, told: Mapping[str, Any]) -> None:
+    """Write down what a site says it drives, or why it refused; only where that is new."""
+    rows = read_drives(fleet)
+    known = {key: value for key, value in rows.get(site, {}).items() if key != "time"}
+    if "refused" in told:  # it drives on what it drove
+        told = {**{key: known[key] for key in ("release", "digest") if key in known}, **told}
+    if known != dict(told):
+        rows[site] = {**told, "time": round(time.time(), 1)}
+        write_atomic(fleet / DRIVES, json.dumps(rows, indent=1) + "\n")
+
+
+def taken(site: str, header: Mapping[str, Any], held: HeldRelease) -> dict[str, Any]:
+    """Read a site's answer to an offer: what it drives now, or why it has refused."""
+    try:
+        failure = read_failure(site, header)
+        told = read_told(header.get("drives"))
+        if failure is None and told != held.told():
+            raise UpdateRejected("malformed", "it does not say that it drives this release")
+    except UpdateRejected as rejected:
+        failure = Failure.refused(site, rejected)
+    if failure is None:
+        return told
+    return {"refused": plain(f"{failure.reason}: {failure.detail}", 300), "offered": held.number}
+
+
+@dataclass
+class ReleaseOffers:
+    """Hands the fleet's release to vehicles of a running server; nobody ever waits for it."""
+
+    fleet: Path
+    dispatcher: TaskDispatcher
+    tell: Callable[[str], None] = lambda text: None
+    _held: HeldRelease | None = None
+    _stamp: int = -1  # of the file that says which it is
+    _segment: int = 0
+    _batch: TaskBatch | None = None
+    _asked: set[str] = field(default_factory=set)  # in this segment, of this release
+    _said: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # in this segment
+
+    def poll(self, drives: Mapping[str, Mapping[str, Any]], not_to: Collection[str] = ()) -> None:
+        """Take in what has been answered, and ask who drives something else.
+
+        `drives` has what each site said as it enrolled in this segment. Trouble with a release is
+        told, and never ends a run.
+        """
+        try:
+            self._poll(drives, not_to)
+        except (OSError, FleetSegError) as error:
+            self.tell(f"the release cannot be handed out: {error}")
+
+    def _poll(self, drives: Mapping[str, Mapping[str, Any]], not_to: Collection[str]) -> None:
+        self._take_in()
+        if self._is_new() or self._segment != self.dispatcher.segment or self._batch is None:
+            self._open()
+        assert self._batch is not None
+        for site, told in drives.items():
+            if site not in self._said:
+                self._note(site, told)
+        if self._held is None:
+            return
+        told = self._held.told()
+        lacking = {site for site, said in self._said.items() if said != told}
+        if sites := sorted(lacking - self._asked - set(not_to)):
+            self._asked.update(sites)
+            self._batch.ask(*offer_of(self._held), sites)
+
+    def _is_new(self) -> bool:
+        """Read which release the vehicles are to drive, if that may have changed."""
+        try:
+            stamp = (self.fleet / FOLDER / CURRENT).stat().st_mtime_ns
+        except FileNotFoundError:
+            stamp = 0
+        if stamp == self._stamp:
+            return False
+        self._stamp, self._held = stamp, current_release(self.fleet / FOLDER)
+        return True
+
+    def _open(self) -> None:
+        if self._batch is not None:
+            self._batch.close()
+        if self._segment != self.dispatcher.segment:
+            self._said = {}
+        self._segment, self._asked = self.dispatcher.segment, set()
+        self._batch = TaskBatch(self.dispatcher)
+
+    def _take_in(self) -> None:
+        while self._batch is not None and (event := self._batch.next(0)) is not None:
+            if event.what == "reply" and self._held is not None and event.site in self._asked:
+                told = taken(event.site, event.header, self._held)
+                self._note(event.site, told)
+                if "refused" in told:
+                    self.tell(f"{event.site} refuses release {self._held.number:04d}: "
+                              f"{told['refused']}")  # fmt: skip
+
+    def _note(self, site: str, told: Mapping[str, Any]) -> None:
+        self._said[site] = told
+        if told:
+            note_drives(self.fleet, site, told)
