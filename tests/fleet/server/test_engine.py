@@ -1059,6 +1059,7 @@ def test_a_segment_is_renewed_after_its_rounds(world: MakeWorld) -> None:
         assert renewed(fleet) == segment
         assert fleet.engine.roster.segment == segment
     assert fleet.engine.roster.last_round == dict.fromkeys("abc", 4)
+    assert fleet.engine.segment_ends() == {"length": 2, "lost": 0}
 
 
 def test_a_segment_is_renewed_for_a_vehicle_that_came_back(world: MakeWorld) -> None:
@@ -1072,6 +1073,10 @@ def test_a_segment_is_renewed_for_a_vehicle_that_came_back(world: MakeWorld) -> 
     assert renewed(fleet) == 1  # and nobody waits
     fleet.network.back = frozenset(["d"])
     assert renewed(fleet) == 2
+    assert fleet.engine.segment_ends() == {"returned": 1, "lost": 0}
+    fleet.dispatcher.drop()
+    until(lambda: not fleet.dispatcher.job, "the segment is over")
+    assert fleet.engine.segment_ends() == {"returned": 1, "lost": 1}
 
 
 def test_a_segment_is_not_renewed_in_a_round(world: MakeWorld) -> None:
@@ -1092,6 +1097,7 @@ def test_a_revoked_vehicle_is_not_available_and_hears_why_it_must_leave(world: M
     assert set(fleet.engine.available()) == {"a", "b", "c"}
     fleet.network.banned = frozenset(["b"])
     assert renewed(fleet, sites=["a", "c"]) == 2
+    assert fleet.engine.segment_ends() == {"revoked": 1, "lost": 0}
     assert set(fleet.engine.available()) == {"a", "c"}
     revoked = first.asked[-1]
     assert revoked["targets"] == ["b"]
@@ -1122,6 +1128,7 @@ def test_a_revoked_vehicle_that_says_nothing_is_not_waited_for(world: MakeWorld)
     fleet.engine.available()
     fleet.network.banned = frozenset(["b"])
     assert renewed(fleet, sites=["a", "c"]) == 2
+    assert fleet.engine.segment_ends() == {"revoked": 1, "lost": 0}
 
 
 # When it cannot go on

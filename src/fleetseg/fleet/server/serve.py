@@ -22,16 +22,17 @@ from fleetseg.fleet.nvflare.provision import Fleet, require_nvflare
 from fleetseg.fleet.server.dispatcher import TaskDispatcher
 from fleetseg.fleet.server.engine import FleetEngine
 from fleetseg.fleet.server.enrolment import RunSpec
+from fleetseg.fleet.server.operations import ONLINE_S, Operations
 from fleetseg.fleet.sockets import Listener, private_directory
 from fleetseg.locks import try_lock
 
-ONLINE_S = 25.0
-"""Who was not seen for longer is away; a server whose status is older was killed."""
 _STATUS_S = 2.0
 
 
 @contextmanager
-def serving(fleet: Fleet, spec: RunSpec, run_folder: Path) -> Iterator[FleetEngine]:
+def serving(
+    fleet: Fleet, spec: RunSpec, run_folder: Path, operations: Operations | None = None
+) -> Iterator[FleetEngine]:
     """Start the server of a fleet for one run; everything it started ends with the block.
 
     Raises:
@@ -53,6 +54,8 @@ def serving(fleet: Fleet, spec: RunSpec, run_folder: Path) -> Iterator[FleetEngi
         stack.enter_context(network)
         engine = FleetEngine(spec, dispatcher, network)
         stack.enter_context(_status_updated(fleet, spec, engine, dispatcher, network))
+        if operations is not None:
+            stack.enter_context(operations.answering(fleet, engine, dispatcher, network))
         yield engine
 
 
