@@ -235,6 +235,8 @@ def test_every_site_enrols(world: MakeWorld) -> None:
     (order,) = job.asked
     told = order["header"]
     assert (told["what"], told["run"], told["protocol"]) == ("hello", "run-1", PROTOCOL)
+    assert told["since"] <= PROTOCOL
+    assert "training.lr" in told["defaults"]
     assert told["layout"] == LAYOUT.digest
     assert told["labels"] == labels_digest(SPACE)
     assert abs(told["time"] - time.time()) < 60

@@ -442,6 +442,8 @@ def reason(answer: Header) -> tuple[str, str]:
         ({"experiment": "[data]\nlabel_space = 'mars'"}, "experiment", "mars"),
         ({"experiment": "[model]\nflavour = 'new'"}, "experiment", "unknown key 'model.flavour'"),
         ({"experiment": "[training]\nlr = 'x'"}, "experiment", "training.lr"),
+        ({"protocol": PROTOCOL + 1, "since": PROTOCOL + 1}, "protocol", "one release apart"),
+        ({"protocol": PROTOCOL - 1}, "protocol", "speak different versions"),
     ],
 )
 def test_a_run_that_does_not_fit_is_refused(
@@ -454,6 +456,19 @@ def test_a_run_that_does_not_fit_is_refused(
     vehicle = vehicles_of(site.parts)[0]
     assert reason(site.ask("train", vehicle)[0]) == ("refused", "unknown-run")
     assert "enrolments" in site.hello()  # and the next one may fit
+
+
+def test_a_newer_server_is_served_where_nothing_new_is_asked_for(site: Site) -> None:
+    text = experiment_for_vehicles(site.parts.experiment)
+    newer = {"protocol": PROTOCOL + 1, "since": PROTOCOL}
+    later = text.replace("[training]", "[training]\nflavour = 0.5").replace(
+        "[model]", "[m]\na = 1\n[model]"
+    )
+    told = site.hello(**newer, experiment=later, defaults=["training.flavour", "m.a"])
+    assert "enrolments" in told
+    told = site.hello(**newer, experiment=later, defaults=["m.a"], run="run-2")
+    assert reason(told) == ("refused", "experiment")
+    assert "unknown key 'training.flavour'" in told["failure"][2]
 
 
 def test_clocks_may_differ_a_little(site: Site) -> None:
