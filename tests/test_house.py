@@ -391,6 +391,7 @@ OF_SEVERAL_MODULES = {
     "test_cases.py",  # other people's bug reports
     "test_clients_notes.py",  # what opening a fleet's data notes, and `data check`, too
     "test_core_only.py",  # nothing of an extra is installed
+    "test_deploy.py",  # units and containers, against the command line
     "test_docs.py",
     "test_docs_site.py",  # the pages, built
     "test_examples.py",  # all experiments that are shipped, and commands that are shown

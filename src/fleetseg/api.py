@@ -88,24 +88,32 @@ def serve(
     resume: bool = False,
     watcher: Watcher | None = None,
     progress: Progress | None = None,
+    metrics_port: int = 0,
 ) -> Run:
     """Train the vehicles of a fleet over a network, as the server of the fleet in `fleet`.
 
     What the experiment says of training data and their partition is not used: the vehicles hold
-    what they hold. Returns the run as `run` does.
+    what they hold. On `metrics_port` of the loopback, if it is one, `/metrics` and `/healthz` are
+    answered while the server is up. Returns the run as `run` does.
 
     Raises:
         FleetSegError: see fleetseg.errors.
     """
     from fleetseg.fleet.nvflare.provision import read_fleet
+    from fleetseg.fleet.server.metrics import Metrics, require_prometheus
+    from fleetseg.fleet.server.operations import Operations
     from fleetseg.fleet.server.serve import serving
 
     described = _read(experiment)
-    known = read_fleet(given_path(fleet))
+    known, operations = read_fleet(given_path(fleet)), None
+    if metrics_port:
+        require_prometheus()
+        operations = Operations(metrics_port, Metrics())
+        watcher = operations.metrics.watching(watcher or Watcher())
 
     def open_engine(setup: RunSetup) -> AbstractContextManager[Engine]:
         setup.watcher.status(f"starting the server of {known.folder} on port {known.port}")
-        return serving(known, run_spec(setup), setup.folder.path)
+        return serving(known, run_spec(setup), setup.folder.path, operations)
 
     with _own_folder(described, out, resume) as owned:
         return run_experiment(

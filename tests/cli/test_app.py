@@ -115,8 +115,8 @@ def test_commands_and_options_are_these() -> None:
         "releases": {"--models", "--debug"},
         "rollback": {"--to", "--models", "--debug"},
         "server": {
-            "--fleet", "--set", "--out", "--resume", "--track", "--json", "--quiet", "-q",
-            "--debug",
+            "--fleet", "--set", "--out", "--resume", "--track", "--metrics-port", "--json",
+            "--quiet", "-q", "--debug",
         },
         "client": {
             "--kit", "--dataset", "--root", "--split", "--sequences", "--split-file", "--vehicle",

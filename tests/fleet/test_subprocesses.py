@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.fleet.job import until
 
-from fleetseg.fleet.subprocesses import descendants, kill_orphans, start_child, stop
+from fleetseg.fleet.subprocesses import descendants, kill_orphans, rotate_log, start_child, stop
 
 # Says where it is and sleeps; with "deaf", SIGTERM means nothing to it.
 SLEEPER = """
@@ -189,3 +189,31 @@ def test_leftovers_of_an_earlier_start_are_ended(tmp_path: Path) -> None:
         for process in (left, other):
             process.kill()
             process.wait()
+
+
+def test_a_log_that_its_writer_has_open_begins_anew(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    assert not rotate_log(log, 10)
+    with open(log, "ab", buffering=0) as writer:
+        for k in range(1, 6):
+            writer.write(b"%d" % k * 11)
+            assert rotate_log(log, 10, kept=3)
+            assert not rotate_log(log, 10, kept=3)
+        writer.write(b"now")
+    assert log.read_bytes() == b"now"
+    kept = {path.name: path.read_bytes()[:1] for path in tmp_path.glob("engine.log.*")}
+    assert kept == {"engine.log.1": b"5", "engine.log.2": b"4", "engine.log.3": b"3"}
+
+
+def test_a_full_disk_costs_the_copy_and_the_log_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    log = tmp_path / "engine.log"
+    log.write_bytes(b"x" * 11)
+    assert rotate_log(log, 10)
+    assert log.read_bytes() == b""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engine.log"]

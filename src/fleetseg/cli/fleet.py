@@ -9,6 +9,7 @@ import typer
 from fleetseg.cli import options as o
 from fleetseg.cli import release_options as r
 from fleetseg.cli.fleet_keys import KEY_COMMANDS
+from fleetseg.cli.server_options import MetricsPort
 from fleetseg.cli.tracking import Track, tracking
 from fleetseg.console import reports_errors
 from fleetseg.text import names
@@ -124,6 +125,7 @@ def server(
     out: o.RunFolder = None,
     resume: o.Resume = False,
     track: Track = None,
+    metrics_port: MetricsPort = 0,
     as_json: o.JsonLines = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -139,6 +141,7 @@ def server(
       fleetseg server --fleet fleet examples/fleet.toml --set federation.uplink=int8
       fleetseg server --fleet fleet examples/fleet.toml --track tensorboard
       fleetseg server --fleet fleet examples/fleet.toml --resume
+      fleetseg server --fleet fleet examples/fleet.toml --metrics-port 9108
     """  # noqa: D301
     from fleetseg.console.server import serve_and_show
 
@@ -150,6 +153,7 @@ def server(
         resume=resume,
         as_json=as_json,
         quiet=quiet,
+        metrics_port=metrics_port,
     )
     raise typer.Exit(code)
 

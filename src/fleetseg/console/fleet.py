@@ -136,7 +136,7 @@ def _status_table(
     running: bool,
     now: float,
 ) -> Table:
-    from fleetseg.fleet.server.serve import ONLINE_S
+    from fleetseg.fleet.server.operations import ONLINE_S
 
     table = plain_table(
         *("vehicle", "", "seen", "images", "Mpx", "classes", "machine", "fleetseg", "round"),

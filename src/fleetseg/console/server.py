@@ -29,17 +29,27 @@ def serve_and_show(
     resume: bool,
     as_json: bool,
     quiet: bool,
+    metrics_port: int = 0,
 ) -> int:
     """Run as a fleet's server, show, and return the exit code."""
     known, experiment = read_fleet(fleet), load_experiment(file, overrides)
     out = out or Path("runs") / experiment.name
-    command = resume_command(["server", "--fleet", str(fleet), str(file)], overrides, out)
+    words = ["server", "--fleet", str(fleet), str(file)]
+    words += ["--metrics-port", str(metrics_port)] if metrics_port else []
+    command = resume_command(words, overrides, out)
     console = stdout_console()
     style = output_style(console, as_json=as_json, quiet=quiet)
     with interruptible(), following_this_thread():
         try:
             with shown(style, console, lambda: _heading(experiment, known), experiment) as watched:
-                run = api.serve(experiment, known.folder, out=out, resume=resume, **watched)
+                run = api.serve(
+                    experiment,
+                    known.folder,
+                    out=out,
+                    resume=resume,
+                    metrics_port=metrics_port,
+                    **watched,
+                )
         except KeyboardInterrupt:
             print_line(stderr_console(), "interrupted before the first round")
             return INTERRUPTED

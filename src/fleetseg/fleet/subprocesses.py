@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+MAX_LOG_BYTES = 16 << 20
+KEPT_LOGS = 4
 
 
 def start_child(
@@ -42,6 +45,33 @@ def start_child(
             cwd=cwd,
             start_new_session=True,
         )
+
+
+def rotate_log(path: Path, max_bytes: int = MAX_LOG_BYTES, kept: int = KEPT_LOGS) -> bool:
+    """Begin a child's log anew once it is too large; the ones before are kept as `.1`, `.2` ...
+
+    It is copied and cut, as its writers have it open, for appending. What one writes in the instant
+    between the two is lost; a full disk costs the copy.
+    """
+    try:
+        if path.stat().st_size <= max_bytes:
+            return False
+    except OSError:
+        return False
+    older = [path.with_name(f"{path.name}.{k}") for k in range(1, kept + 1)]
+    with contextlib.suppress(OSError):
+        older[-1].unlink(missing_ok=True)
+        for newer, place in zip(older[-2::-1], older[:0:-1], strict=True):
+            if newer.exists():
+                newer.replace(place)
+    with open(path, "rb+") as log:
+        try:
+            with open(older[0], "wb") as copy:
+                shutil.copyfileobj(log, copy)
+        except OSError:
+            older[0].unlink(missing_ok=True)
+        log.truncate(0)
+    return True
 
 
 def stop(process: subprocess.Popen[Any], patience_s: float) -> None:

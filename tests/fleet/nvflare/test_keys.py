@@ -201,6 +201,10 @@ class Carried(RealFleet):
         source = self.fleet / "kits" / car / what
         shutil.copytree(source, self.kit(car) / what, dirs_exist_ok=True)
 
+    def start_server(self, *options: str) -> None:
+        patient = ("federation.deadline_s=120", "federation.max_failed_rounds=50")
+        super().start_server(*(f"--set={setting}" for setting in patient), *options)
+
     def operator(self, *words: str | Path) -> str:
         done = h.fleetseg("fleet", *words, log=self.folder / "operator.log")
         assert done.wait() == 0, done.text

@@ -72,3 +72,19 @@ def test_an_addition_that_was_cut_off_can_be_made_again(
     assert (kit / "startup" / "client.key").stat().st_mode & 0o077 == 0
     assert json.loads((kit / "local" / "resources.json").read_text())["class_allow_list"]
     shutil.rmtree(kit)
+
+
+def test_nvflare_s_logs_are_bounded(tmp_path: Path) -> None:
+    (tmp_path / "local").mkdir()
+    default = tmp_path / "local" / "log_config.json.default"
+    files = {"class": "logging.handlers.RotatingFileHandler", "filename": "log.txt"}
+    handlers = {"console": {"stream": "x"}, "file": {**files, "maxBytes": 20 << 20}}
+    default.write_text(json.dumps({"version": 1, "handlers": handlers}))
+    kit_files.write_log_settings(tmp_path)
+    told = json.loads((tmp_path / "local" / "log_config.json").read_text())
+    assert told["handlers"]["console"] == {"stream": "x"}
+    assert told["handlers"]["file"] == {**files, "maxBytes": 8 << 20, "backupCount": 2}
+    default.write_text("{}")
+    (tmp_path / "local" / "log_config.json").unlink()
+    kit_files.write_log_settings(tmp_path)
+    assert not (tmp_path / "local" / "log_config.json").exists()

@@ -235,6 +235,8 @@ def test_every_site_enrols(world: MakeWorld) -> None:
     (order,) = job.asked
     told = order["header"]
     assert (told["what"], told["run"], told["protocol"]) == ("hello", "run-1", PROTOCOL)
+    assert told["since"] <= PROTOCOL
+    assert "training.lr" in told["defaults"]
     assert told["layout"] == LAYOUT.digest
     assert told["labels"] == labels_digest(SPACE)
     assert abs(told["time"] - time.time()) < 60
@@ -1245,6 +1247,7 @@ def test_a_segment_is_renewed_after_its_rounds(world: MakeWorld) -> None:
         assert renewed(fleet) == segment
         assert fleet.engine.roster.segment == segment
     assert fleet.engine.roster.last_round == dict.fromkeys("abc", 4)
+    assert fleet.engine.segment_ends() == {"length": 2, "lost": 0}
 
 
 def test_a_segment_is_renewed_for_a_vehicle_that_came_back(world: MakeWorld) -> None:
@@ -1258,6 +1261,10 @@ def test_a_segment_is_renewed_for_a_vehicle_that_came_back(world: MakeWorld) -> 
     assert renewed(fleet) == 1  # and nobody waits
     fleet.network.back = frozenset(["d"])
     assert renewed(fleet) == 2
+    assert fleet.engine.segment_ends() == {"returned": 1, "lost": 0}
+    fleet.dispatcher.drop()
+    until(lambda: not fleet.dispatcher.job, "the segment is over")
+    assert fleet.engine.segment_ends() == {"returned": 1, "lost": 1}
 
 
 def test_a_segment_is_not_renewed_in_a_round(world: MakeWorld) -> None:
@@ -1278,6 +1285,7 @@ def test_a_revoked_vehicle_is_not_available_and_hears_why_it_must_leave(world: M
     assert set(fleet.engine.available()) == {"a", "b", "c"}
     fleet.network.banned = frozenset(["b"])
     assert renewed(fleet, sites=["a", "c"]) == 2
+    assert fleet.engine.segment_ends() == {"revoked": 1, "lost": 0}
     assert set(fleet.engine.available()) == {"a", "c"}
     revoked = first.asked[-1]
     assert revoked["targets"] == ["b"]
@@ -1308,6 +1316,7 @@ def test_a_revoked_vehicle_that_says_nothing_is_not_waited_for(world: MakeWorld)
     fleet.engine.available()
     fleet.network.banned = frozenset(["b"])
     assert renewed(fleet, sites=["a", "c"]) == 2
+    assert fleet.engine.segment_ends() == {"revoked": 1, "lost": 0}
 
 
 # When it cannot go on

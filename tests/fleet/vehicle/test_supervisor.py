@@ -40,6 +40,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[FakeProcess]:
         return started[-1]
 
     monkeypatch.setattr(supervisor, "start_child", start)
+    monkeypatch.setattr(supervisor, "_spread", lambda: 1.0)
     monkeypatch.setattr(supervisor, "stop", lambda process, patience_s: None)
     return started
 
@@ -62,6 +63,12 @@ def test_a_child_that_dies_is_started_again_later_and_later(
             assert child.ensure_running(now_s) == ""
         pauses.append(now_s - died_s)
     assert pauses == [min(2**k, supervisor._MAX_PAUSE_S) for k in range(8)]
+
+
+def test_vehicles_do_not_all_come_back_at_once() -> None:
+    pauses = {supervisor._spread() for _ in range(50)}
+    assert len(pauses) > 20
+    assert all(1 <= pause < 1.5 for pause in pauses)
 
 
 def test_a_child_that_ran_well_is_started_again_at_once(
@@ -219,6 +226,9 @@ def test_the_trainer_is_echoed_line_by_line(
     at = supervisor._copy_log(log, at)
     assert supervisor._copy_log(log, at) == at
     assert capsys.readouterr().out == "round 2\n"
+    log.write_text("round 3\n")  # it has begun anew
+    supervisor._copy_log(log, at)
+    assert capsys.readouterr().out == "round 3\n"
 
 
 def test_an_endless_line_does_not_stop_the_echo(

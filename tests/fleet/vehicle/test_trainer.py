@@ -446,6 +446,8 @@ def reason(answer: Header) -> tuple[str, str]:
         ({"experiment": "[data]\nlabel_space = 'mars'"}, "experiment", "mars"),
         ({"experiment": "[model]\nflavour = 'new'"}, "experiment", "unknown key 'model.flavour'"),
         ({"experiment": "[training]\nlr = 'x'"}, "experiment", "training.lr"),
+        ({"protocol": PROTOCOL + 1, "since": PROTOCOL + 1}, "protocol", "one release apart"),
+        ({"protocol": PROTOCOL - 1}, "protocol", "speak different versions"),
     ],
 )
 def test_a_run_that_does_not_fit_is_refused(
@@ -484,6 +486,19 @@ def test_the_server_s_words_mean_nothing_in_this_machine_s_environment(
         assert len(answers) == 1, name
         assert str(tmp_path) not in answers.pop()
     assert not list(tmp_path.glob("x*"))
+
+
+def test_a_newer_server_is_served_where_nothing_new_is_asked_for(site: Site) -> None:
+    text = experiment_for_vehicles(site.parts.experiment)
+    newer = {"protocol": PROTOCOL + 1, "since": PROTOCOL}
+    later = text.replace("[training]", "[training]\nflavour = 0.5").replace(
+        "[model]", "[m]\na = 1\n[model]"
+    )
+    told = site.hello(**newer, experiment=later, defaults=["training.flavour", "m.a"])
+    assert "enrolments" in told
+    told = site.hello(**newer, experiment=later, defaults=["m.a"], run="run-2")
+    assert reason(told) == ("refused", "experiment")
+    assert "unknown key 'training.flavour'" in told["failure"][2]
 
 
 def test_clocks_may_differ_a_little(site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import ssl
 import sys
@@ -214,4 +215,4 @@ def wait_for_server(
         if not notified:
             notify(f"waiting for the server at {kit.host}:{kit.port}")
             notified = True
-        time.sleep(1.0)
+        time.sleep(1.0 + secrets.randbelow(1000) / 1000)  # not all vehicles at once

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 _PROJECT = "fleetseg"
+_LOG_BYTES, _OLD_LOGS = 8 << 20, 2
 _DEFAULTS = ("authorization.json.default", "log_config.json.default")
 _SCRIPTS = ("start.sh", "sub_start.sh", "stop_fl.sh", "fl_admin.sh", "system_info.ipynb")
 
@@ -88,6 +89,7 @@ def write_kit_settings(kit: Path) -> None:
     """Write a vehicle's settings; a kit may be of an earlier version."""
     write_json(kit / "local" / "resources.json", client_resources())
     write_json(kit / "local" / "authorization.json", permissions())
+    write_log_settings(kit)
     remove_start_scripts(kit)
 
 
@@ -99,6 +101,25 @@ def remove_start_scripts(kit: Path) -> None:
         path.unlink()
     for key in kit.glob("startup/*.key"):
         key.chmod(0o600)
+
+
+def write_log_settings(site: Path) -> None:
+    """Bound what NVFlare's own logs of a site may take: its defaults are four times 220 MB.
+
+    All else is as its defaults have it; what somebody has written there stays.
+    """
+    if (site / "local" / "log_config.json").exists():
+        return
+    try:
+        text = (site / "local" / "log_config.json.default").read_text(encoding="utf-8")
+        settings = json.loads(text)
+        handlers = settings["handlers"].values()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # NVFlare goes by what there is
+    for handler in handlers:
+        if "maxBytes" in handler:
+            handler.update(maxBytes=_LOG_BYTES, backupCount=_OLD_LOGS)
+    write_json(site / "local" / "log_config.json", settings)
 
 
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:

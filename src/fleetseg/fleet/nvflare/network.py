@@ -25,7 +25,13 @@ from fleetseg.fleet.nvflare.names import LINK_VARIABLE
 from fleetseg.fleet.nvflare.provision import OPERATOR, Fleet, read_fleet, write_server_settings
 from fleetseg.fleet.nvflare.sites import CONTROLLER, EXECUTOR
 from fleetseg.fleet.server.dispatcher import TaskDispatcher
-from fleetseg.fleet.subprocesses import kill_descendants, kill_orphans, start_child, stop
+from fleetseg.fleet.subprocesses import (
+    kill_descendants,
+    kill_orphans,
+    rotate_log,
+    start_child,
+    stop,
+)
 from fleetseg.text import plain
 
 _POLL_S = 0.25
@@ -119,6 +125,7 @@ class NvflareNetwork:
                 if self._process is None or self._process.poll() is not None:
                     self._start_server()
                 self._end_what_hangs()
+                rotate_log(self._fleet.server / "console.log")
                 self._over.wait(_POLL_S)
         except FleetSegError as error:
             self._fatal = error

@@ -28,7 +28,12 @@ from typing import TYPE_CHECKING, Any
 from fleetseg.errors import ConfigError, EngineError, MissingExtra
 from fleetseg.files import write_atomic
 from fleetseg.fleet.nvflare.certificates import ROOT_DAYS, read_authority, read_request
-from fleetseg.fleet.nvflare.kit_files import make_kit, remove_start_scripts, write_json
+from fleetseg.fleet.nvflare.kit_files import (
+    make_kit,
+    remove_start_scripts,
+    write_json,
+    write_log_settings,
+)
 from fleetseg.fleet.nvflare.revocations import has_list, note, read_revoked
 from fleetseg.fleet.nvflare.sites import permissions, server_resources
 
@@ -217,6 +222,7 @@ def write_server_settings(fleet: Fleet) -> None:
     """Write the server's settings; paths in it are those of today."""
     write_json(fleet.server / "local" / "resources.json", server_resources(fleet.server))
     write_json(fleet.server / "local" / "authorization.json", permissions())
+    write_log_settings(fleet.server)
     remove_start_scripts(fleet.server)
 
 

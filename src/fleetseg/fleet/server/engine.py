@@ -8,6 +8,7 @@ the same, so a crash costs time and never changes the model.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from fleetseg.federation.wire import encode_broadcast
 from fleetseg.fleet.server.dispatcher import Event, TaskBatch, TaskDispatcher, names_of
 from fleetseg.fleet.server.enrolment import Roster, RunSpec, hello
 from fleetseg.fleet.server.patience import Patience, Pending
+from fleetseg.fleet.server.pulse import Pulse
 from fleetseg.fleet.server.releases import ReleaseOffers
 
 _TICK_S = 0.1
@@ -92,7 +94,15 @@ class FleetEngine:
         self._patience = Patience(self._settings, dispatcher, network.returned, self._notify)
         self._notified = ""
         self._hellos: TaskBatch | None = None
+        self._planned_ends: Counter[str] = Counter()
         self.roster = Roster()
+        self.pulse = Pulse()
+
+    def segment_ends(self) -> Mapping[str, int]:
+        """Count why segments have ended; `lost` are those that nobody here has ended."""
+        begun, planned = self._dispatcher.segment, sum(self._planned_ends.values())
+        lost = begun - planned - bool(self._dispatcher.job)
+        return {**self._planned_ends, "lost": max(0, lost)}
 
     def meter(self) -> Meter:
         """See Engine: bytes as they were handed to the network."""
@@ -109,6 +119,7 @@ class FleetEngine:
         began_s = self._patience.cut_off_s or self._clock()
         while True:
             self._patience.is_cut_off()
+            self.pulse.waiting()
             self._renew_if_due()
             self._enrol()
             if self._offers is not None:
@@ -117,6 +128,7 @@ class FleetEngine:
             out = left_out(reachable, self._spec.experiment.federation)
             wanted = {v: enrolment for v, enrolment in reachable.items() if v not in out}
             if len(wanted) >= self._min_vehicles():
+                self.pulse.working()
                 return reachable
             if self._clock() > began_s + self._settings.wait_s:
                 raise self._too_few(wanted)
@@ -142,6 +154,7 @@ class FleetEngine:
             if isinstance(reply, Update):
                 self.roster.last_round[self.roster.site_of[vehicle]] = reply.round
             yield reply
+        self.pulse.working()
 
     # One task: ask, wait, ask again where a segment was lost
 
@@ -264,6 +277,7 @@ class FleetEngine:
         )
 
     def _raise_if_fatal(self) -> None:
+        self.pulse.waiting()
         if fatal := self._dispatcher.fatal or self._network.fatal():
             raise fatal
 
@@ -282,6 +296,8 @@ class FleetEngine:
         revoked = self._network.revoked() & set(dispatcher.sites)
         if waited or revoked or self._rounds_in_segment >= settings.segment_rounds:
             segment = dispatcher.segment
+            why = "revoked" if revoked else "returned" if waited else "length"
+            self._planned_ends[why] += 1
             self._notify_revoked(revoked)
             dispatcher.end_segment()
             self._wait_for_segment(after=segment)

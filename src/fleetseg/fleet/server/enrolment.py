@@ -20,6 +20,7 @@ from fleetseg.federation.replies import read_failure
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.wire import UpdateCodec, encode_broadcast
+from fleetseg.fleet.compatibility import COMPATIBLE_SINCE, at_default
 from fleetseg.fleet.held_releases import read_told
 from fleetseg.fleet.protocol import (
     PROTOCOL,
@@ -148,6 +149,8 @@ def hello(spec: RunSpec) -> tuple[dict[str, Any], bytes]:
         "what": "hello",
         "run": spec.run,
         "protocol": PROTOCOL,
+        "since": COMPATIBLE_SINCE,
+        "defaults": at_default(spec.experiment),
         "fleetseg": __version__,
         "experiment": experiment_for_vehicles(spec.experiment),
         "layout": spec.exchange.server.digest,

@@ -23,12 +23,11 @@ from fleetseg.fleet.nvflare.provision import Fleet, require_nvflare
 from fleetseg.fleet.server.dispatcher import TaskDispatcher
 from fleetseg.fleet.server.engine import FleetEngine
 from fleetseg.fleet.server.enrolment import RunSpec
+from fleetseg.fleet.server.operations import ONLINE_S, Operations
 from fleetseg.fleet.server.releases import ReleaseOffers
 from fleetseg.fleet.sockets import Listener, private_directory
 from fleetseg.locks import try_lock
 
-ONLINE_S = 25.0
-"""Who was not seen for longer is away; a server whose status is older was killed."""
 _STATUS_S = 2.0
 
 
@@ -37,7 +36,9 @@ class ServerRuns(EngineError):
 
 
 @contextmanager
-def serving(fleet: Fleet, spec: RunSpec, run_folder: Path) -> Iterator[FleetEngine]:
+def serving(
+    fleet: Fleet, spec: RunSpec, run_folder: Path, operations: Operations | None = None
+) -> Iterator[FleetEngine]:
     """Start the server of a fleet for one run; everything it started ends with the block.
 
     Raises:
@@ -52,6 +53,8 @@ def serving(fleet: Fleet, spec: RunSpec, run_folder: Path) -> Iterator[FleetEngi
         offers = ReleaseOffers(fleet.folder, dispatcher, spec.tell)
         engine = FleetEngine(spec, dispatcher, network, offers)
         stack.enter_context(_status_updated(fleet, spec, engine, dispatcher, network))
+        if operations is not None:
+            stack.enter_context(operations.answering(fleet, engine, dispatcher, network))
         yield engine
 
 

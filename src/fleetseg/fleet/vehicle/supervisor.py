@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from typing import Any
 
 from fleetseg.fleet.awake import AwakeClock
 from fleetseg.fleet.progress import Progress, read_progress
-from fleetseg.fleet.subprocesses import kill_orphans, start_child, stop
+from fleetseg.fleet.subprocesses import kill_orphans, rotate_log, start_child, stop
 from fleetseg.fleet.watchdog import Watchdog
 
 _POLL_S = 0.25
@@ -70,7 +71,7 @@ class Child:
         self._process = None
         calm = now_s - self._began_s > _CALM_S
         self._pause_s = 0.5 if calm else min(2 * self._pause_s, _MAX_PAUSE_S)
-        self._next_s = now_s + self._pause_s
+        self._next_s = now_s + self._pause_s * _spread()
         return f"{self.name} {how}; starting it again in {self._pause_s:.0f} s (log: {self.log})"
 
     def _begin(self, now_s: float) -> None:
@@ -97,6 +98,11 @@ class Child:
 
 def _how_it_ended(code: int) -> str:
     return f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
+
+
+def _spread() -> float:
+    """By what pauses differ: many vehicles whose one server has gone must not come back at once."""
+    return 1 + secrets.randbelow(500) / 1000
 
 
 class Follower:
@@ -182,6 +188,8 @@ def _supervise(plan: dict[str, Any], folder: Path) -> int:
                 for notice in follower.new(now_s):
                     log(notice)
             copied = _copy_log(trainer, copied)
+            for child in children:
+                rotate_log(child.log)  # after what is new in it has been read
             watchdog.alive()
             time.sleep(_POLL_S)
     finally:
@@ -197,6 +205,7 @@ def _copy_log(path: Path, at: int) -> int:
     """Copy what the trainer has logged to this process's own output."""
     try:
         with open(path, "rb") as file:
+            at = at if at <= os.fstat(file.fileno()).st_size else 0  # it has begun anew
             file.seek(at)
             data = file.read(_MOST_COPIED)
     except OSError:

@@ -42,6 +42,7 @@ from fleetseg.federation.replies import write_reply
 from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.federation.wire import PlainCodec, decode_broadcast
 from fleetseg.files import write_atomic
+from fleetseg.fleet.compatibility import speak_together, understood
 from fleetseg.fleet.egress import Egress
 from fleetseg.fleet.held_releases import FOLDER
 from fleetseg.fleet.progress import PAGE_NAME, ProgressPage
@@ -255,13 +256,13 @@ class Trainer:
 
 def _checked(header: Header) -> tuple[Experiment, LabelSpace]:
     """Read the experiment and the classes of a hello; refuse what is not understood here."""
-    if header["protocol"] != PROTOCOL:
+    if not speak_together(header["protocol"], header.get("since")):
         raise Refusal(
             "protocol",
             "server and vehicle speak different versions",
             got=f"{header['protocol']} (fleetseg {header['fleetseg']})",
             expected=f"{PROTOCOL} (fleetseg {__version__})",
-            cure="Install the same version of fleetseg on both",
+            cure="Install the same version of fleetseg on both, or one release apart",
         )
     skew_s = time.time() - header["time"]
     if abs(skew_s) > MAX_SKEW_S:
@@ -273,7 +274,8 @@ def _checked(header: Header) -> tuple[Experiment, LabelSpace]:
         )
     try:
         experiment = make_experiment_from_text(
-            header["experiment"], where="the server's experiment"
+            understood(header["experiment"], header.get("defaults")),
+            where="the server's experiment",
         )
         own = experiment.data.label_space == OWN
         space = read_space(header.get("space")) if own else label_space(experiment.data.label_space)

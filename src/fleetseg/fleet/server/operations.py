@@ -1,0 +1,93 @@
+"""How a running server is watched from outside: what it counts, and whether it goes on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fleetseg.fleet.nvflare.network import NvflareNetwork
+from fleetseg.fleet.nvflare.provision import Fleet, read_fleet
+from fleetseg.fleet.server.dispatcher import TaskDispatcher
+from fleetseg.fleet.server.endpoint import answering
+from fleetseg.fleet.server.engine import FleetEngine
+from fleetseg.fleet.server.metrics import FleetNow, Metrics
+
+ONLINE_S = 25.0
+"""Who was not seen for longer is away; a server whose status is older was killed."""
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Where a server answers, and with what."""
+
+    port: int
+    metrics: Metrics
+
+    @contextmanager
+    def answering(
+        self,
+        fleet: Fleet,
+        engine: FleetEngine,
+        dispatcher: TaskDispatcher,
+        network: NvflareNetwork,
+    ) -> Iterator[int]:
+        """Answer while the block lasts; gives the port."""
+
+        def now() -> FleetNow:
+            states = states_of(read_fleet(fleet.folder), engine, dispatcher, network)
+            return FleetNow(
+                states,
+                dispatcher.segment,
+                engine.segment_ends(),
+                dispatcher.bytes_down,
+                dispatcher.bytes_up,
+            )
+
+        def health() -> tuple[bool, str]:
+            return health_of(engine, dispatcher, network)
+
+        self.metrics.now = now
+        with answering(self.port, self.metrics.text, health) as port:
+            yield port
+
+
+def states_of(
+    fleet: Fleet, engine: FleetEngine, dispatcher: TaskDispatcher, network: NvflareNetwork
+) -> Counter[str]:
+    """Count the vehicles of a fleet by state, see `metrics.STATES`; each has one."""
+    registered, sites = network.registered(), dict(dispatcher.sites)
+    refused = set(engine.roster.refused)
+    counted: Counter[str] = Counter()
+    for name in fleet.vehicles:
+        site, age_s = sites.get(name), registered.get(name, float("inf"))
+        if name in fleet.revoked:
+            state = "revoked"
+        elif site is None or dispatcher.silent_s(name) > ONLINE_S:
+            state = "outside" if age_s < ONLINE_S else "away"
+        elif name in refused:
+            state = "refused"
+        elif site.overdue:
+            state = "overdue"
+        else:
+            state = "busy" if site.busy else "idle"
+        counted[state] += 1
+    return counted
+
+
+def health_of(
+    engine: FleetEngine, dispatcher: TaskDispatcher, network: NvflareNetwork
+) -> tuple[bool, str]:
+    """Say whether the loop goes on, in one line.
+
+    A fleet without vehicles is waited for, and that is no fault of the server's: it would not help
+    to start it again.
+    """
+    fatal = dispatcher.fatal or network.fatal()
+    if fatal is not None:
+        return False, f"ending: {fatal.what}"
+    if stalled_s := engine.pulse.stalled_s():
+        return False, f"the loop has not gone on for {stalled_s:.0f} s"
+    trouble = network.trouble()
+    return True, f"ok: {trouble}" if trouble else f"ok: segment {dispatcher.segment}"
