@@ -40,10 +40,17 @@ class RoundRecord:
         default_factory=dict
     )  # of the accepted, where there are any
     training_seconds: float | None = None  # of all: until the last answer, without scoring
+    lineage: str = ""  # of the model that was sent: see `lineage`
 
     @classmethod
     def of(
-        cls, collector: RoundCollector, *, round_: int, quorum: bool, sent: Meter
+        cls,
+        collector: RoundCollector,
+        *,
+        round_: int,
+        quorum: bool,
+        sent: Meter,
+        lineage: str = "",
     ) -> RoundRecord:
         """Write down a round that is over."""
         accepted = collector.accepted
@@ -62,6 +69,7 @@ class RoundRecord:
             seconds=round(sent.seconds, 3),
             clusters=dict(sorted(collector.clusters_of.items())),
             training_seconds=round(sent.seconds, 3),
+            lineage=lineage,
         )
 
     def with_cost(self, sent: Meter) -> RoundRecord:
@@ -99,6 +107,8 @@ class RoundRecord:
             fields["clusters"] = dict(self.clusters)
         if self.training_seconds is not None:
             fields["training_seconds"] = self.training_seconds
+        if self.lineage:
+            fields["lineage"] = self.lineage
         return fields
 
     @classmethod
@@ -121,4 +131,5 @@ class RoundRecord:
             unscored=fields.get("unscored", ""),
             clusters=fields.get("clusters", {}),
             training_seconds=fields.get("training_seconds"),
+            lineage=fields.get("lineage", ""),
         )

@@ -295,7 +295,7 @@ def test_what_was_taken_back_is_not_answered_from_memory(cache: Path, tmp_path: 
     assert "confs" in site.ask("evaluate", vehicle, **scores)[0]
     assert site.ask("train", vehicle, payload=encoded_shared(parts)) == first
     # It has nothing of its own now, and its answer, a failure, takes no update's place.
-    abstained = site.ask("evaluate", vehicle, **scores, counted={vehicle: 0})[0]
+    abstained = site.ask("evaluate", vehicle, **scores, counted={vehicle: [0, ""]})[0]
     assert abstained["failure"][1] == "untrained"
     assert site.ask("train", vehicle, payload=encoded_shared(parts)) == first
     assert "confs" in site.ask("evaluate", vehicle, **scores)[0]
@@ -380,7 +380,7 @@ def test_a_vehicle_goes_back_where_its_update_did_not_count(cache: Path, tmp_pat
         site = made(parts, tmp_path / name, held)
         site.hello()
         for round_ in asked:
-            counted = {vehicle: 1} if round_ == 3 else {}
+            counted = {vehicle: [1, ""]} if round_ == 3 else {}
             data = site.ask("train", vehicle, round_=round_, counted=counted)[1]
         sent.append(data)
     assert sent[0] == sent[1]
