@@ -154,7 +154,7 @@ class Fleet:
     def state_of(self, client: str) -> Mapping[str, Tensor]:
         """What a client keeps of the last of its updates that counted."""
         counted = last_counted(self.records, [client])[client]
-        return self.store.load(client, counted.round + 1, counted)
+        return self.store.load(client, counted.round + 1)
 
     # Its run
 
