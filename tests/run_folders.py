@@ -17,7 +17,7 @@ from fleetseg.evaluation.protocol import Protocol
 from fleetseg.evaluation.scored import Scored
 from fleetseg.experiment_file import make_experiment, to_toml
 from fleetseg.federation.client_state import ClientStateStore
-from fleetseg.federation.counted import counted_rounds
+from fleetseg.federation.counted import last_counted
 from fleetseg.own_data import CLASSES
 from fleetseg.runs.records import RunEnd
 from fleetseg.runs.run import Run
@@ -57,7 +57,7 @@ def run_folder(
 def sum_of_kept(run: Run, name: str) -> Tensor:
     """Add up what clients keep under a name for the round after a run's last."""
     clients = sorted({client for record in run.records for client in record.cohort})
-    kept, counted = ClientStateStore(run.folder / "clients"), counted_rounds(run.records, clients)
+    kept, counted = ClientStateStore(run.folder / "clients"), last_counted(run.records, clients)
     next_round = run.records[-1].round + 1
     own = [kept.load(client, next_round, counted[client]).get(name) for client in clients]
     return torch.stack([own_T for own_T in own if own_T is not None]).sum(0)

@@ -13,6 +13,8 @@
   x QuorumLost           too few usable updates for too many rounds
   x CheckpointError      a run folder or a checkpoint cannot be read or written
     - FolderInUse        another process is at work in the run folder
+    - DamagedFile        a file is not what was written: its digest differs, or it is cut short
+    - StateMissing       what a client kept of its last update that counted is not there
 
 Each text says what is wrong, where, what was got, what was expected, and the cure.
 """
@@ -107,6 +109,14 @@ class CheckpointError(FleetSegError):
 
 class FolderInUse(CheckpointError):
     """Another process is at work in the run folder."""
+
+
+class DamagedFile(CheckpointError):
+    """A file is not what was written: its digest differs, or it is cut short."""
+
+
+class StateMissing(CheckpointError):
+    """What a client kept of its last update that counted is not there."""
 
 
 def unknown_name(

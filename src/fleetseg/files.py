@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
 import os
 import uuid
@@ -39,6 +40,12 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
             raise disk_full(path, len(content)) from None
         raise
     sync_folder(path.parent)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged file, out of the way and for whoever wants to look at it."""
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(path, path.with_name(f"{path.name}.damaged"))
 
 
 def read_text(path: Path) -> str:

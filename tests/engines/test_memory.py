@@ -170,7 +170,8 @@ def test_a_worker_whose_gpu_is_full_says_so_and_tries_again(
     ours, theirs = multiprocessing.Pipe()
     for client in ("car-a", "car-b", "car-a"):
         order = {
-            "task": "train", "round": 1, "facts": {}, "counted": 0, "common": True,
+            "task": "train", "round": 1, "facts": {}, "counted": [0, ""], "lineage": "",
+            "common": True,
             "client": client,
         }  # fmt: skip
         ours.send_bytes(json.dumps(order).encode())

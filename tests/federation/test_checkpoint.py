@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,9 @@ def test_falls_back_to_the_previous_good_one_and_says_so(tmp_path: Path) -> None
     assert len(damaged) == 1
     assert str(paths[2]) in damaged[0]
     assert "damaged" in damaged[0]
-    assert list_checkpoints(tmp_path) == [paths[1], paths[0]]  # the damaged one is gone
+    assert list_checkpoints(tmp_path) == [paths[1], paths[0]]
+    aside = paths[2].with_name("round-000003.safetensors.damaged")
+    assert aside.stat().st_size > 0  # for whoever wants to look at it
 
 
 def test_two_damaged_ones(tmp_path: Path) -> None:
@@ -146,6 +149,42 @@ def test_two_damaged_ones(tmp_path: Path) -> None:
     read, _, damaged = load_newest(tmp_path, **IDS)
     assert read.round == 1
     assert len(damaged) == 2
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_a_disk_that_fails_for_a_moment_costs_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Only a file that reads otherwise than it was written is damaged."""
+    paths = [save(tmp_path, r) for r in (1, 2)]
+    opened = open
+
+    def failing(file: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(file) == str(paths[1]):
+            raise OSError(number, os.strerror(number))
+        return opened(file, *args, **kwargs)
+
+    monkeypatch.setattr("io.open", failing)
+    with pytest.raises(CheckpointError, match=r"round-000002.*cannot be read"):
+        load_newest(tmp_path, **IDS)
+    monkeypatch.undo()
+    assert list_checkpoints(tmp_path) == [paths[1], paths[0]]
+    assert load_newest(tmp_path, **IDS)[0].round == 2
+
+
+def test_a_file_that_vanished_is_no_reason_to_end(tmp_path: Path) -> None:
+    paths = [save(tmp_path, r) for r in (1, 2)]
+    paths[1].unlink()
+    paths[1].symlink_to(tmp_path / "nowhere")  # listed, and not there
+    read, _, damaged = load_newest(tmp_path, **IDS)
+    assert (read.round, len(damaged)) == (1, 1)
+
+
+def test_the_lineage_comes_back_and_files_of_before_have_none(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, replace(state(3), lineage="ab" * 8), {}, **IDS)
+    assert load_newest(tmp_path, **IDS)[0].lineage == "ab" * 8
+    save_checkpoint(tmp_path, state(4), {}, **IDS)
+    assert load_newest(tmp_path, **IDS)[0].lineage == ""
 
 
 def test_nothing_intact(tmp_path: Path) -> None:

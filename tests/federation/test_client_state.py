@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from fleetseg.errors import CheckpointError
+from fleetseg.errors import CheckpointError, StateMissing
 from fleetseg.federation.checkpoint import KEEP
 from fleetseg.federation.client_state import ClientStateStore
+from fleetseg.federation.messages import Counted
 
 
 def tensors(value: float) -> dict[str, torch.Tensor]:
@@ -67,9 +70,9 @@ def test_states_of_abandoned_later_rounds_go(memory: ClientStateStore) -> None:
 def test_what_did_not_count_is_forgotten(memory: ClientStateStore) -> None:
     for round_ in (1, 2, 5):
         memory.save("a", round_, tensors(round_))
-    assert memory.load("a", before_round=60, counted=2)["step"] == 2
+    assert memory.load("a", before_round=60, counted=Counted(2))["step"] == 2
     assert files(memory) == [f"round-{r:06d}.safetensors" for r in (1, 2)]
-    assert memory.load("a", before_round=60, counted=0) == {}
+    assert memory.load("a", before_round=60, counted=Counted(0)) == {}
     assert files(memory) == []
 
 
@@ -82,9 +85,54 @@ def test_clients_are_apart_whatever_their_names(memory: ClientStateStore, tmp_pa
     assert len(list(memory.folder.iterdir())) == len(names)
 
 
-def test_damage_is_told(memory: ClientStateStore) -> None:
+def test_the_state_of_an_abandoned_history_is_nobody_s(memory: ClientStateStore) -> None:
+    """The server went back behind round 9, and came to another one of that number."""
+    memory.save("a", 8, tensors(8), "a" * 16)
+    memory.save("a", 9, tensors(9), "b" * 16)
+    with pytest.raises(StateMissing, match="kept of round 9 is not here; it begins anew when it"):
+        memory.load("a", 10, Counted(9, "c" * 16), expected=True)
+    assert files(memory) == [f"round-000008-{'a' * 16}.safetensors"]
+    assert memory.load("a", 10, Counted(8, "a" * 16), expected=True)["step"] == 8
+
+
+def test_a_round_done_again_takes_the_place_of_the_abandoned_one(memory: ClientStateStore) -> None:
+    memory.save("a", 9, tensors(9), "b" * 16)
+    memory.save("a", 9, tensors(90), "c" * 16)
+    assert files(memory) == [f"round-000009-{'c' * 16}.safetensors"]
+    assert memory.load("a", 10, Counted(9, "c" * 16), expected=True)["step"] == 90
+
+
+def test_what_is_not_there_is_no_first_round(memory: ClientStateStore) -> None:
+    with pytest.raises(StateMissing, match="round 3"):
+        memory.load("a", 9, Counted(3), expected=True)
+    assert memory.load("a", 9, Counted(3)) == {}  # of a method that may well keep nothing
+    assert memory.load("a", 9, Counted(0), expected=True) == {}
+    memory.save("a", 3, {})
+    assert memory.load("a", 9, Counted(3), expected=True) == {}
+
+
+def test_damage_is_told_and_kept_for_whoever_wants_to_look(memory: ClientStateStore) -> None:
     memory.save("a", 1, tensors(1))
     (path,) = memory.folder.rglob("*.safetensors")
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"round-000001.*damaged client state"):
-        memory.load("a", before_round=2)
+    cut = path.read_bytes()[:-1]
+    path.write_bytes(cut)
+    with pytest.raises(StateMissing, match=r"round-000001.*kept of round 1 is damaged"):
+        memory.load("a", 2, Counted(1), expected=True)
+    assert files(memory) == ["round-000001.safetensors.damaged"]
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == cut
+
+
+def test_a_disk_that_fails_for_a_moment_is_no_damage(
+    memory: ClientStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.save("a", 1, tensors(1))
+
+    def failing(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+        memory.load("a", 2, Counted(1), expected=True)
+    monkeypatch.undo()
+    assert not isinstance(caught.value, StateMissing)
+    assert memory.load("a", 2, Counted(1), expected=True)["step"] == 1

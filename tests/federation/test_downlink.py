@@ -23,7 +23,7 @@ from fleetseg.federation.downlink import (
     encode_changes,
     state_of,
 )
-from fleetseg.federation.messages import Broadcast, Failure
+from fleetseg.federation.messages import Broadcast, Counted, Failure
 from fleetseg.federation.tensors import ModelState, layout_of
 
 LAYOUT = layout_of(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))
@@ -188,10 +188,10 @@ def test_changes_of_nothing_are_refused_where_the_first_model_is_sent_whole() ->
 def test_facts_and_what_did_not_count_stay_with_a_broadcast() -> None:
     past = history(3)
     facts = {"weights": torch.tensor([1.0, 2.5]).numpy()}
-    whole = Broadcast(3, state_of(past[-1]), facts, counted=2)
+    whole = Broadcast(3, state_of(past[-1]), facts, counted=Counted(2))
     written = DOWNLINK.as_changes(past[-1], {"a": whole, "b": whole}, {"a": 2})
     assert written["b"] == whole
-    assert written["a"].counted == 2
+    assert written["a"].counted == Counted(2)
     assert written["a"].state is written["b"].state
     read = decode_changes(
         encode_changes(written["a"], LAYOUT), LAYOUT, lambda _: state_of(past[1]), Halves()

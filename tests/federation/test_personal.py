@@ -21,7 +21,7 @@ from fleetseg.evaluation.norms import Norms
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
-from fleetseg.federation.messages import Broadcast, Enrolment, Evaluation, Update
+from fleetseg.federation.messages import Broadcast, Counted, Enrolment, Evaluation, Update
 from fleetseg.federation.personal import steps_beside
 from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.federation.tasks import evaluate as evaluate_module
@@ -95,7 +95,8 @@ def client(name: str = "car", count: int = 2, size: int = 4, classes: int = 2) -
 
 def sent(value: float, round_: int, counted: int | None = None) -> Broadcast:
     no_counters = torch.empty(0, dtype=torch.int64)
-    return Broadcast(round_, ModelState(torch.tensor([value]), no_counters), counted=counted)
+    told = None if counted is None else Counted(counted)
+    return Broadcast(round_, ModelState(torch.tensor([value]), no_counters), counted=told)
 
 
 def own(runtime: LocalRuntime, name: str = "car", after: int = 99) -> float:

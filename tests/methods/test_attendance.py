@@ -22,9 +22,9 @@ from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.federation.checkpoint import ServerState, load_newest, save_checkpoint
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
-from fleetseg.federation.counted import counted_rounds
+from fleetseg.federation.counted import last_counted
 from fleetseg.federation.engine import Meter, Received
-from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
+from fleetseg.federation.messages import Broadcast, Counted, Enrolment, Failure, Update
 from fleetseg.federation.plan import Plan
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.rounds import Watcher, run
@@ -37,7 +37,7 @@ Attendance = Literal["there", "away", "refused", "unreachable"]
 """`refused` works for nothing, `unreachable` never hears that it is asked."""
 ROUNDS = 37
 STAYS, GOES, JOINS, LEAVES = range(4)
-KEEPS_STATE = {"scaffold", "feddyn", "feddc", "fedspeed", "moon", "ditto"} | {
+KEEPS_STATE = {"scaffold", "feddyn", "feddc", "fedspeed", "mimelite", "moon", "ditto"} | {
     "fedbn", "silobn", "silobn-lab", "fedper", "fedrep",
 }  # fmt: skip
 MEANS = {
@@ -148,13 +148,13 @@ class Fleet:
         self.records[-1] = record
 
     def files(self, client: str) -> dict[str, bytes]:
-        folder = self.store._path(client, 0).parent
+        folder = self.store._path(client, Counted(0)).parent
         return {path.name: path.read_bytes() for path in folder.glob("*")}
 
     def state_of(self, client: str) -> Mapping[str, Tensor]:
         """What a client keeps of the last of its updates that counted."""
-        counted = counted_rounds(self.records, [client])[client]
-        return self.store.load(client, counted + 1)
+        counted = last_counted(self.records, [client])[client]
+        return self.store.load(client, counted.round + 1)
 
     # Its run
 
@@ -283,7 +283,8 @@ def test_what_an_absent_vehicle_keeps_is_not_touched(name: str, whole: dict[str,
     seen = [fleet.kept[round_][goes] for round_ in range(2, 34)]
     assert seen.count(seen[0]) == len(seen)
     if name in KEEPS_STATE:  # it goes on from its first round: the second did not count
-        written = {1: "round-000001.safetensors", 34: "round-000034.safetensors"}
+        of = fleet.records[33].lineage  # the first round is of none
+        written = {1: "round-000001.safetensors", 34: f"round-000034-{of}.safetensors"}
         assert set(fleet.kept[34][goes]) == set(written.values())
         assert fleet.kept[34][goes][written[1]] == fleet.kept[1][goes][written[1]]
     else:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -140,6 +142,9 @@ def _pairs() -> dict[str, list[tuple[object, object]]]:
     return {"a": [(image_HWC, np.zeros((32, 32), dtype=np.uint8))] * 2}
 
 
+TWO = fleetseg.LabelSpace("two", ("a", "b"), ((0, 0, 0), (9, 9, 9)), ())
+
+
 def _tiny(**more: object) -> fleetseg.Experiment:
     return fleetseg.Experiment(  # type: ignore[arg-type]
         data={"size": (32, 32)},
@@ -156,9 +161,8 @@ def test_a_sweep_of_quick_runs_gets_a_folder_each(
     from torch import nn
 
     monkeypatch.chdir(tmp_path)
-    space = fleetseg.LabelSpace("two", ("a", "b"), ((0, 0, 0), (9, 9, 9)), ())
     folders = {
-        fleetseg.run(_tiny(), clients=_pairs(), net=nn.Conv2d(3, 2, 1), space=space).folder  # type: ignore[arg-type]
+        fleetseg.run(_tiny(), clients=_pairs(), net=nn.Conv2d(3, 2, 1), space=TWO).folder  # type: ignore[arg-type]
         for _ in range(3)
     }
     assert len(folders) == 3
@@ -175,9 +179,24 @@ def test_a_run_that_fails_before_it_began_leaves_no_folder(
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_every_way_to_run_asks_who_owns_the_folder(tmp_path: Path, resume: bool) -> None:
+    """And writes nothing before it has been told: the run that is at work there goes on."""
+    from torch import nn
+
     from fleetseg import api
 
-    with owning(tmp_path):
-        for run in (fleetseg.run, api.run_local):
-            with pytest.raises(FolderInUse):
-                run(_tiny(), out=tmp_path, resume=resume)
+    run, net = tmp_path / "run", nn.Conv2d(3, 2, 1)
+    fleetseg.run(_tiny(), clients=_pairs(), net=net, space=TWO, out=run)  # type: ignore[arg-type]
+    fields = {"host": "localhost", "port": 1, "vehicles": ["car-1"], "revoked": []}
+    (tmp_path / "fleet.json").write_text(json.dumps(fields))
+    serve = partial(api.serve, fleet=tmp_path)
+    with owning(run):
+        before = _contents(run)
+        for start in (fleetseg.run, api.run_local, serve):
+            with pytest.raises(FolderInUse, match=f"process {os.getpid()} on"):
+                start(_tiny(), out=run, resume=resume)  # type: ignore[operator]
+        assert _contents(run) == before
+
+
+def _contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}

@@ -22,6 +22,11 @@ class ScheduledCodec:
         """Most bytes of any message."""
         return max(codec.max_bytes for _, codec in self.stages)
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether any of them does."""
+        return any(codec.leaves_out for _, codec in self.stages)
+
     def at(self, round_: int) -> UpdateCodec:
         """Return the codec of a round."""
         begun = [codec for first, codec in self.stages if first <= round_]

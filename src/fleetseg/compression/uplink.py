@@ -42,6 +42,11 @@ class Uplink:
         """Most bytes of a message: zstd adds a few per block to what does not compress."""
         return 8 + _HEADER_BYTES + self.plan.num_bytes + self.plan.num_bytes // 128 + 1024
 
+    @property
+    def leaves_out(self) -> bool:
+        """See UpdateCodec."""
+        return self.codec.leaves_out
+
     @cached_property
     def plan(self) -> Plan:
         """The codec fitted to the layout."""

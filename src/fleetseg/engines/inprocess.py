@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from fleetseg.errors import DataError, OutOfMemory
+from fleetseg.errors import DataError, OutOfMemory, StateMissing
 from fleetseg.federation.client import Client, LocalRuntime
+from fleetseg.federation.client_state import NO_STATE
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import (
     Broadcast,
@@ -75,6 +76,8 @@ def attempt(
         return work(broadcast, client, runtime)
     except DataError as error:
         return Failure(client.id, "abstained", "data", error.what)
+    except StateMissing as error:
+        return Failure(client.id, "lost", NO_STATE, error.what)
     except (OutOfMemory, RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -29,6 +29,7 @@ from fleetseg.engines.starting import IMPORT_CURE, start, startable, unsendable
 from fleetseg.errors import EngineError
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.engine import Meter, Received
+from fleetseg.federation.lineage import read_counted, write_counted
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure
 from fleetseg.federation.replies import has_bytes, read_reply, write_failure, write_reply
 from fleetseg.federation.tasks import CLIENT_TASKS
@@ -191,7 +192,8 @@ class WorkersEngine:
             "round": broadcast.round,
             "common": is_common,
             "facts": write_facts(broadcast.facts),
-            "counted": broadcast.counted,
+            "counted": write_counted(broadcast.counted),
+            "lineage": broadcast.lineage,
         }
         with suppress(OSError):  # if it is dead, the wait for its answer will find out
             worker.pipe.send_bytes(json.dumps(order).encode())
@@ -291,7 +293,8 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
 
 def _broadcast(order: Mapping[str, Any], job: WorkerJob) -> Broadcast:
     state = job.common if order["common"] else job.alone
-    return Broadcast(order["round"], state, read_facts(order["facts"]), order["counted"])
+    facts, counted = read_facts(order["facts"]), read_counted(order["counted"])
+    return Broadcast(order["round"], state, facts, counted, lineage=order["lineage"])
 
 
 def _own_runtime(job: WorkerJob) -> LocalRuntime:

@@ -20,11 +20,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fleetseg.errors import CheckpointError
+from fleetseg.errors import CheckpointError, DamagedFile
 from fleetseg.federation.known import Memory
 from fleetseg.federation.saving import separate
 from fleetseg.federation.tensors import ModelState
-from fleetseg.files import write_atomic
+from fleetseg.files import set_aside, write_atomic
 from fleetseg.learning.inputs import Facts
 
 FORMAT_VERSION = 4
@@ -49,6 +49,7 @@ class ServerState:
     # Of the sampler, weights, fleet, clusters.
     memory: Mapping[str, Memory] = field(default_factory=dict)
     clusters: Mapping[str, Tensor] = field(default_factory=dict)  # see `cluster_state`
+    lineage: str = ""  # which history of rounds led to it: see `lineage`
 
 
 def save_checkpoint(
@@ -73,6 +74,7 @@ def save_checkpoint(
         "version": FORMAT_VERSION,
         "round": state.round,
         "failed_rounds": state.failed_rounds,
+        "lineage": state.lineage,
         "experiment": experiment,
         "layout": layout,
         "memory": {owner: dict(tables) for owner, tables in state.memory.items()},
@@ -131,23 +133,29 @@ def load_checkpoint(
         _named(tensors, _REFERENCE),
         meta["memory"],
         _named(tensors, _CLUSTER),
+        meta.get("lineage", ""),  # earlier versions had none
     )
     return state, meta["record"]
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        intact = _digest(tensors, header["meta"]) == header["sha256"]
-        meta = json.loads(header["meta"]) if intact else {}
-    except (safetensors.SafetensorError, FileNotFoundError, KeyError, ValueError) as error:
-        raise CheckpointError(f"damaged checkpoint ({error})", where=path) from None
+        # All at once: what a parser of a mapped file says does not tell damage from a bad moment.
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedFile("damaged checkpoint (it is not there)", where=path) from None
     except OSError as error:  # nothing is wrong with the file: no permission, too many are open
         raise CheckpointError(f"cannot be read ({error.strerror or error})", where=path) from None
+    try:
+        tensors = safetensors.torch.load(data)
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])["__metadata__"]
+        intact = _digest(tensors, header["meta"]) == header["sha256"]
+        meta = json.loads(header["meta"]) if intact else {}
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise DamagedFile(f"damaged checkpoint ({error})", where=path) from None
     if not intact:
-        raise CheckpointError("damaged checkpoint (its digest differs)", where=path)
+        raise DamagedFile("damaged checkpoint (its digest differs)", where=path)
     return tensors, meta
 
 
@@ -158,25 +166,26 @@ def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def load_newest(
     folder: Path, *, experiment: str, layout: str
 ) -> tuple[ServerState, dict[str, Any], list[str]]:
-    """Read the newest intact checkpoint; damaged newer ones are told, and removed.
+    """Read the newest intact checkpoint; damaged newer ones are told, and renamed.
+
+    Nothing is renamed before an intact one is found, nor for one that cannot be read at the moment.
 
     Raises:
-        CheckpointError: if there is none, or it belongs to another experiment.
+        CheckpointError: if there is none, the newest cannot be read, or it belongs to another
+            experiment.
     """
-    damaged: list[str] = []
+    damaged: dict[Path, str] = {}
     for path in list_checkpoints(folder):
         try:
             state, record = load_checkpoint(path, experiment=experiment, layout=layout)
-        except CheckpointError as error:
-            if "damaged" not in error.what:
-                raise
-            damaged.append(str(error))
+        except DamagedFile as error:
+            damaged[path] = str(error)
             continue
-        for bad in list_checkpoints(folder)[: len(damaged)]:
-            bad.unlink()
-        return state, record, damaged
+        for bad in damaged:
+            set_aside(bad)
+        return state, record, list(damaged.values())
     raise CheckpointError(
-        "no intact checkpoint", where=folder, got="; ".join(damaged) or "an empty folder"
+        "no intact checkpoint", where=folder, got="; ".join(damaged.values()) or "an empty folder"
     )
 
 

@@ -51,13 +51,14 @@ def cluster_asks(
     """
     if settings.clustered_by == BY_LOSS:
         sent = sent_to_choose(state, exchange)
-        return to_each(Broadcast(state.round + 1, sent, facts), clients, records)
+        choice = Broadcast(state.round + 1, sent, facts, lineage=state.lineage)
+        return to_each(choice, clients, records)
     of = members(state)
     asks: dict[str, Broadcast] = {}
     for k in sorted({of[client] for client in clients}):
         beside = cluster_references(state, exchange, k)
         sent = exchange.with_references(sent_to(state, exchange, k), beside)
-        broadcast = Broadcast(state.round + 1, sent, facts)
+        broadcast = Broadcast(state.round + 1, sent, facts, lineage=state.lineage)
         asks |= to_each(broadcast, [c for c in clients if of[c] == k], records)
     return {client: asks[client] for client in clients}
 

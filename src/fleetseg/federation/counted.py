@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from fleetseg.federation.messages import Broadcast
+from fleetseg.federation.client_state import NO_STATE
+from fleetseg.federation.messages import Broadcast, Counted
 from fleetseg.federation.records import RoundRecord
 
+_NONE = Counted(0)
 
-def counted_rounds(records: Sequence[RoundRecord], clients: Collection[str]) -> dict[str, int]:
-    """Say of each client in which round it had its last update that counted; 0 = in none.
 
-    In a round without a quorum, none did. Rounds are looked back at until it is known of all
-    clients: one may be asked again after hundreds of rounds.
+def last_counted(records: Sequence[RoundRecord], clients: Collection[str]) -> dict[str, Counted]:
+    """Say of each client which of its updates was the last to count.
+
+    In a round without a quorum, none did. A client that has said that it no longer has what it kept
+    begins anew: of its updates before, none counts any more. Rounds are looked back at until it is
+    known of all clients: one may be asked again after hundreds of rounds.
     """
-    counted = dict.fromkeys(clients, 0)
+    counted = dict.fromkeys(clients, _NONE)
     open_ = set(clients)
     for record in reversed(records):
         if not open_:
             break
         used = open_.intersection(record.accepted if record.quorum else ())
-        counted.update(dict.fromkeys(used, record.round))
-        open_ -= used
+        counted.update(dict.fromkeys(used, Counted(record.round, record.lineage)))
+        bereft = {f.client_id for f in record.failures if f.reason == NO_STATE}
+        open_ -= used | bereft
     return counted
 
 
@@ -30,6 +35,6 @@ def to_each(
     broadcast: Broadcast, clients: Collection[str], records: Sequence[RoundRecord]
 ) -> dict[str, Broadcast]:
     """Address a broadcast to clients: each is told which of its updates was the last to count."""
-    counted = counted_rounds(records, clients)
-    told = {round_: replace(broadcast, counted=round_) for round_ in set(counted.values())}
-    return {client: told[round_] for client, round_ in counted.items()}
+    counted = last_counted(records, clients)
+    told = {update: replace(broadcast, counted=update) for update in set(counted.values())}
+    return {client: told[update] for client, update in counted.items()}

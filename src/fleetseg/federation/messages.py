@@ -6,7 +6,9 @@
 |            |                        | give                                                       |
 |            | facts                  | made of what all clients reported, no one client's; styles |
 |            |                        | are single ones', under numbers in place of names          |
-|            | counted                | the round of the client's last update that counted         |
+|            | lineage                | digest of the history of rounds that the model comes from  |
+|            | counted                | the client's last update that counted: its round, and the  |
+|            |                        | lineage that this began with                               |
 |            | references             | among the tensors, models of earlier rounds: the server's  |
 |            | changes                | tensors, as what is new since a broadcast of before        |
 | Update     | change                 | change of the model, and of a method's extras, by training |
@@ -83,6 +85,14 @@ class Changes:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """An update of a client that counted, by the round and the lineage it was trained from."""
+
+    round: int  # 0 = none did
+    lineage: str = ""
+
+
+@dataclass(frozen=True)
 class Broadcast:
     """The server's message to a client; clients may be sent different ones.
 
@@ -92,9 +102,9 @@ class Broadcast:
     round: int  # 1-based; of an evaluation, the round after which the model is scored
     state: ModelState
     facts: Facts = field(default_factory=dict)
-    # The last round whose update of this client counted, 0 = none; None = its newest one did.
-    counted: int | None = None
+    counted: Counted | None = None  # the client's last update that did; None = its newest one
     changes: Changes | None = None  # another way to send `state`; None = whole
+    lineage: str = ""  # which history of rounds the model comes from: see `lineage`
 
     def num_bytes(self, whole: int) -> int:
         """Size of the message, where a whole model takes so many bytes, without facts."""

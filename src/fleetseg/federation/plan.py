@@ -161,7 +161,7 @@ class Plan:
             settings = self.experiment.federation
             return cluster_asks(state, self.exchange, settings, clients, records, facts)
         sent = self.exchange.with_references(self.sent(state), state.references)
-        broadcast = Broadcast(state.round + 1, sent, facts)
+        broadcast = Broadcast(state.round + 1, sent, facts, lineage=state.lineage)
         asks = to_each(broadcast, clients, records)
         if self.downlink is None:
             return asks

@@ -42,10 +42,17 @@ class RoundRecord:
     training_seconds: float | None = None  # of all: until the last answer, without scoring
     # Of those asked who say that they hold more than is believed, the images they counted for.
     cut: Mapping[str, int] = field(default_factory=dict)
+    lineage: str = ""  # of the model that was sent: see `lineage`
 
     @classmethod
     def of(
-        cls, collector: RoundCollector, *, round_: int, quorum: bool, sent: Meter
+        cls,
+        collector: RoundCollector,
+        *,
+        round_: int,
+        quorum: bool,
+        sent: Meter,
+        lineage: str = "",
     ) -> RoundRecord:
         """Write down a round that is over."""
         accepted = collector.accepted
@@ -65,6 +72,7 @@ class RoundRecord:
             clusters=dict(sorted(collector.clusters_of.items())),
             training_seconds=round(sent.seconds, 3),
             cut=collector.cut,
+            lineage=lineage,
         )
 
     def with_cost(self, sent: Meter) -> RoundRecord:
@@ -104,6 +112,8 @@ class RoundRecord:
             fields["cut"] = dict(self.cut)
         if self.training_seconds is not None:
             fields["training_seconds"] = self.training_seconds
+        if self.lineage:
+            fields["lineage"] = self.lineage
         return fields
 
     @classmethod
@@ -127,4 +137,5 @@ class RoundRecord:
             clusters=fields.get("clusters", {}),
             training_seconds=fields.get("training_seconds"),
             cut=fields.get("cut", {}),
+            lineage=fields.get("lineage", ""),
         )

@@ -12,6 +12,7 @@ from fleetseg.errors import QuorumLost
 from fleetseg.federation.checkpoint import ServerState
 from fleetseg.federation.collect import RoundCollector, collect
 from fleetseg.federation.engine import Engine, Received
+from fleetseg.federation.lineage import with_lineage
 from fleetseg.federation.messages import Enrolment, Failure, taking_part
 from fleetseg.federation.plan import Plan
 from fleetseg.federation.records import RoundRecord
@@ -80,7 +81,9 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         sent = engine.meter() - before
         state = plan.server_update(state, collector, enrolled)
         good = collector.has_quorum
-        record = RoundRecord.of(collector, round_=round_, quorum=good, sent=sent)
+        lineage = state.lineage  # of what was sent
+        record = RoundRecord.of(collector, round_=round_, quorum=good, sent=sent, lineage=lineage)
+        state = with_lineage(state, record)
         log.commit(state, record)
         try:
             record = _scored(record, plan, state, log)

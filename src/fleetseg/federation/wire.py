@@ -50,6 +50,11 @@ class UpdateCodec(Protocol):
         """Most bytes of a message."""
         ...
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether a message may lack something, so that its client has to keep it for later."""
+        ...
+
     def pack(self, update: Update, residual_T: Tensor | None) -> tuple[bytes, Tensor | None]:
         """Write an update, and what earlier ones left out; returns what this one leaves out."""
         ...
@@ -69,6 +74,11 @@ class PlainCodec:
     def max_bytes(self) -> int:
         """See UpdateCodec."""
         return message_bytes(self.layout, self.layout)[1]
+
+    @property
+    def leaves_out(self) -> bool:
+        """See UpdateCodec."""
+        return False
 
     def pack(self, update: Update, residual_T: Tensor | None) -> tuple[bytes, Tensor | None]:
         """See UpdateCodec."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import itertools
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,18 +29,21 @@ def loopback(
 ) -> Iterator[FleetEngine]:
     """Run sites for all clients of an experiment on this machine.
 
-    The fleet lies in the run folder, and is used again by a resume.
+    The fleet lies in the run folder, and is used again by a resume. What vehicles keep lies beside
+    it, where simulated clients have it, too: it is theirs, whichever site serves them.
     """
     assigned = share_out(clients, num_sites(spec.experiment.engine.workers, len(clients)))
     folder = run_folder / "fleet"
     fleet = _fleet(folder, assigned)
-    path = folder / "experiment.toml"
+    path, keeps = folder / "experiment.toml", run_folder.resolve() / "clients"
     write_atomic(path, experiment_toml)
     with ExitStack() as stack:
         for number, (site, vehicles) in enumerate(assigned.items()):
             kit = read_kit(fleet.kit(site))
             kit.own.mkdir(parents=True, exist_ok=True)
-            site_data = SiteData(site, vehicles=tuple(vehicles), experiment=str(path))
+            site_data = SiteData(
+                site, vehicles=tuple(vehicles), experiment=str(path), keeps=str(keeps)
+            )
             site_data.write(kit.own / "site-data.json")
             supervisor = start_child(
                 supervisor_command(kit),
@@ -66,12 +69,18 @@ def share_out(clients: Sequence[str], sites: int) -> Mapping[str, tuple[str, ...
 
 
 def _fleet(folder: Path, assigned: Mapping[str, Sequence[str]]) -> Fleet:
+    """Return the fleet of these sites; one of others is put aside, with its lists of messages."""
     if (folder / "fleet.json").is_file():
         fleet = read_fleet(folder)
         if fleet.vehicles == tuple(assigned):
             return fleet
-        shutil.rmtree(folder)
+        folder.rename(_free_name(folder))
     return create_fleet(folder, "localhost", free_port(), tuple(assigned))
+
+
+def _free_name(folder: Path) -> Path:
+    names = (folder.with_name(f"{folder.name}-before-{k}") for k in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def free_port() -> int:

@@ -2,8 +2,8 @@
 
 A request is a header {"task", "what", "run", ...} and, for the tasks that are named in
 `federation.tasks.CLIENT_TASKS`, an encoded broadcast; "vehicles" names the vehicle a site is to
-serve, where that is not the site itself, and "counted" in which round a vehicle had its last update
-that counted.
+serve, where that is not the site itself, "lineage" which history of rounds the broadcast is of, and
+"counted" the round and lineage of a vehicle's last update that counted.
 "hello" opens a run, "revoked" is the last request to a revoked vehicle. "release" has a site drive
 a release and "judge" has it score a model, both with the files of a model folder behind the header
 (`fleet.parcels`) and without a run. An answer is a header with "enrolments", with what the site
@@ -31,7 +31,7 @@ from fleetseg.federation.wire import read_facts, write_facts
 from fleetseg.models.segmenter import Normalisation
 from fleetseg.text import plain
 
-PROTOCOL = 5
+PROTOCOL = 6
 MAX_SKEW_S = 300.0
 """Most that a vehicle's clock may differ: logs of both sides must be comparable."""
 MACHINE = ("fleetseg", "torch", "python", "machine", "cores", "device", "precision")

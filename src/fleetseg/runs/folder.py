@@ -10,10 +10,12 @@ rounds.jsonl      one line a round, then one line for the end: the source of tru
 pictures/         a few evaluation frames, and what the model of each scored round makes of them
 checkpoints/      the last few rounds, each complete
 model/            the final model
-clients/          what simulated clients keep for themselves, such as what their updates left out
+clients/          what simulated clients keep for themselves, such as what their updates left out,
+                  and the vehicles of a fleet on this machine
 tracking/         of a run with trackers: how far each is, and what it keeps here
 logs/             over a network: every message that was received
-fleet/            of a fleet on this machine: its certificates and kits
+fleet/            of a fleet on this machine: its certificates and kits; fleet-before-1/ and so on
+                  are of starts with another number of sites
 run.lock          while a process is at work here: which one (see `ownership`)
 """
 

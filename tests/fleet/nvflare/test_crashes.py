@@ -26,7 +26,10 @@ def in_process(described: fleetseg.Experiment, out: Path) -> fleetseg.Run:
 def test_any_process_of_the_engine_may_die_and_the_model_is_the_same(
     cache: Path, tmp_path: Path
 ) -> None:
-    """One TOML in process and over the network, where everything is killed once."""
+    """One TOML in process and over the network, where everything is killed once.
+
+    The run goes on with another number of sites, so that others serve some of the vehicles.
+    """
     # Vehicles keep state of three kinds between rounds: moments, what top-k left out, and the
     # broadcast that the next one builds on.
     codecs = {
@@ -53,7 +56,10 @@ def test_any_process_of_the_engine_may_die_and_the_model_is_the_same(
         h.until(lambda: h.done(run) >= 4, f"round 4: {first.text}")
         first.kill()  # the process that aggregates, as a reboot would
         h.until(lambda: not h.tree(run), "everything ends with it", 30)
-        again = h.fleetseg("run", "--resume", "--out", run, "--json", log=tmp_path / "again.log")
+        more = ["--engine", "fleet", "--workers", "3"]
+        again = h.fleetseg(
+            "run", "--resume", "--out", run, "--json", *more, log=tmp_path / "again.log"
+        )
         with h.timed("the aggregator killed, to the end after --resume"):
             assert again.wait() == 0, again.text
     end = h.rounds_of(run)[-1]
@@ -67,10 +73,10 @@ def test_any_process_of_the_engine_may_die_and_the_model_is_the_same(
 
 
 def assert_nothing_left_unseen(run: Path) -> None:
-    """What the server received is what the vehicles' lists say they sent."""
+    """What the server received is what the vehicles' lists say they sent, of every start."""
     sent = {
         line["sha256"]: line
-        for path in run.glob("fleet/kits/*/fleetseg/logs/egress.jsonl")
+        for path in run.glob("fleet*/kits/*/fleetseg/logs/egress.jsonl")
         for line in read_message_log(path)
     }
     received = read_message_log(run / "logs" / "ingress.jsonl")

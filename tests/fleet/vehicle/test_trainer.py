@@ -299,7 +299,7 @@ def test_what_was_taken_back_is_not_answered_from_memory(cache: Path, tmp_path: 
     assert "confs" in site.ask("evaluate", vehicle, **scores)[0]
     assert site.ask("train", vehicle, payload=encoded_shared(parts)) == first
     # It has nothing of its own now, and its answer, a failure, takes no update's place.
-    abstained = site.ask("evaluate", vehicle, **scores, counted={vehicle: 0})[0]
+    abstained = site.ask("evaluate", vehicle, **scores, counted={vehicle: [0, ""]})[0]
     assert abstained["failure"][1] == "untrained"
     assert site.ask("train", vehicle, payload=encoded_shared(parts)) == first
     assert "confs" in site.ask("evaluate", vehicle, **scores)[0]
@@ -384,10 +384,46 @@ def test_a_vehicle_goes_back_where_its_update_did_not_count(cache: Path, tmp_pat
         site = made(parts, tmp_path / name, held)
         site.hello()
         for round_ in asked:
-            counted = {vehicle: 1} if round_ == 3 else {}
+            counted = {vehicle: [1, ""]} if round_ == 3 else {}
             data = site.ask("train", vehicle, round_=round_, counted=counted)[1]
         sent.append(data)
     assert sent[0] == sent[1]
+
+
+def test_a_vehicle_s_state_is_its_own_whichever_site_serves_it(cache: Path, tmp_path: Path) -> None:
+    """A fleet on one machine may be started with another number of sites."""
+    experiment = tiny_experiment(cache, federation={"uplink": "topk(10%)+int8", "rounds": 3})
+    parts = set_up(
+        experiment, open_fleet_data(experiment), tmp_path / "run", None, rounds.Watcher()
+    )
+    path = tmp_path / "experiment.toml"
+    path.write_text(to_toml(experiment))
+    vehicle, sent = vehicles_of(parts)[0], dict[str, list[Any]]()
+    for name, sites in {"stays": ("one", "one"), "moves": ("two", "three")}.items():
+        keeps, sent[name] = tmp_path / "run" / name, []
+        for round_, at in enumerate(sites, 1):
+            (tmp_path / at).mkdir(exist_ok=True)
+            held = SiteData(SITE, vehicles=(vehicle,), experiment=str(path), keeps=str(keeps))
+            site = made(parts, tmp_path / at, held)
+            site.hello()
+            counted = {vehicle: [round_ - 1, ""]}
+            sent[name].append(site.ask("train", vehicle, round_=round_, counted=counted))
+        assert not (tmp_path / at / "runs").exists()
+    assert sent["moves"] == sent["stays"]
+
+
+def test_a_vehicle_without_what_it_kept_says_so(cache: Path, tmp_path: Path) -> None:
+    """Nothing of its folders is told, and what is no lineage names no file."""
+    parts, site = opened(cache, tmp_path, federation={"uplink": "topk(10%)+int8"})
+    vehicle = vehicles_of(parts)[0]
+    answer, data = site.ask("train", vehicle, round_=4, counted={vehicle: [3, "ab" * 8]})
+    told = "what this client kept of round 3 is not here; it begins anew when it is next asked"
+    assert (answer["failure"], data) == (["lost", "no-state", told], b"")
+    for odd in ({"lineage": "../" * 5}, {"counted": {vehicle: [3, "/etc/passwd"]}}):
+        refused, _ = site.ask("train", vehicle, round_=4, **odd)
+        assert refused["failure"][:2] == ["refused", "malformed"]
+    anew, _ = site.ask("train", vehicle, round_=5, counted={vehicle: [0, ""]})
+    assert anew == {"update": 5}
 
 
 def test_a_vehicle_by_the_site_s_own_name(parts: RunSetup, cache: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from fleetseg.data.sample import ScoredPairs
 from fleetseg.evaluation.norms import Norms, can_score, score_by_domain
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.client_state import ClientState, section
+from fleetseg.federation.kept_state import kept_before
 from fleetseg.federation.messages import Broadcast, Evaluation, Failure, Reply
 from fleetseg.federation.personal import PERSONAL, Work
 from fleetseg.federation.tasks.train import local_inputs
@@ -18,8 +19,8 @@ _NOTHING_OWN = "it has not trained yet, and so has nothing of what stays with ea
 def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
     """Score the broadcast model, with what the client keeps of its own, on its test samples."""
     state: ClientState = {}
-    if runtime.memory and runtime.start is not None:
-        state = runtime.memory.load(client.id, broadcast.round + 1, broadcast.counted)
+    if runtime.start is not None:
+        state = kept_before(broadcast, client.id, runtime, trained=True)
     own, norms = section(state, "own"), Norms.on_clients(runtime.experiment.evaluation)
     if not own and not can_score(runtime.model, _untrained(runtime), norms):
         return Failure(client.id, "abstained", "untrained", _NOTHING_OWN)
@@ -35,8 +36,7 @@ def client_evaluate_global(broadcast: Broadcast, client: Client, runtime: LocalR
 
 def client_evaluate_personal(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
     """Score the client's personal model on its test samples."""
-    memory = runtime.memory
-    kept = memory.load(client.id, broadcast.round + 1, broadcast.counted) if memory else {}
+    kept = kept_before(broadcast, client.id, runtime, trained=True)
     inputs = local_inputs(broadcast, client, runtime, kept)
     load = PERSONAL[runtime.experiment.personal.model].load
     load(Work(runtime, broadcast, client.train, inputs, kept))

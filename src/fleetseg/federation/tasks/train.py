@@ -17,6 +17,7 @@ from fleetseg.federation.client_state import ClientState, in_section, section
 from fleetseg.federation.cluster_parts import BY_LOSS
 from fleetseg.federation.cluster_state import chosen
 from fleetseg.federation.fleet_facts import CLASS_WEIGHTS
+from fleetseg.federation.kept_state import keeps_state, kept_before
 from fleetseg.federation.known import CLUSTER, RECEIVED_LOSS, TRAINED_LOSS
 from fleetseg.federation.measures import wanted_measures
 from fleetseg.federation.messages import Broadcast, Failure, Packed, Reply, Update
@@ -42,7 +43,7 @@ def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -
     What the client keeps is read first, and written last, once it is known what is sent.
     """
     memory = runtime.memory
-    before = memory.load(client.id, broadcast.round, broadcast.counted) if memory else {}
+    before = kept_before(broadcast, client.id, runtime)
     broadcast, told = with_chosen(broadcast, client, runtime, before)
     runtime.load(broadcast, section(before, "own"))
     trainables = Trainables(runtime.shared.trainables(), runtime.model)
@@ -61,8 +62,8 @@ def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -
     if memory and train_own:
         work = Work(runtime, broadcast, client.train, inputs, before)
         after |= in_section("personal", train_own(work))
-    if memory and (after or before):  # to keep nothing is not to keep what was before
-        memory.save(client.id, broadcast.round, after)
+    if memory and (after or before or keeps_state(runtime)):  # nothing is a state, too
+        memory.save(client.id, broadcast.round, after, broadcast.lineage)
     return reply
 
 

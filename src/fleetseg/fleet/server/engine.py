@@ -17,6 +17,7 @@ from fleetseg.errors import EngineError, FleetSegError, QuorumLost
 from fleetseg.federation.admission import left_out
 from fleetseg.federation.downlink import encode_changes
 from fleetseg.federation.engine import Meter, Received
+from fleetseg.federation.lineage import write_counted
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
 from fleetseg.federation.replies import read_failure, read_reply
 from fleetseg.federation.wire import encode_broadcast
@@ -71,9 +72,11 @@ class _Requests:
         """Write the request to some vehicles, by their sites."""
         round_, payload = self._payloads[number]
         named = {site: vehicle for site, vehicle in wave.items() if site != vehicle}
-        counted = {v: self._asks[v].counted for v in wave.values()}
-        header = {**self._header, "round": round_, "vehicles": named, "counted": counted}
-        return header, payload
+        asked = {vehicle: self._asks[vehicle] for vehicle in wave.values()}
+        counted = {vehicle: write_counted(one.counted) for vehicle, one in asked.items()}
+        (lineage,) = {one.lineage for one in asked.values()}  # of a round there is one
+        told = {"round": round_, "lineage": lineage, "counted": counted}
+        return {**self._header, **told, "vehicles": named}, payload
 
 
 class FleetEngine:

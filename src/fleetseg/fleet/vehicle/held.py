@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fleetseg.errors import StateMissing
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.federation.downlink import are_changes, decode_changes
@@ -38,7 +39,10 @@ class HeldBroadcasts:
         return broadcast
 
     def _of(self, vehicle: str, round_: int) -> ModelState | None:
-        kept = self.store.load(vehicle, round_ + 1)
+        try:
+            kept = self.store.load(vehicle, round_ + 1)
+        except StateMissing:  # damaged: as if it had never come
+            return None
         if not kept or int(kept["round"]) != round_:
             return None
         return ModelState(kept["values"], kept["counters"])

@@ -35,6 +35,7 @@ class SiteData:
     split_file: str = ""  # who holds what, where the sources hold more than this site
     vehicles: tuple[str, ...] = ()  # names in the split; empty = one vehicle, named as the site
     experiment: str = ""  # instead of sources: the data and partition of this experiment (loopback)
+    keeps: str = ""  # where vehicles keep what is theirs, if not with the site (loopback)
 
     def write(self, path: Path) -> None:
         """Write as JSON."""

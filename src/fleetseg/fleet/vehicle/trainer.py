@@ -37,6 +37,7 @@ from fleetseg.experiment_file import make_experiment_from_text
 from fleetseg.failures import FailureKind, failure_header, parse_failure
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
+from fleetseg.federation.lineage import read_counted, read_lineage
 from fleetseg.federation.messages import Broadcast, Enrolment
 from fleetseg.federation.replies import write_reply
 from fleetseg.federation.tasks import CLIENT_TASKS
@@ -79,6 +80,20 @@ class Refusal(FleetSegError):
     def __init__(self, reason: str, what: str, **parts: object) -> None:
         self.reason = reason
         super().__init__(what, **parts)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where vehicles keep what is theirs: states, broadcasts, what they have told with noise."""
+
+    states: ClientStateStore
+    held: HeldBroadcasts
+    released: Path
+
+    @classmethod
+    def of(cls, states: Path, broadcasts: Path, released: Path) -> Kept:
+        """Name the folders."""
+        return cls(ClientStateStore(states), HeldBroadcasts(ClientStateStore(broadcasts)), released)
 
 
 @dataclass(frozen=True)
@@ -170,13 +185,15 @@ class Trainer:
             raise Refusal("unknown-vehicle", f"no vehicle '{vehicle}' here")
         # The digest, because models to score may share a round's number.
         digest = hashlib.sha256(payload).digest()
-        key = (header["run"], header["what"], header["round"], digest)
+        counted = read_counted(header.get("counted", {}).get(vehicle))
+        lineage = read_lineage(header.get("lineage", ""))
+        key = (header["run"], header["what"], header["round"], digest, counted, lineage)
         if vehicle in self._last and self._last[vehicle][0] == key:
             return self._last[vehicle][1]
         # What comes now may take back what an older answer has left here.
         self._last.pop(vehicle, None)
         broadcast = ready.held.read(header["what"], payload, vehicle, ready.runtime)
-        broadcast = replace(broadcast, counted=header.get("counted", {}).get(vehicle))
+        broadcast = replace(broadcast, counted=counted, lineage=lineage)
         answer = _work(header["what"], broadcast, ready, ready.clients[vehicle])
         if parse_failure(answer[0]) is None:
             self._last[vehicle] = key, answer
@@ -216,8 +233,7 @@ class Trainer:
         hardware = hardware_of(experiment.engine)
         model = model.to(hardware.device).to(memory_format=hardware.memory_format)
         kept = self._kept(header["run"])
-        memory = ClientStateStore(kept / "clients")
-        runtime = local_runtime(experiment, model, hardware, space.num_classes, memory)
+        runtime = local_runtime(experiment, model, hardware, space.num_classes, kept.states)
         exchange = runtime.exchange
         if (got := exchange.server.digest) != header["layout"]:
             raise Refusal("model", "another network of the same name", got=got[:12])
@@ -231,14 +247,16 @@ class Trainer:
             progress=lambda what, done, total: self._page.step(),
             notify=self._log,
             space=space,
-            released=self._folder / "released",
+            released=kept.released,
         )
         clients = {name: counted(client, self._page.step) for name, client in clients.items()}
-        held = HeldBroadcasts(ClientStateStore(kept / "broadcasts"))
-        return Ready(header["run"], runtime, clients, held)
+        return Ready(header["run"], runtime, clients, kept.held)
 
-    def _kept(self, run: str) -> Path:
-        """Give a run a folder for what vehicles remember; those of old runs go."""
+    def _kept(self, run: str) -> Kept:
+        """Give a run its places for what vehicles remember; those of old runs here go."""
+        if self._site_data.keeps:
+            own = Path(self._site_data.keeps)
+            return Kept.of(own, own / "broadcasts", own / "released")
         runs = self._folder / "runs"
         kept = runs / "".join(c if c.isalnum() or c in "-_" else "_" for c in run)[:80]
         kept.mkdir(parents=True, exist_ok=True)
@@ -246,7 +264,7 @@ class Trainer:
         by_age = sorted(runs.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in by_age[_RUNS_KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
-        return kept
+        return Kept.of(kept / "clients", kept / "broadcasts", self._folder / "released")
 
     def _log_enrolled(self, enrolled: Mapping[str, Enrolment], machine: Mapping[str, Any]) -> None:
         for name, enrolment in enrolled.items():

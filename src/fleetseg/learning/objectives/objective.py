@@ -87,6 +87,11 @@ class Objective:
     pull: Callable[[TrainingConfig], float] = _no_pull
 
     @property
+    def may_keep(self) -> bool:
+        """Whether clients may keep something of their own for their next round."""
+        return self.end is not _no_vectors
+
+    @property
     def keeps_means(self) -> bool:
         """Whether its extras are means over the fleet, which a vehicle that joins makes smaller."""
         return bool(self.extras) and self.server is _add_share
