@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fleetseg.fleet.sockets import header_text
+
 
 class MessageLog:
     """Appends to one file; every line is on disk before the message goes out."""
@@ -23,19 +25,28 @@ class MessageLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
 
-    def append(self, kind: str, who: str, header: Mapping[str, Any], payload: bytes) -> None:
-        """Write down one message to or from `who`.
+    def append(
+        self,
+        kind: str,
+        who: str,
+        header: Mapping[str, Any],
+        payload: bytes,
+        *,
+        text: bytes | None = None,
+    ) -> None:
+        """Write down one message to or from `who`; `text` is its header as it came, if it came.
 
         Raises:
             OSError: the disk is full; the message must then not be sent.
         """
+        text = header_text(header) if text is None else text
         line = {
             "time": round(time.time(), 3),
             "kind": kind,
             "vehicle": who,
             "fields": sorted(header),
-            "bytes": len(payload) + header_bytes(header),
-            "sha256": message_digest(header, payload),
+            "bytes": len(payload) + len(text),
+            "sha256": message_digest(text, payload),
         }
         with open(self.path, "ab+") as file:
             # What a full disk cut off must not swallow this line.
@@ -55,15 +66,11 @@ def read_message_log(path: Path) -> list[dict[str, Any]]:
 
 def header_bytes(header: Mapping[str, Any]) -> int:
     """Bytes of a header as it is sent."""
-    return len(_text(header))
+    return len(header_text(header))
 
 
-def message_digest(header: Mapping[str, Any], payload: bytes) -> str:
-    """SHA-256 over header and payload."""
-    hasher = hashlib.sha256(_text(header))
+def message_digest(header: Mapping[str, Any] | bytes, payload: bytes) -> str:
+    """SHA-256 over header and payload; a header that came is taken as it came."""
+    hasher = hashlib.sha256(header if isinstance(header, bytes) else header_text(header))
     hasher.update(payload)
     return hasher.hexdigest()
-
-
-def _text(header: Mapping[str, Any]) -> bytes:
-    return json.dumps(header).encode()
