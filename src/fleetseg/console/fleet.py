@@ -119,6 +119,8 @@ def show_status(folder: Path, *, as_json: bool) -> None:
     for name, site in sites.items():
         if site.get("refused"):
             print_line(console, f"{name} was refused: {site['refused']}", "red")
+        if running and site.get("quarantined"):
+            print_line(console, f"{name} is left out: {site['quarantined']}", "red")
 
 
 def _status_table(

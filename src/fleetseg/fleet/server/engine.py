@@ -20,11 +20,13 @@ from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
 from fleetseg.federation.replies import read_reply
 from fleetseg.federation.wire import encode_broadcast
+from fleetseg.fleet.reply_limits import REPLY_BYTES
 from fleetseg.fleet.server.dispatcher import Event, TaskBatch, TaskDispatcher, names_of
 from fleetseg.fleet.server.enrolment import Roster, RunSpec, hello
 
 _TICK_S = 0.1
 _NOTIFY_REVOKED_S = 3.0
+_MAX_REPORT_BYTES = 1 << 27  # of confusion matrices, 200 of 255 classes; of sums of norm layers
 
 
 class Network(Protocol):
@@ -46,6 +48,10 @@ class Network(Protocol):
         """Sites that may no longer take part."""
         ...
 
+    def quarantined(self) -> Mapping[str, str]:
+        """Sites that are left out for a time, as segments ended through them; and why."""
+        ...
+
 
 @dataclass
 class _Pending:
@@ -61,7 +67,8 @@ class _Requests:
     """The encoded requests of one task; vehicles that are sent the same share the bytes."""
 
     def __init__(self, task: str, spec: RunSpec, asks: Mapping[str, Broadcast]) -> None:
-        self._header = {"what": task, "run": spec.run}
+        most = max(spec.codec.max_bytes, _MAX_REPORT_BYTES)
+        self._header = {"what": task, "run": spec.run, REPLY_BYTES: most}
         self._asks, self._payloads = asks, list[tuple[int, bytes]]()
         self.number_of: dict[str, int] = {}  # vehicle -> which of the payloads
         numbers: dict[tuple[int, ...], int] = {}
@@ -92,6 +99,7 @@ class FleetEngine:
         self._rounds_in_segment = 0
         self._clock = time.monotonic
         self._notified = ""
+        self._left_out = frozenset[str]()
         self._hellos: TaskBatch | None = None
         self.roster = Roster()
 
@@ -109,8 +117,10 @@ class FleetEngine:
         """
         until_s = self._clock() + self._settings.wait_s
         while True:
+            self._raise_if_fatal()
             self._renew_if_due()
             self._enrol()
+            self._notify_quarantined()
             reachable = self._reachable()
             out = left_out(reachable, self._spec.experiment.federation)
             wanted = {v: enrolment for v, enrolment in reachable.items() if v not in out}
@@ -257,10 +267,12 @@ class FleetEngine:
 
     def _too_few(self, reachable: Mapping[str, Enrolment]) -> QuorumLost:
         refused = [f"{site}: {f.reason} ({f.detail})" for site, f in self.roster.refused.items()]
+        kept_out = [f"{site}: {why}" for site, why in self._network.quarantined().items()]
         return QuorumLost(
             "too few vehicles",
             got=f"{names_of(reachable)} after {self._settings.wait_s:.0f} s"
-            + (f"; refused: {'; '.join(refused[:5])}" if refused else ""),
+            + (f"; refused: {'; '.join(refused[:5])}" if refused else "")
+            + (f"; left out: {'; '.join(kept_out[:5])}" if kept_out else ""),
             expected=f"{self._min_vehicles()} (fleet.min_vehicles)",
             cure="The model of the last round is kept; see `fleetseg fleet status`, then --resume",
         )
@@ -274,6 +286,16 @@ class FleetEngine:
         if text and text != self._notified:
             self._notified = text
             self._spec.tell(text)
+
+    def _notify_quarantined(self) -> None:
+        """Let a person know once of each site that is left out for a time, and of its return."""
+        kept_out = self._network.quarantined()
+        for site, why in kept_out.items():
+            if site not in self._left_out:
+                self._spec.tell(f"{site} is left out: {why}")
+        for site in self._left_out - kept_out.keys():
+            self._spec.tell(f"{site} is tried again")
+        self._left_out = frozenset(kept_out)
 
     def _renew_if_due(self) -> None:
         """End a segment that is long enough, that a vehicle waits for the end of, or must leave."""
@@ -336,6 +358,7 @@ class FleetEngine:
         self._hellos = batch = TaskBatch(dispatcher)
         batch.ask(*hello(self._spec), sorted(sites))
         while sites and self._clock() < until_s:
+            self._raise_if_fatal()
             event = batch.next(_TICK_S)
             if event is not None and event.what == "over":
                 break

@@ -23,6 +23,7 @@ from fleetseg.fleet.server.dispatcher import TaskDispatcher
 from fleetseg.fleet.server.engine import FleetEngine
 from fleetseg.fleet.server.enrolment import RunSpec
 from fleetseg.fleet.sockets import Listener, private_directory
+from fleetseg.fleet.threads import start_thread
 from fleetseg.locks import try_lock
 
 ONLINE_S = 25.0
@@ -49,7 +50,8 @@ def serving(fleet: Fleet, spec: RunSpec, run_folder: Path) -> Iterator[FleetEngi
         message_log = MessageLog(run_folder / "logs" / "ingress.jsonl")
         dispatcher = TaskDispatcher(listener, message_log, time.monotonic)
         stack.callback(dispatcher.close)
-        network = NvflareNetwork(fleet, dispatcher, listener.path, settings.gather_s)
+        log = run_folder / "logs" / "segments.jsonl"
+        network = NvflareNetwork(fleet, dispatcher, listener.path, settings.gather_s, log)
         stack.enter_context(network)
         engine = FleetEngine(spec, dispatcher, network)
         stack.enter_context(_status_updated(fleet, spec, engine, dispatcher, network))
@@ -111,8 +113,7 @@ def _status_updated(
             with contextlib.suppress(OSError, RuntimeError, FleetSegError):
                 _write_status(fleet, status_of(spec, engine, dispatcher, network))
 
-    thread = threading.Thread(target=update, name="fleetseg-status", daemon=True)
-    thread.start()
+    thread = start_thread(update, "fleetseg-status", dispatcher.fail)
     try:
         yield
     finally:
@@ -146,6 +147,8 @@ def status_of(
         sites.setdefault(roster.site_of[vehicle], {}).setdefault("vehicles", {})[vehicle] = holds
     for site, failure in roster.refused.items():
         sites.setdefault(site, {})["refused"] = f"{failure.reason}: {failure.detail}"
+    for site, why in network.quarantined().items():
+        sites.setdefault(site, {})["quarantined"] = why
     for site, machine in roster.machines.items():
         sites.setdefault(site, {})["machine"] = machine
     for site, round_ in roster.last_round.items():
@@ -164,6 +167,8 @@ def status_of(
 def _write_status(fleet: Fleet, status: Mapping[str, Any]) -> None:
     known = read_status(fleet)
     old = known.get("sites", {}) if known.get("run") == status["run"] else {}
+    for fields in old.values():
+        fields.pop("quarantined", None)  # it is said again as long as it holds
     # A site that is away is shown with what was known of it.
     sites = {name: {**old.get(name, {}), **fields} for name, fields in status["sites"].items()}
     merged = {**status, "sites": {**old, **sites}}
