@@ -28,7 +28,7 @@ from fleetseg.federation.wire import read_facts, write_facts
 from fleetseg.models.segmenter import Normalisation
 from fleetseg.text import plain
 
-PROTOCOL = 5
+PROTOCOL = 6
 MAX_SKEW_S = 300.0
 """Most that a vehicle's clock may differ: logs of both sides must be comparable."""
 MACHINE = ("fleetseg", "torch", "python", "machine", "cores", "device", "precision")
