@@ -151,8 +151,8 @@ def test_the_search_for_banned_calls_lets_the_others_be(code: str) -> None:
 
 ROOMS = (
     # Foundations stand on nothing but each other.
-    "_version", "errors", "rng", "text", "failures", "hosts", "files", "locks", "memory", "streams",
-    "methods", "config", "experiment_file",
+    "_version", "errors", "rng", "text", "strict_json", "failures", "hosts", "files", "locks",
+    "memory", "streams", "methods", "config", "experiment_file",
     # What a client is made of knows nothing of rounds.
     "data", "models", "learning", "evaluation",
     # The server knows nothing of the insides of engines, and no engine of runs.

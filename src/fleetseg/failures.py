@@ -23,6 +23,11 @@ def failure_header(kind: FailureKind, reason: str, detail: str = "") -> dict[str
     return {_KEY: [kind, reason, detail[:MAX_DETAIL]]}
 
 
+def is_failure(header: Mapping[str, Any]) -> bool:
+    """Say whether a reply is a failure, readable or not."""
+    return header.get(_KEY) is not None
+
+
 def parse_failure(header: Mapping[str, Any]) -> tuple[FailureKind, Any, Any] | None:
     """Read what `failure_header` wrote; None if the reply is none.
 

@@ -23,6 +23,7 @@ from fleetseg.errors import UpdateRejected
 from fleetseg.federation.messages import Update
 from fleetseg.federation.tensors import Layout
 from fleetseg.federation.wire import checked_update_meta, update_meta, with_residual
+from fleetseg.strict_json import BadJson, read_json
 
 VERSION = 1
 _MAGIC = b"FSUP"
@@ -105,10 +106,10 @@ class Uplink:
         if length > _HEADER_BYTES or len(data) > self.max_bytes:
             raise UpdateRejected("oversize", "message too large", got=f"{len(data)} bytes")
         try:
-            header = json.loads(data[8 : 8 + length])
+            header = read_json(data[8 : 8 + length], max_bytes=_HEADER_BYTES, finite=False)
             version, codec, layout = header["version"], header["codec"], header["layout"]
             fields = header["update"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (BadJson, KeyError, TypeError):
             raise UpdateRejected("malformed", "the message header cannot be read") from None
         if version != VERSION:
             raise UpdateRejected(

@@ -127,6 +127,8 @@ def show_status(folder: Path, *, as_json: bool) -> None:
         if why := site.get("drives", {}).get("refused"):
             offered = plain(site["drives"].get("offered", "?"), 10)
             print_line(console, f"{name} refuses release {offered}: {plain(why, 300)}", "red")
+        if running and site.get("quarantined"):
+            print_line(console, f"{name} is left out: {site['quarantined']}", "red")
 
 
 def _status_table(

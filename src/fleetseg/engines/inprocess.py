@@ -14,6 +14,7 @@ from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.messages import (
     Broadcast,
     Enrolment,
+    Evaluation,
     Failure,
     NormReport,
     Packed,
@@ -56,7 +57,7 @@ class InProcessEngine:
                 reply = unpacked(reply, runtime.codec)
             elif isinstance(reply, Update):
                 self._up += up
-            elif isinstance(reply, NormReport):
+            elif isinstance(reply, Evaluation | NormReport):
                 self._up += reply.num_bytes
             yield reply
 

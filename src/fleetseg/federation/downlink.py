@@ -25,7 +25,8 @@ from fleetseg.errors import UpdateRejected
 from fleetseg.federation.messages import Broadcast, Changes
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.tensors import Layout, ModelState
-from fleetseg.federation.wire import read_facts, write_facts
+from fleetseg.federation.wire import MAX_FACT_ITEMS, read_facts, write_facts
+from fleetseg.strict_json import BadJson, read_json
 
 NO_BASE = "base"
 """Reason of a client that does not hold what a message builds on."""
@@ -189,11 +190,11 @@ def _opened(data: bytes, layout: Layout) -> tuple[dict[str, Any], list[bytes]]:
     if length > _HEADER_BYTES:
         raise UpdateRejected("oversize", "header too large", got=f"{length} bytes")
     try:
-        fields = json.loads(data[8 : 8 + length])
+        fields = read_json(data[8 : 8 + length], max_bytes=_HEADER_BYTES, max_items=MAX_FACT_ITEMS)
         numbers = [fields["version"], fields["round"], fields["base"], *fields["sizes"]]
         fits = all(type(number) is int and number >= 0 for number in numbers)
         fits = fits and isinstance(fields["digest"], str) and "facts" in fields
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (BadJson, KeyError, TypeError):
         fits = False
     if not fits or sum(fields["sizes"]) != len(data) - 8 - length:
         raise UpdateRejected("malformed", "the message header cannot be read")

@@ -157,6 +157,11 @@ class Evaluation:
     client_id: str
     conf_by_domain: Mapping[str, npt.NDArray[np.int64]]
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the message."""
+        return sum(conf_CC.nbytes for conf_CC in self.conf_by_domain.values())
+
 
 @dataclass(frozen=True)
 class NormReport:

@@ -1,12 +1,14 @@
 """Replies as JSON headers with bytes beside them: of workers and of vehicles alike.
 
 An update is either bytes that a codec made, or lies where both sides see it and only its header is
-sent. Sums of norm layers are bytes, too: a large network's would be no small header. What is read
-here may come from anybody: it raises nothing but UpdateRejected.
+sent. Confusion matrices and sums of norm layers are bytes, too: those of many domains or of a large
+network would be no small header. What is read here may come from anybody: it raises nothing but
+UpdateRejected.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,12 +36,13 @@ _COUNTS, _SUMS = np.dtype("<i8"), np.dtype("<f8")
 
 
 def write_reply(reply: Reply) -> tuple[dict[str, Any], bytes]:
-    """Write a reply: a header and, of a packed update and of sums, the bytes."""
+    """Write a reply: a header and, of a packed update, of counts and of sums, the bytes."""
     if isinstance(reply, Failure):
         return write_failure(reply), b""
     if isinstance(reply, Evaluation):
-        confs = {domain: conf_CC.tolist() for domain, conf_CC in reply.conf_by_domain.items()}
-        return {"confs": confs, "round": reply.round}, b""
+        confs = reply.conf_by_domain
+        data = b"".join(conf_CC.astype(_COUNTS).tobytes() for conf_CC in confs.values())
+        return {"confs": list(confs), "round": reply.round}, data
     if isinstance(reply, NormReport):
         return _write_norm_report(reply)
     if isinstance(reply, Packed):
@@ -61,7 +64,7 @@ def read_reply(
     Args:
         client_id: who was asked.
         header: see `write_reply`.
-        payload: of a packed update and of sums, their bytes.
+        payload: of a packed update, of counts and of sums, their bytes.
         num_classes: of confusion matrices.
         codec: what an update was packed by; None = updates lie in `room`.
         room: where the change of an update lies that was not packed.
@@ -70,7 +73,7 @@ def read_reply(
         return failure
     try:
         if "confs" in header:
-            return read_evaluation(client_id, header, num_classes)
+            return read_evaluation(client_id, header, payload, num_classes)
         if "norm_sums" in header:
             return read_norm_report(client_id, header, payload)
         if codec is not None:
@@ -98,24 +101,40 @@ def read_failure(client_id: str, header: Mapping[str, Any]) -> Failure | None:
     return Failure(client_id, kind, plain(reason, 40), plain(detail, MAX_DETAIL))
 
 
-def read_evaluation(client_id: str, header: Mapping[str, Any], num_classes: int) -> Evaluation:
+def read_evaluation(
+    client_id: str, header: Mapping[str, Any], payload: bytes, num_classes: int
+) -> Evaluation:
     """Read confusion matrices, or raise UpdateRejected; `validate_evaluation` must follow."""
-    confs, round_ = header.get("confs"), header.get("round")
-    if not isinstance(confs, dict) or len(confs) > _MAX_DOMAINS or type(round_) is not int:
+    domains, round_ = header.get("confs"), header.get("round")
+    if not isinstance(domains, list) or len(domains) > _MAX_DOMAINS or type(round_) is not int:
         raise UpdateRejected("malformed", "no confusion matrices")
-    read = {}
-    for domain, rows in confs.items():
-        if len(domain) > _MAX_DOMAIN_NAME or not domain.isprintable():
+    for domain in domains:
+        if (
+            not isinstance(domain, str)
+            or len(domain) > _MAX_DOMAIN_NAME
+            or not domain.isprintable()
+        ):
             raise UpdateRejected("malformed", "a domain's name is too long or cannot be printed")
-        if not _is_matrix(rows, num_classes):
-            raise UpdateRejected("shape", "not an integer matrix of the classes")
-        read[domain] = np.array(rows, dtype=np.int64)
-    return Evaluation(round_, client_id, read)
+    if len(set(domains)) < len(domains):
+        raise UpdateRejected("malformed", "two domains of one name")
+    shape = (len(domains), num_classes, num_classes)
+    expected = math.prod(shape) * _COUNTS.itemsize
+    if len(payload) != expected:
+        raise UpdateRejected(
+            "shape",
+            "no matrix of the classes for each",
+            got=f"{len(payload)} bytes",
+            expected=expected,
+        )
+    confs_DCC = np.frombuffer(payload, _COUNTS).reshape(shape).astype(np.int64)
+    if confs_DCC.size and not 0 <= confs_DCC.min() <= confs_DCC.max() < 1 << 62:
+        raise UpdateRejected("count", "a count is negative or too large")
+    return Evaluation(round_, client_id, dict(zip(domains, confs_DCC, strict=True)))
 
 
 def has_bytes(header: Mapping[str, Any]) -> bool:
     """Say whether a reply's header is one with bytes beside it."""
-    return "update" in header or "norm_sums" in header
+    return any(key in header for key in ("update", "confs", "norm_sums"))
 
 
 def _write_norm_report(report: NormReport) -> tuple[dict[str, Any], bytes]:
@@ -143,12 +162,3 @@ def read_norm_report(client_id: str, header: Mapping[str, Any], payload: bytes) 
     counts_L = np.frombuffer(payload, _COUNTS, layers).astype(np.int64)
     both_2C = np.frombuffer(payload, _SUMS, offset=layers * _COUNTS.itemsize).astype(np.float64)
     return NormReport(round_, client_id, NormSums(counts_L, both_2C[:channels], both_2C[channels:]))
-
-
-def _is_matrix(rows: Any, size: int) -> bool:
-    return (
-        isinstance(rows, list)
-        and len(rows) == size
-        and all(isinstance(row, list) and len(row) == size for row in rows)
-        and all(type(n) is int and 0 <= n < 1 << 62 for row in rows for n in row)
-    )

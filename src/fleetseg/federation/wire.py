@@ -24,6 +24,7 @@ from fleetseg.errors import UpdateRejected
 from fleetseg.federation.messages import META_BYTES, Broadcast, Failure, Packed, Update
 from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.learning.inputs import Facts
+from fleetseg.strict_json import BadJson, read_json
 
 WIRE_VERSION = 1
 _UPDATE_FIELDS = (
@@ -38,8 +39,10 @@ _UPDATE_FIELDS = (
 _FACTS_BYTES = 1 << 26  # most of all facts of a broadcast
 _NO_FACT = np.array(np.nan, dtype=np.float32)
 MAX_FACT = 65_536
-_MAX_DEPTH = 8  # dimensions of a fact
 """Most numbers of one fact."""
+MAX_FACT_ITEMS = 1 << 22
+"""Most numbers and lists of all facts of a broadcast."""
+_MAX_DEPTH = 8  # dimensions of a fact
 
 
 class UpdateCodec(Protocol):
@@ -264,11 +267,13 @@ def _checked_header(kind: str, data: bytes, layout: Layout) -> dict[str, Any]:
     if header_bytes > header_limit or len(data) > 8 + header_limit + payload:
         raise UpdateRejected("oversize", "message too large", got=f"{len(data)} bytes")
     try:
-        outer = json.loads(data[8 : 8 + header_bytes])
-        header = json.loads(outer["__metadata__"]["fleetseg"])
+        outer = read_json(data[8 : 8 + header_bytes], max_bytes=header_limit)
+        text = outer["__metadata__"]["fleetseg"]
+        # What is not finite is told apart from what cannot be read: by the checks of values.
+        header = read_json(text, max_bytes=header_limit, max_items=MAX_FACT_ITEMS, finite=False)
         version, layout_digest = header["version"], header["layout"]
         fits = header["kind"] == kind and isinstance(header["meta"], dict)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (BadJson, KeyError, TypeError):
         raise UpdateRejected("malformed", "the message header cannot be read") from None
     if version != WIRE_VERSION or not fits:
         raise UpdateRejected(

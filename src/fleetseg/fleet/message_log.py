@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fleetseg.fleet.sockets import header_text
+
 MAX_BYTES = 1 << 26  # of one file; a line takes some 300
 FIRST = "0" * 64  # before the first line of all
 _MOST_FIELDS, _MOST_CHARACTERS = 50, 100  # of what is listed of a header, which may be anybody's
@@ -34,19 +36,28 @@ class MessageLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self._max_bytes = path, max_bytes
 
-    def append(self, kind: str, who: str, header: Mapping[str, Any], payload: bytes) -> None:
-        """Write down one message to or from `who`.
+    def append(
+        self,
+        kind: str,
+        who: str,
+        header: Mapping[str, Any],
+        payload: bytes,
+        *,
+        text: bytes | None = None,
+    ) -> None:
+        """Write down one message to or from `who`; `text` is its header as it came, if it came.
 
         Raises:
             OSError: the disk is full; the message must then not be sent.
         """
+        text = header_text(header) if text is None else text
         line = {
             "time": round(time.time(), 3),
             "kind": kind,
             "vehicle": who,
             "fields": [name[:_MOST_CHARACTERS] for name in sorted(header)[:_MOST_FIELDS]],
-            "bytes": len(payload) + header_bytes(header),
-            "sha256": message_digest(header, payload),
+            "bytes": len(payload) + len(text),
+            "sha256": message_digest(text, payload),
         }
         with self._alone():
             self._rotate_if_full()
@@ -128,15 +139,11 @@ def read_message_log(path: Path) -> list[dict[str, Any]]:
 
 def header_bytes(header: Mapping[str, Any]) -> int:
     """Bytes of a header as it is sent."""
-    return len(_text(header))
+    return len(header_text(header))
 
 
-def message_digest(header: Mapping[str, Any], payload: bytes) -> str:
-    """SHA-256 over header and payload."""
-    hasher = hashlib.sha256(_text(header))
+def message_digest(header: Mapping[str, Any] | bytes, payload: bytes) -> str:
+    """SHA-256 over header and payload; a header that came is taken as it came."""
+    hasher = hashlib.sha256(header if isinstance(header, bytes) else header_text(header))
     hasher.update(payload)
     return hasher.hexdigest()
-
-
-def _text(header: Mapping[str, Any]) -> bytes:
-    return json.dumps(header).encode()

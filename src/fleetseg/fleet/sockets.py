@@ -22,14 +22,14 @@ from typing import Any
 
 from fleetseg.errors import ConfigError
 from fleetseg.hosts import temporary_folder
+from fleetseg.strict_json import BadJson, read_table
 
 Header = dict[str, Any]
 
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/+@~-]{0,60}")
 _SIZES = struct.Struct("<IQ")  # bytes of the header, bytes of the payload
 MAX_HEADER_BYTES = 1 << 24
-MAX_REPLY_HEADER = 1 << 21  # characters of a header inside a header; each may take six bytes there
-_MAX_DEPTH = 32  # of lists in lists in a header
+MAX_REPLY_HEADER = 1 << 21  # bytes of a header inside a header; each may take six there
 MAX_PAYLOAD_BYTES = 1 << 32
 
 
@@ -46,7 +46,7 @@ class Connection:
 
     def send(self, header: Mapping[str, Any], payload: bytes | memoryview = b"") -> None:
         """Send one message, or raise ConnectionLost."""
-        text = json.dumps(header).encode()
+        text = header_text(header)
         try:
             with self._sending:
                 self._connection.sendall(_SIZES.pack(len(text), len(payload)) + text)
@@ -61,15 +61,24 @@ class Connection:
         Raises:
             ConnectionLost: at the end of the stream.
         """
+        message = self.receive_text(timeout_s)
+        if message is None:
+            return None
+        text, payload = message
+        try:
+            return read_table(text, max_bytes=MAX_HEADER_BYTES), payload
+        except BadJson as bad:
+            raise ConnectionLost(f"not a message: {bad}") from None
+
+    def receive_text(self, timeout_s: float | None = None) -> tuple[bytes, bytes] | None:
+        """Wait for one message and leave its header as it is, for one who only passes it on."""
         if timeout_s is not None and not self._arrives(timeout_s):
             return None
         header_bytes, payload_bytes = _SIZES.unpack(self._exactly(_SIZES.size))
         if header_bytes > MAX_HEADER_BYTES or payload_bytes > MAX_PAYLOAD_BYTES:
             raise ConnectionLost("not a message")
-        header = parse_header(self._exactly(header_bytes))
-        if header is None:
-            raise ConnectionLost("not a message")
-        return header, bytes(self._exactly(payload_bytes))
+        text = bytes(self._exactly(header_bytes))
+        return text, bytes(self._exactly(payload_bytes))
 
     def close(self) -> None:
         """Close it; a `receive` that waits ends."""
@@ -100,28 +109,9 @@ class Connection:
         return data
 
 
-def parse_header(text: str | bytes | bytearray) -> Header | None:
-    """Read a header; None if it is not one, or nested so deep that writing it again might fail."""
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return header if isinstance(header, dict) and _is_shallow(header) else None
-
-
-def _is_shallow(value: object) -> bool:
-    level = [value]
-    for _ in range(_MAX_DEPTH):
-        inner: list[object] = []
-        for entry in level:
-            if isinstance(entry, dict):
-                inner.extend(entry.values())
-            elif isinstance(entry, list):
-                inner.extend(entry)
-        if not inner:
-            return True
-        level = inner
-    return False
+def header_text(header: Mapping[str, Any]) -> bytes:
+    """Write a header as it is sent."""
+    return json.dumps(header).encode()
 
 
 class Listener:

@@ -14,11 +14,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from fleetseg.fleet.threads import start_thread
 
 _PR_SET_PDEATHSIG = 1
 MAX_LOG_BYTES = 16 << 20
@@ -141,7 +142,7 @@ def end_with_parent(poll_s: float = 0.3) -> None:
             time.sleep(poll_s)
         os._exit(1)
 
-    threading.Thread(target=watch, name="fleetseg-parent-watch", daemon=True).start()
+    start_thread(watch, "fleetseg-parent-watch")
 
 
 def main(arguments: Sequence[str]) -> None:

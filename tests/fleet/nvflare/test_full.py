@@ -164,6 +164,37 @@ def test_vehicle_s_engine_killed(context: str, start: Callable[..., Run], refere
     assert h.sha_of(run.run) == reference
 
 
+def _ends(run: Run) -> list[dict[str, Any]]:
+    """How the run's segments ended, so far."""
+    path = run.run / "logs" / "segments.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_vehicle_whose_part_fails_at_every_start_stops_nobody(start: Callable[..., Run]) -> None:
+    """Its old list of allowed classes ends one job after another for all, until it is left out."""
+    run = start(rounds=12)
+    h.until(lambda: h.done(run.run) >= 1, f"a round: {run.process.text}")
+    resources = run.site(1) / "local" / "resources.json"
+    fields = json.loads(resources.read_text())
+    resources.write_text(json.dumps({**fields, "class_allow_list": ["an.older.Executor"]}))
+    h.kill(h.SERVER_JOB, run.run / "fleet" / "server")
+    with h.timed("a vehicle whose part fails at every start, until it is left out"):
+        h.until(
+            lambda: sum("site-1" in end["through"] for end in _ends(run)) >= 3,
+            f"three segments that end through it: {run.process.text} {_ends(run)}",
+        )
+    now = h.done(run.run)
+    with h.timed("from then on to the next committed round"):
+        h.until(lambda: h.done(run.run) > now, f"a round: {run.process.text}")
+    status = json.loads((run.run / "fleet" / "status.json").read_text())["sites"]
+    assert "3 times in a row (unsafe component)" in status["site-1"]["quarantined"]
+    assert "quarantined" not in status["site-2"]
+    told = (run.site(1) / "fleetseg" / "logs" / "supervisor.log").read_text()
+    assert "this vehicle's part of a job has failed" in told
+    run.finish()
+    assert {site for end in _ends(run) for site in end["through"]} == {"site-1"}
+
+
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
 def test_dropout(share: float, start: Callable[..., Run]) -> None:
     """Trainers die at random; every round is closed by those who are left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -29,10 +30,13 @@ pytest.importorskip("nvflare")
 from nvflare.apis.job_launcher_spec import JobProcessArgs
 from nvflare.utils.job_launcher_utils import get_client_job_args, get_server_job_args
 
-from fleetseg.fleet.nvflare import network as module
+from fleetseg.fleet.nvflare import network as network_module
 from fleetseg.fleet.nvflare.launchers import command_text
 from fleetseg.fleet.nvflare.network import NvflareNetwork, last_words
 from fleetseg.fleet.nvflare.provision import Fleet, read_fleet
+from fleetseg.fleet.nvflare.sites import WITNESSED
+from fleetseg.fleet.server.quarantine import STRIKES
+from fleetseg.fleet.server.segments import MOST_BARREN
 
 ODD = "my run #1 $HOME 'q' \"z\" (ü)"
 
@@ -120,33 +124,80 @@ class _Session:
 
 
 def _network(tmp_path: Path, status: str) -> tuple[NvflareNetwork, Any]:
-    fleet = Fleet(tmp_path, "localhost", 1, ("car-1",))
+    fleet = Fleet(tmp_path, "localhost", 1, ("car-1", "car-2"))
     fleet.server.mkdir()
     (fleet.server / "console.log").write_text("x: error: no such option\n")
-    dispatcher: Any = SimpleNamespace(job="")
+    dispatcher: Any = SimpleNamespace(job="", segment=0, ending=False, answered=0)
     network = NvflareNetwork(fleet, dispatcher, tmp_path / "link", 1.0)
     network._session = _Session(status)
-    network._registered = {"car-1": time.time()}
+    network._registered = {"car-1": time.time(), "car-2": time.time()}
     return network, dispatcher
 
 
 def test_jobs_that_end_one_after_another_end_the_run_with_the_log_s_words(tmp_path: Path) -> None:
     network, _ = _network(tmp_path, "FINISHED:ABNORMAL")
-    for _ in range(module._MOST_FAILED_STARTS):
+    for _ in range(MOST_BARREN):
         network._submit_if_due()
     with pytest.raises(EngineError, match=r"ended 6 times.*got x: error: no such option.*--resume"):
         network._submit_if_due()
-    assert network._session.submitted == module._MOST_FAILED_STARTS
+    assert network._session.submitted == MOST_BARREN
 
 
-def test_a_job_that_connects_starts_the_count_anew(tmp_path: Path) -> None:
+def _connect(network: NvflareNetwork, dispatcher: Any, *, answers: bool) -> None:
+    """Have the job that was submitted run for a while."""
+    dispatcher.job, dispatcher.segment = network._job, dispatcher.segment + 1
+    if answers:
+        dispatcher.answered = dispatcher.segment
+    network._submit_if_due()
+    assert network.trouble() == ""
+    dispatcher.job = ""
+
+
+def test_jobs_that_connect_and_end_before_an_answer_end_the_run(tmp_path: Path) -> None:
+    """Each new segment starts the clock of `fleet.outage_s` anew, so nothing else would."""
+    network, dispatcher = _network(tmp_path, "FINISHED:ABNORMAL")
+    network._submit_if_due()
+    for _ in range(MOST_BARREN - 1):
+        _connect(network, dispatcher, answers=False)
+        network._submit_if_due()
+    _connect(network, dispatcher, answers=False)
+    with pytest.raises(EngineError, match="ended 6 times in a row and nothing was done"):
+        network._submit_if_due()
+
+
+def test_a_job_with_an_answer_starts_the_count_anew(tmp_path: Path) -> None:
     network, dispatcher = _network(tmp_path, "FINISHED:ABNORMAL")
     for _ in range(5):
-        for _ in range(module._MOST_FAILED_STARTS - 1):
+        for _ in range(MOST_BARREN - 1):
             network._submit_if_due()
-        dispatcher.job = "job"
+        _connect(network, dispatcher, answers=True)
+
+
+def test_a_vehicle_that_ends_each_job_is_left_out_of_the_next_ones(tmp_path: Path) -> None:
+    """By a named list: NVFlare's @ALL would have it in every job again."""
+    network, dispatcher = _network(tmp_path, "FINISHED:ABORTED")
+    deployed = []
+    for number in range(STRIKES + 2):
         network._submit_if_due()
-        dispatcher.job = ""
+        meta = json.loads((network._segment / "meta.json").read_text())
+        deployed.append(meta["deploy_map"]["app"])
+        line = {"job": f"job-{number + 1}", "site": "car-2", "reason": "unsafe component"}
+        with open(network._fleet.server / WITNESSED, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        _connect(network, dispatcher, answers=False)
+    assert deployed[:STRIKES] == [["server", "car-1", "car-2"]] * STRIKES
+    assert deployed[STRIKES:] == [["server", "car-1"]] * 2
+    assert "unsafe component" in network.quarantined()["car-2"]
+    dispatcher.silent_s = lambda site: 100.0
+    assert network.returned() == {"car-1"}
+
+
+def test_a_job_that_cannot_be_submitted_is_nobody_s_fault(tmp_path: Path) -> None:
+    network, _ = _network(tmp_path, "FINISHED:ABNORMAL")
+    network._session.submit_job = lambda folder: 1 / 0
+    for _ in range(2 * MOST_BARREN):
+        with pytest.raises(ZeroDivisionError):
+            network._submit_if_due()
 
 
 PARENT = """
@@ -197,7 +248,7 @@ def test_a_server_that_answers_no_more_is_killed(
     network._end_what_hangs()  # one that is starting has not answered yet
     network._session.get_system_info = lambda: SimpleNamespace(client_info=[])
     network._refresh_registered()
-    now_s[0] += module._HUNG_S - 1
+    now_s[0] += network_module._HUNG_S - 1
     network._end_what_hangs()
     assert server.poll() is None
     now_s[0] += 2

@@ -337,7 +337,7 @@ def test_what_cannot_be_listed_is_not_delivered_and_is_fatal(
     number: int,
     text: str,
 ) -> None:
-    def fails(*arguments: object) -> None:
+    def fails(*arguments: object, **named: object) -> None:
         raise OSError(number, "a reason")
 
     job = start()
@@ -381,3 +381,60 @@ def test_what_cannot_be_handled_is_told_and_not_waited_for(
     job.send({"is": "beat", "site": "a"})  # without what it is busy with
     until(lambda: dispatcher.fatal is not None, "the error")
     assert "a message could not be handled (KeyError: 'busy')" in str(dispatcher.fatal)
+
+
+def test_a_reply_is_listed_by_the_bytes_that_came(
+    dispatcher: TaskDispatcher, start: Start, tmp_path: Path
+) -> None:
+    """Written anew, it would have other bytes than on the vehicle's list."""
+    job = start()
+    texts = {"a": '{"k" :1.50}', "b": '{"k": ' + "[" * 987 + "]" * 987 + "}"}
+    with TaskBatch(dispatcher) as batch:
+        task = batch.ask(HELLO, b"", ["a", "b"])
+        for site, text in texts.items():
+            job.reply_text(task, site, text)
+        heard(batch, 2)
+    lines = read_message_log(tmp_path / "ingress.jsonl")
+    assert [(line["vehicle"], line["bytes"], line["sha256"]) for line in lines] == [
+        (site, len(text), message_digest(text.encode(), b"")) for site, text in texts.items()
+    ]
+
+
+def test_a_dispatcher_that_dies_ends_the_segment_and_says_why(
+    dispatcher: TaskDispatcher, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*arguments: object) -> None:
+        raise RecursionError("in the reading thread")
+
+    job = start()
+    with TaskBatch(dispatcher) as batch:
+        batch.ask(HELLO, b"", ["a"])
+        with monkeypatch.context() as patch:
+            patch.setattr(dispatcher, "_error_of", dies)
+            job.beat("a")
+            until(lambda: dispatcher.fatal is not None, "the error")
+    assert "'fleetseg-dispatcher' has died (RecursionError: in the reading" in str(dispatcher.fatal)
+    assert job.ended.wait(20)
+
+
+def test_a_segment_has_done_something_when_a_client_s_task_is_answered(
+    dispatcher: TaskDispatcher, start: Start
+) -> None:
+    for number in (1, 2):
+        job = start(echo, name=str(number))
+        with TaskBatch(dispatcher) as batch:
+            batch.ask(HELLO, b"", ["a"])
+            heard(batch, 2)
+            assert dispatcher.answered < number  # a hello is no work
+            job.reply("unknown-7", "b", {})
+            task = batch.ask(TRAIN, b"x", [])
+            job.reply(task, "b", {"failure": ["lost", "aborted", ""]})  # as where a job ends
+            heard(batch, 1)
+            assert dispatcher.answered < number
+            batch.ask(TRAIN, b"x", ["a"])
+            heard(batch, 2)
+            assert dispatcher.answered == number
+        assert not dispatcher.ending
+        dispatcher.end_segment()
+        assert dispatcher.ending
+        until(lambda: not dispatcher.job, "the segment ends")

@@ -97,8 +97,13 @@ def honest(job: Job, site: str, header: Header, payload: bytes) -> None:
         data = encode_update(update(vehicle, round_), LAYOUT)
         job.reply(header["task"], site, {"update": round_}, data)
     else:
-        told = {"confs": {"rain": [[5, 1], [0, 4]]}, "round": round_}
-        job.reply(header["task"], site, told)
+        told, data = scored({"rain": [[5, 1], [0, 4]]}, round_)
+        job.reply(header["task"], site, told, data)
+
+
+def scored(confs: Mapping[str, Any], round_: Any = 1) -> tuple[Header, bytes]:
+    data = b"".join(np.array(rows, "<i8").tobytes() for rows in confs.values())
+    return {"confs": list(confs), "round": round_}, data
 
 
 def but(**others: Act) -> Act:
@@ -134,6 +139,7 @@ class FakeNetwork:
     told: str = ""
     back: frozenset[str] = frozenset()
     banned: frozenset[str] = frozenset()
+    left_out: dict[str, str] = field(default_factory=dict)
     broken: FleetSegError | None = None
 
     def trouble(self) -> str:
@@ -147,6 +153,9 @@ class FakeNetwork:
 
     def revoked(self) -> frozenset[str]:
         return self.banned
+
+    def quarantined(self) -> Mapping[str, str]:
+        return self.left_out
 
 
 @dataclass
@@ -631,17 +640,17 @@ def test_vehicles_score(world: MakeWorld) -> None:
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
-        ({"confs": {"rain": [[5, 1]]}, "round": 1}, ("refused", "shape")),
-        ({"confs": [], "round": 1}, ("refused", "malformed")),
-        ({}, ("refused", "malformed")),
-        (failed("abstained", "data"), ("abstained", "data")),
+        (scored({"rain": [[5, 1]]}), ("refused", "shape")),
+        (({"confs": {}, "round": 1}, b""), ("refused", "malformed")),
+        (({}, b""), ("refused", "malformed")),
+        ((failed("abstained", "data"), b""), ("abstained", "data")),
     ],
 )
 def test_bad_scores_are_their_vehicle_s_failure_alone(
-    world: MakeWorld, told: dict[str, Any], expected: tuple[str, str]
+    world: MakeWorld, told: tuple[Header, bytes], expected: tuple[str, str]
 ) -> None:
     fleet = world()
-    fleet.segment(but(b=answers(told)))
+    fleet.segment(but(b=answers(*told)))
     fleet.engine.available()
     replies = fleet.engine.ask("evaluate", dict.fromkeys(["a", "b", "c"], broadcast()))
     assert {r.client_id: outcome(r) for r in replies} == {"a": "ok", "b": expected, "c": "ok"}
@@ -654,23 +663,24 @@ ONE = {"rain": [[5, 1], [0, 4]]}
 @pytest.mark.parametrize(
     ("told", "why"),
     [
-        ({"confs": {"rain": [[11, 0], [0, 0]]}, "round": 1}, "scores of b refused"),
-        ({"confs": {**ONE, "fog": [[1, 0], [0, 0]]}, "round": 1}, "scores of b refused"),
-        ({"confs": {"rain": [[1 << 61, 1 << 61], [1 << 61, 1 << 61]]}, "round": 1}, "refused"),
-        ({"confs": {"rain": [[1 << 70, 0], [0, 0]]}, "round": 1}, "shape"),
-        ({"confs": {"rain": [[-1, 0], [0, 0]]}, "round": 1}, "shape"),
-        ({"confs": {"rain": [[math.nan, 0], [0, 0]]}, "round": 1}, "shape"),
-        ({"confs": {"rain": [[0] * 9] * 9}, "round": 1}, "shape"),
-        ({"confs": {f"d{k}": [[0, 0], [0, 0]] for k in range(500)}, "round": 1}, "malformed"),
-        ({"confs": ONE, "round": 2}, "scores of b refused"),
-        ({"confs": ONE}, "malformed"),
+        (scored({"rain": [[11, 0], [0, 0]]}), "scores of b refused"),
+        (scored({**ONE, "fog": [[1, 0], [0, 0]]}), "scores of b refused"),
+        (scored({"rain": [[1 << 61, 1 << 61], [1 << 61, 1 << 61]]}), "refused"),
+        (scored({"rain": [[1 << 62, 0], [0, 0]]}), "count"),
+        (scored({"rain": [[-1, 0], [0, 0]]}), "count"),
+        (scored({"rain": [[0] * 9] * 9}), "shape"),
+        (({"confs": {"rain": [[5, 1], [0, 4]]}, "round": 1}, b""), "malformed"),
+        (({"confs": ["rain"], "round": math.nan}, scored(ONE)[1]), "malformed"),
+        (scored({f"d{k}": [[0, 0], [0, 0]] for k in range(500)}), "malformed"),
+        (scored(ONE, 2), "scores of b refused"),
+        (scored(ONE, None), "malformed"),
     ],
 )
 def test_scores_that_cannot_be_are_their_vehicle_s_failure_alone(
-    world: MakeWorld, told: Header, why: str, task: str
+    world: MakeWorld, told: tuple[Header, bytes], why: str, task: str
 ) -> None:
     fleet = world()
-    fleet.segment(but(b=answers(told)))
+    fleet.segment(but(b=answers(*told)))
     there = fleet.engine.available()
     with_frames = {v: replace(e, num_test_pixels=10) for v, e in there.items()}
     scores = ClientScores(with_frames, 1, 2)
@@ -725,7 +735,7 @@ HUGE = 1e300
         (({"norm_sums": [1, 2], "round": "1"}, norm_report()[1]), "malformed"),
         (({"norm_sums": {"counts_L": [8]}, "round": 1}, b""), "malformed"),
         (({"update": 1}, encode_update(update("b"), LAYOUT)), "unasked"),
-        (({"confs": {"rain": [[5, 1], [0, 4]]}, "round": 1}, b""), "unasked"),
+        (scored({"rain": [[5, 1], [0, 4]]}), "unasked"),
         (({}, b""), "malformed"),
     ],
 )
@@ -1340,6 +1350,26 @@ def test_too_few_vehicles_is_said_with_who_was_refused(world: MakeWorld) -> None
     assert "expected 3 (fleet.min_vehicles)" in text
     assert "--resume" in text
     assert fleet.told == ["2 of 3 vehicles are here; waiting for more"]
+
+
+def test_who_is_left_out_for_a_time_is_said_once(world: MakeWorld) -> None:
+    fleet = world()
+    fleet.segment(sites=("a", "b"))
+    fleet.network.left_out = {"c": "its part of the job has failed"}
+    for _ in range(2):
+        fleet.engine.available()
+    fleet.network.left_out = {}
+    fleet.engine.available()
+    told = [text for text in fleet.told if text.startswith("c ")]
+    assert told == ["c is left out: its part of the job has failed", "c is tried again"]
+
+
+def test_too_few_vehicles_is_said_with_who_is_left_out(world: MakeWorld) -> None:
+    fleet = world(wait_s=0.05, min_vehicles=3)
+    fleet.segment(sites=("a", "b"))
+    fleet.network.left_out = {"c": "its part failed"}
+    with pytest.raises(QuorumLost, match="left out: c: its part failed"):
+        fleet.engine.available()
 
 
 def test_nobody_at_all_is_too_few(world: MakeWorld) -> None:

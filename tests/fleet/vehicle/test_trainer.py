@@ -211,8 +211,8 @@ def test_scores_are_those_of_the_engine_in_process(site: Site) -> None:
     site.hello()
     vehicle = vehicles_of(site.parts)[0]
     answer, data = site.ask("evaluate", vehicle, round_=2)
-    assert data == b""
-    read = read_evaluation(vehicle, json.loads(json.dumps(answer)), site.parts.runtime.num_classes)
+    num_classes = site.parts.runtime.num_classes
+    read = read_evaluation(vehicle, json.loads(json.dumps(answer)), data, num_classes)
     engine = InProcessEngine(site.parts.fleet_data.clients, site.parts.runtime)
     (expected,) = engine.ask("evaluate", {vehicle: Broadcast(2, start_state(site.parts))})
     assert read.round == 2
@@ -220,6 +220,7 @@ def test_scores_are_those_of_the_engine_in_process(site: Site) -> None:
         d: c.tolist()
         for d, c in expected.conf_by_domain.items()  # type: ignore[union-attr]
     }
+    assert engine.meter().bytes_up == len(data)
 
 
 def test_asked_again_it_gives_the_same_answer_without_work(
@@ -252,6 +253,18 @@ def test_another_model_of_the_same_round_is_scored_anew(site: Site) -> None:
     first = site.ask("evaluate", vehicle)
     second = site.ask("evaluate", vehicle, payload=encoded(site.parts, 1, scale=-50.0))
     assert first != second
+
+
+def test_what_is_larger_than_the_server_takes_is_not_sent(site: Site) -> None:
+    """One connection carries the answers of all sites: it is not to be tried."""
+    site.hello()
+    vehicle = vehicles_of(site.parts)[0]
+    answer, data = site.ask("train", vehicle, reply_bytes=100)
+    assert (reason(answer), data) == (("refused", "oversize"), b"")
+    assert "where at most 100 are taken" in answer["failure"][2]
+    answer, data = site.ask("train", vehicle)
+    assert answer == {"update": 1}
+    assert site.ask("train", vehicle, reply_bytes=len(data)) == (answer, data)
 
 
 def test_a_failure_is_not_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,14 +30,10 @@ from nvflare.fuel.f3.cellnet.utils import make_reply
 from fleetseg.failures import failure_header
 from fleetseg.fleet.nvflare.door import sender_of
 from fleetseg.fleet.nvflare.names import BEAT, HEADER, LINK_VARIABLE, PAYLOAD, PROGRESS, TASK
-from fleetseg.fleet.sockets import (
-    MAX_REPLY_HEADER,
-    Connection,
-    ConnectionLost,
-    Header,
-    connect,
-)
+from fleetseg.fleet.reply_limits import max_payload_of, relayed
+from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, connect
 from fleetseg.fleet.subprocesses import end_with_parent
+from fleetseg.fleet.threads import start_thread
 
 _ALIVE_S = 1.0
 _UNACKNOWLEDGED = 2  # replies in this process that the other has not taken yet
@@ -82,8 +78,8 @@ class FleetController(Controller):  # type: ignore[misc]
         )
         sites = [client.name for client in self._engine.get_clients()]
         self._send({"is": "joined", "job": fl_ctx.get_job_id(), "sites": sites})
-        threading.Thread(target=self._write, name="fleetseg-link", daemon=True).start()
-        threading.Thread(target=self._alive, name="fleetseg-alive", daemon=True).start()
+        start_thread(self._write, "fleetseg-link")
+        start_thread(self._alive, "fleetseg-alive")
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Carry out orders until one ends the job, the connection closes or NVFlare aborts."""
@@ -119,7 +115,9 @@ class FleetController(Controller):  # type: ignore[misc]
         fl_ctx: FLContext,
     ) -> None:
         """Report that a late reply came; it is not read."""
-        self._send({"is": "late", "site": client.name, "bytes": len(result.get(PAYLOAD, b""))})
+        payload = result.get(PAYLOAD)
+        num_bytes = len(payload) if isinstance(payload, bytes) else 0
+        self._send({"is": "late", "site": client.name, "bytes": num_bytes})
 
     def _handle(self, header: Header, payload: bytes, fl_ctx: FLContext) -> bool:
         what = header["do"]
@@ -140,9 +138,11 @@ class FleetController(Controller):  # type: ignore[misc]
         def sent(client_task: ClientTask, fl_ctx: FLContext) -> None:
             self._send({"is": "sent", "task": name, "site": client_task.client.name})
 
+        most = max_payload_of(header["header"])
+
         def received(client_task: ClientTask, fl_ctx: FLContext) -> None:
             result, client_task.result = client_task.result, None  # the task keeps every ClientTask
-            self._reply(name, client_task.client.name, result)
+            self._reply(name, client_task.client.name, result, most)
 
         task = Task(
             TASK, data, timeout=_HOURS_S, after_task_sent_cb=sent, result_received_cb=received
@@ -151,14 +151,12 @@ class FleetController(Controller):  # type: ignore[misc]
         # min_responses=0: the task stands until every target has answered.
         self.broadcast(task, fl_ctx, targets=list(header["targets"]), min_responses=0)
 
-    def _reply(self, task: str, site: str, result: Shareable) -> None:
-        header, payload = result.get(HEADER), result.get(PAYLOAD, b"")
-        if isinstance(header, str) and len(header) > MAX_REPLY_HEADER:
-            # The other side would take the whole connection for broken, and every site with it.
-            header, payload = json.dumps(failure_header("refused", "oversize")), b""
-        if not isinstance(header, str) or not isinstance(payload, bytes):
+    def _reply(self, task: str, site: str, result: Shareable, max_payload: int) -> None:
+        passed = relayed(result.get(HEADER), result.get(PAYLOAD, b""), max_payload)
+        if passed is None:
             detail = f"return code {result.get_return_code()}"
-            header, payload = json.dumps(failure_header("lost", "engine-error", detail)), b""
+            passed = json.dumps(failure_header("lost", "engine-error", detail)), b""
+        header, payload = passed
         # Blocks where the other side is slower than the network: two replies at most wait here.
         self._room.acquire()
         self._out.put(({"is": "reply", "task": task, "site": site, "header": header}, payload))

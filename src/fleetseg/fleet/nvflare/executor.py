@@ -6,10 +6,10 @@ fleet. A trainer that dies is one typed failure.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
-from fleetseg.failures import failure_header
+from fleetseg.failures import FailureKind, failure_header
 from fleetseg.fleet.egress import Egress
 from fleetseg.fleet.nvflare.names import (
     BEAT,
@@ -32,10 +32,20 @@ from fleetseg.fleet.nvflare.names import (
     TRAINER_VARIABLE,
 )
 from fleetseg.fleet.progress import PAGE_NAME, read_progress
-from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, connect
+from fleetseg.fleet.sockets import (
+    MAX_HEADER_BYTES,
+    Connection,
+    ConnectionLost,
+    Header,
+    connect,
+    header_text,
+)
 from fleetseg.fleet.subprocesses import end_with_parent
+from fleetseg.fleet.threads import start_thread
+from fleetseg.strict_json import BadJson, read_table
 
 _BEAT_S = 1.0
+_MOST_FAILED_BEATS = 5
 _TRAINER_S = 60.0  # how long a trainer may take to start (again)
 
 
@@ -52,7 +62,7 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
         if event_type == EventType.START_RUN:
             end_with_parent()
             engine = fl_ctx.get_engine()
-            threading.Thread(target=self._beats, args=(engine,), daemon=True).start()
+            start_thread(partial(self._beats, engine), "fleetseg-beats")
         elif event_type == EventType.AFTER_SEND_TASK_RESULT:
             self._busy = ""
         elif event_type in (EventType.ABOUT_TO_END_RUN, EventType.END_RUN):
@@ -62,24 +72,30 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
         self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
     ) -> Shareable:
         """Have the trainer do one task; every way it can fail is an answer, too."""
-        header = json.loads(shareable[HEADER])
-        self._busy = header["task"]  # until the answer is sent, see `handle_event`
         site = fl_ctx.get_identity_name()
-        answer, payload = self._served(header, shareable[PAYLOAD], abort_signal, site)
+        try:
+            header = read_table(shareable[HEADER], max_bytes=MAX_HEADER_BYTES)
+        except BadJson as bad:
+            detail = f"a request that is none: {bad}"
+            text, payload = self._failed("refused", "malformed", detail, site)
+        else:
+            self._busy = str(header.get("task", ""))  # until the answer is sent: `handle_event`
+            text, payload = self._served(header, shareable[PAYLOAD], abort_signal, site)
         reply = make_reply(OK)
-        reply[HEADER] = json.dumps(answer)
+        reply[HEADER] = text.decode()
         reply[PAYLOAD] = payload
         return reply
 
     def _served(
         self, header: Header, payload: bytes, abort_signal: Signal, site: str
-    ) -> tuple[Header, bytes]:
+    ) -> tuple[bytes, bytes]:
+        """Have the trainer answer; what it writes is passed on as it is, and so is its digest."""
         connection = None
         try:
             connection = _to_trainer(abort_signal)
             connection.send(header, payload)
             while not abort_signal.triggered:
-                answer = connection.receive(timeout_s=0.2)
+                answer = connection.receive_text(timeout_s=0.2)
                 if answer is not None:
                     return answer
             reason = "aborted"
@@ -89,26 +105,43 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
         finally:
             if connection is not None:
                 connection.close()
-        # Not the trainer's answer, so that it is not in the list yet.
         vehicle = header.get("vehicles", {}).get(site, site)
-        egress = Egress(Path(os.environ[OWN_VARIABLE]), self.logger.warning)
-        return egress.passed("failure", vehicle, failure_header("lost", reason), b"")
+        return self._failed("lost", reason, "", vehicle)
 
     def _beats(self, engine: Any) -> None:
+        failed = 0  # in a row: one may, where a job is ending
         page = Path(os.environ[TRAINER_VARIABLE]).with_name(PAGE_NAME)
         while not self._over.wait(_BEAT_S):
-            request = Shareable()
-            request[TASK] = self._busy
-            request[PROGRESS] = str(read_progress(page) or "")
-            with engine.new_context() as fl_ctx:
-                engine.send_aux_request(
-                    targets=None,
-                    topic=BEAT,
-                    request=request,
-                    timeout=0.0,
-                    fl_ctx=fl_ctx,
-                    optional=True,
-                )
+            try:
+                self._beat(engine, str(read_progress(page) or ""))
+                failed = 0
+            except Exception:
+                failed += 1
+                if failed == _MOST_FAILED_BEATS and not self._over.is_set():
+                    raise  # a vehicle that only looks dead would be lost for this whole job
+
+    def _beat(self, engine: Any, progress: str) -> None:
+        request = Shareable()
+        request[TASK] = self._busy
+        request[PROGRESS] = progress
+        with engine.new_context() as fl_ctx:
+            engine.send_aux_request(
+                targets=None,
+                topic=BEAT,
+                request=request,
+                timeout=0.0,
+                fl_ctx=fl_ctx,
+                optional=True,
+            )
+
+    def _failed(
+        self, kind: FailureKind, reason: str, detail: str, vehicle: str
+    ) -> tuple[bytes, bytes]:
+        """Answer for the trainer; what it has not answered is not in the list yet."""
+        egress = Egress(Path(os.environ[OWN_VARIABLE]), self.logger.warning)
+        header = failure_header(kind, reason, detail)
+        header, payload = egress.passed("failure", vehicle, header, b"")
+        return header_text(header), payload
 
 
 def _to_trainer(abort_signal: Signal) -> Connection:

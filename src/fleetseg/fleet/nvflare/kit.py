@@ -30,7 +30,14 @@ _KIT_IN_USE = (
     "the server refuses this kit: it is in use at another place "
     "(one kit is one process; make another with: fleetseg fleet add NAME)"
 )
+_PART_FAILED = (
+    "this vehicle's part of a job has failed, which ends the job for all vehicles; after three in "
+    "a row the server leaves this one out for a time. The engine.log beside this one and those in "
+    "the folders of jobs say why: mostly another or a broken installation (fleetseg doctor)"
+)
+_FAILURE_CODES = (101, 102, 103, 104)  # NVFlare's, of a process that was not asked to end
 _LOG_MESSAGES = {
+    **{f"child worker process finished with RC {code}": _PART_FAILED for code in _FAILURE_CODES},
     "is disabled": "this vehicle has been revoked by the fleet's operator; the server refuses it",
     "Failed to send heartbeat": "the server does not take this vehicle's heartbeats: it is down, "
     "or it has revoked this vehicle",

@@ -21,10 +21,13 @@ from typing import Any
 
 from fleetseg.errors import EngineError, FleetSegError
 from fleetseg.files import disk_full, write_atomic
+from fleetseg.fleet.nvflare.job import write_job
 from fleetseg.fleet.nvflare.names import LINK_VARIABLE
 from fleetseg.fleet.nvflare.provision import OPERATOR, Fleet, read_fleet, write_server_settings
-from fleetseg.fleet.nvflare.sites import CONTROLLER, EXECUTOR
+from fleetseg.fleet.nvflare.sites import WITNESSED
 from fleetseg.fleet.server.dispatcher import TaskDispatcher
+from fleetseg.fleet.server.quarantine import Quarantine
+from fleetseg.fleet.server.segments import Segments
 from fleetseg.fleet.subprocesses import (
     kill_descendants,
     kill_orphans,
@@ -32,6 +35,7 @@ from fleetseg.fleet.subprocesses import (
     start_child,
     stop,
 )
+from fleetseg.fleet.threads import start_thread
 from fleetseg.text import plain
 
 _POLL_S = 0.25
@@ -39,8 +43,6 @@ _LEAST_FREE = 1 << 18  # bytes, for logs
 _INFO_S = 2.0  # between two looks at who is registered
 _START_S = 60.0  # for a submitted job to connect, before it is submitted again
 _FRESH_S = 15.0  # NVFlare's heartbeats come every 10 s
-_FETCH_S = 0.1  # between two questions of a vehicle for tasks
-_MOST_FAILED_STARTS = 6
 _HUNG_S = 45.0  # no answer from a server that has answered before: it is started again
 _LOG_TAIL = 1 << 16  # bytes
 _QUIET = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "GRPC_VERBOSITY": "NONE"}
@@ -56,6 +58,7 @@ class NvflareNetwork:
         socket: Path,
         expected_s: float,
         silent_s: float = 15.0,
+        log: Path | None = None,
     ) -> None:
         self._fleet, self._dispatcher = fleet, dispatcher
         self._job_patience_s = 2 / 3 * silent_s  # before its silence is taken for the vehicles'
@@ -68,7 +71,8 @@ class NvflareNetwork:
         self._session: Any = None
         self._session_start = 0
         self._job, self._submitted_s = "", 0.0
-        self._failed_starts = 0  # jobs in a row that ended before they connected
+        self._quarantine = Quarantine(time.monotonic)
+        self._segments = Segments(dispatcher, self._quarantine, log)
         self._registered: dict[str, float] = {}  # site -> time of its last heartbeat
         self._looked_s = self._began_s = 0.0
         self._trouble = "the server is starting"
@@ -76,16 +80,15 @@ class NvflareNetwork:
         self._revoked: frozenset[str] = frozenset(fleet.revoked)
         self._disabled: set[str] = set()  # those that NVFlare knows of
         self._over = threading.Event()
-        # Two threads: a call to a server that has just died may take seconds to fail.
-        self._threads = [
-            threading.Thread(target=self._keep_server, name="fleetseg-server", daemon=True),
-            threading.Thread(target=self._keep_job, name="fleetseg-job", daemon=True),
-        ]
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> NvflareNetwork:
         """Start the server."""
-        for thread in self._threads:
-            thread.start()
+        # Two threads: a call to a server that has just died may take seconds to fail.
+        self._threads = [
+            start_thread(self._keep_server, "fleetseg-server", self._fail),
+            start_thread(self._keep_job, "fleetseg-job", self._fail),
+        ]
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -108,9 +111,17 @@ class NvflareNetwork:
         """See fleet.Network."""
         return self._fatal
 
+    def quarantined(self) -> Mapping[str, str]:
+        """See fleet.Network."""
+        return self._quarantine.reasons()
+
+    def _fail(self, error: FleetSegError) -> None:
+        self._fatal = self._fatal or error
+
     def returned(self) -> frozenset[str]:
         """See fleet.Network."""
         fresh = {name for name, age_s in self.registered().items() if age_s < _FRESH_S}
+        fresh -= self._quarantine.sites()
         return frozenset(name for name in fresh if self._dispatcher.silent_s(name) > _FRESH_S)
 
     def revoked(self) -> frozenset[str]:
@@ -127,10 +138,8 @@ class NvflareNetwork:
                 self._end_what_hangs()
                 rotate_log(self._fleet.server / "console.log")
                 self._over.wait(_POLL_S)
-        except FleetSegError as error:
-            self._fatal = error
         except OSError as error:
-            self._fatal = EngineError(f"the server cannot be started ({error})")
+            raise EngineError(f"the server cannot be started ({error})") from None
         finally:
             if self._process is not None:
                 stop(self._process, patience_s=3.0)
@@ -186,6 +195,7 @@ class NvflareNetwork:
         if self._session_start != self._start:
             self._close_session()
             self._job, self._submitted_s, self._disabled = "", 0.0, set()
+            self._segments.forget()  # it has ended with NVFlare's server, through nobody
         if self._session is None:
             self._session_start = self._start
             self._session = _open_session(self._fleet)
@@ -216,36 +226,38 @@ class NvflareNetwork:
         now_s = time.monotonic()
         if self._dispatcher.job:
             self._job, self._submitted_s, self._trouble = self._dispatcher.job, 0.0, ""
-            self._began_s, self._failed_starts = now_s, 0
+            self._began_s = now_s
             return
-        if self._submitted_s:
-            ended = self._ended()
-            if now_s - self._submitted_s < _START_S and not ended:
-                return
-            self._count_failed_start(ended)
-        missing = set(self._fleet.active) - set(self._registered)
+        if self._segments.is_open and not self._judge_last(now_s):
+            return
+        missing = set(self._fleet.active) - set(self._registered) - self._quarantine.sites()
         waited_s = now_s - self._began_s
         if not self._registered or (missing and waited_s < self._expected_s):
             self._trouble = f"waiting for {', '.join(sorted(missing)[:5])}"
             return
         if self._job:
             _ignoring_errors(lambda: self._session.abort_job(self._job))
-        self._job = self._session.submit_job(str(_job_folder(self._segment)))
+        sites = self._segments.deployed_to(self._registered, self._revoked)
+        self._segments.begin(sites)
         self._submitted_s = time.monotonic()
+        try:
+            self._job = self._session.submit_job(str(write_job(self._segment, sites)))
+        except Exception:
+            self._segments.forget()
+            raise
         self._trouble = "the engine's job is starting"
 
-    def _count_failed_start(self, ended: bool) -> None:
-        """Give up where one job after another ends before it connects: time does not mend that."""
+    def _judge_last(self, now_s: float) -> bool:
+        """Judge the last job, if it has ended; says whether the next one is due."""
+        if not self._segments.has_connected and not self._ended():
+            if now_s - self._submitted_s >= _START_S:  # nobody knows what has become of it
+                self._segments.forget()
+            return not self._segments.is_open
+        log = self._fleet.server / "console.log"
+        witnessed = read_witnessed(self._fleet.server / WITNESSED, self._job)
         self._submitted_s = 0.0
-        self._failed_starts = self._failed_starts + 1 if ended else 0
-        if self._failed_starts >= _MOST_FAILED_STARTS:
-            log = self._fleet.server / "console.log"
-            raise EngineError(
-                f"the engine's job ended {self._failed_starts} times in a row before it connected",
-                where=log,
-                got=last_words(log),
-                cure="Mend what the log says, then go on with --resume",
-            )
+        self._segments.end(self._job, witnessed, log, last_words(log))
+        return True
 
     def _ended(self) -> bool:
         status = str(self._session.get_job_meta(self._job).get("status", ""))
@@ -295,6 +307,7 @@ def _fresh_server(fleet: Fleet) -> None:
     write_server_settings(fleet)
     for name in ("jobs", "snapshots", "transfer"):
         shutil.rmtree(fleet.server / name, ignore_errors=True)
+    (fleet.server / WITNESSED).unlink(missing_ok=True)
     for path in fleet.server.iterdir():
         is_job = len(path.name) == 36 and path.name.count("-") == 4  # a UUID
         if path.is_dir() and is_job:
@@ -318,6 +331,18 @@ def _open_session(fleet: Fleet) -> Any:
     return session
 
 
+def read_witnessed(path: Path, job: str) -> Mapping[str, str]:
+    """Return through which sites a job ended, and why; empty where nobody was seen."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                fields = json.loads(line)
+                if fields["job"] == job:
+                    found[str(fields["site"])] = str(fields["reason"])
+    return found
+
+
 def last_words(log: Path) -> str:
     """Return the last line of a log that reports an error, else its last one."""
     try:
@@ -330,45 +355,3 @@ def last_words(log: Path) -> str:
     notable = [line for line in lines if " - INFO - " not in line and " - DEBUG - " not in line]
     wrong = [line for line in notable if re.search(r"error|exception|denied", line, re.I)]
     return plain((wrong or lines or ["nothing in the log"])[-1], 300)
-
-
-def _job_folder(folder: Path) -> Path:
-    """Write the job: two class names and no code, the same for every segment of every run."""
-    config = folder / "app" / "config"
-    config.mkdir(parents=True, exist_ok=True)
-    patience = {
-        "get_task_timeout": 60.0,
-        "submit_task_result_timeout": 600.0,
-        "task_check_interval": 1.0,
-        "task_check_timeout": 10.0,
-        "job_heartbeat_interval": 10,
-        "dead_client_grace_period": 30,
-        "dead_client_check_lead_time": 10,
-    }
-    server = {
-        "format_version": 2,
-        "server": {"task_request_interval": _FETCH_S},
-        "task_request_interval": _FETCH_S,
-        **patience,
-        "workflows": [{"id": "fleet", "path": CONTROLLER, "args": {}}],
-        "components": [],
-    }
-    client = {
-        "format_version": 2,
-        **patience,
-        "executors": [{"tasks": ["*"], "executor": {"path": EXECUTOR, "args": {}}}],
-        "components": [],
-    }
-    meta = {
-        "name": "segment",
-        "resource_spec": {},
-        "min_clients": 1,
-        "deploy_map": {"app": ["@ALL"]},
-    }
-    for path, fields in (
-        (folder / "meta.json", meta),
-        (config / "config_fed_server.json", server),
-        (config / "config_fed_client.json", client),
-    ):
-        write_atomic(path, json.dumps(fields, indent=1) + "\n")
-    return folder

@@ -15,6 +15,7 @@ CONTROLLER = f"{_HERE}.controller.FleetController"
 EXECUTOR = f"{_HERE}.executor.TrainerExecutor"
 _COMMON = "nvflare.app_common"
 _HEARTBEAT_TIMEOUT_S = 60
+WITNESSED = "witnessed.jsonl"  # through which sites jobs have ended, in the server's folder
 MAX_VEHICLES = 10_000
 
 
@@ -114,5 +115,10 @@ def server_resources(folder: Path) -> dict[str, Any]:
             {"id": "job_store", "path": filesystem},
             {"id": "process_launcher", "path": launcher, "args": {}},
             {"id": "kit_guard", "path": f"{_HERE}.guard.DuplicateKitGuard", "args": {}},
+            {
+                "id": "failure_witness",
+                "path": f"{_HERE}.witness.FailureWitness",
+                "args": {"path": str(folder / WITNESSED)},
+            },
         ],
     }

@@ -15,13 +15,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fleetseg.errors import CheckpointError, EngineError, FleetSegError
-from fleetseg.failures import failure_header
+from fleetseg.failures import failure_header, is_failure
 from fleetseg.files import disk_full, is_disk_full
 from fleetseg.fleet.message_log import MessageLog
-from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, Listener, parse_header
+from fleetseg.fleet.sockets import (
+    MAX_REPLY_HEADER,
+    Connection,
+    ConnectionLost,
+    Header,
+    Listener,
+)
+from fleetseg.fleet.threads import start_thread
+from fleetseg.strict_json import BadJson, read_table
 
-_WITH_BYTES = ("train", "norm_statistics", "judge")  # their answers have bytes beside the header
 _BESIDE_RUNS = ("release",)  # tasks whose bytes are no round's
+_NO_WORK = ("", "hello", "revoked")  # tasks, and none at all, whose answers are no client's work
 _WAITING_REPLIES = 2  # read but not folded yet; beyond it, the network waits
 _LOOK_S = 0.2
 _AT_ONCE_S = 5.0  # signs of life come once a second: who stopped within so much did so together
@@ -108,6 +116,8 @@ class TaskDispatcher:
         self.segment = 0  # number of segments so far
         self.began_s = 0.0
         self.sites: dict[str, Site] = {}
+        self.ending = False  # whether this side has asked the segment to end
+        self.answered = 0  # number of the last segment in which a site has done a client's task
         self.bytes_down = self.bytes_up = 0
         self.fatal: FleetSegError | None = None  # what waiting does not mend
         self._connection: Connection | None = None
@@ -116,8 +126,14 @@ class TaskDispatcher:
         self._batches: dict[str, tuple[TaskBatch, int, str]] = {}  # task -> batch, bytes, what
         self._named = 0
         self._closing = False
-        self._thread = threading.Thread(target=self._serve, name="fleetseg-dispatcher", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._serve, "fleetseg-dispatcher", self.fail)
+
+    def fail(self, error: FleetSegError) -> None:
+        """End the run with an error, whoever waits for whatever."""
+        with self.changed:
+            self.fatal = self.fatal or error
+            self.changed.notify_all()
+        self.drop()
 
     def close(self) -> None:
         """End the segment and stop listening."""
@@ -130,6 +146,7 @@ class TaskDispatcher:
         """Have the engine's job end; a new one may follow."""
         connection = self._connection
         if connection is not None:
+            self.ending = True
             with contextlib.suppress(ConnectionLost):
                 connection.send({"do": "end"})
 
@@ -210,18 +227,8 @@ class TaskDispatcher:
                 continue
             with contextlib.suppress(ConnectionLost), contextlib.closing(connection):
                 while message := self._next_message(connection):
-                    try:
-                        self._on_message(connection, *message)
-                    except OSError as error:
-                        self.fatal = _log_error(self._message_log.path, error)
-                        break
-                    except Exception as error:
-                        # Never in silence: a server that no longer listens would wait for nothing.
-                        self.fatal = EngineError(
-                            f"a message could not be handled ({type(error).__name__}: {error})"[
-                                :300
-                            ]
-                        )
+                    if (error := self._error_of(connection, *message)) is not None:
+                        self.fatal = error
                         break
             self._on_disconnect(connection)
 
@@ -233,6 +240,19 @@ class TaskDispatcher:
             message = connection.receive(timeout_s=_LOOK_S)
         self._listening_s = None  # while it is at work on a message, or waits for room for it
         return message
+
+    def _error_of(
+        self, connection: Connection, header: Header, payload: bytes
+    ) -> FleetSegError | None:
+        """Handle a message; never in silence: who no longer listens would wait for nothing."""
+        try:
+            self._on_message(connection, header, payload)
+        except OSError as error:
+            return _log_error(self._message_log.path, error)
+        except Exception as error:
+            text = f"a message could not be handled ({type(error).__name__}: {error})"
+            return EngineError(text[:300])
+        return None
 
     def _on_disconnect(self, connection: Connection) -> None:
         with self.changed:
@@ -265,6 +285,7 @@ class TaskDispatcher:
         with self.changed:
             self._connection, self.job, self.began_s = connection, header["job"], now_s
             self.segment += 1
+            self.ending = False
             self.sites = {name: Site(name, now_s) for name in header["sites"]}
             self._caught_up_s = now_s
             self.changed.notify_all()
@@ -302,13 +323,23 @@ class TaskDispatcher:
             if batch is not None:
                 batch.put(Event("sent", task, name, at_s=now_s))
             return
-        reply = parse_header(header["header"])
-        if reply is None:
-            reply = failure_header("refused", "malformed", "a header that cannot be read")
-        self._message_log.append(what or "late", name, reply, payload)
+        text = header["header"]
+        reply = _read_reply(text)
+        if what not in _NO_WORK and not is_failure(reply):
+            self.answered = self.segment
+        # Of what came, not of what was made of it: both sides' lists have the same digests.
+        self._message_log.append(what or "late", name, reply, payload, text=text.encode())
         if batch is not None:
-            wanted = payload if what in _WITH_BYTES else b""
+            wanted = b"" if what in _NO_WORK else payload
             batch.put(Event("reply", task, name, reply, wanted, now_s))
+
+
+def _read_reply(text: str) -> Header:
+    """Read the header of a site's reply; one that is none becomes that site's failure."""
+    try:
+        return read_table(text, max_bytes=MAX_REPLY_HEADER)
+    except BadJson as bad:
+        return failure_header("refused", "malformed", f"a header that cannot be read: {bad}")
 
 
 def _log_error(path: Path, error: OSError) -> FleetSegError:

@@ -21,6 +21,7 @@ from fleetseg.federation.lineage import write_counted
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
 from fleetseg.federation.replies import read_failure, read_reply
 from fleetseg.federation.wire import encode_broadcast
+from fleetseg.fleet.reply_limits import REPLY_BYTES
 from fleetseg.fleet.server.dispatcher import Event, TaskBatch, TaskDispatcher, names_of
 from fleetseg.fleet.server.enrolment import Roster, RunSpec, hello
 from fleetseg.fleet.server.patience import Patience, Pending
@@ -29,6 +30,7 @@ from fleetseg.fleet.server.releases import ReleaseOffers
 
 _TICK_S = 0.1
 _NOTIFY_REVOKED_S = 3.0
+_MAX_REPORT_BYTES = 1 << 27  # of confusion matrices, 200 of 255 classes; of sums of norm layers
 
 
 class Network(Protocol):
@@ -50,12 +52,17 @@ class Network(Protocol):
         """Sites that may no longer take part."""
         ...
 
+    def quarantined(self) -> Mapping[str, str]:
+        """Sites that are left out for a time, as segments ended through them; and why."""
+        ...
+
 
 class _Requests:
     """The encoded requests of one task; vehicles that are sent the same share the bytes."""
 
     def __init__(self, task: str, spec: RunSpec, asks: Mapping[str, Broadcast]) -> None:
-        self._header = {"what": task, "run": spec.run}
+        most = max(spec.codec.max_bytes, _MAX_REPORT_BYTES)
+        self._header = {"what": task, "run": spec.run, REPLY_BYTES: most}
         self._asks, self._payloads = asks, list[tuple[int, bytes]]()
         self.number_of: dict[str, int] = {}  # vehicle -> which of the payloads
         numbers: dict[tuple[int, ...], int] = {}
@@ -96,6 +103,7 @@ class FleetEngine:
         self._clock = dispatcher.clock
         self._patience = Patience(self._settings, dispatcher, network.returned, self._notify)
         self._notified = ""
+        self._left_out = frozenset[str]()
         self._hellos: TaskBatch | None = None
         self._planned_ends: Counter[str] = Counter()
         self.roster = Roster()
@@ -121,10 +129,12 @@ class FleetEngine:
         """
         began_s = self._patience.cut_off_s or self._clock()
         while True:
+            self._raise_if_fatal()
             self._patience.is_cut_off()
             self.pulse.waiting()
             self._renew_if_due()
             self._enrol()
+            self._notify_quarantined()
             if self._offers is not None:
                 self._offers.poll(self.roster.drives, self._network.revoked())
             reachable = self._reachable()
@@ -271,10 +281,12 @@ class FleetEngine:
 
     def _too_few(self, reachable: Mapping[str, Enrolment]) -> QuorumLost:
         refused = [f"{site}: {f.reason} ({f.detail})" for site, f in self.roster.refused.items()]
+        kept_out = [f"{site}: {why}" for site, why in self._network.quarantined().items()]
         return QuorumLost(
             "too few vehicles",
             got=f"{names_of(reachable)} after {self._settings.wait_s:.0f} s"
-            + (f"; refused: {'; '.join(refused[:5])}" if refused else ""),
+            + (f"; refused: {'; '.join(refused[:5])}" if refused else "")
+            + (f"; left out: {'; '.join(kept_out[:5])}" if kept_out else ""),
             expected=f"{self._min_vehicles()} (fleet.min_vehicles)",
             cure="The model of the last round is kept; see `fleetseg fleet status`, then --resume",
         )
@@ -289,6 +301,16 @@ class FleetEngine:
         if text and text != self._notified:
             self._notified = text
             self._spec.tell(text)
+
+    def _notify_quarantined(self) -> None:
+        """Let a person know once of each site that is left out for a time, and of its return."""
+        kept_out = self._network.quarantined()
+        for site, why in kept_out.items():
+            if site not in self._left_out:
+                self._spec.tell(f"{site} is left out: {why}")
+        for site in self._left_out - kept_out.keys():
+            self._spec.tell(f"{site} is tried again")
+        self._left_out = frozenset(kept_out)
 
     def _renew_if_due(self) -> None:
         """End a segment that is long enough, that a vehicle waits for the end of, or must leave."""
@@ -353,6 +375,7 @@ class FleetEngine:
         self._hellos = batch = TaskBatch(dispatcher)
         batch.ask(*hello(self._spec), sorted(sites))
         while sites and self._clock() < until_s:
+            self._raise_if_fatal()
             event = batch.next(_TICK_S)
             if event is not None and event.what == "over":
                 break

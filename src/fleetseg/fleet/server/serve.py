@@ -26,6 +26,7 @@ from fleetseg.fleet.server.enrolment import RunSpec
 from fleetseg.fleet.server.operations import ONLINE_S, Operations
 from fleetseg.fleet.server.releases import ReleaseOffers
 from fleetseg.fleet.sockets import Listener, private_directory
+from fleetseg.fleet.threads import start_thread
 from fleetseg.locks import try_lock
 
 _STATUS_S = 2.0
@@ -85,7 +86,8 @@ def connected(
         stack.enter_context(running(clock))
         dispatcher = TaskDispatcher(listener, message_log, clock)
         stack.callback(dispatcher.close)
-        network = NvflareNetwork(fleet, dispatcher, listener.path, gather_s, silent_s)
+        log = log_folder / "logs" / "segments.jsonl"
+        network = NvflareNetwork(fleet, dispatcher, listener.path, gather_s, silent_s, log)
         stack.enter_context(network)
         yield dispatcher, network
 
@@ -145,8 +147,7 @@ def _status_updated(
             with contextlib.suppress(OSError, RuntimeError, FleetSegError):
                 _write_status(fleet, status_of(spec, engine, dispatcher, network))
 
-    thread = threading.Thread(target=update, name="fleetseg-status", daemon=True)
-    thread.start()
+    thread = start_thread(update, "fleetseg-status", dispatcher.fail)
     try:
         yield
     finally:
@@ -180,6 +181,8 @@ def status_of(
         sites.setdefault(roster.site_of[vehicle], {}).setdefault("vehicles", {})[vehicle] = holds
     for site, failure in roster.refused.items():
         sites.setdefault(site, {})["refused"] = f"{failure.reason}: {failure.detail}"
+    for site, why in network.quarantined().items():
+        sites.setdefault(site, {})["quarantined"] = why
     for site, machine in roster.machines.items():
         sites.setdefault(site, {})["machine"] = machine
     for site, round_ in roster.last_round.items():
@@ -198,6 +201,8 @@ def status_of(
 def _write_status(fleet: Fleet, status: Mapping[str, Any]) -> None:
     known = read_status(fleet)
     old = known.get("sites", {}) if known.get("run") == status["run"] else {}
+    for fields in old.values():
+        fields.pop("quarantined", None)  # it is said again as long as it holds
     # A site that is away is shown with what was known of it.
     sites = {name: {**old.get(name, {}), **fields} for name, fields in status["sites"].items()}
     merged = {**status, "sites": {**old, **sites}}

@@ -56,7 +56,8 @@ from fleetseg.fleet.protocol import (
     read_space,
     write_enrolments,
 )
-from fleetseg.fleet.sockets import ConnectionLost, Header, Listener
+from fleetseg.fleet.reply_limits import max_payload_of, oversize
+from fleetseg.fleet.sockets import ConnectionLost, Header, Listener, header_text
 from fleetseg.fleet.vehicle.counted import counted
 from fleetseg.fleet.vehicle.errands import judge_model, take_release, told_release
 from fleetseg.fleet.vehicle.held import HeldBroadcasts
@@ -157,6 +158,8 @@ class Trainer:
                 raise
             # In a run's opening: `attempt` answers for what is missing in a client's work.
             answer = _failed("lost", "out-of-memory", out_of_memory_text(error, "this machine"))
+        if too_large := oversize(header_text(answer[0]), answer[1], max_payload_of(header)):
+            answer = _failed("refused", "oversize", too_large)
         failure = parse_failure(answer[0])
         if failure is not None:
             self._log(f"{header['what']}: {': '.join(failure)}")

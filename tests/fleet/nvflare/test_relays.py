@@ -1,0 +1,142 @@
+"""The two ends inside an NVFlare job: what they pass on stays as it is, or fails for its site."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nvflare")
+
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+
+from fleetseg.fleet.nvflare import executor as module
+from fleetseg.fleet.nvflare.controller import FleetController
+from fleetseg.fleet.nvflare.executor import TrainerExecutor
+from fleetseg.fleet.nvflare.names import HEADER, OK, PAYLOAD, TRAINER_VARIABLE
+from fleetseg.fleet.sockets import Listener, private_directory
+
+ODD = b'{"k" : 1.50, "nested": ' + b"[" * 987 + b"]" * 987 + b"}"
+
+
+def passed_on(header: Any, payload: Any, max_payload: int = 100) -> tuple[dict[str, Any], bytes]:
+    controller = FleetController()
+    result = make_reply(OK)
+    result[HEADER], result[PAYLOAD] = header, payload
+    controller._reply("train-1", "car-1", result, max_payload)
+    item = controller._out.get_nowait()
+    assert item is not None
+    return item
+
+
+def test_an_answer_is_passed_on_as_it_is() -> None:
+    message, payload = passed_on(ODD.decode(), b"x" * 100)
+    assert message == {"is": "reply", "task": "train-1", "site": "car-1", "header": ODD.decode()}
+    assert payload == b"x" * 100
+
+
+@pytest.mark.parametrize(
+    ("header", "payload", "failure"),
+    [
+        ("{}", b"x" * 101, ["refused", "oversize"]),
+        (" " * (1 << 22), b"", ["refused", "oversize"]),
+        (None, b"", ["lost", "engine-error"]),
+        ("{}", [b"x"], ["lost", "engine-error"]),
+    ],
+    ids=["payload", "header", "none", "list"],
+)
+def test_an_answer_that_does_not_fit_is_a_failure_of_its_site(
+    header: Any, payload: Any, failure: list[str]
+) -> None:
+    message, data = passed_on(header, payload)
+    assert json.loads(message["header"])["failure"][:2] == failure
+    assert (message["site"], data) == ("car-1", b"")
+
+
+def test_bytes_of_a_late_answer_are_counted_whatever_it_is() -> None:
+    controller, client = FleetController(), SimpleNamespace(name="car-1")
+    for payload, expected in ((b"four", 4), (7, 0), (None, 0)):
+        result = make_reply(OK)
+        result[PAYLOAD] = payload
+        controller.process_result_of_unknown_task(client, "t", "id", result, None)
+        item = controller._out.get_nowait()
+        assert item is not None
+        assert item[0] == {"is": "late", "site": "car-1", "bytes": expected}
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """A trainer that answers every request with a header that nobody may write anew."""
+    asked: list[Any] = []
+    folder = private_directory()
+    listener = Listener(folder / "trainer")
+
+    def serve() -> None:
+        while (connection := listener.accept(timeout_s=10)) is not None:
+            asked.append(connection.receive(timeout_s=10))
+            raw = connection._connection
+            raw.sendall(len(ODD).to_bytes(4, "little") + (3).to_bytes(8, "little") + ODD + b"xyz")
+            connection.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    monkeypatch.setenv(TRAINER_VARIABLE, str(folder / "trainer"))
+    yield asked
+    listener.close()
+    folder.rmdir()
+
+
+def execute(header: Any) -> tuple[str, bytes]:
+    request = Shareable()
+    request[HEADER], request[PAYLOAD] = header, b"model"
+    reply = TrainerExecutor().execute("fleetseg", request, None, Signal())
+    return reply[HEADER], reply[PAYLOAD]
+
+
+def test_a_trainer_s_answer_is_passed_on_byte_by_byte(trainer: list[Any]) -> None:
+    assert execute('{"what": "train", "task": "train-1"}') == (ODD.decode(), b"xyz")
+    assert trainer == [({"what": "train", "task": "train-1"}, b"model")]
+
+
+@pytest.mark.parametrize("header", ["", "[]", ODD.decode(), '{"task": NaN}', '{"a": 1, "a": 2}'])
+def test_a_request_that_is_none_is_answered_so(header: str) -> None:
+    text, payload = execute(header)
+    assert json.loads(text)["failure"][:2] == ["refused", "malformed"]
+    assert payload == b""
+
+
+class Engine:
+    """NVFlare's, where signs of life fail as often as it is told."""
+
+    def __init__(self, fails: int) -> None:
+        self.fails, self.sent = fails, 0
+
+    def new_context(self) -> Any:
+        if self.fails:
+            self.fails -= 1
+            raise RuntimeError("no connection")
+        self.sent += 1
+        raise SystemExit  # enough for a test
+
+
+@pytest.mark.parametrize("fails", [0, 4])
+def test_a_sign_of_life_may_fail(fails: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BEAT_S", 0.001)
+    engine = Engine(fails)
+    with pytest.raises(SystemExit):
+        TrainerExecutor()._beats(engine)
+    assert engine.sent == 1
+
+
+def test_signs_of_life_that_fail_one_after_another_end_their_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A vehicle that only looks dead would be lost for the whole job."""
+    monkeypatch.setattr(module, "_BEAT_S", 0.001)
+    with pytest.raises(RuntimeError, match="no connection"):
+        TrainerExecutor()._beats(Engine(5))

@@ -1,0 +1,75 @@
+"""Who ends segments for all others is left out for a time, and longer each time."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleetseg.fleet.server import quarantine as module
+from fleetseg.fleet.server.quarantine import FIRST_PAUSE_S, LONGEST_PAUSE_S, STRIKES, Quarantine
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def kept(clock: Clock) -> Quarantine:
+    return Quarantine(clock)
+
+
+def test_a_site_is_left_out_after_three_segments_in_a_row(kept: Quarantine) -> None:
+    for _ in range(STRIKES - 1):
+        assert not kept.ended_through("a", "unsafe component")
+        assert not kept.ended_through("b", "exception")  # others in between make nothing good
+        assert kept.sites() == set()
+    assert kept.ended_through("a", "unsafe component")
+    assert kept.sites() == {"a"}
+    (reason,) = kept.reasons().values()
+    assert "failed 3 times in a row (unsafe component)" in reason
+    assert "tried again in 2 min" in reason
+    assert module.CURE in reason
+
+
+def test_a_segment_that_it_lives_through_makes_all_good(kept: Quarantine) -> None:
+    for _ in range(5):
+        for _ in range(STRIKES - 1):
+            kept.ended_through("a", "exception")
+        kept.lived_through(["a", "stranger"])
+    assert kept.sites() == set()
+
+
+def test_it_is_tried_again_and_each_failure_doubles_the_pause(
+    kept: Quarantine, clock: Clock
+) -> None:
+    for _ in range(STRIKES):
+        kept.ended_through("a", "exception")
+    pauses = []
+    for _ in range(12):
+        began_s = clock.now_s
+        while "a" in kept.sites():
+            clock.now_s += 60
+        pauses.append(clock.now_s - began_s)
+        assert kept.reasons() == {}
+        assert kept.ended_through("a", "exception")  # one failure is enough from now on
+    assert pauses[:4] == [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S, 8 * FIRST_PAUSE_S]
+    assert pauses[-1] == LONGEST_PAUSE_S
+    while "a" in kept.sites():
+        clock.now_s += 60
+    kept.lived_through(["a"])
+    assert not kept.ended_through("a", "exception")
+
+
+def test_a_reason_from_elsewhere_is_made_plain(kept: Quarantine) -> None:
+    for _ in range(STRIKES):
+        kept.ended_through("a", "\x1b[31m" + "x" * 1000)
+    (reason,) = kept.reasons().values()
+    assert "\x1b" not in reason
+    assert len(reason) < 500
