@@ -101,7 +101,8 @@ def by_magnitude(weights: Mapping[str, int]) -> dict[str, int]:
     >>> by_magnitude({"a": 500, "b": 3, "c": 1 << 40})
     {'a': 1, 'b': 1, 'c': 0}
     """
-    group, left = {}, dict(weights)
+    group: dict[str, int] = {}
+    left = dict(weights)
     number = 0
     while left:
         average = sum(left.values()) / len(left)
