@@ -162,7 +162,7 @@ class _Sum:
     def __init__(self, size: int, total_weight: int, work: npt.NDArray[np.float64]) -> None:
         self.total_weight = total_weight  # of the cohort
         self.weight = self.count = 0  # of the replies so far
-        self.values = np.zeros(size, dtype=np.int64)
+        self.values = np.empty(size, dtype=np.int64)  # the first update writes it
         self._work = work
 
     def add(self, weight: int, change_F: npt.NDArray[np.float32]) -> None:
@@ -171,9 +171,13 @@ class _Sum:
         for start in range(0, self.values.size, _CHUNK):
             part = change_F[start : start + _CHUNK]
             work = self._work[: part.size]
-            np.multiply(part, scale, out=work)
-            np.add(work, _MAGIC, out=work)
+            np.copyto(work, part)  # multiplied at once, it would be widened in small buffers
+            np.multiply(work, scale, out=work)
             total = self.values[start : start + _CHUNK]
+            if self.count == 0:
+                np.add(work, _MAGIC, out=total.view(np.float64))
+                continue
+            np.add(work, _MAGIC, out=work)
             np.add(total, work.view(np.int64), out=total)  # wraps around, as intended
         self.weight += weight
         self.count += 1
