@@ -273,7 +273,8 @@ def test_a_failure_is_not_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> N
     with monkeypatch.context() as patch:
         failing = ({"failure": ["abstained", "data", "no label"]}, b"")
         patch.setattr(trainer_module, "_work", lambda *rest: failing)
-        assert site.ask("train", vehicle) == failing
+        answer, data = site.ask("train", vehicle)
+        assert (reason(answer), data) == (("abstained", "data"), b"")
     assert site.ask("train", vehicle)[0] == {"update": 1}
 
 
@@ -807,8 +808,8 @@ def test_classes_of_the_fleets_own_come_with_the_hello(tmp_path: Path) -> None:
     assert site.ask("train", SITE)[0] == {"update": 1}
     others = replace(space, classes=("person", "floor"))
     refused = site.hello(run="run-2", space=write_space(others), labels=labels_digest(others))
-    assert refused["failure"][0] == "abstained"
-    assert "no projection from label space" in refused["failure"][2]
+    assert reason(refused) == ("abstained", "ConfigError")
+    assert "no projection from label space" in " ".join(site.said)
     for wrong in (None, {}, {**write_space(space), "colours": []}):
         kind, _, why = site.hello(run="run-3", space=wrong)["failure"]
         assert kind == "refused"
