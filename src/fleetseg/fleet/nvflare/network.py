@@ -102,6 +102,10 @@ class NvflareNetwork:
         """See fleet.Network."""
         return self._fatal
 
+    def expected(self) -> frozenset[str]:
+        """See fleet.Network."""
+        return frozenset(self._fleet.active)
+
     def returned(self) -> frozenset[str]:
         """See fleet.Network."""
         fresh = {name for name, age_s in self.registered().items() if age_s < _FRESH_S}
