@@ -153,7 +153,8 @@ class FederationConfig(Section):
     max_failed_rounds: int = Field(default=3, ge=1)  # in a row without quorum, then the run ends
     # Ask this many times the cohort, and close the round once a cohort's worth of updates is in.
     over_selection: float = Field(default=1.0, ge=1, le=2)
-    deadline_s: float = Field(default=0.0, ge=0)  # 0 = none; virtual time when faults are simulated
+    # 0 = none, but over a network what rounds have taken; virtual time when faults are simulated.
+    deadline_s: float = Field(default=0.0, ge=0)
     max_update_norm: float = Field(default=0.0, ge=0)  # L2 of the trainable delta, 0 = off
     uplink: str = "none"  # codec of updates: none, int8, topk(1%)+int8, ...: see compression.codec
     # Other codecs from a share of the rounds on: [[0.5, "topk(5%)+int8"], [0.9, "int8"]].

@@ -100,7 +100,8 @@ class EngineConfig(Section):
 class FleetConfig(Section):
     """Time-outs and bounds of a fleet over a network; not part of the experiment's digest."""
 
-    min_vehicles: int = Field(default=1, ge=1)  # fewer than these, and the run waits
+    # Fewer than these, and the run waits; 0 = a quorum of the cohort that the whole fleet would be.
+    min_vehicles: int = Field(default=0, ge=0)
     wait_s: float = Field(default=300.0, gt=0)  # for min_vehicles, then the run ends
     gather_s: float = Field(default=120.0, gt=0)  # for vehicles to open their data, per segment
     silent_s: float = Field(default=15.0, gt=2)  # without a sign of life, a vehicle is lost

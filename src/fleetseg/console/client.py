@@ -11,6 +11,7 @@ from fleetseg.config import SourceConfig
 from fleetseg.console import count, print_line, stdout_console
 from fleetseg.data.sources import SOURCES, SPLITS
 from fleetseg.errors import ConfigError, unknown_name
+from fleetseg.fleet.watchdog import READY, notify
 from fleetseg.hosts import given_path
 
 
@@ -31,7 +32,6 @@ def start_client(
         wait_for_server,
     )
     from fleetseg.fleet.nvflare.provision import require_nvflare
-    from fleetseg.fleet.watchdog import READY, notify
 
     require_nvflare()
     kit, console = read_kit(kit_folder), stdout_console()
@@ -49,8 +49,8 @@ def start_client(
         tuple(vehicles),
     )
     site_data.write(kit.own / "site-data.json")
-    where = f"server {kit.host}:{kit.port}"
-    print_line(console, f"{kit.name}: {_found(source)}; {where}; certificate until {ends:%Y-%m-%d}")
+    where = f"server {kit.host}:{kit.port}; certificate until {ends:%Y-%m-%d}"
+    print_line(console, f"{kit.name}: {_found(source)}; {where}")
     print_line(
         console, f"what leaves this vehicle is listed in {kit.own / 'logs' / 'egress.jsonl'}", "dim"
     )

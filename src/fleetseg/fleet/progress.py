@@ -16,8 +16,6 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetseg.text import plain
-
 _PAGE = struct.Struct("<QQd24s")  # process, steps, patience in seconds, phase
 PAGE_NAME = "progress"  # beside the trainer's socket
 
@@ -71,6 +69,6 @@ def read_progress(path: Path) -> Progress | None:
     """Read a trainer's page; None if there is none."""
     with contextlib.suppress(OSError, struct.error):
         process, steps, patience_s, phase = _PAGE.unpack(path.read_bytes())
-        name = plain(phase.rstrip(b"\0").decode("ascii", "replace"), 24)
-        return Progress(process, steps, patience_s, name)
+        name = phase.rstrip(b"\0").decode("ascii", "replace")
+        return Progress(process, steps, patience_s, name if name.isprintable() else "?")
     return None

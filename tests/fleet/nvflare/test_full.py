@@ -252,6 +252,58 @@ def test_freeze_and_thaw_of_everything(start: Callable[..., Run], reference: str
     assert h.sha_of(run.run) == reference
 
 
+def test_a_trainer_that_is_stopped_is_started_again(start: Callable[..., Run]) -> None:
+    """Its signs of life go on; its work does not, and there is no deadline to end the round."""
+    run = start(rounds=6, stalled_s=10.0)
+    h.until(lambda: h.done(run.run) >= 1, "the first round")
+    (stopped,) = h.processes(h.TRAINER, run.site(2))  # which has fewer of the vehicles
+    os.kill(stopped, signal.SIGSTOP)
+    now = h.done(run.run)
+    with h.timed("a trainer stopped (stalled_s = 10), to the end of the round"):
+        h.until(lambda: h.done(run.run) > now, f"the round goes on: {run.process.text}")
+    run.finish()
+    supervisor = (run.site(2) / "fleetseg" / "logs" / "supervisor.log").read_text()
+    assert "trainer has made no progress for 1" in supervisor
+    reasons = {f["reason"] for r in run.rounds() for f in r["failures"]}  # type: ignore[attr-defined]
+    assert reasons <= {"trainer-died"}
+    assert len(run.rounds()) == 6
+    assert run.rounds()[-1]["failures"] == []
+
+
+def test_a_job_of_the_server_that_is_stopped_is_replaced(
+    start: Callable[..., Run], reference: str
+) -> None:
+    """As one that was killed: nobody is blamed, and the round goes on in the next segment."""
+    run = start()
+    h.until(lambda: h.done(run.run) >= 1, "the first round")
+    (stopped,) = h.processes(h.SERVER_JOB, run.run / "fleet" / "server")
+    os.kill(stopped, signal.SIGSTOP)
+    now = h.done(run.run)
+    with h.timed("the server's job stopped (silent_s = 6), to the next committed round"):
+        h.until(lambda: h.done(run.run) > now, f"a round: {run.process.text}", 100)
+    run.finish()
+    assert h.sha_of(run.run) == reference
+    assert [f for r in run.rounds() for f in r["failures"]] == []  # type: ignore[attr-defined]
+
+
+def test_a_server_that_was_paused_blames_nobody(start: Callable[..., Run], reference: str) -> None:
+    """Its machine moved, its memory was swapped out: far longer than the patience with vehicles."""
+    run = start()
+    h.until(lambda: h.done(run.run) >= 1, "the first round")
+    stopped = [run.process.popen.pid, *h.processes("", run.run / "fleet" / "server")]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(20)
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    now = h.done(run.run)
+    with h.timed("the server paused for 20 s (silent_s = 6), from then to the next round"):
+        h.until(lambda: h.done(run.run) > now, f"a round: {run.process.text}")
+    run.finish()
+    assert h.sha_of(run.run) == reference
+    assert [f for r in run.rounds() for f in r["failures"]] == []  # type: ignore[attr-defined]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"

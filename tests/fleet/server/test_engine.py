@@ -141,6 +141,10 @@ class FakeNetwork:
     banned: frozenset[str] = frozenset()
     left_out: dict[str, str] = field(default_factory=dict)
     broken: FleetSegError | None = None
+    kits: frozenset[str] = frozenset()
+
+    def expected(self) -> frozenset[str]:
+        return self.kits
 
     def trouble(self) -> str:
         return self.told
@@ -1370,6 +1374,31 @@ def test_too_few_vehicles_is_said_with_who_is_left_out(world: MakeWorld) -> None
     fleet.network.left_out = {"c": "its part failed"}
     with pytest.raises(QuorumLost, match="left out: c: its part failed"):
         fleet.engine.available()
+
+
+@pytest.mark.parametrize(
+    ("federation", "kits", "least"),
+    [
+        ({}, "abcde", 3),  # half of all
+        ({"quorum": 0.0}, "abcde", 1),
+        ({"cohort": 2}, "abcde", 1),  # of many that come and go, two are asked
+        ({"cohort": 0.8, "quorum": 1.0}, "abcde", 4),
+        ({"exclude": ("d", "e")}, "abcde", 2),
+        ({}, "", 1),
+    ],
+)
+def test_without_a_number_it_is_a_quorum_of_the_whole_fleet(
+    world: MakeWorld, federation: dict[str, Any], kits: str, least: int
+) -> None:
+    fleet = world(federation=FederationConfig(**federation))
+    fleet.network.kits = frozenset(kits)
+    assert fleet.engine._min_vehicles() == least
+
+
+def test_of_a_depot_its_vehicles_count(world: MakeWorld) -> None:
+    fleet = world({"a": ["a-1", "a-2", "a-3"], "b": ["b-1"]}, wait_s=0.05)
+    fleet.network.kits = frozenset("ab")
+    assert fleet.engine._min_vehicles() == 2
 
 
 def test_nobody_at_all_is_too_few(world: MakeWorld) -> None:

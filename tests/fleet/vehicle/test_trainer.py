@@ -744,9 +744,10 @@ def test_work_counts_the_samples_it_reads(site: Site, tmp_path: Path) -> None:
         ("evaluate", stalled_s),
         ("hop", math.inf),
     ]
+    assert site.trainer._patience_s("idle") == stalled_s
     site.start()  # a new process opens the data within its first task
-    site.trainer._page = ProgressPage(path)
     assert site.trainer._patience_s("train") == opening_s
+    assert site.trainer._patience_s("idle") == trainer_module._IDLE_S
 
 
 def test_requests_are_served_one_after_another_until_the_folder_goes(site: Site) -> None:

@@ -118,6 +118,10 @@ class NvflareNetwork:
     def _fail(self, error: FleetSegError) -> None:
         self._fatal = self._fatal or error
 
+    def expected(self) -> frozenset[str]:
+        """See fleet.Network."""
+        return frozenset(self._fleet.active)
+
     def returned(self) -> frozenset[str]:
         """See fleet.Network."""
         fresh = {name for name, age_s in self.registered().items() if age_s < _FRESH_S}

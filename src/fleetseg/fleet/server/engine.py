@@ -7,6 +7,7 @@ the same, so a crash costs time and never changes the model.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from fleetseg.config import FleetConfig
 from fleetseg.errors import EngineError, FleetSegError, QuorumLost
 from fleetseg.federation.admission import left_out
+from fleetseg.federation.cohort import size_of
 from fleetseg.federation.downlink import encode_changes
 from fleetseg.federation.engine import Meter, Received
 from fleetseg.federation.lineage import write_counted
@@ -42,6 +44,10 @@ class Network(Protocol):
 
     def fatal(self) -> FleetSegError | None:
         """What waiting does not mend, such as a full disk."""
+        ...
+
+    def expected(self) -> frozenset[str]:
+        """All sites that may take part, whether they are there or not."""
         ...
 
     def returned(self) -> frozenset[str]:
@@ -277,7 +283,15 @@ class FleetEngine:
         return self._dispatcher.silent_s(site.name) <= self._settings.silent_s
 
     def _min_vehicles(self) -> int:
-        return max(1, self._settings.min_vehicles)
+        """As many as are set; else as many as a round of the whole fleet could not do without."""
+        federation, assigned = self._spec.experiment.federation, self._spec.assigned
+        if self._settings.min_vehicles:
+            return self._settings.min_vehicles
+        names = self._network.expected()
+        if assigned is not None:
+            names = frozenset(vehicle for site in assigned.values() for vehicle in site)
+        taking_part = len(names) - len(left_out(names, federation))
+        return max(1, math.ceil(federation.quorum * size_of(federation.cohort, taking_part) - 1e-9))
 
     def _too_few(self, reachable: Mapping[str, Enrolment]) -> QuorumLost:
         refused = [f"{site}: {f.reason} ({f.detail})" for site, f in self.roster.refused.items()]

@@ -71,7 +71,7 @@ from fleetseg.streams import prepare_streams
 
 _RUNS_KEPT = 3
 _OPENING_S = 1800.0  # without a step, while data are opened and decoded, or a network is built
-_IDLE_S = 300.0
+_IDLE_S = 300.0  # before a run has said how long: it looks for requests once a second
 Answer = tuple[Header, bytes]
 
 
@@ -123,7 +123,7 @@ class Trainer:
     def serve(self, listener: Listener) -> None:
         """Answer one request after another, for ever."""
         while True:
-            self._page.begin("idle", _IDLE_S)
+            self._page.begin("idle", self._patience_s("idle"))
             connection = listener.accept(timeout_s=1.0)
             if connection is None:
                 if not listener.path.exists():
@@ -131,7 +131,7 @@ class Trainer:
                 continue
             try:
                 while True:
-                    self._page.begin("idle", _IDLE_S)
+                    self._page.begin("idle", self._patience_s("idle"))
                     message = connection.receive(timeout_s=1.0)
                     if message is not None:
                         connection.send(*self.answer(*message))
@@ -204,11 +204,13 @@ class Trainer:
         return answer
 
     def _patience_s(self, what: str) -> float:
-        """How long a request may go on without a step, before this process is taken to hang."""
-        if what not in CLIENT_TASKS and what != "hello":
+        """How long a phase may go on without a step, before this process is taken to hang."""
+        if what not in (*CLIENT_TASKS, "hello", "idle"):
             return math.inf  # no samples are read that could be counted
-        if self._ready is None or what == "hello":
+        if what == "hello" or (self._ready is None and what != "idle"):
             return _OPENING_S
+        if self._ready is None:
+            return _IDLE_S
         return self._ready.runtime.experiment.fleet.stalled_s
 
     def _ready_for(self, run: str) -> Ready:
