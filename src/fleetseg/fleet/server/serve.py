@@ -48,6 +48,7 @@ def serving(fleet: Fleet, spec: RunSpec, run_folder: Path) -> Iterator[FleetEngi
         ExitStack() as stack,
     ):
         offers = ReleaseOffers(fleet.folder, dispatcher, spec.tell)
+        stack.callback(offers.take_in)
         engine = FleetEngine(spec, dispatcher, network, offers)
         stack.enter_context(_status_updated(fleet, spec, engine, dispatcher, network))
         yield engine
