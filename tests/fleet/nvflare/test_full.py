@@ -496,7 +496,7 @@ def test_a_fleet_trains_judges_and_drives_what_it_has_judged(drivers: Drivers) -
     drivers.clients["car-2"].interrupt()
     drivers.clients["car-2"].wait(40)
     with h.timed("a release published to one vehicle of two, with the start of the server"):
-        assert drivers(*publish, "--wait", "15") == 3, drivers.last.text
+        assert drivers(*publish, "--wait", "30") == 3, drivers.last.text
     assert "car-2: away" in drivers.last.text
     assert (drivers.driven("car-1"), drivers.driven("car-2")) == (1, 0)
     assert drivers.status() == {"car-1": 1, "car-2": None}

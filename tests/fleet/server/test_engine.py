@@ -1462,3 +1462,27 @@ def test_what_a_person_hears_while_waiting_is_said_once(world: MakeWorld) -> Non
     with pytest.raises(EngineError):
         fleet.engine.available()
     assert fleet.told == ["waiting for b"]
+
+
+# Releases
+
+
+def test_whoever_is_there_is_offered_the_release_with_what_each_drives(world: MakeWorld) -> None:
+    fleet, offered = world(), list[Any]()
+    drives = {"release": 2, "digest": "0" * 64}
+
+    class Offers:
+        def poll(self, drives: Mapping[str, Any], not_to: frozenset[str]) -> None:
+            offered.append((dict(drives), not_to))
+
+    def act(job: Job, site: str, header: Header, payload: bytes) -> None:
+        told = {"enrolments": write_enrolments({site: enrolment(site)}), "machine": {}}
+        job.reply(header["task"], site, {**told, "drives": drives} if site == "a" else told)
+
+    fleet.segment(act)
+    fleet.network.banned = frozenset("c")
+    fleet.engine._offers = Offers()  # type: ignore[assignment]
+    fleet.engine._enrol()
+    fleet.engine._renew_if_due = lambda: None  # type: ignore[method-assign]
+    fleet.engine.available()
+    assert offered == [({"a": drives, "b": {}, "c": {}}, frozenset("c"))]

@@ -161,6 +161,20 @@ def test_a_site_at_work_is_waited_for_but_not_for_ever(
     job.die()
 
 
+def test_how_long_the_server_took_to_start_is_nobody_s_absence(
+    dispatcher: TaskDispatcher, clock: Clock
+) -> None:
+    asking = errands(dispatcher, clock, "a")
+    answers: list[tuple[str, str]] = []
+    thread = threading.Thread(target=lambda: answers.extend(done(asking)))
+    thread.start()
+    clock.jump(60)
+    job = begin(dispatcher, honest, "a")
+    thread.join(20)
+    assert answers == ALL[:2]
+    job.die()
+
+
 def test_nobody_at_all_is_an_error(dispatcher: TaskDispatcher, clock: Clock) -> None:
     asking = errands(dispatcher, clock, "a")
     clock.jump(200)

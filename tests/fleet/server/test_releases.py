@@ -114,12 +114,12 @@ def test_who_was_away_gets_it_and_a_new_one_goes_to_all(
 
 
 def test_a_refusal_is_told_and_written_down(tmp_path: Path, dispatcher: TaskDispatcher) -> None:
-    note_drives(tmp_path, "a", {"release": 3, "digest": "1" * 64})
+    drives = {"a": {"release": 3, "digest": "1" * 64}}
     published(tmp_path, 4)
     job, told = begin(dispatcher, refuses, "a"), list[str]()
     offers = ReleaseOffers(tmp_path, dispatcher, told.append)
-    polled(offers, {"a": {}}, a={"refused": "digest: not that file", "offered": 4, "release": 3})
-    offers.poll({"a": {}})
+    polled(offers, drives, a={"refused": "digest: not that file", "offered": 4, "release": 3})
+    offers.poll(drives)
     assert len(job.asked) == 1  # not again and again
     assert told == ["a refuses release 0004: digest: not that file"]
     job.die()
@@ -127,11 +127,12 @@ def test_a_refusal_is_told_and_written_down(tmp_path: Path, dispatcher: TaskDisp
 
 def test_without_a_release_nothing_is_asked(tmp_path: Path, dispatcher: TaskDispatcher) -> None:
     job = begin(dispatcher, obeys, "a")
+    note_drives(tmp_path, "a", {"release": 3, "digest": "1" * 64})  # before it was set up anew
     offers = ReleaseOffers(tmp_path, dispatcher)
     offers.poll({"a": {}})
     offers.poll({"a": {}})
     assert job.asked == []
-    assert read_drives(tmp_path) == {}
+    assert "release" not in read_drives(tmp_path)["a"]
     job.die()
 
 

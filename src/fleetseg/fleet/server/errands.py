@@ -64,6 +64,7 @@ class Errands:
         self._left = {site: set(self.errands) for site in self.sites}
         self._why = dict.fromkeys(self.sites, "away")
         self._idle_since_s = self.clock()
+        self._seen = 0  # segments
         self._told = ""
 
     def __iter__(self) -> Iterator[Answered]:
@@ -78,7 +79,6 @@ class Errands:
                 self._wait_for_segment(last)
                 continue
             last = self.dispatcher.segment
-            self._idle_since_s = self.clock()
             yield from self._in_segment(last)
         self.missing |= {site: self._why[site] for site, names in self._left.items() if names}
 
@@ -88,7 +88,9 @@ class Errands:
         for site in self.network.revoked() & set(self._left):
             self.missing[site] = "revoked"
             del self._left[site]
-        # Before the first segment, the server itself has to start.
+        if self.dispatcher.segment != self._seen:
+            # From here on somebody is waited for; until now it was the server.
+            self._seen, self._idle_since_s = self.dispatcher.segment, self.clock()
         patience_s = self.absent_s + (0.0 if self.dispatcher.segment else _START_S)
         idle_s = self.clock() - self._idle_since_s
         if not self.dispatcher.segment and idle_s > patience_s:

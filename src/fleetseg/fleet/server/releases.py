@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,11 @@ class ReleaseOffers:
         except (OSError, FleetSegError) as error:
             self.tell(f"the release cannot be handed out: {error}")
 
+    def take_in(self) -> None:
+        """Take in what has been answered: the last that a run does for releases."""
+        with suppress(OSError, FleetSegError):
+            self._take_in()
+
     def _poll(self, drives: Mapping[str, Mapping[str, Any]], not_to: Collection[str]) -> None:
         self._take_in()
         if self._is_new() or self._segment != self.dispatcher.segment or self._batch is None:
@@ -169,5 +175,4 @@ class ReleaseOffers:
 
     def _note(self, site: str, told: Mapping[str, Any]) -> None:
         self._said[site] = told
-        if told:
-            note_drives(self.fleet, site, told)
+        note_drives(self.fleet, site, told)

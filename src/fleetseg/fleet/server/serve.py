@@ -52,6 +52,7 @@ def serving(
         ExitStack() as stack,
     ):
         offers = ReleaseOffers(fleet.folder, dispatcher, spec.tell)
+        stack.callback(offers.take_in)
         engine = FleetEngine(spec, dispatcher, network, offers)
         stack.enter_context(_status_updated(fleet, spec, engine, dispatcher, network))
         if operations is not None:
