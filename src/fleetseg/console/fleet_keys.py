@@ -24,8 +24,9 @@ _SOON_DAYS = 60
 def list_and_show(folder: Path, *, as_json: bool) -> None:
     """Show every vehicle, whether it may take part, when its certificate ends, where its key is."""
     from fleetseg.fleet.nvflare.keys import certificate_end, members
-    from fleetseg.fleet.nvflare.provision import read_fleet
+    from fleetseg.fleet.nvflare.provision import read_fleet, require_nvflare
 
+    require_nvflare()
     fleet = read_fleet(folder)
     listed, server_ends = members(fleet), certificate_end(fleet.server / "startup" / "server.crt")
     if as_json:
@@ -77,8 +78,9 @@ def request_and_show(vehicle: str, kit: Path) -> None:
 
 def sign_and_show(folder: Path, request: Path) -> None:
     """Take in a vehicle that has made its own key."""
-    from fleetseg.fleet.nvflare.provision import read_fleet, sign_request
+    from fleetseg.fleet.nvflare.provision import read_fleet, require_nvflare, sign_request
 
+    require_nvflare()
     fleet, vehicle = sign_request(read_fleet(folder), request)
     console = stdout_console()
     print_line(console, f"{vehicle} is of the fleet; the server need not be restarted")
@@ -108,6 +110,9 @@ def rotate_and_show(
     folder: Path, vehicle: str, request: Path | None, *, all_vehicles: bool, server: bool
 ) -> None:
     """Make new certificates for one vehicle, for all, or for the server."""
+    from fleetseg.fleet.nvflare.provision import read_fleet, require_nvflare
+
+    require_nvflare()
     if (bool(vehicle) + all_vehicles + server) != 1 or (request is not None and not vehicle):
         raise ConfigError(
             "nothing to do", expected="one of NAME (with --request, if it has its own key), --all, "
@@ -119,7 +124,6 @@ def rotate_and_show(
         _rotate_all(folder)
     else:
         from fleetseg.fleet.nvflare.keys import rotate_vehicle
-        from fleetseg.fleet.nvflare.provision import read_fleet
 
         fleet = read_fleet(folder)
         rotate_vehicle(fleet, vehicle, request)

@@ -21,7 +21,7 @@ from tests.fleet.nvflare.test_vehicles import Fleet as RealFleet
 from fleetseg.cli.app import app
 from fleetseg.errors import ConfigError, EngineError
 from fleetseg.fleet.nvflare import keys, kit_files
-from fleetseg.fleet.nvflare.certificates import read_authority
+from fleetseg.fleet.nvflare.certificates import key_pem, read_authority
 from fleetseg.fleet.nvflare.keys import (
     certificate_end,
     hand_over,
@@ -160,7 +160,14 @@ def test_the_server_s_side_is_renewed_while_it_is_stopped(
         with pytest.raises(EngineError, match=r"server runs. Stop it first"):
             rotate_server(fleet)
     before = read_authority(fleet.folder).certificate
+    key = fleet.server / "startup" / "server.key"
+    with pytest.raises(ConfigError, match=r"server.key: the private key cannot be read"):
+        rotate_server(fleet)
+    assert read_authority(fleet.folder).certificate == before
+    key.write_bytes(key_pem(one_key()))
+    key.chmod(0o600)
     rotate_server(fleet)
+    assert key.read_bytes() == key_pem(one_key())  # running vehicles' tokens are signed with it
     after = read_authority(fleet.folder).certificate
     assert after.not_valid_after_utc > before.not_valid_after_utc
     server, operator = fleet.server / "startup", fleet.operator / "startup"
@@ -223,7 +230,7 @@ def carried(tmp_path: Path) -> Iterator[Carried]:
 
 @pytest.mark.fleet_full
 def test_old_and_new_certificates_serve_side_by_side(carried: Carried) -> None:
-    """Two kits of the server's making, one key of a vehicle's own; all change at their own time."""
+    """Two kits of the server's making, one key of a vehicle's own; one of them changes."""
     fleet, everybody = carried.fleet, ["car-1", "car-2", "car-3"]
     for car in ("car-1", "car-2"):
         carried.carry(car)
@@ -249,8 +256,21 @@ def test_old_and_new_certificates_serve_side_by_side(carried: Carried) -> None:
     carried.operator("unrevoke", "car-2", "--fleet", fleet)
     carried.until_round("a round with car-2 again", lambda r: "car-2" in r["ok"])
 
+
+@pytest.mark.fleet_full
+def test_running_vehicles_serve_a_server_whose_certificates_are_new(carried: Carried) -> None:
+    carried.carry("car-1")
+    carried.start_client("car-1")
+    carried.start_server()
+    carried.until_round("it serves", lambda r: r["ok"] == ["car-1"])
     carried.server.interrupt()
     assert carried.server.wait(90) == 130
-    carried.operator("rotate", "--server", "--fleet", fleet)
+    carried.operator("rotate", "--server", "--fleet", carried.fleet)
     carried.start_server("--resume")
-    carried.until_round("a new root beside old ones", lambda r: r["ok"] == everybody)
+    carried.until_round("a new root beside the old one", lambda r: r["ok"] == ["car-1"])
+    carried.operator("rotate", "car-1", "--fleet", carried.fleet)
+    carried.clients["car-1"].interrupt()
+    assert carried.clients["car-1"].wait(60) == 0
+    carried.carry("car-1", "startup")
+    carried.start_client("car-1")
+    carried.until_round("all of it is new", lambda r: r["ok"] == ["car-1"])

@@ -164,6 +164,22 @@ def key_pem(key: RSAPrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
 
 
+def read_key(path: Path) -> RSAPrivateKey:
+    """Read a private key.
+
+    Raises:
+        ConfigError: there is none, or it cannot be read.
+    """
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        what = f"the private key cannot be read ({type(error).__name__})"
+        raise ConfigError(what, where=path) from None
+    return cast("RSAPrivateKey", key)
+
+
 def make_request(name: str, key: RSAPrivateKey) -> bytes:
     """Write a signing request: a name and a key, signed with the key itself."""
     from cryptography import x509

@@ -22,6 +22,7 @@ from fleetseg.fleet.nvflare.certificates import (
     make_request,
     new_key,
     read_authority,
+    read_key,
     read_request,
     write_root,
 )
@@ -139,24 +140,28 @@ def rotate_vehicle(fleet: Fleet, vehicle: str, request: Path | None = None) -> N
 def rotate_server(fleet: Fleet) -> None:
     """Renew the certificates of the root, the server and the operator.
 
-    The root's key and name stay, so vehicles go on with what they have: either side takes the
-    other's old and new certificates.
+    The root's and the server's keys and names stay, so vehicles go on with what they have: either
+    side takes the other's old and new certificates, and the tokens that running vehicles got from
+    the server before are still its own. (NVFlare refuses others without a word to the vehicle.)
 
     Raises:
-        EngineError: the server runs; its processes must not have two keys at once.
+        ConfigError: the server's key cannot be read.
+        EngineError: the server runs; its processes read these files when each of them starts.
     """
     busy = "the fleet's server runs"
     with changing(fleet.folder), _locked(fleet.folder / "server.lock", busy):
         authority = read_authority(fleet.folder).renewed()
+        server, operator = fleet.server / "startup", fleet.operator / "startup"
+        own = authority.issue(
+            fleet.host, read_key(server / "server.key").public_key(), host=fleet.host
+        )
+        key = new_key()
+        operators = authority.issue(OPERATOR, key.public_key(), role="lead")
         write_root(fleet.folder, authority)
-        for startup, name, who, role in (
-            (fleet.server / "startup", "server", fleet.host, None),
-            (fleet.operator / "startup", "client", OPERATOR, "lead"),
-        ):
-            key, host = new_key(), who if role is None else None
-            certificate = authority.issue(who, key.public_key(), host=host, role=role)
-            write_atomic(startup / f"{name}.key", key_pem(key), mode=0o600)
-            write_atomic(startup / f"{name}.crt", certificate_pem(certificate))
+        write_atomic(server / "server.crt", certificate_pem(own))
+        write_atomic(operator / "client.key", key_pem(key), mode=0o600)
+        write_atomic(operator / "client.crt", certificate_pem(operators))
+        for startup in (server, operator):
             write_atomic(startup / "rootCA.pem", authority.pem)
 
 
