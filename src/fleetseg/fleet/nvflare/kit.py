@@ -47,6 +47,8 @@ _LOG_MESSAGES = {
     "Successfully registered client": "connected to the server",
     "CERTIFICATE_VERIFY_FAILED": "the certificates do not fit: this kit is of another fleet, or a "
     "clock is wrong",
+    "is not in allow_list": "this vehicle's list of allowed classes (local/resources.json) is of "
+    "another version of fleetseg: restart `fleetseg client`, which writes it anew",
     "No space left on device": "the disk of this vehicle is full: free some space",
 }
 

@@ -79,7 +79,6 @@ def client_resources() -> dict[str, Any]:
 def server_resources(folder: Path) -> dict[str, Any]:
     """Settings of the server; its storage lies inside `folder`."""
     filesystem = f"{_COMMON}.storages.filesystem_storage.FilesystemStorage"
-    launcher = f"{_HERE}.launchers.ServerLauncher"
     return {
         **_allowed(),
         "servers": [
@@ -101,24 +100,30 @@ def server_resources(folder: Path) -> dict[str, Any]:
                 },
             },
         },
-        "components": [
-            {
-                "id": "job_scheduler",
-                "path": f"{_COMMON}.job_schedulers.job_scheduler.DefaultJobScheduler",
-                "args": {"max_jobs": 4, "min_schedule_interval": 0.5, "max_schedule_interval": 2.0},
-            },
-            {
-                "id": "job_manager",
-                "path": "nvflare.apis.impl.job_def_manager.SimpleJobDefManager",
-                "args": {"uri_root": str(folder / "jobs"), "job_store_id": "job_store"},
-            },
-            {"id": "job_store", "path": filesystem},
-            {"id": "process_launcher", "path": launcher, "args": {}},
-            {"id": "kit_guard", "path": f"{_HERE}.guard.DuplicateKitGuard", "args": {}},
-            {
-                "id": "failure_witness",
-                "path": f"{_HERE}.witness.FailureWitness",
-                "args": {"path": str(folder / WITNESSED)},
-            },
-        ],
+        "components": _server_components(folder),
     }
+
+
+def _server_components(folder: Path) -> list[dict[str, Any]]:
+    filesystem = f"{_COMMON}.storages.filesystem_storage.FilesystemStorage"
+    launcher = f"{_HERE}.launchers.ServerLauncher"
+    return [
+        {
+            "id": "job_scheduler",
+            "path": f"{_COMMON}.job_schedulers.job_scheduler.DefaultJobScheduler",
+            "args": {"max_jobs": 4, "min_schedule_interval": 0.5, "max_schedule_interval": 2.0},
+        },
+        {
+            "id": "job_manager",
+            "path": "nvflare.apis.impl.job_def_manager.SimpleJobDefManager",
+            "args": {"uri_root": str(folder / "jobs"), "job_store_id": "job_store"},
+        },
+        {"id": "job_store", "path": filesystem},
+        {"id": "process_launcher", "path": launcher, "args": {}},
+        {"id": "kit_guard", "path": f"{_HERE}.guard.DuplicateKitGuard", "args": {}},
+        {
+            "id": "failure_witness",
+            "path": f"{_HERE}.witness.FailureWitness",
+            "args": {"path": str(folder / WITNESSED)},
+        },
+    ]

@@ -1,72 +1,25 @@
-"""The two ends inside an NVFlare job: what they pass on stays as it is, or fails for its site."""
+"""A vehicle's end inside a job: passes on byte by byte, answers what is no request, and lives."""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("nvflare")
 
-from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
 from fleetseg.fleet.nvflare import executor as module
-from fleetseg.fleet.nvflare.controller import FleetController
 from fleetseg.fleet.nvflare.executor import TrainerExecutor
-from fleetseg.fleet.nvflare.names import HEADER, OK, PAYLOAD, TRAINER_VARIABLE
+from fleetseg.fleet.nvflare.names import HEADER, PAYLOAD, TRAINER_VARIABLE
 from fleetseg.fleet.sockets import Listener, private_directory
 
 ODD = b'{"k" : 1.50, "nested": ' + b"[" * 987 + b"]" * 987 + b"}"
-
-
-def passed_on(header: Any, payload: Any, max_payload: int = 100) -> tuple[dict[str, Any], bytes]:
-    controller = FleetController()
-    result = make_reply(OK)
-    result[HEADER], result[PAYLOAD] = header, payload
-    controller._reply("train-1", "car-1", result, max_payload)
-    item = controller._out.get_nowait()
-    assert item is not None
-    return item
-
-
-def test_an_answer_is_passed_on_as_it_is() -> None:
-    message, payload = passed_on(ODD.decode(), b"x" * 100)
-    assert message == {"is": "reply", "task": "train-1", "site": "car-1", "header": ODD.decode()}
-    assert payload == b"x" * 100
-
-
-@pytest.mark.parametrize(
-    ("header", "payload", "failure"),
-    [
-        ("{}", b"x" * 101, ["refused", "oversize"]),
-        (" " * (1 << 22), b"", ["refused", "oversize"]),
-        (None, b"", ["lost", "engine-error"]),
-        ("{}", [b"x"], ["lost", "engine-error"]),
-    ],
-    ids=["payload", "header", "none", "list"],
-)
-def test_an_answer_that_does_not_fit_is_a_failure_of_its_site(
-    header: Any, payload: Any, failure: list[str]
-) -> None:
-    message, data = passed_on(header, payload)
-    assert json.loads(message["header"])["failure"][:2] == failure
-    assert (message["site"], data) == ("car-1", b"")
-
-
-def test_bytes_of_a_late_answer_are_counted_whatever_it_is() -> None:
-    controller, client = FleetController(), SimpleNamespace(name="car-1")
-    for payload, expected in ((b"four", 4), (7, 0), (None, 0)):
-        result = make_reply(OK)
-        result[PAYLOAD] = payload
-        controller.process_result_of_unknown_task(client, "t", "id", result, None)
-        item = controller._out.get_nowait()
-        assert item is not None
-        assert item[0] == {"is": "late", "site": "car-1", "bytes": expected}
 
 
 @pytest.fixture
