@@ -73,3 +73,11 @@ def test_what_is_typed_wrong(policy: Path, tmp_path: Path) -> None:
     assert nothing.exit_code == 1
     assert "there is no registry of releases" in nothing.output
     assert fleetseg("rollback", "--to", "0").exit_code == 2
+
+
+def test_a_release_for_a_fleet_that_is_not_there(tmp_path: Path) -> None:
+    nowhere = fleetseg("fleet", "publish", "--fleet", tmp_path, "--models", tmp_path)
+    assert nowhere.exit_code == 1
+    assert "no fleet.json: not a fleet's folder" in nowhere.output
+    wrong = fleetseg("fleet", "publish", "0", "--fleet", tmp_path)
+    assert wrong.exit_code == 2

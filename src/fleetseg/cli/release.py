@@ -29,13 +29,11 @@ def release(
     """Judge whether a model may go into the vehicles, and release it if it may.
 
     It and the current model see the same frames: no critical class and no domain may fall, nor may
-    bad weather, calibration and latency get worse, by more than the policy allows.
-
-    The exit code is 0 if it is promoted, and 3 if it is refused.
+    bad weather, calibration and latency get worse, by more than the policy allows. The exit code
+    is 0 if it is promoted, and 3 if it is refused.
 
     \b
     Examples:
-      fleetseg release runs/camvid
       fleetseg release runs/camvid --against runs/last-week --policy examples/release-policy.toml
       fleetseg release runs/camvid --on-clients --dry-run
       fleetseg release runs/fleet --fleet fleet --wait 300

@@ -120,15 +120,18 @@ def decide(
         "against": against,
         **_facts(question, models, counted, checks),
     }
-    out = _out(question)
-    html = page.page(record, counted.sides.space, panels)
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / registry.PAGE, html)
-    write_atomic(out / registry.RECORD, json.dumps(record, indent=1) + "\n")
+    out, html = _out(question), page.page(record, counted.sides.space, panels)
+    _write(out, record, html)
     release = None
     if promoted and not question.dry_run:
         release = registry.publish(question.models, question.candidate, record, html, judged_by)
     return Decision(promoted, checks, reasons, notes, against, out, release)
+
+
+def _write(out: Path, record: Mapping[str, Any], html: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / registry.PAGE, html)
+    write_atomic(out / registry.RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def _out(question: Question) -> Path:
