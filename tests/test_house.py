@@ -310,14 +310,14 @@ def test_processes_that_idle_or_relay_come_without_torch(module: str) -> None:
     assert not loaded & {"torch", "numpy", "fleetseg.config", "fleetseg.federation"}
 
 
-SUPERVISING = ("subprocesses", "awake", "progress", "watchdog")
+SUPERVISING = ("subprocesses", "awake", "progress", "watchdog", "threads")
 
 
 @pytest.mark.parametrize("name", ["vehicle/supervisor", *SUPERVISING])
 def test_a_supervisor_stands_on_the_standard_library_and_few_small_modules(name: str) -> None:
     found = imports(tree(SRC / "fleetseg" / "fleet" / f"{name}.py"))
     own = {module for module in found if within(module, "fleetseg")}
-    allowed = [f"fleetseg.fleet.{module}" for module in SUPERVISING]
+    allowed = ["fleetseg.errors", *(f"fleetseg.fleet.{module}" for module in SUPERVISING)]
     assert all(any(within(module, one) for one in allowed) for module in own)
     others = {module.partition(".")[0] for module in found - own}
     assert others <= sys.stdlib_module_names | {"__future__"}

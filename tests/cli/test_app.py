@@ -109,8 +109,8 @@ def test_commands_and_options_are_these() -> None:
             "--cluster", "--out", "--force", "--debug",
         },
         "release": {
-            "--against", "--policy", "--models", "--on", "--on-clients", "--out", "--dry-run",
-            "--json", "--debug",
+            "--against", "--policy", "--models", "--on", "--on-clients", "--fleet", "--wait",
+            "--out", "--dry-run", "--json", "--debug",
         },
         "releases": {"--models", "--debug"},
         "rollback": {"--to", "--models", "--debug"},
@@ -126,6 +126,7 @@ def test_commands_and_options_are_these() -> None:
         "fleet init": {"--vehicles", "--host", "--port", "--debug"},
         "fleet add": {"--fleet", "--debug"},
         "fleet revoke": {"--fleet", "--debug"},
+        "fleet publish": {"--fleet", "--models", "--wait", "--json", "--debug"},
         "fleet list": {"--fleet", "--json", "--debug"},
         "fleet request": {"--kit", "--debug"},
         "fleet sign": {"--fleet", "--debug"},

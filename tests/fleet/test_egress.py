@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,8 @@ def test_the_relay_s_own_failures_are_listed_and_name_no_path(
     over = Signal()
     over.trigger(value=True)
     request: dict[str, Any] = {"what": "train", "vehicles": {"depot": "car-7"}}
-    answer, payload = TrainerExecutor()._served(request, b"", over, "depot")
+    text, payload = TrainerExecutor()._served(request, b"", over, "depot")
+    answer = json.loads(text)
     assert (answer["failure"], payload) == (["lost", "trainer-died", CODES["trainer-died"]], b"")
     (line,) = read_message_log(tmp_path / LIST)
     assert (line["kind"], line["vehicle"]) == ("failure", "car-7")

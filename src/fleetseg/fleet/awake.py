@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from fleetseg.fleet.threads import start_thread
+
 _BEAT_S = 0.25
 MOST_S = 1.0
 """Longest step between two readings: more is time in which the process stood still."""
@@ -49,8 +51,7 @@ def running(clock: AwakeClock) -> Iterator[None]:
         while not over.wait(_BEAT_S):
             clock()
 
-    thread = threading.Thread(target=read, name="fleetseg-clock", daemon=True)
-    thread.start()
+    thread = start_thread(read, "fleetseg-clock")
     try:
         yield
     finally:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from fleetseg.fleet.threads import start_thread
+
 READY = "READY=1"
 _ALIVE = "WATCHDOG=1"
 _PARTS = 4  # of the time that the watchdog allows between two signs of life
@@ -86,8 +88,7 @@ def following_this_thread(environment: Mapping[str, str] = os.environ) -> Iterat
             if over.wait(every_s):
                 return
 
-    thread = threading.Thread(target=follow, name="fleetseg-watchdog", daemon=True)
-    thread.start()
+    thread = start_thread(follow, "fleetseg-watchdog")
     try:
         yield
     finally:

@@ -818,9 +818,9 @@ def test_without_a_deadline_it_is_what_turns_have_taken(world: MakeWorld, task: 
             until(lambda: fleet.dispatcher.sites["a"].busy == name, "a is at work")
             fleet.clock.jump(after_s)
             if after_s != late_s:
-                told = {"confs": {"rain": [[5, 1], [0, 4]]}, "round": 1}
-                data = encode_update(update("a"), LAYOUT) if task == "train" else b""
-                job.reply(name, "a", {"update": 1} if task == "train" else told, data)
+                scored = Evaluation(1, "a", {"rain": np.array([[5, 1], [0, 4]])})
+                updated = {"update": 1}, encode_update(update("a"), LAYOUT)
+                job.reply(name, "a", *(updated if task == "train" else write_reply(scored)))
 
         thread = threading.Thread(target=later)
         thread.start()

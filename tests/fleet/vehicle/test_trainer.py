@@ -431,7 +431,7 @@ def test_a_vehicle_without_what_it_kept_says_so(cache: Path, tmp_path: Path) -> 
     parts, site = opened(cache, tmp_path, federation={"uplink": "topk(10%)+int8"})
     vehicle = vehicles_of(parts)[0]
     answer, data = site.ask("train", vehicle, round_=4, counted={vehicle: [3, "ab" * 8]})
-    told = "what this client kept of round 3 is not here; it begins anew when it is next asked"
+    told = "it does not have what it kept; it begins anew when it is next asked"
     assert (answer["failure"], data) == (["lost", "no-state", told], b"")
     for odd in ({"lineage": "../" * 5}, {"counted": {vehicle: [3, "/etc/passwd"]}}):
         refused, _ = site.ask("train", vehicle, round_=4, **odd)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from fleetseg.errors import ConfigError
+from fleetseg.fleet.threads import start_thread
 
 HOST = "127.0.0.1"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -47,8 +47,7 @@ def answering(
             where="--metrics-port",
             cure="Choose another one",
         ) from None
-    thread = threading.Thread(target=server.serve_forever, name="fleetseg-metrics", daemon=True)
-    thread.start()
+    thread = start_thread(server.serve_forever, "fleetseg-metrics")
     try:
         yield int(server.server_address[1])
     finally:

@@ -17,22 +17,18 @@ from fleetseg.config import FleetConfig
 from fleetseg.errors import EngineError, FleetSegError, QuorumLost
 from fleetseg.federation.admission import left_out
 from fleetseg.federation.cohort import size_of
-from fleetseg.federation.downlink import encode_changes
 from fleetseg.federation.engine import Meter, Received
-from fleetseg.federation.lineage import write_counted
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
 from fleetseg.federation.replies import read_failure, read_reply
-from fleetseg.federation.wire import encode_broadcast
-from fleetseg.fleet.reply_limits import REPLY_BYTES
 from fleetseg.fleet.server.dispatcher import Event, TaskBatch, TaskDispatcher, names_of
 from fleetseg.fleet.server.enrolment import Roster, RunSpec, hello
 from fleetseg.fleet.server.patience import Patience, Pending
 from fleetseg.fleet.server.pulse import Pulse
 from fleetseg.fleet.server.releases import ReleaseOffers
+from fleetseg.fleet.server.requests import Requests
 
 _TICK_S = 0.1
 _NOTIFY_REVOKED_S = 3.0
-_MAX_REPORT_BYTES = 1 << 27  # of confusion matrices, 200 of 255 classes; of sums of norm layers
 
 
 class Network(Protocol):
@@ -61,35 +57,6 @@ class Network(Protocol):
     def quarantined(self) -> Mapping[str, str]:
         """Sites that are left out for a time, as segments ended through them; and why."""
         ...
-
-
-class _Requests:
-    """The encoded requests of one task; vehicles that are sent the same share the bytes."""
-
-    def __init__(self, task: str, spec: RunSpec, asks: Mapping[str, Broadcast]) -> None:
-        most = max(spec.codec.max_bytes, _MAX_REPORT_BYTES)
-        self._header = {"what": task, "run": spec.run, REPLY_BYTES: most}
-        self._asks, self._payloads = asks, list[tuple[int, bytes]]()
-        self.number_of: dict[str, int] = {}  # vehicle -> which of the payloads
-        numbers: dict[tuple[int, ...], int] = {}
-        for vehicle, broadcast in asks.items():
-            key = id(broadcast.state), id(broadcast.facts), id(broadcast.changes)
-            if key not in numbers:
-                numbers[key] = len(self._payloads)
-                encode = encode_changes if broadcast.changes else encode_broadcast
-                payload = encode(broadcast, spec.exchange.sent_by(task))
-                self._payloads.append((broadcast.round, payload))
-            self.number_of[vehicle] = numbers[key]
-
-    def written(self, number: int, wave: Mapping[str, str]) -> tuple[dict[str, Any], bytes]:
-        """Write the request to some vehicles, by their sites."""
-        round_, payload = self._payloads[number]
-        named = {site: vehicle for site, vehicle in wave.items() if site != vehicle}
-        asked = {vehicle: self._asks[vehicle] for vehicle in wave.values()}
-        counted = {vehicle: write_counted(one.counted) for vehicle, one in asked.items()}
-        (lineage,) = {one.lineage for one in asked.values()}  # of a round there is one
-        told = {"round": round_, "lineage": lineage, "counted": counted}
-        return {**self._header, **told, "vehicles": named}, payload
 
 
 class FleetEngine:
@@ -180,7 +147,7 @@ class FleetEngine:
     def _request(
         self, task: str, asks: Mapping[str, Broadcast], deadline_s: float
     ) -> Iterator[tuple[str, Any, bytes]]:
-        requests = _Requests(task, self._spec, asks)
+        requests = Requests(task, self._spec, asks)
         until_s = self._clock() + deadline_s if deadline_s > 0 else float("inf")
         waiting = {
             vehicle: Pending(
@@ -203,7 +170,7 @@ class FleetEngine:
                         self._patience.abandon(pending)
                     raise
 
-    def _ask(self, batch: TaskBatch, requests: _Requests, waiting: dict[str, Pending]) -> None:
+    def _ask(self, batch: TaskBatch, requests: Requests, waiting: dict[str, Pending]) -> None:
         """Ask all vehicles: those of one site in turn, those of different sites by one task."""
         turns: dict[str, int] = {}
         waves: dict[tuple[int, int], dict[str, str]] = {}
