@@ -22,6 +22,7 @@ from fleetseg.files import is_disk_full
 from fleetseg.fleet.held_releases import MOST, RECORD, current_release, digest_of, drive, store
 from fleetseg.fleet.parcels import Files, unpack
 from fleetseg.fleet.sockets import Header
+from fleetseg.fleet.vehicle.counted import counted
 from fleetseg.fleet.vehicle.site_data import SiteData, open_clients
 from fleetseg.judging.policy import Policy, make_policy
 from fleetseg.judging.sums import VehicleSums, client_sums, write_sums
@@ -94,13 +95,18 @@ def _require_loadable(folder: Path, models: Path) -> None:
         raise UpdateRejected("unusable", f"the model cannot be loaded: {error.what}") from None
 
 
+@dataclass(frozen=True)
+class JudgingSite:
+    """Where a model is judged: the data, a folder for its files, who is told, what is counted."""
+
+    data: SiteData
+    folder: Path
+    notify: Callable[[str], None]
+    step: Callable[[], None]  # called for each frame that is read: its progress
+
+
 def judge_model(
-    header: Header,
-    payload: bytes,
-    described: tuple[Experiment, LabelSpace],
-    site_data: SiteData,
-    folder: Path,
-    notify: Callable[[str], None],
+    header: Header, payload: bytes, described: tuple[Experiment, LabelSpace], site: JudgingSite
 ) -> Answer:
     """Score a model on the frames that each vehicle of this site holds out; sums are the answer.
 
@@ -117,11 +123,18 @@ def judge_model(
         raise UpdateRejected("experiment", "nothing is held out to judge on")
     files = unpack(header.get("files"), payload)
     hardware = hardware_of(experiment.engine)
-    with _loaded(files, folder, space) as model, threads(experiment.engine.threads):
+    with _loaded(files, site.folder, space) as model, threads(experiment.engine.threads):
         assert model.size_hw is not None
         data = experiment.data.model_copy(update={"size": model.size_hw})
         sized = experiment.model_copy(update={"data": data})
-        clients = open_clients(site_data, sized, notify=notify, space=space)
+        opened = open_clients(
+            site.data,
+            sized,
+            progress=lambda what, done, total: site.step(),
+            notify=site.notify,
+            space=space,
+        )
+        clients = {name: counted(client, site.step) for name, client in opened.items()}
         looking = _OnDevice(model.to(hardware.device), hardware)
         sums = _sums(clients, looking, policy)
     if not sums:

@@ -59,7 +59,12 @@ from fleetseg.fleet.protocol import (
 from fleetseg.fleet.reply_limits import max_payload_of, oversize
 from fleetseg.fleet.sockets import ConnectionLost, Header, Listener, header_text
 from fleetseg.fleet.vehicle.counted import counted
-from fleetseg.fleet.vehicle.errands import judge_model, take_release, told_release
+from fleetseg.fleet.vehicle.errands import (
+    JudgingSite,
+    judge_model,
+    take_release,
+    told_release,
+)
 from fleetseg.fleet.vehicle.held import HeldBroadcasts
 from fleetseg.fleet.vehicle.site_data import SiteData, open_clients
 from fleetseg.hosts import allowed_cores
@@ -182,7 +187,8 @@ class Trainer:
         if header["what"] == "judge":
             # A model may wait for another one to be judged: how long is nothing about clocks.
             described = _checked({**header, "time": time.time()})
-            return judge_model(header, payload, described, self._site_data, self._folder, self._log)
+            site = JudgingSite(self._site_data, self._folder, self._log, self._page.step)
+            return judge_model(header, payload, described, site)
         ready = self._ready_for(header["run"])
         if vehicle not in ready.clients:
             raise Refusal("unknown-vehicle", f"no vehicle '{vehicle}' here")
