@@ -1,6 +1,7 @@
 r"""Pictures beside the tables of docs/results.md: what the models of finished rows see.
 
-    python benchmarks/result_pictures.py weather runs/unseen/painted fedavg silobn --out weather.png
+    python benchmarks/result_pictures.py weather runs/unseen/painted fedavg silobn \
+        --frame 3 --domains amber-night,coral-fog,ember-night --out weather.png
     python benchmarks/result_pictures.py unlabelled runs/unlabelled/painted weak-to-strong \
         --out unlabelled.png
 
@@ -54,17 +55,20 @@ def seen(run: Path, images: Sequence[Image_HWC], frame: int) -> Label_HW:
     return model.predict(batch, precision="fp32", norms="batch", batch_size=len(batch))[frame]
 
 
-def weather(folder: Path, names: Sequence[str], frame: int) -> Image.Image:
-    """Draw a frame of each weather with the truth and the rows' predictions."""
+def weather(
+    folder: Path, names: Sequence[str], frame: int, wanted: Sequence[str] = ()
+) -> Image.Image:
+    """Draw a frame of each domain, or of some, with the truth and the rows' predictions."""
     space, (*_, scored) = scored_of(folder / f"{names[0]}_seed0")
     domains = scored.scored.domains
+    drawn = wanted or sorted(set(domains))
     rows: list[Row] = []
-    for domain in sorted(set(domains)):
+    for domain in drawn:
         of_it = [i for i, other in enumerate(domains) if other == domain]
         images = [scored.scored.pairs[i][0] for i in of_it]
         maps = {name: seen(folder / f"{name}_seed0", images, frame) for name in names}
         rows.append((images[frame], scored.scored.pairs[of_it[frame]][1], maps))
-    return contact_sheet(rows, sorted(set(domains)), space)
+    return contact_sheet(rows, drawn, space)
 
 
 def unlabelled(folder: Path, row: str, frame: int) -> Image.Image:
@@ -104,10 +108,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="runs of one fold, or of one source")
     parser.add_argument("rows", nargs="+", help="names of rows; for `unlabelled` one")
     parser.add_argument("--frame", type=int, default=0, help="of each weather, or of the road")
+    parser.add_argument("--domains", default="", help="for `weather`, some of them, by commas")
     parser.add_argument("--out", type=Path, required=True, help="PNG file")
     args = parser.parse_args()
     if args.kind == "weather":
-        picture = weather(args.folder, args.rows, args.frame)
+        wanted = [name for name in args.domains.split(",") if name]
+        picture = weather(args.folder, args.rows, args.frame, wanted)
     else:
         picture = unlabelled(args.folder, args.rows[0], args.frame)
     picture.save(args.out, optimize=True)
