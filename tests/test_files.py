@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,14 +85,23 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new(
     class Killed(BaseException):
         pass
 
+    def killed_at(call: int, done: Callable[..., Any]) -> Callable[..., Any]:
+        calls = count(1)
+
+        def step(*args: Any, **options: Any) -> Any:
+            if next(calls) == call:
+                raise Killed
+            return done(*args, **options)
+
+        return step
+
     path = tmp_path / "a"
-    for step, expected in (("fsync", b"old"), ("replace", b"old"), ("open", b"new")):
+    # The file is opened, synced and renamed; then its folder is opened and synced.
+    before = [("open", 1), ("fsync", 1), ("replace", 1)]
+    for name, call in (*before, ("open", 2), ("fsync", 2)):
+        expected = b"old" if (name, call) in before else b"new"
         write_atomic(path, b"old")
-
-        def kill(*args: object) -> None:
-            raise Killed
-
-        monkeypatch.setattr(os, step, kill)
+        monkeypatch.setattr(os, name, killed_at(call, getattr(os, name)))
         with pytest.raises(Killed):
             write_atomic(path, b"new")
         monkeypatch.undo()

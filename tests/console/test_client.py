@@ -37,6 +37,13 @@ def kit(tmp_path: Path) -> Path:
         builder = x509.CertificateBuilder(name, name, key.public_key(), 1, begins, ends)
         return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
+    (startup / "client.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
     (startup / "client.crt").write_bytes(certify(now - timedelta(1), now + timedelta(30)))
     (startup / "old.crt").write_bytes(certify(now - timedelta(9), now - timedelta(2)))
     return startup.parent

@@ -41,6 +41,7 @@ CODES = {
     "no-labels": "no labelled pixel in any batch",
     "out-of-memory": "out of memory; use a smaller training.batch_size or training.crop",
     "disk": "its list of messages cannot be written: the disk may be full",
+    "no-room": "the release cannot be kept: the disk may be full" + _ITS_LOG,
     "trainer-died": "its trainer died; it is started again",
     "aborted": "the engine's job ended",
     "error": "something else is wrong" + _ITS_LOG,

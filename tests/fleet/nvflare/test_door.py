@@ -106,7 +106,7 @@ def test_a_beat_counts_for_its_sender_whatever_it_says_of_itself() -> None:
     beat[TASK] = "train-1"
     beat.set_peer_props({ReservedKey.IDENTITY_NAME: "car-1"})
     controller._beat(message(KINDS["beat"], payload=beat))
-    assert sent == [{"is": "beat", "site": "car-2", "busy": "train-1"}]
+    assert sent == [{"is": "beat", "site": "car-2", "busy": "train-1", "progress": ""}]
 
 
 Arrive = Callable[[str, str, str, str], None]

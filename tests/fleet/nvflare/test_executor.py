@@ -5,25 +5,27 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("nvflare")
 
+from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
 from fleetseg.fleet.nvflare import executor as module
 from fleetseg.fleet.nvflare.executor import TrainerExecutor
-from fleetseg.fleet.nvflare.names import HEADER, PAYLOAD, TRAINER_VARIABLE
+from fleetseg.fleet.nvflare.names import HEADER, OWN_VARIABLE, PAYLOAD, TRAINER_VARIABLE
 from fleetseg.fleet.sockets import Listener, private_directory
 
 ODD = b'{"k" : 1.50, "nested": ' + b"[" * 987 + b"]" * 987 + b"}"
 
 
 @pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def trainer(own: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """A trainer that answers every request with a header that nobody may write anew."""
     asked: list[Any] = []
     folder = private_directory()
@@ -44,10 +46,17 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     folder.rmdir()
 
 
+@pytest.fixture(autouse=True)
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vehicle's own folder, and the place of a trainer that is not there yet."""
+    monkeypatch.setenv(OWN_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(TRAINER_VARIABLE, str(tmp_path / "trainer"))
+
+
 def execute(header: Any) -> tuple[str, bytes]:
-    request = Shareable()
+    request, fl_ctx = Shareable(), FLContext()
     request[HEADER], request[PAYLOAD] = header, b"model"
-    reply = TrainerExecutor().execute("fleetseg", request, None, Signal())
+    reply = TrainerExecutor().execute("fleetseg", request, fl_ctx, Signal())
     return reply[HEADER], reply[PAYLOAD]
 
 

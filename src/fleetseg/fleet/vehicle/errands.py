@@ -79,7 +79,7 @@ def take_release(
         held = drive(models, number)
     except OSError as error:
         words = "the disk is full" if is_disk_full(error) else error.strerror or "no such place"
-        return failure_header("lost", "disk", f"the release cannot be kept: {words}"), b""
+        return failure_header("lost", "no-room", f"the release cannot be kept: {words}"), b""
     notify(f"release {number:04d} is driven from now on: {held.folder}")
     return {"drives": held.told()}, b""
 
