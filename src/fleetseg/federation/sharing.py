@@ -263,6 +263,8 @@ def require_stages(model: Layout, stages: Sequence[str], where: str) -> None:
 
 
 def _head(state: ModelState, layout: Layout) -> ModelState:
-    """Leave extras and copies out, which come last."""
+    """Leave extras and copies out, which come last; without any, it is the state itself."""
+    if (len(state.values_F), len(state.counters_K)) == (layout.num_floats, layout.num_counters):
+        return state
     values_F = state.values_F[: layout.num_floats]
     return ModelState(values_F, state.counters_K[: layout.num_counters])

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -324,6 +325,7 @@ class ModelTensors:
     def __init__(self, model: nn.Module, layout: Layout) -> None:
         self._layout = layout
         self._slots = [_slot(model, e.key) for e in (*layout.floats, *layout.counters)]
+        self._cut: dict[int, tuple[weakref.ref[ModelState], list[Tensor]]] = {}
 
     def trainables(self) -> list[Tensor]:
         """Return the parameters, in the order of the layout's trainable values."""
@@ -337,16 +339,13 @@ class ModelTensors:
     def load(self, state: ModelState) -> None:
         """Copy flat vectors into the model; every key of the layout is written."""
         with torch.no_grad():
-            for (held, name), view in zip(
-                self._slots, self._layout.views(state).values(), strict=True
-            ):
+            for (held, name), view in zip(self._slots, self._views(state), strict=True):
                 held[name].copy_(view)
 
     def read(self, into: ModelState) -> None:
         """Copy the model's values to `into`."""
-        views = self._layout.views(into).values()
         with torch.no_grad():
-            for (held, name), view in zip(self._slots, views, strict=True):
+            for (held, name), view in zip(self._slots, self._views(into), strict=True):
                 view.copy_(held[name])
 
     def read_change(self, into: ModelState, base: ModelState) -> None:
@@ -354,16 +353,27 @@ class ModelTensors:
 
         In one pass over a model that is in the CPU's memory: what is read is what costs.
         """
-        changes, bases = self._layout.views(into), self._layout.views(base)
+        slots = zip(self._slots, self._views(into), self._views(base), strict=True)
         with torch.no_grad():
-            for (held, name), (key, view) in zip(self._slots, changes.items(), strict=True):
+            for (held, name), view, of_base in slots:
                 value = held[name]
                 if not view.is_floating_point():
                     view.copy_(value)
                 elif value.is_cpu:
-                    torch.sub(value, bases[key], out=view)
+                    torch.sub(value, of_base, out=view)
                 else:
-                    view.copy_(value).sub_(bases[key])
+                    view.copy_(value).sub_(of_base)
+
+    def _views(self, state: ModelState) -> list[Tensor]:
+        """Cut a state into the layout's tensors, once: in a process, all clients have one model.
+
+        What is cut is let go with the state, so that none is kept in memory by this.
+        """
+        key, cut = id(state), self._cut
+        if key not in cut or cut[key][0]() is not state:
+            views = list(self._layout.views(state).values())
+            cut[key] = weakref.ref(state, lambda _: cut.pop(key, None)), views
+        return cut[key][1]
 
 
 def _slot(model: nn.Module, key: str) -> tuple[dict[str, Any], str]:
