@@ -17,6 +17,7 @@ from fleetseg.config import (
     DataConfig,
     Experiment,
     FederationConfig,
+    FleetConfig,
     ModelConfig,
     PartitionConfig,
     SourceConfig,
@@ -28,6 +29,7 @@ from fleetseg.experiment_file import make_experiment_from_text
 from fleetseg.federation.messages import Enrolment
 from fleetseg.fleet.protocol import (
     experiment_for_vehicles,
+    for_vehicles,
     labels_digest,
     read_enrolments,
     read_normalisation,
@@ -161,6 +163,11 @@ def test_vehicles_are_told_how_to_train_and_no_path() -> None:
     assert read.partition == PartitionConfig(holdout=0.25)
     assert read.model == ModelConfig(name="bisenetv2")
     assert read.tracking == TrackingConfig()  # the server follows the run, and vehicles need not
+
+
+def test_of_the_fleet_s_settings_a_vehicle_is_told_how_long_a_step_may_take() -> None:
+    told = for_vehicles(Experiment(fleet=FleetConfig(stalled_s=10.0, max_vehicles=3)))
+    assert told.fleet == FleetConfig(stalled_s=10.0)
 
 
 def test_the_text_for_vehicles_is_the_same_whatever_the_server_s_folders() -> None:

@@ -69,7 +69,8 @@ def for_vehicles(experiment: Experiment) -> Experiment:
         "federation": federation,
         "pretrain": type(before)(style_probability=before.style_probability),
         "tracking": type(experiment.tracking)(),
-        "fleet": type(experiment.fleet)(),  # who may do how much is the server's own
+        # Who may do how much is the server's own; how long a step may take, the vehicle's to know.
+        "fleet": type(experiment.fleet)(stalled_s=experiment.fleet.stalled_s),
     }
     return experiment.model_copy(update=update)
 

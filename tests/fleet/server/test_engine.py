@@ -1401,6 +1401,13 @@ def test_of_a_depot_its_vehicles_count(world: MakeWorld) -> None:
     assert fleet.engine._min_vehicles() == 2
 
 
+def test_vehicles_of_a_site_that_is_left_out_are_not_waited_for(world: MakeWorld) -> None:
+    fleet = world(assigned={"a": ["x", "y", "z"], "b": ["w"]})
+    for kits, least in (("ab", 2), ("b", 1), ("", 1)):
+        fleet.network.kits = frozenset(kits)
+        assert fleet.engine._min_vehicles() == least
+
+
 def test_nobody_at_all_is_too_few(world: MakeWorld) -> None:
     fleet = world(wait_s=0.05, gather_s=0.05)
     fleet.segment(deaf, ["a"])

@@ -256,7 +256,7 @@ class FleetEngine:
             return self._settings.min_vehicles
         names = self._network.expected()
         if assigned is not None:
-            names = frozenset(vehicle for site in assigned.values() for vehicle in site)
+            names = frozenset(v for site in names & assigned.keys() for v in assigned[site])
         taking_part = len(names) - len(left_out(names, federation))
         return max(1, math.ceil(federation.quorum * size_of(federation.cohort, taking_part) - 1e-9))
 
