@@ -87,8 +87,9 @@ class ClientStateStore:
         path = self._path(client_id, written)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, bytes(safetensors.torch.save(separate(state))))
-        before = [kept for kept in self._kept(client_id) if kept.round < round_]
-        for old in {*self._kept(client_id)} - {written, *before[1 - _KEEP :]}:
+        kept = self._kept(client_id)
+        before = [one for one in kept if one.round < round_]
+        for old in {*kept} - {written, *before[1 - _KEEP :]}:
             self._path(client_id, old).unlink(missing_ok=True)
 
     def _read(self, client_id: str, kept: Counted) -> ClientState:

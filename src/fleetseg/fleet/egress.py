@@ -21,6 +21,7 @@ LIST = Path("logs") / "egress.jsonl"
 Header = dict[str, Any]
 
 _ITS_LOG = "; the vehicle's own log says more"
+_BEGINS_ANEW = "it does not have what it kept; it begins anew when it is next asked"
 CODES = {
     "DataError": "its data cannot be used" + _ITS_LOG,
     "BadSample": "one of its samples cannot be used" + _ITS_LOG,
@@ -32,8 +33,8 @@ CODES = {
     "MissingExtra": "a package that this run needs is not installed there" + _ITS_LOG,
     "CheckpointError": "what it keeps cannot be read or written" + _ITS_LOG,
     "DamagedFile": "what it keeps is damaged" + _ITS_LOG,
-    "StateMissing": "it does not have what it kept; it begins anew when it is next asked",
-    "no-state": "it does not have what it kept; it begins anew when it is next asked",
+    "StateMissing": _BEGINS_ANEW,
+    "no-state": _BEGINS_ANEW,
     "data": "its samples cannot be used" + _ITS_LOG,
     "untrained": "it has no model of its own: it never took part",
     "unasked": "the experiment asks for no such thing",

@@ -120,7 +120,7 @@ class NvflareNetwork:
 
     def expected(self) -> frozenset[str]:
         """See fleet.Network."""
-        return frozenset(self._fleet.active) - self.quarantined().keys()
+        return frozenset(self._fleet.active) - self._quarantine.sites()
 
     def returned(self) -> frozenset[str]:
         """See fleet.Network."""

@@ -104,7 +104,6 @@ class FleetEngine:
         while True:
             self._raise_if_fatal()
             self._patience.is_cut_off()
-            self.pulse.waiting()
             self._renew_if_due()
             self._enrol()
             self._notify_quarantined()
