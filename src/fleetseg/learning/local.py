@@ -213,7 +213,7 @@ class _Learn:
             perturb()
             if self._gradients(images, labels) is None:
                 return None
-        finish_gradients(list(self.model.parameters()), clip_norm, self.correct)
+        finish_gradients(self.model, clip_norm, self.correct)
         self.optimiser.step()
         return loss
 

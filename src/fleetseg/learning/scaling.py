@@ -98,14 +98,13 @@ def take_step(
     correct: Correct | None = None,
 ) -> bool:
     """Take one step down a loss; false if its fp16 gradients allow none."""
-    parameters = list(model.parameters())
     if scale.enabled:
-        if not scale.backward(loss, parameters, clip_norm, correct):
+        if not scale.backward(loss, list(model.parameters()), clip_norm, correct):
             return False
     else:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        finish_gradients(parameters, clip_norm, correct)
+        finish_gradients(model, clip_norm, correct)
     optimiser.step()
     return True
 
@@ -121,11 +120,9 @@ def fill_gradients(
     return True
 
 
-def finish_gradients(
-    parameters: Sequence[Tensor], clip_norm: float, correct: Correct | None
-) -> None:
+def finish_gradients(model: nn.Module, clip_norm: float, correct: Correct | None) -> None:
     """Correct gradients that are not scaled, and clip them."""
     if correct is not None:
         correct()
     if clip_norm > 0:
-        nn.utils.clip_grad_norm_(parameters, clip_norm)
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
