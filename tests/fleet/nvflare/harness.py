@@ -83,6 +83,15 @@ class Process:
     def interrupt(self) -> None:
         self.popen.send_signal(signal.SIGINT)
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Let it do nothing for the length of a block; what it started goes on."""
+        os.kill(self.popen.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.popen.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """kill -9, this process alone."""
         with contextlib.suppress(ProcessLookupError):
@@ -159,6 +168,19 @@ def kill(text: str, folder: Path, number: int = signal.SIGKILL) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
     return len(pids)
+
+
+def at_rest(text: str, folder: Path) -> bool:
+    """Whether the processes found take no processor time for a second."""
+    pids = until(lambda: processes(text, folder), f"a process {text} in {folder}", 60)
+    before = [_ticks(pid) for pid in pids]
+    time.sleep(1.0)
+    return before == [_ticks(pid) for pid in pids]
+
+
+def _ticks(pid: int) -> int:
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(words[11]) + int(words[12])
 
 
 def tree(folder: Path) -> list[int]:
