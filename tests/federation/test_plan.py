@@ -21,6 +21,7 @@ from tests.federation.scripted_fleet import (
     start,
     update,
 )
+from tests.records import SPACE
 
 from fleetseg.config import ProxConfig, TrainingConfig
 from fleetseg.errors import QuorumLost
@@ -63,6 +64,24 @@ def test_who_claims_far_more_than_the_others_does_not_take_the_model_over() -> N
     assert log.records[0].cut == {"d": 50}
     assert log.records[0].to_dict()["cut"] == {"d": 50}
     assert len(told) == 1
+
+
+def test_who_sends_a_change_many_times_as_long_as_the_others_is_refused() -> None:
+    """The first round has nothing to compare with; from the second on, all is as without it."""
+
+    def far(client: str, broadcast: Broadcast) -> list[Reply]:
+        return [update(client, broadcast.round, [1.0, 2.0, 3.0 * 50 ** (broadcast.round > 1)], 1)]
+
+    described = replace(plan(federation={"rounds": 4}), max_times_norm=10.0)
+    _, log = go(Fleet(FOUR, {"d": far}), described)
+    assert [[(f.client_id, f.reason) for f in r.failures] for r in log.records] == [
+        [],
+        *[[("d", "norm")]] * 3,
+    ]
+    assert all(set(r.step_norms) == set(FOUR) for r in log.records)
+    assert RoundRecord.from_dict(log.records[1].to_dict(), SPACE).step_norms
+    _, unbounded = go(Fleet(FOUR, {"d": far}), plan(federation={"rounds": 4}))
+    assert not any(record.failures or record.step_norms for record in unbounded.records)
 
 
 def test_server_learning_rate_and_momentum_by_hand() -> None:

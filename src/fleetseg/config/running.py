@@ -118,6 +118,8 @@ class FleetConfig(Section):
     max_images: int = Field(default=100_000, ge=1)  # that one vehicle may claim: its weight
     # More than so many times the fleet's median counts for no more; 0 = all is believed.
     max_times_median: float = Field(default=5.0, ge=0)
+    # A change so many times as long, by the step, as the fleet's lately is refused; 0 = none is.
+    max_times_norm: float = Field(default=10.0, ge=0)
     # Of kits by name, what all vehicles of one together may claim, and count for.
     max_images_of: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     max_vehicles: int = Field(default=10, ge=1)  # that one kit may stand for

@@ -88,11 +88,16 @@ def _check_values(delta: ModelState, layout: Layout, base: ModelState, max_norm:
     lowest_K, highest_K = base.counters_K.clamp(max=0), base.counters_K + MAX_COUNTER_STEP
     if bool(((delta.counters_K < lowest_K) | (delta.counters_K > highest_K)).any()):
         raise UpdateRejected("count", "a counter is negative or leaps")
-    trainable_T = values_F[: layout.num_trainable]
-    if max_norm > 0 and (norm := math.sqrt(float(np.dot(trainable_T, trainable_T)))) > max_norm:
+    if max_norm > 0 and (norm := norm_of(delta, layout)) > max_norm:
         raise UpdateRejected(
             "norm", "the update is too large (L2)", got=round(norm, 3), expected=f"<= {max_norm}"
         )
+
+
+def norm_of(delta: ModelState, layout: Layout) -> float:
+    """Return the L2 norm of the trainable values of a change."""
+    trainable_T = delta.values_F.numpy()[: layout.num_trainable]
+    return math.sqrt(float(np.dot(trainable_T, trainable_T)))
 
 
 def _first_bad(values_F: npt.NDArray[np.float32], layout: Layout) -> str:

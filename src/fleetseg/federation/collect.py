@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from fleetseg.config import FederationConfig, TrainingConfig
 from fleetseg.errors import UpdateRejected
 from fleetseg.federation.aggregate import MAX_VALUE, Opening
 from fleetseg.federation.aggregators import AGGREGATORS
-from fleetseg.federation.checks import validate_update
+from fleetseg.federation.checks import norm_of, validate_update
 from fleetseg.federation.claims import cut_to
 from fleetseg.federation.cluster_fold import Folded, RoundClusters
 from fleetseg.federation.cohort import Cohort
@@ -96,12 +97,14 @@ class RoundCollector:
         memory: Memory = EMPTY,
         clusters: RoundClusters | None = None,
         believed: Mapping[str, Enrolment] | None = None,
+        step_norms: Mapping[str, float] | None = None,
     ) -> None:
         """Start a round from what is sent to all of a cohort.
 
         `facts` are of the fleet; `memory` is what the weights remember; where clusters have tensors
         of their own, they know what each vehicle is sent. What clients count for is what is
-        `believed` of what they have enrolled with; None = all.
+        `believed` of what they have enrolled with; None = all. `step_norms` say how long a step of
+        a client's change may be, see federation.step_norms; None = nobody measures it.
         """
         self._round, self._base, self.cohort = round_, base, cohort
         self._enrolled = {client: enrolled[client] for client in sorted(cohort.asked)}
@@ -109,6 +112,8 @@ class RoundCollector:
         self.cut = cut_to(self._enrolled, counted)
         known = Known(counted, round_, self._settings, facts, memory)
         self._measures: dict[str, Mapping[str, float]] = {}
+        self._norms_allowed, self._counted = step_norms, counted
+        self.step_norms: dict[str, float] = {}
         self._opening = self._make_opening(WEIGHTS[self._settings.weights].weigh(known))
         self._clusters = clusters
         if clusters is None:
@@ -229,6 +234,7 @@ class RoundCollector:
             enrolled=self._enrolled[update.client_id],
             max_norm=self._settings.max_update_norm,
         )
+        self._check_step_norm(update)
         check_measures(update.measures, self._settings)
         change_F = self._with_told(update).numpy()
         if self._statistics.fold is not None:
@@ -248,6 +254,22 @@ class RoundCollector:
                 update.measures,
             )
         )
+
+    def _check_step_norm(self, update: Update) -> None:
+        """Measure how long a change is by the step, and refuse what is far too long."""
+        if self._norms_allowed is None:
+            return
+        client = update.client_id
+        steps = num_steps(self._counted[client].num_images, self._training)
+        norm = norm_of(update.change, self._up) / steps
+        self.step_norms[client] = norm
+        if (most := self._norms_allowed.get(client, math.inf)) < norm:
+            raise UpdateRejected(
+                "norm",
+                "the change is many times as long (L2, by the step) as the fleet's have been",
+                got=f"{norm:.4g}",
+                expected=f"<= {most:.4g} (fleet.max_times_norm)",
+            )
 
     def _with_told(self, update: Update) -> Tensor:
         """Add what a client would send of vectors that it is only told; see Objective."""

@@ -39,6 +39,7 @@ from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.references import advance_references
 from fleetseg.federation.server_optim import SERVER_OPTIMISERS, Slots, server_step
 from fleetseg.federation.sharing import Exchange
+from fleetseg.federation.step_norms import norms_allowed
 from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.objectives import OBJECTIVES
@@ -81,6 +82,7 @@ class Plan:
     seconds_of: Callable[[Enrolment], float] | None = None  # a client's round, if it is simulated
     guard: Guard | None = None  # watches over what is scored; None = nobody does
     claims: Claims = field(default_factory=Claims)  # how far what clients say is believed
+    max_times_norm: float = 0.0  # of the fleet's changes, by the step; 0 = of any length
 
     def with_facts(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> ServerState:
         """Make the facts of the fleet, before the first round; they stay as they were then.
@@ -111,15 +113,19 @@ class Plan:
         cohort: Cohort,
         enrolled: Mapping[str, Enrolment],
         asks: Mapping[str, Broadcast],
+        records: Sequence[RoundRecord],
     ) -> None:
         """Start the next round, in which each client was sent what `asks` say."""
+        norms = None
+        if self.max_times_norm:
+            norms = norms_allowed(records, enrolled, self.max_times_norm)
         sent, memory, clusters = self.sent(state), state.memory.get(_WEIGHTS, {}), None
         if self.exchange.is_clustered:
             clusters = round_clusters(state, self.exchange, self.experiment.federation, asks)
         collector.open(
             state.round + 1, cohort, enrolled, sent,
             facts=state.facts, memory=memory, clusters=clusters,
-            believed=self.claims.believed(enrolled),
+            believed=self.claims.believed(enrolled), step_norms=norms,
         )  # fmt: skip
 
     def with_broadcast(self, state: ServerState) -> ServerState:

@@ -43,6 +43,8 @@ class RoundRecord:
     # Of those asked who say that they hold more than is believed, the images they counted for.
     cut: Mapping[str, int] = field(default_factory=dict)
     lineage: str = ""  # of the model that was sent: see `lineage`
+    # How long changes were, by the step, those that were refused for it too, where it is measured.
+    step_norms: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -73,6 +75,7 @@ class RoundRecord:
             training_seconds=round(sent.seconds, 3),
             cut=collector.cut,
             lineage=lineage,
+            step_norms=dict(sorted(collector.step_norms.items())),
         )
 
     def with_cost(self, sent: Meter) -> RoundRecord:
@@ -114,6 +117,8 @@ class RoundRecord:
             fields["training_seconds"] = self.training_seconds
         if self.lineage:
             fields["lineage"] = self.lineage
+        if self.step_norms:
+            fields["step_norms"] = dict(self.step_norms)
         return fields
 
     @classmethod
@@ -138,4 +143,5 @@ class RoundRecord:
             training_seconds=fields.get("training_seconds"),
             cut=fields.get("cut", {}),
             lineage=fields.get("lineage", ""),
+            step_norms=fields.get("step_norms", {}),
         )

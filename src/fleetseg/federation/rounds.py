@@ -75,7 +75,7 @@ def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watch
         cohort = plan.sample(state, enrolled)
         watcher.round_opened(round_, cohort.asked)
         asks = plan.asks(state, cohort.asked, log.records)
-        plan.open(collector, state, cohort, enrolled, asks)
+        plan.open(collector, state, cohort, enrolled, asks, log.records)
         collect(engine, "train", asks, collector, deadline_s=deadline_s, replied=replied)
         collector.close()
         sent = engine.meter() - before

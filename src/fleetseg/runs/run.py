@@ -303,15 +303,16 @@ def _plan(setup: RunSetup, *, on_network: bool) -> Plan:
         frozenset(experiment.fleet.max_images_of),
         setup.watcher.status,
     )
-    on_network = on_network or experiment.engine.kind == "fleet"
+    paced = on_network or experiment.engine.kind == "fleet"
     return Plan(
         experiment=experiment,
         exchange=runtime.exchange,
         scratch=setup.folder.path,
-        round_every_s=experiment.fleet.round_every_s if on_network else 0.0,
+        round_every_s=experiment.fleet.round_every_s if paced else 0.0,
         downlink=None if changes is None else Downlink(changes, runtime.message_bytes[0]),
         seconds_of=_seconds_of(setup),
         claims=claims,
+        max_times_norm=experiment.fleet.max_times_norm if on_network else 0.0,
     )
 
 
