@@ -31,6 +31,7 @@ collect_ignore_glob = ["toys/*"]
 # lists of about one length: a fleet waits more than it works, so two at a time disturb nobody.
 FLEETS = {
     "tests/fleet/nvflare/test_vehicles.py": "vehicles",
+    "tests/fleet/nvflare/test_methods.py": "vehicles",
     "tests/fleet/nvflare/test_network.py": "crashes",
     "tests/fleet/nvflare/test_crashes.py": "crashes",
     "tests/fleet/nvflare/test_toys.py": "crashes",
