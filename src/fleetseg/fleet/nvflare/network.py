@@ -71,7 +71,8 @@ class NvflareNetwork:
         self._session: Any = None
         self._session_start = 0
         self._job, self._submitted_s = "", 0.0
-        self._quarantine = Quarantine(time.monotonic)
+        kept = None if log is None else log.with_name("quarantine.json")
+        self._quarantine = Quarantine(time.monotonic, kept)
         self._segments = Segments(dispatcher, self._quarantine, log)
         self._registered: dict[str, float] = {}  # site -> time of its last heartbeat
         self._looked_s = self._began_s = 0.0
