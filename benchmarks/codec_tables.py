@@ -1,7 +1,8 @@
 """Fewer bytes both ways, mIoU against megabytes: a table of docs/results.md.
 
 The fleet, the roads and the pretrained network are those of benchmarks/pretrained_tables.py, FedAvg
-with its better rate; one run for each row, and nothing is tuned.
+with its better rate; one run for each row, and nothing is tuned. Rows of four epochs a round have a
+quarter of the rounds: all see as many images.
 
     python benchmarks/codec_tables.py --out runs/codecs --jobs 2      # an hour; goes on
     python benchmarks/codec_tables.py --out runs/codecs --tables      # what is there
@@ -24,29 +25,34 @@ def both_ways(codec: str) -> dict[str, Any]:
     return {"federation.uplink": codec, "federation.downlink": codec}
 
 
-ROWS: Mapping[str, Mapping[str, Any]] = {
-    "whole": {},
-    "topk4": {**both_ways("topk(4%)+int8"), **START},
-    "topk1": {**both_ways("topk(1%)+int8"), **START},
-    "adapters": {
-        "model.adapter_rank": 16,
-        "federation.sharing": "trained",
-        **both_ways("topk(10%)+int8"),
-        **START,
-    },
-}
+def rows(rounds: int) -> Mapping[str, Mapping[str, Any]]:
+    four_epochs = {"training.local_epochs": 4, "federation.rounds": rounds // 4}
+    return {
+        "whole": {},
+        "topk4": {**both_ways("topk(4%)+int8"), **START},
+        "topk1": {**both_ways("topk(1%)+int8"), **START},
+        "adapters": {
+            "model.adapter_rank": 16,
+            "federation.sharing": "trained",
+            **both_ways("topk(10%)+int8"),
+            **START,
+        },
+        "epochs4": four_epochs,
+        "epochs4-topk5": {**four_epochs, **both_ways("topk(5%)+int8"), **START},
+    }
 
 
 def print_tables(out: Path) -> None:
     """Print what is there."""
-    rows = read_rows(out)
-    whole = rows["whole"].megabytes if "whole" in rows else float("nan")
+    there = read_rows(out)
+    whole = there["whole"].megabytes if "whole" in there else float("nan")
     table(
-        ("", "up", "down", "MB", "times fewer", "held out", "unseen road", "critical",
+        ("", "rounds", "up", "down", "MB", "times fewer", "held out", "unseen road", "critical",
          "familiar road", "critical"),
         (
             (
                 name,
+                str(row.reports[0].experiment.federation.rounds),
                 row.reports[0].experiment.federation.uplink,
                 row.reports[0].experiment.federation.downlink,
                 f"{row.megabytes:,.1f}",
@@ -57,7 +63,7 @@ def print_tables(out: Path) -> None:
                 figure(row.on(FAMILIAR), lambda s: s.miou),
                 figure(row.on(FAMILIAR), lambda s: s.critical_miou),
             )
-            for name, row in sorted(rows.items(), key=lambda item: -item[1].megabytes)
+            for name, row in sorted(there.items(), key=lambda item: -item[1].megabytes)
         ),
     )  # fmt: skip
 
@@ -70,7 +76,7 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="only print what is there")
     args = parser.parse_args()
     if not args.tables:
-        runs = [{"name": name, **fields} for name, fields in ROWS.items()]
+        runs = [{"name": name, **fields} for name, fields in rows(args.rounds).items()]
         make(args.out, base(args.rounds), runs, args.jobs)
     print_tables(args.out)
 
