@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -111,10 +112,16 @@ def test_what_is_not_there_is_no_first_round(memory: ClientStateStore) -> None:
     assert memory.load("a", 9, Counted(3), expected=True) == {}
 
 
-def test_damage_is_told_and_kept_for_whoever_wants_to_look(memory: ClientStateStore) -> None:
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: data[:-1] + bytes([data[-1] ^ 1])]
+)
+def test_damage_is_told_and_kept_for_whoever_wants_to_look(
+    memory: ClientStateStore, damage: Callable[[bytes], bytes]
+) -> None:
+    """Half a file, and one bit of a value that is another."""
     memory.save("a", 1, tensors(1))
     (path,) = memory.folder.rglob("*.safetensors")
-    cut = path.read_bytes()[:-1]
+    cut = damage(path.read_bytes())
     path.write_bytes(cut)
     with pytest.raises(StateMissing, match=r"round-000001.*kept of round 1 is damaged"):
         memory.load("a", 2, Counted(1), expected=True)

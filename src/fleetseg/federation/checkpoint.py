@@ -7,7 +7,6 @@ made it. Nothing else is needed to go on: all randomness is derived (see fleetse
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -15,14 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from fleetseg.errors import CheckpointError, DamagedFile
 from fleetseg.federation.known import Memory
-from fleetseg.federation.saving import separate
+from fleetseg.federation.saving import NotIntact, from_bytes, to_bytes
 from fleetseg.federation.tensors import ModelState
 from fleetseg.files import set_aside, write_atomic
 from fleetseg.learning.inputs import Facts
@@ -69,7 +66,6 @@ def save_checkpoint(
         **{_CLUSTER + name: tensor for name, tensor in state.clusters.items()},
         **{_REFERENCE + name: tensor for name, tensor in state.references.items()},
     }
-    tensors = separate(tensors)
     meta = {
         "version": FORMAT_VERSION,
         "round": state.round,
@@ -80,10 +76,8 @@ def save_checkpoint(
         "memory": {owner: dict(tables) for owner, tables in state.memory.items()},
         "record": dict(record),
     }
-    header = {"meta": json.dumps(meta, sort_keys=True)}
-    header["sha256"] = _digest(tensors, header["meta"])
     path = folder / f"round-{state.round:06d}.safetensors"
-    write_atomic(path, bytes(safetensors.torch.save(tensors, metadata=header)))
+    write_atomic(path, to_bytes(tensors, json.dumps(meta, sort_keys=True)))
     for old in list_checkpoints(folder)[KEEP:]:
         old.unlink(missing_ok=True)
     return path
@@ -147,16 +141,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except OSError as error:  # nothing is wrong with the file: no permission, too many are open
         raise CheckpointError(f"cannot be read ({error.strerror or error})", where=path) from None
     try:
-        tensors = safetensors.torch.load(data)
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])["__metadata__"]
-        intact = _digest(tensors, header["meta"]) == header["sha256"]
-        meta = json.loads(header["meta"]) if intact else {}
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        tensors, meta = from_bytes(data)
+    except NotIntact as error:
         raise DamagedFile(f"damaged checkpoint ({error})", where=path) from None
-    if not intact:
-        raise DamagedFile("damaged checkpoint (its digest differs)", where=path)
-    return tensors, meta
+    return tensors, json.loads(meta)
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -187,13 +175,3 @@ def load_newest(
     raise CheckpointError(
         "no intact checkpoint", where=folder, got="; ".join(damaged.values()) or "an empty folder"
     )
-
-
-def _digest(tensors: Mapping[str, Tensor], meta: str) -> str:
-    hasher = hashlib.sha256(meta.encode())
-    for key in sorted(tensors):
-        tensor = tensors[key]
-        hasher.update(f"|{key} {tensor.dtype} {tuple(tensor.shape)}|".encode())
-        if tensor.numel():
-            hasher.update(tensor.contiguous().numpy().data)
-    return hasher.hexdigest()

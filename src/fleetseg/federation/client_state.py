@@ -15,12 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 from torch import Tensor
 
 from fleetseg.errors import CheckpointError, StateMissing
 from fleetseg.federation.messages import Counted
-from fleetseg.federation.saving import separate
+from fleetseg.federation.saving import NotIntact, from_bytes, to_bytes
 from fleetseg.files import set_aside, write_atomic
 
 NO_STATE = "no-state"
@@ -86,7 +85,7 @@ class ClientStateStore:
         written = Counted(round_, lineage)
         path = self._path(client_id, written)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, bytes(safetensors.torch.save(separate(state))))
+        write_atomic(path, to_bytes(state))
         kept = self._kept(client_id)
         before = [one for one in kept if one.round < round_]
         for old in {*kept} - {written, *before[1 - _KEEP :]}:
@@ -95,10 +94,10 @@ class ClientStateStore:
     def _read(self, client_id: str, kept: Counted) -> ClientState:
         path = self._path(client_id, kept)
         try:
-            return safetensors.torch.load(path.read_bytes())
+            return from_bytes(path.read_bytes())[0]
         except FileNotFoundError:
             what = "is not here"
-        except safetensors.SafetensorError:
+        except NotIntact:
             set_aside(path)
             what = "is damaged"
         except OSError as error:

@@ -1,11 +1,53 @@
-"""Tensors as a file takes them."""
+"""Tensors as a file takes them, with a digest over all that it says."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 
+import safetensors.torch
 import torch
 from torch import Tensor
+
+
+class NotIntact(ValueError):
+    """A file that is not as it was written; says what is wrong."""
+
+
+def to_bytes(tensors: Mapping[str, Tensor], meta: str = "") -> bytes:
+    """Return a safetensors file of tensors and a text, which knows its own digest."""
+    apart = separate(tensors)
+    header = {"meta": meta, "sha256": _digest(apart, meta)}
+    return bytes(safetensors.torch.save(apart, metadata=header))
+
+
+def from_bytes(data: bytes) -> tuple[dict[str, Tensor], str]:
+    """Read what `to_bytes` made.
+
+    Raises:
+        NotIntact: it is no such file, or a value of it has changed.
+    """
+    try:
+        tensors = safetensors.torch.load(data)
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])["__metadata__"]
+        meta, digest = str(header["meta"]), header["sha256"]
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise NotIntact(str(error)) from None
+    if _digest(tensors, meta) != digest:
+        raise NotIntact("its digest differs")
+    return tensors, meta
+
+
+def _digest(tensors: Mapping[str, Tensor], meta: str) -> str:
+    hasher = hashlib.sha256(meta.encode())
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        hasher.update(f"|{key} {tensor.dtype} {tuple(tensor.shape)}|".encode())
+        if tensor.numel():
+            hasher.update(tensor.contiguous().numpy().data)
+    return hasher.hexdigest()
 
 
 def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
