@@ -11,6 +11,7 @@ from fleetseg.evaluation.protocol import Protocol
 from fleetseg.hosts import given_path
 from fleetseg.report import words
 from fleetseg.report.figures import ReportFigures, RunFigures
+from fleetseg.report.gather_events import event_figures
 from fleetseg.report.gather_fleet import (
     attendance_figures,
     counts_of,
@@ -30,6 +31,7 @@ from fleetseg.report.gather_scores import (
     run_figures,
 )
 from fleetseg.report.gather_settings import setting_figures
+from fleetseg.report.intervals import interval_figures
 from fleetseg.runs.comparable import common_protocol
 from fleetseg.runs.comparison import Comparison, compare
 from fleetseg.runs.enrolled import read_enrolled
@@ -107,6 +109,7 @@ def _figures(
     others = [report for report in rest if not report.experiment.baseline.kind]
     pooled, centralised, alone = _baselines(rest, run, named)
     scored, scored_round = newest_scores(subject)
+    intervals, no_intervals = interval_figures(subject, pooled)
     images = _images(subject)
     counts, mix_of = counts_of(read_enrolled(subject.path), scored, subject.space.num_classes)
     changed, unchanged = setting_figures([each.experiment for each in (subject, *others)])
@@ -116,7 +119,7 @@ def _figures(
         others=tuple(run_figures(each, named[each.path]) for each in others),
         centralised=centralised,
         alone=alone,
-        classes=class_figures(subject, centralised, alone),
+        classes=class_figures(subject, centralised, alone, intervals),
         rounds=round_figures(subject.rounds),
         vehicles=vehicle_figures(scored),
         vehicles_on=scored.clients_on if scored else "",
@@ -144,6 +147,9 @@ def _figures(
         command=str(subject.path),
         reason=subject.end.reason if subject.end else "",
         started=str(subject.environment.get("started", "")),
+        intervals=intervals,
+        no_intervals=no_intervals,
+        events=event_figures(subject),
     )
 
 

@@ -57,6 +57,8 @@ def render(gathered: Gathered) -> str:
         "score": words.score,
         "cell": words.cell,
         "points": words.points,
+        "between": lambda found: words.between(found.low, found.high),
+        "points_between": lambda found: words.points_between(found.low, found.high),
         "percent": words.percent,
         "duration": words.duration,
         "heat": marks.heat,

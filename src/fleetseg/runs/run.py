@@ -40,6 +40,7 @@ from fleetseg.runs.engines import engine_of
 from fleetseg.runs.enrolled import record_enrolled
 from fleetseg.runs.estimating import Estimator
 from fleetseg.runs.folder import can_resume, changed_since, environment, require_no_run
+from fleetseg.runs.image_counts import keep_counts
 from fleetseg.runs.kept_frames import FrameKeeper, keeping_frames
 from fleetseg.runs.loaded import LoadedModel, load_model
 from fleetseg.runs.lock import Ownership, owning
@@ -172,7 +173,8 @@ def _with_engine(
     plan: Plan, final: Final, setup: RunSetup, engine: Engine
 ) -> tuple[Plan, Scorer, list[str]]:
     """Complete a plan by what asks the clients, and by what watches over its models."""
-    scorer = Scorer(setup.fleet_data, setup.runtime, engine)
+    keep = partial(keep_counts, setup.folder.path)
+    scorer = Scorer(setup.fleet_data, setup.runtime, engine, keep)
     keeper = FrameKeeper(setup.folder.path, setup.fleet_data, setup.runtime)
     # Not the engine's word: to ask it before round 1 may wait for vehicles, and its bytes count.
     # What the vehicles of a networked fleet hold is written down once the loop has asked them.
