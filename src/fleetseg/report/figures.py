@@ -136,6 +136,15 @@ class MixFigures:
 
 
 @dataclass(frozen=True)
+class LookFigures:
+    """How the images of one vehicle look on average; brightness is from 0 to 1."""
+
+    name: str
+    brightness: float
+    colour: str  # "#5f6b6a"; "" = not known
+
+
+@dataclass(frozen=True)
 class AttendanceFigures:
     """How one vehicle took part. `marks` are (first round, last round, what happened)."""
 
@@ -251,6 +260,13 @@ class ReportFigures:
     intervals: IntervalFigures | None = None
     no_intervals: str = ""  # why there are none
     events: tuple[EventFigures, ...] = ()
+    looks: tuple[LookFigures, ...] = ()  # least like the mean vehicle first
+    looks_of: str = ""  # what was looked at; "" = nothing is known
+
+    @property
+    def mean_brightness(self) -> float:
+        """Of the vehicles whose images' brightness is known, each counted once."""
+        return sum(row.brightness for row in self.looks) / max(1, len(self.looks))
 
     @property
     def is_over(self) -> bool:

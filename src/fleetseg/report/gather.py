@@ -21,6 +21,7 @@ from fleetseg.report.gather_fleet import (
     vehicle_figures,
 )
 from fleetseg.report.gather_left import messages_sent
+from fleetseg.report.gather_looks import look_figures, looks_of
 from fleetseg.report.gather_pictures import frame_figures
 from fleetseg.report.gather_scores import (
     KINDS,
@@ -38,6 +39,7 @@ from fleetseg.runs.enrolled import read_enrolled
 from fleetseg.runs.folder import has_run
 from fleetseg.runs.report import RunReport, read_run
 from fleetseg.runs.row_names import row_names
+from fleetseg.runs.vehicle_looks import read_looks
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def _figures(
     scored, scored_round = newest_scores(subject)
     intervals, no_intervals = interval_figures(subject, pooled)
     images = _images(subject)
+    looks = read_looks(subject.path)
     counts, mix_of = counts_of(read_enrolled(subject.path), scored, subject.space.num_classes)
     changed, unchanged = setting_figures([each.experiment for each in (subject, *others)])
     protocol = scored.protocol if scored else None
@@ -150,6 +153,8 @@ def _figures(
         intervals=intervals,
         no_intervals=no_intervals,
         events=event_figures(subject),
+        looks=look_figures(looks),
+        looks_of=looks_of(looks),
     )
 
 

@@ -58,6 +58,5 @@ def _surely(intervals: IntervalFigures | None) -> str:
     if intervals is None or intervals.miou is None:
         return ""
     sure = words.percent(intervals.confidence)
-    return (
-        f"; {sure} of draws of its frames: {words.between(intervals.miou.low, intervals.miou.high)}"
-    )
+    low, high = intervals.miou.low, intervals.miou.high
+    return f"; {sure} interval over frames: {words.between(low, high)}"

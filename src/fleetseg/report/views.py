@@ -80,6 +80,7 @@ def context(gathered: Gathered) -> dict[str, Any]:
         "heat_order": _heat_order(f),
         **_folded("mix", f.mix),
         "mix_rows": lambda row: _mix_rows(row, f),
+        **_folded("looks", f.looks),
         **_folded("attendance", f.attendance),
         "num_rounds": max(1, f.run.rounds),
         "traffic": _traffic(f),

@@ -4,6 +4,7 @@ experiment.toml   resolved, reads back to the same experiment
 environment.json  versions, machine, resolved device and precision
 manifest.json     which client held which sample
 enrolled.json     what each client told of itself: images, pixels of each class
+vehicle_looks.json  mean colour or brightness of each one's images, as far as known here
 own_data.json     digests of samples that a user brought as Python objects
 classes.toml      the label space, where it is no built-in one
 resumed.jsonl     when it was stopped and went on

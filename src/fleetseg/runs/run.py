@@ -53,6 +53,7 @@ from fleetseg.runs.scoring import Scorer, require_scorable_run
 from fleetseg.runs.setup import RunSetup, set_up
 from fleetseg.runs.tracked import tracking
 from fleetseg.runs.tracked_pictures import kept_picture
+from fleetseg.runs.vehicle_looks import record_looks, record_reported
 
 OpenEngine = Callable[[RunSetup], AbstractContextManager[Engine]]
 
@@ -179,6 +180,7 @@ def _with_engine(
     # Not the engine's word: to ask it before round 1 may wait for vehicles, and its bytes count.
     # What the vehicles of a networked fleet hold is written down once the loop has asked them.
     record_enrolled(setup.folder.path, setup.fleet_data.enrolled)
+    record_looks(setup.folder.path, setup.fleet_data, setup.experiment.data.store)
     final.guard, notes = _guard(setup, scorer)
     if STATISTICS[setup.experiment.federation.statistics].estimated:
         final.estimator = Estimator(setup.runtime, engine)
@@ -202,6 +204,7 @@ def _noting_enrolled(watcher: rounds.Watcher, folder: Path) -> rounds.Watcher:
 
     def enrolled(there: Mapping[str, Enrolment]) -> None:
         record_enrolled(folder, there)
+        record_reported(folder, there)
         watcher.enrolled(there)
 
     return replace(watcher, enrolled=enrolled)
