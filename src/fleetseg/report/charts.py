@@ -81,7 +81,7 @@ def charts(figures: ReportFigures) -> list[Chart]:
     training = [
         (row.round, row.training_seconds) for row in rounds if row.training_seconds is not None
     ]
-    if training:
+    if any(row.training_seconds != row.seconds for row in rounds) and training:
         seconds["training"] = training
     found.append(_chart("Seconds per round", seconds, last, zero=True, digits=1))
     return [chart for chart in found if chart is not None]
