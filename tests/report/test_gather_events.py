@@ -73,6 +73,7 @@ def test_settings_that_change_on_the_way_are_told_once_they_are_reached(tmp_path
 def test_a_run_that_went_on_says_after_which_round(tmp_path: Path) -> None:
     path = folder(tmp_path / "run", calm(1, 2, 3))
     record_resume(path, 2)
+    record_resume(path, 3)  # and nothing came of it
     (number, text), *rest = told(path)
     assert (number, rest) == (3, [])
     assert text.startswith("the run had been stopped, and went on from here (20")

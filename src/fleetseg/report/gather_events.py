@@ -55,6 +55,8 @@ def _settings(report: RunReport) -> Iterator[tuple[int, str]]:
 
 def _resumes(report: RunReport) -> Iterator[tuple[int, str]]:
     for resume in read_resumes(report.path):
+        if resume.after_round >= report.rounds[-1].round:
+            continue  # no round has come of it yet
         when = f" ({resume.at[:16].replace('T', ' ')} UTC)" if resume.at else ""
         yield resume.after_round + 1, f"the run had been stopped, and went on from here{when}"
 
