@@ -69,7 +69,7 @@ def test_the_headline_compares_only_at_equal_images(
 
 
 def test_the_headline_of_a_run_that_is_not_over_or_not_scored(plain: ReportFigures) -> None:
-    assert findings.headline(replace(plain, reason="")) == "Two vehicles at work: round 2 of 10"
+    assert findings.headline(replace(plain, reason="")) == "Two vehicles, round 2 of 10: not over"
     unscored = replace(plain, run=replace(plain.run, miou=None))
     assert findings.headline(unscored).endswith("; nothing was scored")
     assert findings.verdict(unscored).startswith("Without scores nothing can be said")

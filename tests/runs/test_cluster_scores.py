@@ -24,6 +24,8 @@ from fleetseg.federation.rounds import Watcher
 from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.rng import generator
 from fleetseg.runs.cluster_scores import MEAN, NEAREST, OWN
+from fleetseg.runs.image_counts import read_counts
+from fleetseg.runs.kept_frames import read_frames, read_seen
 
 TWO = LabelSpace("two", ("first", "second"), ((0, 0, 0), (255, 255, 255)), ("second",))
 Pair = tuple[np.ndarray, np.ndarray]
@@ -122,6 +124,24 @@ def test_each_image_is_given_to_the_model_of_the_nearest_cluster(
     # Each on all frames: right where it is at home, wrong elsewhere.
     right = [int(conf_CC.trace()) for conf_CC in clusters.conf_by_cluster]
     assert right == [3 * 256, 2 * 256]
+
+
+def test_frames_are_kept_as_the_model_of_their_cluster_sees_them(styled: fleetseg.Run) -> None:
+    frames, seen = read_frames(styled.folder), read_seen(styled.folder)[4]
+    assert len(frames) == len(seen) == 5
+    assert [each.wrong for each in seen] == [0.0] * 5
+    for frame, each in zip(frames, seen, strict=True):
+        assert each.by == f"the model of cluster {1 if frame.index < 3 else 2}"
+
+
+def test_single_images_add_up_to_what_is_scored(styled: fleetseg.Run) -> None:
+    counts, overall = read_counts(styled.folder), scores_of(styled).overall
+    assert counts is not None
+    assert overall is not None
+    conf_CC = overall.conf_CC
+    wanted = [np.diag(conf_CC), conf_CC.sum(axis=1), conf_CC.sum(axis=0)]
+    assert (counts.parts_N3C.sum(axis=0) == wanted).all()
+    assert (counts.parts_N3C[:, 1].sum(axis=1) == 256).all()  # each at its own place
 
 
 def test_what_is_recorded_reads_back(styled: fleetseg.Run) -> None:

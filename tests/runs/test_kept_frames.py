@@ -16,6 +16,7 @@ from fleetseg.data.labels import CAMVID_11
 from fleetseg.evaluation.predict import predict
 from fleetseg.federation.records import RoundRecord
 from fleetseg.runs.enrolled import read_enrolled
+from fleetseg.runs.image_counts import read_counts
 from fleetseg.runs.kept_frames import (
     FOLDER,
     ids_of,
@@ -73,6 +74,18 @@ def test_what_is_kept_is_what_the_model_predicts(run: Run, data: FleetData) -> N
         assert (ids_of(kept.prediction) == pred_HW).all()
         assert (ids_of(frame.truth) == label_HW).all()
         assert kept.wrong == wrong_share(label_HW, pred_HW)
+
+
+def test_what_single_frames_add_to_the_score_is_kept(run: Run) -> None:
+    counts = read_counts(run.folder)
+    assert counts is not None
+    assert run.scores is not None
+    assert run.scores.overall is not None
+    conf_CC = run.scores.overall.conf_CC
+    wanted = [np.diag(conf_CC), conf_CC.sum(axis=1), conf_CC.sum(axis=0)]
+    assert counts.round == 2
+    assert (counts.parts_N3C.sum(axis=0) == wanted).all()
+    assert counts.block_N.tolist() == [0, 0, 0, 1, 1, 1]  # two cities, a drive of three frames
 
 
 def test_the_model_is_the_same_without(

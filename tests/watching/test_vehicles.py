@@ -91,6 +91,21 @@ def test_the_section_stays_as_it_is_while_nothing_happens(
     assert vehicles_html(fleet, None) == first
 
 
+def test_of_many_vehicles_those_that_need_a_look_come_first(tmp_path: Path) -> None:
+    names = tuple(f"car-{k:03d}" for k in range(300))
+    Fleet(tmp_path, "localhost", vehicles=names).save()
+    now = time.time()
+    sites: dict[str, Any] = {name: {"last_seen": now} for name in names}
+    sites["car-250"] = {"last_seen": now - 4000}
+    sites["car-299"] = {"last_seen": now, "refused": "version"}
+    write_status(tmp_path, sites)
+    shown, rest = vehicles_html(tmp_path, None).split("<details>")
+    assert list(states(shown))[:3] == ["car-299", "car-250", "car-000"]
+    assert len(states(shown)) == 24
+    assert "<summary>276 more vehicles</summary>" in rest
+    assert "298 of 300 vehicles are here" in shown
+
+
 def test_a_folder_without_a_fleet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         vehicles_html(tmp_path, None)

@@ -26,10 +26,12 @@ from fleetseg.evaluation.cotta_like import CottaLike
 from fleetseg.evaluation.predict import (
     Context,
     Images_NHWC,
+    OnImage,
     at_size,
     evaluate_by_domain,
     evaluating,
     forward,
+    unheard,
 )
 from fleetseg.evaluation.tent import Tent
 from fleetseg.learning.batches import batches_per_epoch
@@ -227,10 +229,12 @@ def score_by_domain(
     device: torch.device | str = "cpu",
     context: Context = nullcontext,
     on_choice: OnChoice = lambda domain, choice: None,
+    on_image: OnImage = unheard,
 ) -> dict[str, Conf_CC]:
     """Score a model on all pairs: one confusion matrix for each domain.
 
-    `on_choice` is told (domain, bank) of each image that is scored with the norms "banks".
+    `on_choice` is told (domain, bank) of each image that is scored with the norms "banks",
+    `on_image` what each image adds to its domain.
 
     Raises:
         DataError: no pairs, a label id outside the classes, or a domain too small for its norms.
@@ -246,6 +250,7 @@ def score_by_domain(
             batch_size=norms.batch_size,
             device=device,
             context=context,
+            on_image=on_image,
         )
     run = partial(forward, model, device=device, context=context, num_classes=num_classes)
     names = np.array(scored.domains)
@@ -257,7 +262,7 @@ def score_by_domain(
             if reader:
                 reader.begin_domain(domain)
             own = np.flatnonzero(names == domain)
-            confs[domain] = _score_domain(model, scored.pairs, own, norms, reader or run)
+            confs[domain] = _score_domain(model, scored.pairs, own, norms, reader or run, on_image)
     return confs
 
 
@@ -267,6 +272,7 @@ def _score_domain(
     indices: np.ndarray,
     norms: Norms,
     run: Callable[[Images_NHWC], Tensor],
+    on_image: OnImage,
 ) -> Conf_CC:
     parts = np.array_split(indices, batches_per_epoch(len(indices), norms.batch_size))
 
@@ -281,6 +287,7 @@ def _score_domain(
                     label_HW = pairs[int(index)][1]
                     pred_HW = at_size(logits_CHW[None], label_HW.shape)[0]
                     confs.append(confusion(label_HW, pred_HW, len(logits_CHW)))
+                    on_image(int(index), confs[-1])
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -23,9 +23,16 @@ from fleetseg.memory import first_words, free, is_out_of_memory
 Context = Callable[[], AbstractContextManager[Any]]
 """Makes the context of each forward pass, e.g. `lambda: torch.autocast("cpu", torch.bfloat16)`."""
 
+OnImage = Callable[[int, Conf_CC], None]
+"""Is told (index, its own confusion matrix) of every image that is scored, in any order."""
 Images_NHWC = npt.NDArray[np.uint8]
 Looked = TypeVar("Looked")
 """What is made of the logits of a batch."""
+
+
+def unheard(index: int, conf_CC: Conf_CC) -> None:
+    """Take no notice of single images."""
+
 
 _HELD_BATCHES = 4  # read ahead, in the search for images of one size
 _Group = list[tuple[int, Image_HWC, Label_HW]]
@@ -90,6 +97,7 @@ def evaluate_by_domain(
     batch_size: int = 8,
     device: torch.device | str = "cpu",
     context: Context = nullcontext,
+    on_image: OnImage = unheard,
 ) -> dict[str, Conf_CC]:
     """Score a model on all pairs in one pass: one confusion matrix for each name in `domains`.
 
@@ -117,7 +125,9 @@ def evaluate_by_domain(
             size_hw = group[0][2].shape
             preds_NHW = _predict_in_parts(model, images_NHWC, size_hw, device, context, num_classes)
             for (index, _, label_HW), pred_HW in zip(group, preds_NHW, strict=True):
-                conf_by_domain[domains[index]] += confusion(label_HW, pred_HW, num_classes)
+                conf_CC = confusion(label_HW, pred_HW, num_classes)
+                conf_by_domain[domains[index]] += conf_CC
+                on_image(index, conf_CC)
             num_scored += len(group)
     assert num_scored == len(pairs), (num_scored, len(pairs))
     return conf_by_domain

@@ -109,9 +109,10 @@ def _checks(record: Mapping[str, Any]) -> str:
 dashed line the fall that is allowed. Held: the whole bar is right of the dashed line. Fallen: the
 dot is left of it, and the whole bar left of zero. Unsure: neither. The scale goes from
 {-widest:.3f} to {widest:+.3f}.</p>
-<div class=wide><table><thead><tr><th scope=col>check<th scope=col>verdict
+<div class=wide><table class=checks><thead><tr><th scope=col>check<th scope=col>verdict
 <th scope=col class=num>current<th scope=col class=num>candidate<th scope=col class=num>change
-<th scope=col>interval</tr></thead><tbody>{"".join(rows)}</tbody></table></div></section>"""
+<th scope=col class=interval>interval</tr></thead>
+<tbody>{"".join(rows)}</tbody></table></div></section>"""
 
 
 def _row(check: Mapping[str, Any], widest: float) -> str:
@@ -122,7 +123,7 @@ def _row(check: Mapping[str, Any], widest: float) -> str:
         f'<tr class="{verdict.replace(" ", "-")}"><th scope=row>{escape(check["name"])}'
         f"<td class=verdict><span aria-hidden=true>{_MARKS[verdict]}</span> {verdict}"
         f"<td class=num>{_figure(now, digits)}<td class=num>{_figure(new, digits)}"
-        f"<td class=num>{change}<td>{_interval(check, widest)}</tr>"
+        f"<td class=num>{change}<td class=interval>{_interval(check, widest)}</tr>"
     )
 
 

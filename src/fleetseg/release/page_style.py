@@ -25,7 +25,7 @@ h2 { font-size: 23px; line-height: 1.25; font-weight: 620; margin: 56px 0 8px; }
 .reasons, .notes, dd { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px; line-height: 1.35; }
-.narrow { max-width: 560px; }
+.narrow { max-width: 560px; } .interval { width: 260px; }
 th { font-weight: 400; text-align: left; }
 thead th { color: var(--muted); font-size: 13px; padding-bottom: 8px; vertical-align: bottom; }
 td, tbody th { padding: 7px 0; border-top: 1px solid var(--rule); white-space: nowrap; }
@@ -56,6 +56,12 @@ summary { cursor: pointer; } :focus-visible { outline: 2px solid var(--line); ou
  main { padding: 0 16px 64px; } header { padding-top: 24px; }
  .row { grid-template-columns: repeat(2, 1fr); }
  td + td, th + td, th + th { padding-left: 12px; }
+ .checks, .checks tbody, .checks thead { display: block; }
+ .checks tr { display: grid; grid-template-columns: minmax(0, 1fr) 72px 46px 62px 52px; }
+ .checks tr > * { padding-left: 0; } .checks th { overflow-wrap: anywhere; white-space: normal; }
+ .checks .kind th { grid-column: 1 / -1; } .checks thead .interval { display: none; }
+ .checks td.interval { grid-column: 1 / -1; border: 0; padding: 0 0 6px; justify-self: end; }
+ .checks td.interval:empty { display: none; }
  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 10px; }
 }
 @media print { figure { break-inside: avoid; } }

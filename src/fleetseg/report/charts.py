@@ -40,6 +40,18 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """The mark of an event above the curves."""
+
+    number: int
+    round: int
+    text: str
+    left: str
+    row: int
+    is_right: bool  # of the middle: its words go to the left
+
+
+@dataclass(frozen=True)
 class Spark:
     """The line of one class."""
 
@@ -58,7 +70,7 @@ def charts(figures: ReportFigures) -> list[Chart]:
     rounds = figures.rounds
     if not rounds:
         return []
-    last = max([figures.run.rounds, *(run.rounds for run in figures.others)])
+    last = _last_round(figures)
     found = [_scores(figures, last), _losses(figures, last)]
     if figures.run.bytes_up:
         up = [(row.round, row.mb_up) for row in rounds]
@@ -69,10 +81,48 @@ def charts(figures: ReportFigures) -> list[Chart]:
     training = [
         (row.round, row.training_seconds) for row in rounds if row.training_seconds is not None
     ]
-    if training:
+    if any(row.training_seconds != row.seconds for row in rounds) and training:
         seconds["training"] = training
     found.append(_chart("Seconds per round", seconds, last, zero=True, digits=1))
     return [chart for chart in found if chart is not None]
+
+
+def flags(figures: ReportFigures) -> list[Flag]:
+    """Place a flag for each event, above the place of its round in every chart."""
+    if not figures.rounds or not figures.events:
+        return []
+    x = _round_axis(_last_round(figures))
+    lefts = [x.at(event.round) for event in figures.events]
+    rows = flag_rows([float(left) for left in lefts])
+    return [
+        Flag(number, event.round, event.text, left, row, float(left) > 50)
+        for number, (event, left, row) in enumerate(
+            zip(figures.events, lefts, rows, strict=True), 1
+        )
+    ]
+
+
+def _last_round(figures: ReportFigures) -> int:
+    return max([figures.run.rounds, *(run.rounds for run in figures.others)])
+
+
+def _round_axis(last: int) -> marks.Axis:
+    return marks.Axis(1, max(2, last), ())
+
+
+def flag_rows(places: Sequence[float], apart: float = 7.0) -> list[int]:
+    """Say in which of three rows each flag stands, so that neighbours do not cover each other.
+
+    Places are percent of the chart's width, in order.
+
+    >>> flag_rows([10, 12, 14, 40])
+    [0, 1, 2, 0]
+    """
+    rows: list[int] = []
+    for k, place in enumerate(places):
+        near = {row for row, other in zip(rows, places[:k], strict=True) if place - other < apart}
+        rows.append(next((row for row in range(3) if row not in near), 0))
+    return rows
 
 
 def _scores(figures: ReportFigures, last: int) -> Chart | None:
@@ -107,7 +157,7 @@ def _chart(
     named = {name: points for name, points in named.items() if points}
     if max(map(len, named.values()), default=0) < 2:
         return None
-    x = marks.Axis(1, max(2, last), ())
+    x = _round_axis(last)
     y = marks.axis([v for points in named.values() for _, v in points], zero=zero, ticks=4)
     tops = _apart([float(y.up(points[-1][1])) for points in named.values()])
     lower = "" if runs or len(named) != 2 else min(reversed(named), key=lambda n: _mean(named[n]))

@@ -14,6 +14,35 @@ Ratio = float | None
 
 
 @dataclass(frozen=True)
+class Interval:
+    """Where a figure, or a difference of two, lies when frames are drawn again."""
+
+    low: float
+    high: float
+
+    @property
+    def leaves_zero_out(self) -> bool:
+        """Whether a difference has the same sign all over it."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class IntervalFigures:
+    """Intervals of the newest scores; gaps are to the centralised run, where frames are equal."""
+
+    blocks: int  # of frames, that were drawn from
+    frames: int
+    draws: int
+    confidence: float
+    miou: Interval | None
+    critical_miou: Interval | None
+    iou_C: tuple[Interval | None, ...]
+    gap_miou: Interval | None
+    gap_critical_miou: Interval | None
+    gap_C: tuple[Interval | None, ...]  # empty where there is no gap
+
+
+@dataclass(frozen=True)
 class RunFigures:
     """One run as a row: what it scores, and what it took."""
 
@@ -47,6 +76,8 @@ class ClassFigures:
     centralised: Ratio
     alone: Ratio  # mean over the vehicles that trained alone
     history: tuple[tuple[int, Ratio], ...]  # (round, IoU)
+    interval: Interval | None = None  # of the IoU
+    gap_interval: Interval | None = None
 
     @property
     def gap(self) -> Ratio:
@@ -74,6 +105,14 @@ class RoundFigures:
 
 
 @dataclass(frozen=True)
+class EventFigures:
+    """What happened in a round, or before it, in a few words."""
+
+    round: int
+    text: str
+
+
+@dataclass(frozen=True)
 class VehicleFigures:
     """The global model on one vehicle's own frames."""
 
@@ -94,6 +133,15 @@ class MixFigures:
     distance: float  # Jensen-Shannon, base 2: 0 (alike) to 1 (disjoint)
     share_C: tuple[float, ...]
     log_ratio_C: tuple[float | None, ...]  # log2 of its share by the fleet's; None = no pixel
+
+
+@dataclass(frozen=True)
+class LookFigures:
+    """How the images of one vehicle look on average; brightness is from 0 to 1."""
+
+    name: str
+    brightness: float
+    colour: str  # "#5f6b6a"; "" = not known
 
 
 @dataclass(frozen=True)
@@ -170,6 +218,7 @@ class FrameFigures:
     mistakes: tuple[tuple[str, str, float], ...]  # (truth, prediction, share of the wrong pixels)
     truth_ids: str  # WebP of class ids, base64
     ids_by_round: tuple[tuple[int, str, float], ...]  # (round, WebP of class ids, share wrong)
+    by: str = ""  # which model made the newest prediction, where there are several
 
 
 @dataclass(frozen=True)
@@ -208,6 +257,16 @@ class ReportFigures:
     command: str  # path of the run folder, for commands
     reason: str
     started: str  # ISO 8601, UTC; "" where it was not recorded
+    intervals: IntervalFigures | None = None
+    no_intervals: str = ""  # why there are none
+    events: tuple[EventFigures, ...] = ()
+    looks: tuple[LookFigures, ...] = ()  # least like the mean vehicle first
+    looks_of: str = ""  # what was looked at; "" = nothing is known
+
+    @property
+    def mean_brightness(self) -> float:
+        """Of the vehicles whose images' brightness is known, each counted once."""
+        return sum(row.brightness for row in self.looks) / max(1, len(self.looks))
 
     @property
     def is_over(self) -> bool:

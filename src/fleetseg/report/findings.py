@@ -36,7 +36,7 @@ def headline(figures: ReportFigures) -> str:
         where = "All pictures in one place" if run.kind == "centralised" else "A vehicle alone"
         return f"{where}: mIoU {words.score(run.miou)}" if run.miou is not None else where
     if not figures.is_over:
-        return f"{fleet} at work: round {run.rounds} of {run.planned_rounds}"
+        return f"{fleet}, round {run.rounds} of {run.planned_rounds}: not over"
     if run.miou is None:
         return f"{fleet} trained one model together; nothing was scored"
     pooled = figures.centralised.miou if figures.centralised else None

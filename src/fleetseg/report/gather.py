@@ -11,6 +11,7 @@ from fleetseg.evaluation.protocol import Protocol
 from fleetseg.hosts import given_path
 from fleetseg.report import words
 from fleetseg.report.figures import ReportFigures, RunFigures
+from fleetseg.report.gather_events import event_figures
 from fleetseg.report.gather_fleet import (
     attendance_figures,
     counts_of,
@@ -20,6 +21,7 @@ from fleetseg.report.gather_fleet import (
     vehicle_figures,
 )
 from fleetseg.report.gather_left import messages_sent
+from fleetseg.report.gather_looks import look_figures, looks_of
 from fleetseg.report.gather_pictures import frame_figures
 from fleetseg.report.gather_scores import (
     KINDS,
@@ -30,12 +32,14 @@ from fleetseg.report.gather_scores import (
     run_figures,
 )
 from fleetseg.report.gather_settings import setting_figures
+from fleetseg.report.intervals import interval_figures
 from fleetseg.runs.comparable import common_protocol
 from fleetseg.runs.comparison import Comparison, compare
 from fleetseg.runs.enrolled import read_enrolled
 from fleetseg.runs.folder import has_run
 from fleetseg.runs.report import RunReport, read_run
 from fleetseg.runs.row_names import row_names
+from fleetseg.runs.vehicle_looks import read_looks
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,9 @@ def _figures(
     others = [report for report in rest if not report.experiment.baseline.kind]
     pooled, centralised, alone = _baselines(rest, run, named)
     scored, scored_round = newest_scores(subject)
+    intervals, no_intervals = interval_figures(subject, pooled)
     images = _images(subject)
+    looks = read_looks(subject.path)
     counts, mix_of = counts_of(read_enrolled(subject.path), scored, subject.space.num_classes)
     changed, unchanged = setting_figures([each.experiment for each in (subject, *others)])
     protocol = scored.protocol if scored else None
@@ -116,7 +122,7 @@ def _figures(
         others=tuple(run_figures(each, named[each.path]) for each in others),
         centralised=centralised,
         alone=alone,
-        classes=class_figures(subject, centralised, alone),
+        classes=class_figures(subject, centralised, alone, intervals),
         rounds=round_figures(subject.rounds),
         vehicles=vehicle_figures(scored),
         vehicles_on=scored.clients_on if scored else "",
@@ -144,6 +150,11 @@ def _figures(
         command=str(subject.path),
         reason=subject.end.reason if subject.end else "",
         started=str(subject.environment.get("started", "")),
+        intervals=intervals,
+        no_intervals=no_intervals,
+        events=event_figures(subject),
+        looks=look_figures(looks),
+        looks_of=looks_of(looks),
     )
 
 

@@ -65,6 +65,7 @@ def _figures(frame: Frame, space: LabelSpace, seen: list[tuple[int, Seen]]) -> F
         mistakes=newest.mistakes,
         truth_ids=frame.truth,
         ids_by_round=tuple((n, each.prediction, each.wrong) for n, each in seen),
+        by=newest.by,
     )
 
 

@@ -10,6 +10,7 @@ from fleetseg import __version__
 from fleetseg.errors import MissingExtra
 from fleetseg.files import write_atomic
 from fleetseg.report import marks, words
+from fleetseg.report.figures import Interval
 from fleetseg.report.gather import Gathered, gather
 from fleetseg.report.views import context
 
@@ -57,6 +58,8 @@ def render(gathered: Gathered) -> str:
         "score": words.score,
         "cell": words.cell,
         "points": words.points,
+        "between": _between,
+        "points_between": _points_between,
         "percent": words.percent,
         "duration": words.duration,
         "heat": marks.heat,
@@ -70,6 +73,14 @@ def render(gathered: Gathered) -> str:
         "script": (_TEMPLATES / "script.js").read_text(encoding="utf-8"),
     }
     return str(environment.get_template("page.html").render())
+
+
+def _between(found: Interval) -> str:
+    return words.between(found.low, found.high)
+
+
+def _points_between(found: Interval) -> str:
+    return words.points_between(found.low, found.high)
 
 
 def jinja() -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 from fleetseg.report import charts, findings, lists, marks, words
 from fleetseg.report.figures import MixFigures, ReportFigures, RunFigures
 from fleetseg.report.gather import Gathered
+from fleetseg.report.intervals import about_intervals
+from fleetseg.report.key_figures import key_figures
 from fleetseg.runs.comparison import Comparison
 from fleetseg.runs.comparison_tables import remarks_of, tables_of
 from fleetseg.text import size_text
@@ -54,7 +56,7 @@ def context(gathered: Gathered) -> dict[str, Any]:
         "f": f,
         "contents": _contents(gathered),
         "findings": _findings(gathered),
-        "key": _key(f),
+        "key": key_figures(f),
         "hero": f.frames[len(f.frames) // 2] if f.frames else None,
         "good": lists.good(f),
         "not_good": lists.not_good(f),
@@ -63,12 +65,14 @@ def context(gathered: Gathered) -> dict[str, Any]:
         "short": words.short_names(names),
         "class_names": _class_names(f),
         "critical": frozenset(row.name for row in f.classes if row.critical),
+        "about_intervals": about_intervals(f),
         "against": _panels(f),
         "against_table": _against_table(f),
         "comparison": _comparison(gathered.comparison),
         "run_names": [run.name for run in (f.run, *f.others)],
         "charts": charts.charts(f),
         "line_names": charts.legend(f),
+        "flags": charts.flags(f),
         "sparks": charts.sparks(f.classes),
         "last_round": _round_texts(f)[-1] if f.rounds else "",
         **_folded("vehicles", f.vehicles),
@@ -76,6 +80,7 @@ def context(gathered: Gathered) -> dict[str, Any]:
         "heat_order": _heat_order(f),
         **_folded("mix", f.mix),
         "mix_rows": lambda row: _mix_rows(row, f),
+        **_folded("looks", f.looks),
         **_folded("attendance", f.attendance),
         "num_rounds": max(1, f.run.rounds),
         "traffic": _traffic(f),
@@ -153,50 +158,6 @@ def _best_run(comparison: Comparison | None) -> str:
     if ahead < findings.LEVEL:
         return f"{rated[0][1]} and {rated[1][1]} are level at the top"
     return f"{rated[0][1]} is highest, {words.distance(ahead)} above {rated[1][1]}"
-
-
-def _key(f: ReportFigures) -> list[dict[str, str]]:
-    """Choose the four numbers of the headline."""
-    if not f.is_scored:
-        return []
-    critical = [row.name for row in f.classes if row.critical]
-    found = [
-        {
-            "name": "mIoU",
-            "value": words.score(f.run.miou),
-            "note": f"{len(f.classes)} classes, {f.scored_on}",
-        },
-        {
-            "name": "critical mIoU",
-            "value": words.score(f.run.critical_miou),
-            "note": ", ".join(critical) or "no critical class",
-        },
-    ]
-    pooled = f.centralised.miou if f.centralised else None
-    if pooled is not None and f.run.miou is not None:
-        how = "at equal images" if f.equal_images else "which saw another number of images"
-        found.append(
-            {
-                "name": "points against centralised",
-                "value": words.points(f.run.miou - pooled),
-                "note": f"{how}; one run each",
-            }
-        )
-    unseen = [row for row in f.domains if row.seen is False and row.miou is not None]
-    if unseen and len(f.domains) > 1:
-        worst = min(unseen, key=lambda row: row.miou or 0.0)
-        note = f"{worst.name}, the lowest of those that nobody trained on"
-        found.append({"name": "mIoU, unseen", "value": words.score(worst.miou), "note": note})
-    if f.vehicles and f.vehicles[0].miou is not None:
-        worst_vehicle = f.vehicles[0]
-        note = f"{worst_vehicle.name}, on its {f.vehicles_on}"
-        found.append(
-            {"name": "worst vehicle", "value": words.score(worst_vehicle.miou), "note": note}
-        )
-    if f.run.bytes_up:
-        note = f"in {words.counted(f.run.rounds, 'round')}, and {size_text(f.run.bytes_down)} down"
-        found.append({"name": "sent up", "value": size_text(f.run.bytes_up), "note": note})
-    return found[:4]
 
 
 def _panels(f: ReportFigures) -> list[dict[str, Any]]:
@@ -354,6 +315,7 @@ def _no_pictures(f: ReportFigures) -> str:
 
 def _round_texts(f: ReportFigures) -> list[str]:
     texts, up = [], 0.0
+    happened = {event.round: event.text for event in f.events}
     for row in f.rounds:
         up += row.mb_up
         told = [f"Round {row.round}: {row.answered} of {row.asked} answered"]
@@ -364,6 +326,7 @@ def _round_texts(f: ReportFigures) -> list[str]:
             told.append(f"mIoU {words.score(row.miou)}, critical {critical}")
         told.append(words.duration(row.seconds))
         told += [f"{size_text(up * 1e6)} up by then"] if up else []
+        told += [happened[row.round]] if row.round in happened else []
         texts.append(" · ".join(told))
     return texts
 

@@ -52,6 +52,24 @@ def points(difference: float | None) -> str:
     return ("+" if difference > 0 else "−") + text
 
 
+def between(low: float, high: float) -> str:
+    """Write an interval of IoUs.
+
+    >>> between(0.4123, 0.4671)
+    '0.412 to 0.467'
+    """
+    return f"{score(low)} to {score(high)}"
+
+
+def points_between(low: float, high: float) -> str:
+    """Write an interval of differences in points.
+
+    >>> points_between(-0.031, 0.004)
+    '−3.1 to +0.4'
+    """
+    return f"{points(low)} to {points(high)}"
+
+
 def distance(difference: float) -> str:
     """Write how many points two ratios are apart, without a sign.
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fleetseg.clients import EvaluationSet
 from fleetseg.data.sample import Image_HWC, Label_HW, Pairs, ScoredPairs
 from fleetseg.evaluation.confusion import Conf_CC
 from fleetseg.evaluation.norms import Norms
+from fleetseg.evaluation.predict import OnImage
 from fleetseg.evaluation.scored import ClusterScores
 from fleetseg.evaluation.scores import add_up, sum_confs
 from fleetseg.federation.client import LocalRuntime
@@ -34,9 +36,16 @@ class OnServer:
 
 
 def score_clusters(
-    runtime: LocalRuntime, clusters: ClusterModels, sets: Sequence[EvaluationSet], norms: Norms
+    runtime: LocalRuntime,
+    clusters: ClusterModels,
+    sets: Sequence[EvaluationSet],
+    norms: Norms,
+    on_image: Sequence[OnImage],
 ) -> OnServer:
-    """Score every cluster's model on all of the server's frames, and on those nearest to it."""
+    """Score every cluster's model on all of the server's frames, and on those nearest to it.
+
+    `on_image` of each set is told of every image as the nearest cluster's model scores it.
+    """
     routes = [_routes(clusters, part.scored) for part in sets] if clusters.routes_images else []
     routed: list[dict[str, Conf_CC]] = []
     confs, counts = [], []
@@ -44,9 +53,14 @@ def score_clusters(
         runtime.whole.load(clusters.model(k))
         by_set = [score_pairs(runtime, part.scored, norms) for part in sets]
         confs.append(sum_confs(add_up(by_set)))
-        near = [_some(p.scored, route, k) for p, route in zip(sets, routes, strict=False)]
-        counts.append(sum(map(len, near)))
-        routed += [score_pairs(runtime, scored, norms) for scored in near if len(scored)]
+        near = [
+            (_some(part.scored, chosen), partial(_passed_on, told, chosen))
+            for part, told, route in zip(sets, on_image, routes, strict=False)
+            for chosen in [tuple(i for i, cluster in enumerate(route) if cluster == k)]
+            if chosen
+        ]
+        counts.append(sum(len(scored) for scored, _ in near))
+        routed += [score_pairs(runtime, scored, norms, told) for scored, told in near]
     headline = NEAREST if routes else MEAN
     given = tuple(counts) if routes else ()
     scores = ClusterScores(headline, clusters.members, tuple(confs), given)
@@ -62,9 +76,12 @@ def _routes(clusters: ClusterModels, scored: ScoredPairs) -> list[int]:
     return [clusters.cluster_of_image(scored.pairs[i][0]) for i in range(len(scored))]
 
 
-def _some(scored: ScoredPairs, route: Sequence[int], cluster: int) -> ScoredPairs:
+def _passed_on(told: OnImage, chosen: Sequence[int], index: int, conf_CC: Conf_CC) -> None:
+    told(chosen[index], conf_CC)
+
+
+def _some(scored: ScoredPairs, chosen: tuple[int, ...]) -> ScoredPairs:
     """Return the pairs that are given to a cluster."""
-    chosen = tuple(i for i, k in enumerate(route) if k == cluster)
     return ScoredPairs(_Chosen(scored.pairs, chosen), tuple(scored.domains[i] for i in chosen))
 
 

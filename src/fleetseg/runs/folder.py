@@ -4,9 +4,12 @@ experiment.toml   resolved, reads back to the same experiment
 environment.json  versions, machine, resolved device and precision
 manifest.json     which client held which sample
 enrolled.json     what each client told of itself: images, pixels of each class
+vehicle_looks.json  mean colour or brightness of each one's images, as far as known here
 own_data.json     digests of samples that a user brought as Python objects
 classes.toml      the label space, where it is no built-in one
+resumed.jsonl     when it was stopped and went on
 rounds.jsonl      one line a round, then one line for the end: the source of truth
+image_counts.npz  what each frame of the server's sets added to the newest score
 pictures/         a few evaluation frames, and what the model of each scored round makes of them
 checkpoints/      the last few rounds, each complete
 model/            the final model
@@ -47,6 +50,7 @@ from fleetseg.federation.records import RoundRecord
 from fleetseg.files import disk_full, is_disk_full, write_atomic
 from fleetseg.hosts import allowed_cores
 from fleetseg.runs.records import RunEnd
+from fleetseg.runs.starts import record_resume
 
 
 class RunFolder:
@@ -138,6 +142,7 @@ class RunFolder:
         self._records = [read_record(records[r], self._space, self._log) for r in sorted(records)]
         self._state = state
         self._rewrite()
+        record_resume(self.path, state.round)
         return state, damaged
 
     def finish(self, end: RunEnd) -> None:

@@ -64,6 +64,31 @@ class Seen:
     prediction: str
     wrong: float  # share of the labelled pixels, at the labels' own resolution
     mistakes: tuple[tuple[str, str, float], ...]  # (truth, prediction, share of the wrong pixels)
+    by: str = ""  # which model it was, where clusters of vehicles have models of their own
+
+
+class _Models:
+    """The models of one scoring: each frame is predicted by the one that it is scored with."""
+
+    def __init__(
+        self, runtime: LocalRuntime, model: ModelState, clusters: ClusterModels | None
+    ) -> None:
+        self._runtime, self._clusters = runtime, clusters
+        self._routes = clusters is not None and clusters.routes_images
+        self._loaded = -1  # the number of the cluster
+        runtime.whole.load(model)
+
+    def load_for(self, image_HWC: Image_HWC) -> str:
+        """Load the model that a frame goes to; returns its name, or "" where there is only one."""
+        if self._clusters is None:
+            return ""
+        if not self._routes:
+            return "the mean of the clusters’ models"
+        cluster = self._clusters.cluster_of_image(image_HWC)
+        if cluster != self._loaded:
+            self._runtime.whole.load(self._clusters.model(cluster))
+            self._loaded = cluster
+        return f"the model of cluster {cluster + 1}"
 
 
 class FrameKeeper:
@@ -78,18 +103,21 @@ class FrameKeeper:
         self._is_on = bool(self._number and self._sets and plain)
         self._frames: tuple[Frame, ...] = ()
 
-    def keep(self, model: ModelState, round_: int) -> None:
-        """Predict the frames with a model, and write down what it makes of them."""
+    def keep(self, model: ModelState, round_: int, clusters: ClusterModels | None = None) -> None:
+        """Predict the frames as they are scored, and write down what comes out.
+
+        Where images are routed to clusters, each is predicted by the model of the nearest one.
+        """
         if not self._is_on:
             return
-        self._runtime.whole.load(model)
+        models = _Models(self._runtime, model, clusters)
         if not self._frames:
-            self._frames = read_frames(self._folder.parent) or self._choose()
-        seen = [self._see(self._sets[frame.set], frame.index, frame) for frame in self._frames]
+            self._frames = read_frames(self._folder.parent) or self._choose(models)
+        seen = [self._see(models, frame) for frame in self._frames]
         fields = {"round": round_, "frames": [asdict(each) for each in seen]}
         write_atomic(_path(self._folder, round_), json.dumps(fields) + "\n")
 
-    def _choose(self) -> tuple[Frame, ...]:
+    def _choose(self, models: _Models) -> tuple[Frame, ...]:
         """Choose frames from the worst to the best of each domain, by a part of its frames."""
         groups = _by_domain(tuple(self._sets.values()))
         shares = _shared_out(self._number, len(groups))
@@ -97,7 +125,7 @@ class FrameKeeper:
         for (name, domain), number in zip(groups, shares, strict=True):
             part, indices = self._sets[name], groups[name, domain]
             looked = spread(indices, max(number, _CANDIDATES)) if number else []
-            wrong = {index: self._wrong(part, index) for index in looked}
+            wrong = {index: self._wrong(models, part, index) for index in looked}
             ranked = sorted(looked, key=lambda index: (-wrong[index], index))
             middle = [ranked[len(ranked) // 2]] if number == 1 else spread(ranked, number)
             frames += [_frame(part, domain, index) for index in (middle if number else [])]
@@ -106,34 +134,34 @@ class FrameKeeper:
         write_atomic(self._folder / "frames.json", json.dumps(rows) + "\n")
         return tuple(frames)
 
-    def _predict(self, image_HWC: Image_HWC, label_HW: Label_HW) -> Label_HW:
-        runtime = self._runtime
+    def _predict(
+        self, models: _Models, image_HWC: Image_HWC, label_HW: Label_HW
+    ) -> tuple[Label_HW, str]:
+        runtime, by = self._runtime, models.load_for(image_HWC)
         size_hw = (label_HW.shape[0], label_HW.shape[1])
         device, context = runtime.hardware.device, runtime.hardware.inference
         pred_NHW = predict(runtime.model, image_HWC[None], size_hw, device=device, context=context)
         pred_HW: Label_HW = pred_NHW[0]
-        return pred_HW
+        return pred_HW, by
 
-    def _wrong(self, part: EvaluationSet, index: int) -> float:
+    def _wrong(self, models: _Models, part: EvaluationSet, index: int) -> float:
         image_HWC, label_HW = part.scored.pairs[index]
-        return wrong_share(label_HW, self._predict(image_HWC, label_HW))
+        return wrong_share(label_HW, self._predict(models, image_HWC, label_HW)[0])
 
-    def _see(self, part: EvaluationSet, index: int, frame: Frame) -> Seen:
-        image_HWC, label_HW = part.scored.pairs[index]
-        pred_HW = self._predict(image_HWC, label_HW)
+    def _see(self, models: _Models, frame: Frame) -> Seen:
+        image_HWC, label_HW = self._sets[frame.set].scored.pairs[frame.index]
+        pred_HW, by = self._predict(models, image_HWC, label_HW)
         small_HW = _shrunk(pred_HW, (frame.height, frame.width))
         return Seen(
             ids_picture(small_HW),
             wrong_share(label_HW, pred_HW),
             mistakes(label_HW, pred_HW, self._space),
+            by,
         )
 
 
 def keeping_frames(scorer: Scorer, keeper: FrameKeeper) -> Callable[..., Scored | str]:
-    """Score as a scorer does, and keep what the scored model makes of the frames.
-
-    Of clusters of vehicles there are several models, and none is kept.
-    """
+    """Score as a scorer does, and keep what the scored models make of the frames."""
 
     def score(
         model: ModelState,
@@ -143,8 +171,8 @@ def keeping_frames(scorer: Scorer, keeper: FrameKeeper) -> Callable[..., Scored 
         clusters: ClusterModels | None = None,
     ) -> Scored | str:
         scored = scorer.score(model, round_, records, facts, clusters)
-        if isinstance(scored, Scored) and clusters is None:
-            keeper.keep(model, round_)
+        if isinstance(scored, Scored):
+            keeper.keep(model, round_, clusters)
         return scored
 
     return score
@@ -284,7 +312,12 @@ def _seen(path: Path) -> tuple[int, tuple[Seen, ...]] | None:
     fields = _read(path)
     try:
         return int(fields["round"]), tuple(
-            Seen(row["prediction"], row["wrong"], tuple(map(tuple, row["mistakes"])))
+            Seen(
+                row["prediction"],
+                row["wrong"],
+                tuple(map(tuple, row["mistakes"])),
+                row.get("by", ""),
+            )
             for row in fields["frames"]
         )
     except (KeyError, TypeError, ValueError):

@@ -40,6 +40,7 @@ from fleetseg.runs.engines import engine_of
 from fleetseg.runs.enrolled import record_enrolled
 from fleetseg.runs.estimating import Estimator
 from fleetseg.runs.folder import can_resume, changed_since, environment, require_no_run
+from fleetseg.runs.image_counts import keep_counts
 from fleetseg.runs.kept_frames import FrameKeeper, keeping_frames
 from fleetseg.runs.loaded import LoadedModel, load_model
 from fleetseg.runs.lock import Ownership, owning
@@ -52,6 +53,7 @@ from fleetseg.runs.scoring import Scorer, require_scorable_run
 from fleetseg.runs.setup import RunSetup, set_up
 from fleetseg.runs.tracked import tracking
 from fleetseg.runs.tracked_pictures import kept_picture
+from fleetseg.runs.vehicle_looks import record_looks, record_reported
 
 OpenEngine = Callable[[RunSetup], AbstractContextManager[Engine]]
 
@@ -172,11 +174,13 @@ def _with_engine(
     plan: Plan, final: Final, setup: RunSetup, engine: Engine
 ) -> tuple[Plan, Scorer, list[str]]:
     """Complete a plan by what asks the clients, and by what watches over its models."""
-    scorer = Scorer(setup.fleet_data, setup.runtime, engine)
+    keep = partial(keep_counts, setup.folder.path)
+    scorer = Scorer(setup.fleet_data, setup.runtime, engine, keep)
     keeper = FrameKeeper(setup.folder.path, setup.fleet_data, setup.runtime)
     # Not the engine's word: to ask it before round 1 may wait for vehicles, and its bytes count.
     # What the vehicles of a networked fleet hold is written down once the loop has asked them.
     record_enrolled(setup.folder.path, setup.fleet_data.enrolled)
+    record_looks(setup.folder.path, setup.fleet_data, setup.experiment.data.store)
     final.guard, notes = _guard(setup, scorer)
     if STATISTICS[setup.experiment.federation.statistics].estimated:
         final.estimator = Estimator(setup.runtime, engine)
@@ -200,6 +204,7 @@ def _noting_enrolled(watcher: rounds.Watcher, folder: Path) -> rounds.Watcher:
 
     def enrolled(there: Mapping[str, Enrolment]) -> None:
         record_enrolled(folder, there)
+        record_reported(folder, there)
         watcher.enrolled(there)
 
     return replace(watcher, enrolled=enrolled)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -30,6 +30,7 @@ from fleetseg.federation.tasks.evaluate import score_pairs
 from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.inputs import Facts
 from fleetseg.runs.cluster_scores import on_own_clusters, score_clusters
+from fleetseg.runs.image_counts import ImageCounts
 from fleetseg.runs.protocols import protocol_of
 
 _ByClient = dict[str, dict[str, Conf_CC]]
@@ -40,11 +41,19 @@ class Scorer:
 
     Scores say what they were taken on: `scored_on` names the server's sets or the clients that
     answered, `missing` the clients whose frames an earlier score, or this one, should have had.
-    Scores of different frames do not compare.
+    Scores of different frames do not compare. `keep` is given what single frames of the server's
+    sets add to a score; of vehicles' own frames nobody learns that.
     """
 
-    def __init__(self, fleet_data: FleetData, runtime: LocalRuntime, engine: Engine) -> None:
+    def __init__(
+        self,
+        fleet_data: FleetData,
+        runtime: LocalRuntime,
+        engine: Engine,
+        keep: Callable[[ImageCounts], None] = lambda counts: None,
+    ) -> None:
         self._fleet_data, self._runtime, self._engine = fleet_data, runtime, engine
+        self._keep = keep
         settings = runtime.experiment.evaluation
         self._norms = server_norms(fleet_data, settings)
         self._clients_norms = Norms.on_clients(settings)
@@ -87,13 +96,19 @@ class Scorer:
     def _score_here(
         self, model: ModelState, round_: int, clusters: ClusterModels | None = None
     ) -> Scored:
-        sets, norms = self._fleet_data.evaluation, self._norms
-        own = None if clusters is None else score_clusters(self._runtime, clusters, sets, norms)
+        sets, norms, runtime = self._fleet_data.evaluation, self._norms, self._runtime
+        counts = ImageCounts.empty(round_, sets, runtime.num_classes)
+        told = counts.listeners(sets)
+        own = None if clusters is None else score_clusters(runtime, clusters, sets, norms, told)
         if own is None or own.routed is None:
-            self._runtime.whole.load(model)
-            by_set = [score_pairs(self._runtime, part.scored, norms) for part in sets]
+            runtime.whole.load(model)
+            by_set = [
+                score_pairs(runtime, part.scored, norms, on_image)
+                for part, on_image in zip(sets, told, strict=True)
+            ]
         else:
             by_set = own.routed
+        self._keep(counts)
         scored = self._scored(add_up(by_set), [part.name for part in sets], round_, norms)
         return scored if own is None else replace(scored, clusters=own.scores)
 

@@ -105,8 +105,8 @@ events.addEventListener("state", (event) => {
 events.addEventListener("vehicles", (event) => {
   const page = new DOMParser().parseFromString(JSON.parse(event.data), "text/html");
   const made = document.importNode(page.getElementById("live-vehicles"), true);
-  const node = document.getElementById("live-vehicles");
-  anchored(() => { if (node) node.replaceWith(made); else main.querySelector("header").after(made); });
+  const node = document.getElementById("live-vehicles"), was = node && habits(node);
+  anchored(() => { if (node) { node.replaceWith(made); restore(made, was); } else main.querySelector("header").after(made); });
 });
 events.addEventListener("error", () => {
   show("lost", "Not connected", "fleetseg watch has ended or cannot be reached; the page stays as it is, and tries again");

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from fleetseg.report.page import jinja
 from fleetseg.text import plain
 
 _TEMPLATE = Path(__file__).parent / "vehicles.html"
+_SHOWN = 24  # of a larger fleet the others are folded away
+_ORDER = ("refused", "late", "away", "busy", "here", "revoked")  # who needs a look comes first
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,20 @@ def vehicles_html(fleet_folder: Path, last: RoundRecord | None) -> str:
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     here = sum(row.state in ("here", "busy", "late") for row in rows)
     trouble = status.get("trouble") if running else ""
-    return str(template.render(rows=rows, here=here, running=running, trouble=trouble))
+    shown, rest = _folded(rows)
+    return str(
+        template.render(
+            shown=shown, rest=rest, total=len(rows), here=here, running=running, trouble=trouble
+        )
+    )
+
+
+def _folded(rows: Sequence[VehicleRow]) -> tuple[list[VehicleRow], list[VehicleRow]]:
+    """Put those that need a look first where there are many, and fold the others away."""
+    if len(rows) <= _SHOWN:
+        return list(rows), []
+    ordered = sorted(rows, key=lambda row: _ORDER.index(row.state))
+    return ordered[:_SHOWN], ordered[_SHOWN:]
 
 
 def _rows(
@@ -118,11 +133,11 @@ def ago(seconds: float) -> str:
     """Say how long ago, coarsely, so that a page does not change with every second.
 
     >>> ago(3), ago(47), ago(400), ago(9000), ago(200_000)
-    ('now', 'less than a minute ago', '6 min ago', '2 h ago', '2 d ago')
+    ('now', 'under 1 min ago', '6 min ago', '2 h ago', '2 d ago')
     """
     if seconds < 10:
         return "now"
     for limit, size, unit in ((60, 60, ""), (5400, 60, "min"), (129_600, 3600, "h")):
         if seconds < limit:
-            return f"{int(seconds / size)} {unit} ago" if unit else "less than a minute ago"
+            return f"{int(seconds / size)} {unit} ago" if unit else "under 1 min ago"
     return f"{int(seconds / 86_400)} d ago"

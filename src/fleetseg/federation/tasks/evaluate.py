@@ -6,6 +6,7 @@ import numpy as np
 
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.evaluation.norms import Norms, can_score, score_by_domain
+from fleetseg.evaluation.predict import OnImage, unheard
 from fleetseg.federation.client import Client, LocalRuntime
 from fleetseg.federation.client_state import ClientState, section
 from fleetseg.federation.kept_state import kept_before
@@ -49,9 +50,12 @@ def _scores(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Eval
 
 
 def score_pairs(
-    runtime: LocalRuntime, scored: ScoredPairs, norms: Norms
+    runtime: LocalRuntime, scored: ScoredPairs, norms: Norms, on_image: OnImage = unheard
 ) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]:
-    """Score the runtime's model as it stands: one confusion matrix per domain."""
+    """Score the runtime's model as it stands: one confusion matrix per domain.
+
+    `on_image` is told what each image adds; on a client nobody listens.
+    """
     return score_by_domain(
         runtime.model,
         scored,
@@ -59,6 +63,7 @@ def score_pairs(
         num_classes=runtime.num_classes,
         device=runtime.hardware.device,
         context=runtime.hardware.inference,
+        on_image=on_image,
     )
 
 

@@ -56,8 +56,7 @@ if (past) {
     past.setAttribute("aria-valuetext", "round " + round);
     await Promise.all(figures.map(async (figure, k) => {
       const prediction = figure.querySelector(".is-prediction"), wrong = figure.querySelector(".is-wrong");
-      const mistakes = figure.querySelector(".mistakes");
-      if (mistakes) mistakes.hidden = !isNewest;
+      figure.querySelectorAll(".newest").forEach((each) => (each.hidden = !isNewest));
       if (isNewest) {
         prediction.src = newest[k].prediction; wrong.src = newest[k].wrong;
         figure.querySelector(".share").textContent = newest[k].share;
