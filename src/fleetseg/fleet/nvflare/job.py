@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleetseg.files import write_atomic
+from fleetseg.fleet.nvflare.names import HEART_S, IDLE_BEAT_S
 from fleetseg.fleet.nvflare.pace import pace_of
 from fleetseg.fleet.nvflare.sites import CONTROLLER, EXECUTOR
 
@@ -31,13 +32,15 @@ def write_job(folder: Path, sites: Sequence[str]) -> Path:
         "server": {"task_request_interval": pace.poll_s},
         "task_request_interval": pace.poll_s,
         **patience,
-        "workflows": [{"id": "fleet", "path": CONTROLLER, "args": {}}],
+        "workflows": [{"id": "fleet", "path": CONTROLLER, "args": {"idle_beat_s": pace.beat_s}}],
         "components": [],
     }
     client = {
         "format_version": 2,
         **patience,
         "default_task_fetch_interval": pace.retry_s,
+        HEART_S: pace.heart_s,
+        IDLE_BEAT_S: pace.beat_s,
         "executors": [{"tasks": ["*"], "executor": {"path": EXECUTOR, "args": {}}}],
         "components": [],
     }

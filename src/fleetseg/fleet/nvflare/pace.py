@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fleetseg.fleet.beats import beat_every_s
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -16,7 +18,7 @@ class Pace:
 
     poll_s: float  # questions for tasks, of a vehicle that no bell calls
     heart_s: float  # questions for tasks, of one that is called by a bell
-    beat_s: float  # signs of life of one that is idle; at work: one a second
+    beat_s: float  # signs of life of one that is idle
     job_beat_s: float  # NVFlare's own heartbeats of a vehicle's part of a job
     retry_s: float  # after a question for tasks that failed
     join_s: float  # for a vehicle's part of a job to reach the server's, else it ends for all
@@ -31,7 +33,7 @@ def pace_of(num_sites: int) -> Pace:
     return Pace(
         poll_s=_between(0.1, num_sites / 50, 10.0),
         heart_s=_between(5.0, num_sites / 4, 120.0),
-        beat_s=_between(1.0, num_sites / 20, 30.0),
+        beat_s=beat_every_s(num_sites),
         job_beat_s=_between(10.0, num_sites / 5, 60.0),
         retry_s=_between(0.5, num_sites / 50, 10.0),
         join_s=_between(60.0, num_sites * 1.0, 300.0),
