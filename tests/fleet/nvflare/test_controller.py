@@ -111,3 +111,29 @@ def test_who_hears_the_bell_is_rung_for_each_task_until_it_is_fetched(
     monkeypatch.setattr(controller, "cancel_task", lambda task, fl_ctx: None)
     assert controller._handle({"do": "cancel", "task": "train-1"}, b"", None)
     assert not controller._bell._calls
+
+
+def test_tasks_of_one_broadcast_share_its_bytes_until_they_are_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    controller = FleetController()
+    tasks: list[Any] = []
+    controller._engine = JobEngine()
+    monkeypatch.setattr(controller, "broadcast", lambda task, *where, **how: tasks.append(task))
+    monkeypatch.setattr(controller, "cancel_task", lambda task, fl_ctx: None)
+    model = bytes(1000)
+
+    def ask(number: int, payload: bytes, **also: str) -> None:
+        order = {"do": "ask", "task": f"t-{number}", "targets": ["depot"], "header": {}}
+        assert controller._handle({**order, **also}, payload, None)
+
+    ask(1, model)
+    ask(2, b"", same_as="t-1")
+    ask(3, b"", same_as="t-2")
+    ask(4, b"")
+    ask(5, b"", same_as="t-9")  # asked of the job before: this one does not know it
+    assert [task.data[PAYLOAD] for task in tasks] == [model, model, model, b""]
+    assert all(task.data[PAYLOAD] is model for task in tasks[:3])
+    for number in range(1, 5):
+        controller._handle({"do": "cancel", "task": f"t-{number}"}, b"", None)
+    assert controller._payloads == {}

@@ -1556,3 +1556,25 @@ def test_a_turn_at_a_site_begins_with_the_answer_before_it_whoever_else_is_asked
     )
     fleet.engine.available()
     assert set(fleet.train(("x", "y", "z", "b")).values()) == {"ok"}
+
+
+def test_a_depot_s_vehicles_are_sent_one_broadcast_and_it_reaches_the_job_once(
+    world: MakeWorld,
+) -> None:
+    assigned = {"depot": tuple(f"car-{k}" for k in range(80)), "b": ("b",)}
+    fleet = world(assigned=assigned)
+    job = fleet.segment(
+        lambda job, site, header, payload: (
+            hello(job, site, header, assigned[site])
+            if header["what"] == "hello"
+            else honest(job, site, header, payload)
+        ),
+        ("depot", "b"),
+    )
+    vehicles = fleet.engine.available()
+    assert set(fleet.train(tuple(vehicles)).values()) == {"ok"}
+    orders = [order for order in job.asked if order["header"]["what"] == "train"]
+    assert len(orders) == 80
+    (first, *others) = (order["bytes"] for order in orders)
+    assert (first > 0, set(others)) == (True, {0})
+    assert fleet.dispatcher.bytes_down == 81 * first  # it leaves the server for each all the same

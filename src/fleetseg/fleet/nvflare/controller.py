@@ -5,7 +5,8 @@ closes; by the same socket, that process notices when this one dies.
 
 Messages to it: {"is": "joined", "job", "sites", "beat_s"}, {"is": "alive"} once a second, and
 {"is": "sent" | "reply" | "beat" | "gone" | "late", "site", ...}. Orders from it: {"do": "ask",
-"task", "targets", "header"} and a payload, {"do": "cancel", "task"}, {"do": "end"}.
+"task", "targets", "header"} and a payload, or "same_as", a task that has it, {"do": "cancel",
+"task"}, {"do": "end"}.
 
 Whoever is asked is rung (`bell`); what it then fetches goes NVFlare's way.
 """
@@ -81,6 +82,7 @@ class FleetController(Controller):  # type: ignore[misc]
         self._idle_beat_s = idle_beat_s
         self._bell = Bell(self._ring)
         self._tasks: dict[str, Task] = {}
+        self._payloads: dict[str, bytes] = {}  # of tasks that stand; many may share one
         self._out: queue.Queue[tuple[Header, bytes] | None] = queue.Queue()
         self._room = threading.Semaphore(_UNACKNOWLEDGED)
         self._connection: Connection | None = None
@@ -144,9 +146,12 @@ class FleetController(Controller):  # type: ignore[misc]
     def _handle(self, header: Header, payload: bytes, fl_ctx: FLContext) -> bool:
         what = header["do"]
         if what == "ask":
-            self._ask(header, payload, fl_ctx)
+            shared = header.get("same_as", "")
+            if not shared or shared in self._payloads:  # else a job's before: nobody waits for it
+                self._ask(header, self._payloads[shared] if shared else payload, fl_ctx)
         elif what == "cancel":
             self._bell.cancelled(header["task"])
+            self._payloads.pop(header["task"], None)
             task = self._tasks.pop(header["task"], None)
             if task is not None:
                 self.cancel_task(task, fl_ctx=fl_ctx)
@@ -156,7 +161,7 @@ class FleetController(Controller):  # type: ignore[misc]
         name, targets = header["task"], list(header["targets"])
         data = Shareable()
         data[HEADER] = json.dumps({**header["header"], BEAT_S: beat_every_s(len(targets))})
-        data[PAYLOAD] = payload
+        data[PAYLOAD] = self._payloads[name] = payload
 
         def sent(client_task: ClientTask, fl_ctx: FLContext) -> None:
             self._bell.fetched(name, client_task.client.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from fleetseg.failures import failure_header, is_failure
 from fleetseg.files import disk_full, is_disk_full
 from fleetseg.fleet.beats import QUICK_S, beat_every_s
 from fleetseg.fleet.message_log import MessageLog
+from fleetseg.fleet.server.silence import Site, counts_from_s, fell_silent_together
 from fleetseg.fleet.sockets import (
     MAX_REPLY_HEADER,
     Connection,
@@ -33,20 +34,6 @@ _BESIDE_RUNS = ("release",)  # tasks whose bytes are no round's
 _NO_WORK = ("", "hello", "revoked")  # tasks, and none at all, whose answers are no client's work
 _WAITING_REPLIES = 2  # read but not folded yet; beyond it, the network waits
 _LOOK_S = 0.2
-_AT_ONCE_S = 5.0  # some sign of life comes each second: who stopped within so much did so together
-
-
-@dataclass
-class Site:
-    """One kit's process in the current segment."""
-
-    name: str
-    beat_s: float  # monotonic time of the last sign of life
-    busy: str = ""  # the task it reports to be at work on
-    progress: str = ""  # how far it reports to be; any other text is progress
-    moved_s: float = 0.0  # when that, or the task, last changed
-    overdue: str = ""  # a task it fetched and nobody waits for any more
-    asked_s: float = float("-inf")  # when it was last asked, which has it give a sign of life
 
 
 @dataclass(frozen=True)
@@ -94,9 +81,13 @@ class TaskBatch:
         self.over = True
         self._dispatcher.cancel(self)
 
-    def ask(self, header: Header, payload: bytes, targets: Sequence[str]) -> str:
-        """Ask sites; returns the task's name."""
-        return self._dispatcher.ask(self, header, payload, targets)
+    def ask(self, header: Header, payload: bytes, targets: Sequence[str], same_as: str = "") -> str:
+        """Ask sites; returns the task's name.
+
+        `same_as` names a task of this batch with the same payload, which the job need not have
+        twice.
+        """
+        return self._dispatcher.ask(self, header, payload, targets, same_as)
 
     def next(self, timeout_s: float) -> Event | None:
         """Wait for something to happen."""
@@ -169,7 +160,14 @@ class TaskDispatcher:
         if connection is not None:
             connection.close()
 
-    def ask(self, batch: TaskBatch, header: Header, payload: bytes, targets: Sequence[str]) -> str:
+    def ask(
+        self,
+        batch: TaskBatch,
+        header: Header,
+        payload: bytes,
+        targets: Sequence[str],
+        same_as: str = "",
+    ) -> str:
         """Send a request to sites of this segment; returns the task's name."""
         with self.changed:
             self._named += 1
@@ -186,11 +184,12 @@ class TaskDispatcher:
             "task": task,
             "targets": list(targets),
             "header": {**header, "task": task},
+            **({"same_as": same_as} if same_as else {}),
         }
         with contextlib.suppress(ConnectionLost):  # the batch learns that the segment is over
             if connection is None:
                 raise ConnectionLost("no segment")
-            connection.send(request, payload)
+            connection.send(request, b"" if same_as else payload)
             return task
         batch.put(Event("over"))
         return task
@@ -216,11 +215,8 @@ class TaskDispatcher:
             return max(0.0, self._caught_up_s - self._heard_s(known)) if known else float("inf")
 
     def _heard_s(self, site: Site) -> float:
-        """From when a site's silence counts: of one without work, signs of life are fewer."""
         task = self._tasks.get(site.busy)
-        due_s = site.beat_s + (task.beat_s if task else self._idle_beat_s) - QUICK_S
-        was_asked = not site.busy and site.asked_s > site.beat_s
-        return min(due_s, site.asked_s) if was_asked else due_s
+        return counts_from_s(site, task.beat_s if task else self._idle_beat_s)
 
     def stalled_s(self, site: str) -> float:
         """Seconds without progress of a site that gives signs of life; 0 if it reports none."""
@@ -373,24 +369,6 @@ def _log_error(path: Path, error: OSError) -> FleetSegError:
     if is_disk_full(error):
         return disk_full(path, 200)
     return CheckpointError(f"cannot be written ({error.strerror})", where=path)
-
-
-def fell_silent_together(beats_s: Iterable[float], now_s: float, patience_s: float) -> bool:
-    """Say whether nobody can be heard, and at least two stopped at the same time.
-
-    `beats_s` are the last signs of life, -inf of a site that the network has given up.
-
-    >>> fell_silent_together([10.0, 11.0, 2.0], now_s=30.0, patience_s=15.0)
-    True
-    >>> fell_silent_together([10.0, 29.0], 30.0, 15.0)  # one of them is heard
-    False
-    >>> fell_silent_together([2.0, 11.0], 30.0, 15.0)  # one after the other
-    False
-    """
-    last = sorted(beats_s)[-2:]
-    if len(last) < 2 or now_s - last[1] <= patience_s:
-        return False
-    return last[0] == last[1] or last[1] - last[0] <= _AT_ONCE_S
 
 
 def names_of(sites: Mapping[str, Any]) -> str:

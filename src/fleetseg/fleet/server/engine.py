@@ -178,9 +178,11 @@ class FleetEngine:
             pending.site = self.roster.site_of[vehicle]
             turn = turns[pending.site] = turns.get(pending.site, 0) + 1
             waves.setdefault((turn, requests.number_of[vehicle]), {})[pending.site] = vehicle
+        carries: dict[int, str] = {}  # payload -> the first task that has it
         for (_, number), wave in waves.items():
             header, payload = requests.written(number, wave)
-            task = batch.ask(header, payload, sorted(wave))
+            task = batch.ask(header, payload, sorted(wave), carries.get(number, ""))
+            carries.setdefault(number, task)
             for vehicle in wave.values():
                 waiting[vehicle].task, waiting[vehicle].asked_s = task, self._clock()
                 waiting[vehicle].fetched = False
@@ -190,8 +192,8 @@ class FleetEngine:
     ) -> Iterator[tuple[str, Any, bytes]]:
         by_task = {(pending.task, pending.site): vehicle for vehicle, pending in waiting.items()}
         at_site: dict[str, set[str]] = {}
-        for vehicle, pending in waiting.items():
-            at_site.setdefault(pending.site, set()).add(vehicle)
+        for name, asked in waiting.items():
+            at_site.setdefault(asked.site, set()).add(name)
         judged_s = float("-inf")
         while waiting:
             self._raise_if_fatal()
