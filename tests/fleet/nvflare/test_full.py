@@ -408,6 +408,35 @@ def test_a_vehicle_that_lies_harms_itself_alone(
     assert status["segment"] == 1
 
 
+BELLS = """
+import sys
+words = " ".join(sys.orig_argv)
+if "worker_process" in words:
+    from fleetseg.fleet.nvflare import executor, names
+
+    told = executor._setting
+    if "site-1" in words:
+        executor._setting = lambda name: 600.0 if name == names.HEART_S else told(name)
+    else:
+        executor._setting = lambda name: None
+"""
+"""Site-1 asks for tasks only when it is rung; the others know no bell, as the release before."""
+
+
+def test_who_is_rung_and_who_polls_serve_side_by_side(
+    start: Callable[..., Run], reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bells").mkdir()
+    (tmp_path / "bells" / "sitecustomize.py").write_text(BELLS)
+    known = os.environ.get("PYTHONPATH")
+    bells = str(tmp_path / "bells")
+    monkeypatch.setenv("PYTHONPATH", f"{bells}:{known}" if known else bells)
+    run = start()
+    run.finish()  # within less than any of site-1's waits would be
+    assert [(r["failures"], r["quorum"]) for r in run.rounds()] == [([], True)] * ROUNDS
+    assert h.sha_of(run.run) == reference
+
+
 # Releases: a fleet of vehicles that are started as a user starts them
 
 

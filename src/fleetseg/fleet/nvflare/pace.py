@@ -34,7 +34,7 @@ def pace_of(num_sites: int) -> Pace:
         poll_s=_between(0.1, num_sites / 50, 10.0),
         heart_s=_between(5.0, num_sites / 4, 120.0),
         beat_s=beat_every_s(num_sites),
-        job_beat_s=_between(10.0, num_sites / 5, 60.0),
+        job_beat_s=_between(10.0, num_sites / 4, 120.0),
         retry_s=_between(0.5, num_sites / 50, 10.0),
         join_s=_between(60.0, num_sites * 1.0, 300.0),
     )
