@@ -34,14 +34,17 @@ class Clock:
 class Job:
     """One segment: says who joined, hands tasks to sites, ends when it is told to or hung up on."""
 
-    def __init__(self, listener: Path, sites: Iterable[str], act: Act, name: str = "job") -> None:
+    def __init__(
+        self, listener: Path, sites: Iterable[str], act: Act, name: str = "job", **told: Any
+    ) -> None:
         self.asked: list[Header] = []  # every order "ask", as it came
         self.cancelled: list[str] = []
         self.ended = threading.Event()
         self.stopped = False  # as by SIGSTOP: it says nothing any more
         self._act = act
+        self._payloads = {"": b""}  # of tasks
         self._connection = connect(listener)
-        self.send({"is": "joined", "job": name, "sites": list(sites)})
+        self.send({"is": "joined", "job": name, "sites": list(sites), **told})
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -80,7 +83,9 @@ class Job:
                 if header["do"] == "cancel":
                     self.cancelled.append(header["task"])
                     continue
-                self.asked.append(header)
+                self.asked.append({**header, "bytes": len(payload)})
+                payload = payload or self._payloads[header.get("same_as", "")]
+                self._payloads[header["task"]] = payload
                 for site in header["targets"]:
                     self._act(self, site, header["header"], payload)
         except ConnectionLost:

@@ -187,7 +187,7 @@ def test_a_vehicle_whose_part_fails_at_every_start_stops_nobody(start: Callable[
     now = h.done(run.run)
     with h.timed("from then on to the next committed round"):
         h.until(lambda: h.done(run.run) > now, f"a round: {run.process.text}")
-    status = json.loads((run.run / "fleet" / "status.json").read_text())["sites"]
+    status = json.loads((run.run / "fleet" / "sites.json").read_text())["sites"]
     assert "has failed 3 times in a row" in status["site-1"]["quarantined"]
     assert "quarantined" not in status["site-2"]
     told = (run.site(1) / "fleetseg" / "logs" / "supervisor.log").read_text()
@@ -401,10 +401,40 @@ def test_a_vehicle_that_lies_harms_itself_alone(
     assert run.process.wait(900) == 0, run.process.text[-3000:]
     lost = {f["client"] for r in run.rounds() for f in r["failures"]}  # type: ignore[attr-defined]
     status = json.loads((run.run / "fleet" / "status.json").read_text())
-    first = set(status["sites"]["site-1"]["vehicles"])
+    sites = json.loads((run.run / "fleet" / "sites.json").read_text())["sites"]
+    first = set(sites["site-1"]["vehicles"])
     assert not lost & first
     assert all(first <= set(r["ok"]) for r in run.rounds())  # type: ignore[call-overload]
     assert status["segment"] == 1
+
+
+BELLS = """
+import sys
+words = " ".join(sys.orig_argv)
+if "worker_process" in words:
+    from fleetseg.fleet.nvflare import executor, names
+
+    told = executor._setting
+    if "site-1" in words:
+        executor._setting = lambda name: 600.0 if name == names.HEART_S else told(name)
+    else:
+        executor._setting = lambda name: None
+"""
+"""Site-1 asks for tasks only when it is rung; the others know no bell, as the release before."""
+
+
+def test_who_is_rung_and_who_polls_serve_side_by_side(
+    start: Callable[..., Run], reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bells").mkdir()
+    (tmp_path / "bells" / "sitecustomize.py").write_text(BELLS)
+    known = os.environ.get("PYTHONPATH")
+    bells = str(tmp_path / "bells")
+    monkeypatch.setenv("PYTHONPATH", f"{bells}:{known}" if known else bells)
+    run = start()
+    run.finish()  # within less than any of site-1's waits would be
+    assert [(r["failures"], r["quorum"]) for r in run.rounds()] == [([], True)] * ROUNDS
+    assert h.sha_of(run.run) == reference
 
 
 # Releases: a fleet of vehicles that are started as a user starts them

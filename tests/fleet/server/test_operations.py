@@ -10,10 +10,10 @@ import pytest
 from tests.fleet.server.test_endpoint import get
 
 from fleetseg.errors import EngineError
-from fleetseg.fleet.server.dispatcher import Site
 from fleetseg.fleet.server.metrics import STATES, Metrics
 from fleetseg.fleet.server.operations import ONLINE_S, Operations, health_of, states_of
 from fleetseg.fleet.server.pulse import WAITING_S, Pulse
+from fleetseg.fleet.server.silence import Site
 
 pytest.importorskip("nvflare")
 pytest.importorskip("prometheus_client")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,9 @@ from typing import Any, Literal
 from fleetseg.errors import CheckpointError, EngineError, FleetSegError
 from fleetseg.failures import failure_header, is_failure
 from fleetseg.files import disk_full, is_disk_full
+from fleetseg.fleet.beats import QUICK_S, beat_every_s
 from fleetseg.fleet.message_log import MessageLog
+from fleetseg.fleet.server.silence import Site, counts_from_s, fell_silent_together
 from fleetseg.fleet.sockets import (
     MAX_REPLY_HEADER,
     Connection,
@@ -32,19 +34,16 @@ _BESIDE_RUNS = ("release",)  # tasks whose bytes are no round's
 _NO_WORK = ("", "hello", "revoked")  # tasks, and none at all, whose answers are no client's work
 _WAITING_REPLIES = 2  # read but not folded yet; beyond it, the network waits
 _LOOK_S = 0.2
-_AT_ONCE_S = 5.0  # signs of life come once a second: who stopped within so much did so together
 
 
-@dataclass
-class Site:
-    """One kit's process in the current segment."""
+@dataclass(frozen=True)
+class _Asked:
+    """A task that stands."""
 
-    name: str
-    beat_s: float  # monotonic time of the last sign of life
-    busy: str = ""  # the task it reports to be at work on
-    progress: str = ""  # how far it reports to be; any other text is progress
-    moved_s: float = 0.0  # when that, or the task, last changed
-    overdue: str = ""  # a task it fetched and nobody waits for any more
+    batch: TaskBatch
+    num_bytes: int
+    what: str
+    beat_s: float  # between two signs of life of a site that is at work on it
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,13 @@ class TaskBatch:
         self.over = True
         self._dispatcher.cancel(self)
 
-    def ask(self, header: Header, payload: bytes, targets: Sequence[str]) -> str:
-        """Ask sites; returns the task's name."""
-        return self._dispatcher.ask(self, header, payload, targets)
+    def ask(self, header: Header, payload: bytes, targets: Sequence[str], same_as: str = "") -> str:
+        """Ask sites; returns the task's name.
+
+        `same_as` names a task of this batch with the same payload, which the job need not have
+        twice.
+        """
+        return self._dispatcher.ask(self, header, payload, targets, same_as)
 
     def next(self, timeout_s: float) -> Event | None:
         """Wait for something to happen."""
@@ -123,7 +126,8 @@ class TaskDispatcher:
         self._connection: Connection | None = None
         self._caught_up_s = 0.0  # when nothing that the job had sent was left unread
         self._listening_s: float | None = None  # since when the job has the word
-        self._batches: dict[str, tuple[TaskBatch, int, str]] = {}  # task -> batch, bytes, what
+        self._tasks: dict[str, _Asked] = {}
+        self._idle_beat_s = QUICK_S  # between two signs of life of a site that has no work
         self._named = 0
         self._closing = False
         self._thread = start_thread(self._serve, "fleetseg-dispatcher", self.fail)
@@ -156,24 +160,36 @@ class TaskDispatcher:
         if connection is not None:
             connection.close()
 
-    def ask(self, batch: TaskBatch, header: Header, payload: bytes, targets: Sequence[str]) -> str:
+    def ask(
+        self,
+        batch: TaskBatch,
+        header: Header,
+        payload: bytes,
+        targets: Sequence[str],
+        same_as: str = "",
+    ) -> str:
         """Send a request to sites of this segment; returns the task's name."""
         with self.changed:
             self._named += 1
             task = f"{header['what']}-{self._named}"
             batch.tasks.add(task)
-            self._batches[task] = batch, len(payload), header["what"]
+            beat_s = beat_every_s(len(targets))
+            self._tasks[task] = _Asked(batch, len(payload), header["what"], beat_s)
+            for site in targets:
+                if site in self.sites:
+                    self.sites[site].asked_s = self.clock()
             connection = self._connection
         request = {
             "do": "ask",
             "task": task,
             "targets": list(targets),
             "header": {**header, "task": task},
+            **({"same_as": same_as} if same_as else {}),
         }
         with contextlib.suppress(ConnectionLost):  # the batch learns that the segment is over
             if connection is None:
                 raise ConnectionLost("no segment")
-            connection.send(request, payload)
+            connection.send(request, b"" if same_as else payload)
             return task
         batch.put(Event("over"))
         return task
@@ -183,19 +199,24 @@ class TaskDispatcher:
         connection = self._connection
         for task in batch.tasks:
             with self.changed:
-                self._batches.pop(task, None)
+                self._tasks.pop(task, None)
             if connection is not None:
                 with contextlib.suppress(ConnectionLost):
                     connection.send({"do": "cancel", "task": task})
 
     def silent_s(self, site: str) -> float:
-        """Seconds since a site's last sign of life; infinite for one not in this segment.
+        """Seconds for which a site has been silent; infinite for one not in this segment.
 
-        Up to when nothing was left unread: a sign that waits behind updates is none that failed.
+        From when more than a second had passed in which it should have been heard, and up to when
+        nothing was left unread: a sign that waits behind updates is none that failed.
         """
         with self.changed:
             known = self.sites.get(site)
-            return max(0.0, self._caught_up_s - known.beat_s) if known else float("inf")
+            return max(0.0, self._caught_up_s - self._heard_s(known)) if known else float("inf")
+
+    def _heard_s(self, site: Site) -> float:
+        task = self._tasks.get(site.busy)
+        return counts_from_s(site, task.beat_s if task else self._idle_beat_s)
 
     def stalled_s(self, site: str) -> float:
         """Seconds without progress of a site that gives signs of life; 0 if it reports none."""
@@ -208,7 +229,7 @@ class TaskDispatcher:
     def all_silent(self, patience_s: float) -> bool:
         """Say whether no site can be heard, and some stopped together: that is nobody's fault."""
         with self.changed:
-            beats_s = [site.beat_s for site in self.sites.values()]
+            beats_s = [self._heard_s(site) for site in self.sites.values()]
             return fell_silent_together(beats_s, self._caught_up_s, patience_s)
 
     def behind_s(self) -> float:
@@ -259,7 +280,7 @@ class TaskDispatcher:
             if self._connection is not connection:
                 return
             self._connection, self.job, self.sites = None, "", {}
-            cut_off = {id(e): e for e, _, _ in self._batches.values()}
+            cut_off = {id(asked.batch): asked.batch for asked in self._tasks.values()}
             self.changed.notify_all()
         for batch in cut_off.values():
             batch.put(Event("over"))
@@ -285,6 +306,7 @@ class TaskDispatcher:
         with self.changed:
             self._connection, self.job, self.began_s = connection, header["job"], now_s
             self.segment += 1
+            self._idle_beat_s = header.get("beat_s", QUICK_S)
             self.ending = False
             self.sites = {name: Site(name, now_s) for name in header["sites"]}
             self._caught_up_s = now_s
@@ -310,18 +332,19 @@ class TaskDispatcher:
         task, name = header["task"], header["site"]
         is_reply = header["is"] == "reply"
         with self.changed:
-            batch, sent_bytes, what = self._batches.get(task, (None, 0, ""))
+            asked = self._tasks.get(task)
+            what = asked.what if asked else ""
             site = self.sites.get(name)
             if site is not None:
                 site.beat_s = self.clock()
             if is_reply:
                 self.bytes_up += len(payload)
-            elif what not in _BESIDE_RUNS:
-                self.bytes_down += sent_bytes
+            elif asked is not None and what not in _BESIDE_RUNS:
+                self.bytes_down += asked.num_bytes
         now_s = self.clock()
         if not is_reply:
-            if batch is not None:
-                batch.put(Event("sent", task, name, at_s=now_s))
+            if asked is not None:
+                asked.batch.put(Event("sent", task, name, at_s=now_s))
             return
         text = header["header"]
         reply = _read_reply(text)
@@ -329,9 +352,9 @@ class TaskDispatcher:
             self.answered = self.segment
         # Of what came, not of what was made of it: both sides' lists have the same digests.
         self._message_log.append(what or "late", name, reply, payload, text=text.encode())
-        if batch is not None:
+        if asked is not None:
             wanted = b"" if what in _NO_WORK else payload
-            batch.put(Event("reply", task, name, reply, wanted, now_s))
+            asked.batch.put(Event("reply", task, name, reply, wanted, now_s))
 
 
 def _read_reply(text: str) -> Header:
@@ -346,24 +369,6 @@ def _log_error(path: Path, error: OSError) -> FleetSegError:
     if is_disk_full(error):
         return disk_full(path, 200)
     return CheckpointError(f"cannot be written ({error.strerror})", where=path)
-
-
-def fell_silent_together(beats_s: Iterable[float], now_s: float, patience_s: float) -> bool:
-    """Say whether nobody can be heard, and at least two stopped at the same time.
-
-    `beats_s` are the last signs of life, -inf of a site that the network has given up.
-
-    >>> fell_silent_together([10.0, 11.0, 2.0], now_s=30.0, patience_s=15.0)
-    True
-    >>> fell_silent_together([10.0, 29.0], 30.0, 15.0)  # one of them is heard
-    False
-    >>> fell_silent_together([2.0, 11.0], 30.0, 15.0)  # one after the other
-    False
-    """
-    last = sorted(beats_s)[-2:]
-    if len(last) < 2 or now_s - last[1] <= patience_s:
-        return False
-    return last[0] == last[1] or last[1] - last[0] <= _AT_ONCE_S
 
 
 def names_of(sites: Mapping[str, Any]) -> str:
