@@ -14,7 +14,7 @@ from fleetseg.config import FleetConfig
 from fleetseg.fleet.nvflare.job import write_job
 from fleetseg.fleet.nvflare.pace import admin_timeout_s, pace_of
 
-_MS = {"poll": 4.1, "beat": 2.05}  # of the server's processor, measured: docs/deploy.md
+_MS = {"poll": 4.1, "beat": 2.05}  # of the server's processor, measured with NVFlare 2.9
 
 
 def idle_share(num_sites: int) -> float:
