@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fleetseg.errors import CheckpointError
@@ -32,7 +32,7 @@ from fleetseg.report.gather_scores import (
     run_figures,
 )
 from fleetseg.report.gather_settings import setting_figures
-from fleetseg.report.intervals import interval_figures
+from fleetseg.report.intervals import interval_figures, with_interval
 from fleetseg.runs.comparable import common_protocol
 from fleetseg.runs.comparison import Comparison, compare
 from fleetseg.runs.enrolled import read_enrolled
@@ -40,6 +40,10 @@ from fleetseg.runs.folder import has_run
 from fleetseg.runs.report import RunReport, read_run
 from fleetseg.runs.row_names import row_names
 from fleetseg.runs.vehicle_looks import read_looks
+
+
+Names = Mapping[Path, str]
+"""What runs are called, by their folders."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,13 @@ def gather(runs: Sequence[str | Path], despite: Collection[str] = ()) -> Gathere
     named = dict(zip([each.path for each in reports], names, strict=True))
     subject = next((r for r in reports if not r.experiment.baseline.kind), reports[0])
     rest = [report for report in reports if report is not subject]
-    return Gathered(_figures(subject, rest, named), comparison)
+    return Gathered(_with_events_and_looks(_figures(subject, rest, named), subject), comparison)
+
+
+def _with_events_and_looks(figures: ReportFigures, subject: RunReport) -> ReportFigures:
+    looks = read_looks(subject.path)
+    events, shown = event_figures(subject), look_figures(looks)
+    return replace(figures, events=events, looks=shown, looks_of=looks_of(looks))
 
 
 def _read(paths: Sequence[Path]) -> list[RunReport]:
@@ -104,25 +114,21 @@ def _alone(report: RunReport) -> str:
     return ", ".join(report.rounds[0].cohort)
 
 
-def _figures(
-    subject: RunReport, rest: Sequence[RunReport], named: Mapping[Path, str]
-) -> ReportFigures:
+def _figures(subject: RunReport, rest: Sequence[RunReport], named: Names) -> ReportFigures:
     run = run_figures(subject, named[subject.path])
     others = [report for report in rest if not report.experiment.baseline.kind]
     pooled, centralised, alone = _baselines(rest, run, named)
     scored, scored_round = newest_scores(subject)
-    intervals, no_intervals = interval_figures(subject, pooled)
     images = _images(subject)
-    looks = read_looks(subject.path)
     counts, mix_of = counts_of(read_enrolled(subject.path), scored, subject.space.num_classes)
     changed, unchanged = setting_figures([each.experiment for each in (subject, *others)])
     protocol = scored.protocol if scored else None
-    return ReportFigures(
+    figures = ReportFigures(
         run=run,
         others=tuple(run_figures(each, named[each.path]) for each in others),
         centralised=centralised,
         alone=alone,
-        classes=class_figures(subject, centralised, alone, intervals),
+        classes=class_figures(subject, centralised, alone),
         rounds=round_figures(subject.rounds),
         vehicles=vehicle_figures(scored),
         vehicles_on=scored.clients_on if scored else "",
@@ -146,16 +152,23 @@ def _figures(
         colours=subject.space.colours,
         by=subject.experiment.evaluation.by,
         num_vehicles=_num_vehicles(subject, images),
-        num_images=sum(images.values()) if images else None,
+        num_images=sum(images.values()) or None,
         command=str(subject.path),
         reason=subject.end.reason if subject.end else "",
         started=str(subject.environment.get("started", "")),
-        intervals=intervals,
-        no_intervals=no_intervals,
-        events=event_figures(subject),
-        looks=look_figures(looks),
-        looks_of=looks_of(looks),
     )
+    return _with_intervals(figures, subject, pooled)
+
+
+def _with_intervals(
+    figures: ReportFigures, subject: RunReport, pooled: RunReport | None
+) -> ReportFigures:
+    intervals, why_none = interval_figures(subject, pooled)
+    if intervals is None:
+        return replace(figures, no_intervals=why_none)
+    names = list(figures.class_names)
+    classes = tuple(with_interval(row, intervals, names.index(row.name)) for row in figures.classes)
+    return replace(figures, classes=classes, intervals=intervals)
 
 
 def _baselines(

@@ -13,7 +13,6 @@ from fleetseg.report.figures import (
     ClassFigures,
     ConfusionFigures,
     DomainFigures,
-    IntervalFigures,
     Kind,
     Ratio,
     RunFigures,
@@ -68,10 +67,7 @@ def run_figures(report: RunReport, name: str) -> RunFigures:
 
 
 def class_figures(
-    report: RunReport,
-    centralised: RunFigures | None,
-    alone: Sequence[RunFigures],
-    intervals: IntervalFigures | None = None,
+    report: RunReport, centralised: RunFigures | None, alone: Sequence[RunFigures]
 ) -> tuple[ClassFigures, ...]:
     """Rate every class, worst gap to centralised first; without one, lowest IoU first."""
     scored, _ = newest_scores(report)
@@ -89,8 +85,6 @@ def class_figures(
             centralised=centralised.iou_C[at] if centralised and centralised.iou_C else None,
             alone=mean([run.iou_C[at] for run in alone if run.iou_C]),
             history=tuple((n, known(scores.iou_C[at])) for n, scores in history),
-            interval=intervals.iou_C[at] if intervals else None,
-            gap_interval=intervals.gap_C[at] if intervals and intervals.gap_C else None,
         )
         for at, name in enumerate(space.classes)
     ]

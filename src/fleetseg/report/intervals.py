@@ -10,6 +10,7 @@ Suffixes: S draws, U blocks, C classes; 3 = right, true, predicted pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import starmap
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from fleetseg import rng
 from fleetseg.data.labels import LabelSpace
 from fleetseg.report import words
-from fleetseg.report.figures import Interval, IntervalFigures, ReportFigures
+from fleetseg.report.figures import ClassFigures, Interval, IntervalFigures, ReportFigures
 from fleetseg.report.gather_scores import newest_scores
 from fleetseg.runs.image_counts import BLOCK, ImageCounts, read_counts
 from fleetseg.runs.report import RunReport
@@ -65,6 +66,12 @@ def interval_figures(
         gap_critical_miou=gaps[1] if gaps else None,
         gap_C=tuple(gaps[2:]),
     ), ""
+
+
+def with_interval(row: ClassFigures, intervals: IntervalFigures, class_id: int) -> ClassFigures:
+    """Add to a class the intervals of its IoU and of its gap."""
+    gap = intervals.gap_C[class_id] if intervals.gap_C else None
+    return replace(row, interval=intervals.iou_C[class_id], gap_interval=gap)
 
 
 def about_intervals(f: ReportFigures) -> str:
