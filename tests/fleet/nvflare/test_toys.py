@@ -21,8 +21,7 @@ def test_an_objective_and_a_sharing_policy_give_the_model_of_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Norm layers stay with each vehicle, from the server's first values on; a variate crosses."""
-    # Vehicles rest between rounds, so that a trainer can be killed that is not at work.
-    described = h.experiment(tmp_path / "cache", ROUNDS, seconds=0.2, round_every_s=4.0)
+    described = h.experiment(tmp_path / "cache", ROUNDS, seconds=0.2)
     training = described.training.model_copy(update={"objective": "toy control"})
     federation = described.federation.model_copy(update={"sharing": "toy norms stay"})
     data = described.data.model_copy(update={"evaluation": ()})  # there is no whole model to score
