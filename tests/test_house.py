@@ -383,6 +383,7 @@ OF_SEVERAL_MODULES = {
     "engines/test_same_model.py",  # one model from every engine
     "engines/test_workers_closing.py",  # workers: rounds that close early
     "engines/test_workers_start.py",  # workers: what cannot be sent to them
+    "export/test_deeplab.py",  # networks of the zoo, through both forms
     "fleet/nvflare/test_crashes.py",  # whole fleets, as in the next five
     "fleet/nvflare/test_full.py",
     "fleet/nvflare/test_methods.py",

@@ -41,7 +41,6 @@ from fleetseg.runs.report import RunReport, read_run
 from fleetseg.runs.row_names import row_names
 from fleetseg.runs.vehicle_looks import read_looks
 
-
 Names = Mapping[Path, str]
 """What runs are called, by their folders."""
 
