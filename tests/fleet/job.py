@@ -34,14 +34,16 @@ class Clock:
 class Job:
     """One segment: says who joined, hands tasks to sites, ends when it is told to or hung up on."""
 
-    def __init__(self, listener: Path, sites: Iterable[str], act: Act, name: str = "job") -> None:
+    def __init__(
+        self, listener: Path, sites: Iterable[str], act: Act, name: str = "job", **told: Any
+    ) -> None:
         self.asked: list[Header] = []  # every order "ask", as it came
         self.cancelled: list[str] = []
         self.ended = threading.Event()
         self.stopped = False  # as by SIGSTOP: it says nothing any more
         self._act = act
         self._connection = connect(listener)
-        self.send({"is": "joined", "job": name, "sites": list(sites)})
+        self.send({"is": "joined", "job": name, "sites": list(sites), **told})
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 

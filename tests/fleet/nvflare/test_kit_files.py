@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,15 @@ from tests.fleet.nvflare.paper_fleet import one_key, paper_fleet
 
 pytest.importorskip("nvflare")
 
+from nvflare.fuel.f3.cellnet.connector_manager import ConnectorManager
+from nvflare.fuel.f3.cellnet.fqcn import FqcnInfo
+from nvflare.fuel.f3.comm_config import CommConfigurator
+from nvflare.fuel.f3.drivers.grpc.utils import use_aio_grpc
+from nvflare.fuel.utils.config_service import ConfigService
+
 from fleetseg.fleet.nvflare import kit_files
 from fleetseg.fleet.nvflare.kit import read_kit
-from fleetseg.fleet.nvflare.provision import add_vehicle, read_fleet
+from fleetseg.fleet.nvflare.provision import add_vehicle, new_kit, read_fleet, write_server_settings
 
 
 def test_the_start_up_file_is_nvflare_s() -> None:
@@ -88,3 +95,63 @@ def test_nvflare_s_logs_are_bounded(tmp_path: Path) -> None:
     (tmp_path / "local" / "log_config.json").unlink()
     kit_files.write_log_settings(tmp_path)
     assert not (tmp_path / "local" / "log_config.json").exists()
+
+
+@pytest.fixture
+def as_nvflare_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[Path], ConnectorManager]]:
+    """What becomes of a site's `comm_config.json` in a process of NVFlare."""
+
+    def read(site: Path) -> ConnectorManager:
+        settings = json.loads((site / "local" / "comm_config.json").read_text())
+        monkeypatch.setattr(CommConfigurator, "_config_loaded", True)
+        monkeypatch.setattr(CommConfigurator, "_configuration", settings)
+        monkeypatch.setattr(ConfigService, "_var_values", {})
+        return ConnectorManager(None, True, CommConfigurator())
+
+    return read
+
+
+def test_a_server_takes_hundreds_and_a_vehicle_is_one_connection(
+    tmp_path: Path, as_nvflare_reads: Callable[[Path], ConnectorManager]
+) -> None:
+    fleet = paper_fleet(tmp_path, "car-1")
+    write_server_settings(fleet)
+    server = as_nvflare_reads(fleet.server)
+    assert use_aio_grpc() is True
+    assert (server.int_scheme, server.int_resources["connection_security"]) == ("atcp", "clear")
+    new_kit(fleet, "car-1")
+    vehicle = as_nvflare_reads(fleet.kit("car-1"))
+    assert (
+        use_aio_grpc() is None
+    )  # NVFlare's default: its asynchronous client is not to be relied on
+    assert vehicle.bb_conn_gen == 1
+    assert not vehicle.should_connect_to_server(FqcnInfo("car-1.job"))
+    assert vehicle.should_connect_to_server(FqcnInfo("car-1"))
+
+
+def test_how_a_site_connects_is_the_operator_s_to_change(tmp_path: Path) -> None:
+    """And an older kit or server, which has no such file, gets it at its next start."""
+    fleet = paper_fleet(tmp_path, "car-1")
+    new_kit(fleet, "car-1")
+    write_server_settings(fleet)
+    for site in (fleet.kit("car-1"), fleet.server):
+        path = site / "local" / "comm_config.json"
+        written = path.read_text()
+        path.write_text('{"use_aio_grpc": false}')
+        kit_files.write_kit_settings(site)
+        write_server_settings(fleet)
+        assert path.read_text() == '{"use_aio_grpc": false}'
+        path.unlink()
+    kit_files.write_kit_settings(fleet.kit("car-1"))
+    assert (fleet.kit("car-1") / "local" / "comm_config.json").exists()
+    write_server_settings(fleet)
+    assert (fleet.server / "local" / "comm_config.json").read_text() == written
+
+
+def test_the_server_s_patience_follows_from_how_many_there_are(tmp_path: Path) -> None:
+    fleet = paper_fleet(tmp_path, *(f"car-{k}" for k in range(250)))
+    write_server_settings(fleet)
+    settings = json.loads((fleet.server / "local" / "resources.json").read_text())
+    assert settings["servers"][0]["admin_timeout"] == 50.0

@@ -49,9 +49,11 @@ def start(dispatcher: TaskDispatcher) -> Iterator[Start]:
     """Start a segment and wait until the dispatcher knows of it."""
     jobs = []
 
-    def begin(act: Act = nothing, sites: tuple[str, ...] = ("a", "b"), name: str = "job") -> Job:
+    def begin(
+        act: Act = nothing, sites: tuple[str, ...] = ("a", "b"), name: str = "job", **told: float
+    ) -> Job:
         before = dispatcher.segment
-        jobs.append(Job(dispatcher._listener.path, sites, act, name))
+        jobs.append(Job(dispatcher._listener.path, sites, act, name, **told))
         until(lambda: dispatcher.segment > before, "the segment opens")
         return jobs[-1]
 
@@ -438,3 +440,72 @@ def test_a_segment_has_done_something_when_a_client_s_task_is_answered(
         dispatcher.end_segment()
         assert dispatcher.ending
         until(lambda: not dispatcher.job, "the segment ends")
+
+
+# Where there are many, each says less
+
+
+def silent(dispatcher: TaskDispatcher, clock: Clock, seconds: float) -> dict[str, int]:
+    """How long each is silent, in whole seconds, after so many."""
+    clock.jump(seconds)
+    until(lambda: dispatcher.behind_s() < 1, "all is read")
+    return {name: int(dispatcher.silent_s(name)) for name in dispatcher.sites}
+
+
+def test_who_is_idle_in_a_large_fleet_is_missed_later(
+    dispatcher: TaskDispatcher, start: Start, clock: Clock
+) -> None:
+    start(beat_s=25.0)
+    assert silent(dispatcher, clock, 24) == {"a": 0, "b": 0}
+    assert not dispatcher.all_silent(5)
+    assert silent(dispatcher, clock, 16) == {"a": 16, "b": 16}
+    assert dispatcher.all_silent(15)
+
+
+def test_who_is_asked_is_missed_from_then_on(
+    dispatcher: TaskDispatcher, start: Start, clock: Clock
+) -> None:
+    """It is rung, and gives a sign of life for it."""
+    job = start(beat_s=25.0)
+    clock.jump(10)
+    with TaskBatch(dispatcher) as batch:
+        batch.ask(TRAIN, b"", ["a"])
+        assert silent(dispatcher, clock, 10) == {"a": 10, "b": 0}
+        job.beat("a")
+        until(lambda: dispatcher.silent_s("a") < 1, "a sign of life")
+        assert silent(dispatcher, clock, 20) == {"a": 0, "b": 16}
+
+
+def test_who_is_asked_late_is_missed_from_when_it_should_have_been_heard(
+    dispatcher: TaskDispatcher, start: Start, clock: Clock
+) -> None:
+    start()  # signs of life once a second
+    clock.jump(10)
+    with TaskBatch(dispatcher) as batch:
+        batch.ask(TRAIN, b"", ["a"])
+        assert silent(dispatcher, clock, 5) == {"a": 15, "b": 15}
+
+
+@pytest.mark.parametrize(("asked", "silent_s"), [(4, 20), (100, 16), (500, 0)])
+def test_who_is_at_work_is_missed_by_how_many_were_asked(
+    dispatcher: TaskDispatcher, start: Start, clock: Clock, asked: int, silent_s: int
+) -> None:
+    job = start(sites=("a",), beat_s=25.0)
+    with TaskBatch(dispatcher) as batch:
+        task = batch.ask(TRAIN, b"", ["a", *(f"other-{k}" for k in range(1, asked))])
+        job.beat("a", busy=task)
+        until(lambda: dispatcher.sites["a"].busy, "it is at work")
+        assert silent(dispatcher, clock, 20) == {"a": silent_s}
+    job.beat("a", busy=task)  # nobody waits for that any more: as if it were idle
+    assert silent(dispatcher, clock, 20) == {"a": 0}
+
+
+def test_who_has_been_given_up_by_the_network_is_not_heard_by_being_asked(
+    dispatcher: TaskDispatcher, start: Start, clock: Clock
+) -> None:
+    job = start(beat_s=25.0)
+    job.send({"is": "gone", "site": "a"})
+    until(lambda: dispatcher.silent_s("a") == float("inf"), "a is gone")
+    with TaskBatch(dispatcher) as batch:
+        batch.ask(TRAIN, b"", ["a"])
+        assert dispatcher.silent_s("a") == float("inf")

@@ -3,9 +3,11 @@
 It does what the aggregating process asks for over a socket (`server.dispatcher`) and ends when that
 closes; by the same socket, that process notices when this one dies.
 
-Messages to it: {"is": "joined", "job", "sites"}, {"is": "alive"} once a second, and {"is": "sent" |
-"reply" | "beat" | "gone" | "late", "site", ...}. Orders from it: {"do": "ask", "task", "targets",
-"header"} and a payload, {"do": "cancel", "task"}, {"do": "end"}.
+Messages to it: {"is": "joined", "job", "sites", "beat_s"}, {"is": "alive"} once a second, and
+{"is": "sent" | "reply" | "beat" | "gone" | "late", "site", ...}. Orders from it: {"do": "ask",
+"task", "targets", "header"} and a payload, {"do": "cancel", "task"}, {"do": "end"}.
+
+Whoever is asked is rung (`bell`); what it then fetches goes NVFlare's way.
 """
 
 from __future__ import annotations
@@ -28,8 +30,20 @@ from nvflare.fuel.f3.cellnet.defs import CellChannel, ReturnCode
 from nvflare.fuel.f3.cellnet.utils import make_reply
 
 from fleetseg.failures import failure_header
+from fleetseg.fleet.beats import QUICK_S, beat_every_s
+from fleetseg.fleet.nvflare.bell import Bell
 from fleetseg.fleet.nvflare.door import sender_of
-from fleetseg.fleet.nvflare.names import BEAT, HEADER, LINK_VARIABLE, PAYLOAD, PROGRESS, TASK
+from fleetseg.fleet.nvflare.names import (
+    BEAT,
+    BEAT_S,
+    BELL,
+    HEADER,
+    HEARS,
+    LINK_VARIABLE,
+    PAYLOAD,
+    PROGRESS,
+    TASK,
+)
 from fleetseg.fleet.reply_limits import max_payload_of, relayed
 from fleetseg.fleet.sockets import Connection, ConnectionLost, Header, connect
 from fleetseg.fleet.subprocesses import end_with_parent
@@ -57,10 +71,15 @@ def _disable_debug_repr() -> None:
 
 
 class FleetController(Controller):  # type: ignore[misc]
-    """Relays between the aggregating process and the sites of one job."""
+    """Relays between the aggregating process and the sites of one job.
 
-    def __init__(self) -> None:
+    `idle_beat_s` is how often a vehicle without work gives a sign of life.
+    """
+
+    def __init__(self, idle_beat_s: float = QUICK_S) -> None:
         super().__init__()
+        self._idle_beat_s = idle_beat_s
+        self._bell = Bell(self._ring)
         self._tasks: dict[str, Task] = {}
         self._out: queue.Queue[tuple[Header, bytes] | None] = queue.Queue()
         self._room = threading.Semaphore(_UNACKNOWLEDGED)
@@ -77,9 +96,11 @@ class FleetController(Controller):  # type: ignore[misc]
             channel=CellChannel.AUX_COMMUNICATION, topic=BEAT, cb=self._beat
         )
         sites = [client.name for client in self._engine.get_clients()]
-        self._send({"is": "joined", "job": fl_ctx.get_job_id(), "sites": sites})
+        joined = {"is": "joined", "job": fl_ctx.get_job_id(), "sites": sites}
+        self._send({**joined, "beat_s": self._idle_beat_s})
         start_thread(self._write, "fleetseg-link")
         start_thread(self._alive, "fleetseg-alive")
+        start_thread(self._bell.keep_ringing, "fleetseg-bell")
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Carry out orders until one ends the job, the connection closes or NVFlare aborts."""
@@ -93,6 +114,7 @@ class FleetController(Controller):  # type: ignore[misc]
             self.log_info(fl_ctx, "the aggregating process is gone; ending this job")
         finally:
             self._over.set()
+            self._bell.end()
             self._connection.close()
             self._out.put(None)
 
@@ -124,18 +146,20 @@ class FleetController(Controller):  # type: ignore[misc]
         if what == "ask":
             self._ask(header, payload, fl_ctx)
         elif what == "cancel":
+            self._bell.cancelled(header["task"])
             task = self._tasks.pop(header["task"], None)
             if task is not None:
                 self.cancel_task(task, fl_ctx=fl_ctx)
         return bool(what != "end")
 
     def _ask(self, header: Header, payload: bytes, fl_ctx: FLContext) -> None:
+        name, targets = header["task"], list(header["targets"])
         data = Shareable()
-        data[HEADER] = json.dumps(header["header"])
+        data[HEADER] = json.dumps({**header["header"], BEAT_S: beat_every_s(len(targets))})
         data[PAYLOAD] = payload
-        name = header["task"]
 
         def sent(client_task: ClientTask, fl_ctx: FLContext) -> None:
+            self._bell.fetched(name, client_task.client.name)
             self._send({"is": "sent", "task": name, "site": client_task.client.name})
 
         most = max_payload_of(header["header"])
@@ -149,7 +173,19 @@ class FleetController(Controller):  # type: ignore[misc]
         )
         self._tasks[name] = task
         # min_responses=0: the task stands until every target has answered.
-        self.broadcast(task, fl_ctx, targets=list(header["targets"]), min_responses=0)
+        self.broadcast(task, fl_ctx, targets=targets, min_responses=0)
+        self._bell.asked(name, targets)
+
+    def _ring(self, sites: list[str]) -> None:
+        with self._engine.new_context() as fl_ctx:
+            self._engine.send_aux_request(
+                targets=sites,
+                topic=BELL,
+                request=Shareable(),
+                timeout=0.0,  # nobody waits for a reply: who does not fetch is rung again
+                fl_ctx=fl_ctx,
+                optional=True,
+            )
 
     def _reply(self, task: str, site: str, result: Shareable, max_payload: int) -> None:
         passed = relayed(result.get(HEADER), result.get(PAYLOAD, b""), max_payload)
@@ -167,6 +203,8 @@ class FleetController(Controller):  # type: ignore[misc]
             busy = str(request.get(TASK, ""))[:_MAX_TASK_NAME]
             progress = str(request.get(PROGRESS, ""))[:_MAX_PROGRESS]
         if site := sender_of(message):
+            if isinstance(request, Shareable) and request.get(HEARS) is True:
+                self._bell.listens(site)
             self._send({"is": "beat", "site": site, "busy": busy, "progress": progress})
         return make_reply(ReturnCode.OK)
 

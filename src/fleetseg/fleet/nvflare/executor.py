@@ -15,15 +15,24 @@ from typing import Any
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
+from nvflare.apis.fl_constant import SystemConfigs
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
+from nvflare.fuel.utils.config_service import ConfigService
 
 from fleetseg.failures import FailureKind, failure_header
+from fleetseg.fleet.beats import QUICK_S
 from fleetseg.fleet.egress import Egress
+from fleetseg.fleet.nvflare.bell import Waiting
 from fleetseg.fleet.nvflare.names import (
     BEAT,
+    BEAT_S,
+    BELL,
     HEADER,
+    HEARS,
+    HEART_S,
+    IDLE_BEAT_S,
     OK,
     OWN_VARIABLE,
     PAYLOAD,
@@ -44,7 +53,7 @@ from fleetseg.fleet.subprocesses import end_with_parent
 from fleetseg.fleet.threads import start_thread
 from fleetseg.strict_json import BadJson, read_table
 
-_BEAT_S = 1.0
+_LONGEST_S = 600.0  # that a server may ask this side to be silent, or not to ask
 _MOST_FAILED_BEATS = 5
 _TRAINER_S = 60.0  # how long a trainer may take to start (again)
 
@@ -54,19 +63,37 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self._busy = ""
-        self._over = threading.Event()
+        self._busy, self._beat_s = "", QUICK_S
+        self._idle_beat_s = QUICK_S
+        self._waiting: Waiting | None = None
+        self._over, self._stir = threading.Event(), threading.Event()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Give signs of life from the start of a job to its end."""
         if event_type == EventType.START_RUN:
             end_with_parent()
-            engine = fl_ctx.get_engine()
-            start_thread(partial(self._beats, engine), "fleetseg-beats")
+            self._idle_beat_s = _setting(IDLE_BEAT_S) or QUICK_S
+            self._listen(fl_ctx.get_engine())
+            start_thread(partial(self._beats, fl_ctx.get_engine()), "fleetseg-beats")
         elif event_type == EventType.AFTER_SEND_TASK_RESULT:
             self._busy = ""
+            self._stir.set()
         elif event_type in (EventType.ABOUT_TO_END_RUN, EventType.END_RUN):
             self._over.set()
+            self._stir.set()
+
+    def _listen(self, engine: Any) -> None:
+        """Ask for tasks when the bell rings, where the server has one."""
+        if heart_s := _setting(HEART_S):
+            self._waiting = Waiting(heart_s)
+            engine.get_task_assignment = self._waiting.before(engine.get_task_assignment)
+            engine.register_aux_message_handler(topic=BELL, message_handle_func=self._on_bell)
+
+    def _on_bell(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+        assert self._waiting is not None
+        self._waiting.ring()
+        self._stir.set()
+        return make_reply(OK)
 
     def execute(
         self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
@@ -79,7 +106,9 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
             detail = f"a request that is none: {bad}"
             text, payload = self._failed("refused", "malformed", detail, site)
         else:
+            self._beat_s = _seconds(header.get(BEAT_S))
             self._busy = str(header.get("task", ""))  # until the answer is sent: `handle_event`
+            self._stir.set()
             text, payload = self._served(header, shareable[PAYLOAD], abort_signal, site)
         reply = make_reply(OK)
         reply[HEADER] = text.decode()
@@ -109,9 +138,12 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
         return self._failed("lost", reason, "", vehicle)
 
     def _beats(self, engine: Any) -> None:
-        failed = 0  # in a row: one may, where a job is ending
+        failed, pause_s = 0, QUICK_S / 2  # in a row: one may, where a job is ending
         page = Path(os.environ[TRAINER_VARIABLE]).with_name(PAGE_NAME)
-        while not self._over.wait(_BEAT_S):
+        while not self._over.is_set():
+            if self._stir.is_set():  # what is new is said more than once: messages may be lost
+                self._stir.clear()
+                pause_s = QUICK_S / 2
             try:
                 self._beat(engine, str(read_progress(page) or ""))
                 failed = 0
@@ -119,11 +151,15 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
                 failed += 1
                 if failed == _MOST_FAILED_BEATS and not self._over.is_set():
                     raise  # a vehicle that only looks dead would be lost for this whole job
+            usual_s = self._beat_s if self._busy else self._idle_beat_s
+            pause_s = QUICK_S if failed else min(2 * pause_s, usual_s)
+            self._stir.wait(pause_s)
 
     def _beat(self, engine: Any, progress: str) -> None:
         request = Shareable()
         request[TASK] = self._busy
         request[PROGRESS] = progress
+        request[HEARS] = self._waiting is not None
         with engine.new_context() as fl_ctx:
             engine.send_aux_request(
                 targets=None,
@@ -142,6 +178,18 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
         header = failure_header(kind, reason, detail)
         header, payload = egress.passed("failure", vehicle, header, b"")
         return header_text(header), payload
+
+
+def _setting(name: str) -> float | None:
+    """Return a number of the job's settings of vehicles; a server of before has none."""
+    number = ConfigService.get_float_var(name, conf=SystemConfigs.APPLICATION_CONF, default=None)
+    return None if number is None else _seconds(number)
+
+
+def _seconds(told: Any) -> float:
+    """Read the seconds between two signs of life, or questions; a server of before says none."""
+    known = isinstance(told, int | float) and told >= QUICK_S
+    return float(min(told, _LONGEST_S)) if known else QUICK_S
 
 
 def _to_trainer(abort_signal: Signal) -> Connection:

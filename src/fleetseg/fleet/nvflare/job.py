@@ -7,35 +7,40 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleetseg.files import write_atomic
+from fleetseg.fleet.nvflare.names import HEART_S, IDLE_BEAT_S
+from fleetseg.fleet.nvflare.pace import pace_of
 from fleetseg.fleet.nvflare.sites import CONTROLLER, EXECUTOR
-
-_FETCH_S = 0.1  # between two questions of a vehicle for tasks
 
 
 def write_job(folder: Path, sites: Sequence[str]) -> Path:
     """Write the job of a segment of these sites; returns the folder that is submitted."""
     config = folder / "app" / "config"
     config.mkdir(parents=True, exist_ok=True)
+    pace = pace_of(len(sites))
     patience = {
         "get_task_timeout": 60.0,
         "submit_task_result_timeout": 600.0,
         "task_check_interval": 1.0,
         "task_check_timeout": 10.0,
-        "job_heartbeat_interval": 10,
-        "dead_client_grace_period": 30,
-        "dead_client_check_lead_time": 10,
+        "job_heartbeat_interval": pace.job_beat_s,
+        "dead_client_grace_period": 3 * pace.job_beat_s,
+        "dead_client_check_lead_time": pace.job_beat_s,
+        "max_runner_sync_timeout": pace.join_s,
     }
     server = {
         "format_version": 2,
-        "server": {"task_request_interval": _FETCH_S},
-        "task_request_interval": _FETCH_S,
+        "server": {"task_request_interval": pace.poll_s},
+        "task_request_interval": pace.poll_s,
         **patience,
-        "workflows": [{"id": "fleet", "path": CONTROLLER, "args": {}}],
+        "workflows": [{"id": "fleet", "path": CONTROLLER, "args": {"idle_beat_s": pace.beat_s}}],
         "components": [],
     }
     client = {
         "format_version": 2,
         **patience,
+        "default_task_fetch_interval": pace.retry_s,
+        HEART_S: pace.heart_s,
+        IDLE_BEAT_S: pace.beat_s,
         "executors": [{"tasks": ["*"], "executor": {"path": EXECUTOR, "args": {}}}],
         "components": [],
     }

@@ -1,7 +1,7 @@
 """What lies in a kit: a certificate, where the server is, what the vehicle allows.
 
     startup/  client.key, client.crt, rootCA.pem, fed_client.json
-    local/    what this site allows, and how much it logs
+    local/    what this site allows, how it connects, and how much it logs
     fleetseg/ what the vehicle has of its own: made there
 
 As NVFlare's own provisioning lays it out, but without its scripts: one kit costs one key and one
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleetseg.files import write_atomic
 from fleetseg.fleet.nvflare.certificates import Authority, certificate_pem, key_pem, new_key
-from fleetseg.fleet.nvflare.sites import client_resources, permissions
+from fleetseg.fleet.nvflare.sites import client_resources, permissions, vehicle_transport
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -89,6 +89,7 @@ def write_kit_settings(kit: Path) -> None:
     """Write a vehicle's settings; a kit may be of an earlier version."""
     write_json(kit / "local" / "resources.json", client_resources())
     write_json(kit / "local" / "authorization.json", permissions())
+    write_transport(kit, vehicle_transport())
     write_log_settings(kit)
     remove_start_scripts(kit)
 
@@ -101,6 +102,13 @@ def remove_start_scripts(kit: Path) -> None:
         path.unlink()
     for key in kit.glob("startup/*.key"):
         key.chmod(0o600)
+
+
+def write_transport(site: Path, settings: Mapping[str, Any]) -> None:
+    """Write how a site connects; what somebody has written there stays."""
+    path = site / "local" / "comm_config.json"
+    if not path.exists():
+        write_json(path, settings)
 
 
 def write_log_settings(site: Path) -> None:

@@ -33,9 +33,10 @@ from fleetseg.fleet.nvflare.kit_files import (
     remove_start_scripts,
     write_json,
     write_log_settings,
+    write_transport,
 )
 from fleetseg.fleet.nvflare.revocations import has_list, note, read_revoked
-from fleetseg.fleet.nvflare.sites import permissions, server_resources
+from fleetseg.fleet.nvflare.sites import permissions, server_resources, server_transport
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -220,8 +221,10 @@ def changing(folder: Path) -> Iterator[None]:
 
 def write_server_settings(fleet: Fleet) -> None:
     """Write the server's settings; paths in it are those of today."""
-    write_json(fleet.server / "local" / "resources.json", server_resources(fleet.server))
+    resources = server_resources(fleet.server, len(fleet.vehicles))
+    write_json(fleet.server / "local" / "resources.json", resources)
     write_json(fleet.server / "local" / "authorization.json", permissions())
+    write_transport(fleet.server, server_transport())
     write_log_settings(fleet.server)
     remove_start_scripts(fleet.server)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fleetseg.fleet.nvflare.pace import admin_timeout_s
+
 # As dotted names, because the processes that read these files import the classes themselves.
 _HERE = "fleetseg.fleet.nvflare"
 CONTROLLER = f"{_HERE}.controller.FleetController"
@@ -76,8 +78,27 @@ def client_resources() -> dict[str, Any]:
     }
 
 
-def server_resources(folder: Path) -> dict[str, Any]:
-    """Settings of the server; its storage lies inside `folder`."""
+def server_transport() -> dict[str, Any]:
+    """How the server's processes take connections (`comm_config.json`).
+
+    NVFlare's default keeps a thread for each stream of a vehicle, 100 at most, and beyond 1,024
+    open files the link between its own two processes breaks (`select`).
+    """
+    inside = {"host": "localhost", "connection_security": "clear"}
+    return {
+        "use_aio_grpc": True,
+        "backbone_conn_gen": 1,
+        "internal": {"scheme": "atcp", "resources": inside},
+    }
+
+
+def vehicle_transport() -> dict[str, Any]:
+    """How a vehicle connects: by one connection, which its part of a job shares."""
+    return {"backbone_conn_gen": 1}
+
+
+def server_resources(folder: Path, num_vehicles: int = 0) -> dict[str, Any]:
+    """Settings of the server of so many vehicles; its storage lies inside `folder`."""
     filesystem = f"{_COMMON}.storages.filesystem_storage.FilesystemStorage"
     return {
         **_allowed(),
@@ -87,7 +108,7 @@ def server_resources(folder: Path) -> dict[str, Any]:
                 "max_num_clients": MAX_VEHICLES,
                 "heart_beat_timeout": _HEARTBEAT_TIMEOUT_S,
                 "download_job_url": "http://localhost/",
-                "admin_timeout": 10.0,
+                "admin_timeout": admin_timeout_s(num_vehicles),
             }
         ],
         "snapshot_persistor": {

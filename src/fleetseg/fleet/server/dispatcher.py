@@ -17,6 +17,7 @@ from typing import Any, Literal
 from fleetseg.errors import CheckpointError, EngineError, FleetSegError
 from fleetseg.failures import failure_header, is_failure
 from fleetseg.files import disk_full, is_disk_full
+from fleetseg.fleet.beats import QUICK_S, beat_every_s
 from fleetseg.fleet.message_log import MessageLog
 from fleetseg.fleet.sockets import (
     MAX_REPLY_HEADER,
@@ -32,7 +33,7 @@ _BESIDE_RUNS = ("release",)  # tasks whose bytes are no round's
 _NO_WORK = ("", "hello", "revoked")  # tasks, and none at all, whose answers are no client's work
 _WAITING_REPLIES = 2  # read but not folded yet; beyond it, the network waits
 _LOOK_S = 0.2
-_AT_ONCE_S = 5.0  # signs of life come once a second: who stopped within so much did so together
+_AT_ONCE_S = 5.0  # some sign of life comes each second: who stopped within so much did so together
 
 
 @dataclass
@@ -45,6 +46,17 @@ class Site:
     progress: str = ""  # how far it reports to be; any other text is progress
     moved_s: float = 0.0  # when that, or the task, last changed
     overdue: str = ""  # a task it fetched and nobody waits for any more
+    asked_s: float = float("-inf")  # when it was last asked, which has it give a sign of life
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A task that stands."""
+
+    batch: TaskBatch
+    num_bytes: int
+    what: str
+    beat_s: float  # between two signs of life of a site that is at work on it
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,8 @@ class TaskDispatcher:
         self._connection: Connection | None = None
         self._caught_up_s = 0.0  # when nothing that the job had sent was left unread
         self._listening_s: float | None = None  # since when the job has the word
-        self._batches: dict[str, tuple[TaskBatch, int, str]] = {}  # task -> batch, bytes, what
+        self._tasks: dict[str, _Asked] = {}
+        self._idle_beat_s = QUICK_S  # between two signs of life of a site that has no work
         self._named = 0
         self._closing = False
         self._thread = start_thread(self._serve, "fleetseg-dispatcher", self.fail)
@@ -162,7 +175,11 @@ class TaskDispatcher:
             self._named += 1
             task = f"{header['what']}-{self._named}"
             batch.tasks.add(task)
-            self._batches[task] = batch, len(payload), header["what"]
+            beat_s = beat_every_s(len(targets))
+            self._tasks[task] = _Asked(batch, len(payload), header["what"], beat_s)
+            for site in targets:
+                if site in self.sites:
+                    self.sites[site].asked_s = self.clock()
             connection = self._connection
         request = {
             "do": "ask",
@@ -183,19 +200,27 @@ class TaskDispatcher:
         connection = self._connection
         for task in batch.tasks:
             with self.changed:
-                self._batches.pop(task, None)
+                self._tasks.pop(task, None)
             if connection is not None:
                 with contextlib.suppress(ConnectionLost):
                     connection.send({"do": "cancel", "task": task})
 
     def silent_s(self, site: str) -> float:
-        """Seconds since a site's last sign of life; infinite for one not in this segment.
+        """Seconds for which a site has been silent; infinite for one not in this segment.
 
-        Up to when nothing was left unread: a sign that waits behind updates is none that failed.
+        From when more than a second had passed in which it should have been heard, and up to when
+        nothing was left unread: a sign that waits behind updates is none that failed.
         """
         with self.changed:
             known = self.sites.get(site)
-            return max(0.0, self._caught_up_s - known.beat_s) if known else float("inf")
+            return max(0.0, self._caught_up_s - self._heard_s(known)) if known else float("inf")
+
+    def _heard_s(self, site: Site) -> float:
+        """From when a site's silence counts: of one without work, signs of life are fewer."""
+        task = self._tasks.get(site.busy)
+        due_s = site.beat_s + (task.beat_s if task else self._idle_beat_s) - QUICK_S
+        was_asked = not site.busy and site.asked_s > site.beat_s
+        return min(due_s, site.asked_s) if was_asked else due_s
 
     def stalled_s(self, site: str) -> float:
         """Seconds without progress of a site that gives signs of life; 0 if it reports none."""
@@ -208,7 +233,7 @@ class TaskDispatcher:
     def all_silent(self, patience_s: float) -> bool:
         """Say whether no site can be heard, and some stopped together: that is nobody's fault."""
         with self.changed:
-            beats_s = [site.beat_s for site in self.sites.values()]
+            beats_s = [self._heard_s(site) for site in self.sites.values()]
             return fell_silent_together(beats_s, self._caught_up_s, patience_s)
 
     def behind_s(self) -> float:
@@ -259,7 +284,7 @@ class TaskDispatcher:
             if self._connection is not connection:
                 return
             self._connection, self.job, self.sites = None, "", {}
-            cut_off = {id(e): e for e, _, _ in self._batches.values()}
+            cut_off = {id(asked.batch): asked.batch for asked in self._tasks.values()}
             self.changed.notify_all()
         for batch in cut_off.values():
             batch.put(Event("over"))
@@ -285,6 +310,7 @@ class TaskDispatcher:
         with self.changed:
             self._connection, self.job, self.began_s = connection, header["job"], now_s
             self.segment += 1
+            self._idle_beat_s = header.get("beat_s", QUICK_S)
             self.ending = False
             self.sites = {name: Site(name, now_s) for name in header["sites"]}
             self._caught_up_s = now_s
@@ -310,18 +336,19 @@ class TaskDispatcher:
         task, name = header["task"], header["site"]
         is_reply = header["is"] == "reply"
         with self.changed:
-            batch, sent_bytes, what = self._batches.get(task, (None, 0, ""))
+            asked = self._tasks.get(task)
+            what = asked.what if asked else ""
             site = self.sites.get(name)
             if site is not None:
                 site.beat_s = self.clock()
             if is_reply:
                 self.bytes_up += len(payload)
-            elif what not in _BESIDE_RUNS:
-                self.bytes_down += sent_bytes
+            elif asked is not None and what not in _BESIDE_RUNS:
+                self.bytes_down += asked.num_bytes
         now_s = self.clock()
         if not is_reply:
-            if batch is not None:
-                batch.put(Event("sent", task, name, at_s=now_s))
+            if asked is not None:
+                asked.batch.put(Event("sent", task, name, at_s=now_s))
             return
         text = header["header"]
         reply = _read_reply(text)
@@ -329,9 +356,9 @@ class TaskDispatcher:
             self.answered = self.segment
         # Of what came, not of what was made of it: both sides' lists have the same digests.
         self._message_log.append(what or "late", name, reply, payload, text=text.encode())
-        if batch is not None:
+        if asked is not None:
             wanted = b"" if what in _NO_WORK else payload
-            batch.put(Event("reply", task, name, reply, wanted, now_s))
+            asked.batch.put(Event("reply", task, name, reply, wanted, now_s))
 
 
 def _read_reply(text: str) -> Header:
