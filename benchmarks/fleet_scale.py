@@ -168,16 +168,17 @@ def _at_intervals(
 ) -> None:
     """Measure a fleet between rounds, and rounds that come after a rest."""
     idle: list[tuple[float, dict[str, float]]] = []
-    for number in range(1, options.rounds + 2):
-        if not bench.until("round", lambda: len(bench.rounds("run-2")), number):
+    for _ in range(options.rounds + 1):
+        known = len(bench.rounds("run-2"))
+        if not bench.until("round", lambda: len(bench.rounds("run-2")), known + 1):
             break
-        record = bench.rounds("run-2")[-1]
-        next_s = time.monotonic() - record["seconds"] + options.idle
+        ended_s = time.monotonic()
+        next_s = ended_s - bench.rounds("run-2")[-1]["seconds"] + options.idle
         time.sleep(MARGIN_S)
         before = bench.sample()
         time.sleep(max(0.0, next_s - MARGIN_S - time.monotonic()))
         after = bench.sample()
-        if len(bench.rounds("run-2")) == number and after.at_s - before.at_s > 1:
+        if len(bench.rounds("run-2")) == known + 1 and after.at_s - before.at_s > 1:
             idle.append((after.at_s - before.at_s, after.since(before)))
     if records := bench.rounds("run-2"):
         result.note("first round after the restart: seconds", records[0]["seconds"])
