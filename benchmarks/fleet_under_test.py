@@ -30,12 +30,14 @@ class Sample:
     """Processor seconds of the server's parts and MiB of their own, at one moment."""
 
     at_s: float
+    pids: Mapping[str, int]
     cpu_s: Mapping[str, float]
     own_mb: Mapping[str, float]
 
     def since(self, before: Sample) -> dict[str, float]:
         """Return processor seconds of each part that lived through the whole time."""
-        return {k: v - before.cpu_s[k] for k, v in self.cpu_s.items() if k in before.cpu_s}
+        same = [k for k in self.cpu_s if self.pids[k] == before.pids.get(k) and k in before.cpu_s]
+        return {k: self.cpu_s[k] - before.cpu_s[k] for k in same}
 
 
 class Events:
@@ -165,7 +167,7 @@ class FleetUnderTest:
                 # Not what is mapped from files, such as torch: there is one copy of that.
                 status = Path(f"/proc/{pid}/status").read_text()
                 own_mb[role] = int(status.partition("RssAnon:")[2].split()[0]) / 1024
-        return Sample(time.monotonic(), cpu_s, own_mb)
+        return Sample(time.monotonic(), pids, cpu_s, own_mb)
 
     def connections(self) -> int:
         """Count the connections that the server has at its port, as `ss` would."""
