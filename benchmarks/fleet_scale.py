@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -276,6 +277,13 @@ def arguments() -> argparse.Namespace:
     add("--per-process", type=int, default=50, help="vehicles in a process (default 50)")
     add("--patience", type=float, default=240.0, help="most seconds for each step (default 240)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="for `fleetseg server`")
+    add(
+        "--transport",
+        type=json.loads,
+        default={},
+        metavar="JSON",
+        help="for the server's local/comm_config.json, above what fleetseg writes there",
+    )
     add("--keep", type=Path, help="folder to copy logs to")
     return parser.parse_args()
 

@@ -96,6 +96,10 @@ class FleetUnderTest:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"fleet init failed: {done.stderr[-1000:]}")
+        if self._options.transport:
+            path = self.fleet / "server" / "local" / "comm_config.json"
+            known = json.loads(path.read_text()) if path.is_file() else {}
+            path.write_text(json.dumps({**known, **self._options.transport}))
 
     def start_server(self, run: str, cohort: int, round_every_s: float) -> None:
         """Start `fleetseg server` for a run of its own."""
