@@ -18,10 +18,11 @@ _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
+def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o666, durable: bool = True) -> None:
     """Write a file by way of a temporary one beside it, fsync and one rename.
 
-    `mode` is who may read it, from its first moment on, less what the process's mask forbids.
+    `mode` is who may read it, from its first moment on, less what the process's mask forbids. What
+    is not `durable` may be the one before, or empty, after a crash of the machine: no fsync.
 
     Raises:
         CheckpointError: if the disk is full; names the path and the bytes needed.
@@ -32,14 +33,16 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
         with open(temporary, "wb", opener=partial(os.open, mode=mode)) as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if is_disk_full(error):
             raise disk_full(path, len(content)) from None
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def set_aside(path: Path) -> None:

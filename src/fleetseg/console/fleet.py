@@ -101,7 +101,7 @@ def show_status(folder: Path, *, as_json: bool) -> None:
     """Show who is there, what they hold and when they were last seen."""
     from fleetseg.fleet.nvflare.provision import read_fleet
     from fleetseg.fleet.server.releases import read_drives
-    from fleetseg.fleet.server.serve import is_running, read_status
+    from fleetseg.fleet.server.status import is_running, read_status
 
     fleet = read_fleet(folder)
     status, drives = read_status(fleet), read_drives(fleet.folder)

@@ -12,7 +12,7 @@ from fleetseg.federation.records import RoundRecord
 from fleetseg.fleet.nvflare.provision import read_fleet
 from fleetseg.fleet.server.operations import ONLINE_S
 from fleetseg.fleet.server.releases import read_drives
-from fleetseg.fleet.server.serve import is_running, read_status
+from fleetseg.fleet.server.status import is_running, read_status
 from fleetseg.report.page import jinja
 from fleetseg.text import plain
 

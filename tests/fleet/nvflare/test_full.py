@@ -187,7 +187,7 @@ def test_a_vehicle_whose_part_fails_at_every_start_stops_nobody(start: Callable[
     now = h.done(run.run)
     with h.timed("from then on to the next committed round"):
         h.until(lambda: h.done(run.run) > now, f"a round: {run.process.text}")
-    status = json.loads((run.run / "fleet" / "status.json").read_text())["sites"]
+    status = json.loads((run.run / "fleet" / "sites.json").read_text())["sites"]
     assert "has failed 3 times in a row" in status["site-1"]["quarantined"]
     assert "quarantined" not in status["site-2"]
     told = (run.site(1) / "fleetseg" / "logs" / "supervisor.log").read_text()
@@ -401,7 +401,8 @@ def test_a_vehicle_that_lies_harms_itself_alone(
     assert run.process.wait(900) == 0, run.process.text[-3000:]
     lost = {f["client"] for r in run.rounds() for f in r["failures"]}  # type: ignore[attr-defined]
     status = json.loads((run.run / "fleet" / "status.json").read_text())
-    first = set(status["sites"]["site-1"]["vehicles"])
+    sites = json.loads((run.run / "fleet" / "sites.json").read_text())["sites"]
+    first = set(sites["site-1"]["vehicles"])
     assert not lost & first
     assert all(first <= set(r["ok"]) for r in run.rounds())  # type: ignore[call-overload]
     assert status["segment"] == 1

@@ -38,6 +38,7 @@ from fleetseg.federation.tensors import ModelState, layout_of
 from fleetseg.federation.wire import PlainCodec, decode_broadcast, encode_broadcast, encode_update
 from fleetseg.fleet.message_log import MessageLog
 from fleetseg.fleet.protocol import PROTOCOL, labels_digest, write_enrolments
+from fleetseg.fleet.server import engine as engine_module
 from fleetseg.fleet.server.dispatcher import Event, TaskBatch, TaskDispatcher
 from fleetseg.fleet.server.engine import FleetEngine
 from fleetseg.fleet.server.enrolment import RunSpec
@@ -1493,3 +1494,65 @@ def test_whoever_is_there_is_offered_the_release_with_what_each_drives(world: Ma
     fleet.engine._renew_if_due = lambda: None  # type: ignore[method-assign]
     fleet.engine.available()
     assert offered == [({"a": drives, "b": {}, "c": {}}, frozenset("c"))]
+
+
+# Many vehicles: book-keeping grows with their number, and not with its square
+
+
+@pytest.fixture
+def judgements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Everyone whose silence is looked at, each time."""
+    judged: list[str] = []
+    silent_s = TaskDispatcher.silent_s
+
+    def counting(self: TaskDispatcher, site: str) -> float:
+        judged.append(site)
+        return silent_s(self, site)
+
+    monkeypatch.setattr(TaskDispatcher, "silent_s", counting)
+    return judged
+
+
+def test_who_enrols_is_not_judged_with_each_answer(
+    world: MakeWorld, judgements: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    fleet, sites = world(min_vehicles=200), [f"car-{k}" for k in range(200)]
+    fleet.segment(sites=sites)
+    assert len(fleet.engine.available()) == 200
+    assert len(judgements) < 30 * len(sites)  # once in a while, however many have answered
+
+
+def test_of_many_who_are_waited_for_each_is_judged_less_often(
+    world: MakeWorld, judgements: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_JUDGED_A_SECOND", 10)
+    fleet, sites = world(fetch_s=1000.0), [f"car-{k}" for k in range(20)]
+    fleet.segment(but(**dict.fromkeys(sites, fetches)), sites)
+    fleet.engine.available()
+    judgements.clear()
+    told = fleet.train(sites, deadline_s=1.0)  # two seconds' worth of judging
+    assert set(told.values()) == {("late", "deadline")}
+    assert len(judgements) <= 2 * len(sites)
+
+
+def test_a_turn_at_a_site_begins_with_the_answer_before_it_whoever_else_is_asked(
+    world: MakeWorld,
+) -> None:
+    def slow(job: Job, site: str, header: Header, payload: bytes) -> None:
+        fleet.clock.jump(15)
+        time.sleep(0.3)  # long enough for the others to be judged
+        honest(job, site, header, payload)
+
+    assigned = {"depot": ("x", "y", "z"), "b": ("b",)}
+    fleet = world(assigned=assigned, silent_s=1000.0)
+    fleet.segment(
+        lambda job, site, header, payload: (
+            hello(job, site, header, assigned[site])
+            if header["what"] == "hello"
+            else (slow if site == "depot" else honest)(job, site, header, payload)
+        ),
+        ("depot", "b"),
+    )
+    fleet.engine.available()
+    assert set(fleet.train(("x", "y", "z", "b")).values()) == {"ok"}

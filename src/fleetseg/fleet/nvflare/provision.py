@@ -6,7 +6,7 @@ DIR/fleet.json      host, port, vehicles
     server/         the server's own NVFlare folder
     operator/       who may submit runs: used by `fleetseg server`, stays here
     kits/NAME/      carry each to its vehicle; without a key where the vehicle has made its own
-    status.json     what `fleetseg fleet status` shows
+    status.json, sites.json   what `fleetseg fleet status` shows
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Fleet:
     @property
     def active(self) -> tuple[str, ...]:
         """Vehicles that may take part."""
-        return tuple(name for name in self.vehicles if name not in self.revoked)
+        revoked = set(self.revoked)
+        return tuple(name for name in self.vehicles if name not in revoked)
 
     def kit(self, vehicle: str) -> Path:
         """A vehicle's start-up kit."""

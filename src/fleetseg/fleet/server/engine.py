@@ -28,6 +28,7 @@ from fleetseg.fleet.server.releases import ReleaseOffers
 from fleetseg.fleet.server.requests import Requests
 
 _TICK_S = 0.1
+_JUDGED_A_SECOND = 1_000  # of those who are waited for; of more, each is looked at less often
 _NOTIFY_REVOKED_S = 3.0
 
 
@@ -188,6 +189,10 @@ class FleetEngine:
         self, batch: TaskBatch, waiting: dict[str, Pending], until_s: float
     ) -> Iterator[tuple[str, Any, bytes]]:
         by_task = {(pending.task, pending.site): vehicle for vehicle, pending in waiting.items()}
+        at_site: dict[str, set[str]] = {}
+        for vehicle, pending in waiting.items():
+            at_site.setdefault(pending.site, set()).add(vehicle)
+        judged_s = float("-inf")
         while waiting:
             self._raise_if_fatal()
             event = batch.next(_TICK_S)
@@ -197,17 +202,27 @@ class FleetEngine:
                 vehicle = by_task.get((event.task, event.site))
                 pending = waiting.get(vehicle) if vehicle is not None else None
                 if vehicle is not None and pending is not None:
-                    yield from self._on_event(vehicle, pending, event, waiting)
+                    others = at_site[pending.site]
+                    yield from self._on_event(vehicle, pending, event, waiting, others)
                 if event.payload:
                     batch.acknowledge()
                 if event.at_s <= until_s:
                     continue  # others may have answered, too: read that before anyone is judged
+            due_s = judged_s + len(waiting) / _JUDGED_A_SECOND
+            if self._clock() < min(due_s, until_s):
+                continue
+            judged_s = self._clock()
             for vehicle, failure in self._given_up(waiting, until_s):
                 self._patience.abandon(waiting.pop(vehicle))
                 yield vehicle, failure, b""
 
     def _on_event(
-        self, vehicle: str, pending: Pending, event: Event, waiting: dict[str, Pending]
+        self,
+        vehicle: str,
+        pending: Pending,
+        event: Event,
+        waiting: dict[str, Pending],
+        at_site: Collection[str],
     ) -> Iterator[tuple[str, Any, bytes]]:
         if event.what == "sent":
             pending.fetched, pending.asked_s = True, self._clock()
@@ -221,9 +236,9 @@ class FleetEngine:
         if pending.site in self._network.revoked():
             yield vehicle, Failure(vehicle, "refused", "revoked"), b""
             return
-        for other in waiting.values():  # its turn comes now
-            if other.site == pending.site:
-                other.asked_s = self._clock()
+        for other in at_site:  # its turn comes now
+            if other in waiting:
+                waiting[other].asked_s = self._clock()
         yield vehicle, event.header, event.payload
 
     def _given_up(
@@ -362,6 +377,8 @@ class FleetEngine:
             if event is not None and event.what == "reply":
                 sites.discard(event.site)
                 self.roster.register(event.site, event.header, self._spec)
+            if event is not None:
+                continue
             silent = [s for s in sites if dispatcher.silent_s(s) > self._settings.silent_s]
             sites -= set(silent)
 

@@ -58,11 +58,11 @@ def states_of(
 ) -> Counter[str]:
     """Count the vehicles of a fleet by state, see `metrics.STATES`; each has one."""
     registered, sites = network.registered(), dict(dispatcher.sites)
-    refused = set(engine.roster.refused)
+    refused, revoked = set(engine.roster.refused), set(fleet.revoked)
     counted: Counter[str] = Counter()
     for name in fleet.vehicles:
         site, age_s = sites.get(name), registered.get(name, float("inf"))
-        if name in fleet.revoked:
+        if name in revoked:
             state = "revoked"
         elif site is None or dispatcher.silent_s(name) > ONLINE_S:
             state = "outside" if age_s < ONLINE_S else "away"

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
 import shutil
 import socket
-import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-from fleetseg.errors import EngineError, FleetSegError
+from fleetseg.errors import EngineError
 from fleetseg.files import write_atomic
 from fleetseg.fleet.awake import AwakeClock, running
 from fleetseg.fleet.message_log import MessageLog
@@ -23,13 +19,11 @@ from fleetseg.fleet.nvflare.provision import Fleet, require_nvflare
 from fleetseg.fleet.server.dispatcher import TaskDispatcher
 from fleetseg.fleet.server.engine import FleetEngine
 from fleetseg.fleet.server.enrolment import RunSpec
-from fleetseg.fleet.server.operations import ONLINE_S, Operations
+from fleetseg.fleet.server.operations import Operations
 from fleetseg.fleet.server.releases import ReleaseOffers
+from fleetseg.fleet.server.status import status_updated
 from fleetseg.fleet.sockets import Listener, private_directory
-from fleetseg.fleet.threads import start_thread
 from fleetseg.locks import try_lock
-
-_STATUS_S = 2.0
 
 
 class ServerRuns(EngineError):
@@ -54,7 +48,7 @@ def serving(
         offers = ReleaseOffers(fleet.folder, dispatcher, spec.tell)
         stack.callback(offers.take_in)
         engine = FleetEngine(spec, dispatcher, network, offers)
-        stack.enter_context(_status_updated(fleet, spec, engine, dispatcher, network))
+        stack.enter_context(status_updated(fleet, spec, engine, dispatcher, network))
         if operations is not None:
             stack.enter_context(operations.answering(fleet, engine, dispatcher, network))
         yield engine
@@ -130,95 +124,3 @@ def _require_port(fleet: Fleet) -> None:
                 cure=f"Stop what listens there (ss -ltnp 'sport = :{fleet.port}'), "
                 "or make the fleet with another --port",
             ) from None
-
-
-@contextmanager
-def _status_updated(
-    fleet: Fleet,
-    spec: RunSpec,
-    engine: FleetEngine,
-    dispatcher: TaskDispatcher,
-    network: NvflareNetwork,
-) -> Iterator[None]:
-    """Keep `status.json` fresh while the block lasts."""
-    over = threading.Event()
-
-    def update() -> None:
-        while not over.wait(_STATUS_S):
-            with contextlib.suppress(OSError, RuntimeError, FleetSegError):
-                _write_status(fleet, status_of(spec, engine, dispatcher, network))
-
-    thread = start_thread(update, "fleetseg-status", dispatcher.fail)
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(timeout=5)
-        with contextlib.suppress(OSError, FleetSegError):
-            _write_status(fleet, {**status_of(spec, engine, dispatcher, network), "running": False})
-
-
-def status_of(
-    spec: RunSpec, engine: FleetEngine, dispatcher: TaskDispatcher, network: NvflareNetwork
-) -> dict[str, Any]:
-    """Collect who is there and what they hold."""
-    roster, now = engine.roster, time.time()
-    sites: dict[str, dict[str, Any]] = {}
-    for name, age_s in network.registered().items():
-        sites.setdefault(name, {})["last_seen"] = now - age_s
-    for name, known in list(dispatcher.sites.items()):
-        silent_s = dispatcher.silent_s(name)
-        if silent_s != float("inf"):
-            seen = sites.setdefault(name, {}).get("last_seen", 0.0)
-            sites[name]["last_seen"] = max(seen, now - silent_s)
-            sites[name]["busy"] = known.busy
-    for vehicle, enrolment in roster.enrolled.items():
-        holds = {
-            "images": enrolment.num_images,
-            "pixels": enrolment.num_pixels,
-            "histogram": list(enrolment.histogram_C),
-            "abstains": enrolment.abstains,
-        }
-        sites.setdefault(roster.site_of[vehicle], {}).setdefault("vehicles", {})[vehicle] = holds
-    for site, failure in roster.refused.items():
-        sites.setdefault(site, {})["refused"] = f"{failure.reason}: {failure.detail}"
-    for site, why in network.quarantined().items():
-        sites.setdefault(site, {})["quarantined"] = why
-    for site, machine in roster.machines.items():
-        sites.setdefault(site, {})["machine"] = machine
-    for site, round_ in roster.last_round.items():
-        sites.setdefault(site, {})["last_round"] = round_
-    return {
-        "time": now,
-        "running": True,
-        "run": spec.run,
-        "classes": list(spec.space.classes),
-        "segment": dispatcher.segment,
-        "trouble": network.trouble(),
-        "sites": sites,
-    }
-
-
-def _write_status(fleet: Fleet, status: Mapping[str, Any]) -> None:
-    known = read_status(fleet)
-    old = known.get("sites", {}) if known.get("run") == status["run"] else {}
-    for fields in old.values():
-        fields.pop("quarantined", None)  # it is said again as long as it holds
-    # A site that is away is shown with what was known of it.
-    sites = {name: {**old.get(name, {}), **fields} for name, fields in status["sites"].items()}
-    merged = {**status, "sites": {**old, **sites}}
-    write_atomic(fleet.folder / "status.json", json.dumps(merged) + "\n")
-
-
-def read_status(fleet: Fleet) -> dict[str, Any]:
-    """Read the last status; empty if there never was one."""
-    try:
-        status = json.loads((fleet.folder / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return status if isinstance(status, dict) else {}
-
-
-def is_running(status: Mapping[str, Any], now_s: float) -> bool:
-    """Say whether the server that wrote a status runs; one that was killed did not write so."""
-    return bool(status.get("running")) and now_s - status.get("time", 0) < ONLINE_S
