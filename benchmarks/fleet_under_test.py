@@ -21,6 +21,7 @@ from fleetseg.fleet.subprocesses import start_child, stop
 NAME, ROUND = "car-0000", "99999999"  # see thin_vehicle: not imported, as it needs nvflare
 MODEL, CLASSES = "zoo:fpn/timm-tf_efficientnet_lite0", "cityscapes19"
 ROLES = {"server_train": "server", "runner_process": "job"}  # in a command line -> which it is
+FIRST_PORT = 12_000  # of those that vehicles listen at, two for each; below the system's own
 TICKS = os.sysconf("SC_CLK_TCK")
 ESTABLISHED = "01"  # in /proc/net/tcp
 
@@ -133,7 +134,7 @@ class FleetUnderTest:
             events = self.root / f"{number}.events"
             command = [sys.executable, str(script), *map(str, kits[start : start + most])]
             command += ["--answers", str(self.root), "--events", str(events)]
-            command += ["--spread", str(spread_s)]
+            command += ["--spread", str(spread_s), "--first-port", str(FIRST_PORT + 2 * start)]
             log = self.root / f"vehicles-{number}.log"
             self._groups.append(start_child(command, log=log, environment=self._environment))
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import os
 import random
@@ -40,6 +41,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.fuel.f3.cellnet.cell import Cell
 from nvflare.fuel.f3.cellnet.defs import CellChannel, CellChannelTopic
 from nvflare.fuel.f3.cellnet.fqcn import FQCN
+from nvflare.fuel.f3.drivers import net_utils
 from nvflare.fuel.f3.drivers.driver_params import DriverParams
 from nvflare.fuel.f3.sfm import conn_manager
 from nvflare.fuel.utils.config_service import ConfigService
@@ -355,6 +357,20 @@ def _client_config(app: bytes) -> dict[str, Any]:
     return found
 
 
+def give_out_ports(first: int) -> None:
+    """Have vehicles listen, inside this machine, at ports one after another.
+
+    NVFlare draws them, and of hundreds some draw one that is taken before they listen at it.
+    """
+    lock, ports = threading.Lock(), itertools.count(first)
+
+    def next_port(resources: Any) -> int:
+        with lock:
+            return next(port for port in ports if net_utils.check_tcp_port(port))
+
+    net_utils.get_open_tcp_port = next_port
+
+
 def prepare_process(kit: Path, folder: Path) -> None:
     """Make this process one of many vehicles; they have the settings of one kit in common."""
     threading.stack_size(STACK_BYTES)
@@ -380,6 +396,7 @@ def main() -> None:
     parser.add_argument("kits", type=Path, nargs="+", metavar="KIT")
     parser.add_argument("--answers", type=Path, required=True, help="folder of prepared answers")
     parser.add_argument("--events", type=Path, required=True, help="file for what happens")
+    parser.add_argument("--first-port", type=int, default=10_000, help="to listen at, inside")
     parser.add_argument("--spread", type=float, default=3.0, help="seconds over which to join")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -390,6 +407,7 @@ def main() -> None:
         open(options.events, "a", encoding="utf-8", buffering=1) as file,
     ):
         prepare_process(options.kits[0], Path(folder))
+        give_out_ports(options.first_port)
 
         def events(name: str, what: str) -> None:
             with lock:
