@@ -38,7 +38,7 @@ from typing import Any
 
 from fleet_under_test import FleetUnderTest, pids_below, prepare_answers
 from fleetseg.errors import FleetSegError
-from fleetseg.fleet.nvflare.provision import require_nvflare
+from fleetseg.fleet.nvflare.provision import read_fleet, require_nvflare
 
 MARGIN_S = 2.0  # after a round and before the next, not counted as idle
 
@@ -66,7 +66,8 @@ def measure(root: Path, vehicles: int, options: argparse.Namespace) -> Result:
     bench = FleetUnderTest(root, vehicles, options)
     began_s = time.monotonic()
     bench.provision()
-    result.note("fleet init, s", time.monotonic() - began_s)
+    if options.fleet is None:
+        result.note("fleet init, s", time.monotonic() - began_s)
     first, second = options.cohorts
     try:
         if _connect(bench, result, first):
@@ -98,6 +99,7 @@ def _connect(bench: FleetUnderTest, result: Result, cohort: int) -> bool:
     connected = bench.sample()
     each = connected.since(empty)["server"] / registered
     result.note("NVFlare's server: CPU ms for each registration", 1000 * each)
+    result.note("memory of server with all registered, MiB", connected.own_mb["server"])
     bench.until("in the job", lambda: bench.events.count("hello"), registered)
     joined = bench.events.count("hello")
     result.note("in the job, and enrolled", joined)
@@ -284,6 +286,7 @@ def arguments() -> argparse.Namespace:
         metavar="JSON",
         help="for the server's local/comm_config.json, above what fleetseg writes there",
     )
+    add("--fleet", type=Path, help="take a copy of this fleet, made before, and all its vehicles")
     add("--keep", type=Path, help="folder to copy logs to")
     return parser.parse_args()
 
@@ -296,6 +299,8 @@ def main() -> int:
     except FleetSegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if options.fleet is not None:
+        options.vehicles = [len(read_fleet(options.fleet).vehicles)]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is ended
     results = []
     try:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetseg.fleet.loopback import free_port
+from fleetseg.fleet.nvflare.provision import read_fleet
 from fleetseg.fleet.subprocesses import start_child, stop
 
 NAME, ROUND = "car-0000", "99999999"  # see thin_vehicle: not imported, as it needs nvflare
@@ -90,17 +92,24 @@ class FleetUnderTest:
         }
 
     def provision(self) -> None:
-        """Make the fleet with our own command."""
+        """Make the fleet with our own command, or copy one."""
+        if self._options.fleet is None:
+            self._make()
+        else:
+            shutil.copytree(self._options.fleet, self.fleet)
+            self.port = read_fleet(self.fleet).port
+        if self._options.transport:
+            path = self.fleet / "server" / "local" / "comm_config.json"
+            known = json.loads(path.read_text()) if path.is_file() else {}
+            path.write_text(json.dumps({**known, **self._options.transport}))
+
+    def _make(self) -> None:
         names = ",".join(f"car-{i + 1:04d}" for i in range(self.vehicles))
         words = ["--vehicles", names, "--host", "localhost", "--port", str(self.port)]
         command = [sys.executable, "-m", "fleetseg.cli", "fleet", "init", str(self.fleet), *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"fleet init failed: {done.stderr[-1000:]}")
-        if self._options.transport:
-            path = self.fleet / "server" / "local" / "comm_config.json"
-            known = json.loads(path.read_text()) if path.is_file() else {}
-            path.write_text(json.dumps({**known, **self._options.transport}))
 
     def start_server(self, run: str, cohort: int, round_every_s: float) -> None:
         """Start `fleetseg server` for a run of its own."""

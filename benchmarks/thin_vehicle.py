@@ -185,9 +185,9 @@ class Vehicle:
         self._client.communicator.set_cell(cell)
         with self.new_context() as fl_ctx:
             self.fire_event(EventType.BEFORE_CLIENT_REGISTER, fl_ctx)
-            self._client.client_register(PROJECT, fl_ctx)
-        if not self._client.token:
-            raise RuntimeError(f"{self.name} was not registered")
+            while not self._client.token:  # a real one would be started again
+                self._client.client_register(PROJECT, fl_ctx)
+        self._client.communicator.heartbeat_done = False
         self._note("registered")
         self._client.engine = self
         self._client.start_heartbeat(interval=heartbeat_s(self._kit))
