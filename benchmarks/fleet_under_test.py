@@ -20,7 +20,7 @@ from fleetseg.fleet.loopback import free_port
 from fleetseg.fleet.nvflare.provision import read_fleet
 from fleetseg.fleet.subprocesses import start_child, stop
 
-NAME, ROUND = "car-0000", "99999999"  # see thin_vehicle: not imported, as it needs nvflare
+NAME, ROUND = "car-0000", "99999999"  # see thin_answers: not imported, as it needs nvflare
 MODEL, CLASSES = "zoo:fpn/timm-tf_efficientnet_lite0", "cityscapes19"
 ROLES = {"server_train": "server", "runner_process": "job"}  # in a command line -> which it is
 FIRST_PORT = 12_000  # of those that vehicles listen at, two for each; below the system's own
