@@ -49,6 +49,8 @@ def test_a_job_says_so_to_both_sides(tmp_path: Path) -> None:
     client = json.loads((config / "config_fed_client.json").read_text())
     assert server["server"]["task_request_interval"] == 10.0
     assert client["default_task_fetch_interval"] == 10.0
+    assert client["runner_sync_timeout"] == 30.0  # of 2 s, hundreds ask faster than is answered
+    assert pace_of(5).sync_s == 2.0
     for side in (server, client):
         assert side["max_runner_sync_timeout"] == 300.0
         assert side["dead_client_grace_period"] >= 3 * side["job_heartbeat_interval"]

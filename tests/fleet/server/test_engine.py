@@ -1282,6 +1282,22 @@ def test_a_segment_is_renewed_for_a_vehicle_that_came_back(world: MakeWorld) -> 
     assert fleet.engine.segment_ends() == {"returned": 1, "lost": 1}
 
 
+def test_for_one_of_many_a_segment_is_renewed_later_than_for_some(world: MakeWorld) -> None:
+    """Two of a hundred are as many as one of fifty, for whom it is renewed as told."""
+    fleet = world(renew_s=60.0, silent_s=1000.0)
+    sites = [f"car-{k}" for k in range(100)]
+    fleet.segment(sites=sites)
+    fleet.engine.available()
+    fleet.network.back = frozenset(["d"])
+    fleet.clock.jump(119)
+    assert renewed(fleet, sites=sites) == 1
+    fleet.network.back = frozenset(["d", "e"])
+    assert renewed(fleet, sites=sites) == 2
+    fleet.network.back = frozenset(["d"])
+    fleet.clock.jump(121)
+    assert renewed(fleet, sites=sites) == 3
+
+
 def test_a_segment_is_not_renewed_in_a_round(world: MakeWorld) -> None:
     fleet = world(segment_rounds=1, renew_s=0.0)
     job = fleet.segment()

@@ -38,6 +38,7 @@ def write_job(folder: Path, sites: Sequence[str]) -> Path:
     client = {
         "format_version": 2,
         **patience,
+        "runner_sync_timeout": pace.sync_s,
         "default_task_fetch_interval": pace.retry_s,
         HEART_S: pace.heart_s,
         IDLE_BEAT_S: pace.beat_s,

@@ -22,6 +22,7 @@ class Pace:
     job_beat_s: float  # NVFlare's own heartbeats of a vehicle's part of a job
     retry_s: float  # after a question for tasks that failed
     join_s: float  # for a vehicle's part of a job to reach the server's, else it ends for all
+    sync_s: float  # for the answer to one try at that: asked again too soon, hundreds drown it
 
 
 def pace_of(num_sites: int) -> Pace:
@@ -37,6 +38,7 @@ def pace_of(num_sites: int) -> Pace:
         job_beat_s=_between(10.0, num_sites / 4, 120.0),
         retry_s=_between(0.5, num_sites / 50, 10.0),
         join_s=_between(60.0, num_sites * 1.0, 300.0),
+        sync_s=_between(2.0, num_sites / 15, 30.0),
     )
 
 

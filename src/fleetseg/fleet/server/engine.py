@@ -29,6 +29,7 @@ from fleetseg.fleet.server.requests import Requests
 
 _TICK_S = 0.1
 _JUDGED_A_SECOND = 1_000  # of those who are waited for; of more, each is looked at less often
+_FEW_OF_ALL = 0.02  # vehicles, of those in a job: for as many, or more, it is renewed as told
 _NOTIFY_REVOKED_S = 3.0
 
 
@@ -314,7 +315,10 @@ class FleetEngine:
         dispatcher, settings = self._dispatcher, self._settings
         if not dispatcher.job or self.roster.segment != dispatcher.segment:
             return
-        waited = dispatcher.began_s + settings.renew_s < self._clock() and self._network.returned()
+        returned, renew_s = self._network.returned(), settings.renew_s
+        # A new start costs all of them: for one of hundreds it comes later than for one of a few.
+        renew_s *= max(1.0, _FEW_OF_ALL * len(dispatcher.sites) / max(len(returned), 1))
+        waited = returned and dispatcher.began_s + renew_s < self._clock()
         revoked = self._network.revoked() & set(dispatcher.sites)
         if waited or revoked or self._rounds_in_segment >= settings.segment_rounds:
             segment = dispatcher.segment
