@@ -19,7 +19,7 @@ demo: .venv/.installed
 	$(BIN)/fleetseg demo
 
 test: lint
-	$(TEST_ENV) $(BIN)/python -m pytest -n 3 --durations=15
+	$(TEST_ENV) $(BIN)/python -m pytest -n 4 --durations=15
 
 docs: .venv/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
