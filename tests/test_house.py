@@ -388,6 +388,7 @@ OF_SEVERAL_MODULES = {
     "fleet/nvflare/test_full.py",
     "fleet/nvflare/test_methods.py",
     "fleet/nvflare/test_paths.py",
+    "fleet/nvflare/test_scale.py",
     "fleet/nvflare/test_toys.py",
     "fleet/nvflare/test_vehicles.py",
     "gpu/test_runs.py",  # on a GPU

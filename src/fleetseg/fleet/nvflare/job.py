@@ -45,12 +45,8 @@ def write_job(folder: Path, sites: Sequence[str]) -> Path:
         "executors": [{"tasks": ["*"], "executor": {"path": EXECUTOR, "args": {}}}],
         "components": [],
     }
-    meta = {
-        "name": "segment",
-        "resource_spec": {},
-        "min_clients": 1,
-        "deploy_map": {"app": ["server", *sites]},
-    }
+    deploy_map = {"app": ["server", *sites]}
+    meta = {"name": "segment", "resource_spec": {}, "min_clients": 1, "deploy_map": deploy_map}
     for path, fields in (
         (folder / "meta.json", meta),
         (config / "config_fed_server.json", server),
