@@ -249,7 +249,7 @@ def test_strangers_are_refused(fleet: Fleet) -> None:
     h.until(lambda: "in use at another place" in thief.text, f"the copy: {thief.text}", 60)
     thief.interrupt()
     thief.wait(30)
-    assert "car-1" in fleet.next_rounds(2)[-1]["ok"]
+    fleet.until_round("a round of the vehicle itself", lambda r: "car-1" in r["ok"])
 
 
 def test_a_vehicle_is_revoked(fleet: Fleet) -> None:
