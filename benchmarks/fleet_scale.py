@@ -302,6 +302,7 @@ def main() -> int:
     if options.fleet is not None:
         options.vehicles = [len(read_fleet(options.fleet).vehicles)]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is ended
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     results = []
     try:
         for vehicles in options.vehicles:
