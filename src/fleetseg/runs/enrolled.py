@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fleetseg.federation.messages import Enrolment, taking_part
-from fleetseg.files import write_atomic
+from fleetseg.files import write_rows
 
 FILE = "enrolled.json"
 
@@ -35,8 +35,7 @@ def record_enrolled(folder: Path, enrolled: Mapping[str, Enrolment]) -> None:
         told[name] = Enrolled(name, each.num_images, each.num_pixels, histogram_C)
     if told == known and (folder / FILE).is_file():
         return  # as in most rounds
-    rows = [json.dumps(asdict(told[name])) for name in sorted(told)]
-    write_atomic(folder / FILE, "[\n" + ",\n".join(rows) + "\n]\n")
+    write_rows(folder / FILE, [asdict(told[name]) for name in sorted(told)])
 
 
 def read_enrolled(folder: Path) -> tuple[Enrolled, ...]:

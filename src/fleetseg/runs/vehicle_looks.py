@@ -19,7 +19,7 @@ from fleetseg.data.sample import Pairs
 from fleetseg.errors import FleetSegError
 from fleetseg.federation.fedgau import IMAGE_GAUSSIAN, gaussian_of
 from fleetseg.federation.messages import Enrolment, taking_part
-from fleetseg.files import write_atomic
+from fleetseg.files import write_rows
 from fleetseg.runs.kept_frames import spread
 
 FILE = "vehicle_looks.json"
@@ -76,8 +76,7 @@ def record_reported(folder: Path, enrolled: Mapping[str, Enrolment]) -> None:
 
 
 def _write(folder: Path, looks: Mapping[str, Look]) -> None:
-    rows = [json.dumps(asdict(looks[name])) for name in sorted(looks)]
-    write_atomic(folder / FILE, "[\n" + ",\n".join(rows) + "\n]\n")
+    write_rows(folder / FILE, [asdict(looks[name]) for name in sorted(looks)])
 
 
 def read_looks(folder: Path) -> tuple[Look, ...]:
