@@ -138,6 +138,10 @@ class Exchange:
         """What a broadcast of a task holds: only to train is there more than one model."""
         return self.down if task == "train" else self.wire
 
+    def cut(self, state: ModelState, task: str) -> ModelState:
+        """Return as much of what there is room for as a broadcast of a task holds."""
+        return _head(state, self.sent_by(task))
+
     @cached_property
     def common(self) -> Layout:
         """What is sent that the whole fleet has in common: all, unless there are clusters."""
@@ -165,6 +169,12 @@ class Exchange:
         kept = (*self.kept.floats, *self.kept.counters)
         parts = {e.key: "head" if e.in_head else "body" for e in kept if not e.is_frozen}
         return tuple(key for key, part in parts.items() if learns(part, training))
+
+    def learns_together(self, training: TrainingConfig) -> bool:
+        """Say whether clients train any of the weights that are exchanged."""
+        weights = [e for e in self.shared.floats if e.kind == "trainable" and not e.is_frozen]
+        parts = {"head" if e.in_head else "body" for e in weights}
+        return any(learns(part, training) for part in parts)
 
     def learns_apart(self, training: TrainingConfig) -> bool:
         """Say whether clients train any weights that stay with them, norm layers aside."""
@@ -212,8 +222,13 @@ class Exchange:
         return ModelState(torch.cat([wire.values_F, *parts]), wire.counters_K)
 
     def references_of(self, down: ModelState) -> dict[str, ModelState]:
-        """Return the models beside what was sent; their values are not copied."""
+        """Return the models beside what was sent; their values are not copied.
+
+        A model that is only to be scored comes alone: see `sent_by`.
+        """
         start, size = self.wire.num_floats, self.shared.num_floats
+        if len(down.values_F) == start:
+            return {}
         return {
             name: ModelState(down.values_F[start + k * size :][:size], down.counters_K)
             for k, name in enumerate(self.references)
