@@ -66,6 +66,21 @@ def test_who_claims_far_more_than_the_others_does_not_take_the_model_over() -> N
     assert len(told) == 1
 
 
+def test_who_tells_of_a_loss_far_above_the_others_does_not_take_the_model_over() -> None:
+    """q-FedAvg of three at 0 with a loss of 1, and one at 8 that says 10^9: it counts as 5."""
+
+    def told(client: str, broadcast: Broadcast) -> list[Reply]:
+        delta, loss = ([8.0] * 3, 1e9) if client == "d" else ([0.0] * 3, 1.0)
+        measures = {"received_loss": loss}
+        return [update(client, broadcast.round, delta, 1, measures=measures)]
+
+    flat = {"q": 1.0, "lipschitz": 1e-12}
+    asked = plan(federation={"rounds": 1, "aggregator": "q-fedavg", "qffl": flat})
+    for claims, expected in ((Claims(5), 5.0), (Claims(), 8.0)):
+        _, log = go(Fleet(FOUR, dict.fromkeys("abcd", told)), replace(asked, claims=claims))
+        assert log.states[0].model.values_F.tolist() == pytest.approx([expected] * 3, rel=1e-6)
+
+
 def test_who_sends_a_change_many_times_as_long_as_the_others_is_refused() -> None:
     """The first round has nothing to compare with; from the second on, all is as without it."""
 

@@ -42,6 +42,15 @@ class Aggregator(Protocol):
         ...
 
 
+Bounded = Callable[[Mapping[str, float], str], Mapping[str, float]]
+"""(a number of each client, what they are) -> those that count: see `claims`."""
+
+
+def all_believed(numbers: Mapping[str, float], what: str) -> Mapping[str, float]:
+    """Cut nothing."""
+    return numbers
+
+
 @dataclass(frozen=True)
 class Opening:
     """What is known of a round before its first reply."""
@@ -59,6 +68,7 @@ class Opening:
     # What `aggregators.MEASURES_OF` asks for, of each client whose change was added; filled as they
     # arrive.
     measures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    bounded: Bounded = all_believed  # cuts what clients tell, of those whose change was added
 
     def travel_of(self, client_id: str, num_steps: int) -> float:
         """Return how far a client's steps carry a gradient; their number is the client's word.
