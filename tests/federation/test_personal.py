@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +172,26 @@ def test_v_is_what_torch_makes_of_the_paper_s_objective(
             loss.backward()
             sgd.step()
     assert own(runtime) == pytest.approx(v.item(), rel=1e-5)
+
+
+def test_what_teaches_v_is_the_fleet_s_model_where_that_teaches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not v itself, though no teacher is sent beside a model that is its own."""
+    teachers: list[float] = []
+
+    def survey(inputs: LocalInputs, model: Any, pairs: Any) -> None:
+        if "teacher" in inputs.references:  # else it is what the model is filled with
+            copied = copy.deepcopy(model)
+            inputs.references["teacher"](copied)
+            model = copied
+        teachers.append(model.net.y.item())
+
+    monkeypatch.setitem(SUPERVISION, "quadratic", Supervision(_quadratic, survey=survey))
+    runtime = quadratics(tmp_path)
+    for round_, value in ((1, 1.0), (2, -2.0)):
+        client_update(sent(value, round_), client(), runtime)
+    assert teachers == [1.0, 1.0, -2.0, -2.0]  # of the update, and of v
 
 
 def test_v_survives_absence_and_another_client_s_rounds(tmp_path: Path) -> None:
