@@ -79,8 +79,11 @@ def _require_something_learnt(runtime: LocalRuntime) -> None:
 
     Raises:
         ConfigError: no phase trains any of what is exchanged.
+        ModelError: the network does not say what its head is, and a phase goes by it.
     """
     training, sharing = runtime.experiment.training, runtime.experiment.federation.sharing
+    for phase in training.phases:
+        require_part(runtime.model, phase.learns)
     if runtime.exchange.learns_together(training):
         return
     raise ConfigError(
