@@ -263,7 +263,8 @@ class RoundCollector:
         if self._norms_allowed is None:
             return
         client = update.client_id
-        steps = num_steps(self._counted[client].num_images, self._training)
+        # Its own word only where that is less: a change counts by it in some rules.
+        steps = min(num_steps(self._counted[client].num_images, self._training), update.num_steps)
         norm = norm_of(update.change, self._up) / steps
         self.step_norms[client] = norm
         if (most := self._norms_allowed.get(client, math.inf)) < norm:

@@ -2,10 +2,11 @@
 
 An operator who knows neither the network nor the data cannot name a bound in advance; the rounds
 before tell one. A change is the sum of a round's steps, so norms are compared by the step, of as
-many steps as the client's images make. Norms of changes that were refused for their length count as
-well: where all grow at once (a rate that warms up), one round is lost and the next has other
-bounds, and of the fleet's median a few liars change little. Vehicles with labels and those without
-have a median each, since those that learn from few sure pixels move less by far.
+many steps as the client's images make, or fewer where it says that it took fewer. Norms of changes
+that were refused for their length count as well: where all grow at once (a rate that warms up), one
+round is lost and the next has other bounds, and of the fleet's median a few liars change little.
+Vehicles with labels and those without have a median each, since those that learn from few sure
+pixels move less by far.
 """
 
 from __future__ import annotations
