@@ -1,4 +1,4 @@
-"""What a fleet's server costs with tens to hundreds of vehicles connected, on this machine.
+"""Costs of a fleet's server with tens to hundreds of vehicles connected, on this machine.
 
     python benchmarks/fleet_scale.py --vehicles 50,200
     python benchmarks/fleet_scale.py --vehicles 500 --rounds 4 --per-process 100
@@ -10,12 +10,13 @@ certificates, connections, heartbeats and tasks, many in one process, without to
 once with an update of small numbers, as large as the model (13.9 MB). For each number of vehicles:
 
 1. the server starts, then the vehicles, and rounds of the first cohort follow each other;
-2. the server is killed, all its processes at once, and another one started on the same fleet, with
-   rounds of the second cohort at intervals, between which the fleet has nothing to do.
+2. the server is killed, all its processes at once, and another one is started on the same fleet,
+   with rounds of the second cohort at intervals, between which the fleet is idle.
 
 Vehicles run on this machine, too, so times by the clock are upper bounds; seconds of processor time
 are the server's own. Parts of the server: NVFlare's process (it has the vehicles' connections), the
-job's (it hands tasks out and takes answers in) and fleetseg's, which folds. Needs Linux.
+job process (it hands out tasks and receives answers) and fleetseg's process, which folds. Needs
+Linux.
 """
 
 from __future__ import annotations
@@ -45,19 +46,19 @@ MARGIN_S = 2.0  # after a round and before the next, not counted as idle
 
 @dataclass
 class Result:
-    """What was measured with one number of vehicles; None = it did not come so far."""
+    """Measurements with one number of vehicles; steps that were not reached have none."""
 
     vehicles: int
     figures: dict[str, float] = field(default_factory=dict)
 
     def note(self, key: str, value: float) -> None:
-        """Keep a figure and show it."""
+        """Keep a figure and print it."""
         self.figures[key] = value
         print(f"{self.vehicles:6d}  {key:58s} {value:10.2f}", flush=True)
 
 
 def measure(root: Path, vehicles: int, options: argparse.Namespace) -> Result:
-    """Measure one fleet, from its making to its end."""
+    """Measure one fleet, from its creation to its end."""
     result = Result(vehicles)
     megabytes = prepare_answers(root)
     print(
@@ -83,11 +84,11 @@ def measure(root: Path, vehicles: int, options: argparse.Namespace) -> Result:
 
 
 def _connect(bench: FleetUnderTest, result: Result, cohort: int) -> bool:
-    """Start server and vehicles; says whether there has been a round."""
+    """Start server and vehicles; returns whether a round was committed."""
     bench.start_server("run-1", cohort, 0.0)
     if not bench.until("server listening", lambda: len(bench.parts()), 1):
         return False
-    time.sleep(8)  # until it has imported all that it needs
+    time.sleep(8)  # until it has imported all its modules
     empty, began_s = bench.sample(), time.time()
     bench.start_vehicles()
     bench.until("registered", lambda: bench.events.count("registered"), bench.vehicles)
@@ -149,7 +150,7 @@ def _note_rounds(result: Result, which: str, records: Sequence[Mapping[str, Any]
 
 
 def _restart(bench: FleetUnderTest, result: Result, cohort: int, every_s: float) -> None:
-    """Kill the server and start another; measure how long until all are back."""
+    """Kill the server and start another; measure the time until all vehicles are back."""
     wanted = bench.events.count("registered")
     bench.kill_server()
     time.sleep(1)
@@ -169,7 +170,7 @@ def _restart(bench: FleetUnderTest, result: Result, cohort: int, every_s: float)
 def _at_intervals(
     bench: FleetUnderTest, result: Result, options: argparse.Namespace, cohort: int
 ) -> None:
-    """Measure a fleet between rounds, and rounds that come after a rest."""
+    """Measure an idle fleet between rounds, and rounds after a pause."""
     idle: list[tuple[float, dict[str, float]]] = []
     for _ in range(options.rounds + 1):
         known = len(bench.rounds("run-2"))
@@ -196,7 +197,7 @@ def _at_intervals(
 def _note_idle(
     bench: FleetUnderTest, result: Result, idle: Sequence[tuple[float, Mapping[str, float]]]
 ) -> None:
-    """Note what an idle fleet costs, as shares of one core, over all the pauses together."""
+    """Note the cost of an idle fleet, as shares of one core, over all pauses together."""
     wall_s, joined = sum(seconds for seconds, _ in idle), bench.events.count("hello")
     result.note("idle: seconds measured", wall_s)
     total = 0.0
@@ -209,7 +210,7 @@ def _note_idle(
         result.note("idle: CPU of all for each vehicle, % of a core", total / joined)
 
 
-AIMS = {  # figure -> (most that it should be, for how many vehicles)
+AIMS = {  # figure -> (upper bound, number of vehicles)
     "idle: CPU of all, % of a core": (10.0, 500),
     "all back, s after its start": (60.0, 1000),
     "round of 16, after a rest: seconds, median": (2.5, 1000),
@@ -217,7 +218,7 @@ AIMS = {  # figure -> (most that it should be, for how many vehicles)
 
 
 def show(results: Sequence[Result]) -> None:
-    """Print all figures side by side, and what each further vehicle takes of memory."""
+    """Print all figures side by side, and the memory of each further vehicle."""
     keys = list(dict.fromkeys(key for result in results for key in result.figures))
     print("\n| |" + "".join(f" {r.vehicles} |" for r in results))
     print("|---|" + "--:|" * len(results))
@@ -237,7 +238,7 @@ def show(results: Sequence[Result]) -> None:
 
 @contextlib.contextmanager
 def folder(keep: Path | None) -> Iterator[Path]:
-    """Give a short-named folder; it goes at the end unless it is to be kept."""
+    """Make a folder with a short name, and remove it at the end; logs are copied to `keep`."""
     root = Path(tempfile.mkdtemp(prefix="fsc-")).resolve()
     try:
         yield root

@@ -1,14 +1,14 @@
-"""Framework time per round in one process, beside Flower's simulation on Ray; nobody trains.
+"""Framework time per round in one process, beside Flower's simulation on Ray, without training.
 
     python3.11 -m venv /tmp/flwr-venv
     /tmp/flwr-venv/bin/pip install "flwr[simulation]==1.41.0"
     python benchmarks/flower_simulation.py --flower-python /tmp/flwr-venv/bin/python
 
-Both carry a model of 13.5 MB to each client and back and average what came. Ours loads it into the
-network, reads the change, checks and folds it. Flower's client returns the arrays it got; strategy
-FedAvg, no evaluation, a SuperLink in simulation mode with its defaults for the rest. Flower's first
-round, which starts Ray, is not counted. With --unpack its client turns the arrays into numpy's and
-back, as training would have to; by default nobody reads them. About three minutes.
+Both carry a model of 13.5 MB to each client and back and average the results. Ours loads it into
+the network, reads the change, checks and folds it. Flower's client returns the arrays it received:
+strategy FedAvg, no evaluation, a SuperLink in simulation mode with defaults otherwise. Flower's
+first round, which starts Ray, is not counted. With --unpack its client converts the arrays to numpy
+and back, as training would have to; by default no client reads them. About three minutes.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def flower(
 
 
 def _run(python: Path, root: Path, app: Path, clients: int, config: str) -> str:
-    """Run the app on a SuperLink of its own; returns what all of it wrote."""
+    """Run the app on a SuperLink of its own; returns the output of all its processes."""
     address = f"127.0.0.1:{_free_port()}"
     home = root / "home"
     home.mkdir()
@@ -161,7 +161,7 @@ def _run(python: Path, root: Path, app: Path, clients: int, config: str) -> str:
         "RAY_TMPDIR": str(root / "ray"),
         "TMPDIR": str(root),
         "OMP_NUM_THREADS": "1",
-        MARK.replace("-", "_").upper(): str(root),  # by this, every process of it is known
+        MARK.replace("-", "_").upper(): str(root),  # marks all its processes
     }
     host, port = address.split(":")
     options = ["--insecure", "--simulation", "--host", host, "--port", port]
@@ -193,7 +193,7 @@ def _run(python: Path, root: Path, app: Path, clients: int, config: str) -> str:
         finally:
             _end(link, environment)
     output = done.stdout
-    # What the server app prints reaches one of the two.
+    # The server app's output reaches one of the two.
     return output if MARK in output else output + log.read_text(errors="replace")
 
 
@@ -213,7 +213,7 @@ def _wait_for(port: int) -> None:
 
 
 def _end(link: subprocess.Popen[bytes], environment: Mapping[str, str]) -> None:
-    """End the SuperLink and whatever it has started, Ray's processes too."""
+    """End the SuperLink and all processes that it has started, Ray's included."""
     link.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         link.wait(timeout=20)
@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=-1, help="keep both on this core")
     options = parser.parse_args()
     if options.core >= 0:
-        os.sched_setaffinity(0, {options.core})  # and so for all that it starts
+        os.sched_setaffinity(0, {options.core})  # inherited by all child processes
     python = options.flower_python.absolute()  # not resolved: a venv's python is a link
     if not shutil.which(python.parent / "flower-superlink"):
         sys.exit(f"no Flower beside {python}: see the first lines of {__file__}")
@@ -263,7 +263,7 @@ def main() -> None:
 
 
 def compare(python: Path, clients: int, num_rounds: int, floats: int, *, unpack: bool) -> None:
-    """Print both for a number of clients."""
+    """Measure both with a number of clients, and print them."""
     mine_s = ours(clients, num_rounds + 1)
     _print(clients, "fleetseg", mine_s)
     others_s = flower(python, clients, num_rounds + 1, floats, unpack=unpack)

@@ -1,14 +1,14 @@
-"""What predicting costs beside the bare network: images per second of both, taken in turns.
+"""Cost of predicting beside the bare network: images per second of both, taken in turns.
 
     python benchmarks/predict.py MODEL IMAGES [--repeats N] [--images N] [--threads N]
 
 MODEL is a run or model folder, IMAGES a folder of pictures of one size (e.g. CamVid's val). The
-bare network gets tensors of its working size that are made beforehand, and its logits are resized
-to the image and an argmax is taken by torch: no reading, no checks, no batches. Beside it: the
-loaded model given arrays one by one and all at once, and files predicted to label maps, which are
-decoded and encoded too. Ratios are medians over repeats of what was measured in the same repeat, by
-the clock and by processor time: the latter leaves out what other programs of the machine take, and
-counts threads that read and write beside the network as if they waited for each other.
+bare network gets tensors of its working size, prepared beforehand; its logits are resized to the
+image and torch takes the argmax: no reading, no checks, no batches. It is compared with the loaded
+model, given arrays one by one or all at once, and with predicting files to label maps, decoding and
+encoding included. Ratios are medians over repeats, each within one repeat, by the clock and by
+processor time. The latter leaves out other programs of the machine, and counts threads that read
+and write beside the network as if they waited for each other.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def main() -> None:
         for name, way in ways.items():
             started = time.perf_counter(), time.process_time()
             way()
-            if repeat:  # the first is to warm up
+            if repeat:  # the first warms up
                 taken_s[name].append(
                     (time.perf_counter() - started[0], time.process_time() - started[1])
                 )

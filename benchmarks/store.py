@@ -1,10 +1,10 @@
-"""What a decoded store costs and gives: bytes an image, seconds to build, images read a second.
+"""Costs and gains of a decoded store: bytes per image, seconds to build, images read per second.
 
     FLEETSEG_DATA=data python benchmarks/store.py
 
 The same samples are opened twice: decoded into the cache, and left in their files. Reading copies
 every pixel of image and label, as making a batch does; everything is in the page cache. Cityscapes
-may not be given away, so CamVid's frames enlarged to its size stand in for it.
+may not be redistributed, so CamVid's frames enlarged to its size stand in for it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one kind of store, per image."""
+    """Figures of one kind of store, per image."""
 
     build_s: float
     image_bytes: float
@@ -47,7 +47,7 @@ class Figures:
 
 
 def enlarged(source: Source, folder: Path) -> Source:
-    """Write the frames of a source at Cityscapes' size: PNG, as published."""
+    """Write the frames of a source at Cityscapes' size, as PNG like the published files."""
     for side in ("images", "masks"):
         (folder / side).mkdir(parents=True)
     (folder / "classes.toml").write_text(f'space = "{source.space.name}"\n')
@@ -82,7 +82,7 @@ def measure(source: Source, size_hw: tuple[int, int], cache: Path, *, from_files
 
 
 def read(store: Store, num_threads: int) -> float:
-    """Copy every sample; images a second."""
+    """Copy every sample; returns images per second."""
 
     def copy(index: int) -> int:
         image_HWC, label_HW = store.pair(index)
@@ -94,7 +94,7 @@ def read(store: Store, num_threads: int) -> float:
 
 
 def best_s(work: Callable[[], object]) -> float:
-    """Least seconds that something takes, after once to warm up: other work only ever adds."""
+    """Least seconds that something takes, after a warm-up: other programs only add time."""
     work()
     times = []
     for _ in range(REPEATS):
@@ -105,7 +105,7 @@ def best_s(work: Callable[[], object]) -> float:
 
 
 def label_packing(source: Source, size_hw: tuple[int, int], cache: Path) -> str:
-    """Compare labels that lie packed and open, one thread."""
+    """Compare packed and open labels, on one thread."""
     (store,) = open_stores(
         source, size_hw=size_hw, space=CAMVID_11, cache_dir=cache, native_labels=(False,)
     )
@@ -152,7 +152,7 @@ def _row(figures: Figures) -> str:
 
 
 def training(config: SourceConfig, store: str, folder: Path) -> float:
-    """Images a second that one vehicle trains on, with the default network on one thread."""
+    """Images per second that one vehicle trains on, with the default network on one thread."""
     fields = {
         "data": {
             "size": [360, 480],

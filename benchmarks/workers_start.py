@@ -2,8 +2,8 @@
 
     python benchmarks/workers_start.py
 
-Each figure is of a process of its own that has loaded torch already, as a run has by then. The
-reference is the same engine with a new interpreter for each worker (what GPUs get).
+Each figure is of a separate process that has already loaded torch, as a run has by then. The
+reference is the same engine with a new interpreter for each worker (as on GPUs).
 """
 
 from __future__ import annotations
