@@ -164,9 +164,7 @@ def _length_s(container: Any) -> float:
 
 def _upright(frame: Any) -> Image_HWC:
     image_HWC: Image_HWC = frame.to_ndarray(format="rgb24")
-    turns = round(
-        getattr(frame, "rotation", 0) / 90
-    )  # a phone held upright, say; PyAV 14 and later
+    turns = round(getattr(frame, "rotation", 0) / 90)  # as set by phones; PyAV 14 and later
     return np.ascontiguousarray(np.rot90(image_HWC, turns)) if turns % 4 else image_HWC
 
 

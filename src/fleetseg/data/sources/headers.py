@@ -1,4 +1,4 @@
-"""What the header of an image file says beside its pixels."""
+"""Facts from the header of an image file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Header:
-    """How the camera was held, in words ("" = upright); 16 bits per channel, or a single one."""
+    """The EXIF turn in words ("" = upright), and whether pixels have 16 bits per channel or one."""
 
     turn: str = ""
     deep: bool = False
@@ -26,20 +26,20 @@ class Header:
 
 
 def read_header(path: str) -> Header:
-    """Read the header of an image; that of a file which is none, or is damaged, says nothing."""
+    """Read the header of an image; a damaged file or a non-image yields an empty header."""
     try:
         with Image.open(path) as image:
             deep = image.mode.startswith("I") or is_deep_colour(image)
-            # Looking for the EXIF data of a PNG decodes its pixels: not without need.
+            # Looking for the EXIF data of a PNG decodes its pixels, so avoid it if possible.
             exif = image.getexif() if image.format != "PNG" or _may_be_turned(path) else {}
             turn = _TURNS.get(exif.get(_ORIENTATION, 1), "")
             return Header(turn, deep, image.mode == "1")
-    except Exception:  # PIL raises whatever it trips over; reading the pixels will tell
+    except Exception:  # PIL raises all kinds of errors; reading the pixels will report them
         return Header()
 
 
 def is_deep_colour(image: ImageFile.ImageFile) -> bool:
-    """Say whether an opened file has 16 bits per colour, of which PIL decodes the high byte."""
+    """Return whether an open file has 16 bits per colour, of which PIL decodes the high byte."""
     args = image.tile[0][3] if image.tile else ""
     raw_mode = args if isinstance(args, str) else str(args[0]) if args else ""
     return ";16" in raw_mode and not image.mode.startswith("I")
