@@ -101,7 +101,7 @@ def prune(cache_dir: Path, rules: Rules, *, dry_run: bool = False) -> Pruned:
 
 
 def choose(found: Sequence[Entry], rules: Rules, now_s: float) -> list[Entry]:
-    """Select what to remove: leftovers, old stores, then least recently used ones over `keep_gb`."""
+    """Select what to remove: leftovers, old stores, then the least recently used over `keep_gb`."""
     chosen = [entry for entry in found if entry.is_rest or rules.everything]
     if rules.older_than_days is not None:
         oldest_s = now_s - rules.older_than_days * _DAY_S
