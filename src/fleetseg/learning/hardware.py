@@ -84,7 +84,7 @@ class Hardware:
             yield
 
     def select(self) -> None:
-        """Make this the process's current device, so that it uses no other."""
+        """Make this the process's current device, so that nothing is allocated on another."""
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
 

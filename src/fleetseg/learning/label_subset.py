@@ -2,8 +2,8 @@
 
 The background cross-entropy of FedSeg (Miao et al., CVPR 2023). F are the classes that the client
 labels, B all others. The probabilities of B are summed into one, q_back, and an erased pixel is an
-example of it: it belongs to none of F, and which class of B it is remains unknown. Pixels that the
-data set itself leaves void carry no information and are ignored.
+example of it: it belongs to no class of F, and its class in B is unknown. Pixels that the data set
+itself leaves void carry no information and are ignored.
 
 In FedSeg's code, F are the classes labelled in a batch, so that an image without one of the
 client's classes pushes that class into the background; here F are the client's classes. FedSeg also

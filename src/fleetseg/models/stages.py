@@ -1,7 +1,7 @@
 """Find the stages of any network's encoder by where its features shrink.
 
 A stage of stride s ends in the features of that stride that go on to the next coarser one: the
-input of the outermost module that leads from just one resolution to the next (a block, a group of
+input of the outermost module that only leads from one resolution to the next (a block, a group of
 blocks, a convolution). Shapes: N images, D channels, h and w the features' resolution.
 """
 

@@ -54,7 +54,7 @@ class View:
 
 
 class Style(NamedTuple):
-    """What a surface is and what it is made of; `grain` holds four numbers of its material."""
+    """Class and material of a surface; `grain` holds four parameters of the material."""
 
     label: int
     material: int

@@ -1,4 +1,4 @@
-"""Time of day and weather: their light on a street, and what they put before the lens."""
+"""Time of day and weather: their light on a street, and their effects in front of the lens."""
 
 from __future__ import annotations
 
