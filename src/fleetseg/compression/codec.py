@@ -66,7 +66,7 @@ def parse_codec(text: str) -> Codec | None:
         else:
             kind, known = "format", part in (format_, f"{format_}(channel)") and format_ in FORMATS
             known = known and not (channel and not format_.startswith("int"))
-            known = known and not (channel and codec.rank)  # factors have a scale per column anyway
+            known = known and not (channel and codec.rank)  # each factor's column has its own
             codec = replace(codec, format=FORMATS.get(format_, "fp32"), by_channel=bool(channel))
         if not known or kind in named:
             raise ConfigError("no such codec", where=text, got=repr(part), expected=GRAMMAR)

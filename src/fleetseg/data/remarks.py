@@ -93,7 +93,7 @@ def turn_remarks(turns: Counter[str], turned_labels: int, total: int) -> list[st
 
 
 def one_bit_remarks(one_bit: int, classes: Sequence[str]) -> list[str]:
-    """Note one-bit labels, and which two classes they can contain."""
+    """Note labels of one bit per pixel: which two classes they can show."""
     if not one_bit:
         return []
     white = f"1 {classes[1]}" if len(classes) > 1 else "1"

@@ -18,7 +18,7 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Header:
-    """The EXIF turn in words ("" = upright), and whether pixels have 16 bits per channel or one."""
+    """How the camera was held, in words ("" = upright); 16 bits per channel, or a single one."""
 
     turn: str = ""
     deep: bool = False
@@ -34,7 +34,7 @@ def read_header(path: str) -> Header:
             exif = image.getexif() if image.format != "PNG" or _may_be_turned(path) else {}
             turn = _TURNS.get(exif.get(_ORIENTATION, 1), "")
             return Header(turn, deep, image.mode == "1")
-    except Exception:  # PIL raises all kinds of errors; reading the pixels will report them
+    except Exception:  # PIL raises whatever it trips over; reading the pixels will tell
         return Header()
 
 

@@ -211,7 +211,7 @@ def _opened(
 
 
 def _refuse_scaled_grey(image: ImageFile.ImageFile, path: str) -> None:
-    # PIL stretches 2- and 4-bit grey to 0-255 (id 1 becomes 17): harmless for an image, but a
+    # PIL stretches 2- and 4-bit grey to 0-255 (id 1 becomes 17): harmless for a picture, a
     # silently wrong class for a label.
     if image.tile and image.tile[0][3] in ("L;2", "L;4"):
         raise BadSample(
