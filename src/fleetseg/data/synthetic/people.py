@@ -1,4 +1,4 @@
-"""Draws people on foot and on bicycles as flat figures that face the camera."""
+"""Draw people on foot and on bicycles as flat figures that face the camera."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def pedestrian(canvas: Canvas, thing: Thing, city: City, lit: bool) -> None:
 
 
 def bicyclist(canvas: Canvas, thing: Thing, city: City, lit: bool) -> None:
-    """Draw a rider with the bicycle, seen from behind, from in front or from the side."""
+    """Draw a rider with a bicycle, seen from behind, the front or the side."""
     x, z = canvas.place(thing.s_m, thing.z_m)
     if z < 3.5:
         return
@@ -153,7 +153,7 @@ def _rider_aside(canvas: Canvas, thing: Thing) -> list[Part]:
 
 
 def _ring(u: float, radius: float) -> list[Point]:
-    """A tyre: outer circle, then inner circle back, so that one sees through the spokes."""
+    """Return a tyre: outer circle, then inner circle back, leaving the spokes see-through."""
     turns = [2 * math.pi * i / 12 for i in range(13)]
     outer = [(u + radius * math.cos(a), radius + radius * math.sin(a)) for a in turns]
     small = 0.74 * radius
@@ -162,7 +162,7 @@ def _ring(u: float, radius: float) -> list[Point]:
 
 
 def remove_start_scripts(a: Point, b: Point, half_m: float, way: float) -> list[Point]:
-    """A bar from a to b, `half_m` to each side of its middle line; way = -1 mirrors it."""
+    """Return a bar from a to b, `half_m` to each side of its centre line; way = -1 mirrors it."""
     along = b[0] - a[0], b[1] - a[1]
     scale = half_m / math.hypot(*along)
     u, y = -along[1] * scale, along[0] * scale
