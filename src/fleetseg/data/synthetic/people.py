@@ -147,7 +147,7 @@ def _rider_aside(canvas: Canvas, thing: Thing) -> list[Part]:
         (thing.colour, 0.05, (0.16, 1.36), (0.44, 1.04)),
     ]
     parts: list[Part] = [(DARK, _ring(way * u, 0.34)) for u in (-0.52, 0.52)]
-    parts += [(colour, remove_start_scripts(a, b, wide, way)) for colour, wide, a, b in strips]
+    parts += [(colour, _limb(a, b, wide, way)) for colour, wide, a, b in strips]
     parts.extend(_head(thing, way * 0.22, 1.58, 0.125))
     return parts
 
@@ -161,7 +161,7 @@ def _ring(u: float, radius: float) -> list[Point]:
     return outer + inner
 
 
-def remove_start_scripts(a: Point, b: Point, half_m: float, way: float) -> list[Point]:
+def _limb(a: Point, b: Point, half_m: float, way: float) -> list[Point]:
     """Return a bar from a to b, `half_m` to each side of its centre line; way = -1 mirrors it."""
     along = b[0] - a[0], b[1] - a[1]
     scale = half_m / math.hypot(*along)
