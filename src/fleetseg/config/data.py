@@ -50,9 +50,7 @@ class PartitionConfig(Section):
     alpha: float = Field(default=0.5, gt=0)  # dirichlet concentration; small = skewed
     min_size: int = Field(default=2, ge=1)  # dirichlet: fewest samples per client
     file: str = ""  # file: a LEAF-style JSON file or a folder of them
-    holdout: float = Field(
-        default=0.0, ge=0, lt=1
-    )  # share of each client's drives, from their ends
+    holdout: float = Field(default=0.0, ge=0, lt=1)  # share of each client's drives: their ends
     holdout_gap: int = Field(default=1, ge=0)  # frames next to held-out ones, not trained on
     label_subset: LabelSubsetConfig = LabelSubsetConfig()
     unlabelled: UnlabelledConfig = UnlabelledConfig()

@@ -59,17 +59,13 @@ class QueueConfig(Section):
 class EmaConfig(Section):
     """Settings of publishing = "ema"."""
 
-    beta: float = Field(
-        default=0.9, ge=0, lt=1
-    )  # weight of the old average; less in the first rounds
+    beta: float = Field(default=0.9, ge=0, lt=1)  # weight of the old average; less at first
 
 
 class FedgauConfig(Section):
     """Settings of the weights fedgau: images / (distance + epsilon)."""
 
-    epsilon: float = Field(
-        default=0.01, gt=0
-    )  # added to a Bhattacharyya distance; large = by images
+    epsilon: float = Field(default=0.01, gt=0)  # Bhattacharyya distance; large = by images
 
 
 class GapConfig(Section):

@@ -116,7 +116,7 @@ class FleetConfig(Section):
     renew_s: float = Field(default=60.0, ge=0)  # earliest renewal for a vehicle that came back
     round_every_s: float = Field(
         default=0.0, ge=0
-    )  # shortest time between starts of rounds: vehicles rest
+    )  # least time between round starts: vehicles rest
     max_images: int = Field(default=100_000, ge=1)  # most that one vehicle may claim: its weight
     # Claims count for at most this multiple of the fleet's median; 0 = no limit.
     max_times_median: float = Field(default=5.0, ge=0)
@@ -127,6 +127,4 @@ class FleetConfig(Section):
     max_images_of: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     max_vehicles: int = Field(default=10, ge=1)  # most vehicles of one kit
     max_vehicles_of: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
-    outage_s: float = Field(
-        default=300.0, gt=0
-    )  # longest time without any connection; then the run ends
+    outage_s: float = Field(default=300.0, gt=0)  # without any connection; then the run ends

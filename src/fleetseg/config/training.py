@@ -107,9 +107,7 @@ class SelfTrainingConfig(Section):
     distil_temperature: float = Field(default=2.0, gt=0)
     entropy: float = Field(default=0.0, ge=0)  # weight of the mean entropy, in units of log C
     max_square: float = Field(default=0.0, ge=0)  # weight
-    max_square_ratio: float = Field(
-        default=0.2, ge=0, le=1
-    )  # 0 = equal weights of an image's classes
+    max_square_ratio: float = Field(default=0.2, ge=0, le=1)  # 0 = classes weigh the same
     # Rare-class sampling, by the classes that the teacher confidently predicts in each image: the
     # temperature of the class probabilities (DAFormer: 0.01). 0 = each image once an epoch.
     rare_classes: float = Field(default=0.0, ge=0, allow_inf_nan=False)
@@ -150,9 +148,7 @@ class MixStyleConfig(Section):
     """Mixing of feature statistics between the images of a batch (MixStyle)."""
 
     probability: float = Field(default=0.0, ge=0, le=1)  # per stage and step; 0 = off
-    alpha: float = Field(
-        default=0.1, gt=0
-    )  # of Beta(alpha, alpha); small = mostly one of the two images
+    alpha: float = Field(default=0.1, gt=0)  # of Beta(alpha, alpha); small = one of the two images
     # Which features: the last ones at each of these strides (image pixels per feature pixel).
     stages: tuple[int, ...] = Field(default=(4, 8), min_length=1)
 
