@@ -1,4 +1,4 @@
-"""What a client has released with noise, kept: to draw noise again is to average it out."""
+"""Values that a client released with noise, stored: drawing noise again would average it out."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Floats = npt.NDArray[np.float32]
 
 
 def kept_once(folder: Path | None, what: str, make: Callable[[], Floats]) -> Floats:
-    """Return what `make` gave when it was first asked for `what`, in any run.
+    """Return what `make` returned when `what` was first requested, in any run.
 
-    It stays the same if the client's images change by then: each new one would tell something more
-    of the images that are still there. Whoever deletes the file allows one more. Without a folder,
-    as where clients are simulated, it is made anew.
+    The value stays the same even if the client's images change: each new value would reveal more
+    about the images that remain. Deleting the file allows one more release. Without a folder, as
+    for simulated clients, the value is made each time.
 
     Raises:
-        DataError: the file cannot be read. It is not made anew then.
+        DataError: the file cannot be read; no new value is made then.
     """
     if folder is None:
         return make()

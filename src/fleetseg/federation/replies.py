@@ -1,8 +1,8 @@
-"""Replies as JSON headers with bytes beside them: of workers and of vehicles alike.
+"""Replies as JSON headers with separate bytes, for workers and vehicles alike.
 
-An update is either bytes that a codec made, or lies where both sides see it and only its header is
-sent. Confusion matrices and sums of norm layers are bytes, too: those of many domains or of a large
-network would be no small header. What is read here may come from anybody: it raises nothing but
+An update is either the bytes of a codec, or lies in memory that both sides see, and only its header
+is sent. Confusion matrices and sums of norm layers are bytes, too: with many domains or a large
+network they would make a large header. Input is untrusted: reading raises nothing but
 UpdateRejected.
 """
 
@@ -36,7 +36,7 @@ _COUNTS, _SUMS = np.dtype("<i8"), np.dtype("<f8")
 
 
 def write_reply(reply: Reply) -> tuple[dict[str, Any], bytes]:
-    """Write a reply: a header and, of a packed update, of counts and of sums, the bytes."""
+    """Write a reply: a header and, for a packed update, counts or sums, the bytes."""
     if isinstance(reply, Failure):
         return write_failure(reply), b""
     if isinstance(reply, Evaluation):
@@ -59,15 +59,15 @@ def read_reply(
     codec: UpdateCodec | None,
     room: ModelState | None = None,
 ) -> Update | Evaluation | NormReport | Failure:
-    """Read a reply; one that cannot be read is a failure, and the usual checks must follow.
+    """Read a reply; an unreadable one becomes a failure. The usual checks must follow.
 
     Args:
-        client_id: who was asked.
+        client_id: the client that was asked.
         header: see `write_reply`.
-        payload: of a packed update, of counts and of sums, their bytes.
+        payload: the bytes of a packed update, counts or sums.
         num_classes: of confusion matrices.
-        codec: what an update was packed by; None = updates lie in `room`.
-        room: where the change of an update lies that was not packed.
+        codec: the codec of packed updates; None = updates lie in `room`.
+        room: holds the change of an update that was not packed.
     """
     if (failure := read_failure(client_id, header)) is not None:
         return failure
@@ -85,12 +85,12 @@ def read_reply(
 
 
 def write_failure(failure: Failure) -> dict[str, Any]:
-    """Write why a client has no other answer; who it is, is known where it is read."""
+    """Write a failure, without the client's name, which the reader knows."""
     return failure_header(failure.kind, failure.reason, failure.detail)
 
 
 def read_failure(client_id: str, header: Mapping[str, Any]) -> Failure | None:
-    """Read a reply's failure, if it is one; whatever a client sends becomes a plain text."""
+    """Return a reply's failure, if it is one; the client's text is sanitised."""
     try:
         fields = parse_failure(header)
     except ValueError:
@@ -133,7 +133,7 @@ def read_evaluation(
 
 
 def has_bytes(header: Mapping[str, Any]) -> bool:
-    """Say whether a reply's header is one with bytes beside it."""
+    """Return whether a reply with this header has bytes as well."""
     return any(key in header for key in ("update", "confs", "norm_sums"))
 
 
