@@ -114,9 +114,7 @@ class FleetConfig(Section):
     first_turn_s: float = Field(default=21_600.0, gt=0)
     segment_rounds: int = Field(default=50, ge=1)  # then the engine's job is renewed
     renew_s: float = Field(default=60.0, ge=0)  # earliest renewal for a vehicle that came back
-    round_every_s: float = Field(
-        default=0.0, ge=0
-    )  # least time between round starts: vehicles rest
+    round_every_s: float = Field(default=0.0, ge=0)  # least time between round starts
     max_images: int = Field(default=100_000, ge=1)  # most that one vehicle may claim: its weight
     # Claims count for at most this multiple of the fleet's median; 0 = no limit.
     max_times_median: float = Field(default=5.0, ge=0)

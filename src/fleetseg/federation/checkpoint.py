@@ -41,9 +41,7 @@ class ServerState:
     failed_rounds: int = 0  # consecutive rounds without quorum
     facts: Facts = field(default_factory=dict)  # facts of the fleet, made before round 1
     published: Mapping[str, Tensor] = field(default_factory=dict)  # see `publishing`
-    held: Mapping[str, Tensor] = field(
-        default_factory=dict
-    )  # model that vehicles hold: see `downlink`
+    held: Mapping[str, Tensor] = field(default_factory=dict)  # by vehicles: see `downlink`
     references: Mapping[str, Tensor] = field(default_factory=dict)  # models: see `references`
     # What the sampler, weights, fleet and clusters remember.
     memory: Mapping[str, Memory] = field(default_factory=dict)

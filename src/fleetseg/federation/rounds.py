@@ -119,9 +119,7 @@ def _mended(plan: Plan, state: ServerState, log: Log) -> ServerState:
         # The run may have ended between committing this round and scoring it.
         log.publish(_scored(log.records[-1], plan, state, log))
     if state.failed_rounds >= plan.experiment.federation.max_failed_rounds:
-        return replace(
-            state, failed_rounds=0
-        )  # resumed, presumably with a repaired fleet: count afresh
+        return replace(state, failed_rounds=0)  # resumed with a repaired fleet: new tries
     return state
 
 

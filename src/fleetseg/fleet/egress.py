@@ -1,9 +1,9 @@
-"""The one way out of a vehicle: what leaves is in its list first, and failures are codes.
+"""The only way out of a vehicle: messages are logged before they leave, and failures are codes.
 
-The trainer's answers and the relay's own failures go through here; both write to one list. Texts of
-errors stay on the vehicle, because they may name files: what leaves is a code out of `CODES`, with
-that code's own text. What is refused is refused for what the server sent, and says so in its terms,
-without anything that looks like a path.
+The trainer's replies and the relay's own failures pass through here, and both write to one log.
+Error texts stay on the vehicle, because they may name files: only a code from `CODES` leaves, with
+that code's text. A refusal concerns what the server sent, so its text may leave, but with anything
+that looks like a path removed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fleetseg.failures import failure_header, parse_failure
 from fleetseg.fleet.message_log import MessageLog
 
 LIST = Path("logs") / "egress.jsonl"
-"""Where the list is, in the folder that is the vehicle's own."""
+"""The path of the message log in the vehicle's own folder."""
 Header = dict[str, Any]
 
 _ITS_LOG = "; the vehicle's own log says more"
@@ -47,13 +47,13 @@ CODES = {
     "aborted": "the engine's job ended",
     "error": "something else is wrong" + _ITS_LOG,
 }
-"""Codes of failures that a vehicle has by itself, each with the text that may leave with it."""
+"""Codes of a vehicle's own failures, each with the text that may leave with it."""
 _ASKED_FOR = re.compile(r"[Tt]ried to allocate (\d[\d.,]* ?[A-Za-z]{1,5})\b")
 _PATHS = re.compile(r"""(?<![\w>/:~])(?:~?/|[A-Za-z]:\\)[^\s'",;)]+""")
 
 
 class Egress:
-    """Passes on what may leave, or what is to leave in its place."""
+    """Logs outgoing messages and returns what may leave."""
 
     def __init__(self, folder: Path, log: Callable[[str], None] = lambda text: None) -> None:
         self.message_log, self._log = MessageLog(folder / LIST), log
@@ -61,9 +61,9 @@ class Egress:
     def passed(
         self, kind: str, vehicle: str, header: Header, payload: bytes
     ) -> tuple[Header, bytes]:
-        """List an answer and return it as it may leave.
+        """Log a reply and return it in the form in which it may leave.
 
-        Where it cannot be listed, nothing of it leaves but the code that says so.
+        If it cannot be logged, only a failure code that says so leaves.
         """
         if parse_failure(header) is not None:
             kind, header, payload = "failure", coded(header), b""
@@ -77,7 +77,7 @@ class Egress:
 
 
 def coded(header: Header) -> Header:
-    """Write a failure as its code.
+    """Replace a failure's text by that of its code.
 
     >>> coded(failure_header("abstained", "DataError", "/home/me/a.png is broken"))["failure"][2]
     "its data cannot be used; the vehicle's own log says more"
