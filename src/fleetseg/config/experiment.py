@@ -85,7 +85,7 @@ class Experiment(Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what defines the result: no engine placement, storage, tracking, pictures."""
+        """SHA-256 of what defines the result, without placement, storage, tracking and pictures."""
         fields = self.model_dump(mode="json")
         del fields["fleet"], fields["tracking"]
         del fields["method"]  # the fields that it stands for are in the digest

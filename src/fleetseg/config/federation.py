@@ -65,7 +65,7 @@ class EmaConfig(Section):
 class FedgauConfig(Section):
     """Settings of the weights fedgau: images / (distance + epsilon)."""
 
-    epsilon: float = Field(default=0.01, gt=0)  # Bhattacharyya distance; large = by images
+    epsilon: float = Field(default=0.01, gt=0)  # in units of the distance; large = by images
 
 
 class GapConfig(Section):

@@ -10,7 +10,7 @@ from fleetseg.config.section import Section
 
 
 class PersonalConfig(Section):
-    """Each client's own model, scored on the client's own frames beside the global one."""
+    """Each client's own model, scored on the client's own frames next to the global one."""
 
     model: str = "none"  # none, own, fine-tuned, ditto: see federation.personal
     scored: Literal["end", "always"] = "end"  # always: whenever the global model is scored

@@ -20,15 +20,15 @@ class PretrainConfig(Section):
     steps: int = Field(default=0, ge=0)  # > 0: exactly this many a round, overrides epochs
     lr: float = Field(default=0.0, ge=0)  # 0 = training.lr
     batch_size: int = Field(default=0, ge=0)  # 0 = training.batch_size
-    # Per image of the sources, each time it is trained on: takes on the style of a vehicle's image.
-    # training.style defines the style. 0 = never.
+    # Probability that a source image, each time it is trained on, takes on a vehicle's style, as
+    # defined by training.style. 0 = never.
     style_probability: float = Field(default=0.0, ge=0, le=1)
 
 
 class SafetyConfig(Section):
     """Safety checks of self-training: against the first model, on the server's labelled sets."""
 
-    # Largest loss of mIoU (of 1) against the first model; the newest model within it is published.
+    # Largest drop in mIoU (of 1) from the first model's; the newest model within it is published.
     max_loss: float = Field(default=0.02, ge=0, le=1)
     # The run ends where the entropy of predicted classes falls below this share of what it was.
     collapse: float = Field(default=0.5, ge=0, le=1)  # 0 = off

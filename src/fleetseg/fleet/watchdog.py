@@ -1,4 +1,4 @@
-"""systemd's watchdog: it restarts a hanging process once that sends no more heartbeats.
+"""systemd's watchdog: processes that end are restarted anyway, hanging ones if heartbeats stop.
 
 A message is a datagram to the socket in $NOTIFY_SOCKET; if that is not set, nothing happens. See
 sd_notify(3), https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html

@@ -22,7 +22,7 @@ class Pace:
     job_beat_s: float  # NVFlare's own heartbeats of a vehicle's part of a job
     retry_s: float  # after a failed task request
     join_s: float  # for a vehicle's part of a job to reach the server's, else the job ends for all
-    sync_s: float  # for the reply to one such attempt: quick retries by hundreds overload it
+    sync_s: float  # for the reply to one attempt: frequent retries by hundreds overload the server
 
 
 def pace_of(num_sites: int) -> Pace:

@@ -242,7 +242,7 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def _project(fleet: Fleet) -> dict[str, Any]:
-    """Return NVFlare's project file; it is YAML, which JSON is valid as."""
+    """Return NVFlare's project file, for JSON, which is valid YAML."""
     builders = "nvflare.lighter.impl"
     participants = [
         {

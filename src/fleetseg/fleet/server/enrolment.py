@@ -130,7 +130,7 @@ def _require_closed_labels(enrolments: Mapping[str, Enrolment], spec: RunSpec) -
 
 
 def _admitted(vehicle: str, enrolment: Enrolment, spec: RunSpec) -> Enrolment:
-    """Make a vehicle that the experiment leaves out abstain: it stays connected, but unasked."""
+    """Make a left-out vehicle abstain: it stays connected, but is not asked."""
     why = why_left_out(vehicle, spec.experiment.federation)
     if not why:
         return enrolment

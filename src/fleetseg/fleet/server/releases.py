@@ -146,7 +146,7 @@ class ReleaseOffers:
             self._batch.ask(*offer_of(self._held), sites)
 
     def _is_new(self) -> bool:
-        """Read which release vehicles should use, if that may have changed; returns whether so."""
+        """Read the release to use again if it may have changed; returns whether it may have."""
         try:
             stamp = (self.fleet / FOLDER / CURRENT).stat().st_mtime_ns
         except FileNotFoundError:

@@ -3,8 +3,8 @@
     python -m fleetseg.fleet.vehicle.supervisor PLAN.json
 
 PLAN names a folder, the commands of the engine and the trainer, and texts in the engine's log that
-should be explained to a person. It imports nothing heavy: on an idle vehicle the engine costs
-memory, and this process hardly any.
+should be explained to a person. It imports nothing heavy: an idle vehicle bears the cost of the
+engine, and hardly any for this process.
 """
 
 from __future__ import annotations
