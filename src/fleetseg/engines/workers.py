@@ -251,7 +251,7 @@ def _await(worker: _Worker) -> None:
         code = worker.process.exitcode
         raise EngineError(
             "a worker ended while it was starting, before it had the network and the data",
-            got=f"exit code {code}" + ("; its own words stand above" if code == 1 else ""),
+            got=f"exit code {code}" + ("; its own error is above" if code == 1 else ""),
             cure=IMPORT_CURE if code == 1 else "If memory is short, start fewer: --workers",
         ) from None
 

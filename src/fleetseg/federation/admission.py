@@ -37,7 +37,7 @@ def require_somebody(clients: Collection[str], settings: FederationConfig) -> No
     """
     if clients and len(left_out(clients, settings)) == len(clients):
         raise ConfigError(
-            "federation.only and federation.exclude leave nobody",
+            "federation.only and federation.exclude leave out every vehicle",
             got=f"only = {list(settings.only)}, exclude = {list(settings.exclude)}",
             expected=f"patterns of some of: {listing(sorted(clients))}",
         )
@@ -47,7 +47,7 @@ def idle_patterns(clients: Collection[str], settings: FederationConfig) -> list[
     """Return a note for each pattern that matches no client."""
     named = (("only", settings.only), ("exclude", settings.exclude))
     return [
-        f"federation.{option}: no vehicle is called '{pattern}'"
+        f"federation.{option}: no vehicle matches '{pattern}'"
         for option, patterns in named
         for pattern in patterns
         if not any(fnmatchcase(client, pattern) for client in clients)

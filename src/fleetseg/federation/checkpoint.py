@@ -104,7 +104,7 @@ def load_checkpoint(
             where=path,
             got=meta["version"],
             expected=FORMAT_VERSION,
-            cure="Finish the run with the version of fleetseg that began it",
+            cure="Finish the run with the version of fleetseg that started it",
         )
     for name, wanted in (("experiment", experiment), ("layout", layout)):
         if meta[name] != wanted:
@@ -137,7 +137,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         # Read at once: errors from a memory-mapped parse do not tell damage from transient faults.
         data = path.read_bytes()
     except FileNotFoundError:
-        raise DamagedFile("damaged checkpoint (it is not there)", where=path) from None
+        raise DamagedFile("damaged checkpoint (it is missing)", where=path) from None
     except OSError as error:  # the file may be intact: no permission, too many open files
         raise CheckpointError(f"cannot be read ({error.strerror or error})", where=path) from None
     try:

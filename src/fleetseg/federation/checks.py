@@ -63,7 +63,7 @@ def validate_update(
 def _check_count(name: str, value: object, cap: int) -> None:
     if type(value) is not int or not 0 < value <= cap:
         raise UpdateRejected(
-            "count", f"{name} is not in its range", got=repr(value), expected=f"1..{cap}"
+            "count", f"{name} is out of range", got=repr(value), expected=f"1..{cap}"
         )
 
 
@@ -87,7 +87,7 @@ def _check_values(delta: ModelState, layout: Layout, base: ModelState, max_norm:
     # Counters are absolute values, not changes; comparing them cannot wrap around.
     lowest_K, highest_K = base.counters_K.clamp(max=0), base.counters_K + MAX_COUNTER_STEP
     if bool(((delta.counters_K < lowest_K) | (delta.counters_K > highest_K)).any()):
-        raise UpdateRejected("count", "a counter is negative or leaps")
+        raise UpdateRejected("count", "a counter is negative or grows too fast")
     if max_norm > 0 and (norm := norm_of(delta, layout)) > max_norm:
         raise UpdateRejected(
             "norm", "the update is too large (L2)", got=round(norm, 3), expected=f"<= {max_norm}"
@@ -151,9 +151,9 @@ def validate_norm_report(
         raise UpdateRejected("stale", "sums of another round", got=reply.round, expected=round_)
     size = int(channels_L.sum())
     if (len(sums.counts_L), len(sums.sums_C), len(sums.squares_C)) != (len(counts_L), size, size):
-        raise UpdateRejected("shape", "sums of another number of layers or channels")
+        raise UpdateRejected("shape", "sums for a wrong number of layers or channels")
     if not np.array_equal(sums.counts_L, counts_L):
-        raise UpdateRejected("count", "counts are not those of the client's images")
+        raise UpdateRejected("count", "counts do not match the client's images")
     if not (np.isfinite(sums.sums_C).all() and np.isfinite(sums.squares_C).all()):
         raise UpdateRejected("non-finite", "a sum is not a finite number")
     counts_C = np.repeat(counts_L, channels_L).astype(np.float64)
@@ -180,9 +180,9 @@ def check_enrolment(
     """
     texts = (enrolment.client_id, enrolment.abstains)
     if not all(isinstance(text, str) and len(text) <= MAX_NAME for text in texts):
-        raise UpdateRejected("malformed", "a name is no text, or too long")
+        raise UpdateRejected("malformed", "a name is not text, or too long")
     if not enrolment.client_id or not all(text.isprintable() for text in texts):
-        raise UpdateRejected("malformed", "a name that cannot be printed, or none")
+        raise UpdateRejected("malformed", "a name is empty or cannot be printed")
     counts = (
         enrolment.num_images,
         enrolment.num_pixels,
@@ -190,10 +190,10 @@ def check_enrolment(
         *enrolment.histogram_C,
     )
     if not all(type(n) is int and 0 <= n < 1 << 53 for n in counts):
-        raise UpdateRejected("count", "an enrolled count is not in its range")
+        raise UpdateRejected("count", "an enrolled count is out of range")
     if len(enrolment.histogram_C) != num_classes:
         got = len(enrolment.histogram_C)
-        raise UpdateRejected("labels", "another number of classes", got=got, expected=num_classes)
+        raise UpdateRejected("labels", "wrong number of classes", got=got, expected=num_classes)
     if sum(enrolment.histogram_C) != enrolment.num_pixels:
         raise UpdateRejected("count", "class counts do not add up to the pixels")
     if enrolment.num_images > max_images:

@@ -57,7 +57,7 @@ class Claims:
         if said.client_id not in self._told:
             self._told.add(said.client_id)
             self.tell(
-                f"{said.client_id} says that it holds {said.num_images:,} images and "
+                f"{said.client_id} claims {said.num_images:,} images and "
                 f"{said.num_pixels:,} labelled pixels; it counts as {images:,} and {pixels:,} "
                 f"(fleet.max_times_median = {self.times:g})"
             )

@@ -97,16 +97,16 @@ class ClientStateStore:
         try:
             return from_bytes(path.read_bytes())[0]
         except FileNotFoundError:
-            what = "is not here"
+            what = "is missing"
         except NotIntact:
             set_aside(path)
             what = "is damaged"
         except OSError as error:
             raise CheckpointError(
-                f"what a client keeps cannot be read ({error.strerror or error})", where=path
+                f"a client's state cannot be read ({error.strerror or error})", where=path
             ) from None
         raise StateMissing(
-            f"what this client kept of round {kept.round} {what}; it begins anew when it is next "
+            f"this client's state from round {kept.round} {what}; it starts afresh when it is next "
             "asked",
             where=path,
         )

@@ -52,10 +52,10 @@ def with_clusters(exchange: Exchange, federation: FederationConfig) -> Exchange:
     whole = clustered.num_floats == exchange.shared.num_floats
     if not clustered.floats or (whole and settings.tensors in ("encoder", "decoder")):
         raise ModelError(
-            "of what is exchanged of this network, clusters would have "
-            + ("all of it" if clustered.floats else "nothing of their own"),
+            f"clusters would have {'all' if clustered.floats else 'none'} of this network's "
+            "exchanged tensors as their own",
             where=f"federation.cluster_models.tensors = '{settings.tensors}'",
-            cure="Name its modules: federation.cluster_models.tensors = 'stages', and stages",
+            cure="Name its modules: set federation.cluster_models.tensors = 'stages', and stages",
         )
     copies = settings.count - 1 if federation.clustered_by == BY_LOSS else 0
     return replace(exchange, clustered=clustered, copies=copies)

@@ -161,7 +161,7 @@ class RoundCollector:
             return self._fail(reply)
         try:
             if not isinstance(reply, Update):
-                raise UpdateRejected("malformed", "no update, where one was asked for")
+                raise UpdateRejected("malformed", "the reply is not an update")
             self._fold(reply)
         except UpdateRejected as rejected:
             return self._fail(Failure.refused(reply.client_id, rejected))
@@ -266,7 +266,7 @@ class RoundCollector:
         if (most := self._norms_allowed.get(client, math.inf)) < norm:
             raise UpdateRejected(
                 "norm",
-                "the change is many times as long (L2, by the step) as the fleet's have been",
+                "the norm of the change (L2, per step) is many times the fleet's recent norms",
                 got=f"{norm:.4g}",
                 expected=f"<= {most:.4g} (fleet.max_times_norm)",
             )

@@ -185,7 +185,7 @@ def decode_changes(
 
 def _opened(data: bytes, layout: Layout) -> tuple[dict[str, Any], list[bytes]]:
     if len(data) < 8 or not are_changes(data):
-        raise UpdateRejected("malformed", "no changes of a model")
+        raise UpdateRejected("malformed", "not the changes of a model")
     (length,) = struct.unpack("<I", data[4:8])
     if length > _HEADER_BYTES:
         raise UpdateRejected("oversize", "header too large", got=f"{length} bytes")

@@ -159,7 +159,7 @@ def check_reported(experiment: Experiment, reported: Facts) -> None:
     if reported.keys() != wanted:
         raise UpdateRejected(
             "facts",
-            "other facts than were asked for",
+            "the facts are not those that were asked for",
             got=sorted(reported),
             expected=sorted(wanted),
         )

@@ -56,12 +56,12 @@ def read_counted(fields: Any) -> Counted | None:
     if fields is None:
         return None
     if not isinstance(fields, list) or len(fields) != 2 or type(fields[0]) is not int:
-        raise UpdateRejected("malformed", "no round with its lineage")
+        raise UpdateRejected("malformed", "not a round with its lineage")
     return Counted(fields[0], read_lineage(fields[1]))
 
 
 def read_lineage(text: Any) -> str:
     """Check a received lineage, or raise UpdateRejected: file names are made from it."""
     if not isinstance(text, str) or not re.fullmatch(rf"(?:[0-9a-f]{{{_DIGITS}}})?", text):
-        raise UpdateRejected("malformed", "no lineage")
+        raise UpdateRejected("malformed", "not a lineage")
     return text

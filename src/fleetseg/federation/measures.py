@@ -41,7 +41,9 @@ def check_measures(measures: Mapping[str, float], settings: FederationConfig) ->
     wanted = wanted_measures(settings)
     if not isinstance(measures, Mapping) or set(measures) != set(wanted):
         got = sorted(map(str, measures))[:10] if isinstance(measures, Mapping) else "no table"
-        raise UpdateRejected("measures", "other measures than asked for", got=got, expected=wanted)
+        raise UpdateRejected(
+            "measures", "the measures are not those that were asked for", got=got, expected=wanted
+        )
     for name, value in measures.items():
         if type(value) is not float or not math.isfinite(value) or abs(value) > MAX_MEASURE:
-            raise UpdateRejected("measures", f"'{name}' is no finite number, or too large")
+            raise UpdateRejected("measures", f"'{name}' is not a finite number, or too large")

@@ -42,11 +42,11 @@ def _read(path: Path, what: str) -> Floats:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields["what"] != what:
-            raise ValueError("of something else")
+            raise ValueError("it is of something else")
         return np.array(fields["numbers"], np.float32).reshape(fields["shape"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"what was released with noise cannot be read ({error})",
+            f"a value that was released with noise cannot be read ({error})",
             where=path,
-            cure="Put the file back; to release once more, with new noise, delete it",
+            cure="Restore the file; to release again, with new noise, delete it",
         ) from None

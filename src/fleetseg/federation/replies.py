@@ -107,7 +107,7 @@ def read_evaluation(
     """Read confusion matrices, or raise UpdateRejected; `validate_evaluation` must follow."""
     domains, round_ = header.get("confs"), header.get("round")
     if not isinstance(domains, list) or len(domains) > _MAX_DOMAINS or type(round_) is not int:
-        raise UpdateRejected("malformed", "no confusion matrices")
+        raise UpdateRejected("malformed", "not confusion matrices")
     for domain in domains:
         if (
             not isinstance(domain, str)
@@ -116,13 +116,13 @@ def read_evaluation(
         ):
             raise UpdateRejected("malformed", "a domain's name is too long or cannot be printed")
     if len(set(domains)) < len(domains):
-        raise UpdateRejected("malformed", "two domains of one name")
+        raise UpdateRejected("malformed", "two domains with the same name")
     shape = (len(domains), num_classes, num_classes)
     expected = math.prod(shape) * _COUNTS.itemsize
     if len(payload) != expected:
         raise UpdateRejected(
             "shape",
-            "no matrix of the classes for each",
+            "confusion matrices of a wrong size",
             got=f"{len(payload)} bytes",
             expected=expected,
         )
@@ -150,14 +150,14 @@ def read_norm_report(client_id: str, header: Mapping[str, Any], payload: bytes) 
     """Read sums, or raise UpdateRejected; `validate_norm_report` must follow."""
     sizes, round_ = header.get("norm_sums"), header.get("round")
     if not isinstance(sizes, list) or len(sizes) != 2 or type(round_) is not int:
-        raise UpdateRejected("malformed", "no sums of norm layers")
+        raise UpdateRejected("malformed", "not sums of norm layers")
     if not all(type(size) is int and 0 < size <= _MAX_CHANNELS for size in sizes):
-        raise UpdateRejected("malformed", "not so many layers or channels")
+        raise UpdateRejected("malformed", "wrong number of layers or channels")
     layers, channels = sizes
     expected = layers * _COUNTS.itemsize + 2 * channels * _SUMS.itemsize
     if len(payload) != expected:
         raise UpdateRejected(
-            "malformed", "sums of another size", got=f"{len(payload)} bytes", expected=expected
+            "malformed", "sums of a wrong size", got=f"{len(payload)} bytes", expected=expected
         )
     counts_L = np.frombuffer(payload, _COUNTS, layers).astype(np.int64)
     both_2C = np.frombuffer(payload, _SUMS, offset=layers * _COUNTS.itemsize).astype(np.float64)

@@ -164,5 +164,5 @@ def _require_quorum(
         f"{state.failed_rounds} rounds in a row without a quorum" if enrolled else "no clients",
         got=why_unused(log.records) if log.records else "no client that can take part",
         expected=f"usable updates from {plan.experiment.federation.quorum:.0%} of the cohort",
-        cure="The model of the last good round is kept; mend the fleet and go on with --resume",
+        cure="The model of the last good round is kept; fix the fleet and continue with --resume",
     )

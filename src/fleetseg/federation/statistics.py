@@ -43,7 +43,7 @@ def _with_squares(change_F: Floats_F, layout: Layout) -> Floats_F:
     largest = float(np.abs(folded_F[variances_V]).max(initial=0.0))
     if not largest <= MAX_VALUE:
         raise UpdateRejected(
-            "magnitude", "a running mean leaps", got=largest, expected=f"<= {MAX_VALUE}"
+            "magnitude", "a running mean changes too much", got=largest, expected=f"<= {MAX_VALUE}"
         )
     return folded_F
 

@@ -49,13 +49,15 @@ def check_styles(experiment: Experiment, styles: Floats) -> None:
     most = config.images if config.per == "image" else 1
     if styles.shape[1:] != shape or not 1 <= len(styles) <= most:
         expected = f"1 to {most} of {shape}"
-        raise UpdateRejected("facts", "other styles", got=styles.shape, expected=expected)
+        raise UpdateRejected(
+            "facts", "styles of another shape or number", got=styles.shape, expected=expected
+        )
     low, high = KINDS[config.kind].limits(shape)
     slack = 0.01  # for rounding
     if not ((styles >= low - slack) & (styles <= high + slack)).all():
         raise UpdateRejected(
             "facts",
-            f"a style that no image has: {config.kind}",
+            f"a style that no image can have: {config.kind}",
             got=f"numbers from {styles.min():g} to {styles.max():g}",
             expected=f"each within its range, {low.min():g} to {high.max():g} at most",
         )
@@ -94,4 +96,4 @@ def style_notes(
         return []
     if any(fact.startswith(MEMBER) for e in enrolled.values() for fact in e.facts):
         return []
-    return ["training.style has no effect: there is only one vehicle's style, and it has that"]
+    return ["training.style has no effect: there is only one vehicle's style, which it has already"]

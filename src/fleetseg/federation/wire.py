@@ -109,7 +109,9 @@ def unpacked(packed: Packed, codec: UpdateCodec) -> Update | Failure:
     except UpdateRejected as rejected:
         return Failure.refused(packed.client_id, rejected)
     if update.client_id != packed.client_id:
-        return Failure(packed.client_id, "refused", "identity", "an update in another one's name")
+        return Failure(
+            packed.client_id, "refused", "identity", "an update in another client's name"
+        )
     return update
 
 
@@ -153,7 +155,7 @@ def checked_update_meta(meta: Any) -> dict[str, Any]:
         got = sorted(meta)[:20] if isinstance(meta, dict) else type(meta).__name__
         raise UpdateRejected("malformed", "header fields differ", got=got)
     if not isinstance(meta["client_id"], str):
-        raise UpdateRejected("malformed", "the client's name is no text")
+        raise UpdateRejected("malformed", "the client's name is not text")
     return meta
 
 
@@ -165,20 +167,22 @@ def write_facts(facts: Facts) -> dict[str, Any]:
 def read_facts(fields: Any) -> Facts:
     """Read facts, or raise UpdateRejected: named arrays of finite numbers, limited in size."""
     if not isinstance(fields, dict) or len(fields) > 100:
-        raise UpdateRejected("malformed", "no named facts")
+        raise UpdateRejected("malformed", "not named facts")
     facts = {}
     for name, rows in fields.items():
         if not _are_few_numbers(rows):  # before any memory is allocated for them
             raise UpdateRejected(
-                "malformed", "a fact is not of numbers, or too large", got=name[:40]
+                "malformed",
+                "a fact is not made of numbers, or too large",
+                got=name[:40],
             )
         try:
             with np.errstate(over="ignore"):
                 facts[name] = np.array(rows).astype(np.float32)
         except (ValueError, OverflowError):
-            raise UpdateRejected("malformed", "a fact is no array", got=name[:40]) from None
+            raise UpdateRejected("malformed", "a fact is not an array", got=name[:40]) from None
         if not np.isfinite(facts[name]).all():
-            raise UpdateRejected("malformed", "a fact is not of finite numbers", got=name[:40])
+            raise UpdateRejected("malformed", "a fact is not made of finite numbers", got=name[:40])
     return facts
 
 

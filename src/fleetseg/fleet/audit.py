@@ -43,7 +43,7 @@ def lists_in(path: Path) -> tuple[Path, ...]:
     found = (path,) if path.is_file() else tuple(path / p for p in _PLACES if (path / p).is_file())
     if not found:
         raise ConfigError(
-            "no list of messages",
+            "no message log",
             where=path,
             expected="egress.jsonl, ingress.jsonl, a vehicle's kit or a run folder",
         )
@@ -75,10 +75,10 @@ def verify(path: Path) -> Audit:
 
 def _why_broken(linked: str, previous: bytes | None) -> str:
     if previous is None:
-        return "" if linked == FIRST else "what came before it is gone"
+        return "" if linked == FIRST else "the lines before it are gone"
     if linked == line_digest(previous):
         return ""
-    return "the line before it is not the one it was written behind"
+    return "the line before it is not the one that it was written after"
 
 
 def _lines(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -21,31 +21,31 @@ LIST = Path("logs") / "egress.jsonl"
 Header = dict[str, Any]
 
 _ITS_LOG = "; the vehicle's own log says more"
-_BEGINS_ANEW = "it does not have what it kept; it begins anew when it is next asked"
+_BEGINS_ANEW = "it has lost its state; it starts afresh when it is next asked"
 CODES = {
     "DataError": "its data cannot be used" + _ITS_LOG,
     "BadSample": "one of its samples cannot be used" + _ITS_LOG,
     "LeakError": "its training and test data share frames" + _ITS_LOG,
     "ConfigError": "its data or settings do not fit this run" + _ITS_LOG,
-    "ModelError": "the network cannot be made or used there" + _ITS_LOG,
-    "EngineError": "something that it runs on does not work" + _ITS_LOG,
+    "ModelError": "the network cannot be built or used there" + _ITS_LOG,
+    "EngineError": "something on its machine does not work" + _ITS_LOG,
     "OutOfMemory": "out of memory" + _ITS_LOG,
     "MissingExtra": "a package that this run needs is not installed there" + _ITS_LOG,
-    "CheckpointError": "what it keeps cannot be read or written" + _ITS_LOG,
-    "DamagedFile": "what it keeps is damaged" + _ITS_LOG,
+    "CheckpointError": "its state cannot be read or written" + _ITS_LOG,
+    "DamagedFile": "its state is damaged" + _ITS_LOG,
     "StateMissing": _BEGINS_ANEW,
     "no-state": _BEGINS_ANEW,
     "data": "its samples cannot be used" + _ITS_LOG,
     "untrained": "it has no model of its own: it never took part",
-    "unasked": "the experiment asks for no such thing",
+    "unasked": "the experiment does not ask for this",
     "non-finite": "every step gave NaN or infinity; a lower training.lr may help",
     "no-labels": "no labelled pixel in any batch",
     "out-of-memory": "out of memory; use a smaller training.batch_size or training.crop",
-    "disk": "its list of messages cannot be written: the disk may be full",
-    "no-room": "the release cannot be kept: the disk may be full" + _ITS_LOG,
-    "trainer-died": "its trainer died; it is started again",
+    "disk": "its message log cannot be written: the disk may be full",
+    "no-room": "the release cannot be stored: the disk may be full" + _ITS_LOG,
+    "trainer-died": "its trainer died and is being restarted",
     "aborted": "the engine's job ended",
-    "error": "something else is wrong" + _ITS_LOG,
+    "error": "an unexpected error" + _ITS_LOG,
 }
 """Codes of a vehicle's own failures, each with the text that may leave with it."""
 _ASKED_FOR = re.compile(r"[Tt]ried to allocate (\d[\d.,]* ?[A-Za-z]{1,5})\b")

@@ -39,7 +39,7 @@ def unpack(listed: Any, payload: bytes) -> Files:
         UpdateRejected: the list is not one of files, or bytes do not match ("digest").
     """
     if not isinstance(listed, list) or not 0 < len(listed) <= _MAX_FILES:
-        raise UpdateRejected("malformed", "no list of files")
+        raise UpdateRejected("malformed", "not a list of files")
     files: dict[str, bytes] = {}
     start = 0
     for entry in listed:

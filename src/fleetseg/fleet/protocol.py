@@ -113,7 +113,7 @@ def read_space(fields: Any) -> LabelSpace:
 def read_normalisation(fields: Any) -> Normalisation:
     """Read the normalisation of a network's inputs, or raise UpdateRejected."""
     if not isinstance(fields, list) or len(fields) != 2:
-        raise UpdateRejected("malformed", "no normalisation of images")
+        raise UpdateRejected("malformed", "not a normalisation of images")
     mean, std = (_numbers(part, 3) for part in fields)
     if min(std) <= 0:
         raise UpdateRejected("malformed", "a standard deviation is not above zero")
@@ -122,9 +122,9 @@ def read_normalisation(fields: Any) -> Normalisation:
 
 def _numbers(fields: Any, count: int) -> list[float]:
     if not isinstance(fields, list) or len(fields) != count:
-        raise UpdateRejected("malformed", "not so many numbers", expected=count)
+        raise UpdateRejected("malformed", "wrong number of values", expected=count)
     if not all(type(x) in (int, float) and math.isfinite(x) for x in fields):
-        raise UpdateRejected("malformed", "no finite numbers")
+        raise UpdateRejected("malformed", "not finite numbers")
     return [float(x) for x in fields]
 
 
@@ -146,7 +146,7 @@ def read_enrolments(
 ) -> dict[str, Enrolment]:
     """Read enrolments, or raise UpdateRejected."""
     if not isinstance(fields, list) or not 0 < len(fields) <= _MAX_VEHICLES:
-        raise UpdateRejected("malformed", "no list of enrolments")
+        raise UpdateRejected("malformed", "not a list of enrolments")
     enrolments = {}
     for entry in fields:
         try:
@@ -156,6 +156,8 @@ def read_enrolments(
             raise UpdateRejected("malformed", "an enrolment's fields differ") from None
         check_enrolment(enrolment, num_classes, needs_labels=needs_labels, max_images=max_images)
         if enrolment.client_id in enrolments:
-            raise UpdateRejected("identity", "two vehicles of one name", got=enrolment.client_id)
+            raise UpdateRejected(
+                "identity", "two vehicles with the same name", got=enrolment.client_id
+            )
         enrolments[enrolment.client_id] = enrolment
     return enrolments

@@ -23,7 +23,7 @@ def oversize(text: bytes, payload: bytes, max_payload: int) -> str:
         ("an answer", len(payload), max_payload),
     ):
         if size > most:
-            return f"{what} of {size} bytes, where at most {most} are taken"
+            return f"{what} of {size} bytes, above the limit of {most}"
     return ""
 
 

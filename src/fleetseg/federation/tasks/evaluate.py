@@ -14,7 +14,7 @@ from fleetseg.federation.messages import Broadcast, Evaluation, Failure, Reply
 from fleetseg.federation.personal import PERSONAL, Work
 from fleetseg.federation.tasks.train import local_inputs
 
-_NOTHING_OWN = "it has not trained yet, and so has nothing of what stays with each client"
+_NOTHING_OWN = "it has not trained yet, and so lacks the tensors that stay with each client"
 
 
 def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:

@@ -14,7 +14,7 @@ from fleetseg.federation.statistics import STATISTICS
 from fleetseg.learning.batches import batches_per_epoch
 from fleetseg.models.norm_statistics import gather
 
-_NOT_ESTIMATED = "no statistics of images leave in an experiment that does not estimate any"
+_NOT_ESTIMATED = "the experiment does not estimate statistics, so none may leave"
 
 
 def client_norm_statistics(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:

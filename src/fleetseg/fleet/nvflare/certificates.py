@@ -49,7 +49,7 @@ class Authority:
         ends = min(now + timedelta(days=VEHICLE_DAYS), self.certificate.not_valid_after_utc)
         if ends <= now:
             raise ConfigError(
-                "the fleet's root certificate has ended",
+                "the fleet's root certificate has expired",
                 got=f"{ends:%Y-%m-%d}",
                 cure="Renew it first: fleetseg fleet rotate --server",
             )
@@ -107,7 +107,7 @@ def read_authority(fleet: Path) -> Authority:
         raise ConfigError(
             f"the fleet's root key cannot be read ({type(error).__name__})",
             where=path,
-            cure="Put the copy of pki/ from your backup back for as long as this takes",
+            cure="Restore pki/ from your backup for as long as this takes",
         ) from None
     return Authority(cast("RSAPrivateKey", key), certificate)
 

@@ -54,7 +54,7 @@ def why_refused(message: Any, vehicle: str) -> str:
     origin = str(message.get_header(MessageHeaderKey.ORIGIN, "")).partition(".")[0]
     claimed = message.get_header(CellMessageHeaderKeys.CLIENT_NAME, vehicle)
     if origin != vehicle or claimed != vehicle:
-        return f"a message in another one's name came by the connection of {vehicle}"
+        return f"a message in another one's name came over the connection of {vehicle}"
     # In a streamed message, the first keys describe the stream and the second the message itself.
     for keys in (MessageHeaderKey, StreamHeaderKey):
         channel, topic = (message.get_header(key, "") for key in (keys.CHANNEL, keys.TOPIC))

@@ -103,7 +103,7 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
         try:
             header = read_table(shareable[HEADER], max_bytes=MAX_HEADER_BYTES)
         except BadJson as bad:
-            detail = f"a request that is none: {bad}"
+            detail = f"not a request: {bad}"
             text, payload = self._failed("refused", "malformed", detail, site)
         else:
             self._beat_s = _seconds(header.get(BEAT_S))

@@ -81,9 +81,9 @@ def request_certificate(kit: Path, vehicle: str) -> Path:
     startup, request = kit / "startup", kit / f"{vehicle}.csr"
     if (startup / "client.key").exists():
         raise ConfigError(
-            "there is a private key already",
+            "there already is a private key",
             where=startup / "client.key",
-            cure="Name another folder with --kit; the one in use goes on until it is replaced",
+            cure="Name another folder with --kit; the kit in use works until you replace it",
         )
     startup.mkdir(parents=True, exist_ok=True)
     startup.chmod(0o700)
@@ -119,7 +119,9 @@ def rotate_vehicle(fleet: Fleet, vehicle: str, request: Path | None = None) -> N
     """
     name, public = (vehicle, None) if request is None else read_request(request)
     if name != vehicle:
-        raise ConfigError("a request of another vehicle", where=request, got=name, expected=vehicle)
+        raise ConfigError(
+            "a request from another vehicle", where=request, got=name, expected=vehicle
+        )
     with changing(fleet.folder):
         fleet = read_fleet(fleet.folder)
         require_vehicle(fleet, vehicle)
@@ -127,7 +129,7 @@ def rotate_vehicle(fleet: Fleet, vehicle: str, request: Path | None = None) -> N
             raise ConfigError(
                 f"'{vehicle}' is revoked",
                 where=fleet.folder,
-                cure=f"To have it back: fleetseg fleet unrevoke {vehicle}",
+                cure=f"To readmit it: fleetseg fleet unrevoke {vehicle}",
             )
         kit = fleet.kit(vehicle)
         if not (kit / "startup" / "fed_client.json").exists():
@@ -149,7 +151,7 @@ def rotate_server(fleet: Fleet) -> None:
         ConfigError: the server's key cannot be read.
         EngineError: the server is running; each of its processes reads these files as it starts.
     """
-    busy = "the fleet's server runs"
+    busy = "the fleet's server is running"
     with changing(fleet.folder), _locked(fleet.folder / "server.lock", busy):
         authority = read_authority(fleet.folder).renewed()
         server, operator = fleet.server / "startup", fleet.operator / "startup"
@@ -169,7 +171,7 @@ def rotate_server(fleet: Fleet) -> None:
 @contextmanager
 def _unused(kit: Path) -> Iterator[None]:
     if (kit / "fleetseg").is_dir():
-        with _locked(kit / "fleetseg" / "lock", "a vehicle runs from this folder"):
+        with _locked(kit / "fleetseg" / "lock", "a vehicle is running from this folder"):
             yield
     else:
         yield

@@ -32,23 +32,23 @@ _KIT_IN_USE = (
 )
 _PART_FAILED = (
     "this vehicle's part of a job has failed, which ends the job for all vehicles; after three in "
-    "a row the server leaves this one out for a time. The engine.log beside this one and those in "
-    "the folders of jobs say why: mostly another or a broken installation (fleetseg doctor)"
+    "a row the server leaves this one out for a time. The engine.log next to this log and those in "
+    "the job folders say why: usually a different or broken installation (fleetseg doctor)"
 )
 _FAILURE_CODES = (101, 102, 103, 104)  # NVFlare's, for a process that ended without being asked to
 _LOG_MESSAGES = {
     **{f"child worker process finished with RC {code}": _PART_FAILED for code in _FAILURE_CODES},
     "is disabled": "this vehicle has been revoked by the fleet's operator; the server refuses it",
-    "Failed to send heartbeat": "the server does not take this vehicle's heartbeats: it is down, "
+    "Failed to send heartbeat": "the server does not accept this vehicle's heartbeats: it is down, "
     "or it has revoked this vehicle",
     "register_client unauthenticated": _KIT_IN_USE,
     "in use at another place": _KIT_IN_USE,
-    "Maximum number of clients reached": "the server takes no more vehicles",
+    "Maximum number of clients reached": "the server accepts no more vehicles",
     "Successfully registered client": "connected to the server",
-    "CERTIFICATE_VERIFY_FAILED": "the certificates do not fit: this kit is of another fleet, or a "
-    "clock is wrong",
-    "is not in allow_list": "this vehicle's list of allowed classes (local/resources.json) is of "
-    "another version of fleetseg: restart `fleetseg client`, which writes it anew",
+    "CERTIFICATE_VERIFY_FAILED": "the certificates do not match: this kit belongs to another "
+    "fleet, or a clock is wrong",
+    "is not in allow_list": "this vehicle's list of allowed classes (local/resources.json) is from "
+    "another version of fleetseg: restart `fleetseg client`, which rewrites it",
     "No space left on device": "the disk of this vehicle is full: free some space",
 }
 
@@ -157,13 +157,13 @@ def shake_hands(kit: Kit, timeout_s: float = 5.0) -> bool:
         raise EngineError(
             f"the server's certificate is not trusted ({error.verify_message})",
             where=where,
-            cure="This kit is of another fleet, or this machine's clock is wrong",
+            cure="This kit belongs to another fleet, or this machine's clock is wrong",
         ) from None
     except ssl.SSLError as error:
         raise EngineError(
             f"the server does not trust this kit's certificate ({error.reason})",
             where=where,
-            cure="Use a kit that this server's fleet made: fleetseg fleet add NAME",
+            cure="Use a kit of this server's fleet: fleetseg fleet add NAME",
         ) from None
     except OSError:
         return False

@@ -173,11 +173,11 @@ class NvflareNetwork:
         """
         clock, job = self._dispatcher.clock, self._dispatcher.job
         if job and self._dispatcher.job_silent_s() > self._job_patience_s:
-            self._trouble = "the engine's job has stopped; another takes its place"
+            self._trouble = "the engine's job hangs; a new one replaces it"
             kill_descendants(self._process.pid, job)
             self._dispatcher.drop()
         if self._answered_s is not None and clock() - self._answered_s > _HUNG_S:
-            self._trouble = "the server's process has stopped; it is started again"
+            self._trouble = "the server's process hangs; it is being restarted"
             stop(self._process, patience_s=0)
 
     # The job, through a session with the server

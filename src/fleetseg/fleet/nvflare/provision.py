@@ -118,13 +118,13 @@ def create_fleet(folder: Path, host: str, port: int, vehicles: Sequence[str]) ->
     """
     if (folder / "fleet.json").exists():
         raise ConfigError(
-            "this folder holds a fleet already", where=folder, cure="Add to it: fleetseg fleet add"
+            "this folder already holds a fleet", where=folder, cure="Add to it: fleetseg fleet add"
         )
     if not _HOST.fullmatch(host):
         raise ConfigError("not usable as a host", got=repr(host), expected="a-z, 0-9, . _ -")
     check_names(vehicles)
     if len(set(vehicles)) < len(vehicles) or host in vehicles:
-        raise ConfigError("two vehicles (or a vehicle and the server) of one name")
+        raise ConfigError("two vehicles (or a vehicle and the server) have the same name")
     (folder / "pki").mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
     folder.chmod(0o700)
@@ -164,7 +164,7 @@ def _added(fleet: Fleet, vehicle: str, public: RSAPublicKey | None) -> Fleet:
         fleet = read_fleet(fleet.folder)  # another vehicle may have been added since
         if vehicle in fleet.vehicles or vehicle == fleet.host:
             raise ConfigError(
-                f"there is a '{vehicle}' already",
+                f"there already is a '{vehicle}'",
                 where=fleet.folder,
                 cure=f"For new keys: fleetseg fleet rotate {vehicle}",
             )

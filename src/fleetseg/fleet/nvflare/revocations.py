@@ -37,7 +37,7 @@ def read_revoked(folder: Path, before: Iterable[str] = ()) -> tuple[str, ...]:
             vehicle, is_revoked = str(fields["vehicle"]), bool(fields["revoked"])
         except (ValueError, KeyError, TypeError) as error:
             what = f"line {number} cannot be read ({type(error).__name__})"
-            cure = "Mend the line, or put the file back from a backup"
+            cure = "Fix the line, or restore the file from a backup"
             raise ConfigError(what, where=path, cure=cure) from None
         if is_revoked:
             revoked.add(vehicle)

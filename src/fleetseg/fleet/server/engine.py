@@ -351,7 +351,7 @@ class FleetEngine:
                 raise EngineError(
                     f"no connection to the fleet for {self._settings.outage_s:.0f} s",
                     got=self._network.trouble() or None,
-                    cure="The run folder is intact: go on with --resume",
+                    cure="The run folder is intact: continue with --resume",
                 )
             with dispatcher.changed:
                 dispatcher.changed.wait(0.2)

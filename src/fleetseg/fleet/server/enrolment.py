@@ -126,7 +126,7 @@ def _require_closed_labels(enrolments: Mapping[str, Enrolment], spec: RunSpec) -
     patterns = spec.experiment.partition.unlabelled.clients
     for vehicle, enrolment in enrolments.items():
         if enrolment.num_pixels and any(fnmatchcase(vehicle, p) for p in patterns):
-            raise UpdateRejected("labels", "called unlabelled, and has counted pixels of labels")
+            raise UpdateRejected("labels", "counts as unlabelled, but has counted labelled pixels")
 
 
 def _admitted(vehicle: str, enrolment: Enrolment, spec: RunSpec) -> Enrolment:
@@ -166,4 +166,4 @@ def _require_own(site: str, enrolments: Mapping[str, Enrolment], spec: RunSpec) 
     own = {site} if spec.assigned is None else set(spec.assigned.get(site, ()))
     others = [v for v in enrolments if v not in own and not v.startswith(f"{site}/")]
     if others:
-        raise UpdateRejected("identity", "enrols in another one's name", got=others[0][:100])
+        raise UpdateRejected("identity", "enrols in another vehicle's name", got=others[0][:100])

@@ -87,6 +87,6 @@ def health_of(
     if fatal is not None:
         return False, f"ending: {fatal.what}"
     if stalled_s := engine.pulse.stalled_s():
-        return False, f"the loop has not gone on for {stalled_s:.0f} s"
+        return False, f"the loop has made no progress for {stalled_s:.0f} s"
     trouble = network.trouble()
     return True, f"ok: {trouble}" if trouble else f"ok: segment {dispatcher.segment}"

@@ -89,15 +89,15 @@ class Patience:
 
     def _why(self, vehicle: str, pending: Pending, now_s: float) -> Failure | None:
         if self._dispatcher.silent_s(pending.site) > self._settings.silent_s:
-            return Failure(vehicle, "lost", "silent", "no sign of life")
+            return Failure(vehicle, "lost", "silent", "no heartbeat")
         if self._dispatcher.stalled_s(pending.site) > self.stalled_s:
-            return Failure(vehicle, "lost", "stalled", "signs of life, and no progress")
+            return Failure(vehicle, "lost", "stalled", "heartbeats, but no progress")
         if self._ignores(pending, now_s):
             reason = "dropped" if pending.fetched else "not-fetched"
-            return Failure(vehicle, "lost", reason, "idle, and no answer")
+            return Failure(vehicle, "lost", reason, "idle, but no answer")
         if now_s - pending.asked_s > pending.limit_s:
             detail = (
-                f"no answer in {pending.limit_s:.0f} s; federation.deadline_s sets another time"
+                f"no answer in {pending.limit_s:.0f} s; federation.deadline_s sets another limit"
             )
             return Failure(vehicle, "late", "deadline", detail)
         return None

@@ -26,8 +26,8 @@ FIRST_PAUSE_S = 120.0
 LONGEST_PAUSE_S = 4 * 3600.0
 _MOST_BYTES = 1 << 24
 CURE = (
-    "see fleetseg/logs/engine.log in its kit: mostly another or a broken installation, or too "
-    "little memory; `fleetseg doctor` there, then restart `fleetseg client`"
+    "see fleetseg/logs/engine.log in its kit: usually a different or broken installation, or too "
+    "little memory; run `fleetseg doctor` there, then restart `fleetseg client`"
 )
 
 

@@ -82,12 +82,12 @@ class Segments:
         if self._barren >= MOST_BARREN:
             told = "; ".join(f"{site}: {why}" for site, why in sorted(blamed.items())[:5])
             raise EngineError(
-                f"the engine's job ended {self._barren} times in a row and nothing was done in it",
+                f"the engine's job ended {self._barren} times in a row without any work done",
                 where=log,
                 got=told or last_words,
-                expected="a job that lives until a vehicle has answered",
-                cure=f"{'On each of them: ' + CURE if told else 'Mend what the log says'}; "
-                "then go on with --resume",
+                expected="a job that runs until a vehicle has answered",
+                cure=f"{'On each of them: ' + CURE if told else 'Fix what the log reports'}; "
+                "then continue with --resume",
             )
 
     def _note(self, job: str, planned: bool, answered: bool, through: Mapping[str, str]) -> None:

@@ -105,7 +105,7 @@ def _locked(fleet: Fleet) -> Iterator[None]:
             try_lock(lock)  # without locks, the port still excludes a second server
         except BlockingIOError:
             raise ServerRuns(
-                "another server works on this fleet",
+                "another server is running for this fleet",
                 where=fleet.folder,
                 cure="Stop it first: one fleet has one server",
             ) from None

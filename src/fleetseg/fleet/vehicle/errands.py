@@ -63,10 +63,10 @@ def take_release(
     """
     number = header.get("release")
     if type(number) is not int or not 0 < number <= MOST:
-        raise UpdateRejected("malformed", "no number of a release", got=repr(number)[:40])
+        raise UpdateRejected("malformed", "not the number of a release", got=repr(number)[:40])
     files = unpack(header.get("files"), payload)
     if RECORD in files:
-        raise UpdateRejected("malformed", f"{RECORD} is for the vehicle to write")
+        raise UpdateRejected("malformed", f"only the vehicle may write {RECORD}")
     digests = {name: digest for name, _, digest in header["files"]}
     if digest_of(digests) != header.get("digest"):
         raise UpdateRejected("digest", "the files are not those of the release")
@@ -79,7 +79,7 @@ def take_release(
         held = drive(models, number)
     except OSError as error:
         words = "the disk is full" if is_disk_full(error) else error.strerror or "no such place"
-        return failure_header("lost", "no-room", f"the release cannot be kept: {words}"), b""
+        return failure_header("lost", "no-room", f"the release cannot be stored: {words}"), b""
     notify(f"release {number:04d} is driven from now on: {held.folder}")
     return {"drives": held.told()}, b""
 
@@ -120,7 +120,7 @@ def judge_model(
     except ConfigError as error:
         raise UpdateRejected("policy", error.what) from None
     if experiment.partition.holdout == 0:
-        raise UpdateRejected("experiment", "nothing is held out to judge on")
+        raise UpdateRejected("experiment", "no frames are held out to judge on")
     files = unpack(header.get("files"), payload)
     hardware = hardware_of(experiment.engine)
     with _loaded(files, site.folder, space) as model, threads(experiment.engine.threads):
@@ -138,7 +138,7 @@ def judge_model(
         looking = _OnDevice(model.to(hardware.device), hardware)
         sums = _sums(clients, looking, policy)
     if not sums:
-        raise UpdateRejected("no-frames", "no vehicle here holds a labelled frame out")
+        raise UpdateRejected("no-frames", "no vehicle here holds out a labelled frame")
     return write_sums(sums)
 
 
@@ -168,5 +168,7 @@ def _loaded(files: Files, folder: Path, space: LabelSpace) -> Iterator[Segmenter
         if model.space is None or model.space.classes != space.classes:
             raise UpdateRejected("labels", "the model has other classes than the experiment")
         if model.untrained:
-            raise UpdateRejected("unusable", "the model lacks what stayed with the vehicles")
+            raise UpdateRejected(
+                "unusable", "the model lacks the tensors that stayed with the vehicles"
+            )
         yield model

@@ -90,7 +90,9 @@ def open_clients(
 def _not_held(name: str, held: Mapping[str, Client]) -> DataError:
     some = ", ".join(sorted(held)[:10]) + (" ..." if len(held) > 10 else "")
     return DataError(
-        f"nobody named '{name}' in the split", expected=f"one of: {some}", cure="Use --vehicle NAME"
+        f"no vehicle named '{name}' in the split",
+        expected=f"one of: {some}",
+        cure="Use --vehicle NAME",
     )
 
 
@@ -129,7 +131,7 @@ def _unlabelled(site_data: SiteData, rule: UnlabelledConfig) -> UnlabelledConfig
     """
     if rule.share:
         raise ConfigError(
-            "partition.unlabelled.share is of vehicles that this one does not know",
+            "partition.unlabelled.share needs all vehicles, and this one knows only itself",
             cure="Name them on the server: partition.unlabelled.clients",
         )
     names = site_data.vehicles or (site_data.site,)

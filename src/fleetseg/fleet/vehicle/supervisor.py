@@ -73,7 +73,7 @@ class Child:
         calm = now_s - self._began_s > _CALM_S
         self._pause_s = 0.5 if calm else min(2 * self._pause_s, _MAX_PAUSE_S)
         self._next_s = now_s + self._pause_s * _spread()
-        return f"{self.name} {how}; starting it again in {self._pause_s:.0f} s (log: {self.log})"
+        return f"{self.name} {how}; restarting it in {self._pause_s:.0f} s (log: {self.log})"
 
     def _begin(self, now_s: float) -> None:
         if self._page is not None:
@@ -151,7 +151,7 @@ def supervise(plan: dict[str, Any]) -> int:
             log(f"error: this kit is in use by another process ({folder})")
             return 1
         except OSError:
-            log(f"{folder}: this file system knows no locks; see to it that one process uses it")
+            log(f"{folder}: this file system has no locks; make sure that only one process uses it")
         return _supervise(plan, folder)
 
 
