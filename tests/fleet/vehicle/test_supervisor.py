@@ -81,7 +81,7 @@ def test_a_child_that_ran_well_is_started_again_at_once(
         child.ensure_running(died_s)
         child.ensure_running(died_s + 3.9)
     processes[-1].code = -9
-    assert child.ensure_running(500.0).startswith("engine killed by signal 9; starting")
+    assert child.ensure_running(500.0).startswith("engine killed by signal 9; restarting")
     child.ensure_running(500.4)
     assert len(processes) == 3
     child.ensure_running(500.5)
