@@ -29,7 +29,7 @@ Header = dict[str, Any]
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/+@~-]{0,60}")
 _SIZES = struct.Struct("<IQ")  # bytes of the header, bytes of the payload
 MAX_HEADER_BYTES = 1 << 24
-MAX_REPLY_HEADER = 1 << 21  # of a header inside a header, where a byte may take six
+MAX_REPLY_HEADER = 1 << 21  # bytes of a header inside a header, where each may take six
 MAX_PAYLOAD_BYTES = 1 << 32
 
 
