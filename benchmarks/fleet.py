@@ -30,8 +30,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleetseg.federation.records import RoundRecord
-
 # Torch and the rest are imported where they are used: this file is also the idle trainer.
 from fleetseg.fleet.sockets import ConnectionLost, Listener
 

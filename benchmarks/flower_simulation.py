@@ -113,8 +113,7 @@ def train(message, context):
 
 def ours(clients: int, num_rounds: int) -> list[float]:
     """Seconds of each of our rounds."""
-    rounds.ROUNDS = num_rounds
-    return rounds.federated(make_model(), clients)
+    return rounds.federated(make_model(), clients, num_rounds)
 
 
 def flower(
