@@ -47,7 +47,7 @@ def print_tables(out: Path) -> None:
     there = read_rows(out)
     whole = there["whole"].megabytes if "whole" in there else float("nan")
     table(
-        ("", "rounds", "up", "down", "MB", "times fewer", "held out", "unseen road", "critical",
+        ("", "rounds", "up", "down", "MB", "times smaller", "held out", "unseen road", "critical",
          "familiar road", "critical"),
         (
             (
@@ -72,8 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweep")
     parser.add_argument("--rounds", type=int, default=44)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     if not args.tables:
         runs = [{"name": name, **fields} for name, fields in rows(args.rounds).items()]

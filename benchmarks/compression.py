@@ -62,7 +62,7 @@ def main() -> None:
     plain_s = seconds_of(lambda: encode_update(update, layout))
     plain_s += seconds_of(lambda: decode_update(plain, layout))
     print(f"{layout.num_floats:,} floats, plain message {len(plain) / 1e6:.2f} MB, 1 thread")
-    print("codec             MB   times smaller   pack ms   unpack ms   MB/s   time over plain")
+    print("codec             MB   times smaller   pack ms   unpack ms   MB/s   time / plain")
     print(f"{'none':15s} {len(plain) / 1e6:6.3f}                   {plain_s * 1e3:24.1f} (both)")
     for text in CODECS:
         codec = parse_codec(text)

@@ -88,7 +88,7 @@ def main() -> None:
     images = blocks((height, width))
     if options.images is not None:
         images = list(given_frames([options.images], (height, width), IMAGES).images)
-    heads = ("network", "MB / int8", "logits differ by", "same class, %", "int8, %")
+    heads = ("network", "MB / int8", "largest difference", "same class, %", "int8, %")
     heads += (*FORMS, "onnx / torch", "int8 / torch")
     print(f"| {' | '.join(heads)} |\n|---|{'--:|' * (len(heads) - 1)}", flush=True)
     for name in options.models:

@@ -203,11 +203,11 @@ def _spread(figures: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--size", default="180,240", help="working height,width; half by default")
+    parser.add_argument("--size", default="180,240", help="height,width (default: half size)")
     parser.add_argument("--crop", default="96,128")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     common = (
         f"data.size=[{args.size}]",

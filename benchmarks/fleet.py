@@ -30,8 +30,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleetseg.federation.records import RoundRecord
-
 # Torch and the rest are imported where they are used: this file is also the idle trainer.
 from fleetseg.fleet.sockets import ConnectionLost, Listener
 
@@ -434,8 +432,8 @@ def _sweep(root: Path) -> None:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=18, help="counted ones, after the first 3")
-    parser.add_argument("--nvflare-rounds", type=int, default=8, help="the first is not counted")
+    parser.add_argument("--rounds", type=int, default=18, help="measured, after 3 warm-up rounds")
+    parser.add_argument("--nvflare-rounds", type=int, default=8, help="including one warm-up round")
     parser.add_argument("--vehicles", type=int, nargs="+", default=[2, 4])
     for hidden in ("--measure", "--root"):
         parser.add_argument(hidden, default="", help=argparse.SUPPRESS)
@@ -466,10 +464,10 @@ def compare(sizes: list[int], num_rounds: int, nvflare_rounds: int) -> None:
         others_s = others["seconds"][1:]
         _print_seconds(vehicles, "NVFlare FedAvg", others_s, "")
         ratio = statistics.median(others_s) / statistics.median(mine_s)
-        print(f"{vehicles:8d}   {ratio:.1f} times less (aim >= {AIM_RATIO:.0f})", flush=True)
+        print(f"{vehicles:8d}   {ratio:.1f} times faster (aim >= {AIM_RATIO:.0f})", flush=True)
         notes += _notes(vehicles, mine, memory, other_memory)
     print(*notes, sep="\n")
-    print(f"load of the machine at the end, over 15 minutes: {os.getloadavg()[2]:.1f}")
+    print(f"load average at the end, over 15 minutes: {os.getloadavg()[2]:.1f}")
 
 
 def _print_seconds(vehicles: int, what: str, seconds: list[float], aim: str) -> None:
@@ -491,20 +489,20 @@ def _notes(vehicles: int, mine: Any, memory: Memory, other_memory: Memory) -> li
     each = [(m.peak(role), m.last(role)) for m in (memory, other_memory) for role in SERVERS]
     first = mine["seconds"][0]
     return [
-        f"{vehicles} vehicles, {mine['floats']:,} float32 values, MiB of memory:",
+        f"{vehicles} vehicles, {mine['floats']:,} float32 values; memory in MiB:",
         f"  aggregating process  {mine['before_mb']:.0f} before round 1, then +{above[0]:.1f} at"
-        f" most ({copies:.1f} models), +{above[1]:.1f} at the end",
-        "  NVFlare's server     {:.0f} at most, {:.0f} at the end; its job {:.0f}, {:.0f}".format(
+        f" its peak ({copies:.1f} models), +{above[1]:.1f} at the end",
+        "  NVFlare's server     peak {:.0f}, at the end {:.0f}; its job {:.0f}, {:.0f}".format(
             *each[0], *each[1]
         ),
-        "  with its own FedAvg  {:.0f} at most, {:.0f} at the end; its job {:.0f}, {:.0f}".format(
+        "  with its own FedAvg  peak {:.0f}, at the end {:.0f}; its job {:.0f}, {:.0f}".format(
             *each[2], *each[3]
         ),
         f"  idle vehicle         {sum(idle):.0f} without its trainer (supervisor {idle[0]:.0f},"
         f" NVFlare {idle[1]:.0f}; aim <= {AIM_IDLE_MB:.0f}); a job adds"
         f" {memory.peak('vehicle job'):.0f}",
-        f"  all vehicles ready after {mine['ready_s']:.0f} s, first round {first:.2f} s; not in the"
-        f" rounds: {mine['vehicle_ms']:.0f} ms of a trainer's own work besides training",
+        f"  all vehicles ready after {mine['ready_s']:.0f} s, first round {first:.2f} s;"
+        f" not measured in rounds: {mine['vehicle_ms']:.0f} ms of a trainer's other work",
     ]
 
 

@@ -99,14 +99,14 @@ def _connect(bench: FleetUnderTest, result: Result, cohort: int) -> bool:
     result.note("all registered after, s", bench.events.last_s("registered") - began_s)
     connected = bench.sample()
     each = connected.since(empty)["server"] / registered
-    result.note("NVFlare's server: CPU ms for each registration", 1000 * each)
-    result.note("memory of server with all registered, MiB", connected.own_mb["server"])
+    result.note("NVFlare's server: CPU ms per registration", 1000 * each)
+    result.note("memory of server with all vehicles registered, MiB", connected.own_mb["server"])
     bench.until("in the job", lambda: bench.events.count("hello"), registered)
     joined = bench.events.count("hello")
-    result.note("in the job, and enrolled", joined)
+    result.note("in the job and enrolled", joined)
     if joined:
-        result.note("all in the job, s after the last has registered", _after(bench, "hello"))
-    result.note("connections at the server's port", bench.connections())
+        result.note("all in the job, s after the last one registered", _after(bench, "hello"))
+    result.note("connections to the server's port", bench.connections())
     now = bench.sample()
     for role, mb in empty.own_mb.items():
         result.note(f"memory of {role} without vehicles, MiB", mb)
@@ -115,7 +115,7 @@ def _connect(bench: FleetUnderTest, result: Result, cohort: int) -> bool:
     done = bench.until("first round", lambda: len(bench.rounds("run-1")), 1)
     if done:
         seconds = time.time() - bench.events.last_s("registered")
-        result.note("first round committed, s after the last has registered", seconds)
+        result.note("first round committed, s after the last one registered", seconds)
     return done
 
 
@@ -133,7 +133,7 @@ def _back_to_back(bench: FleetUnderTest, result: Result, rounds: int, cohort: in
         wall_s = after.at_s - before.at_s
         result.note("back to back: seconds from one round to the next", wall_s / len(records))
         for role, cpu_s in after.since(before).items():
-            result.note(f"back to back: CPU s a round, {role}", cpu_s / len(records))
+            result.note(f"back to back: CPU s per round, {role}", cpu_s / len(records))
     for role, mb in after.own_mb.items():
         result.note(f"memory of {role} after these rounds, MiB", mb)
 
@@ -141,12 +141,12 @@ def _back_to_back(bench: FleetUnderTest, result: Result, rounds: int, cohort: in
 def _note_rounds(result: Result, which: str, records: Sequence[Mapping[str, Any]]) -> None:
     seconds = [record["seconds"] for record in records]
     result.note(f"{which}: seconds, median", statistics.median(seconds))
-    result.note(f"{which}: seconds, most", max(seconds))
+    result.note(f"{which}: seconds, maximum", max(seconds))
     accepted = statistics.mean(len(record["ok"]) for record in records)
     result.note(f"{which}: updates accepted, mean", accepted)
     failures = [f"{f['client']}: {f['reason']}" for r in records for f in r["failures"]]
     if failures:
-        print(f"        failures: {', '.join(failures[:5])} ({len(failures)} in all)", flush=True)
+        print(f"        failures: {', '.join(failures[:5])} ({len(failures)} in total)", flush=True)
 
 
 def _restart(bench: FleetUnderTest, result: Result, cohort: int, every_s: float) -> None:
@@ -159,8 +159,10 @@ def _restart(bench: FleetUnderTest, result: Result, cohort: int, every_s: float)
     bench.start_server("run-2", cohort, every_s)
     bench.until("back", lambda: bench.events.count("heartbeat"), wanted)
     if back := bench.events.count("heartbeat"):
-        result.note("back after a restart of the server", back)
-        result.note("all back, s after its start", bench.events.last_s("heartbeat") - began_s)
+        result.note("connected again after a restart of the server", back)
+        result.note(
+            "all connected again, s after its start", bench.events.last_s("heartbeat") - began_s
+        )
     bench.until("in the new job", lambda: bench.events.count("hello"), wanted)
     if joined := bench.events.count("hello"):
         result.note("in the new server's job", joined)
@@ -187,7 +189,7 @@ def _at_intervals(
     if records := bench.rounds("run-2"):
         result.note("first round after the restart: seconds", records[0]["seconds"])
     if records[1:]:
-        _note_rounds(result, f"round of {cohort}, after a rest", records[1:])
+        _note_rounds(result, f"round of {cohort}, after a pause", records[1:])
     if idle:
         _note_idle(bench, result, idle)
     for role, mb in bench.sample().own_mb.items():
@@ -205,15 +207,15 @@ def _note_idle(
         percent = 100 * sum(cpu_s.get(role, 0.0) for _, cpu_s in idle) / wall_s
         total += percent
         result.note(f"idle: CPU of {role}, % of a core", percent)
-    result.note("idle: CPU of all, % of a core", total)
+    result.note("idle: CPU of all processes, % of a core", total)
     if joined:
-        result.note("idle: CPU of all for each vehicle, % of a core", total / joined)
+        result.note("idle: CPU of all processes per vehicle, % of a core", total / joined)
 
 
 AIMS = {  # figure -> (upper bound, number of vehicles)
-    "idle: CPU of all, % of a core": (10.0, 500),
-    "all back, s after its start": (60.0, 1000),
-    "round of 16, after a rest: seconds, median": (2.5, 1000),
+    "idle: CPU of all processes, % of a core": (10.0, 500),
+    "all connected again, s after its start": (60.0, 1000),
+    "round of 16, after a pause: seconds, median": (2.5, 1000),
 }
 
 
@@ -229,11 +231,11 @@ def show(results: Sequence[Result]) -> None:
     few, many = results[0], results[-1]
     for role in ("server", "job", "fleetseg"):
         key = f"memory of {role} with all in the job, MiB"
-        n = [r.figures.get("in the job, and enrolled", 0.0) for r in (few, many)]
+        n = [r.figures.get("in the job and enrolled", 0.0) for r in (few, many)]
         if n[1] > n[0] and key in few.figures and key in many.figures:
             slope = (many.figures[key] - few.figures[key]) / (n[1] - n[0])
-            print(f"{role}: {slope:.2f} MiB for each vehicle above {n[0]:.0f}")
-    print(f"load of the machine at the end: {', '.join(f'{x:.1f}' for x in os.getloadavg())}")
+            print(f"{role}: {slope:.2f} MiB per vehicle beyond {n[0]:.0f}")
+    print(f"load averages at the end: {', '.join(f'{x:.1f}' for x in os.getloadavg())}")
 
 
 @contextlib.contextmanager
@@ -260,7 +262,7 @@ def numbers(text: str) -> list[int]:
 def two_numbers(text: str) -> list[int]:
     """Read "32,16"."""
     if len(found := numbers(text)) != 2:
-        raise argparse.ArgumentTypeError(f"'{text}' are not two numbers, such as 32,16")
+        raise argparse.ArgumentTypeError(f"'{text}' is not two numbers such as 32,16")
     return found
 
 
@@ -273,22 +275,43 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--vehicles", type=numbers, default=[50, 200], help="fleets to measure (default 50,200)")
-    add("--cohorts", type=two_numbers, default=[32, 16], help="back to back, at intervals (32,16)")
-    add("--rounds", type=int, default=4, help="rounds of each kind that count (default 4)")
-    add("--idle", type=float, default=20.0, help="seconds from round to round, then; 0 = skip it")
-    add("--per-process", type=int, default=50, help="vehicles in a process (default 50)")
-    add("--patience", type=float, default=240.0, help="most seconds for each step (default 240)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="for `fleetseg server`")
+    add(
+        "--vehicles",
+        type=numbers,
+        default=[50, 200],
+        help="fleet sizes to measure (default 50,200)",
+    )
+    add(
+        "--cohorts",
+        type=two_numbers,
+        default=[32, 16],
+        help="cohorts of the rounds back to back and of those after a pause (default 32,16)",
+    )
+    add("--rounds", type=int, default=4, help="measured rounds of each kind (default 4)")
+    add(
+        "--idle",
+        type=float,
+        default=20.0,
+        help="seconds from round to round in the rounds after a pause (default 20); 0 skips them",
+    )
+    add("--per-process", type=int, default=50, help="vehicles per process (default 50)")
+    add("--patience", type=float, default=240.0, help="timeout of each step, s (default 240)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option passed on to `fleetseg server`",
+    )
     add(
         "--transport",
         type=json.loads,
         default={},
         metavar="JSON",
-        help="for the server's local/comm_config.json, above what fleetseg writes there",
+        help="overrides for the server's local/comm_config.json, on top of what fleetseg writes",
     )
-    add("--fleet", type=Path, help="take a copy of this fleet, made before, and all its vehicles")
-    add("--keep", type=Path, help="folder to copy logs to")
+    add("--fleet", type=Path, help="use a copy of this existing fleet, with all its vehicles")
+    add("--keep", type=Path, help="folder that logs are copied to")
     return parser.parse_args()
 
 

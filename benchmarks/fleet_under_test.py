@@ -206,7 +206,7 @@ class FleetUnderTest:
         while (number := done()) < wanted and time.monotonic() < end_s:
             if self.server is not None and self.server.poll() is not None:
                 text = (self.root / "server.log").read_text(errors="replace")
-                print(f"the server has ended:\n{text[-1500:]}", flush=True)
+                print(f"the server has exited:\n{text[-1500:]}", flush=True)
                 return False
             if number != shown:
                 shown = number

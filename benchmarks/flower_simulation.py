@@ -113,8 +113,7 @@ def train(message, context):
 
 def ours(clients: int, num_rounds: int) -> list[float]:
     """Seconds of each of our rounds."""
-    rounds.ROUNDS = num_rounds
-    return rounds.federated(make_model(), clients)
+    return rounds.federated(make_model(), clients, num_rounds)
 
 
 def flower(
@@ -138,7 +137,7 @@ def flower(
     moments = [float(line.split()[-1]) for line in output.splitlines() if MARK in line]
     if len(moments) != num_rounds + 1:
         raise SystemExit(
-            f"Flower made {len(moments) - 1} of {num_rounds} rounds:\n{output[-4000:]}"
+            f"Flower completed {len(moments) - 1} of {num_rounds} rounds:\n{output[-4000:]}"
         )
     return [later - earlier for earlier, later in pairwise(moments)]
 
@@ -242,9 +241,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flower-python", type=Path, required=True)
     parser.add_argument("--clients", type=int, nargs="+", default=[20, 100])
-    parser.add_argument("--rounds", type=int, default=5, help="counted ones, after the first")
-    parser.add_argument("--unpack", action="store_true", help="Flower's client reads the arrays")
-    parser.add_argument("--core", type=int, default=-1, help="keep both on this core")
+    parser.add_argument("--rounds", type=int, default=5, help="measured, after one warm-up round")
+    parser.add_argument(
+        "--unpack",
+        action="store_true",
+        help="Flower's client converts the arrays to numpy and back",
+    )
+    parser.add_argument("--core", type=int, default=-1, help="run both on this core only")
     options = parser.parse_args()
     if options.core >= 0:
         os.sched_setaffinity(0, {options.core})  # inherited by all child processes
@@ -259,7 +262,7 @@ def main() -> None:
     print("clients   what       s/round: median     min     max   first round")
     for clients in options.clients:
         compare(python, clients, options.rounds, floats, unpack=options.unpack)
-    print(f"load of the machine at the end, over 15 minutes: {os.getloadavg()[2]:.1f}")
+    print(f"load average at the end, over 15 minutes: {os.getloadavg()[2]:.1f}")
 
 
 def compare(python: Path, clients: int, num_rounds: int, floats: int, *, unpack: bool) -> None:
@@ -270,7 +273,7 @@ def compare(python: Path, clients: int, num_rounds: int, floats: int, *, unpack:
     _print(clients, "Flower", others_s)
     ratio = statistics.median(others_s[1:]) / statistics.median(mine_s[1:])
     aim = f" (aim >= {AIMS[clients]:.0f})" if clients in AIMS else ""
-    print(f"{clients:7d}   {ratio:.1f} times less{aim}", flush=True)
+    print(f"{clients:7d}   {ratio:.1f} times faster{aim}", flush=True)
 
 
 def _print(clients: int, what: str, seconds: Sequence[float]) -> None:

@@ -5,7 +5,8 @@
     python benchmarks/gpu.py --parts loading --models fast_scnn bisenetv2 --minutes 2.5
 
 Synthetic pictures only. Every figure is the median of several repeats, which alternate with the
-reference; times end with a synchronisation. A line says at its end what it leaves out.
+reference; times end with a synchronisation. A measurement that fails or is out of time is
+skipped, and its line says why.
 
 * plain loop: preloaded tensors on the GPU, channels-last, autocast (torch's GradScaler for fp16),
   `interpolate` and `cross_entropy`, torch's own choice of kernels (sums in any order, TF32);
@@ -84,11 +85,11 @@ class AnyOrder(Hardware):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cuda", choices=["cuda", "mps", "cpu"])
-    parser.add_argument("--quick", action="store_true", help="small pictures, one network")
+    parser.add_argument("--quick", action="store_true", help="small images, one network")
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--models", nargs="+", default=list(NETWORKS))
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
-    parser.add_argument("--formats", nargs="+", help="default: all that the device has")
+    parser.add_argument("--formats", nargs="+", help="number formats (default: all of the device)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     until_s = time.perf_counter() + 60 * options.minutes
@@ -108,11 +109,11 @@ def main() -> None:
 def tell(part: Callable[..., str], plan: Plan, network: str, precision: str) -> str:
     """Measure, or say why not."""
     if plan.late:
-        return "left out: the time is up"
+        return "skipped: time is up"
     try:
         return part(plan, network, resolve(plan.device, precision))
     except (FleetSegError, torch.OutOfMemoryError) as error:
-        return f"left out: {str(error)[:120]}"
+        return f"skipped: {str(error)[:120]}"
     finally:
         if plan.device == "cuda":
             torch.cuda.empty_cache()
@@ -139,7 +140,7 @@ def formats(device: str) -> tuple[str, ...]:
 
 
 def training(plan: Plan, network: str, hardware: Hardware) -> str:
-    """training, images/s (peak memory in MB)."""
+    """Training, images/s (peak memory in MB)."""
     free = AnyOrder(hardware.device, hardware.precision)
     cases: dict[str, Callable[[int], None]] = {
         "plain loop": plain_loop(plan, network, hardware),
@@ -177,7 +178,7 @@ def loading(plan: Plan, network: str, hardware: Hardware) -> str:
     speeds = {n: plan.batch * steps / statistics.median(times) for n, times in taken_s.items()}
     full = speeds.pop("preloaded")
     told = ", ".join(f"{name} {speed:.1f} ({speed / full:.2f} x)" for name, speed in speeds.items())
-    return f"preloaded {full:.1f}, {told}: aim >= 0.90 x with some number of them"
+    return f"preloaded {full:.1f}, {told}: aim >= 0.90 x with the best number of loaders"
 
 
 def preloaded(plan: Plan, network: str, hardware: Hardware) -> Callable[[int], None]:

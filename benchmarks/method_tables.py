@@ -186,10 +186,10 @@ def print_tables(out: Path) -> None:
     runs, scored = read_rows(out / "tuning"), read_scored(out)
     print("## Held-out frames of the vehicles\n")
     table(
-        ("", "first trial", "second", "critical", "worst vehicle", "images", "MB"),
+        ("", "first trial", "second trial", "critical", "worst vehicle", "images", "MB"),
         (_tuning_line(runs, name) for name in ROWS if _is_tried(runs, name)),
     )
-    print("## Scored\n")
+    print("## Scores of the better trials\n")
     names = sorted(scored, key=lambda name: -scored[name][UNSEEN].miou)
     table(
         ("", "unseen road", "critical", "familiar road", "critical"),
@@ -222,9 +222,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps")
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--rows", default=",".join(ROWS), help="some of them, by commas")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--rows", default=",".join(ROWS), help="only these, comma-separated")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     if not args.tables:
         rows = {name: ROWS[name] for name in args.rows.split(",")}

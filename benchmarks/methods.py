@@ -272,7 +272,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--rounds", type=int, default=3, help="the first is left out")
+    parser.add_argument("--rounds", type=int, default=3, help="including one warm-up round")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory-of", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -293,13 +293,13 @@ def main() -> None:
                 costs[name].append(measured(described, fleet_data, out))
     print(
         f"fleetseg {fleetseg.__version__}, torch {torch.__version__}, 1 thread, "
-        f"{costs['fedavg'][0].steps} steps a round, medians of {options.repeats}"
+        f"{costs['fedavg'][0].steps} steps per round, medians of {options.repeats}"
     )
     print(line("", COLUMNS))
     for name in names:
         print(row(name, costs[name], costs["fedavg"]), flush=True)
-    print("x: over FedAvg in the same repeat, by the clock and by processor time")
-    print("hooks: aim <= 3 where a batch is passed once (*: more often); holds, peak: model copies")
+    print("x: relative to FedAvg in the same repeat, by the clock and by processor time")
+    print("hooks: aim <= 3 with one pass per batch (*: several passes); holds, peak: model copies")
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def row(name: str, maps: Maps, folder: Path) -> str:
     works = {
         "ours": lambda: confusion(*maps, NUM_CLASSES),
         "torchmetrics": lambda: torchmetrics_counts(maps, validate=True),
-        "not validating": lambda: torchmetrics_counts(maps, validate=False),
+        "no validation": lambda: torchmetrics_counts(maps, validate=False),
         "cityscapesScripts": lambda: cityscapes_counts(*files),
         "the same, no PNG": lambda: cityscapes_counts(pred, truth),
     }
@@ -156,9 +156,9 @@ def main() -> None:
     cityscapes.args.evalInstLevelScore = False
     compiled = "compiled" if cityscapes.CSUPPORT else "pure Python, as pip installs it"
     print(f"{platform.platform()}, torch {torch.__version__}, numpy {np.__version__}, 1 thread")
-    print("ms per 1024 x 2048 frame, 19 classes; in brackets: how many times ours")
+    print("ms per 1024 x 2048 frame, 19 classes; in brackets: ratio to ours")
     print(f"cityscapesScripts is {compiled}")
-    heads = ("torchmetrics", "not validating", "cityscapesScripts", "the same, no PNG")
+    heads = ("torchmetrics", "no validation", "cityscapesScripts", "the same, no PNG")
     print(f"{'maps':10} {'edges':>7} {'ours':>7}" + "".join(f" {head:>18}" for head in heads))
     with tempfile.TemporaryDirectory() as folder:
         for name, maps in all_maps():

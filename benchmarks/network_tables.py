@@ -91,9 +91,9 @@ def class_iou(scores: Scores, name: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweep")
-    parser.add_argument("--rounds", type=int, default=16, help="whose images are seen")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--rounds", type=int, default=16, help="budget: images of so many rounds")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     if not args.tables:
         make(args.out, base(args.rounds), trials(), args.jobs)

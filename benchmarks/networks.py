@@ -90,7 +90,7 @@ def main() -> None:
             measured = trained_per_s(model), predicted_per_s(model)
             if repeat:  # the first warms up
                 rates[name].append(measured)
-    columns = ("parameters, M", "output", "GMAC", "MB a broadcast", "images/s trained", "predicted")
+    columns = ("parameters, M", "output", "GMAC", "MB/broadcast", "images/s trained", "predicted")
     print(f"| network | {' | '.join(columns)} |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     for name, model in models.items():

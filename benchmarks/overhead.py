@@ -130,7 +130,7 @@ def main() -> None:
         median_s = statistics.median(wall_s for wall_s, _ in times_s)
         print(
             f"federated, {loaders} loader(s)  {median_s:8.3f} s: {wall:.3f} x (aim <= 1.03), "
-            f"{processor:.3f} x the processor time"
+            f"{processor:.3f} x in processor time"
         )
 
 

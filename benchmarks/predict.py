@@ -78,11 +78,11 @@ def main() -> None:
         ONE_BY_ONE: bare(model, images, 1),
         BATCHES: bare(model, images, 8),
         "model.predict, one by one": lambda: [model.predict(image) for image in images],
-        "model.predict, a list": lambda: model.predict(images),
+        "model.predict, list": lambda: model.predict(images),
         "fleetseg.predict": lambda: list(fleetseg.predict(model, images)),
         "files to label maps": files(model, paths, Wanted()),
-        "and overlays": files(model, paths, Wanted(overlays=True)),
-        "and confidence": files(model, paths, Wanted(certain=("confidence",))),
+        "with overlays": files(model, paths, Wanted(overlays=True)),
+        "with confidence maps": files(model, paths, Wanted(certain=("confidence",))),
     }
     taken_s: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for repeat in range(given.repeats + 1):
@@ -101,7 +101,8 @@ def show(title: str, count: int, taken_s: dict[str, list[tuple[float, float]]]) 
     """Print images per second, and ratios to the bare network with batches of the same size."""
     seconds = {name: np.array(taken) for name, taken in taken_s.items()}
     print(f"{title}, {count} images, {len(seconds[ONE_BY_ONE])} repeats\n")
-    print("| | images/s | over bare, by the clock | by processor time |\n|---|--:|--:|--:|")
+    heads = "images/s | relative to bare network, by the clock | by processor time"
+    print(f"| | {heads} |\n|---|--:|--:|--:|")
     for name, taken in seconds.items():
         ratios = seconds[ONE_BY_ONE if "one by one" in name else BATCHES] / taken
         cells = [

@@ -131,9 +131,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
-    parser.add_argument("--full", default="", help="rows to make again at full size, by commas")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
+    parser.add_argument("--full", default="", help="rows to repeat at full size, comma-separated")
     args = parser.parse_args()
     if args.full:
         make_full(args.out, args.full.split(","), args.rounds, args.jobs)

@@ -3,7 +3,7 @@
     python benchmarks/report_page.py [--rounds 100] [--vehicles 20]
 
 A run folder of that shape is made up: every round scored, every vehicle scored at the end, a tenth
-of the requests failing, the last score of 600 frames in as many blocks, and six frames of painted
+of the requests failing, the last score of 600 frames in as many blocks, and six frames of synthetic
 streets (360 x 480 pixels) kept at every scoring. The wrong pixels of their predictions are blobs,
 of which later rounds have fewer.
 """
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--vehicles", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=None, help="keep the folder here")
+    parser.add_argument("--out", type=Path, default=None, help="write the folder here and keep it")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.out or Path(scratch) / "run"
@@ -126,7 +126,7 @@ def counts(vehicles: int) -> list[list[int]]:
 
 
 def streets(cache: Path) -> tuple[Maps, Maps]:
-    """Paint six streets."""
+    """Generate six streets."""
     config = SourceConfig(split="val", frames_per_drive=1)
     source = open_source(config)
     store = open_store(source, size_hw=SIZE, space=CAMVID_11, cache_dir=cache, native_labels=False)

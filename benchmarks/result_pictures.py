@@ -6,9 +6,9 @@ r"""Pictures beside the tables of docs/results.md: predictions of the models of 
         --out unlabelled.png
 
 `weather`: streets at night and in fog, which no vehicle had seen, with the predictions of rows of
-a painted fold of benchmarks/unseen_tables.py. `unlabelled`: predictions on a road that no vehicle
-drove on, before and after a fleet without labels, from benchmarks/unlabelled_tables.py. That road's
-photographs are not ours to show, so the predictions stand alone.
+the fold "painted" of benchmarks/unseen_tables.py. `unlabelled`: predictions on a road that no
+vehicle drove on, before and after a fleet without labels, from benchmarks/unlabelled_tables.py.
+That road's photographs are not ours to show, so the predictions stand alone.
 """
 
 from __future__ import annotations
@@ -105,10 +105,10 @@ def in_a_line(maps: Mapping[str, Label_HW], space: LabelSpace) -> Image.Image:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=("weather", "unlabelled"))
-    parser.add_argument("folder", type=Path, help="runs of one fold, or of one source")
-    parser.add_argument("rows", nargs="+", help="names of rows; for `unlabelled` one")
-    parser.add_argument("--frame", type=int, default=0, help="of each weather, or of the road")
-    parser.add_argument("--domains", default="", help="for `weather`, some of them, by commas")
+    parser.add_argument("folder", type=Path, help="folder with the runs of one fold or source")
+    parser.add_argument("rows", nargs="+", help="names of rows; one for `unlabelled`")
+    parser.add_argument("--frame", type=int, default=0, help="its number in each domain or road")
+    parser.add_argument("--domains", default="", help="for `weather`: only these, comma-separated")
     parser.add_argument("--out", type=Path, required=True, help="PNG file")
     args = parser.parse_args()
     if args.kind == "weather":

@@ -2,7 +2,7 @@
 
 * countries: CamVid (Cambridge) and IDD-Lite (India), twelve vehicles, seven classes; scored on
   CamVid's `val/` and on every tenth Indian drive, which no vehicle trains on.
-* painted: three painted cities by day, in rain and at dusk, a vehicle for each; scored on other
+* painted: three synthetic cities by day, in rain and at dusk, a vehicle for each; scored on other
   streets of these cities, and on two more cities at night and in fog, which no vehicle has seen.
 
 Nothing is tuned here. Each row has the settings that benchmarks/method_tables.py found better on
@@ -126,12 +126,12 @@ def main() -> None:
     parser.add_argument("--fleet", choices=sorted(FLEETS), required=True)
     parser.add_argument("--trials", type=Path, help="folder of benchmarks/method_tables.py")
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     if not args.tables:
         if args.trials is None:
-            parser.error("--trials says where the settings are")
+            parser.error("--trials is required: the folder with the settings")
         make_tables(args.fleet, args.trials, args.out, args.jobs)
     print_tables(args.out)
 

@@ -105,7 +105,7 @@ def best_s(work: Callable[[], object]) -> float:
 
 
 def label_packing(source: Source, size_hw: tuple[int, int], cache: Path) -> str:
-    """Compare packed and open labels, on one thread."""
+    """Compare packed and unpacked labels, on one thread."""
     (store,) = open_stores(
         source, size_hw=size_hw, space=CAMVID_11, cache_dir=cache, native_labels=(False,)
     )
@@ -117,8 +117,8 @@ def label_packing(source: Source, size_hw: tuple[int, int], cache: Path) -> str:
     before, after = (sum(part.nbytes for part in parts) / len(labels) for parts in (labels, packed))
     each_ms = [seconds / len(labels) * 1000 for seconds in (open_s, pack_s, unpack_s)]
     return (
-        f"  labels: {before / 1000:.0f} kB open, {after / 1000:.1f} kB packed "
-        f"({before / after:.0f} times less); copied in {each_ms[0]:.3f} ms, packed in "
+        f"  labels: {before / 1000:.0f} kB unpacked, {after / 1000:.1f} kB packed "
+        f"({before / after:.0f} times smaller); copied in {each_ms[0]:.3f} ms, packed in "
         f"{each_ms[1]:.2f} ms, unpacked in {each_ms[2]:.2f} ms"
     )
 
@@ -138,7 +138,8 @@ def show(title: str, source: Source, size_hw: tuple[int, int]) -> None:
             print(f"  {name:8}{_row(figures)}")
         pairs = zip(found["decoded"].per_s, found["files"].per_s, strict=True)
         ratios = [decoded / from_files for decoded, from_files in pairs]
-        print(f"  decoded over files: {ratios[0]:.1f} x with 1 thread, {ratios[1]:.1f} x with 2")
+        one, two = ratios
+        print(f"  decoded relative to files: {one:.1f} x with 1 thread, {two:.1f} x with 2")
         print(label_packing(source, size_hw, Path(folder) / "decoded"), flush=True)
 
 
@@ -146,8 +147,9 @@ def _row(figures: Figures) -> str:
     sizes = figures.image_bytes, figures.label_bytes, figures.scored_bytes
     image, label, scored = (size / 1000 for size in sizes)
     return (
-        f"{image:8.0f} kB image {label:6.1f} kB label {scored:6.1f} kB to score "
-        f"{figures.build_s:7.2f} s {figures.per_s[0]:8.0f} images/s {figures.per_s[1]:8.0f} with 2"
+        f"{image:8.0f} kB image {label:6.1f} kB training label {scored:6.1f} kB scoring label "
+        f"{figures.build_s:7.2f} s {figures.per_s[0]:8.0f} images/s "
+        f"{figures.per_s[1]:8.0f} with 2 threads"
     )
 
 
@@ -172,8 +174,8 @@ def training(config: SourceConfig, store: str, folder: Path) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print both kinds of store for CamVid and for frames of Cityscapes' size."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit", type=int, default=0, help="images of CamVid, 0 = all")
-    parser.add_argument("--large", type=int, default=32, help="enlarged images")
+    parser.add_argument("--limit", type=int, default=0, help="number of CamVid images, 0 = all")
+    parser.add_argument("--large", type=int, default=32, help="number of enlarged images")
     options = parser.parse_args(arguments)
     root = Path(os.environ.get("FLEETSEG_DATA", "data"))
     config = SourceConfig(kind="camvid", root=str(root / "camvid"), limit=options.limit)

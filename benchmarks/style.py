@@ -96,7 +96,7 @@ def main() -> None:
         if turn == 0:  # the first turn is slower
             taken = {}
     for name, values in taken.items():
-        text = f"{name:40s} {statistics.median(values):7.1f} ms an image"
+        text = f"{name:40s} {statistics.median(values):7.1f} ms per image"
         if name in stylists:
             shares = [
                 statistics.median(a / b for a, b in zip(values, taken[model], strict=True))

@@ -331,9 +331,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kits", type=Path, nargs="+", metavar="KIT")
     parser.add_argument("--answers", type=Path, required=True, help="folder of prepared answers")
-    parser.add_argument("--events", type=Path, required=True, help="file for what happens")
-    parser.add_argument("--first-port", type=int, default=10_000, help="to listen at, inside")
-    parser.add_argument("--spread", type=float, default=3.0, help="seconds over which to join")
+    parser.add_argument("--events", type=Path, required=True, help="file to append events to")
+    parser.add_argument("--first-port", type=int, default=10_000, help="of the internal listeners")
+    parser.add_argument("--spread", type=float, default=3.0, help="seconds over which all join")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))  # does not wait for thousands of threads

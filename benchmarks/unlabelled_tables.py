@@ -1,8 +1,8 @@
 """Vehicles without labels: tables of docs/results.md.
 
-The server trains on labelled sources of its own, painted streets or India (IDD-Lite); CamVid's
+The server trains on labelled sources of its own, synthetic streets or India (IDD-Lite); CamVid's
 vehicles, on the drives 0001TP and 0016E5, have images without labels. Scored on `val/`, more of
-0016E5, and on the drive 0006R0. Seven classes from India, eleven from painted streets. "source
+0016E5, and on the drive 0006R0. Seven classes from India, eleven from synthetic streets. "source
 only" is the server's model before the fleet, "oracle" the same fleet with its labels, at as many
 images. Nothing is tuned: options stand at their presets' values.
 
@@ -123,11 +123,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--sources", default=",".join(SOURCES), help="some of them, by commas")
-    parser.add_argument("--rows", default=",".join(ROWS), help="some of them, by commas")
-    parser.add_argument("--seeded", default="", help="rows with two further seeds, by commas")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--sources", default=",".join(SOURCES), help="only these, comma-separated")
+    parser.add_argument("--rows", default=",".join(ROWS), help="only these, comma-separated")
+    parser.add_argument("--seeded", default="", help="rows with two more seeds, comma-separated")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     if not args.tables:
         runs = [{"name": name, **ROWS[name]} for name in args.rows.split(",")]

@@ -1,8 +1,8 @@
 """Roads in a light, a country or weather that no vehicle has seen: tables of docs/results.md.
 
 Four folds, each of which leaves one domain out of training: CamVid's dusk, CamVid's days and India
-(IDD-Lite), all in seven classes; and painted streets at night and in fog, in eleven. "Seen" are the
-frames that the vehicles hold out, "unseen" is the domain that was left out. Nothing is tuned:
+(IDD-Lite), all in seven classes; and synthetic streets at night and in fog, in eleven. "Seen" are
+the frames that the vehicles hold out, "unseen" is the domain that was left out. Nothing is tuned:
 options stand at their defaults. Test-time variants score the finished models again, and look at the
 unseen domain's images without labels.
 
@@ -158,10 +158,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps")
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--folds", default=",".join(FOLDS), help="some of them, by commas")
-    parser.add_argument("--seeded", default="", help="rows with two further seeds, by commas")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--folds", default=",".join(FOLDS), help="only these, comma-separated")
+    parser.add_argument("--seeded", default="", help="rows with two more seeds, comma-separated")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     if not args.tables:
         seeded = [name for name in args.seeded.split(",") if name]

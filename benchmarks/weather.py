@@ -1,4 +1,4 @@
-"""Milliseconds to paint weather on an image, beside a training step's time per image.
+"""Milliseconds to add weather to an image, beside a training step's time per image.
 
     FLEETSEG_DATA=data python benchmarks/weather.py [--out FOLDER]
 
@@ -97,8 +97,8 @@ def main() -> None:
         for name in NETWORKS:
             plain = step_ms(name, images[:8])
             mixed = step_ms(name, images[:8], mixstyle={"probability": 1.0})
-            print(f"{name}: a step is {plain:.0f} ms an image; weather on each {mean / plain:.0%}, "
-                  f"MixStyle in each {mixed / plain - 1:+.0%}")  # fmt: skip
+            print(f"{name}: a step takes {plain:.0f} ms per image; weather on each image adds "
+                  f"{mean / plain:.0%}, MixStyle in each step {mixed / plain - 1:.0%}")  # fmt: skip
 
 
 if __name__ == "__main__":
