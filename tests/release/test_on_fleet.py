@@ -135,7 +135,7 @@ def test_a_model_that_only_some_answered_for_is_compared_on_the_others(
     one = VehicleSums(2, client_sums(client, models[0], POLICY))
     crowd = {f"g/{number}": one for number in range(experiment.fleet.max_vehicles + 1)}
     judging.add(Answered("g", "0", *write_sums(crowd)))  # more than one kit may stand for
-    none = failure_header("refused", "no-frames", "no vehicle here holds a labelled frame out")
+    none = failure_header("refused", "no-frames", "no vehicle here holds out a labelled frame")
     judging.add(Answered("d", "0", none))
     judging.add(Answered("e", "0", failure_header("lost", "trainer-died")))
     judged = judging.result({"b": "no answer", "f": "away"})

@@ -38,7 +38,7 @@ from fleetseg.text import listing
 class Estimator:
     """Asks all clients what a model's batch norms see, and gives it the statistics of all of it.
 
-    `claims` say for how many images a client counts that says it has more.
+    `claims` caps the number of images that a client counts for.
     """
 
     def __init__(self, runtime: LocalRuntime, engine: Engine, claims: Claims) -> None:
@@ -132,7 +132,7 @@ class _Sums:
 
 
 def _of_fewer(sums: NormSums, images: int, counted: int) -> NormSums:
-    """Make the sums of so many images count for fewer, of the same means."""
+    """Scale the sums of so many images to fewer images with the same means."""
     if counted == images:
         return sums
     share = counted / images
