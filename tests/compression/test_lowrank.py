@@ -111,7 +111,14 @@ def test_what_is_not_finite_arrives_as_such() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["powersgd(0)+int8", "powersgd(2)+topk(1%)", "powersgd(x)", "powersgd(2)+int8(channel)"]
+    "text",
+    [
+        "powersgd(0)+int8",
+        "powersgd(2)+topk(1%)",
+        "powersgd(x)",
+        "powersgd(2)+int8(channel)",
+        "int8(channel)+powersgd(2)",
+    ],
 )
 def test_wrong_names_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="no such codec"):

@@ -154,6 +154,25 @@ def test_those_that_fail_are_made_up_for_in_order() -> None:
     assert engine.meter().seconds == 52.0
 
 
+def test_where_enough_came_in_time_nobody_waits_for_the_deadline() -> None:
+    """Of 200 that are asked, 100 are enough, and some are lost or late."""
+    described = racing(stragglers=0.3, slowdown=5, dropout=0.1)
+    counts = Counter(train(SimulatedFaults(Willing(), described, SIZES), 1, 20.0).values())
+    assert counts["lost"] > 0 < counts["late"]
+    federation = described.federation.model_copy(update={"cohort": counts["ok"]})
+    just_enough = described.model_copy(update={"federation": federation})
+    for stops, waited_s in ((True, 12.0), (False, 20.0)):
+        engine = SimulatedFaults(Willing(), just_enough, SIZES)
+        replies = engine.ask("train", dict.fromkeys(FLEET, broadcast(1)), 20.0)
+        used = 0
+        for reply in replies:
+            used += isinstance(reply, Update)
+            if stops and used == counts["ok"]:
+                break
+        replies.close()  # type: ignore[attr-defined]
+        assert engine.meter().seconds == waited_s
+
+
 def test_a_vehicle_that_falls_silent_in_between_is_still_known() -> None:
     class Falling(Willing):
         calls = 0

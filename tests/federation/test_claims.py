@@ -66,6 +66,19 @@ def test_who_is_believed_all_the_same(claims: Claims, images: int) -> None:
     assert claims.believed(HONEST | cars(depot))["depot/car-1"].num_images == images
 
 
+def test_what_else_they_tell_is_bounded_by_the_median_of_a_cohort() -> None:
+    told: list[str] = []
+    claims = Claims(5, {"depot"}, told.append)
+    losses = {"liar": 1e9, "b": 2.0, "depot/car-1": 90.0, "d": 1.0}
+    for _ in range(2):
+        assert claims.bounded(losses, "losses") == {**losses, "liar": 10.0}
+    assert len(told) == 1
+    assert "liar counts for 5 times the median of losses, at most (fleet.max_times_" in told[0]
+    assert Claims().bounded(losses, "losses") == losses
+    assert claims.bounded({"liar": 1e9}, "losses") == {"liar": 1e9}
+    assert claims.bounded({}, "losses") == {}
+
+
 def test_clients_without_labels_are_bounded_by_their_images() -> None:
     unlabelled = cars(*(car(name, 100, 0, 0) for name in "abc"), car("d", 10**6, 0, 0))
     assert Claims(5).believed(unlabelled)["d"] == car("d", 500, 0, 0)

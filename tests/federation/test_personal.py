@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +172,26 @@ def test_v_is_what_torch_makes_of_the_paper_s_objective(
             loss.backward()
             sgd.step()
     assert own(runtime) == pytest.approx(v.item(), rel=1e-5)
+
+
+def test_what_teaches_v_is_the_fleet_s_model_where_that_teaches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not v itself, though no teacher is sent beside a model that is its own."""
+    teachers: list[float] = []
+
+    def survey(inputs: LocalInputs, model: Any, pairs: Any) -> None:
+        if "teacher" in inputs.references:  # else it is what the model is filled with
+            copied = copy.deepcopy(model)
+            inputs.references["teacher"](copied)
+            model = copied
+        teachers.append(model.net.y.item())
+
+    monkeypatch.setitem(SUPERVISION, "quadratic", Supervision(_quadratic, survey=survey))
+    runtime = quadratics(tmp_path)
+    for round_, value in ((1, 1.0), (2, -2.0)):
+        client_update(sent(value, round_), client(), runtime)
+    assert teachers == [1.0, 1.0, -2.0, -2.0]  # of the update, and of v
 
 
 def test_v_survives_absence_and_another_client_s_rounds(tmp_path: Path) -> None:
@@ -366,3 +387,31 @@ def test_scores_stand_side_by_side_and_say_who_was_never_asked(model: str, tmp_p
         assert record.scored is not None
         assert record.scored.personal == model
         assert record.scored.conf_personal.keys() == common.keys()
+
+
+@pytest.mark.parametrize("teacher", ["round", "fixed", "ema", "swa"])
+def test_a_vehicle_without_labels_is_fine_tuned_by_the_model_that_is_scored(
+    tmp_path: Path, teacher: str
+) -> None:
+    """No teacher comes with a model that is to be scored: it is its own."""
+    kinds = {"teacher": teacher, "every": 2, "distil": 1.0, "confidence": 0.0}
+    described = make_experiment(
+        {
+            "data": {"size": [8, 8]},
+            "training": {
+                "supervision": "self_training", "self_training": kinds, "scale": [1.0, 1.0],
+            },
+            "personal": {"model": "fine-tuned"},
+        }
+    )  # fmt: skip
+    with rng.torch_default(0, purpose="fine-tuned"):
+        net = wrap(nn.Sequential(nn.Conv2d(3, 2, 3, padding=1)), 2)
+    runtime = local_runtime(described, net, CPU, 2, ClientStateStore(tmp_path))
+    unlabelled = client(size=8)
+    enrolment = replace(unlabelled.enrolment, num_pixels=0, histogram_C=(0, 0))
+    model = read_state(net, runtime.exchange.model)
+    broadcast = Broadcast(3, runtime.exchange.to_score(model))
+    task = CLIENT_TASKS["evaluate-personal"]
+    reply = task(broadcast, replace(unlabelled, enrolment=enrolment), runtime)
+    assert isinstance(reply, Evaluation)
+    assert not torch.equal(read_state(net, runtime.exchange.model).values_F, model.values_F)

@@ -15,6 +15,7 @@ from tests.federation.scripted_fleet import (
     Fleet,
     MemoryLog,
     Reply,
+    Script,
     go,
     lost,
     plan,
@@ -66,6 +67,21 @@ def test_who_claims_far_more_than_the_others_does_not_take_the_model_over() -> N
     assert len(told) == 1
 
 
+def test_who_tells_of_a_loss_far_above_the_others_does_not_take_the_model_over() -> None:
+    """q-FedAvg of three at 0 with a loss of 1, and one at 8 that says 10^9: it counts as 5."""
+
+    def told(client: str, broadcast: Broadcast) -> list[Reply]:
+        delta, loss = ([8.0] * 3, 1e9) if client == "d" else ([0.0] * 3, 1.0)
+        measures = {"received_loss": loss}
+        return [update(client, broadcast.round, delta, 1, measures=measures)]
+
+    flat = {"q": 1.0, "lipschitz": 1e-12}
+    asked = plan(federation={"rounds": 1, "aggregator": "q-fedavg", "qffl": flat})
+    for claims, expected in ((Claims(5), 5.0), (Claims(), 8.0)):
+        _, log = go(Fleet(FOUR, dict.fromkeys("abcd", told)), replace(asked, claims=claims))
+        assert log.states[0].model.values_F.tolist() == pytest.approx([expected] * 3, rel=1e-6)
+
+
 def test_who_sends_a_change_many_times_as_long_as_the_others_is_refused() -> None:
     """The first round has nothing to compare with; from the second on, all is as without it."""
 
@@ -82,6 +98,26 @@ def test_who_sends_a_change_many_times_as_long_as_the_others_is_refused() -> Non
     assert RoundRecord.from_dict(log.records[1].to_dict(), SPACE).step_norms
     _, unbounded = go(Fleet(FOUR, {"d": far}), plan(federation={"rounds": 4}))
     assert not any(record.failures or record.step_norms for record in unbounded.records)
+
+
+def test_who_says_that_it_took_fewer_steps_is_not_believed_to_step_so_far() -> None:
+    """By 20 steps of 160 images, d sends what all do; by the one that it tells of, far more."""
+
+    def took(steps: int) -> Script:
+        return lambda client, broadcast: [
+            update(client, broadcast.round, [1.0, 2.0, 3.0], 160, num_steps=steps)
+        ]
+
+    fleet = Fleet(
+        {c: ([1.0, 2.0, 3.0], 160) for c in "abcd"},
+        {**dict.fromkeys("abc", took(20)), "d": took(1)},
+    )
+    described = plan(federation={"rounds": 2, "aggregator": "normalised"})
+    _, log = go(fleet, replace(described, max_times_norm=10.0))
+    assert [[(f.client_id, f.reason) for f in r.failures] for r in log.records] == [
+        [],
+        [("d", "norm")],
+    ]
 
 
 def test_server_learning_rate_and_momentum_by_hand() -> None:

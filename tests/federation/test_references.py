@@ -87,6 +87,7 @@ def test_only_what_is_to_train_from_has_models_beside_it() -> None:
     exchange = Exchange.of(layout_of(small_net(0)), references=(TEACHER,))
     model = read_state(small_net(1), exchange.model)
     assert exchange.to_score(model).values_F.numel() == exchange.sent_by("evaluate").num_floats
+    assert exchange.references_of(exchange.to_score(model)) == {}
     tried = exchange.to_try(model)
     assert tried.values_F.numel() == exchange.sent_by("train").num_floats
     assert torch.equal(

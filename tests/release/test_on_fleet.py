@@ -132,6 +132,9 @@ def test_a_model_that_only_some_answered_for_is_compared_on_the_others(
     answer("b", 0, models[0])
     for number, ready in enumerate(models):
         answer("c", number, ready, frames=0)  # frames that it does not have
+    one = VehicleSums(2, client_sums(client, models[0], POLICY))
+    crowd = {f"g/{number}": one for number in range(experiment.fleet.max_vehicles + 1)}
+    judging.add(Answered("g", "0", *write_sums(crowd)))  # more than one kit may stand for
     none = failure_header("refused", "no-frames", "no vehicle here holds out a labelled frame")
     judging.add(Answered("d", "0", none))
     judging.add(Answered("e", "0", failure_header("lost", "trainer-died")))
@@ -140,7 +143,7 @@ def test_a_model_that_only_some_answered_for_is_compared_on_the_others(
     assert {row.name for m in judged.measured for row in m.clean.rows} == {"a"}
     assert {site: why.partition(":")[0] for site, why in judged.silent.items()} == {
         "b": "no answer", "c": "count", "d": "holds no labelled frame out", "e": "trainer-died",
-        "f": "away",
+        "f": "away", "g": "vehicles",
     }  # fmt: skip
     assert name not in judged.silent
 

@@ -32,6 +32,10 @@ REFUSED: Mapping[str, list[tuple[dict[str, Any], str]]] = {
         OTHER_OPTIMISER,
         KEPT,
         ({"training": {"objective": "prox", "lr": 0.1, "prox": {"mu": 10.0}}}, "leaps over"),
+        (
+            {"training": {"objective": "prox", "lr": 0.1, "momentum": 0.99, "prox": {"mu": 5.0}}},
+            "some lead back to it",
+        ),
         ({"training": {"objective": "scaffold"}, "federation": {"weights": "uniform"}}, "'mean'"),
     ],
     "fedexp": [({"federation": {"uplink": "topk(10%)+int8"}}, "powersgd leave parts")],

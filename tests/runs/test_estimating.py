@@ -20,7 +20,7 @@ from fleetseg.errors import ConfigError, UpdateRejected
 from fleetseg.experiment_file import make_experiment
 from fleetseg.federation.checks import validate_norm_report
 from fleetseg.federation.client import Client, LocalRuntime
-from fleetseg.federation.messages import Broadcast, Failure, NormReport, Reply
+from fleetseg.federation.messages import Broadcast, Enrolment, Failure, NormReport, Reply
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.replies import read_reply, write_reply
 from fleetseg.federation.rounds import Watcher
@@ -28,6 +28,7 @@ from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.federation.tasks.norm_statistics import client_norm_statistics
 from fleetseg.models.norm_statistics import NormSums
 from fleetseg.runs.choices import check_choices
+from fleetseg.runs.estimating import _Sums
 from fleetseg.runs.option_notes import option_notes
 from fleetseg.runs.rules import Facts
 
@@ -267,6 +268,22 @@ def test_bad_sums_are_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(UpdateRejected) as caught:
         check(**changes)
     assert caught.value.reason == reason
+
+
+def test_a_vehicle_counts_for_as_many_images_as_are_believed() -> None:
+    """With its own means and squares: four of eight images weigh half as much."""
+    said = {name: Enrolment(name, images, 1, (1, 0)) for name, images in (("a", 8), ("b", 2))}
+    believed = {**said, "a": replace(said["a"], num_images=4)}
+    one_image = NormSums(np.array([3]), np.zeros(1), np.zeros(1))
+    sums = _Sums(said, believed, 1, one_image, np.array([1]))
+    for name, mean in (("a", 2.0), ("b", 1.0)):
+        count = 3 * said[name].num_images
+        of_it = NormSums(np.array([count]), np.array([count * mean]), np.array([count * mean**2]))
+        assert sums.add(NormReport(1, name, of_it)) is None
+    total = sums.total
+    assert total.counts_L.tolist() == [3 * (4 + 2)]
+    assert total.sums_C.tolist() == [3 * (4 * 2.0 + 2 * 1.0)]
+    assert total.squares_C.tolist() == [3 * (4 * 4.0 + 2 * 1.0)]
 
 
 def test_sums_come_back_from_the_wire_as_they_were() -> None:

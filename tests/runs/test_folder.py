@@ -241,9 +241,12 @@ def test_half_files_of_a_killed_run_are_swept_up(run: RunFolder) -> None:
     (run.path / "clients" / "x").mkdir(parents=True)
     other = run.path / "clients" / "x" / ".round-000005.safetensors.4712.tmp"
     other.write_bytes(b"half")
+    release = run.path / "fleet" / "models" / ".0001.0123456789ab.tmp"  # a folder, and the fleet's
+    release.mkdir(parents=True)
     resumed(run)
     assert not left.exists()
     assert not other.exists()
+    assert release.exists()
 
 
 def test_disk_full_at_the_log_line(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

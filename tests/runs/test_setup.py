@@ -51,6 +51,14 @@ def test_a_part_that_stands_is_scored_on_the_server(tmp_path: Path) -> None:
         prepared(tmp_path, federation=SHARED[shared], training=phases)
 
 
+@pytest.mark.parametrize("name", SHARED)
+def test_what_no_phase_trains_is_not_worth_exchanging(name: str, tmp_path: Path) -> None:
+    data, other = FleetData(SPACE, {}, (), None, holds_out=True), {"head": "body"}
+    phases = {"phases": [{"learns": other.get(name, "head")}]}
+    with pytest.raises(ConfigError, match=rf"'{name}' exchanges what no phase trains"):
+        prepared(tmp_path, data, federation=SHARED[name], training=phases)
+
+
 def test_norm_layers_alone_that_stay_are_another_matter(tmp_path: Path) -> None:
     prepared(tmp_path, federation={"sharing": "stages", "stages": ["0", "2"]})
 
@@ -69,5 +77,7 @@ def test_statistics_that_are_fixed_late_are_the_fleets(tmp_path: Path) -> None:
 
 
 def test_a_head_to_fine_tune_has_to_be_known_before_the_first_round(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not say what its head is"):
+        prepared(tmp_path, heads=False, training={"phases": [{"learns": "head"}]})
     with pytest.raises(ModelError, match="does not say what its head is"):
         prepared(tmp_path, heads=False, personal={"model": "fine-tuned", "learns": "head"})

@@ -66,8 +66,8 @@ def parse_codec(text: str) -> Codec | None:
         else:
             kind, known = "format", part in (format_, f"{format_}(channel)") and format_ in FORMATS
             known = known and not (channel and not format_.startswith("int"))
-            known = known and not (channel and codec.rank)  # each factor's column has its own
             codec = replace(codec, format=FORMATS.get(format_, "fp32"), by_channel=bool(channel))
+        known = known and not (codec.by_channel and codec.rank)  # a factor's column has its own
         if not known or kind in named:
             raise ConfigError("no such codec", where=text, got=repr(part), expected=GRAMMAR)
         named.add(kind)

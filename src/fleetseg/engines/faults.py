@@ -73,22 +73,24 @@ class SimulatedFaults:
         """Have clients train in the order in which they would finish, until `target` updates.
 
         With over-selection, a round ends once enough updates are in. The virtual clock decides
-        which those are, not the simulating machine's.
+        which those are, not the simulating machine's. Missing clients are waited for only if the
+        updates that came in time are too few.
         """
-        if self._experiment.federation.over_selection == 1 or target >= len(asks):
-            self._wait(max([waits_s, *(took_s[c] for c in asks)]))
+        all_s = max([waits_s, *(took_s[c] for c in asks)])
+        if self._experiment.federation.over_selection == 1 or target > len(asks):
+            self._wait(all_s)
             yield from self._engine.ask(task, asks)
             return
         order = sorted(asks, key=lambda client: (took_s[client], client))
         groups = [order[:target], *([client] for client in order[target:])]
-        asked = 0
+        asked, enough = 0, True
         try:
             for group in groups:
                 asked += len(group)
                 yield from self._engine.ask(task, {client: asks[client] for client in group})
+            enough = False
         finally:  # enough: clients that were not asked are still working
-            enough = asked < len(order)
-            self._wait(took_s[order[asked - 1]] if enough else max(waits_s, took_s[order[-1]]))
+            self._wait(took_s[order[asked - 1]] if enough else all_s)
             unasked = sum(asks[client].num_bytes(self._down) for client in order[asked:])
             self._unsent = self._unsent + Meter(unasked, 0, 0.0)
 

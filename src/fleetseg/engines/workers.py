@@ -292,7 +292,9 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
 
 
 def _broadcast(order: Mapping[str, Any], job: WorkerJob) -> Broadcast:
-    state = job.common if order["common"] else job.alone
+    # The place fits the largest broadcast; behind a smaller one is data of an earlier one.
+    place = job.common if order["common"] else job.alone
+    state = job.runtime.exchange.cut(place, order["task"])
     facts, counted = read_facts(order["facts"]), read_counted(order["counted"])
     return Broadcast(order["round"], state, facts, counted, lineage=order["lineage"])
 

@@ -42,6 +42,15 @@ class Aggregator(Protocol):
         ...
 
 
+Bounded = Callable[[Mapping[str, float], str], Mapping[str, float]]
+"""(a number for each client, what the numbers are) -> the capped numbers: see `claims`."""
+
+
+def all_believed(numbers: Mapping[str, float], what: str) -> Mapping[str, float]:
+    """Cap nothing."""
+    return numbers
+
+
 @dataclass(frozen=True)
 class Opening:
     """What is known about a round before its first reply."""
@@ -59,6 +68,7 @@ class Opening:
     # The measures in `aggregators.MEASURES_OF` of each client whose change was added; filled as
     # updates arrive.
     measures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    bounded: Bounded = all_believed  # caps what clients report, of those whose change was added
 
     def travel_of(self, client_id: str, num_steps: int) -> float:
         """Return how far a client's steps carry a gradient; the client itself reports their number.

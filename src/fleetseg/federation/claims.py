@@ -3,7 +3,8 @@
 Weights, sampling and fleet-wide class weights are computed from the counts that clients report
 about themselves. The server cannot verify them, so the client that claims the most would dominate
 the model. Counts of images and pixels are capped at `times` the fleet's median; updates are still
-checked against the enrolled counts.
+checked against the enrolled counts. Losses that clients report, and weights computed from anything
+but counts, are capped at `times` the cohort's median.
 """
 
 from __future__ import annotations
@@ -43,6 +44,22 @@ class Claims:
             for name, e in enrolled.items()
         }
 
+    def bounded(self, numbers: Mapping[str, float], what: str) -> dict[str, float]:
+        """Cap numbers that clients report, or that were computed from them, in the same order."""
+        if not self.times or len(numbers) < 2:
+            return dict(numbers)
+        most = self.times * statistics.median_low(numbers.values())
+        for name in (c for c in numbers if numbers[c] > most and not self._is_vouched(c)):
+            self._tell_once(
+                name, f"{name} counts for {self.times:g} times the median of {what}, at most"
+            )
+        return {c: n if self._is_vouched(c) else min(n, most) for c, n in numbers.items()}
+
+    def _tell_once(self, client: str, text: str) -> None:
+        if client not in self._told:
+            self._told.add(client)
+            self.tell(f"{text} (fleet.max_times_median = {self.times:g})")
+
     def _most(self, counts: list[int]) -> int:
         return max(1, int(self.times * statistics.median_low(counts))) if counts else 0
 
@@ -54,13 +71,11 @@ class Claims:
             return said
         histogram_C = scaled(said.histogram_C, most_pixels)
         images, pixels = min(said.num_images, most_images), sum(histogram_C)
-        if said.client_id not in self._told:
-            self._told.add(said.client_id)
-            self.tell(
-                f"{said.client_id} claims {said.num_images:,} images and "
-                f"{said.num_pixels:,} labelled pixels; it counts as {images:,} and {pixels:,} "
-                f"(fleet.max_times_median = {self.times:g})"
-            )
+        self._tell_once(
+            said.client_id,
+            f"{said.client_id} claims {said.num_images:,} images and "
+            f"{said.num_pixels:,} labelled pixels; it counts as {images:,} and {pixels:,}",
+        )
         return replace(said, num_images=images, num_pixels=pixels, histogram_C=histogram_C)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fleetseg.config import FederationConfig, TrainingConfig
 from fleetseg.errors import UpdateRejected
-from fleetseg.federation.aggregate import MAX_VALUE, Opening
+from fleetseg.federation.aggregate import MAX_VALUE, Bounded, Opening, all_believed
 from fleetseg.federation.aggregators import AGGREGATORS
 from fleetseg.federation.checks import norm_of, validate_update
 from fleetseg.federation.claims import cut_to
@@ -27,7 +27,7 @@ from fleetseg.federation.measures import check_measures
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
 from fleetseg.federation.statistics import STATISTICS
 from fleetseg.federation.tensors import Layout, ModelState
-from fleetseg.federation.weights import WEIGHTS
+from fleetseg.federation.weights import weights_of
 from fleetseg.learning.inputs import Facts
 from fleetseg.learning.local import num_steps
 from fleetseg.learning.objectives import OBJECTIVES
@@ -98,6 +98,7 @@ class RoundCollector:
         clusters: RoundClusters | None = None,
         believed: Mapping[str, Enrolment] | None = None,
         step_norms: Mapping[str, float] | None = None,
+        bounded: Bounded = all_believed,
     ) -> None:
         """Start a round from the model that is sent to the cohort.
 
@@ -105,6 +106,7 @@ class RoundCollector:
         tensors of their own, knows what each vehicle is sent. `believed` are the enrolments with
         capped counts, by which clients are weighted; None = as enrolled. `step_norms` bounds the
         norm per step of each client's change, see federation.step_norms; None = not measured.
+        `bounded` caps other numbers that clients report.
         """
         self._round, self._base, self.cohort = round_, base, cohort
         self._enrolled = {client: enrolled[client] for client in sorted(cohort.asked)}
@@ -114,7 +116,7 @@ class RoundCollector:
         self._measures: dict[str, Mapping[str, float]] = {}
         self._norms_allowed, self._counted = step_norms, counted
         self.step_norms: dict[str, float] = {}
-        self._opening = self._make_opening(WEIGHTS[self._settings.weights].weigh(known))
+        self._opening = self._make_opening(weights_of(known, bounded), bounded)
         self._clusters = clusters
         if clusters is None:
             self._aggregator = AGGREGATORS[self._settings.aggregator](self._opening)
@@ -125,7 +127,7 @@ class RoundCollector:
         self.accepted: list[Accepted] = []
         self.failures: list[Failure] = []
 
-    def _make_opening(self, weights: Mapping[str, int]) -> Opening:
+    def _make_opening(self, weights: Mapping[str, int], bounded: Bounded) -> Opening:
         settings, training, round_ = self._settings, self._training, self._round
         pull = self._objective.pull(training)
         return Opening(
@@ -138,6 +140,7 @@ class RoundCollector:
             {c: num_steps(e.num_images, training) for c, e in self._enrolled.items()},
             lambda steps: travel_of(steps, training, round_, settings.rounds, pull),
             self._measures,
+            bounded,
         )
 
     @property
@@ -260,7 +263,8 @@ class RoundCollector:
         if self._norms_allowed is None:
             return
         client = update.client_id
-        steps = num_steps(self._counted[client].num_images, self._training)
+        # The reported steps only if they are fewer: some aggregators divide the change by them.
+        steps = min(num_steps(self._counted[client].num_images, self._training), update.num_steps)
         norm = norm_of(update.change, self._up) / steps
         self.step_norms[client] = norm
         if (most := self._norms_allowed.get(client, math.inf)) < norm:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
@@ -22,7 +23,8 @@ from fleetseg.data.sample import Pairs
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientState, section
 from fleetseg.federation.messages import Broadcast
-from fleetseg.federation.tensors import ModelState
+from fleetseg.federation.references import TEACHER
+from fleetseg.federation.tensors import ModelState, load_state
 from fleetseg.learning.inputs import LocalInputs
 from fleetseg.learning.local import num_steps, train_locally
 from fleetseg.learning.objectives import OBJECTIVES
@@ -78,9 +80,17 @@ def _train_beside(work: Work) -> Mapping[str, Tensor]:
     runtime = work.runtime
     _load_own_model(work)
     shared = runtime.exchange.shared
-    received_T = runtime.exchange.shared_of(work.broadcast.state).values_F[: shared.num_trainable]
+    received = runtime.exchange.shared_of(work.broadcast.state)
+    received_T = received.values_F[: shared.num_trainable]
     pull = pull_towards(received_T, runtime.experiment.personal.pull)
-    inputs = replace(work.inputs, training=_own_training(work), optimiser_state=None)
+    # A teacher that is this round's global model is not sent separately: see `references`.
+    of_fleet = {TEACHER: partial(load_state, layout=shared, state=received)}
+    inputs = replace(
+        work.inputs,
+        training=_own_training(work),
+        optimiser_state=None,
+        references={**of_fleet, **work.inputs.references},
+    )
     trainables = Trainables(runtime.shared.trainables())
     train_locally(runtime.model, work.pairs, inputs, trainables, pull)
     own = runtime.exchange.model.empty()

@@ -125,7 +125,7 @@ class Plan:
         collector.open(
             state.round + 1, cohort, enrolled, sent,
             facts=state.facts, memory=memory, clusters=clusters,
-            believed=self.claims.believed(enrolled), step_norms=norms,
+            believed=self.claims.believed(enrolled), step_norms=norms, bounded=self.claims.bounded,
         )  # fmt: skip
 
     def with_broadcast(self, state: ServerState) -> ServerState:

@@ -13,7 +13,6 @@ is sent, are averaged with weights p_k F_k^q.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -31,18 +30,19 @@ _LEAST_LOSS = 1e-10  # as in the authors' code: F^(q-1) is infinite for a loss o
 
 def q_fedavg(opening: Opening) -> Aggregator:
     """Make the aggregator of a round."""
-    return spooled(partial(_step, opening.measures, opening.num_trainable))(opening)
+    return spooled(partial(_step, opening))(opening)
 
 
 def _step(
-    measures: Mapping[str, Mapping[str, float]],
-    num_trainable: int,
+    opening: Opening,
     changes_NF: Floats,
     weights_N: npt.NDArray[np.int64],
     settings: FederationConfig,
 ) -> Floats:
-    loss_N = np.array([max(measures[c][RECEIVED_LOSS], _LEAST_LOSS) for c in sorted(measures)])
-    return combine(changes_NF, weights_N, loss_N, num_trainable, settings)
+    told = {c: max(of[RECEIVED_LOSS], _LEAST_LOSS) for c, of in opening.measures.items()}
+    losses = opening.bounded(told, "losses")
+    loss_N = np.array([losses[client] for client in sorted(losses)])
+    return combine(changes_NF, weights_N, loss_N, opening.num_trainable, settings)
 
 
 def combine(

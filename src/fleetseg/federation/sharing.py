@@ -138,6 +138,10 @@ class Exchange:
         """Return the layout of a task's broadcast: only for training is there more than a model."""
         return self.down if task == "train" else self.wire
 
+    def cut(self, state: ModelState, task: str) -> ModelState:
+        """Cut memory for the largest broadcast to the size of a task's broadcast."""
+        return _head(state, self.sent_by(task))
+
     @cached_property
     def common(self) -> Layout:
         """Layout of the part common to the whole fleet: everything, unless there are clusters."""
@@ -165,6 +169,12 @@ class Exchange:
         kept = (*self.kept.floats, *self.kept.counters)
         parts = {e.key: "head" if e.in_head else "body" for e in kept if not e.is_frozen}
         return tuple(key for key, part in parts.items() if learns(part, training))
+
+    def learns_together(self, training: TrainingConfig) -> bool:
+        """Return whether clients train any of the exchanged weights."""
+        weights = [e for e in self.shared.floats if e.kind == "trainable" and not e.is_frozen]
+        parts = {"head" if e.in_head else "body" for e in weights}
+        return any(learns(part, training) for part in parts)
 
     def learns_apart(self, training: TrainingConfig) -> bool:
         """Return whether clients train any weights that stay with them, norm layers aside."""
@@ -212,8 +222,13 @@ class Exchange:
         return ModelState(torch.cat([wire.values_F, *parts]), wire.counters_K)
 
     def references_of(self, down: ModelState) -> dict[str, ModelState]:
-        """Return the reference models within what was sent, without copying values."""
+        """Return the reference models within what was sent, without copying values.
+
+        A broadcast that is only scored has none: see `sent_by`.
+        """
         start, size = self.wire.num_floats, self.shared.num_floats
+        if len(down.values_F) == start:
+            return {}
         return {
             name: ModelState(down.values_F[start + k * size :][:size], down.counters_K)
             for k, name in enumerate(self.references)

@@ -2,10 +2,11 @@
 
 An operator who knows neither the network nor the data cannot set a bound in advance, but earlier
 rounds give one. A change is the sum of a round's steps, so norms are compared per step, for as many
-steps as the client's images give. Norms of changes that were refused for their norm count as well:
-if all grow at once (a learning rate that warms up), one round is lost and the next has new bounds,
-and a few malicious clients hardly move the fleet's median. Vehicles with and without labels have
-separate medians, since those that learn from few confident pixels change far less.
+steps as the client's images give, or fewer if it reports fewer. Norms of changes that were refused
+for their norm count as well: if all grow at once (a learning rate that warms up), one round is lost
+and the next has new bounds, and a few malicious clients hardly move the fleet's median. Vehicles
+with and without labels have separate medians, since those that learn from few confident pixels
+change far less.
 """
 
 from __future__ import annotations

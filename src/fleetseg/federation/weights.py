@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from fleetseg.federation.aggregate import Bounded
 from fleetseg.federation.class_rarity import CLASS_COUNTS, class_rarity
 from fleetseg.federation.fedgau import IMAGE_GAUSSIAN, fedgau
 from fleetseg.federation.gap_adjustment import MEASURED, adjust_shares, gap_shares
@@ -64,3 +65,12 @@ WEIGHTS: dict[str, Weighting] = {
         lambda known: as_integers(gap_shares(known)), measures=MEASURED, remember=adjust_shares
     ),
 }
+
+
+def weights_of(known: Known, bounded: Bounded) -> Weights:
+    """Weight clients; weights other than counts, which are capped already, are `bounded`."""
+    weighting = WEIGHTS[known.settings.weights]
+    weights = weighting.weigh(known)
+    if not (weighting.facts or weighting.measures):
+        return weights
+    return {client: max(1, int(w)) for client, w in bounded(weights, "weights").items()}

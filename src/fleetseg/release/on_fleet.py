@@ -107,10 +107,7 @@ class Judging:
         site, failure = answered.site, read_failure(answered.site, answered.header)
         if failure is None:
             try:
-                sums = read_sums(
-                    answered.header, answered.payload, self._policy, self._space.num_classes,
-                    self._experiment.fleet.max_images,
-                )  # fmt: skip
+                sums = self._read(answered)
                 self._of_site.setdefault(site, {})[int(answered.errand)] = sums
                 return
             except UpdateRejected as rejected:
@@ -118,6 +115,22 @@ class Judging:
         holds_none = failure.reason == "no-frames"
         words = NO_FRAMES if holds_none else f"{failure.reason}: {failure.detail}"
         self._silent[site] = plain(words, 300)
+
+    def _read(self, answered: Answered) -> dict[str, VehicleSums]:
+        """Read what a site answers, of no more vehicles and frames than the operator allows."""
+        site, settings = answered.site, self._experiment.fleet
+        most_images = settings.max_images_of.get(site, settings.max_images)
+        classes = self._space.num_classes
+        sums = read_sums(answered.header, answered.payload, self._policy, classes, most_images)
+        most = settings.max_vehicles_of.get(site, settings.max_vehicles)
+        if len(sums) > most:
+            raise UpdateRejected(
+                "vehicles",
+                "one kit judges for more vehicles than it may stand for",
+                got=len(sums),
+                expected=f"<= {most} (fleet.max_vehicles, fleet.max_vehicles_of)",
+            )
+        return sums
 
     def result(self, missing: dict[str, str]) -> Judged:
         """Return the counts of all who judged every model on the same frames.

@@ -10,6 +10,7 @@ import numpy as np
 from fleetseg.errors import UpdateRejected
 from fleetseg.evaluation.predict import evaluating, forward
 from fleetseg.federation.checks import validate_norm_report
+from fleetseg.federation.claims import Claims
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.collect import collect
 from fleetseg.federation.counted import to_each
@@ -35,10 +36,13 @@ from fleetseg.text import listing
 
 
 class Estimator:
-    """Asks all clients what a model's batch norms see, and gives it the statistics of all of it."""
+    """Asks all clients what a model's batch norms see, and gives it the statistics of all of it.
 
-    def __init__(self, runtime: LocalRuntime, engine: Engine) -> None:
-        self._runtime, self._engine = runtime, engine
+    `claims` caps the number of images that a client counts for.
+    """
+
+    def __init__(self, runtime: LocalRuntime, engine: Engine, claims: Claims) -> None:
+        self._runtime, self._engine, self._claims = runtime, engine, claims
         self._newest: tuple[int, ModelState] | None = None
         self._missing: list[str] = []  # of the newest
 
@@ -61,7 +65,8 @@ class Estimator:
             return model  # without batch norms there is nothing to ask for
         asked = taking_part(self._engine.available())
         asks = to_each(Broadcast(round_, exchange.to_score(model)), asked, records)
-        sums = _Sums(asked, round_, self._one_image(), channels_L)
+        believed = self._claims.believed(asked)
+        sums = _Sums(asked, believed, round_, self._one_image(), channels_L)
         deadline_s = self._runtime.experiment.federation.deadline_s
         collect(self._engine, "norm_statistics", asks, sums, deadline_s=deadline_s)
         self._missing = sorted(asked.keys() - sums.answered)
@@ -90,6 +95,7 @@ class _Sums:
     """Adds up what clients answer, each checked before it counts; in any order the same bits."""
 
     asked: Mapping[str, Enrolment]
+    believed: Mapping[str, Enrolment]  # what each counts for: see federation.claims
     round_: int
     one_image: NormSums
     channels_L: np.ndarray
@@ -120,5 +126,15 @@ class _Sums:
         except UpdateRejected as rejected:
             return Failure.refused(reply.client_id, rejected)
         self.answered.add(reply.client_id)
-        self._summing.add(reply.sums)
+        said, counted = (of[reply.client_id].num_images for of in (self.asked, self.believed))
+        self._summing.add(_of_fewer(reply.sums, said, counted))
         return None
+
+
+def _of_fewer(sums: NormSums, images: int, counted: int) -> NormSums:
+    """Scale the sums of so many images to fewer images with the same means."""
+    if counted == images:
+        return sums
+    share = counted / images
+    counts_L = sums.counts_L // images * counted  # each image gives a layer as many
+    return NormSums(counts_L, sums.sums_C * share, sums.squares_C * share)

@@ -129,7 +129,8 @@ class RunFolder:
         checkpoint leaves it ahead.
         """
         for left_by_a_crash in self.path.rglob(".*.tmp"):
-            left_by_a_crash.unlink(missing_ok=True)
+            if left_by_a_crash.is_file():  # folders are those of releases, which their owner clears
+                left_by_a_crash.unlink(missing_ok=True)
         state, record, damaged = load_newest(
             self.checkpoints, experiment=self._experiment_digest, layout=self._layout_digest
         )

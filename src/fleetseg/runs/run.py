@@ -183,7 +183,7 @@ def _with_engine(
     record_looks(setup.folder.path, setup.fleet_data, setup.experiment.data.store)
     final.guard, notes = _guard(setup, scorer)
     if STATISTICS[setup.experiment.federation.statistics].estimated:
-        final.estimator = Estimator(setup.runtime, engine)
+        final.estimator = Estimator(setup.runtime, engine, plan.claims)
     score = keeping_frames(scorer, keeper) if scorer.can_score else None
     return replace(plan, score=score, guard=final.guard, refine=final.estimator), scorer, notes
 

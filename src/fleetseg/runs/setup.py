@@ -61,6 +61,7 @@ def set_up(
         experiment, model, hardware, fleet_data.space.num_classes, ClientStateStore(out / "clients")
     )
     require_part(model, experiment.personal.learns)
+    _require_something_learnt(runtime)
     if fleet_data.evaluation and runtime.exchange.learns_apart(experiment.training):
         raise ConfigError(LEARNS_APART)
     _require_fleet_statistics(runtime)
@@ -70,6 +71,27 @@ def set_up(
         runtime=runtime,
         folder=RunFolder(out, experiment, runtime.exchange.server.digest, fleet_data.space),
         watcher=watcher,
+    )
+
+
+def _require_something_learnt(runtime: LocalRuntime) -> None:
+    """Refuse to exchange what stands: every update would be of zeros.
+
+    Raises:
+        ConfigError: no phase trains any of what is exchanged.
+        ModelError: the network does not say what its head is, and a phase goes by it.
+    """
+    training, sharing = runtime.experiment.training, runtime.experiment.federation.sharing
+    for phase in training.phases:
+        require_part(runtime.model, phase.learns)
+    if runtime.exchange.learns_together(training):
+        return
+    raise ConfigError(
+        f"federation.sharing = '{sharing}' exchanges what no phase trains, so that the vehicles "
+        "would send zeros",
+        where="training.phases",
+        got=", ".join(f"learns = '{phase.learns}'" for phase in training.phases) or "none",
+        cure="Have a phase train what is exchanged, or exchange what is trained",
     )
 
 

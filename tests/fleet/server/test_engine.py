@@ -750,7 +750,7 @@ def test_bad_sums_are_their_vehicle_s_failure_alone(
     fleet = world()
     fleet.segment(but(a=answers(*norm_report()), b=answers(*told), c=answers(*norm_report())))
     there = fleet.engine.available()
-    sums = EstimatedSums(there, 1, replace(SUMS, counts_L=np.array([2])), np.array([2]))
+    sums = EstimatedSums(there, there, 1, replace(SUMS, counts_L=np.array([2])), np.array([2]))
     failures = []
     collect(
         fleet.engine,

@@ -76,6 +76,13 @@ def test_in_a_large_fleet_the_sites_are_written_less_often_and_at_the_end(fleet:
     assert not any(site["here"] or "busy" in site for site in sites.values())
 
 
+def test_a_clock_that_is_set_back_keeps_no_news_from_being_written(fleet: Fleet) -> None:
+    status = StatusFiles(fleet)
+    status.write(head(5000), {"car-1": here(5000)})
+    status.write(head(1400), {"car-1": here(1400, busy="train-1")})
+    assert read_status(fleet)["sites"]["car-1"]["busy"] == "train-1"
+
+
 def test_a_site_that_is_away_is_shown_with_what_was_known_of_it(fleet: Fleet) -> None:
     status = StatusFiles(fleet)
     status.write(head(100), {"car-1": here(100, quarantined="why", last_round=7)})

@@ -25,6 +25,7 @@ from fleetseg.config import SourceConfig
 from fleetseg.data.styles import STYLES
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.experiment_file import make_experiment, to_toml
+from fleetseg.failures import parse_failure
 from fleetseg.federation import rounds
 from fleetseg.federation.fleet_facts import facts_of_fleet
 from fleetseg.federation.messages import Broadcast, NormReport, Update
@@ -612,6 +613,19 @@ def test_a_new_process_goes_on_with_a_run_that_is_hours_old(
     later = time.time() + 7200
     monkeypatch.setattr(trainer_module.time, "time", lambda: later)
     assert site.ask("train", vehicle) == first
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\udcff"])
+def test_a_new_process_whose_notes_are_damaged_waits_for_the_run_to_be_opened(
+    site: Site, content: str
+) -> None:
+    site.hello()
+    vehicle = vehicles_of(site.parts)[0]
+    (site.folder / "hello.json").write_bytes(content.encode(errors="surrogateescape"))
+    site.start()
+    assert reason(site.ask("train", vehicle)[0]) == ("refused", "unknown-run")
+    site.hello()
+    assert parse_failure(site.ask("train", vehicle)[0]) is None
 
 
 # What goes out

@@ -122,6 +122,8 @@ class StatusFiles:
         if self._written is None:
             self._written = self._of_before(str(head["run"]))
         merged = self._merged(sites)
+        if head["time"] < self._head_s:
+            self._next_s = float("-inf")  # the clock was set back
         # Also at the start and at the end, as it could not be written later.
         due = head["time"] >= self._next_s or not head["running"]
         if due and _lasting(merged) != _lasting(self._written):

@@ -221,13 +221,24 @@ class Trainer:
 
     def _ready_for(self, run: str) -> Ready:
         """Return the current run; after a restart of this process, prepare it again."""
-        if self._ready is None and (self._folder / "hello.json").is_file():
-            header = json.loads((self._folder / "hello.json").read_text())
-            start = (self._folder / "hello.bin").read_bytes()
+        if self._ready is None and (hello := self._last_hello()) is not None:
+            header, start = hello
             self._ready = self._prepare({**header, "time": time.time()}, start)
         if self._ready is None or self._ready.run != run:
             raise Refusal("unknown-run", "this run has not been opened here", got=run[:40])
         return self._ready
+
+    def _last_hello(self) -> tuple[Header, bytes] | None:
+        """Read what opened the run of the process before; None if there is none, or damaged."""
+        path = self._folder / "hello.json"
+        try:
+            header = dict(json.loads(path.read_text(encoding="utf-8")))
+            return header, path.with_suffix(".bin").read_bytes()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            self._log(f"{path} cannot be read ({error}); the server opens its run again")
+            return None
 
     def _prepare(self, header: Header, start: bytes) -> Ready:
         experiment, space = _checked(header)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from fleetseg.config import Experiment
+from fleetseg.learning.travel import Travel
 from fleetseg.runs.clashes.clash import Clash
+
+_SWINGS = 100  # steps: later ones swing less far
+_LEAST = 0.1  # of the first step's way
 
 
 def controls(experiment: Experiment) -> bool:
@@ -21,7 +25,14 @@ def _normalised(experiment: Experiment) -> bool:
 
 def _overshoots(experiment: Experiment) -> bool:
     training = experiment.training
-    return training.objective == "prox" and training.lr * training.prox.mu >= 1
+    if training.objective != "prox":
+        return False
+    travel, lr = Travel(training, training.prox.mu), training.lr
+    for _ in range(_SWINGS):
+        travel.step(lr)
+        if travel.total < _LEAST * lr:
+            return True
+    return lr * training.prox.mu >= 1
 
 
 LOCAL_STEPS: tuple[Clash, ...] = (
@@ -66,8 +77,9 @@ LOCAL_STEPS: tuple[Clash, ...] = (
     ),
     (
         lambda e: _normalised(e) and _overshoots(e),
-        "with training.lr * training.prox.mu of 1 or more each step leaps over the received model, "
-        "and federation.aggregator = 'normalised' has nothing to divide by",
+        "with this training.lr * training.prox.mu (and training.momentum) a step leaps over the "
+        "received model, or some lead back to it, and federation.aggregator = 'normalised' has "
+        "nothing to divide by; use a smaller training.prox.mu",
     ),
     (
         lambda e: _normalised(e) and e.training.objective == "fedspeed",
