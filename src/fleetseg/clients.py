@@ -347,7 +347,7 @@ def _notes(
 def _half_labelled(
     pool: Pool, split: Mapping[str, Split], clients: Mapping[str, Client]
 ) -> list[str]:
-    """Note clients that hold unlabelled images beside labelled ones and train on the latter alone."""
+    """Note clients that have unlabelled images beside labelled ones and train on the latter."""
     idle = {
         name: len(pool.good(part.train, labelled=False)) - clients[name].enrolment.num_images
         for name, part in split.items()
