@@ -1,4 +1,4 @@
-"""What a run is made of: the model, what clients train with, the folder."""
+"""The parts of a run: the model, the clients' training setup, the folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fleetseg.text import listing
 
 @dataclass(frozen=True)
 class RunSetup:
-    """The pieces of one run, built once."""
+    """The parts of one run, built once."""
 
     experiment: Experiment
     fleet_data: FleetData
@@ -46,10 +46,10 @@ def set_up(
     watcher: rounds.Watcher,
     start: Path | None = None,
 ) -> RunSetup:
-    """Build everything that a run needs besides its engine; `start` is a first stage's folder.
+    """Build all that a run needs except its engine; `start` is the folder of a first stage.
 
     Raises:
-        ConfigError, ModelError, MissingExtra: the experiment asks for what there is not.
+        ConfigError, ModelError, MissingExtra: the experiment asks for something unavailable.
     """
     hardware = hardware_of(experiment.engine)
     model = _model(experiment, fleet_data, net)
@@ -74,7 +74,7 @@ def set_up(
 
 
 def _require_fleet_statistics(runtime: LocalRuntime) -> None:
-    """Refuse to fix statistics of norm layers of which a newcomer has start values only.
+    """Refuse to freeze norm statistics of which a newcomer has only initial values.
 
     Raises:
         ConfigError: running statistics stay with the clients, and late rounds train with them.
@@ -127,10 +127,10 @@ def _model(experiment: Experiment, fleet_data: FleetData, net: nn.Module | None)
 
 
 def _own_model(experiment: Experiment, fleet_data: FleetData, net: nn.Module) -> Segmenter:
-    """Wrap a copy of the user's network: the user's own may start another run."""
+    """Wrap a copy of the user's network, whose original may start another run."""
     classes = fleet_data.space.num_classes
     try:
-        copied = copied_net(net) if isinstance(net, nn.Module) else net  # wrap refuses it
+        copied = copied_net(net) if isinstance(net, nn.Module) else net  # wrap refuses others
     except Exception as error:
         raise ModelError(
             f"the network cannot be copied ({type(error).__name__}: {error})",

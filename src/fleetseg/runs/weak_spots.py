@@ -1,4 +1,4 @@
-"""Where a model is known to be weak, by rules from its scores: each sentence is true of them."""
+"""Where a model is known to be weak, by rules on its scores: each sentence is true of them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from fleetseg.evaluation.scores import Scores
 from fleetseg.text import listing
 
 FOUND = 0.5
-"""Share of a class's true pixels below which it is called missed."""
+"""Share of a class's true pixels found, below which the class counts as missed."""
 GAP = 0.05
-"""mIoU that a domain, a side or a vehicle has to lack to be named."""
+"""mIoU deficit from which a domain, a side or a vehicle is named."""
 FEW_FRAMES = 50
 
 
 def weak_spots(scored: Scored | None) -> list[str]:
-    """Say in a sentence each what the scores of a model show to be weak, the gravest first."""
+    """Say in one sentence each where the scores show a model to be weak, the worst first."""
     if scored is None or scored.overall is None:
         return ["How good it is is not known: it was not scored."]
     overall, spots = scored.overall, []
@@ -28,7 +28,7 @@ def weak_spots(scored: Scored | None) -> list[str]:
 
 
 def _missed(scores: Scores) -> list[str]:
-    """Name classes of which fewer than half the true pixels are found, critical ones apart."""
+    """Name classes of which fewer than half the true pixels are found, critical ones separately."""
     named = list(zip(scores.space.classes, scores.accuracy_C.tolist(), strict=True))
     missed = sorted(((share, name) for name, share in named if share < FOUND), key=lambda m: m[0])
     spots = []
