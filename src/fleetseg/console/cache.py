@@ -20,7 +20,7 @@ _HEADS = ("store", "holds", "source", "samples", "size", "last used", "")
 
 
 def list_and_show(*, as_json: bool) -> None:
-    """Print what lies in the cache folder."""
+    """Print the contents of the cache folder."""
     folder = default_cache_dir()
     found = entries(folder)
     total = sum(entry.num_bytes for entry in found)
@@ -52,7 +52,7 @@ def list_and_show(*, as_json: bool) -> None:
 
 
 def prune_and_show(rules: Rules, *, dry_run: bool, as_json: bool) -> None:
-    """Make room in the cache folder and say how much."""
+    """Remove entries from the cache folder and say how much space was freed."""
     folder = default_cache_dir()
     done = prune(folder, rules, dry_run=dry_run)
     if as_json:
@@ -92,7 +92,7 @@ def _state(entry: Entry) -> str:
 
 
 def _short(name: str) -> str:
-    """Cut a digest down to what tells stores apart."""
+    """Shorten a digest to the part that distinguishes stores."""
     return name[:-24]
 
 

@@ -24,7 +24,7 @@ _MACHINE = ("machine", "device", "precision")
 
 
 def init_and_show(folder: Path, vehicles: str, host: str, port: int) -> None:
-    """Make a fleet and say what comes next."""
+    """Create a fleet and print the next steps."""
     from fleetseg.fleet.nvflare.provision import create_fleet
 
     fleet = create_fleet(folder, host, port, vehicle_names(vehicles))
@@ -54,7 +54,7 @@ def init_and_show(folder: Path, vehicles: str, host: str, port: int) -> None:
 
 
 def vehicle_names(text: str) -> tuple[str, ...]:
-    """Read a number or a list of names.
+    """Parse a number of vehicles or a list of names.
 
     >>> vehicle_names("2"), vehicle_names("depot, van-7")
     (('car-1', 'car-2'), ('depot', 'van-7'))
@@ -71,7 +71,7 @@ def vehicle_names(text: str) -> tuple[str, ...]:
 
 
 def add_and_show(folder: Path, vehicle: str) -> None:
-    """Make one more kit."""
+    """Create one more kit."""
     from fleetseg.fleet.nvflare.provision import add_vehicle, read_fleet
 
     fleet = add_vehicle(read_fleet(folder), vehicle)
@@ -86,7 +86,7 @@ def add_and_show(folder: Path, vehicle: str) -> None:
 
 
 def revoke_and_show(folder: Path, vehicle: str) -> None:
-    """Take a vehicle out of the fleet."""
+    """Revoke a vehicle."""
     from fleetseg.fleet.nvflare.provision import read_fleet, revoke_vehicle
 
     fleet = revoke_vehicle(read_fleet(folder), vehicle)
@@ -98,7 +98,7 @@ def revoke_and_show(folder: Path, vehicle: str) -> None:
 
 
 def show_status(folder: Path, *, as_json: bool) -> None:
-    """Show who is there, what they hold and when they were last seen."""
+    """Print which vehicles are connected, what data they have and when they were last seen."""
     from fleetseg.fleet.nvflare.provision import read_fleet
     from fleetseg.fleet.server.releases import read_drives
     from fleetseg.fleet.server.status import is_running, read_status
@@ -189,7 +189,7 @@ def _machine(told: Mapping[str, Any]) -> str:
 
 
 def _ago(seconds: float) -> str:
-    """Say how long ago in one unit.
+    """Format the time since an event in one unit.
 
     >>> _ago(3), _ago(400), _ago(9000), _ago(200_000)
     ('3 s', '7 min', '2 h', '2 d')

@@ -1,4 +1,4 @@
-"""`fleetseg fleet publish`: who drives a release now, and who does not."""
+"""`fleetseg fleet publish`: which vehicles drive a release now, and which do not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INCOMPLETE = 3
 def publish_and_show(
     models: Path, number: int | None, fleet: Path, wait_s: float, *, as_json: bool
 ) -> int:
-    """Publish a release, say who drives it, and return the exit code: 0 = all, INCOMPLETE."""
+    """Publish a release, show who drives it, and return the exit code: 0 = all, INCOMPLETE."""
     console = stderr_console()
     published = publish_to_vehicles(
         models, number, fleet, wait_s=wait_s, tell=lambda text: print_line(console, text, "dim")

@@ -1,4 +1,4 @@
-"""`fleetseg tune`: how far its trials are, then their table and the file with the best of them."""
+"""`fleetseg tune`: the progress of its trials, then their table and the file with the best one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tune_and_show(
     jobs: int,
     resume: bool,
 ) -> int:
-    """Run the trials and show them; returns the exit code."""
+    """Run the trials and show them; return the exit code."""
     console = _stdout()
     with interruptible(), watching_sweep(console) as watcher:
         tuned = tune(
