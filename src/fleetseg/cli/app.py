@@ -1,6 +1,6 @@
-"""The command line: thin commands, each calls one function of a room.
+"""The command line: thin commands that each call one function of the package.
 
-Rooms that need torch are imported inside the commands, so that help comes at once.
+Modules that need torch are imported inside the commands, so that help appears at once.
 """
 
 from __future__ import annotations

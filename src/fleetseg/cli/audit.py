@@ -1,4 +1,4 @@
-"""The commands for lists of messages; `cli` puts them beside the others."""
+"""The commands for message lists, registered by `cli.app`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands of the cache of decoded samples; `cli` puts them beside the others."""
+"""The commands for the cache of decoded samples, registered by `cli.app`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fleetseg config show`: what an experiment says, and who says it."""
+"""`fleetseg config show`: the values of an experiment, and where each comes from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fleetseg export`: a model as a file that other programs run."""
+"""`fleetseg export`: a model as a file for other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands of a fleet over a network; `cli` puts them beside the others."""
+"""The commands of a networked fleet, registered by `cli.app`."""
 
 from __future__ import annotations
 

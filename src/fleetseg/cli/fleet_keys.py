@@ -1,4 +1,4 @@
-"""The commands about a fleet's keys; `cli.fleet` puts them beside the others."""
+"""The commands for a fleet's keys, registered by `cli.fleet`."""
 
 from __future__ import annotations
 

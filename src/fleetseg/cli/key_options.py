@@ -1,4 +1,4 @@
-"""Options of the commands about a fleet's keys."""
+"""Options of the commands for a fleet's keys."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from fleetseg.cli.paths import as_path as _path
 
 
 class EngineKind(StrEnum):
-    """Where clients run."""
+    """Where clients train."""
 
     inprocess = "inprocess"
     workers = "workers"

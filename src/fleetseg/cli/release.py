@@ -1,4 +1,4 @@
-"""`fleetseg release`, `releases` and `rollback`: which model the vehicles are to drive."""
+"""`fleetseg release`, `releases` and `rollback`: the model that the vehicles are to drive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fleetseg report`: one page to look at."""
+"""`fleetseg report`: the report page of one or several runs."""
 
 from __future__ import annotations
 

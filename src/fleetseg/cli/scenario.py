@@ -1,4 +1,4 @@
-"""The commands of scenarios; `cli` puts them beside the others."""
+"""The commands for scenarios, registered by `cli.app`."""
 
 from __future__ import annotations
 

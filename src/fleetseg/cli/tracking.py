@@ -1,4 +1,4 @@
-"""The option --track, which several commands have."""
+"""The option --track, shared by several commands."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The page of a decision: one file, for a person who has to stand by it.
+"""The page of a decision: one file, for the person who is accountable for it.
 
-It asks nothing of a network, needs no script, and prints.
+It loads nothing from a network, needs no script, and is printable.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _KINDS = {
     "calibration": "Calibration",
     "latency": "Latency",
 }
-_CHART = 240  # width of an interval's picture
+_CHART = 240  # width of an interval's drawing
 
 
 def page(record: Mapping[str, Any], space: LabelSpace, panels: Sequence[Panels]) -> str:
-    """Write the page of what is in `release.json`, with the frames that decided."""
+    """Render the page of a `release.json`, with the frames that decided."""
     promoted = record["decision"] == "promoted"
     title = f"{'Promoted' if promoted else 'Refused'}: {record['candidate']['network']}"
     return f"""<!doctype html>
@@ -48,7 +48,7 @@ def page(record: Mapping[str, Any], space: LabelSpace, panels: Sequence[Panels])
 
 
 def _head(record: Mapping[str, Any], promoted: bool) -> str:
-    """The decision, and each reason of it."""
+    """Render the decision with its reasons."""
     reasons = record["reasons"]
     failed = "is not good enough in one way" if len(reasons) == 1 else (
         f"is not good enough in {len(reasons)} ways")  # fmt: skip
@@ -77,7 +77,7 @@ def _protocol(record: Mapping[str, Any]) -> str:
 
 
 def _judges(record: Mapping[str, Any]) -> str:
-    """Name the sets, or say how many vehicles judged on how many frames, and who did not."""
+    """Name the sets, or say how many vehicles judged on how many frames, and which did not."""
     scored_on, vehicles = record["scored_on"], record.get("vehicles")
     if not vehicles:
         return "; ".join(f"{name}, {frames:,} frames" for name, frames, _ in scored_on)
@@ -92,7 +92,7 @@ def _judges(record: Mapping[str, Any]) -> str:
 
 
 def _checks(record: Mapping[str, Any]) -> str:
-    """All checks in a table, those of one kind below each other."""
+    """Render all checks in a table, grouped by kind."""
     checks = record["checks"]
     widest = max([0.02, *(abs(c[k]) for c in checks for k in ("low", "high") if c[k] is not None),
                   *(c["allowed"] for c in checks if c["low"] is not None)])  # fmt: skip
@@ -132,7 +132,7 @@ def _figure(value: float | None, digits: int = 3) -> str:
 
 
 def _interval(check: Mapping[str, Any], widest: float) -> str:
-    """Draw an interval on a line from -widest to +widest, with zero and the fall allowed."""
+    """Draw an interval on a line from -widest to +widest, with zero and the allowed fall."""
     low, high = check["low"], check["high"]
     if low is None or high is None:
         return ""
@@ -153,7 +153,7 @@ def _interval(check: Mapping[str, Any], widest: float) -> str:
 
 
 def _pictures(panels: Sequence[Panels], space: LabelSpace) -> str:
-    """The frames in which the candidate is furthest behind."""
+    """Render the frames on which the candidate falls furthest behind."""
     if not panels:
         return ""
     decided = any(one.chosen.decided for one in panels)
@@ -178,7 +178,7 @@ model, wrong by the candidate. Black in the truth is not scored.</p><ul class=le
 
 
 def _classes(record: Mapping[str, Any], space: LabelSpace) -> str:
-    """IoU of every class, as every other figure of fleetseg has it."""
+    """Render the IoU of every class, computed like every other IoU of fleetseg."""
     new, now = record["candidate"], record["current"]
     rows = []
     for name in space.classes:
@@ -199,7 +199,7 @@ fleetseg evaluate gives it; a diamond marks the safety-critical classes.</p>
 
 
 def _provenance(record: Mapping[str, Any]) -> str:
-    """Digests, the policy and the machine: what it takes to judge again."""
+    """Render digests, the policy and the machine: all that is needed to repeat the judgement."""
     facts = {
         "candidate": f"{record['candidate']['model']}, SHA-256 {record['candidate']['sha256']}"
     }

@@ -1,7 +1,7 @@
-"""Headings that state what the figures say; each has a dull fallback where they say little.
+"""Headings that state what the figures show, each with a plain fallback where they show little.
 
-A rule returns what is true of the figures it is given, and claims no more: "level" within half a
-point, "ahead" beyond; equal images only where both runs saw as many within 5 %.
+A rule states only what is true of its figures: "level" within half a point, "ahead" beyond; equal
+images only where both runs saw as many within 5 %.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from fleetseg.report.figures import (
 )
 
 LEVEL = 0.005
-"""Closer than half a point, two IoUs are called level: seeds alone move them as much."""
+"""IoUs closer than half a point are called level: the seed alone changes them as much."""
 FEW = 0.0005
-"""A class below this share of the pixels says little: a few frames decide on its IoU."""
+"""A class below this share of the pixels says little: a few frames decide its IoU."""
 MISSED, WEAK = 0.2, 0.5
-"""A class below the first IoU is called all but missed, below the second seen badly."""
+"""A class below the first IoU is called all but missed, a critical class below the second weak."""
 
 
 def headline(figures: ReportFigures) -> str:
-    """Say what came out of the run."""
+    """State the result of the run."""
     run, fleet = figures.run, words.capital(words.counted(figures.num_vehicles, "vehicle"))
     if run.kind != "federated":
         where = "All pictures in one place" if run.kind == "centralised" else "A vehicle alone"
@@ -52,7 +52,7 @@ def headline(figures: ReportFigures) -> str:
 
 
 def verdict(figures: ReportFigures) -> str:
-    """Say in a sentence or two what it is worth and what holds it back."""
+    """Say in a few sentences what the model is worth and what holds it back."""
     if not figures.is_scored:
         return "Without scores nothing can be said of what the model is worth."
     said = [_cost(figures), _weakness(figures.classes), _away(figures.domains)]
@@ -83,7 +83,7 @@ def _weakness(classes: Sequence[ClassFigures]) -> str:
 
 
 def weak_critical(classes: Sequence[ClassFigures]) -> list[ClassFigures]:
-    """List the safety-critical classes below an IoU of a half, worst first."""
+    """List the safety-critical classes with an IoU below 0.5, worst first."""
     rows = [row for row in classes if row.critical and row.iou is not None and row.iou < WEAK]
     return sorted(rows, key=lambda row: row.iou or 0.0)
 
@@ -101,7 +101,7 @@ def _away(domains: Sequence[DomainFigures]) -> str:
 
 
 def against(figures: ReportFigures) -> str:
-    """Say how far the run is from centralised and from vehicles alone."""
+    """State the distance to the centralised run and to vehicles alone."""
     own, said = figures.run.miou, []
     pooled = figures.centralised.miou if figures.centralised else None
     if own is None or (pooled is None and not figures.alone):
@@ -122,7 +122,7 @@ def _ahead_or_behind(who: str, difference: float) -> str:
 
 
 def per_class(classes: Sequence[ClassFigures]) -> str:
-    """Say which classes lose most to centralised, or which are lowest."""
+    """Name the classes that lose most to centralised, or the lowest class."""
     if not classes:
         return "No class was scored"
     gaps = [row for row in classes if row.gap is not None and row.share >= FEW]
@@ -153,7 +153,7 @@ def _be(names: Sequence[str]) -> str:
 
 
 def progress(rounds: Sequence[RoundFigures]) -> str:
-    """Say whether the mIoU was still rising when the rounds were over."""
+    """Say whether the mIoU was still rising in the last rounds."""
     scored = [(row.round, row.miou) for row in rounds if row.miou is not None]
     if len(scored) < 3:
         return f"{words.capital(words.counted(len(rounds), 'round'))}" + (
@@ -180,7 +180,7 @@ def progress(rounds: Sequence[RoundFigures]) -> str:
 
 
 def vehicles(rows: Sequence[VehicleFigures], classes: Sequence[str]) -> str:
-    """Name the vehicle that is served worst, and whether a class it hardly holds is why."""
+    """Name the vehicle with the lowest score, and whether classes that it hardly has explain it."""
     rated = [row for row in rows if row.miou is not None]
     if not rated:
         return "Single vehicles were not scored"
@@ -208,14 +208,14 @@ def vehicles(rows: Sequence[VehicleFigures], classes: Sequence[str]) -> str:
 
 
 def _without_rare(row: VehicleFigures) -> float | None:
-    """Mean IoU over the classes of which the vehicle holds more than a few pixels."""
+    """Return the mean IoU over the classes of which the vehicle has more than a few pixels."""
     pairs = zip(row.iou_C, row.share_C, strict=True)
     ious = [iou for iou, share in pairs if iou is not None and share >= FEW]
     return sum(ious) / len(ious) if ious else None
 
 
 def mix(rows: Sequence[MixFigures], classes: Sequence[str], fleet_share: Sequence[float]) -> str:
-    """Name the vehicle that is least like the fleet, and what it lacks or has most of."""
+    """Name the vehicle least like the fleet, and the classes that it lacks or has most of."""
     if not rows:
         return "Who holds which classes is not known"
     odd = rows[0]
@@ -235,7 +235,7 @@ def mix(rows: Sequence[MixFigures], classes: Sequence[str], fleet_share: Sequenc
 
 
 def attendance(figures: ReportFigures) -> str:
-    """Count who answered, and who did not."""
+    """Count the requests that were answered and those that were not."""
     asked = sum(row.asked for row in figures.rounds)
     failed = sum(sum(row.failed.values()) for row in figures.rounds)
     answered = sum(row.answered for row in figures.rounds)
@@ -254,7 +254,7 @@ def attendance(figures: ReportFigures) -> str:
 
 
 def domains(rows: Sequence[DomainFigures]) -> str:
-    """Say how much is lost where nobody trained, or which domain is lowest."""
+    """Say how much is lost on domains that nobody trained on, or name the lowest domain."""
     rated = [row for row in rows if row.miou is not None]
     if not rated:
         return "No domain was scored"
@@ -282,7 +282,7 @@ def domains(rows: Sequence[DomainFigures]) -> str:
 
 
 def confusion(figures: ConfusionFigures | None, num_shown: int = 3) -> str:
-    """Say what the least found class is taken for."""
+    """Say what the class with the lowest recall is taken for."""
     if figures is None:
         return "Nothing was scored"
     row = figures.share_CC[0]
@@ -301,7 +301,7 @@ def confusion(figures: ConfusionFigures | None, num_shown: int = 3) -> str:
 
 
 def pictures(frames: Sequence[FrameFigures]) -> str:
-    """Say how wrong the shown frames are, and by which mistake most."""
+    """Say how many pixels of the frames shown are wrong, and which mistake is most frequent."""
     if not frames:
         return "No predictions were kept"
     shares = [frame.wrong_share for frame in frames]

@@ -1,8 +1,8 @@
-"""What happened to a run beside its rounds, and is marked on the curves.
+"""Events of a run that are marked on its curves.
 
-Only what the run folder records: rounds without enough answers, vehicles that changed clusters,
-scores that could not be taken, a run that was stopped and went on, settings that changed on the
-way, and a model that was not published.
+Only events that the run folder records: rounds without enough answers, vehicles that changed
+clusters, scores that could not be taken, stops and resumptions, settings that changed on the way,
+and a model that was not published.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from fleetseg.runs.safety import COLLAPSED
 from fleetseg.runs.starts import read_resumes
 
 MOST = 12
-"""Of more events, those that came last are not marked, and counted instead."""
+"""If there are more events, the last ones are counted instead of marked."""
 
 
 def event_figures(report: RunReport) -> tuple[EventFigures, ...]:
-    """List what happened, in the order of rounds; what happened in one round is one event."""
+    """List the events in the order of rounds; the events of one round are joined into one."""
     if not report.rounds:
         return ()
     last = report.rounds[-1].round
@@ -56,7 +56,7 @@ def _settings(report: RunReport) -> Iterator[tuple[int, str]]:
 def _resumes(report: RunReport) -> Iterator[tuple[int, str]]:
     for resume in read_resumes(report.path):
         if resume.after_round >= report.rounds[-1].round:
-            continue  # no round has come of it yet
+            continue  # no round has been completed since
         when = f" ({resume.at[:16].replace('T', ' ')} UTC)" if resume.at else ""
         yield resume.after_round + 1, f"the run had been stopped, and went on from here{when}"
 
@@ -69,7 +69,7 @@ def _without_quorum(report: RunReport) -> Iterator[tuple[int, str]]:
 
 
 def stretches(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Join numbers that follow each other.
+    """Join consecutive numbers.
 
     >>> stretches([2, 3, 4, 9])
     [(2, 4), (9, 9)]
@@ -80,7 +80,7 @@ def stretches(numbers: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _moved(report: RunReport) -> Iterator[tuple[int, str]]:
-    """Tell of vehicles that were in another cluster when they last took part."""
+    """Report vehicles that were in another cluster when they last took part."""
     known: dict[str, int] = {}
     for record in report.rounds:
         changed = [
@@ -115,6 +115,6 @@ def _ended(report: RunReport) -> Iterator[tuple[int, str]]:
 def _set_back(
     rounds: Sequence[RoundRecord], scored: Scored | None, scored_round: int
 ) -> int | None:
-    """Return the newest scored round where an earlier model was published in its place."""
+    """Return the newest scored round if an earlier model was published in its place."""
     newest = max((record.round for record in rounds if record.scored is not None), default=0)
     return newest if scored is not None and scored_round < newest else None

@@ -1,4 +1,4 @@
-"""The four numbers that stand below the headline."""
+"""The four numbers below the headline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fleetseg.text import size_text
 
 
 def key_figures(f: ReportFigures) -> list[dict[str, str]]:
-    """Choose the numbers, each with its name and what has to be said of it."""
+    """Choose the numbers, each with its name and the caveats that belong to it."""
     if not f.is_scored:
         return []
     critical = [row.name for row in f.classes if row.critical]
@@ -54,7 +54,7 @@ def key_figures(f: ReportFigures) -> list[dict[str, str]]:
 
 
 def _surely(intervals: IntervalFigures | None) -> str:
-    """Say where the mIoU lies when frames are drawn again."""
+    """Give the mIoU's interval under resampling of frames."""
     if intervals is None or intervals.miou is None:
         return ""
     sure = words.percent(intervals.confidence)

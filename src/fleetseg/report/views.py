@@ -1,4 +1,4 @@
-"""What templates are given: figures put in the order and the groups in which they are shown."""
+"""The templates' input: figures in the order and the groups in which they are shown."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ TOPICS = {
     "configuration": "Configuration",
     "environment": "Environment and hashes",
 }
-"""Sections in their order. What a baseline or a single run has none of is left out."""
+"""Sections in their order. Sections that a baseline or a single run lacks are left out."""
 
 _WORST, _BEST, _ALL = 10, 3, 20
-"""Of more vehicles than the last number, so many of the first and last are shown unfolded."""
+"""Beyond the last number of vehicles, only this many of the first and the last stay unfolded."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Row:
 
 
 def context(gathered: Gathered) -> dict[str, Any]:
-    """Return all that the page's templates read."""
+    """Return everything that the page's templates read."""
     f = gathered.figures
     names = [row.name for row in f.attendance]
     return {
@@ -96,7 +96,7 @@ def context(gathered: Gathered) -> dict[str, Any]:
 
 def _contents(gathered: Gathered) -> list[tuple[str, str]]:
     f = gathered.figures
-    absent = set() if f.others else {"runs"}  # baselines stand in a section of their own
+    absent = set() if f.others else {"runs"}  # baselines have a section of their own
     if f.run.kind != "federated":
         absent |= {"against", "left"}
     elif not f.left:
@@ -125,12 +125,12 @@ def _findings(gathered: Gathered) -> dict[str, str]:
 
 
 def _class_names(f: ReportFigures) -> list[str]:
-    """Names of the classes in their own order, which is that of columns `_C`."""
+    """Return the names of the classes in the order of columns `_C`."""
     return list(f.class_names)
 
 
 def _fleet_share(f: ReportFigures) -> list[float]:
-    """Shares of classes in the whole fleet, from any vehicle's own and its ratio to the fleet."""
+    """Return the whole fleet's class shares, from any vehicle's shares and ratios."""
     shares = [0.0] * len(f.class_names)
     for row in f.mix:
         for k, (share, ratio) in enumerate(zip(row.share_C, row.log_ratio_C, strict=True)):
@@ -234,7 +234,7 @@ def _comparison(comparison: Comparison | None) -> dict[str, Any]:
 
 
 def _folded(name: str, rows: Sequence[Any]) -> dict[str, Any]:
-    """Split a long list: the first ten and the last three, and the rest to be folded away."""
+    """Split a long list: the first ten and the last three, and the rest to be folded."""
     if len(rows) <= _ALL:
         return {f"{name}_shown": list(rows), f"{name}_rest": []}
     shown = [*rows[:_WORST], *rows[-_BEST:]]
@@ -242,7 +242,7 @@ def _folded(name: str, rows: Sequence[Any]) -> dict[str, Any]:
 
 
 def _heat_order(f: ReportFigures) -> list[int]:
-    """Columns of the heat map: critical classes first, each group by its mean, worst first."""
+    """Order columns of the heat map: critical classes first, each group by mean, worst first."""
     if not f.vehicles:
         return []
     critical = {row.name for row in f.classes if row.critical} or set(f.critical_names)
@@ -257,7 +257,7 @@ def _heat_order(f: ReportFigures) -> list[int]:
 
 
 def _mix_rows(row: MixFigures, f: ReportFigures) -> list[dict[str, Any]]:
-    """Bars from a sixteenth to four times the fleet's share; the fleet's own lies at two thirds."""
+    """Lay out bars from a sixteenth to four times the fleet's share, which lies at two thirds."""
     found = []
     shares = _fleet_share(f)
     for k in sorted(range(len(f.class_names)), key=lambda k: -shares[k]):
@@ -332,7 +332,7 @@ def _round_texts(f: ReportFigures) -> list[str]:
 
 
 def page_data(f: ReportFigures) -> str:
-    """Return what the script reads, as JSON that cannot end its element."""
+    """Return the script's data as JSON that cannot close its script element."""
     data = {
         "rounds": _round_texts(f),
         "palette": [list(colour) for colour in f.colours],
