@@ -84,7 +84,7 @@ def distance(difference: float) -> str:
 def percent(share: float | None, digits: int = 0) -> str:
     """Format a fraction in percent.
 
-    >>> percent(0.0851, 1) == "8.5 %"
+    >>> percent(0.0851, 1) == "8.5\u202f%"
     True
     """
     if share is None or not is_known(share):
