@@ -36,7 +36,7 @@ def headline(figures: ReportFigures) -> str:
         where = "All pictures in one place" if run.kind == "centralised" else "A vehicle alone"
         return f"{where}: mIoU {words.score(run.miou)}" if run.miou is not None else where
     if not figures.is_over:
-        return f"{fleet}, round {run.rounds} of {run.planned_rounds}: not over"
+        return f"{fleet}, round {run.rounds} of {run.planned_rounds}: not finished"
     if run.miou is None:
         return f"{fleet} trained one model together; nothing was scored"
     pooled = figures.centralised.miou if figures.centralised else None
@@ -54,7 +54,7 @@ def headline(figures: ReportFigures) -> str:
 def verdict(figures: ReportFigures) -> str:
     """Say in a few sentences what the model is worth and what holds it back."""
     if not figures.is_scored:
-        return "Without scores nothing can be said of what the model is worth."
+        return "The model was not scored, so nothing can be said about its quality."
     said = [_cost(figures), _weakness(figures.classes), _away(figures.domains)]
     return " ".join(sentence for sentence in said if sentence)
 
@@ -66,15 +66,16 @@ def _cost(figures: ReportFigures) -> str:
     behind = pooled.miou - own
     if behind <= LEVEL:
         return "Federating costs nothing here, on this one comparison."
-    size = "little" if behind <= 0.03 else "much" if behind > 0.1 else "something"
-    return f"Federating costs {size} here: {words.distance(behind)} of mIoU."
+    cost = "costs little" if behind <= 0.03 else "costs a lot" if behind > 0.1 else "has a cost"
+    return f"Federating {cost} here: {words.distance(behind)} of mIoU."
 
 
 def _weakness(classes: Sequence[ClassFigures]) -> str:
     weak = weak_critical(classes)
     if weak:
         named = words.series([f"{row.name} ({row.iou:.2f})" for row in weak])
-        return f"What holds the model back is what it sees badly: {named}."
+        what = "a weak safety-critical class" if len(weak) == 1 else "weak safety-critical classes"
+        return f"It is held back by {what}: {named}."
     critical = [row for row in classes if row.critical and row.iou is not None]
     if not critical:
         return ""
@@ -97,7 +98,7 @@ def _away(domains: Sequence[DomainFigures]) -> str:
     best_seen = max(row.miou or 0.0 for row in seen)
     if (worst.miou or 0.0) >= best_seen - LEVEL:
         return ""
-    return f"Where nobody trained it is at {words.score(worst.miou)} ({worst.name})."
+    return f"Where no vehicle trained, it scores {words.score(worst.miou)} ({worst.name})."
 
 
 def against(figures: ReportFigures) -> str:
@@ -157,7 +158,7 @@ def progress(rounds: Sequence[RoundFigures]) -> str:
     scored = [(row.round, row.miou) for row in rounds if row.miou is not None]
     if len(scored) < 3:
         return f"{words.capital(words.counted(len(rounds), 'round'))}" + (
-            "; scored too seldom to speak of a trend" if scored else ", never scored"
+            "; scored too rarely to show a trend" if scored else ", never scored"
         )
     last, end = scored[-1]
     since, before = next(
@@ -183,13 +184,13 @@ def vehicles(rows: Sequence[VehicleFigures], classes: Sequence[str]) -> str:
     """Name the vehicle with the lowest score, and whether classes that it hardly has explain it."""
     rated = [row for row in rows if row.miou is not None]
     if not rated:
-        return "Single vehicles were not scored"
+        return "Vehicles were not scored individually"
     if len(rated) == 1:
-        return f"{rated[0].name} is at {words.score(rated[0].miou)}"
+        return f"{rated[0].name} scores {words.score(rated[0].miou)}"
     worst, best = rated[0], rated[-1]
     spread = (best.miou or 0.0) - (worst.miou or 0.0)
     if spread < LEVEL:
-        return "All vehicles are served alike"
+        return "All vehicles score within half a point of each other"
     without = _without_rare(worst)
     others = [value for value in map(_without_rare, rated[1:]) if value is not None]
     rare = [
@@ -204,7 +205,7 @@ def vehicles(rows: Sequence[VehicleFigures], classes: Sequence[str]) -> str:
             f"{words.score(without)} without"
         )
     below = f"{words.distance(spread)} below {best.name}"
-    return f"{worst.name} is served worst: {words.score(worst.miou)}, {below}"
+    return f"{worst.name} scores lowest: {words.score(worst.miou)}, {below}"
 
 
 def _without_rare(row: VehicleFigures) -> float | None:
@@ -217,7 +218,7 @@ def _without_rare(row: VehicleFigures) -> float | None:
 def mix(rows: Sequence[MixFigures], classes: Sequence[str], fleet_share: Sequence[float]) -> str:
     """Name the vehicle least like the fleet, and the classes that it lacks or has most of."""
     if not rows:
-        return "Who holds which classes is not known"
+        return "Which classes the vehicles hold is not known"
     odd = rows[0]
     if odd.distance < 0.1:
         return "The vehicles hold much the same classes"
@@ -240,16 +241,16 @@ def attendance(figures: ReportFigures) -> str:
     failed = sum(sum(row.failed.values()) for row in figures.rounds)
     answered = sum(row.answered for row in figures.rounds)
     if not asked:
-        return "No vehicle was asked yet"
+        return "No vehicle has been asked yet"
     if answered == asked:
-        return "Every vehicle that was asked answered"
+        return "Every request was answered"
     if not failed:
-        return f"{answered:,} answers were used of {asked:,} asked, and none failed"
+        return f"Of {asked:,} requests, {answered:,} answers were used and none failed"
     kinds = Counter[str]()
     for row in figures.rounds:
         kinds.update(row.failed)
     told = [f"{words.number(count)} {kind}" for kind, count in kinds.most_common()]
-    requests = f"Of {words.number(asked)} requests {words.number(failed)} gave no usable answer"
+    requests = f"Of {words.number(asked)} requests, {words.number(failed)} gave no usable answer"
     return f"{requests}: {words.series(told)}"
 
 
@@ -265,20 +266,20 @@ def domains(rows: Sequence[DomainFigures]) -> str:
         known = all(row.seen for row in rated)
         if len(rated) == 1:
             only = f"One domain only, {worst.name}"
-            return f"{only}, and vehicles trained on it" if known else only
+            return f"{only}, which vehicles trained on" if known else only
         told = f"{worst.name} is lowest at {words.score(worst.miou)}"
-        return f"{told}; all were trained on" if known else told
+        return f"{told}; vehicles trained on all of these" if known else told
     lowest = min(unseen, key=lambda row: row.miou or 0.0)
     if seen:
         best = max(row.miou or 0.0 for row in seen)
         lost = best - (lowest.miou or 0.0)
         if lost > LEVEL:
             return (
-                f"From {words.score(best)} where it trained to {words.score(lowest.miou)} in "
-                f"{lowest.name}, where nobody did"
+                f"From {words.score(best)} where vehicles trained to {words.score(lowest.miou)} in "
+                f"{lowest.name}, where none did"
             )
-        return "What nobody trained on is seen as well as the rest"
-    return f"Nobody trained on any of these; {lowest.name} is lowest at {words.score(lowest.miou)}"
+        return "Domains that no vehicle trained on score as well as the rest"
+    return f"No vehicle trained on these; {lowest.name} is lowest at {words.score(lowest.miou)}"
 
 
 def confusion(figures: ConfusionFigures | None, num_shown: int = 3) -> str:
@@ -295,7 +296,7 @@ def confusion(figures: ConfusionFigures | None, num_shown: int = 3) -> str:
     ]
     name, found = words.capital(figures.classes[0]), words.percent(row[0])
     if not taken:
-        return f"{name} is found least: {found} of its pixels"
+        return f"{name} has the lowest recall: {found} of its pixels are found"
     told = [f"{other} ({words.percent(s)})" for s, other in sorted(taken, reverse=True)]
     return f"{name} is taken for {words.series(told[:num_shown])}"
 

@@ -35,7 +35,8 @@ def event_figures(report: RunReport) -> tuple[EventFigures, ...]:
     if len(events) <= MOST:
         return tuple(events)
     rest = len(events) - (MOST - 1)
-    text = f"{events[MOST - 1].text}; and in {rest - 1} later rounds, too: see the table"
+    later = words.counted(rest - 1, "later round")
+    text = f"{events[MOST - 1].text}; the events of {later} are not listed"
     return (*events[: MOST - 1], EventFigures(events[MOST - 1].round, text))
 
 
@@ -44,7 +45,7 @@ def _settings(report: RunReport) -> Iterator[tuple[int, str]]:
     reached = report.rounds[-1].round
     switches = []
     if training.warmup_rounds:
-        switches.append((training.warmup_rounds + 1, "the learning rate is warm"))
+        switches.append((training.warmup_rounds + 1, "the learning-rate warm-up is over"))
     if training.freeze_bn_after < 1:
         fixed = "batch norms train with the fleet’s statistics from here on"
         switches.append((first_round_after(training.freeze_bn_after, rounds), fixed))
@@ -58,14 +59,14 @@ def _resumes(report: RunReport) -> Iterator[tuple[int, str]]:
         if resume.after_round >= report.rounds[-1].round:
             continue  # no round has been completed since
         when = f" ({resume.at[:16].replace('T', ' ')} UTC)" if resume.at else ""
-        yield resume.after_round + 1, f"the run had been stopped, and went on from here{when}"
+        yield resume.after_round + 1, f"the run had been stopped, and was resumed here{when}"
 
 
 def _without_quorum(report: RunReport) -> Iterator[tuple[int, str]]:
     numbers = [record.round for record in report.rounds if not record.quorum and record.cohort]
     for first, last in stretches(numbers):
         until = "" if first == last else f", until round {last}"
-        yield first, f"too few usable answers, and the model stayed as it was{until}"
+        yield first, f"too few usable answers, and the model was left unchanged{until}"
 
 
 def stretches(numbers: Sequence[int]) -> list[tuple[int, int]]:
@@ -109,7 +110,7 @@ def _ended(report: RunReport) -> Iterator[tuple[int, str]]:
         yield end.round, "the run was ended: its predictions had shrunk to few classes"
     if (newest := _set_back(report.rounds, end.scored, end.scored_round)) is not None:
         whose = "the model that training started from" if not end.scored_round else "this model"
-        yield end.scored_round, f"{whose} was published, as that of round {newest} was not safe to"
+        yield end.scored_round, f"{whose} was published, because that of round {newest} was unsafe"
 
 
 def _set_back(

@@ -38,10 +38,10 @@ def interval_figures(
     """Return the intervals of a run's newest scores, or why there are none."""
     own = counts_of_newest(subject)
     if own is None:
-        return None, "what single frames added to this score is not known here"
+        return None, "what each frame contributed to this score is not known here"
     blocks = int(own.block_N.max()) + 1
     if blocks < FEWEST:
-        return None, f"its frames are too few that differ ({blocks} of {FEWEST})"
+        return None, f"there are too few blocks of frames ({blocks} of {FEWEST})"
     pooled = counts_of_newest(centralised) if centralised else None
     if pooled is not None and not own.same_frames(pooled):
         pooled = None
@@ -81,12 +81,11 @@ def about_intervals(f: ReportFigures) -> str:
     if f.intervals is None:
         return f"There are no intervals: {f.no_intervals}."
     sure, drawn = words.percent(f.intervals.confidence), f.intervals
-    gap = " For the gap, both runs are drawn together; bold leaves zero out." if drawn.gap_C else ""
+    gap = " For the gap, both runs are resampled together; bold excludes zero." * bool(drawn.gap_C)
     return (
-        f"Thin lines are {sure} intervals: the {drawn.frames:,} frames, in {drawn.blocks:,} blocks "
-        f"of up to {words.number(BLOCK)} that follow each other in one drive, drawn again "
-        f"{drawn.draws:,} times. They say what other frames would change, not what another seed "
-        f"would.{gap}"
+        f"Thin lines are {sure} intervals from {drawn.draws:,} resamples of the {drawn.frames:,} "
+        f"frames, in {drawn.blocks:,} blocks of up to {words.number(BLOCK)} consecutive frames of "
+        f"one drive. They cover the choice of frames, not of the seed.{gap}"
     )
 
 

@@ -104,7 +104,7 @@ def _optimistic(figures: ReportFigures) -> Item | None:
         worst = min(unseen, key=lambda row: row.miou or 0.0)
         if (worst.miou or 0.0) >= figures.run.miou - LEVEL:
             return None
-        after = f", where nobody trained: {words.score(worst.miou)}."
+        after = f", where no vehicle trained: {words.score(worst.miou)}."
         return Item("Lower in ", worst.name, after, "domains")
     return Item(
         "The headline is optimistic: ",
@@ -141,6 +141,4 @@ def _traffic(figures: ReportFigures) -> Item | None:
 def _one_seed(figures: ReportFigures) -> Item | None:
     if figures.others or figures.run.miou is None:
         return None
-    return Item(
-        "One run with one seed: how far ", "other seeds", " lie apart is not known.", "against"
-    )
+    return Item("One run with one seed: the spread ", "over seeds", " is not known.", "against")

@@ -141,10 +141,10 @@ def _fleet_share(f: ReportFigures) -> list[float]:
 
 def _settings_heading(f: ReportFigures) -> str:
     number = words.counted(len(f.changed), "setting")
-    told = "is" if len(f.changed) == 1 else "are"
+    told = "differs" if len(f.changed) == 1 else "differ"
     if f.others:
-        return words.capital(f"{number} {told} not the same in all runs")
-    return words.capital(f"{number} {told} not at the default")
+        return words.capital(f"{number} {told} between the runs")
+    return words.capital(f"{number} {told} from the defaults")
 
 
 def _best_run(comparison: Comparison | None) -> str:
@@ -172,7 +172,7 @@ def _panels(f: ReportFigures) -> list[dict[str, Any]]:
         alone = tuple(sorted(v for v in map(of, f.alone) if v is not None))
         rows = []
         if f.centralised:
-            note = "equal images" if f.equal_images else "other images"
+            note = "equal images" if f.equal_images else "different number of images"
             rows.append(Row("Centralised", note, of(f.centralised), "cen"))
         rows.append(Row("Federated", "this run", of(f.run), "fed"))
         rows += [Row(run.name, "federated", of(run), f"run-{min(k, 5)}")
@@ -265,11 +265,11 @@ def _mix_rows(row: MixFigures, f: ReportFigures) -> list[dict[str, Any]]:
         if shares[k] == 0:
             continue
         if ratio is None:
-            label, low, high, far = "none of it", 0.0, 66.67, True
+            label, low, high, far = "none", 0.0, 66.67, True
         else:
             at = 66.67 + max(-4.0, min(2.0, ratio)) * 100 / 6
             low, high, far = min(at, 66.67), max(at, 66.67), abs(ratio) > 2
-            label = f"{2**ratio:.2f} times the share of the fleet"
+            label = f"{2**ratio:.2f} times the fleet’s share"
         found.append(
             {
                 "name": f.class_names[k],
@@ -299,7 +299,7 @@ def _traffic(f: ReportFigures) -> str:
 
 
 def _domain_groups(f: ReportFigures) -> list[tuple[str, list[Any]]]:
-    names = {True: "Trained on", False: "Nobody trained on these", None: ""}
+    names = {True: "Trained on", False: "Not trained on", None: ""}
     groups = [(names[side], [row for row in f.domains if row.seen is side])
               for side in (True, False, None)]  # fmt: skip
     return [(name, rows) for name, rows in groups if rows]
@@ -307,9 +307,10 @@ def _domain_groups(f: ReportFigures) -> list[tuple[str, list[Any]]]:
 
 def _no_pictures(f: ReportFigures) -> str:
     return (
-        "This run kept no predictions of its evaluation frames: it has no frames at the server, "
-        "its pictures are off (evaluation.pictures = 0), or an earlier version made it. For "
-        f"pictures of the finished model: fleetseg predict {f.command} IMAGES --out DIR --overlay"
+        "This run kept no predictions of evaluation frames: the server has none, pictures are off "
+        "(evaluation.pictures = 0), scores use other norms than the model’s own, or an earlier "
+        "version made the run. For pictures of the finished model: "
+        f"fleetseg predict {f.command} IMAGES --out DIR --overlay"
     )
 
 
@@ -325,7 +326,7 @@ def _round_texts(f: ReportFigures) -> list[str]:
             critical = words.score(row.critical_miou)
             told.append(f"mIoU {words.score(row.miou)}, critical {critical}")
         told.append(words.duration(row.seconds))
-        told += [f"{size_text(up * 1e6)} up by then"] if up else []
+        told += [f"{size_text(up * 1e6)} up so far"] if up else []
         told += [happened[row.round]] if row.round in happened else []
         texts.append(" · ".join(told))
     return texts

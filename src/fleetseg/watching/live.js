@@ -109,5 +109,5 @@ events.addEventListener("vehicles", (event) => {
   anchored(() => { if (node) { node.replaceWith(made); restore(made, was); } else main.querySelector("header").after(made); });
 });
 events.addEventListener("error", () => {
-  show("lost", "Not connected", "fleetseg watch has ended or cannot be reached; the page stays as it is, and tries again");
+  show("lost", "Not connected", "fleetseg watch has ended or cannot be reached; this page stays as it is and keeps trying to reconnect");
 });

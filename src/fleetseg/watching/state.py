@@ -20,12 +20,12 @@ _FILES = ("experiment.toml", "rounds.jsonl")
 _ENDED = {
     "rounds": "all rounds are done",
     "target": "it has reached its target",
-    "plateau": "it gains no more",
+    "plateau": "it no longer improves",
     "time": "its time is up",
-    "megabytes": "its megabytes are spent",
+    "megabytes": "its traffic budget is spent",
     "collapsed": "its model had collapsed",
     "interrupted": "it was interrupted",
-    "quorum-lost": "too few vehicles were of use",
+    "quorum-lost": "too few updates were usable",
 }
 
 
@@ -72,11 +72,11 @@ def sentence(report: RunReport, *, at_work: bool) -> str:
         why = _ENDED.get(report.end.reason, report.end.reason)
         return f"The run is over, {why}: {how_far}{_miou(report.end.scored)}"
     if not at_work:
-        return f"No process is at work on this run: {how_far}"
+        return f"No process is working on this run: {how_far}"
     if not report.rounds:
-        return f"At work on round 1 of {planned}"
+        return f"Working on round 1 of {planned}"
     scored = [record.scored for record in report.rounds if record.scored is not None]
-    return f"{how_far.capitalize()} is in{_miou(scored[-1] if scored else None)}"
+    return f"{how_far.capitalize()} is done{_miou(scored[-1] if scored else None)}"
 
 
 def require_run(folder: Path) -> None:

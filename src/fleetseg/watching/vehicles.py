@@ -1,4 +1,4 @@
-"""The vehicles of a networked fleet as a section of the page: here, busy, late or away."""
+"""The vehicles of a networked fleet as a section of the page: connected, busy, late or away."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from fleetseg.text import plain
 
 _TEMPLATE = Path(__file__).parent / "vehicles.html"
 _SHOWN = 24  # in a larger fleet, the others are folded away
-_ORDER = ("refused", "late", "away", "busy", "here", "revoked")  # those that need attention first
+_ORDER = (
+    "refused",
+    "late",
+    "away",
+    "busy",
+    "connected",
+    "revoked",
+)  # those that need attention first
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ def vehicles_html(fleet_folder: Path, last: RoundRecord | None) -> str:
     ]
     environment = jinja().Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    here = sum(row.state in ("here", "busy", "late") for row in rows)
+    here = sum(row.state in ("connected", "busy", "late") for row in rows)
     trouble = status.get("trouble") if running else ""
     shown, rest = _folded(rows)
     return str(
@@ -103,7 +110,7 @@ def _rows(
         elif online and told.get("busy"):
             state, note = "busy", _doing(str(told["busy"]))
         elif online:
-            state = "here"
+            state = "connected"
         rows.append(
             VehicleRow(
                 name=vehicle if vehicle == site else f"{site} {vehicle}",
