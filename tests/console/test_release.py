@@ -12,7 +12,7 @@ from fleetseg.release.judge import Check
 
 CHECKS = (
     Check("class", "pedestrian", "fallen", "it fell", 0.2, 0.3, -0.15, -0.05, 0.02, "9 images"),
-    Check("latency", "ms an image", "held", "quick", 12.34, 11.0),
+    Check("latency", "ms per image", "held", "quick", 12.34, 11.0),
 )
 
 

@@ -68,11 +68,11 @@ def record_of(decision: Decision) -> dict[str, Any]:
 def test_the_first_release_has_nothing_to_fall_behind(first: Decision) -> None:
     assert first.promoted
     assert first.reasons == ("the first release: there is no current model to fall behind",)
-    assert any("nothing was asked of this model" in note for note in first.notes)
+    assert any("nothing was required of this model" in note for note in first.notes)
     assert first.release is not None
     assert (first.release.number, first.release.is_current) == (1, True)
     assert record_of(first)["current"] is None
-    assert "with nothing before it" in (first.out / "release.html").read_text()
+    assert "without a predecessor" in (first.out / "release.html").read_text()
 
 
 def test_a_planted_fall_of_pedestrians_is_refused(refused: Decision, ask: Question) -> None:

@@ -112,7 +112,7 @@ def test_over_a_network_the_gate_decides_as_in_one_process(
     assert alone["vehicles"] == {"judged": names, "silent": {}, "over": "this process"}
     assert over_network.notes[0] == "1 of 4 vehicles did not judge: away (away)"
     page = (tmp_path / "out" / "release.html").read_text()
-    assert "vehicles, over a network, hold out: the fleet is the judge" in page
+    assert "vehicles, over a network: the fleet is the judge" in page
     assert "3 vehicles" in next(c["drawn"] for c in record["checks"] if c["kind"] == "overall")
 
 

@@ -42,7 +42,7 @@ def _show(published: Published, fleet: Path) -> None:
     for name, why in sorted(published.missing.items()):
         print_line(console, f"{name}: {why}", "yellow")
     if published.missing:
-        words = "the running server goes on handing it out" if published.server_runs else (
-            "they get it from the next server of this fleet, or by publishing again")  # fmt: skip
+        words = "the running server keeps handing it out" if published.server_runs else (
+            "they get it from this fleet's next server, or when it is published again")  # fmt: skip
         print_line(console, f"{words}; see: fleetseg fleet status --fleet "
                    f"{shlex.quote(str(fleet))}", "dim")  # fmt: skip

@@ -53,7 +53,7 @@ def _show(decision: Decision, question: Question) -> None:
     if (one := decision.release) is not None:
         print_line(console, f"release {one.number:04d} is current: {one.folder}")
     elif decision.promoted:
-        print_line(console, f"a dry run: nothing was put into {question.models}")
+        print_line(console, f"dry run: nothing was added to {question.models}")
 
 
 def _table(checks: tuple[Check, ...]) -> Table:

@@ -253,7 +253,7 @@ def _notes(
 ) -> tuple[str, ...]:
     """List what a person should know although it does not decide."""
     notes = [
-        f"not sure: {check.reason}"
+        f"unsure: {check.reason}"
         for check in checks
         if check.verdict == "unsure" and not refuses(check, policy)
     ]
@@ -264,11 +264,13 @@ def _notes(
     scores = policy.scores
     if len(models) == 1 and not (scores.least_miou or scores.least_critical_iou):
         notes.append(
-            "nothing was asked of this model: there is none to compare it with, and the policy "
-            "has no scores.least_miou and no scores.least_critical_iou"
+            "nothing was required of this model: there is none to compare it with, and the "
+            "policy sets neither scores.least_miou nor scores.least_critical_iou"
         )
     if not models[0].space.critical:
-        notes.append("no class of this label space is safety-critical: none is judged by itself")
+        notes.append(
+            "no class of this label space is safety-critical, so none is judged on its own"
+        )
     if counted.judged is not None and (silent := counted.judged.silent):
         who = listing([f"{name} ({why})" for name, why in sorted(silent.items())], 20)
         notes.insert(0, f"{len(silent)} of {len(silent) + len(counted.judged.sets)} vehicles did "

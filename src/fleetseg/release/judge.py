@@ -57,8 +57,8 @@ def enough_vehicles(judged: int, asked: int, policy: Policy) -> Check:
     """Check whether enough of the vehicles that were asked and hold frames out have judged."""
     least, share = policy.vehicles.least, judged / asked
     held = judged >= least and share >= policy.vehicles.least_share
-    reason = f"{judged} of {asked} vehicles judged; {least} are the least, "
-    reason += f"and {100 * policy.vehicles.least_share:g}% of those that hold frames out"
+    reason = f"{judged} of {asked} vehicles judged; at least {least} must, "
+    reason += f"and {100 * policy.vehicles.least_share:g}% of those that hold out frames"
     verdict: Verdict = "held" if held else "fallen"
     allowed = policy.vehicles.least_share
     return Check("least", "vehicles that judged", verdict, reason, share, allowed=allowed)
@@ -85,7 +85,7 @@ def _least(sides: Sides, policy: Policy) -> Iterator[Check]:
 def _reached(name: str, value: float, least: float) -> Check:
     held = value >= least
     reason = f"IoU of {name}" if name != "mIoU" else name
-    reason += f" {value:.3f}, and {least:g} is the least that is allowed"
+    reason += f" {value:.3f}; the minimum is {least:g}"
     return Check("least", name, "held" if held else "fallen", reason, value, allowed=least)
 
 
@@ -211,10 +211,10 @@ def _latency(sides: Sides, policy: Policy) -> Iterator[Check]:
     new, *rest = sides.latency_ms
     if most := policy.latency.max_ms:
         verdict: Verdict = "fallen" if new > most else "held"
-        reason = f"{new:.1f} ms an image; {most:g} ms are allowed"
-        yield Check("latency", "ms an image at most", verdict, reason, new, allowed=most)
+        reason = f"{new:.1f} ms per image; at most {most:g} ms are allowed"
+        yield Check("latency", "ms per image at most", verdict, reason, new, allowed=most)
     if rest and (ratio := policy.latency.max_ratio):
         verdict = "fallen" if new > ratio * rest[0] else "held"
-        reason = f"from {rest[0]:.1f} to {new:.1f} ms an image, {new / rest[0]:.2f} times"
-        reason += f"; {ratio:g} times are allowed"
-        yield Check("latency", "ms an image", verdict, reason, new, rest[0], allowed=ratio)
+        reason = f"from {rest[0]:.1f} to {new:.1f} ms per image, {new / rest[0]:.2f} times"
+        reason += f"; at most {ratio:g} times is allowed"
+        yield Check("latency", "ms per image", verdict, reason, new, rest[0], allowed=ratio)

@@ -53,14 +53,14 @@ def _head(record: Mapping[str, Any], promoted: bool) -> str:
     failed = "is not good enough in one way" if len(reasons) == 1 else (
         f"is not good enough in {len(reasons)} ways")  # fmt: skip
     headline = "may go into the vehicles" if promoted else failed
-    beside = f"beside {record['against']}" if record["against"] else "with nothing before it"
+    against = f"against {record['against']}" if record["against"] else "without a predecessor"
     items = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
     notes = "".join(f"<li>{escape(note)}</li>" for note in record["notes"])
-    known = f"<h2>Good to know</h2><ul class=notes>{notes}</ul>" if notes else ""
+    known = f"<h2>Notes</h2><ul class=notes>{notes}</ul>" if notes else ""
     return f"""<header><p class=eyebrow>fleetseg release · {escape(record["decided"])}</p>
 <p class="stamp {record["decision"]}">{record["decision"]}</p>
 <h1>The candidate {headline}</h1><ul class=reasons>{items}</ul>
-<p class=protocol>{escape(record["candidate"]["model"])}, judged {escape(beside)}.
+<p class=protocol>{escape(record["candidate"]["model"])}, judged {escape(against)}.
 {escape(_protocol(record))}</p></header>{known}"""
 
 
@@ -82,11 +82,11 @@ def _judges(record: Mapping[str, Any]) -> str:
     if not vehicles:
         return "; ".join(f"{name}, {frames:,} frames" for name, frames, _ in scored_on)
     judged, silent = len(vehicles["judged"]), len(vehicles["silent"])
-    over = "over a network" if vehicles["over"] == "a network" else "played by one process"
+    over = "over a network" if vehicles["over"] == "a network" else "simulated in one process"
     words = (
-        f"{sum(frames for _, frames, _ in scored_on):,} frames that {judged} "
-        f"vehicle{'s' * (judged != 1)}, {over}, hold out: the fleet is the judge, and of each only "
-        "sums are known"
+        f"{sum(frames for _, frames, _ in scored_on):,} frames held out by {judged} "
+        f"vehicle{'s' * (judged != 1)}, {over}: the fleet is the judge, and only the sums of each "
+        "vehicle are known"
     )
     return f"{words}; {silent} did not judge" if silent else words
 
@@ -104,9 +104,9 @@ def _checks(record: Mapping[str, Any]) -> str:
         rows.append(_row(check, widest))
     if not rows:
         return ""
-    return f"""<section><h2>What was judged</h2>
+    return f"""<section><h2>Checks</h2>
 <p class=how>The bar is the interval of candidate minus current, the dot the figure itself, the
-dashed line the fall that is allowed. Held: the whole bar is right of the dashed line. Fallen: the
+dashed line the allowed fall. Held: the whole bar is right of the dashed line. Fallen: the
 dot is left of it, and the whole bar left of zero. Unsure: neither. The scale goes from
 {-widest:.3f} to {widest:+.3f}.</p>
 <div class=wide><table class=checks><thead><tr><th scope=col>check<th scope=col>verdict
@@ -157,7 +157,7 @@ def _pictures(panels: Sequence[Panels], space: LabelSpace) -> str:
     if not panels:
         return ""
     decided = any(one.chosen.decided for one in panels)
-    heading = "The pictures that decided" if decided else "Where it is furthest behind"
+    heading = "The frames that decided" if decided else "Where the candidate is furthest behind"
     figures = []
     for one in panels:
         shown = "".join(
@@ -172,8 +172,8 @@ def _pictures(panels: Sequence[Panels], space: LabelSpace) -> str:
         f'<li><i style="background:rgb({r},{g},{b})"></i>{escape(name)}</li>'
         for name, (r, g, b) in zip(space.classes, space.colours, strict=True)
     )
-    return f"""<section><h2>{heading}</h2><p class=how>Newly wrong, in red: right by the current
-model, wrong by the candidate. Black in the truth is not scored.</p><ul class=legend>{legend}</ul>
+    return f"""<section><h2>{heading}</h2><p class=how>Newly wrong, in red: pixels that the
+current model gets right and the candidate wrong. Black in the truth is not scored.</p><ul class=legend>{legend}</ul>
 {"".join(figures)}</section>"""
 
 
@@ -191,7 +191,7 @@ def _classes(record: Mapping[str, Any], space: LabelSpace) -> str:
     total = (f"<tr class=total><th scope=row>mIoU<td class=num>"
              f"{_figure(now['miou'] if now else None)}<td class=num>{_figure(new['miou'])}"
              "<td></tr>")  # fmt: skip
-    return f"""<section><h2>Every class</h2><p class=how>IoU over all frames together, as
+    return f"""<section><h2>All classes</h2><p class=how>IoU over all frames together, as
 fleetseg evaluate gives it; a diamond marks the safety-critical classes.</p>
 <div class=wide><table class=narrow><thead><tr><th scope=col>class<th scope=col class=num>current
 <th scope=col class=num>candidate<th scope=col class=num>change</tr></thead>
@@ -212,5 +212,5 @@ def _provenance(record: Mapping[str, Any]) -> str:
     facts["machine"] = ", ".join(f"{key} {value}" for key, value in machine.items())
     rows = "".join(f"<dt>{escape(k)}<dd>{escape(v)}" for k, v in facts.items())
     policy = escape(json.dumps(record["policy"], indent=1))
-    return f"""<section><h2>To judge it again</h2><dl>{rows}</dl>
+    return f"""<section><h2>To reproduce this decision</h2><dl>{rows}</dl>
 <details><summary>The policy</summary><pre>{policy}</pre></details></section>"""

@@ -25,7 +25,7 @@ _ORDER = (
     "busy",
     "connected",
     "revoked",
-)  # those that need attention first
+)  # most urgent first
 
 
 @dataclass(frozen=True)
