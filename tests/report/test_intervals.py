@@ -75,7 +75,7 @@ def test_a_run_and_the_centralised_one_are_drawn_together(tmp_path: Path) -> Non
     assert gap.leaves_zero_out
     assert gap.high - gap.low < own.high - own.low
     page = render(gather([one, pooled]))
-    assert "95\u202f% intervals: the 12 frames" in page
+    assert "95\u202f% intervals from 2,000 resamples of the 12 frames" in page
     assert 'class="fed whisker"' in page
 
 

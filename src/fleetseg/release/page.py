@@ -173,7 +173,8 @@ def _pictures(panels: Sequence[Panels], space: LabelSpace) -> str:
         for name, (r, g, b) in zip(space.classes, space.colours, strict=True)
     )
     return f"""<section><h2>{heading}</h2><p class=how>Newly wrong, in red: pixels that the
-current model gets right and the candidate wrong. Black in the truth is not scored.</p><ul class=legend>{legend}</ul>
+current model gets right and the candidate wrong. Black in the truth is not scored.</p>
+<ul class=legend>{legend}</ul>
 {"".join(figures)}</section>"""
 
 
