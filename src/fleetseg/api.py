@@ -71,7 +71,7 @@ def run(
     described = _read(experiment)
     if baseline == "local":
         raise ConfigError(
-            "one run is one model, and baseline='local' is one for each client",
+            "one run makes one model, and baseline='local' makes one for each client",
             cure="Use fleetseg.run_local, which takes the same arguments",
         )
     with _own_folder(described, out, resume) as owned:
@@ -185,7 +185,7 @@ def _own_folder(
 ) -> Iterator[Ownership]:
     """Choose and lock the run folder before any data are read, so that an error comes at once."""
     if out is None and resume:
-        raise CheckpointError("--resume needs --out: the run folder to go on with")
+        raise CheckpointError("--resume needs --out: the run folder to resume")
     folder = new_run_folder(experiment.name) if out is None else given_path(out)
     try:
         with owning(folder) as owned:
@@ -215,7 +215,7 @@ def _fleet_data(
         return open_fleet_data(experiment, progress)
     if evaluation is None:
         raise ConfigError(
-            "space= says what the ids of your own data mean, and there are none",
+            "space= gives the meaning of ids in your own data, and there are no such data",
             cure="Give clients= or evaluation=, or set data.label_space in the experiment",
         )
     return _with_own_evaluation(experiment, evaluation, space, progress)

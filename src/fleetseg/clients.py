@@ -243,7 +243,7 @@ def _trained_on(
     good = pool.good(train, labelled=only_labelled)
     num_bad = len(train) - len(pool.good(train, labelled=supervision.needs_labels))
     if not good and supervision.needs_labels and name in pool.hidden.clients:
-        return good, "it is called unlabelled, and training.supervision needs labels"
+        return good, "it is declared unlabelled, and training.supervision needs labels"
     if not good:
         return good, f"no usable {'labelled ' if supervision.needs_labels else ''}sample"
     if num_bad > experiment.data.max_bad_share * len(train):

@@ -127,7 +127,7 @@ def make_evaluation(overrides: Sequence[str]) -> EvaluationConfig:
     for override in overrides:
         if not override.strip().startswith("evaluation."):
             raise ConfigError(
-                "without an experiment, --set says how to score only",
+                "without an experiment, --set can only set how to score",
                 got=repr(override),
                 expected="evaluation.key=value",
             )
@@ -162,9 +162,7 @@ def explained_fault(error: ValidationError, where: str, section: type[Section]) 
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     if path in RENAMED:
-        return ConfigError(
-            f"'{path}' has another name now", where=where, expected=f"'{RENAMED[path]}'"
-        )
+        return ConfigError(f"'{path}' has been renamed", where=where, expected=f"'{RENAMED[path]}'")
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
         keys = _known_keys(first["loc"][:-1], section)

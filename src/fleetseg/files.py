@@ -90,7 +90,7 @@ def disk_full(path: Path, num_bytes: int) -> CheckpointError:
     return CheckpointError(
         f"no space left on the disk for {num_bytes:,} bytes",
         where=path,
-        cure="Free some space and go on with --resume",
+        cure="Free some space and continue with --resume",
     )
 
 
@@ -121,7 +121,7 @@ def explained(error: OSError, where: Path | None = None) -> CheckpointError | No
         )  # fmt: skip
     if is_disk_full(error):
         return CheckpointError(
-            "no space left on the disk", where=at, cure="Free some space and go on with --resume"
+            "no space left on the disk", where=at, cure="Free some space and continue with --resume"
         )
     if error.errno in _FORBIDDEN:
         what = "a read-only file system" if error.errno == errno.EROFS else "no permission"

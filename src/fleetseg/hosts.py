@@ -112,7 +112,7 @@ def _with_home(text: str, where: str | None) -> str:
     filled = os.path.expanduser(text)
     if filled == "~" or filled.startswith("~/"):
         raise ConfigError(
-            "'~' stands for a home folder, and this user has none",
+            "'~' stands for a home folder, which this user does not have",
             where=where,
             got=text,
             cure="Write the path in full, or set HOME",

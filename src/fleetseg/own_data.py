@@ -156,11 +156,11 @@ def require_same_own(folder: Path, fleet_data: FleetData) -> None:
     Raises:
         DataError: naming what differs.
     """
-    cure = "Put it back, or start a new run with another --out"
+    cure = "Restore it, or start a new run with another --out"
     path, space = folder / CLASSES, fleet_data.space
     if path.is_file() and path.read_text(encoding="utf-8") != space_toml(space):
         raise DataError(
-            "the classes differ from when the run was started",
+            "the classes have changed since the run was started",
             where=path,
             got=f"{', '.join(space.classes)} ({space.name}) now",
             cure=cure,
@@ -174,7 +174,7 @@ def require_same_own(folder: Path, fleet_data: FleetData) -> None:
     ]
     if differ:
         raise DataError(
-            "the data differ from when the run was started",
+            "the data have changed since the run was started",
             where=path,
             got=", ".join(differ[:10]) + (" ..." if len(differ) > 10 else ""),
             cure=cure,

@@ -161,5 +161,5 @@ def test_a_fleet_that_holds_nothing_out_is_not_started(
     world: World, fleet: Path, models: list[ReadyModel], tmp_path: Path
 ) -> None:
     nothing = load_experiment(world.experiment, ["partition.holdout=0"])
-    with pytest.raises(DataError, match="hold no frames out"):
+    with pytest.raises(DataError, match="hold out no frames"):
         measure_on_fleet(models, nothing, POLICY, fleet, log_folder=tmp_path, wait_s=0.1)

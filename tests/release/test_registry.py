@@ -107,5 +107,5 @@ def test_what_there_is_not(tmp_path: Path, three: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no release 0009.*one of: 0001, 0002, 0003"):
         rollback(three, to=9)
     (three / "current").write_text("../../etc\n")
-    with pytest.raises(CheckpointError, match=r"damaged: no number of a release"):
+    with pytest.raises(CheckpointError, match=r"damaged: not the number of a release"):
         current_number(three)

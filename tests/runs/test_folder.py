@@ -105,7 +105,7 @@ def test_layout_of_a_new_run(tmp_path: Path) -> None:
 
 def test_create_refuses_a_folder_that_holds_a_run(run: RunFolder) -> None:
     before = log(run).read_bytes()
-    with pytest.raises(CheckpointError, match=r"run: this folder holds a run already\. .*--resume"):
+    with pytest.raises(CheckpointError, match=r"run: this folder already holds a run\. .*--resume"):
         folder_at(run.path).create(EXPERIMENT, {}, state(0), None)
     assert log(run).read_bytes() == before
 

@@ -23,7 +23,7 @@ TuneFolder = Annotated[
 Rates = Annotated[
     str,
     typer.Option(
-        "--lr", metavar="A,B", help="Learning rates to try; default: a third, once and 3 times the file's.",
+        "--lr", metavar="A,B", help="Learning rates to try; default: 1/3, 1, 3 times the file's.",
         show_default=False,
     ),
 ]  # fmt: skip

@@ -107,7 +107,7 @@ def synthesise(out: Path, config: SourceConfig, size: str) -> None:
         written = write_dataset(source, out, lambda n, of: progress(f"to {out}", n, of))
     console = stdout_console()
     print_line(console, f"{count(written, 'picture')} with labels in {out}")
-    print_line(console, f"look them over: fleetseg data check {shlex.quote(str(out))}", "dim")
+    print_line(console, f"check them: fleetseg data check {shlex.quote(str(out))}", "dim")
 
 
 def partition_and_show(experiment: Experiment, out: Path | None, *, as_json: bool) -> None:

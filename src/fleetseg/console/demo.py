@@ -81,7 +81,7 @@ def run_demo(out: Path | None, fields: Mapping[str, Any] = FIELDS) -> int:
     folder = out or new_run_folder("demo")
     if has_run(folder / "federated"):
         raise CheckpointError(
-            "this folder holds a demo already", where=folder, cure="Choose another --out"
+            "this folder already holds a demo", where=folder, cure="Choose another --out"
         )
     stage = _Stage(stdout_console(), folder)
     with interruptible(), owning(folder):
@@ -139,7 +139,7 @@ def _federated(stage: _Stage, experiment: Experiment, fleet_data: FleetData) -> 
 
 
 def _centralised(stage: _Stage, experiment: Experiment, fleet_data: FleetData) -> Run:
-    stage.head("2  centralised: all pictures in one place, as many of them seen")
+    stage.head("2  centralised: all pictures in one place, equally many seen")
     pooled, one = baselines.centralised(experiment, fleet_data)
     with stage.watch(pooled, f"all pictures pooled · {experiment.model.name}", 1) as watcher:
         return _whole(run_experiment(pooled, one, stage.folder / "centralised", watcher=watcher))

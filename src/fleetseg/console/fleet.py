@@ -41,13 +41,13 @@ def init_and_show(folder: Path, vehicles: str, host: str, port: int) -> None:
             "on each vehicle, with its kit",
             f"fleetseg client --kit {shlex.quote(str(kits / shown))} --dataset camvid --root PATH",
         ),
-        ("who is there", f"fleetseg fleet status --fleet {quoted}"),
+        ("which vehicles are connected", f"fleetseg fleet status --fleet {quoted}"),
     ):
         print_line(console, Text.assemble((f"{what:<32}", "dim"), command))
     print_line(
         console,
-        f"Keep {folder / 'pki'} and {folder / 'operator'} to yourself: the keys in there make "
-        "vehicles and start runs. A kit goes to its vehicle over a safe way, and to one only; "
+        f"Keep {folder / 'pki'} and {folder / 'operator'} to yourself: their keys create "
+        "vehicles and start runs. Send each kit to one vehicle only, over a secure channel; "
         f"then remove its key here: fleetseg fleet handed {shown} --fleet {quoted}",
         "yellow",
     )
@@ -82,7 +82,7 @@ def add_and_show(folder: Path, vehicle: str) -> None:
     kit, quoted = shlex.quote(str(fleet.kit(vehicle))), shlex.quote(str(folder))
     print_line(console, f"fleetseg client --kit {kit} --dataset camvid --root PATH", "dim")
     handed = f"fleetseg fleet handed {vehicle} --fleet {quoted}"
-    print_line(console, f"its private key lies in it; once the vehicle has it: {handed}", "dim")
+    print_line(console, f"it contains the private key; once the vehicle has it: {handed}", "dim")
 
 
 def revoke_and_show(folder: Path, vehicle: str) -> None:

@@ -161,20 +161,20 @@ def _rotate_server(folder: Path) -> None:
     _say_rotated("new certificates for the root, the server and the operator")
     print_line(
         stdout_console(),
-        "vehicles go on with theirs; they get the new root with their own next certificate",
+        "vehicles keep theirs; they get the new root with their own next certificate",
         "dim",
     )
 
 
 def _say_rotated(what: str) -> None:
-    print_line(stdout_console(), f"{what}; those before it are accepted until they end, too")
+    print_line(stdout_console(), f"{what}; the previous ones are accepted until they expire")
 
 
 def _say_what_to_carry(kit: Path, vehicle: str) -> None:
     there = f"{shlex.quote(str(kit))}/. {vehicle}:KIT/"
     print_line(
         stdout_console(),
-        f"its kit has no private key; put it into the vehicle's: scp -r {there}",
+        f"its kit has no private key; copy it into the vehicle's: scp -r {there}",
     )
 
 

@@ -68,7 +68,7 @@ def make_request(
     if chosen:
         out = new_run_folder(experiment.name)
     if out is None:
-        raise CheckpointError("--resume needs --out: the run folder to go on with")
+        raise CheckpointError("--resume needs --out: the run folder to resume")
     more = ("--baseline", baseline) if baseline else ()
     command = resume_command(["run", str(file)], overrides, out, *more)
     return Request(experiment, out, style, command, resume, baseline, chosen)
@@ -83,7 +83,7 @@ def resume_command(words: Sequence[str], overrides: Sequence[str], out: Path, *m
 def _own_experiment(out: Path, baseline: str | None) -> Path:
     if not has_run(out):
         raise CheckpointError(
-            "there is no run to go on with",
+            "there is no run to resume",
             where=out,
             expected="a run folder with experiment.toml",
             cure="Name the EXPERIMENT.toml to start it",
@@ -202,6 +202,6 @@ def asked_words(cohort: float, fleet: int) -> str:
 def _print_resume_command(request: Request) -> None:
     folders = [request.out, *request.out.glob("*/")] if request.out.is_dir() else []
     if any(can_resume(folder) for folder in folders):
-        print_line(stderr_console(), f"interrupted; go on with: {request.resume_command}")
+        print_line(stderr_console(), f"interrupted; resume with: {request.resume_command}")
     else:
         print_line(stderr_console(), "interrupted before the first round")

@@ -63,7 +63,7 @@ def serve_and_show(
         end_with_page([run.folder], console, silent=style in ("json", "quiet"))
     if run.reason != "interrupted":
         return exit_code([run])
-    print_line(stderr_console(), f"interrupted; go on with: {command}")
+    print_line(stderr_console(), f"interrupted; resume with: {command}")
     return INTERRUPTED
 
 

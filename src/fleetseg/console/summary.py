@@ -85,7 +85,7 @@ def show_scores(scores: Mapping[str, Any], critical: Sequence[str], console: Con
     if not scores:
         console.print()
         print_line(
-            console, "nothing was scored: there is neither a test set nor a held-out frame", "dim"
+            console, "nothing was scored: there are no test sets and no held-out frames", "dim"
         )
 
 

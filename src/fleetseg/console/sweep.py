@@ -44,7 +44,7 @@ def sweep_and_show(
     _show_end(end, console)
     if end.interrupted:
         again = shlex.join(["fleetseg", "sweep", "--resume", "--out", str(end.folder)])
-        print_line(stderr_console(), f"interrupted; go on with: {again}")
+        print_line(stderr_console(), f"interrupted; resume with: {again}")
         return INTERRUPTED
     return 0 if end.is_whole and end.comparison else 1
 

@@ -32,7 +32,7 @@ def tune_and_show(
     _show(tuned)
     if tuned.sweep.interrupted:
         again = shlex.join(["fleetseg", "tune", "--resume", "--out", str(tuned.folder)])
-        print_line(stderr_console(), f"interrupted; go on with: {again}")
+        print_line(stderr_console(), f"interrupted; resume with: {again}")
         return INTERRUPTED
     return 0 if tuned.sweep.is_whole and tuned.file is not None else 1
 

@@ -85,7 +85,7 @@ def variables() -> Iterator[Finding]:
     """Folders named by environment variables."""
     named = os.environ.get("XDG_CACHE_HOME", "").strip()
     if named and not named.startswith(("/", "~", "$")):
-        detail = f"XDG_CACHE_HOME={named} is no full path and is ignored; write it in full"
+        detail = f"XDG_CACHE_HOME={named} is not a full path and is ignored; write it in full"
         yield Finding("note", "variables", detail)
     data = os.environ.get("FLEETSEG_DATA", "").strip()
     if not data:
@@ -141,7 +141,9 @@ def working_folder() -> Iterator[Finding]:
     free_gb = shutil.disk_usage(here).free / 1e9
     detail = f"{here / 'runs'}, {free_gb:.1f} GB free"
     if unlocked:
-        detail += "; no locks on this file system: see to it that a run folder has one process"
+        detail += (
+            "; no locks on this file system: make sure that only one process uses a run folder"
+        )
     verdict: Verdict = "note" if unlocked or free_gb < _MIN_FREE_GB else "ok"
     yield Finding(verdict, "runs", detail)
 

@@ -82,7 +82,7 @@ def look(path: Path, kind: str = "") -> Found:
         train = max(parts, key=lambda part: part.labelled)
     if not train.labelled:
         raise DataError(
-            "no image has a label, and somebody has to say what is what",
+            "no image has a label, and the model has to learn the classes from somewhere",
             where=path,
             got=", ".join(f"{part.images} images in {part.split}" for part in parts),
             cure="Put masks beside the images, or teach vehicles without labels: "
@@ -140,7 +140,7 @@ def _draft_missing_classes(configs: Sequence[SourceConfig]) -> Path | None:
         masks += list(stems(labels).values()) if labels.is_dir() else []
     if not masks:
         raise DataError(
-            "there are images and no masks",
+            "there are images but no masks",
             where=root,
             expected=" or ".join(folder.EXPECTED_LAYOUT),
         )

@@ -60,7 +60,7 @@ def draft(folder: Path, *, kind: str = "", out: Path | None = None, force: bool 
 def _require_new(file: Path, force: bool) -> None:
     if file.exists() and not force:
         raise ConfigError(
-            "this file is there already", where=file, cure="Choose another --out, or --force"
+            "this file exists already", where=file, cure="Choose another --out, or --force"
         )
 
 

@@ -222,7 +222,7 @@ def _scored_on(question: Question) -> Experiment:
         return question.on
     if not has_run(question.candidate):
         raise ConfigError(
-            "nothing to score on: the candidate is no run folder",
+            "nothing to score on: the candidate is not a run folder",
             where=question.candidate,
             cure="Name an experiment: --on EXPERIMENT.toml",
         )
@@ -243,7 +243,7 @@ def _sets(scored: ScoredFrames) -> tuple[ScoredSet, ...]:
 
 def _kept(checks: Sequence[Check], against: str) -> str:
     if not against:
-        return "the first release: there is no current model to fall behind"
+        return "the first release: there is no current model to compare it with"
     judged = sum(check.verdict != "not judged" for check in checks)
     return f"nothing falls by more than the policy allows ({judged} checks)"
 

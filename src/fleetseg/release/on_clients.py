@@ -85,7 +85,7 @@ def put_together(
     if not sums:
         why = "; ".join(f"{name} {reason}" for name, reason in list(silent.items())[:5])
         raise DataError(
-            "no vehicle holds a labelled frame out and has judged",
+            "no vehicle with held-out labelled frames has judged",
             where=experiment.name,
             got=why or None,
         )
@@ -101,7 +101,7 @@ def require_judges(models: Sequence[ReadyModel], experiment: Experiment) -> None
     """
     if experiment.partition.holdout == 0:
         raise DataError(
-            "the vehicles hold no frames out to judge a model on",
+            "the vehicles hold out no frames to judge a model on",
             where=experiment.name,
             got="partition.holdout = 0",
             cure="Name an experiment with partition.holdout: --on EXPERIMENT.toml",

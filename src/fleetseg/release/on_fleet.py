@@ -130,7 +130,7 @@ class Judging:
         sets: list[ScoredSet] = []
         for site, by_model in sorted(self._of_site.items()):
             if len(by_model) < self._num_models:
-                silent.setdefault(site, "no answer for each model")
+                silent.setdefault(site, "not every model was answered for")
                 continue
             self._pair(site, [by_model[k] for k in range(self._num_models)], sums, sets, silent)
         ordered = tuple(sorted(sets, key=lambda one: one.name))

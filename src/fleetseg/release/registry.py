@@ -72,7 +72,7 @@ def current_number(registry: Path) -> int | None:
         return None
     if not _NUMBER.fullmatch(text):
         raise CheckpointError(
-            "damaged: no number of a release", where=registry / CURRENT, got=repr(text[:40]),
+            "damaged: not the number of a release", where=registry / CURRENT, got=repr(text[:40]),
             cure="Write the number of a release into it, such as 0001",
         )  # fmt: skip
     return int(text)
@@ -221,7 +221,7 @@ def _damage(folder: Path, files: Mapping[str, str]) -> str:
         if not path.is_file():
             return f"{name} is missing"
         if sha256_of(path) != digest:
-            return f"{name} is not as it was released"
+            return f"{name} has changed since the release"
     return ""
 
 

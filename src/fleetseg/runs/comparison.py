@@ -128,7 +128,7 @@ def _read(paths: Sequence[Path]) -> tuple[list[RunReport], list[str]]:
             else:
                 notes.append(f"left out {report.path}: {_how_far(report)}")
     if not reports:
-        raise CheckpointError("no run is over", where=paths[0], got="; ".join(notes))
+        raise CheckpointError("no run is finished", where=paths[0], got="; ".join(notes))
     return list(reports.values()), notes
 
 
@@ -145,18 +145,18 @@ def _without_own_parts(reports: Sequence[RunReport]) -> list[str]:
     if not names:
         return []
     return [
-        f"single vehicles of {listing(names)} are scored with what a newcomer has: the shared part "
-        "beside parts as the run began; how their own models do stands in the run's own scores"
+        f"single vehicles of {listing(names)} are scored with a newcomer's model: the shared part "
+        "with the other parts as initialised; the run's own scores show how their own models do"
     ]
 
 
 def _over(report: RunReport) -> RunReport:
     if not is_complete(report.end):
         raise CheckpointError(
-            "this run is not over",
+            "this run is not finished",
             where=report.path,
             got=_how_far(report),
-            cure=f"Go on with it: fleetseg run --resume --out {report.path}",
+            cure=f"Resume it: fleetseg run --resume --out {report.path}",
         )
     return report
 
@@ -175,7 +175,7 @@ def _scored(report: RunReport, last: int) -> tuple[Scored, ...]:
     if scored is None:
         number = sum(record.scored is not None for record in report.rounds)
         raise ConfigError(
-            "fewer scored rounds than a mean is wanted of",
+            "fewer scored rounds than the mean needs",
             where=report.path,
             got=number,
             expected=f"{last} or more",
@@ -191,7 +191,7 @@ def _by_experiment(reports: Sequence[RunReport]) -> list[list[RunReport]]:
         for other in group:
             if other.experiment.seed == report.experiment.seed:
                 raise ConfigError(
-                    "one experiment with one seed counts once",
+                    "the same experiment and seed is given twice",
                     where=report.path,
                     got=f"the same as {other.path}",
                     cure="Leave one of them out",

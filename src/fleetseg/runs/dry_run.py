@@ -146,9 +146,9 @@ def _unusable_update(
     points = _points(runtime)
     cause = "" if not points else f": {_words_on(points, setup)}"
     return ModelError(
-        f"already the first training step gives an update that is refused ({rejected}){cause}",
+        f"the update of the very first training step is refused ({rejected}){cause}",
         where=_where(setup),
-        cure=_RAISE_SIZE if points else "Lower training.lr, or see that the loss is finite",
+        cure=_RAISE_SIZE if points else "Lower training.lr, or make sure that the loss is finite",
     )
 
 

@@ -110,7 +110,7 @@ class _Sums:
             return reply
         try:
             if not isinstance(reply, NormReport) or reply.client_id in self.answered:
-                raise UpdateRejected("unasked", "no sums of norm layers, or for a second time")
+                raise UpdateRejected("unasked", "no sums of norm layers, or a second reply")
             validate_norm_report(
                 reply,
                 round_=self.round_,

@@ -165,7 +165,7 @@ def _norms(
     chosen = replace(chosen, name=name or chosen.name, batch_size=size)
     if drawn and chosen.name != "running":
         raise ConfigError(
-            "pictures are drawn one by one, and so with running statistics only",
+            "pictures are drawn one by one, which works with running statistics only",
             got=f"norms = '{chosen.name}'",
             cure="Leave pictures out",
         )

@@ -192,9 +192,9 @@ def require_no_run(path: Path) -> None:
     """
     if has_run(path):
         raise CheckpointError(
-            "this folder holds a run already",
+            "this folder already holds a run",
             where=path,
-            cure="Go on with it by --resume, or choose another --out",
+            cure="Resume it with --resume, or choose another --out",
         )
 
 
@@ -218,7 +218,7 @@ def read_record(fields: Mapping[str, Any], space: LabelSpace, where: Path) -> Ro
         return RoundRecord.from_dict(fields, space)
     except (KeyError, TypeError, ValueError, AttributeError, FleetSegError) as error:
         raise CheckpointError(
-            f"a line that is no round of this run ({type(error).__name__}: {error})", where=where
+            f"a line that is not a round of this run ({type(error).__name__}: {error})", where=where
         ) from None
 
 

@@ -63,7 +63,7 @@ class ReadyModel:
         if norms.chosen.banked and norms.banks is None:
             if self.folder is None:
                 raise ConfigError(
-                    "norm banks lie in a model's folder, and this model is an object",
+                    "norm banks are in a model's folder, and this model is an object",
                     where=self.where,
                     cure="Give the path of its folder",
                 )
@@ -167,9 +167,9 @@ def ready_model(
     if isinstance(model, Segmenter):
         if cluster is not None:
             raise ModelError(
-                "a loaded model is that of one cluster already",
+                "a loaded model already belongs to one cluster",
                 got=f"cluster = {cluster}",
-                cure="Give the folder, or load it so: fleetseg.load_model(path, cluster=...)",
+                cure="Give the folder, or load it with fleetseg.load_model(path, cluster=...)",
             )
         segmenter, where = model, model.name
     else:

@@ -104,8 +104,8 @@ def _unusable(folder: Path, error: OSError) -> CheckpointError:
 
 def _unlocked(folder: Path) -> str:
     return (
-        f"{folder}: this file system knows no locks, so nothing keeps a second run from writing "
-        "here too; see to it that there is none"
+        f"{folder}: this file system has no locks, so nothing keeps a second run from writing "
+        "here too; make sure that there is none"
     )
 
 

@@ -80,7 +80,7 @@ def _grouped(
     source: Source, by: str, size_hw: tuple[int, int], progress: Progress | None
 ) -> tuple[dict[str, list[Sample]], ConditionClassifier | None]:
     if by not in BY:
-        raise ConfigError("banks by what is unknown", got=by, expected=f"one of: {', '.join(BY)}")
+        raise ConfigError("unknown grouping of banks", got=by, expected=f"one of: {', '.join(BY)}")
     if by == "weather":
         return _by_weather(source, size_hw, progress)
     return _by_fact(source, by), None
@@ -94,7 +94,7 @@ def _by_fact(source: Source, by: str) -> dict[str, list[Sample]]:
         raise ConfigError(
             f"{len(groups['']):,} of {len(source.samples):,} frames do not say their {by}",
             where=source.name,
-            cure="Fill banks by weather, which their pixels say, or by something else",
+            cure="Fill banks by weather, which is recognised from pixels, or by something else",
         )
     return dict(sorted(groups.items()))
 

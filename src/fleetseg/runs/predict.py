@@ -81,14 +81,14 @@ def read_once(ready: ReadyModel) -> ReadyModel:
     norms = ready.norms
     if norms.chosen.of_domain:
         raise ConfigError(
-            f"norms = '{norms.name}' looks at all images twice, and they are read once here",
+            f"norms = '{norms.name}' reads all images twice, and here they are read once",
             cure="Use norms = 'batch'",
         )
     if norms.chosen.learns:
         raise ConfigError(
-            f"norms = '{norms.name}' learns from all that was predicted before, so that an image "
-            "would be predicted otherwise alone than after others",
-            cure="Use norms = 'batch' or 'adapted'; fleetseg evaluate scores with what learns",
+            f"norms = '{norms.name}' learns from all earlier predictions, so that an image "
+            "would be predicted differently alone than after others",
+            cure="Use norms = 'batch' or 'adapted'; fleetseg evaluate supports norms that learn",
         )
     return ready
 

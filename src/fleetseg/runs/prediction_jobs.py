@@ -131,10 +131,10 @@ def find_jobs(request: Request) -> list[Job]:
 
 def _one_file(path: Path, first: Job, second: Job) -> ConfigError:
     return ConfigError(
-        "two images would be written to one file",
+        "two images would be written to the same file",
         where=path,
         got=f"{first.source} and {second.source}",
-        cure="Name the folder above them, whose subfolders are kept, or call twice",
+        cure="Name the folder above them, whose subfolders are kept, or use two calls",
     )
 
 

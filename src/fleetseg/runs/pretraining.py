@@ -101,7 +101,7 @@ def pretrained(
     if resume and can_resume(folder) and is_complete(read_run(folder).end):
         if read_experiment(folder).digest != alone.digest:
             raise CheckpointError(
-                "the first stage was trained by another experiment",
+                "the first stage was trained with another experiment",
                 where=folder,
                 cure="Resume with the run folder's own experiment.toml, or choose a new --out",
             )
@@ -162,9 +162,9 @@ def _require_apart(own: Manifest, fleet: Manifest) -> None:
         both = [e.id for e in entries if e.id in ids or e.image_sha256 in images]
         if both:
             raise LeakError(
-                f"{len(both)} images of pretrain.sources are of {what}, too",
+                f"{len(both)} images of pretrain.sources also belong to {what}",
                 got=", ".join(sorted(both)[:5]),
-                cure="Take them out of pretrain.sources: their labels would be learnt",
+                cure="Remove them from pretrain.sources: their labels would be learnt",
             )
 
 

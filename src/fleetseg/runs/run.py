@@ -257,8 +257,8 @@ def _what_the_model_lacks(setup: RunSetup) -> list[str]:
     if not setup.runtime.exchange.learns_apart(experiment.training):
         return []
     return [
-        "the saved model is not whole: what learns and stays with the vehicles "
-        f"(federation.sharing = '{experiment.federation.sharing}') is in it as the run began"
+        "the saved model is incomplete: the trained parts that stay with the vehicles "
+        f"(federation.sharing = '{experiment.federation.sharing}') are in it as initialised"
     ]
 
 
@@ -283,9 +283,9 @@ def _open(setup: RunSetup, resume: bool) -> tuple[ServerState, list[str]]:
     if resume and can_resume(folder.path):
         if manifest is not None and manifest != type(manifest).read(folder.path / "manifest.json"):
             raise DataError(
-                "the data differ from when the run was started",
+                "the data have changed since the run was started",
                 where=folder.path / "manifest.json",
-                cure="Put the data back, or start a new run with another --out",
+                cure="Restore the data, or start a new run with another --out",
             )
         require_same_own(folder.path, setup.fleet_data)
         state, notes = folder.resume()

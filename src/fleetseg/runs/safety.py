@@ -124,7 +124,7 @@ class Guard:
         whose = f"of round {kept}" if kept else "that training started from"
         told = f"the model {whose} is published, not that of round {last}: "
         if scored is None:
-            return told + "that one has not been scored"
+            return told + "the latter has not been scored"
         if self.has_collapsed(scored):
             return told + "its predictions have shrunk to few classes (safety.collapse)"
         before, now = self.first.miou or 0.0, scored.miou or 0.0

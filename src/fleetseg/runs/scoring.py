@@ -123,7 +123,7 @@ class Scorer:
         by_client, refused = self._on_clients(enrolled, model, round_, records, clusters=clusters)
         missing = sorted({*scored_before(records), *enrolled} - set(by_client))
         if not by_client:
-            return "; ".join(refused[:3]) or "no client with test frames is there"
+            return "; ".join(refused[:3]) or "no client with test frames is connected"
         confs = add_up(by_client.values())
         scored = self._scored(confs, sorted(by_client), round_, self._clients_norms, missing)
         return replace(scored, clusters=on_own_clusters(clusters))

@@ -108,7 +108,7 @@ def _model(experiment: Experiment, fleet_data: FleetData, net: nn.Module | None)
     start = load_model(Path(experiment.model.start))
     if (start.name, start.num_classes) != (model.name, classes):
         raise ModelError(
-            "the model to start from is another one",
+            "the start model is a different network",
             where=experiment.model.start,
             got=f"{start.name} with {start.num_classes} classes",
             expected=f"{model.name} with {classes}",
@@ -116,10 +116,10 @@ def _model(experiment: Experiment, fleet_data: FleetData, net: nn.Module | None)
     normalise_inputs(start, experiment.model)
     if start.norm_groups not in (0, model.norm_groups):
         raise ModelError(
-            "the model to start from has other norm layers",
+            "the start model has other norm layers",
             where=experiment.model.start,
             got=f"model.norm = 'group', model.norm_groups = {start.norm_groups}",
-            cure="Set both as they are there",
+            cure="Set both to these values",
         )
     if model.norm_groups and not start.norm_groups:
         use_group_norms(start, model.norm_groups)
@@ -135,7 +135,7 @@ def _own_model(experiment: Experiment, fleet_data: FleetData, net: nn.Module) ->
         raise ModelError(
             f"the network cannot be copied ({type(error).__name__}: {error})",
             where=type(net).__name__,
-            cure="Keep results of a forward pass, locks and open files out of its attributes",
+            cure="Do not store results of a forward pass, locks or open files in its attributes",
         ) from error
     model = copied if isinstance(copied, Segmenter) else wrap(copied, classes)
     if model.num_classes != classes:

@@ -69,7 +69,7 @@ def planned_sweep(
     if file is None:
         if out is None or not (out / SWEEP).is_file():
             raise CheckpointError(
-                "there is no sweep to go on with",
+                "there is no sweep to resume",
                 where=out,
                 expected=SWEEP,
                 cure="Name the SWEEP.toml to start it",
@@ -109,7 +109,7 @@ def sweep(
     if jobs < 1:
         raise ConfigError("unusable jobs", got=jobs, expected="1 or more")
     if resume and out is None:
-        raise CheckpointError("--resume needs --out: the folder of the sweep to go on with")
+        raise CheckpointError("--resume needs --out: the folder of the sweep to resume")
     given = None if out is None else given_path(out)
     described, runs = planned_sweep(file, given, overrides)
     folder = given or new_run_folder(described.name)
@@ -128,9 +128,9 @@ def sweep(
 def _require_none(folder: Path, resume: bool) -> None:
     if (folder / SWEEP).exists() and not resume:
         raise CheckpointError(
-            "this folder holds a sweep already",
+            "this folder already holds a sweep",
             where=folder,
-            cure="Go on with it by --resume, or choose another --out",
+            cure="Resume it with --resume, or choose another --out",
         )
 
 
@@ -243,7 +243,9 @@ class _Work:
         code = process.exitcode
         why = f"its process ended with exit code {code}"
         if code is not None and code < 0:
-            why = f"its process was killed (signal {-code}); memory may be short: fewer --jobs"
+            why = (
+                f"its process was killed (signal {-code}), perhaps out of memory: use fewer --jobs"
+            )
         self._change(name, state="failed", why=why)
 
     def _change(self, name: str, **changes: Any) -> None:

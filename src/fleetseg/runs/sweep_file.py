@@ -153,7 +153,7 @@ def _setting(name: str, options: Options, path: Path) -> Setting:
     kind = baseline.pop("kind", "")
     if kind not in ("", "centralised"):
         raise ConfigError(
-            "a baseline that is not one run",
+            "this baseline is not a single run",
             where=f"{path}: {name}",
             got=repr(kind),
             expected="'centralised'",
@@ -205,7 +205,7 @@ def _safe(value: Any) -> str:
 def _name(name: Any, path: Path) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(
-            "this is no name of a setting",
+            "invalid name of a setting",
             where=path,
             got=repr(name),
             expected="letters, digits, '.', '_' and '-', a letter or digit first",
@@ -220,7 +220,10 @@ def _distinct(settings: Sequence[Setting], path: Path) -> Sequence[Setting]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(
-            "settings of one name", where=path, got=", ".join(twice), cure="Name each [[run]]"
+            "several settings with the same name",
+            where=path,
+            got=", ".join(twice),
+            cure="Name each [[run]]",
         )
     return settings
 

@@ -55,11 +55,11 @@ class PlannedRun:
             own = there.digest == self.experiment.digest
         if not own:
             raise CheckpointError(
-                "this folder holds a run of another experiment than the sweep's",
+                "this folder holds a run of another experiment",
                 where=folder,
                 got=f"digest {there.digest[:12]}",
                 expected="the run that the sweep plans under this name",
-                cure="Take the folder away, or choose another --out",
+                cure="Move the folder away, or choose another --out",
             )
 
 
@@ -94,7 +94,7 @@ def _planned(sweep: Sweep, setting: Setting, seed: int) -> PlannedRun:
     if experiment.baseline.kind:
         raise ConfigError(
             f"the base is the {experiment.baseline.kind} baseline of another experiment",
-            cure="Take that one for the base, and baseline = 'centralised' in a [[run]]",
+            cure="Use that experiment as the base, and baseline = 'centralised' in a [[run]]",
         )
     if not is_known(experiment.model.name):
         raise unknown_name("network", experiment.model.name, MODELS)

@@ -124,7 +124,7 @@ class Tracking:
             return self._picture(record)
         except Exception as error:
             self._picture = lambda record: None
-            self._warn(f"no more pictures are tracked: {_told(error)}")
+            self._warn(f"pictures are no longer tracked: {_told(error)}")
             return None
 
     def _try(self, name: str, work: Callable[[], None]) -> bool:

@@ -98,7 +98,7 @@ def tune(
     """
     given = None if out is None else given_path(out)
     if resume and (given is None or not (given / TRIALS).is_file()):
-        raise CheckpointError("there are no trials to go on with", where=given, expected=TRIALS)
+        raise CheckpointError("there are no trials to resume", where=given, expected=TRIALS)
     folder = given if given is not None and resume else _begin(file, overrides, budget, given)
     try:
         end = sweep(folder / TRIALS, out=folder, jobs=jobs, resume=resume, watcher=watcher)
@@ -121,9 +121,9 @@ def _begin(
     trials = trials_of(experiment, fields, budget or Budget())
     if out is not None and ((out / SWEEP).exists() or (out / TRIALS).exists()):
         raise CheckpointError(
-            "this folder holds trials already",
+            "this folder already holds trials",
             where=out,
-            cure="Go on with them by --resume, or choose another --out",
+            cure="Resume them with --resume, or choose another --out",
         )
     folder = out or new_run_folder(f"{experiment.name}-tune")
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def trials_of(experiment: Experiment, fields: dict[str, Any], budget: Budget) ->
     if training.local_steps:  # local steps replace epochs
         epochs = (own,)
     if len(set(rates)) * len(set(epochs)) < 2:
-        raise ConfigError("there is one setting, and nothing to choose", got=rates[0])
+        raise ConfigError("there is only one setting, so nothing to choose from", got=rates[0])
     rounds = budget.rounds or max(_FEWEST, experiment.federation.rounds // _SHARE)
     runs = [
         {
@@ -256,5 +256,5 @@ def _notes(trials: Sequence[Trial]) -> tuple[str, ...]:
         )
     ahead = trials[0].miou - trials[1].miou if len(trials) > 1 else 1.0
     if ahead < _CLOSE:
-        notes.append(f"the best two are {ahead:.3f} apart: one seed does not tell that from chance")
+        notes.append(f"the best two are {ahead:.3f} apart: with one seed, that may be chance")
     return tuple(notes)

@@ -17,7 +17,7 @@ FEW_FRAMES = 50
 def weak_spots(scored: Scored | None) -> list[str]:
     """Say in one sentence each where the scores show a model to be weak, the worst first."""
     if scored is None or scored.overall is None:
-        return ["How good it is is not known: it was not scored."]
+        return ["Its quality is not known: it was not scored."]
     overall, spots = scored.overall, []
     spots += _missed(overall)
     spots += _sides(scored)
@@ -51,8 +51,8 @@ def _sides(scored: Scored) -> list[str]:
     if len(sides) < 2 or not sides["seen"].miou - sides["unseen"].miou >= GAP:
         return []
     return [
-        f"It is worse where it was not trained: mIoU {sides['unseen'].miou:.3f} on domains that "
-        f"training did not have, {sides['seen'].miou:.3f} on those it had."
+        f"It is worse on domains that it was not trained on: mIoU {sides['unseen'].miou:.3f}, "
+        f"{sides['seen'].miou:.3f} on those it was trained on."
     ]
 
 
@@ -75,7 +75,7 @@ def _unknown(scores: Scores) -> list[str]:
     absent = [name for name, n in zip(scores.space.classes, true, strict=True) if n == 0]
     if not absent:
         return []
-    return [f"How well it finds {listing(absent, 8)} is not known: no scored image shows any."]
+    return [f"How well it finds {listing(absent, 8)} is not known: no scored image shows them."]
 
 
 def _scored_on(protocol: Protocol) -> list[str]:
@@ -87,7 +87,6 @@ def _scored_on(protocol: Protocol) -> list[str]:
             spots.append(f"Its scores are of {total} images only.")
     if protocol.seen and not protocol.unseen:
         spots.append(
-            "All domains that it was scored on are domains that it was trained on: on other roads "
-            "it may be worse."
+            "It was trained on all domains that it was scored on: on other roads it may be worse."
         )
     return spots
