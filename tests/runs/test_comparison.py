@@ -158,7 +158,7 @@ def test_one_run_counts_once(tmp_path: Path) -> None:
     run_folder(tmp_path / "a", [0.5])
     run_folder(tmp_path / "b", [0.5])
     assert len(fleetseg.compare([tmp_path / "a", tmp_path / "a"]).rows) == 1
-    with pytest.raises(ConfigError, match="the same experiment and seed is given twice"):
+    with pytest.raises(ConfigError, match="the same experiment with the same seed is given twice"):
         fleetseg.compare(tmp_path)
 
 

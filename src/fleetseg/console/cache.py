@@ -47,7 +47,7 @@ def list_and_show(*, as_json: bool) -> None:
     rests = sum(entry.num_bytes for entry in found if entry.is_rest)
     if rests:
         print_line(
-            console, f"{size_text(rests)} of it is no longer usable: fleetseg data cache prune"
+            console, f"{size_text(rests)} of it is unusable: fleetseg data cache prune"
         )
 
 

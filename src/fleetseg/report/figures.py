@@ -99,7 +99,7 @@ class RoundFigures:
     miou: Ratio
     critical_miou: Ratio
     seconds: float
-    training_seconds: float | None  # until the last answer of these rounds; None = not recorded
+    training_seconds: float | None  # of `seconds`, until the last answer; None = not recorded
     mb_up: float
     mb_down: float
 

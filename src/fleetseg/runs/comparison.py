@@ -191,7 +191,7 @@ def _by_experiment(reports: Sequence[RunReport]) -> list[list[RunReport]]:
         for other in group:
             if other.experiment.seed == report.experiment.seed:
                 raise ConfigError(
-                    "the same experiment and seed is given twice",
+                    "the same experiment with the same seed is given twice",
                     where=report.path,
                     got=f"the same as {other.path}",
                     cure="Leave one of them out",
