@@ -306,7 +306,7 @@ def test_wrong_usage_has_exit_code_2(words: list[str]) -> None:
 
 def test_a_run_folder_is_not_overwritten(finished: Path) -> None:
     result = fleetseg("run", TINY, *SERIAL, "--out", finished)
-    assert "this folder already holds a run. Go on with it by --resume" in error_of(result)
+    assert "this folder already holds a run. Resume it with --resume" in error_of(result)
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -65,7 +65,7 @@ def test_going_back_goes_to_what_was_replaced(three: Path, model: Path) -> None:
 def test_a_release_that_was_changed_is_not_gone_back_to(three: Path) -> None:
     (three / "0002" / "model.safetensors").write_text("another")
     assert [r.damage for r in releases(three)] == [
-        "", "model.safetensors is not as it was released", "",
+        "", "model.safetensors has changed since the release", "",
     ]  # fmt: skip
     with pytest.raises(ModelError, match=r"release 0002 cannot be used: model.safetensors is not"):
         rollback(three)

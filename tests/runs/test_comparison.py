@@ -151,7 +151,7 @@ def test_vehicles_that_are_scored_without_their_own_parts_are_told_of(tmp_path: 
     assert fleetseg.compare(tmp_path).notes == ()
     run_folder(tmp_path / "c", [own], name="fedper", federation={"sharing": "body"})
     (note,) = fleetseg.compare(tmp_path).notes
-    assert note.startswith("single vehicles of c are scored with what a newcomer has")
+    assert note.startswith("single vehicles of c are scored with a newcomer's model")
 
 
 def test_one_run_counts_once(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_a_line_of_another_form_is_an_error(run: RunFolder) -> None:
     lines = log(run).read_text().splitlines(keepends=True)
     lines[1] = json.dumps({"round": 2}) + "\n"
     log(run).write_text("".join(lines))
-    with pytest.raises(CheckpointError, match=r"rounds\.jsonl: a line that is no round"):
+    with pytest.raises(CheckpointError, match=r"rounds\.jsonl: a line that is not a round"):
         resumed(run)
 
 

@@ -118,7 +118,7 @@ WRONG = {
     "[grid]\ntraining.lr = 0.5": "grid: 'training.lr' has no list of values",
     "[grid]\ntraining.lr = []": "has no list of values",
     "[grid]\nseed = [1]": "'seed' is not varied",
-    '[[run]]\nname = "a/b"': "no name of a setting; got 'a/b'",
+    '[[run]]\nname = "a/b"': "invalid name of a setting; got 'a/b'",
     "[[run]]\nname = 3": "the name of a ..run..",
     "[[run]]": "invalid name of a setting; got ''",
     '[[run]]\nname = "a"\nbaseline = "local"': "this baseline is not a single run",

@@ -46,9 +46,7 @@ def list_and_show(*, as_json: bool) -> None:
     print_line(console, f"{count(len(found), 'folder')}, {size_text(total)} in {folder}")
     rests = sum(entry.num_bytes for entry in found if entry.is_rest)
     if rests:
-        print_line(
-            console, f"{size_text(rests)} of it is unusable: fleetseg data cache prune"
-        )
+        print_line(console, f"{size_text(rests)} of it is unusable: fleetseg data cache prune")
 
 
 def prune_and_show(rules: Rules, *, dry_run: bool, as_json: bool) -> None:

@@ -75,7 +75,7 @@ def _unknown(scores: Scores) -> list[str]:
     absent = [name for name, n in zip(scores.space.classes, true, strict=True) if n == 0]
     if not absent:
         return []
-    return [f"How well it finds {listing(absent, 8)} is not known: no scored image shows them."]
+    return [f"How well it finds {listing(absent, 8)} is not known: no scored image shows any."]
 
 
 def _scored_on(protocol: Protocol) -> list[str]:
