@@ -54,19 +54,16 @@ def run(
         resume: continue the run in `out`, if there is one.
         net: your own network, (N, 3, H, W) -> logits (N, classes, H, W); its input is normalised
             with ImageNet's mean and standard deviation, unless you `wrap` it. A copy is trained.
-        clients: your own data in place of data.sources: a mapping from client name or number to
-            anything with a length whose items are (image, label), as numpy arrays, PIL images or
-            tensors.
-        evaluation: your own held-out data in place of data.evaluation, by name, in the form of
-            `clients`.
+        clients: your own data in place of data.sources: client name or number -> anything with a
+            length and (image, label) items, as numpy arrays, PIL images or tensors.
+        evaluation: your own held-out data in place of data.evaluation, by name, as `clients`.
         space: the label space of your own data; default: the experiment's.
         baseline: "centralised" pools all data in one client; for "local", call `run_local`.
         watcher: called when rounds open and close.
         progress: called while the data are read.
 
     Raises:
-        FleetSegError: see fleetseg.errors; the message says what is wrong, where, and how to fix
-            it.
+        FleetSegError: see fleetseg.errors; the message says what is wrong, where, and the cure.
     """
     described = _read(experiment)
     if baseline == "local":
@@ -93,7 +90,7 @@ def serve(
     progress: Progress | None = None,
     metrics_port: int = 0,
 ) -> Run:
-    """Train the vehicles of a fleet over a network, as the server described in the file `fleet`.
+    """Train the vehicles of a fleet over a network, as the server of the fleet in the folder `fleet`.
 
     The experiment's training data and partition are not used: each vehicle trains on its own data.
     With `metrics_port`, the server answers `/metrics` and `/healthz` on that port of the loopback

@@ -167,5 +167,5 @@ def test_a_current_release_that_was_changed_is_no_measure(
 ) -> None:
     ask = replace(ask, models=shutil.copytree(ask.models, tmp_path / "models"))
     shutil.copy(ask.candidate / "config.json", ask.models / "0001" / "README.md")
-    with pytest.raises(ModelError, match=r"release 0001 cannot be used: README.md is not"):
+    with pytest.raises(ModelError, match=r"release 0001 cannot be used: README.md has"):
         decide(ask)
