@@ -1,11 +1,11 @@
-"""Fewer bytes both ways, mIoU against megabytes: a table of docs/results.md.
+"""Compression both ways, mIoU against megabytes: a table of docs/results.md.
 
-The fleet, the roads and the pretrained network are those of benchmarks/pretrained_tables.py, FedAvg
-with its better rate; one run for each row, and nothing is tuned. Rows of four epochs a round have a
-quarter of the rounds: all see as many images.
+The fleet, the roads and the pretrained network are those of benchmarks/pretrained_tables.py, with
+FedAvg at its better rate; one run per row, and nothing is tuned. Rows with four epochs a round have
+a quarter of the rounds, so that all rows see as many images.
 
-    python benchmarks/codec_tables.py --out runs/codecs --jobs 2      # an hour; goes on
-    python benchmarks/codec_tables.py --out runs/codecs --tables      # what is there
+    python benchmarks/codec_tables.py --out runs/codecs --jobs 2      # an hour; resumes
+    python benchmarks/codec_tables.py --out runs/codecs --tables      # finished rows
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def rows(rounds: int) -> Mapping[str, Mapping[str, Any]]:
 
 
 def print_tables(out: Path) -> None:
-    """Print what is there."""
+    """Print the finished rows."""
     there = read_rows(out)
     whole = there["whole"].megabytes if "whole" in there else float("nan")
     table(
-        ("", "rounds", "up", "down", "MB", "times fewer", "held out", "unseen road", "critical",
+        ("", "rounds", "up", "down", "MB", "times smaller", "held out", "unseen road", "critical",
          "familiar road", "critical"),
         (
             (
@@ -72,8 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweep")
     parser.add_argument("--rounds", type=int, default=44)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     if not args.tables:
         runs = [{"name": name, **fields} for name, fields in rows(args.rounds).items()]

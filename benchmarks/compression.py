@@ -2,9 +2,9 @@
 
     python benchmarks/compression.py
 
-An update of 3.6 M parameters is packed and unpacked on one thread; MB/s counts its uncompressed
-float32 bytes, once for both ways. Values are drawn with a scale of their own per tensor, as changes
-of real training have.
+An update of 3.6 M parameters is packed and unpacked on one thread; MB/s is its uncompressed float32
+bytes, counted once, over the time of both. Values are drawn with a scale of their own per tensor,
+like the changes of real training.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REPEATS = 5
 
 
 def make_update(layout: Layout) -> Update:
-    """Draw a change of each tensor with a scale of its own."""
+    """Draw a random change for each tensor, with a scale of its own."""
     generator = rng.torch_generator(0, purpose="codec-benchmark")
     state = ModelState(torch.empty(layout.num_floats), torch.ones(layout.num_counters).long())
     for entry in layout.floats:
@@ -42,7 +42,7 @@ def make_update(layout: Layout) -> Update:
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """Median seconds of a few runs, after one to warm up."""
+    """Median seconds of a few runs, after one that warms up."""
     work()
     seconds = []
     for _ in range(REPEATS):
@@ -62,7 +62,7 @@ def main() -> None:
     plain_s = seconds_of(lambda: encode_update(update, layout))
     plain_s += seconds_of(lambda: decode_update(plain, layout))
     print(f"{layout.num_floats:,} floats, plain message {len(plain) / 1e6:.2f} MB, 1 thread")
-    print("codec             MB   times smaller   pack ms   unpack ms   MB/s   time over plain")
+    print("codec             MB   times smaller   pack ms   unpack ms   MB/s   time / plain")
     print(f"{'none':15s} {len(plain) / 1e6:6.3f}                   {plain_s * 1e3:24.1f} (both)")
     for text in CODECS:
         codec = parse_codec(text)

@@ -1,11 +1,11 @@
-"""Exported models beside torch: the same logits, and how many images a second.
+"""Exported models beside torch: agreement of the logits, and images per second.
 
     python benchmarks/export.py [MODEL ...] [--size HxW] [--images FOLDER]
 
-A MODEL is a run folder, a model folder or the name of a network (random weights). One image at a
-time, one thread, whole images of the size to logits; all forms of a network are taken in turns, in
-processor time and as medians of the turns, since the machine may be shared. "channels last" is
-torch with its weights in the order that images have, "int8" is calibrated on the same images.
+A MODEL is a run folder, a model folder or the name of a network (random weights). One thread, one
+whole image of the given size at a time, up to the logits. All formats of a network are measured in
+turns, in processor time, as medians of the turns, because the machine may be shared. "channels
+last" is torch with its weights in that memory format, "int8" is calibrated on the same images.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def blocks(size_hw: tuple[int, int]) -> list[Image_HWC]:
 
 
 def row(model: Segmenter, size_hw: tuple[int, int], images: list[Image_HWC]) -> str:
-    """Export a model, compare and time its forms: a line of the table."""
+    """Export a model, compare and time its formats; returns a line of the table."""
     graph = exported_graph(model)
     last = copy.deepcopy(graph).to(memory_format=torch.channels_last)
     with tempfile.TemporaryDirectory() as scratch:
@@ -88,7 +88,7 @@ def main() -> None:
     images = blocks((height, width))
     if options.images is not None:
         images = list(given_frames([options.images], (height, width), IMAGES).images)
-    heads = ("network", "MB / int8", "logits differ by", "same class, %", "int8, %")
+    heads = ("network", "MB / int8", "largest difference", "same class, %", "int8, %")
     heads += (*FORMS, "onnx / torch", "int8 / torch")
     print(f"| {' | '.join(heads)} |\n|---|{'--:|' * (len(heads) - 1)}", flush=True)
     for name in options.models:

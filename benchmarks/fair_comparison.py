@@ -1,16 +1,16 @@
 """Federated beside centralised on CamVid, both tuned alike: the tables of docs/results.md.
 
-1. Tuning: as many trials for either side, on the training drives alone (the last fifth of each
-   vehicle's stretch of a drive is held out and scored; no scored set is opened).
+1. Tuning: the same number of trials for both sides, on the training drives alone (the last fifth of
+   each vehicle's stretch of a drive is held out and scored; no scored set is opened).
 2. Familiar road: scored on `val/`, three seeds each, at equal images seen; and the centralised run
    at its own best budget.
-3. Unseen drive: two drives train, the third is scored, three folds. Settings are chosen by the
-   tuning scores of the two training drives.
+3. Unseen drive: two drives are trained on, the third is scored, three folds. Settings are chosen by
+   the tuning scores of the two training drives.
 
-    python benchmarks/fair_comparison.py --out runs/fair --jobs 2    # hours; goes on
-    python benchmarks/fair_comparison.py --out runs/fair --tables    # what is there
+    python benchmarks/fair_comparison.py --out runs/fair --jobs 2    # hours; resumes
+    python benchmarks/fair_comparison.py --out runs/fair --tables    # finished runs
 
-Every run is a run folder of `fleetseg run`, one thread each; a finished one is not made again.
+Every run is a run folder of `fleetseg run`, one thread each; finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DRIVES = ("0001TP", "0006R0", "0016E5")
 SEEDS = (0, 1, 2)
-# Of each side, at equal images: as many trials, and the examples' settings among them.
+# The same number of trials for each side, at equal images, the examples' settings among them.
 TRIALS: dict[str, tuple[tuple[str, ...], ...]] = {
     "federated": (
         ("training.lr=3e-3",),
@@ -43,14 +43,14 @@ TRIALS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("training.lr=6e-3",),
     ),
 }
-# How many images the centralised run does best with, which the federation has no say in.
+# Further centralised trials, which look for the best number of images for that side.
 BUDGETS = (("training.lr=3e-3", "baseline.images_share=2.0"),)
 TUNING = ("data.evaluation=[]", "partition.holdout=0.2", "evaluation.by=sequence")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: its folder's name, the side, and what it sets."""
+    """One run: the name of its folder, its side, and its settings."""
 
     name: str
     side: str
@@ -59,13 +59,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Where runs lie, and what all of them set."""
+    """The folder of the runs, and the settings that all of them share."""
 
     out: Path
     common: tuple[str, ...]
 
     def scores(self, name: str) -> dict[str, Any] | None:
-        """Return the end of a run that is over, with what it cost."""
+        """Return the final scores of a finished run, with its costs; None if it is not finished."""
         try:
             lines = (self.out / name / "rounds.jsonl").read_text().splitlines()
         except FileNotFoundError:
@@ -78,7 +78,7 @@ class Protocol:
         return {**records[-1]["scores"], **cost}
 
     def run(self, job: Job) -> None:
-        """Make a run, or go on with it."""
+        """Make a run, or resume it."""
         if self.scores(job.name) is not None:
             return
         out = self.out / job.name
@@ -94,7 +94,7 @@ class Protocol:
 
 
 def tuning() -> list[Job]:
-    """Both sides' trials, in turn, and the centralised run's budgets."""
+    """Trials of both sides, alternating, then those of the centralised run's budget."""
     trials: dict[str, list[Job]] = {
         side: [
             Job(f"tune-{side}-{number}", side, (*TUNING, *settings))
@@ -103,7 +103,7 @@ def tuning() -> list[Job]:
         for side in TRIALS
     }
     federated, centralised = trials["federated"], trials["centralised"]
-    pairs = zip(federated, centralised[: len(federated)], strict=True)  # as many of each
+    pairs = zip(federated, centralised[: len(federated)], strict=True)  # the same number of each
     return [*(job for pair in pairs for job in pair), *centralised[len(federated) :]]
 
 
@@ -112,9 +112,9 @@ def _trials(side: str) -> tuple[tuple[str, ...], ...]:
 
 
 def best(protocol: Protocol, side: str, drives: Iterable[str], equal: bool) -> tuple[str, ...]:
-    """The trial with the highest mean mIoU over the held-out ends of some drives.
+    """Settings of the trial with the highest mean mIoU over the held-out ends of some drives.
 
-    With `equal`, of those that see as many images as the federation.
+    With `equal`, only trials that see as many images as the federation count.
     """
 
     def score(number: int) -> float:
@@ -127,7 +127,7 @@ def best(protocol: Protocol, side: str, drives: Iterable[str], equal: bool) -> t
 
 
 def familiar(protocol: Protocol) -> list[Job]:
-    """Scored on `val/`, at equal images; the centralised run's own best budget with one seed."""
+    """Runs scored on `val/` at equal images, and the centralised best budget with one seed."""
     jobs = []
     for seed in SEEDS:
         for side in TRIALS:
@@ -138,7 +138,7 @@ def familiar(protocol: Protocol) -> list[Job]:
 
 
 def unseen(protocol: Protocol) -> list[Job]:
-    """Two drives train, the third is scored."""
+    """Runs in which two drives are trained on and the third is scored."""
     jobs = []
     for drive in DRIVES:
         known = [name for name in DRIVES if name != drive]
@@ -159,7 +159,7 @@ def _source(*drives: str) -> str:
 
 
 def print_tables(protocol: Protocol) -> None:
-    """Print what is there, as the tables of docs/results.md."""
+    """Print the finished runs, as the tables of docs/results.md."""
     print("\n| trial | settings | mIoU | critical | " + " | ".join(DRIVES) + " |")
     print("|---|---|" + "--:|" * 5)
     for job in tuning():
@@ -203,11 +203,11 @@ def _spread(figures: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--size", default="180,240", help="working height,width; half by default")
+    parser.add_argument("--size", default="180,240", help="height,width (default: half size)")
     parser.add_argument("--crop", default="96,128")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     common = (
         f"data.size=[{args.size}]",

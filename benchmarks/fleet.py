@@ -2,12 +2,12 @@
 
     python benchmarks/fleet.py
 
-Server and vehicles are real processes on this machine, joined by mutual TLS over loopback. Ours:
-the fleet engine, every reply checked and folded, and a trainer that answers at once with an update
-it has ready. Theirs: the job that NVFlare's NumpyFedAvgRecipe exports, with its defaults, one array
-of as many float32 values, and a client script that returns what it got. Both use the certificates
-and processes of a fleet as `fleetseg fleet init` makes it; theirs runs with NVFlare's own settings
-of sites, because ours allow no class but our own. About four minutes.
+Server and vehicles are real processes on this machine, connected by mutual TLS over loopback. Ours:
+the fleet engine, every reply checked and folded, and a trainer that answers at once with a prepared
+update. Theirs: the job that NVFlare's NumpyFedAvgRecipe exports, with its defaults, one array with
+the same number of float32 values, and a client script that returns what it received. Both use the
+certificates and processes of a fleet made by `fleetseg fleet init`; theirs runs with NVFlare's own
+site settings, because ours allow only our own classes. About four minutes.
 """
 
 from __future__ import annotations
@@ -30,20 +30,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleetseg.federation.records import RoundRecord
-
-# Torch and the rest are imported where they are used: the idle trainer is this file, too.
+# Torch and the rest are imported where they are used: this file is also the idle trainer.
 from fleetseg.fleet.sockets import ConnectionLost, Listener
 
 if TYPE_CHECKING:
     from fleetseg.federation.records import RoundRecord
 
-WARM_UP = 3  # rounds that are not counted
-ROUND = "99999999"  # stands in a prepared update where the round belongs; JSON allows spaces there
+WARM_UP = 3  # rounds before the counted ones
+ROUND = "99999999"  # placeholder for the round in a prepared update; JSON allows spaces there
 AIMS_S = {2: 1.0, 4: 2.0}
 AIM_RATIO, AIM_IDLE_MB = 2.0, 120.0
 PATIENCE_S = 420.0  # for one fleet, start to end
-ROLES = {  # what a command line holds -> which process it is
+ROLES = {  # text in a command line -> role of the process
     "fleetseg.fleet.vehicle.supervisor": "supervisor",
     "client_train": "vehicle",
     "worker_process": "vehicle job",
@@ -65,17 +63,17 @@ while flare.is_running():
 
 
 class KeepNothing:
-    """A log of rounds that writes nothing: checkpoints are measured apart."""
+    """A log of rounds that writes nothing: checkpoints are measured separately."""
 
     def __init__(self) -> None:
         self.records: list[RoundRecord] = []
 
     def commit(self, state: object, record: RoundRecord) -> None:
-        """Remember the record."""
+        """Keep the record."""
         self.records.append(record)
 
     def publish(self, record: RoundRecord) -> None:
-        """Nothing is scored, so there is nothing to add."""
+        """Do nothing: no round is scored."""
 
 
 def make_model() -> Any:
@@ -94,7 +92,7 @@ def make_model() -> Any:
 
 
 def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
-    """Run rounds of our engine; returns what was measured."""
+    """Run rounds of our engine; returns the measurements."""
     import torch
 
     from fleetseg.data.labels import label_space
@@ -138,7 +136,7 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
         engine.available()
         ready_s = time.monotonic() - started_s
         plan = Plan(experiment, exchange)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before_mb = memory_of(os.getpid())[0]
         rounds.run(plan, engine, ServerState(0, state), log, rounds.Watcher())
         end_mb, peak_mb = memory_of(os.getpid())
@@ -159,7 +157,7 @@ def ours(root: Path, vehicles: int, num_rounds: int) -> dict[str, Any]:
 
 
 def _prepare_vehicle(kit_folder: Path, name: str, layout: Any, num_classes: int) -> list[str]:
-    """Write what an idle trainer answers, and a supervisor's plan that runs it."""
+    """Write the idle trainer's answers and a supervisor's plan that runs it."""
     import torch
 
     from fleetseg.federation.messages import Enrolment, Update
@@ -173,7 +171,7 @@ def _prepare_vehicle(kit_folder: Path, name: str, layout: Any, num_classes: int)
     enrolment = Enrolment(name, 10, num_classes, (1,) * num_classes)
     told = {"enrolments": write_enrolments({name: enrolment}), "machine": {}}
     (kit.own / "hello-answer.json").write_text(json.dumps(told))
-    # Random, because an update of zeros would gain by any compression on the way.
+    # Random, because compression on the way would favour an update of zeros.
     values_F = 1e-4 * torch.randn(layout.num_floats)
     change = ModelState(values_F, torch.ones(layout.num_counters).long())
     update = Update(int(ROUND), name, change, 10, num_classes, 1, 10, 0.5)
@@ -188,7 +186,7 @@ def _prepare_vehicle(kit_folder: Path, name: str, layout: Any, num_classes: int)
 
 
 def idle_trainer(folder: Path, socket: Path) -> None:
-    """Answer as fleetseg.fleet.vehicle.trainer does, without torch and without work."""
+    """Answer as fleetseg.fleet.vehicle.trainer does, without torch and without training."""
     hello = json.loads((folder / "hello-answer.json").read_text())
     update = bytearray((folder / "update.bin").read_bytes())
     at = update.index(ROUND.encode())
@@ -208,7 +206,7 @@ def idle_trainer(folder: Path, socket: Path) -> None:
 
 
 def _work_of_a_vehicle(model: Any, root: Path) -> float:
-    """Milliseconds of what a real trainer does in a round besides training and the network."""
+    """Milliseconds of a real trainer's work in a round, besides training and the network."""
     from unittest import mock
 
     from fleetseg.experiment_file import make_experiment
@@ -245,7 +243,7 @@ def _work_of_a_vehicle(model: Any, root: Path) -> float:
 
 
 def theirs(root: Path, vehicles: int, num_rounds: int, floats: int) -> dict[str, Any]:
-    """Run rounds of NVFlare's FedAvg; returns what was measured."""
+    """Run rounds of NVFlare's FedAvg; returns the measurements."""
     from nvflare.fuel.flare_api.flare_api import new_secure_session
 
     from fleetseg.fleet.loopback import free_port
@@ -284,7 +282,7 @@ def theirs(root: Path, vehicles: int, num_rounds: int, floats: int) -> dict[str,
 
 
 def _undress(site: Path) -> None:
-    """Give a site NVFlare's own settings and permissions; what it stores stays below `site`."""
+    """Give a site NVFlare's own settings and permissions; its storage stays below `site`."""
     local = site / "local"
     text = (local / "resources.json.default").read_text()
     (local / "resources.json").write_text(text.replace("/tmp/nvflare", str(site / "stored")))
@@ -311,10 +309,10 @@ def _recipe_job(root: Path, vehicles: int, num_rounds: int, floats: int) -> Path
 
 
 def _moments(text: str) -> list[float]:
-    """When each round began and the last one ended, by the log of the server's job."""
+    """Times at which each round began and the last one ended, from the log of the server's job."""
     moments: list[float] = []
     now_s = 0.0
-    for line in text.splitlines():  # a message may follow its time by some lines
+    for line in text.splitlines():  # a message may be some lines after its time
         if re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}", line):
             now_s = datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp()
         if re.search(r"Round \d+ started|Finished FedAvg", line):
@@ -338,7 +336,7 @@ def _quietly(action: Callable[[], object]) -> None:
 
 
 def memory_of(pid: int) -> tuple[float, float]:
-    """Resident MiB of a process: now, and at most so far."""
+    """Resident MiB of a process: current and peak."""
     text = Path(f"/proc/{pid}/status").read_text()
     kib = [re.search(rf"{field}:\s+(\d+)", text) for field in ("VmRSS", "VmHWM")]
     now, most = (int(found.group(1)) / 1024 if found else 0.0 for found in kib)
@@ -367,7 +365,7 @@ class Memory:
         self._idle: dict[str, float] = {}  # means over vehicles, before the first job
 
     def look(self) -> None:
-        """Read what every process has now."""
+        """Read the current memory of every process."""
         found: dict[str, list[tuple[float, float]]] = {}
         for pid, role in processes(self._root):
             with contextlib.suppress(OSError):
@@ -379,20 +377,20 @@ class Memory:
                 self._idle[role] = statistics.mean(now for now, _ in sizes)
 
     def peak(self, role: str) -> float:
-        """Most that a process of this role ever had."""
+        """Peak of any process with this role, in MiB."""
         return self._most.get(role, 0.0)
 
     def last(self, role: str) -> float:
-        """What the largest process of this role had when last seen."""
+        """Last reading of the largest process with this role, in MiB."""
         return self._last.get(role, 0.0)
 
     def idle(self, role: str) -> float:
-        """What a process of this role had before the first job."""
+        """Mean of the processes with this role before the first job, in MiB."""
         return self._idle.get(role, 0.0)
 
 
 def measure(which: str, vehicles: int, num_rounds: int, floats: int) -> tuple[Any, Memory]:
-    """Measure in a process of its own, and leave nothing running and nothing on disk."""
+    """Measure in a separate process; nothing is left running or on disk."""
     root = Path(tempfile.mkdtemp(prefix="fsb-")).resolve()
     command = [sys.executable, __file__, "--measure", which, "--root", str(root)]
     command += ["--vehicles", str(vehicles), "--rounds", str(num_rounds), "--floats", str(floats)]
@@ -421,7 +419,7 @@ def measure(which: str, vehicles: int, num_rounds: int, floats: int) -> tuple[An
 
 
 def _sweep(root: Path) -> None:
-    """Wait for the fleet's processes to end, then end what is left."""
+    """Wait for the fleet's processes to end, then kill those that are left."""
     until_s = time.monotonic() + 15
     while (left := list(processes(root))) and time.monotonic() < until_s:
         time.sleep(0.5)
@@ -434,8 +432,8 @@ def _sweep(root: Path) -> None:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=18, help="counted ones, after the first 3")
-    parser.add_argument("--nvflare-rounds", type=int, default=8, help="the first is not counted")
+    parser.add_argument("--rounds", type=int, default=18, help="measured, after 3 warm-up rounds")
+    parser.add_argument("--nvflare-rounds", type=int, default=8, help="including one warm-up round")
     parser.add_argument("--vehicles", type=int, nargs="+", default=[2, 4])
     for hidden in ("--measure", "--root"):
         parser.add_argument(hidden, default="", help=argparse.SUPPRESS)
@@ -466,10 +464,10 @@ def compare(sizes: list[int], num_rounds: int, nvflare_rounds: int) -> None:
         others_s = others["seconds"][1:]
         _print_seconds(vehicles, "NVFlare FedAvg", others_s, "")
         ratio = statistics.median(others_s) / statistics.median(mine_s)
-        print(f"{vehicles:8d}   {ratio:.1f} times less (aim >= {AIM_RATIO:.0f})", flush=True)
+        print(f"{vehicles:8d}   {ratio:.1f} times faster (aim >= {AIM_RATIO:.0f})", flush=True)
         notes += _notes(vehicles, mine, memory, other_memory)
     print(*notes, sep="\n")
-    print(f"load of the machine at the end, over 15 minutes: {os.getloadavg()[2]:.1f}")
+    print(f"load average at the end, over 15 minutes: {os.getloadavg()[2]:.1f}")
 
 
 def _print_seconds(vehicles: int, what: str, seconds: list[float], aim: str) -> None:
@@ -491,20 +489,20 @@ def _notes(vehicles: int, mine: Any, memory: Memory, other_memory: Memory) -> li
     each = [(m.peak(role), m.last(role)) for m in (memory, other_memory) for role in SERVERS]
     first = mine["seconds"][0]
     return [
-        f"{vehicles} vehicles, {mine['floats']:,} float32 values, MiB of memory:",
+        f"{vehicles} vehicles, {mine['floats']:,} float32 values; memory in MiB:",
         f"  aggregating process  {mine['before_mb']:.0f} before round 1, then +{above[0]:.1f} at"
-        f" most ({copies:.1f} models), +{above[1]:.1f} at the end",
-        "  NVFlare's server     {:.0f} at most, {:.0f} at the end; its job {:.0f}, {:.0f}".format(
+        f" its peak ({copies:.1f} models), +{above[1]:.1f} at the end",
+        "  NVFlare's server     peak {:.0f}, at the end {:.0f}; its job {:.0f}, {:.0f}".format(
             *each[0], *each[1]
         ),
-        "  with its own FedAvg  {:.0f} at most, {:.0f} at the end; its job {:.0f}, {:.0f}".format(
+        "  with its own FedAvg  peak {:.0f}, at the end {:.0f}; its job {:.0f}, {:.0f}".format(
             *each[2], *each[3]
         ),
         f"  idle vehicle         {sum(idle):.0f} without its trainer (supervisor {idle[0]:.0f},"
         f" NVFlare {idle[1]:.0f}; aim <= {AIM_IDLE_MB:.0f}); a job adds"
         f" {memory.peak('vehicle job'):.0f}",
-        f"  all vehicles ready after {mine['ready_s']:.0f} s, first round {first:.2f} s; not in the"
-        f" rounds: {mine['vehicle_ms']:.0f} ms of a trainer's own work besides training",
+        f"  all vehicles ready after {mine['ready_s']:.0f} s, first round {first:.2f} s;"
+        f" not measured in rounds: {mine['vehicle_ms']:.0f} ms of a trainer's other work",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a fleet's server costs with tens to hundreds of vehicles connected, on this machine.
+"""Costs of a fleet's server with tens to hundreds of vehicles connected, on this machine.
 
     python benchmarks/fleet_scale.py --vehicles 50,200
     python benchmarks/fleet_scale.py --vehicles 500 --rounds 4 --per-process 100
@@ -10,12 +10,13 @@ certificates, connections, heartbeats and tasks, many in one process, without to
 once with an update of small numbers, as large as the model (13.9 MB). For each number of vehicles:
 
 1. the server starts, then the vehicles, and rounds of the first cohort follow each other;
-2. the server is killed, all its processes at once, and another one started on the same fleet, with
-   rounds of the second cohort at intervals, between which the fleet has nothing to do.
+2. the server is killed, all its processes at once, and another one is started on the same fleet,
+   with rounds of the second cohort at intervals, between which the fleet is idle.
 
 Vehicles run on this machine, too, so times by the clock are upper bounds; seconds of processor time
 are the server's own. Parts of the server: NVFlare's process (it has the vehicles' connections), the
-job's (it hands tasks out and takes answers in) and fleetseg's, which folds. Needs Linux.
+job process (it hands out tasks and receives answers) and fleetseg's process, which folds. Needs
+Linux.
 """
 
 from __future__ import annotations
@@ -45,19 +46,19 @@ MARGIN_S = 2.0  # after a round and before the next, not counted as idle
 
 @dataclass
 class Result:
-    """What was measured with one number of vehicles; None = it did not come so far."""
+    """Measurements with one number of vehicles; steps that were not reached have none."""
 
     vehicles: int
     figures: dict[str, float] = field(default_factory=dict)
 
     def note(self, key: str, value: float) -> None:
-        """Keep a figure and show it."""
+        """Keep a figure and print it."""
         self.figures[key] = value
         print(f"{self.vehicles:6d}  {key:58s} {value:10.2f}", flush=True)
 
 
 def measure(root: Path, vehicles: int, options: argparse.Namespace) -> Result:
-    """Measure one fleet, from its making to its end."""
+    """Measure one fleet, from its creation to its end."""
     result = Result(vehicles)
     megabytes = prepare_answers(root)
     print(
@@ -83,11 +84,11 @@ def measure(root: Path, vehicles: int, options: argparse.Namespace) -> Result:
 
 
 def _connect(bench: FleetUnderTest, result: Result, cohort: int) -> bool:
-    """Start server and vehicles; says whether there has been a round."""
+    """Start server and vehicles; returns whether a round was committed."""
     bench.start_server("run-1", cohort, 0.0)
     if not bench.until("server listening", lambda: len(bench.parts()), 1):
         return False
-    time.sleep(8)  # until it has imported all that it needs
+    time.sleep(8)  # until it has imported all its modules
     empty, began_s = bench.sample(), time.time()
     bench.start_vehicles()
     bench.until("registered", lambda: bench.events.count("registered"), bench.vehicles)
@@ -98,14 +99,14 @@ def _connect(bench: FleetUnderTest, result: Result, cohort: int) -> bool:
     result.note("all registered after, s", bench.events.last_s("registered") - began_s)
     connected = bench.sample()
     each = connected.since(empty)["server"] / registered
-    result.note("NVFlare's server: CPU ms for each registration", 1000 * each)
-    result.note("memory of server with all registered, MiB", connected.own_mb["server"])
+    result.note("NVFlare's server: CPU ms per registration", 1000 * each)
+    result.note("memory of server with all vehicles registered, MiB", connected.own_mb["server"])
     bench.until("in the job", lambda: bench.events.count("hello"), registered)
     joined = bench.events.count("hello")
-    result.note("in the job, and enrolled", joined)
+    result.note("in the job and enrolled", joined)
     if joined:
-        result.note("all in the job, s after the last has registered", _after(bench, "hello"))
-    result.note("connections at the server's port", bench.connections())
+        result.note("all in the job, s after the last one registered", _after(bench, "hello"))
+    result.note("connections to the server's port", bench.connections())
     now = bench.sample()
     for role, mb in empty.own_mb.items():
         result.note(f"memory of {role} without vehicles, MiB", mb)
@@ -114,7 +115,7 @@ def _connect(bench: FleetUnderTest, result: Result, cohort: int) -> bool:
     done = bench.until("first round", lambda: len(bench.rounds("run-1")), 1)
     if done:
         seconds = time.time() - bench.events.last_s("registered")
-        result.note("first round committed, s after the last has registered", seconds)
+        result.note("first round committed, s after the last one registered", seconds)
     return done
 
 
@@ -132,7 +133,7 @@ def _back_to_back(bench: FleetUnderTest, result: Result, rounds: int, cohort: in
         wall_s = after.at_s - before.at_s
         result.note("back to back: seconds from one round to the next", wall_s / len(records))
         for role, cpu_s in after.since(before).items():
-            result.note(f"back to back: CPU s a round, {role}", cpu_s / len(records))
+            result.note(f"back to back: CPU s per round, {role}", cpu_s / len(records))
     for role, mb in after.own_mb.items():
         result.note(f"memory of {role} after these rounds, MiB", mb)
 
@@ -140,16 +141,16 @@ def _back_to_back(bench: FleetUnderTest, result: Result, rounds: int, cohort: in
 def _note_rounds(result: Result, which: str, records: Sequence[Mapping[str, Any]]) -> None:
     seconds = [record["seconds"] for record in records]
     result.note(f"{which}: seconds, median", statistics.median(seconds))
-    result.note(f"{which}: seconds, most", max(seconds))
+    result.note(f"{which}: seconds, maximum", max(seconds))
     accepted = statistics.mean(len(record["ok"]) for record in records)
     result.note(f"{which}: updates accepted, mean", accepted)
     failures = [f"{f['client']}: {f['reason']}" for r in records for f in r["failures"]]
     if failures:
-        print(f"        failures: {', '.join(failures[:5])} ({len(failures)} in all)", flush=True)
+        print(f"        failures: {', '.join(failures[:5])} ({len(failures)} in total)", flush=True)
 
 
 def _restart(bench: FleetUnderTest, result: Result, cohort: int, every_s: float) -> None:
-    """Kill the server and start another; measure how long until all are back."""
+    """Kill the server and start another; measure the time until all vehicles are back."""
     wanted = bench.events.count("registered")
     bench.kill_server()
     time.sleep(1)
@@ -158,8 +159,10 @@ def _restart(bench: FleetUnderTest, result: Result, cohort: int, every_s: float)
     bench.start_server("run-2", cohort, every_s)
     bench.until("back", lambda: bench.events.count("heartbeat"), wanted)
     if back := bench.events.count("heartbeat"):
-        result.note("back after a restart of the server", back)
-        result.note("all back, s after its start", bench.events.last_s("heartbeat") - began_s)
+        result.note("connected again after a restart of the server", back)
+        result.note(
+            "all connected again, s after its start", bench.events.last_s("heartbeat") - began_s
+        )
     bench.until("in the new job", lambda: bench.events.count("hello"), wanted)
     if joined := bench.events.count("hello"):
         result.note("in the new server's job", joined)
@@ -169,7 +172,7 @@ def _restart(bench: FleetUnderTest, result: Result, cohort: int, every_s: float)
 def _at_intervals(
     bench: FleetUnderTest, result: Result, options: argparse.Namespace, cohort: int
 ) -> None:
-    """Measure a fleet between rounds, and rounds that come after a rest."""
+    """Measure an idle fleet between rounds, and rounds after a pause."""
     idle: list[tuple[float, dict[str, float]]] = []
     for _ in range(options.rounds + 1):
         known = len(bench.rounds("run-2"))
@@ -186,7 +189,7 @@ def _at_intervals(
     if records := bench.rounds("run-2"):
         result.note("first round after the restart: seconds", records[0]["seconds"])
     if records[1:]:
-        _note_rounds(result, f"round of {cohort}, after a rest", records[1:])
+        _note_rounds(result, f"round of {cohort}, after a pause", records[1:])
     if idle:
         _note_idle(bench, result, idle)
     for role, mb in bench.sample().own_mb.items():
@@ -196,7 +199,7 @@ def _at_intervals(
 def _note_idle(
     bench: FleetUnderTest, result: Result, idle: Sequence[tuple[float, Mapping[str, float]]]
 ) -> None:
-    """Note what an idle fleet costs, as shares of one core, over all the pauses together."""
+    """Note the cost of an idle fleet, as shares of one core, over all pauses together."""
     wall_s, joined = sum(seconds for seconds, _ in idle), bench.events.count("hello")
     result.note("idle: seconds measured", wall_s)
     total = 0.0
@@ -204,20 +207,20 @@ def _note_idle(
         percent = 100 * sum(cpu_s.get(role, 0.0) for _, cpu_s in idle) / wall_s
         total += percent
         result.note(f"idle: CPU of {role}, % of a core", percent)
-    result.note("idle: CPU of all, % of a core", total)
+    result.note("idle: CPU of all processes, % of a core", total)
     if joined:
-        result.note("idle: CPU of all for each vehicle, % of a core", total / joined)
+        result.note("idle: CPU of all processes per vehicle, % of a core", total / joined)
 
 
-AIMS = {  # figure -> (most that it should be, for how many vehicles)
-    "idle: CPU of all, % of a core": (10.0, 500),
-    "all back, s after its start": (60.0, 1000),
-    "round of 16, after a rest: seconds, median": (2.5, 1000),
+AIMS = {  # figure -> (upper bound, number of vehicles)
+    "idle: CPU of all processes, % of a core": (10.0, 500),
+    "all connected again, s after its start": (60.0, 1000),
+    "round of 16, after a pause: seconds, median": (2.5, 1000),
 }
 
 
 def show(results: Sequence[Result]) -> None:
-    """Print all figures side by side, and what each further vehicle takes of memory."""
+    """Print all figures side by side, and the memory of each further vehicle."""
     keys = list(dict.fromkeys(key for result in results for key in result.figures))
     print("\n| |" + "".join(f" {r.vehicles} |" for r in results))
     print("|---|" + "--:|" * len(results))
@@ -228,16 +231,16 @@ def show(results: Sequence[Result]) -> None:
     few, many = results[0], results[-1]
     for role in ("server", "job", "fleetseg"):
         key = f"memory of {role} with all in the job, MiB"
-        n = [r.figures.get("in the job, and enrolled", 0.0) for r in (few, many)]
+        n = [r.figures.get("in the job and enrolled", 0.0) for r in (few, many)]
         if n[1] > n[0] and key in few.figures and key in many.figures:
             slope = (many.figures[key] - few.figures[key]) / (n[1] - n[0])
-            print(f"{role}: {slope:.2f} MiB for each vehicle above {n[0]:.0f}")
-    print(f"load of the machine at the end: {', '.join(f'{x:.1f}' for x in os.getloadavg())}")
+            print(f"{role}: {slope:.2f} MiB per vehicle beyond {n[0]:.0f}")
+    print(f"load averages at the end: {', '.join(f'{x:.1f}' for x in os.getloadavg())}")
 
 
 @contextlib.contextmanager
 def folder(keep: Path | None) -> Iterator[Path]:
-    """Give a short-named folder; it goes at the end unless it is to be kept."""
+    """Make a folder with a short name, and remove it at the end; logs are copied to `keep`."""
     root = Path(tempfile.mkdtemp(prefix="fsc-")).resolve()
     try:
         yield root
@@ -259,7 +262,7 @@ def numbers(text: str) -> list[int]:
 def two_numbers(text: str) -> list[int]:
     """Read "32,16"."""
     if len(found := numbers(text)) != 2:
-        raise argparse.ArgumentTypeError(f"'{text}' are not two numbers, such as 32,16")
+        raise argparse.ArgumentTypeError(f"'{text}' is not two numbers such as 32,16")
     return found
 
 
@@ -272,22 +275,43 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--vehicles", type=numbers, default=[50, 200], help="fleets to measure (default 50,200)")
-    add("--cohorts", type=two_numbers, default=[32, 16], help="back to back, at intervals (32,16)")
-    add("--rounds", type=int, default=4, help="rounds of each kind that count (default 4)")
-    add("--idle", type=float, default=20.0, help="seconds from round to round, then; 0 = skip it")
-    add("--per-process", type=int, default=50, help="vehicles in a process (default 50)")
-    add("--patience", type=float, default=240.0, help="most seconds for each step (default 240)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="for `fleetseg server`")
+    add(
+        "--vehicles",
+        type=numbers,
+        default=[50, 200],
+        help="fleet sizes to measure (default 50,200)",
+    )
+    add(
+        "--cohorts",
+        type=two_numbers,
+        default=[32, 16],
+        help="cohorts of the rounds back to back and of those after a pause (default 32,16)",
+    )
+    add("--rounds", type=int, default=4, help="measured rounds of each kind (default 4)")
+    add(
+        "--idle",
+        type=float,
+        default=20.0,
+        help="seconds from round to round in the rounds after a pause (default 20); 0 skips them",
+    )
+    add("--per-process", type=int, default=50, help="vehicles per process (default 50)")
+    add("--patience", type=float, default=240.0, help="timeout of each step, s (default 240)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option passed on to `fleetseg server`",
+    )
     add(
         "--transport",
         type=json.loads,
         default={},
         metavar="JSON",
-        help="for the server's local/comm_config.json, above what fleetseg writes there",
+        help="overrides for the server's local/comm_config.json, on top of what fleetseg writes",
     )
-    add("--fleet", type=Path, help="take a copy of this fleet, made before, and all its vehicles")
-    add("--keep", type=Path, help="folder to copy logs to")
+    add("--fleet", type=Path, help="use a copy of this existing fleet, with all its vehicles")
+    add("--keep", type=Path, help="folder that logs are copied to")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""A real fleet on this machine for `fleet_scale.py`: its server, thin vehicles, what they cost."""
+"""A real fleet on this machine for `fleet_scale.py`: its server, thin vehicles and their costs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from fleetseg.fleet.loopback import free_port
 from fleetseg.fleet.nvflare.provision import read_fleet
 from fleetseg.fleet.subprocesses import start_child, stop
 
-NAME, ROUND = "car-0000", "99999999"  # see thin_answers: not imported, as it needs nvflare
+NAME, ROUND = "car-0000", "99999999"  # as in thin_answers, which needs nvflare to be imported
 MODEL, CLASSES = "zoo:fpn/timm-tf_efficientnet_lite0", "cityscapes19"
-ROLES = {"server_train": "server", "runner_process": "job"}  # in a command line -> which it is
-FIRST_PORT = 12_000  # of those that vehicles listen at, two for each; below the system's own
+ROLES = {"server_train": "server", "runner_process": "job"}  # in a command line -> which role
+FIRST_PORT = 12_000  # vehicles listen at two ports each; below the system's ephemeral ports
 TICKS = os.sysconf("SC_CLK_TCK")
 ESTABLISHED = "01"  # in /proc/net/tcp
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Processor seconds of the server's parts and MiB of their own, at one moment."""
+    """Processor seconds and private MiB of the server's parts at one moment."""
 
     at_s: float
     pids: Mapping[str, int]
@@ -38,13 +38,13 @@ class Sample:
     own_mb: Mapping[str, float]
 
     def since(self, before: Sample) -> dict[str, float]:
-        """Return processor seconds of each part that lived through the whole time."""
+        """Return processor seconds of each part that ran during the whole interval."""
         same = [k for k in self.cpu_s if self.pids[k] == before.pids.get(k) and k in before.cpu_s]
         return {k: self.cpu_s[k] - before.cpu_s[k] for k in same}
 
 
 class Events:
-    """Follows what the vehicles' processes write: when each thing first happened, since a mark."""
+    """The events that the vehicles' processes write: when each first happened since a mark."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -52,12 +52,12 @@ class Events:
         self.first: dict[str, dict[str, float]] = {}
 
     def mark(self) -> None:
-        """Forget what has happened so far."""
+        """Forget all events so far."""
         self.look()
         self.first = {}
 
     def look(self) -> None:
-        """Read what is new."""
+        """Read new events."""
         for path in self._folder.glob("*.events"):
             with open(path, encoding="utf-8") as file:
                 file.seek(self._read.get(path, 0))
@@ -69,17 +69,17 @@ class Events:
                 self.first.setdefault(what, {}).setdefault(name, float(at_s))
 
     def count(self, what: str) -> int:
-        """To how many vehicles it has happened."""
+        """Number of vehicles to which the event has happened."""
         self.look()
         return len(self.first.get(what, {}))
 
     def last_s(self, what: str) -> float:
-        """When it had happened to all those to which it has."""
+        """Time of the last vehicle's first such event."""
         return max(self.first[what].values())
 
 
 class FleetUnderTest:
-    """One fleet: its folder, its server and the processes that its vehicles are in."""
+    """One fleet: its folder, its server and the processes of its vehicles."""
 
     def __init__(self, root: Path, vehicles: int, options: argparse.Namespace) -> None:
         self.root, self.vehicles, self._options = root, vehicles, options
@@ -92,7 +92,7 @@ class FleetUnderTest:
         }
 
     def provision(self) -> None:
-        """Make the fleet with our own command, or copy one."""
+        """Make the fleet with our own command, or copy an existing one."""
         if self._options.fleet is None:
             self._make()
         else:
@@ -126,7 +126,7 @@ class FleetUnderTest:
         self.server = start_child(command, log=log, environment=self._environment)
 
     def kill_server(self) -> None:
-        """End all processes of the server at once, as when its machine fails."""
+        """Kill all processes of the server at once, as when its machine fails."""
         assert self.server is not None
         for pid in [*self.parts().values(), self.server.pid]:
             with contextlib.suppress(ProcessLookupError):
@@ -134,10 +134,10 @@ class FleetUnderTest:
         self.server.wait()
 
     def start_vehicles(self) -> None:
-        """Start all vehicles, some to a process."""
+        """Start all vehicles, several to a process."""
         kits = sorted((self.fleet / "kits").iterdir())
         most = self._options.per_process
-        spread_s = max(2.0, self.vehicles / 25)  # as long as their part of a job takes to start
+        spread_s = max(2.0, self.vehicles / 25)  # as long as their job processes take to start
         script = Path(__file__).with_name("thin_vehicle.py")
         for number, start in enumerate(range(0, len(kits), most)):
             events = self.root / f"{number}.events"
@@ -148,7 +148,7 @@ class FleetUnderTest:
             self._groups.append(start_child(command, log=log, environment=self._environment))
 
     def close(self) -> None:
-        """End everything; whatever outlives its parent is killed."""
+        """End everything; processes that outlive their parent are killed."""
         if self.server is not None and self.server.poll() is None:
             self.server.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -161,7 +161,7 @@ class FleetUnderTest:
                 os.kill(pid, signal.SIGKILL)
 
     def parts(self) -> dict[str, int]:
-        """Find NVFlare's processes of the server: which -> pid."""
+        """Find NVFlare's processes of the server: role -> pid."""
         return {
             role: pid
             for pid, command in pids_below(self.fleet / "server").items()
@@ -178,13 +178,13 @@ class FleetUnderTest:
             with contextlib.suppress(OSError, ValueError):
                 words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 cpu_s[role] = (int(words[11]) + int(words[12])) / TICKS
-                # Not what is mapped from files, such as torch: there is one copy of that.
+                # Without file mappings such as torch, of which there is one copy.
                 status = Path(f"/proc/{pid}/status").read_text()
                 own_mb[role] = int(status.partition("RssAnon:")[2].split()[0]) / 1024
         return Sample(time.monotonic(), pids, cpu_s, own_mb)
 
     def connections(self) -> int:
-        """Count the connections that the server has at its port, as `ss` would."""
+        """Count the connections at the server's port, as `ss` would."""
         count = 0
         for table in ("tcp", "tcp6"):
             for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -194,19 +194,19 @@ class FleetUnderTest:
         return count
 
     def rounds(self, run: str) -> list[dict[str, Any]]:
-        """Read the rounds of a run that are committed."""
+        """Read the committed rounds of a run."""
         with contextlib.suppress(OSError, ValueError):
             lines = (self.root / run / "rounds.jsonl").read_text().splitlines()
             return [fields for line in lines if "event" not in (fields := json.loads(line))]
         return []
 
     def until(self, what: str, done: Callable[[], int], wanted: int) -> bool:
-        """Wait for a number to be reached and show it; says whether it was, in time."""
+        """Wait until a number is reached, and show it; returns whether it was reached in time."""
         end_s, shown = time.monotonic() + self._options.patience, -1
         while (number := done()) < wanted and time.monotonic() < end_s:
             if self.server is not None and self.server.poll() is not None:
                 text = (self.root / "server.log").read_text(errors="replace")
-                print(f"the server has ended:\n{text[-1500:]}", flush=True)
+                print(f"the server has exited:\n{text[-1500:]}", flush=True)
                 return False
             if number != shown:
                 shown = number
@@ -231,7 +231,7 @@ def pids_below(folder: Path) -> dict[int, str]:
 
 
 def prepare_answers(root: Path) -> float:
-    """Write the experiment and what vehicles answer; returns MB of an update."""
+    """Write the experiment and the vehicles' answers; returns the MB of an update."""
     import torch
 
     from fleetseg.data.labels import label_space
@@ -249,7 +249,7 @@ def prepare_answers(root: Path) -> float:
             "model": {"name": MODEL},
             "federation": {"rounds": 10_000},
             "evaluation": {"every": 0},
-            # All are to be in the first segment, however slowly this machine starts them.
+            # All must be in the first segment, however slowly this machine starts them.
             "fleet": {"gather_s": 300.0, "wait_s": 600.0},
         }
     )
@@ -259,7 +259,7 @@ def prepare_answers(root: Path) -> float:
     enrolment = Enrolment(NAME, 10, 10 * classes, (10,) * classes)
     told = {"enrolments": write_enrolments({NAME: enrolment}), "machine": {}}
     (root / "hello.json").write_text(json.dumps(told))
-    # Random, because an update of zeros would gain by any compression on the way.
+    # Random, because compression on the way would favour an update of zeros.
     values_F = 1e-6 * torch.randn(layout.num_floats)
     change = ModelState(values_F, torch.ones(layout.num_counters).long())
     update = encode_update(Update(int(ROUND), NAME, change, 10, 10, 1, 10, 0.5), layout)

@@ -1,14 +1,14 @@
-"""Framework time per round in one process, beside Flower's simulation on Ray; nobody trains.
+"""Framework time per round in one process, beside Flower's simulation on Ray, without training.
 
     python3.11 -m venv /tmp/flwr-venv
     /tmp/flwr-venv/bin/pip install "flwr[simulation]==1.41.0"
     python benchmarks/flower_simulation.py --flower-python /tmp/flwr-venv/bin/python
 
-Both carry a model of 13.5 MB to each client and back and average what came. Ours loads it into the
-network, reads the change, checks and folds it. Flower's client returns the arrays it got; strategy
-FedAvg, no evaluation, a SuperLink in simulation mode with its defaults for the rest. Flower's first
-round, which starts Ray, is not counted. With --unpack its client turns the arrays into numpy's and
-back, as training would have to; by default nobody reads them. About three minutes.
+Both carry a model of 13.5 MB to each client and back and average the results. Ours loads it into
+the network, reads the change, checks and folds it. Flower's client returns the arrays it received:
+strategy FedAvg, no evaluation, a SuperLink in simulation mode with defaults otherwise. Flower's
+first round, which starts Ray, is not counted. With --unpack its client converts the arrays to numpy
+and back, as training would have to; by default no client reads them. About three minutes.
 """
 
 from __future__ import annotations
@@ -113,8 +113,7 @@ def train(message, context):
 
 def ours(clients: int, num_rounds: int) -> list[float]:
     """Seconds of each of our rounds."""
-    rounds.ROUNDS = num_rounds
-    return rounds.federated(make_model(), clients)
+    return rounds.federated(make_model(), clients, num_rounds)
 
 
 def flower(
@@ -138,13 +137,13 @@ def flower(
     moments = [float(line.split()[-1]) for line in output.splitlines() if MARK in line]
     if len(moments) != num_rounds + 1:
         raise SystemExit(
-            f"Flower made {len(moments) - 1} of {num_rounds} rounds:\n{output[-4000:]}"
+            f"Flower completed {len(moments) - 1} of {num_rounds} rounds:\n{output[-4000:]}"
         )
     return [later - earlier for earlier, later in pairwise(moments)]
 
 
 def _run(python: Path, root: Path, app: Path, clients: int, config: str) -> str:
-    """Run the app on a SuperLink of its own; returns what all of it wrote."""
+    """Run the app on a SuperLink of its own; returns the output of all its processes."""
     address = f"127.0.0.1:{_free_port()}"
     home = root / "home"
     home.mkdir()
@@ -161,7 +160,7 @@ def _run(python: Path, root: Path, app: Path, clients: int, config: str) -> str:
         "RAY_TMPDIR": str(root / "ray"),
         "TMPDIR": str(root),
         "OMP_NUM_THREADS": "1",
-        MARK.replace("-", "_").upper(): str(root),  # by this, every process of it is known
+        MARK.replace("-", "_").upper(): str(root),  # marks all its processes
     }
     host, port = address.split(":")
     options = ["--insecure", "--simulation", "--host", host, "--port", port]
@@ -193,7 +192,7 @@ def _run(python: Path, root: Path, app: Path, clients: int, config: str) -> str:
         finally:
             _end(link, environment)
     output = done.stdout
-    # What the server app prints reaches one of the two.
+    # The server app's output reaches one of the two.
     return output if MARK in output else output + log.read_text(errors="replace")
 
 
@@ -213,7 +212,7 @@ def _wait_for(port: int) -> None:
 
 
 def _end(link: subprocess.Popen[bytes], environment: Mapping[str, str]) -> None:
-    """End the SuperLink and whatever it has started, Ray's processes too."""
+    """End the SuperLink and all processes that it has started, Ray's included."""
     link.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         link.wait(timeout=20)
@@ -242,12 +241,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flower-python", type=Path, required=True)
     parser.add_argument("--clients", type=int, nargs="+", default=[20, 100])
-    parser.add_argument("--rounds", type=int, default=5, help="counted ones, after the first")
-    parser.add_argument("--unpack", action="store_true", help="Flower's client reads the arrays")
-    parser.add_argument("--core", type=int, default=-1, help="keep both on this core")
+    parser.add_argument("--rounds", type=int, default=5, help="measured, after one warm-up round")
+    parser.add_argument(
+        "--unpack",
+        action="store_true",
+        help="Flower's client converts the arrays to numpy and back",
+    )
+    parser.add_argument("--core", type=int, default=-1, help="run both on this core only")
     options = parser.parse_args()
     if options.core >= 0:
-        os.sched_setaffinity(0, {options.core})  # and so for all that it starts
+        os.sched_setaffinity(0, {options.core})  # inherited by all child processes
     python = options.flower_python.absolute()  # not resolved: a venv's python is a link
     if not shutil.which(python.parent / "flower-superlink"):
         sys.exit(f"no Flower beside {python}: see the first lines of {__file__}")
@@ -259,18 +262,18 @@ def main() -> None:
     print("clients   what       s/round: median     min     max   first round")
     for clients in options.clients:
         compare(python, clients, options.rounds, floats, unpack=options.unpack)
-    print(f"load of the machine at the end, over 15 minutes: {os.getloadavg()[2]:.1f}")
+    print(f"load average at the end, over 15 minutes: {os.getloadavg()[2]:.1f}")
 
 
 def compare(python: Path, clients: int, num_rounds: int, floats: int, *, unpack: bool) -> None:
-    """Print both for a number of clients."""
+    """Measure both with a number of clients, and print them."""
     mine_s = ours(clients, num_rounds + 1)
     _print(clients, "fleetseg", mine_s)
     others_s = flower(python, clients, num_rounds + 1, floats, unpack=unpack)
     _print(clients, "Flower", others_s)
     ratio = statistics.median(others_s[1:]) / statistics.median(mine_s[1:])
     aim = f" (aim >= {AIMS[clients]:.0f})" if clients in AIMS else ""
-    print(f"{clients:7d}   {ratio:.1f} times less{aim}", flush=True)
+    print(f"{clients:7d}   {ratio:.1f} times faster{aim}", flush=True)
 
 
 def _print(clients: int, what: str, seconds: Sequence[float]) -> None:

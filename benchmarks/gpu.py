@@ -4,15 +4,16 @@
     python benchmarks/gpu.py --quick    # a look at whether it works; also with --device cpu
     python benchmarks/gpu.py --parts loading --models fast_scnn bisenetv2 --minutes 2.5
 
-Synthetic pictures only. Every figure is the median of several repeats that alternate with what it
-is compared with; times end with a synchronisation. What a line leaves out is said at its end.
+Synthetic pictures only. Every figure is the median of several repeats, which alternate with the
+reference; times end with a synchronisation. A measurement that fails or is out of time is
+skipped, and its line says why.
 
 * plain loop: preloaded tensors on the GPU, channels-last, autocast (torch's GradScaler for fp16),
   `interpolate` and `cross_entropy`, torch's own choice of kernels (sums in any order, TF32);
 * ours: `train_locally` from pictures in main memory, in a fixed order of sums; "augmented" with the
   default scaling, crops, flips and jitter on one CPU thread; "any order" without the fixed order;
 * preloaded: the steps of `train_locally` on one batch that stays on the GPU; "n loaders": the
-  augmented training with so many threads that load, the start of a round included.
+  augmented training with n loader threads, including the start of a round.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Plan:
     batch: int
     steps: int
     repeats: int
-    until_s: float  # of time.perf_counter: what is not begun by then is left out
+    until_s: float  # of time.perf_counter: parts that have not begun by then are left out
 
     @property
     def late(self) -> bool:
@@ -73,7 +74,7 @@ class Plan:
 
 
 class AnyOrder(Hardware):
-    """The same device without the fixed order of sums."""
+    """The same device, without the fixed order of sums."""
 
     @contextmanager
     def exact(self) -> Iterator[None]:
@@ -84,11 +85,11 @@ class AnyOrder(Hardware):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cuda", choices=["cuda", "mps", "cpu"])
-    parser.add_argument("--quick", action="store_true", help="small pictures, one network")
+    parser.add_argument("--quick", action="store_true", help="small images, one network")
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--models", nargs="+", default=list(NETWORKS))
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
-    parser.add_argument("--formats", nargs="+", help="default: all that the device has")
+    parser.add_argument("--formats", nargs="+", help="number formats (default: all of the device)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     until_s = time.perf_counter() + 60 * options.minutes
@@ -108,11 +109,11 @@ def main() -> None:
 def tell(part: Callable[..., str], plan: Plan, network: str, precision: str) -> str:
     """Measure, or say why not."""
     if plan.late:
-        return "left out: the time is up"
+        return "skipped: time is up"
     try:
         return part(plan, network, resolve(plan.device, precision))
     except (FleetSegError, torch.OutOfMemoryError) as error:
-        return f"left out: {str(error)[:120]}"
+        return f"skipped: {str(error)[:120]}"
     finally:
         if plan.device == "cuda":
             torch.cuda.empty_cache()
@@ -139,7 +140,7 @@ def formats(device: str) -> tuple[str, ...]:
 
 
 def training(plan: Plan, network: str, hardware: Hardware) -> str:
-    """training, images/s (peak memory in MB)."""
+    """Training, images/s (peak memory in MB)."""
     free = AnyOrder(hardware.device, hardware.precision)
     cases: dict[str, Callable[[int], None]] = {
         "plain loop": plain_loop(plan, network, hardware),
@@ -177,11 +178,11 @@ def loading(plan: Plan, network: str, hardware: Hardware) -> str:
     speeds = {n: plan.batch * steps / statistics.median(times) for n, times in taken_s.items()}
     full = speeds.pop("preloaded")
     told = ", ".join(f"{name} {speed:.1f} ({speed / full:.2f} x)" for name, speed in speeds.items())
-    return f"preloaded {full:.1f}, {told}: aim >= 0.90 x with some number of them"
+    return f"preloaded {full:.1f}, {told}: aim >= 0.90 x with the best number of loaders"
 
 
 def preloaded(plan: Plan, network: str, hardware: Hardware) -> Callable[[int], None]:
-    """Steps of local training on one batch that is there."""
+    """Steps of local training on one preloaded batch."""
     model = prepared(network, hardware).train()
     settings = TrainingConfig(batch_size=plan.batch, lr=0.01)
     context = RoundContext(0, 1, 1, "benchmark")
@@ -220,7 +221,7 @@ def our_training(
 
 
 def plain_loop(plan: Plan, network: str, hardware: Hardware) -> Callable[[int], None]:
-    """The loop of a tutorial, with what a tutorial on speed adds to it."""
+    """A tutorial's training loop, with the usual speed-ups."""
     model = prepared(network, hardware).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16")
@@ -325,7 +326,7 @@ def prepared(network: str, hardware: Hardware) -> nn.Module:
 
 
 def pictures(plan: Plan, count: int, *, label_scale: int = 1, seed: int = 0) -> Pairs:
-    """Noise with labels in blocks, as label maps are."""
+    """Noise images, with labels in blocks like those of label maps."""
     generator = rng.generator(seed, purpose="benchmark")
     height, width = plan.size_hw
     block = 16 * label_scale
@@ -348,7 +349,7 @@ def tensors(plan: Plan, hardware: Hardware) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def timed(work: Callable[[], None], hardware: Hardware) -> float:
-    """Seconds until the device has done it."""
+    """Seconds until the device has finished the work."""
     synchronise(hardware)
     started_s = time.perf_counter()
     work()

@@ -2,16 +2,17 @@
 
 Nine vehicles drive on two of CamVid's roads.
 
-1. Two trials of each row, of its own parameter or its learning rate. The last fifth of each
-   vehicle's stretch is held out and scored, vehicle by vehicle; it says which trial is better.
+1. Two trials of each row, of the method's own parameter or of the learning rate. The last fifth of
+   each vehicle's stretch is held out and scored, vehicle by vehicle; these scores decide which
+   trial is better.
 2. The better trial's model is scored on `val/` (more of a road that vehicles drive on) and on the
    drive 0006R0, which neither training nor the choice has seen.
 
-Models of which a part stays with the vehicles have no score on the server's sets: the first table
-is theirs.
+Models that keep a part on the vehicles have no score on the server's sets; they are in the first
+table only.
 
-    python benchmarks/method_tables.py --out runs/methods --jobs 2      # hours; goes on
-    python benchmarks/method_tables.py --out runs/methods --tables      # what is there
+    python benchmarks/method_tables.py --out runs/methods --jobs 2      # hours; resumes
+    python benchmarks/method_tables.py --out runs/methods --tables      # finished rows
 
 The trials are a sweep (`fleetseg sweep`), whose folder has a comparison of its own.
 """
@@ -44,9 +45,9 @@ from tables import (
     trial_runs,
 )
 
-PLAIN = {"training.momentum": 0.0}  # of methods that take no momentum of a client's own
-# Of each row: what it is, and two trials. Rows that tune a parameter of their own train at FedAvg's
-# better rate (0.05 and 0.1 were worse); clients without momentum need a larger one.
+PLAIN = {"training.momentum": 0.0}  # for methods whose clients must not have momentum of their own
+# For each row its fixed settings and two trials. Rows that tune a parameter of their own train at
+# FedAvg's better rate (0.05 and 0.1 were worse); clients without momentum need a larger one.
 ROWS: Trials = {
     "fedavg": ({"method": "fedavg"}, ({"training.lr": 0.2}, {"training.lr": 0.4})),
     "fedavgm": (
@@ -113,7 +114,7 @@ ROWS: Trials = {
         name: ({"method": name}, ({"training.lr": 0.2}, {"training.lr": 0.4}))
         for name in ("silobn", "fedbn", "fedper", "fedbabu")
     },
-    # The head takes ten epochs a round; at 0.2 it diverges in the first.
+    # The head trains ten epochs a round; at 0.2 it diverges in the first round.
     "fedrep": ({"method": "fedrep"}, ({"training.lr": 0.02}, {"training.lr": 0.05})),
     "ditto": ({"method": "ditto"}, ({"personal.pull": 0.1}, {"personal.pull": 1.0})),
     "centralised": (
@@ -130,7 +131,7 @@ KEEPS_A_PART = ("fedbn", "fedper", "fedrep")
 
 
 def base(rounds: int) -> dict[str, Any]:
-    """What the runs have in common: Fast-SCNN from scratch, plain SGD."""
+    """Settings that all runs share: Fast-SCNN from scratch, plain SGD."""
     return {
         **common(held_out=True, scored=False),
         "model": {"name": "fast_scnn"},
@@ -159,7 +160,7 @@ def score(out: Path) -> None:
 
 
 def read_scored(out: Path) -> dict[str, dict[str, Scores]]:
-    """What `score` wrote: of each row the scores by drive."""
+    """Read the scores that `score` wrote: row -> drive -> scores."""
     space = open_space(make_experiment(common(held_out=False, scored=True)).data)
     return {
         file.stem: {
@@ -171,7 +172,7 @@ def read_scored(out: Path) -> dict[str, dict[str, Scores]]:
 
 
 def better(rows: Mapping[str, Row], name: str) -> int:
-    """Which of a row's two trials has the higher mIoU on all that vehicles held out."""
+    """Number of the row's trial with the higher mIoU on all held-out frames."""
     first, second = (rows[f"{name}.{number}"].held_out[0].miou for number in (0, 1))
     return int(second > first)
 
@@ -181,14 +182,14 @@ def _is_tried(rows: Mapping[str, Row], name: str) -> bool:
 
 
 def print_tables(out: Path) -> None:
-    """Print what is there."""
+    """Print the finished rows."""
     runs, scored = read_rows(out / "tuning"), read_scored(out)
     print("## Held-out frames of the vehicles\n")
     table(
-        ("", "first trial", "second", "critical", "worst vehicle", "images", "MB"),
+        ("", "first trial", "second trial", "critical", "worst vehicle", "images", "MB"),
         (_tuning_line(runs, name) for name in ROWS if _is_tried(runs, name)),
     )
-    print("## Scored\n")
+    print("## Scores of the better trials\n")
     names = sorted(scored, key=lambda name: -scored[name][UNSEEN].miou)
     table(
         ("", "unseen road", "critical", "familiar road", "critical"),
@@ -221,9 +222,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps")
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--rows", default=",".join(ROWS), help="some of them, by commas")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--rows", default=",".join(ROWS), help="only these, comma-separated")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     if not args.tables:
         rows = {name: ROWS[name] for name in args.rows.split(",")}

@@ -1,12 +1,12 @@
-"""What each preset costs beside FedAvg: time, bytes, what clients and the server remember.
+"""Costs of each preset beside FedAvg: time, bytes, state of clients and server.
 
     python benchmarks/methods.py [--methods fedprox scaffold ...]
 
-All presets train the same network on the same images, in one thread; runs alternate, forwards and
-backwards, and a ratio is the median of those within a repeat. Round 1 is left out, as some methods
-begin with the second. Hooks are what an objective does beside passes: its begin and end, and its
-corrections and perturbations, over the rest of the rounds' time. Memory is of a server with ten
-clients that train nothing, in a process of its own for each preset: what it holds between two
+All presets train the same network on the same images, in one thread. Runs alternate, forwards and
+backwards; a ratio is the median of the ratios within a repeat. Round 1 is left out, because some
+methods begin with the second. "Hooks" is the time of an objective's begin, end, corrections and
+perturbations (not its passes), over the rest of the rounds' time. Memory is of a server with ten
+clients that train nothing, in a separate process for each preset: what the server holds between two
 rounds, and the peak of a round above that, in copies of the model.
 """
 
@@ -76,26 +76,26 @@ def experiment(name: str, cache: str, num_rounds: int) -> Experiment:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run, from its second round on."""
+    """Costs of one run, from its second round on."""
 
     seconds: float  # a round, by the clock
-    processor_seconds: float  # what others on the machine do is not in them
-    hook_seconds: float  # of the processor's
+    processor_seconds: float  # without other processes of the machine
+    hook_seconds: float  # of processor time
     steps: int
     images: int
     bytes_down: int
     bytes_up: int
-    state_bytes: int  # what a client keeps, the most of any
+    state_bytes: int  # state of a client, the largest
 
 
 class Stopwatch:
-    """Adds up the processor time of calls while it runs."""
+    """Sum of the processor time of calls while it runs."""
 
     def __init__(self) -> None:
         self.seconds, self.runs = 0.0, False
 
     def around(self, hook: Callable[..., Any] | None) -> Callable[..., Any] | None:
-        """Return the hook, timed; none if there is none."""
+        """Return the hook with its time added up; None if there is no hook."""
         if hook is None:
             return None
 
@@ -120,7 +120,7 @@ def hooks_timed(name: str) -> Iterator[Stopwatch]:
 
 
 def measured(described: Experiment, fleet_data: FleetData, out: Path) -> Cost:
-    """Run a preset."""
+    """Run a preset and measure it."""
     marks_s: list[tuple[float, float]] = []
     with hooks_timed(described.training.objective) as watch:
 
@@ -149,12 +149,12 @@ def measured(described: Experiment, fleet_data: FleetData, out: Path) -> Cost:
 
 
 class HeldLog(MemoryLog):
-    """Notes how much the server holds between rounds."""
+    """A log that notes how much memory the server holds between rounds."""
 
     held_bytes = 0
 
     def commit(self, state: ServerState, record: RoundRecord) -> None:
-        """Add up what differs in memory: a vector that two names share counts once."""
+        """Add up distinct memory: a vector that two names share counts once."""
         tensors = [state.model.values_F, state.model.counters_K]
         tensors += [*state.slots.values(), *state.published.values()]
         storages = [tensor.untyped_storage() for tensor in tensors]
@@ -207,7 +207,7 @@ def _serve_and_print(name: str) -> None:
         before_kib = peak_kib()
 
     with tempfile.TemporaryDirectory() as folder:
-        serve("fedavg", Path(folder), lambda: None)  # the libraries' own buffers
+        serve("fedavg", Path(folder), lambda: None)  # allocates the libraries' own buffers
         held_bytes = serve(name, Path(folder), note)
     copy_bytes = sum(value.nbytes for value in make_model().state_dict().values())
     above = (peak_kib() - before_kib) * 1024 / copy_bytes
@@ -215,7 +215,7 @@ def _serve_and_print(name: str) -> None:
 
 
 def server_memory(name: str) -> tuple[float, float]:
-    """Return what a preset's server holds, and its peak above that, in model copies."""
+    """Return the memory that a preset's server holds, and its peak above that, in model copies."""
     answer = subprocess.run(
         [sys.executable, __file__, "--memory-of", name], capture_output=True, text=True, check=True
     )
@@ -272,7 +272,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--rounds", type=int, default=3, help="the first is left out")
+    parser.add_argument("--rounds", type=int, default=3, help="including one warm-up round")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory-of", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -293,13 +293,13 @@ def main() -> None:
                 costs[name].append(measured(described, fleet_data, out))
     print(
         f"fleetseg {fleetseg.__version__}, torch {torch.__version__}, 1 thread, "
-        f"{costs['fedavg'][0].steps} steps a round, medians of {options.repeats}"
+        f"{costs['fedavg'][0].steps} steps per round, medians of {options.repeats}"
     )
     print(line("", COLUMNS))
     for name in names:
         print(row(name, costs[name], costs["fedavg"]), flush=True)
-    print("x: over FedAvg in the same repeat, by the clock and by processor time")
-    print("hooks: aim <= 3 where a batch is passed once (*: more often); holds, peak: model copies")
+    print("x: relative to FedAvg in the same repeat, by the clock and by processor time")
+    print("hooks: aim <= 3 with one pass per batch (*: several passes); holds, peak: model copies")
 
 
 if __name__ == "__main__":

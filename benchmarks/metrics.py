@@ -7,8 +7,8 @@ and how many times faster ours is. All three count the same maps, and their coun
 
 * torchmetrics: `multiclass_confusion_matrix(ignore_index=255)` on uint8 tensors; the second figure
   is without its validation of the ids (ours always validates).
-* cityscapesScripts: its own `evaluatePair` with instance scores off, first on PNG files as it is
-  used, then (the harder comparison) on arrays in memory, so that no PNG is decoded.
+* cityscapesScripts: its own `evaluatePair` with instance scores off, first on PNG files, as in its
+  normal use, then (the harder comparison) on arrays in memory, so that no PNG is decoded.
 
 Maps: "blobs" are smooth random regions and a prediction that differs at their borders; "squares"
 makes 15 % of the prediction wrong in 16 x 16 squares; "pure noise" has no two equal neighbours;
@@ -78,7 +78,7 @@ def all_maps() -> Iterator[tuple[str, Maps]]:
 
 
 def best_ms(works: dict[str, Callable[[], Any]], turns: int) -> dict[str, float]:
-    """Best time of each; they take turns of three runs, so that a busy machine hits all alike."""
+    """Best time of each; turns of three runs alternate, so a busy machine affects all alike."""
     times_s: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(turns):
         for name, work in works.items():
@@ -90,7 +90,7 @@ def best_ms(works: dict[str, Callable[[], Any]], turns: int) -> dict[str, float]
 
 
 class InMemory:
-    """Stands for an opened picture, so that `evaluatePair` decodes nothing."""
+    """A stand-in for an opened picture, so that `evaluatePair` decodes nothing."""
 
     def __init__(self, ids_HW: np.ndarray) -> None:
         self.ids_HW, self.size = ids_HW, ids_HW.shape[::-1]
@@ -105,7 +105,7 @@ class InMemory:
 
 
 def edges(maps: Maps) -> float:
-    """Share of pixels at which the label or the prediction changes along the line."""
+    """Share of pixels whose label or prediction differs from the previous pixel's."""
     labels, preds = (ids_HW.reshape(-1) for ids_HW in maps)
     return float(np.mean((labels[1:] != labels[:-1]) | (preds[1:] != preds[:-1])))
 
@@ -118,7 +118,7 @@ def torchmetrics_counts(maps: Maps, validate: bool) -> np.ndarray:
 
 
 def cityscapes_counts(pred: Any, truth: Any) -> np.ndarray:
-    """What its evaluation counts, in train ids; the pictures are paths or `InMemory`."""
+    """Counts of cityscapesScripts, in train ids; the pictures are paths or `InMemory`."""
     matrix = cityscapes.generateMatrix(cityscapes.args)
     if isinstance(pred, Path):
         cityscapes.evaluatePair(str(pred), str(truth), matrix, {}, {}, cityscapes.args)
@@ -139,7 +139,7 @@ def row(name: str, maps: Maps, folder: Path) -> str:
     works = {
         "ours": lambda: confusion(*maps, NUM_CLASSES),
         "torchmetrics": lambda: torchmetrics_counts(maps, validate=True),
-        "not validating": lambda: torchmetrics_counts(maps, validate=False),
+        "no validation": lambda: torchmetrics_counts(maps, validate=False),
         "cityscapesScripts": lambda: cityscapes_counts(*files),
         "the same, no PNG": lambda: cityscapes_counts(pred, truth),
     }
@@ -156,9 +156,9 @@ def main() -> None:
     cityscapes.args.evalInstLevelScore = False
     compiled = "compiled" if cityscapes.CSUPPORT else "pure Python, as pip installs it"
     print(f"{platform.platform()}, torch {torch.__version__}, numpy {np.__version__}, 1 thread")
-    print("ms per 1024 x 2048 frame, 19 classes; in brackets: how many times ours")
+    print("ms per 1024 x 2048 frame, 19 classes; in brackets: ratio to ours")
     print(f"cityscapesScripts is {compiled}")
-    heads = ("torchmetrics", "not validating", "cityscapesScripts", "the same, no PNG")
+    heads = ("torchmetrics", "no validation", "cityscapesScripts", "the same, no PNG")
     print(f"{'maps':10} {'edges':>7} {'ours':>7}" + "".join(f" {head:>18}" for head in heads))
     with tempfile.TemporaryDirectory() as folder:
         for name, maps in all_maps():

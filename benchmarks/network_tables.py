@@ -1,12 +1,12 @@
-"""What networks are worth on CamVid at equal images: the table of docs/models.md.
+"""Networks on CamVid at equal images: the table of docs/models.md.
 
-Each is trained centrally, with two learning rates, on as many images as nine vehicles would see in
-so many rounds; the better rate is the one with the higher mIoU on the frames that the vehicles hold
-out. Scored on `val/`, more of a road that was trained on, and on a drive that nobody has seen. What
-networks cost is printed by benchmarks/networks.py.
+Each network is trained centrally, with two learning rates, on as many images as nine vehicles would
+see in `--rounds` rounds; the better rate is the one with the higher mIoU on the frames that the
+vehicles hold out. Scored on `val/`, more of a road that was trained on, and on a drive that no
+network has seen. benchmarks/networks.py prints what networks cost.
 
-    python benchmarks/network_tables.py --out runs/networks --jobs 2      # an hour; goes on
-    python benchmarks/network_tables.py --out runs/networks --tables      # what is there
+    python benchmarks/network_tables.py --out runs/networks --jobs 2      # an hour; resumes
+    python benchmarks/network_tables.py --out runs/networks --tables      # finished rows
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from networks import NETWORKS
 from tables import FAMILIAR, UNSEEN, better, class_table, common, figure, make, read_rows, table
 
 PRETRAINED_LR, SCRATCH_LR = (1e-3, 3e-3), (3e-3, 1e-2)
-SMALL = ("pole", "sign")  # what a coarse output loses first
+SMALL = ("pole", "sign")  # the classes that a coarse output loses first
 
 
 def base(rounds: int) -> dict[str, Any]:
@@ -50,12 +50,12 @@ def trials() -> list[dict[str, Any]]:
 
 
 def short(name: str) -> str:
-    """The architecture's name."""
+    """Name of the architecture."""
     return name.removeprefix("zoo:").split("/")[0]
 
 
 def print_tables(out: Path) -> None:
-    """Print what is there."""
+    """Print the finished rows."""
     best = better(read_rows(out))
     rows = dict(sorted(best.items(), key=lambda item: -item[1].on(UNSEEN)[0].critical_miou))
     columns = (
@@ -91,9 +91,9 @@ def class_iou(scores: Scores, name: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweep")
-    parser.add_argument("--rounds", type=int, default=16, help="whose images are seen")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--rounds", type=int, default=16, help="budget: images of so many rounds")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     if not args.tables:
         make(args.out, base(args.rounds), trials(), args.jobs)

@@ -3,8 +3,8 @@
     python benchmarks/networks.py [NAME ...]
 
 Training: `train_locally` with crops of 256 x 320 in batches of 4, augmentation included. Inference:
-whole images of 360 x 480 one by one, as a vehicle sees them, to class ids. One thread; networks are
-taken in turn, several times, and the median is printed, since the machine may be shared.
+whole images of 360 x 480 to class ids, one by one, as a vehicle sees them. One thread; networks are
+measured in turn, several times, and the median is printed, because the machine may be shared.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def main() -> None:
         for name, model in models.items():
             model.to(memory_format=torch.channels_last)
             measured = trained_per_s(model), predicted_per_s(model)
-            if repeat:  # the first is to warm up
+            if repeat:  # the first warms up
                 rates[name].append(measured)
-    columns = ("parameters, M", "output", "GMAC", "MB a broadcast", "images/s trained", "predicted")
+    columns = ("parameters, M", "output", "GMAC", "MB/broadcast", "images/s trained", "predicted")
     print(f"| network | {' | '.join(columns)} |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     for name, model in models.items():

@@ -2,10 +2,10 @@
 
     python benchmarks/overhead.py
 
-Both train the same network in the same format on one thread; the loop's batches are preloaded
-tensors, the federated run reads them from its store, with each number of loaders in turn. Runs
-alternate; the ratio is the median of those of neighbours. The ratio of processor time, loaders
-included, is less at the mercy of what else the machine does.
+Both train the same network in the same format on one thread. The loop's batches are preloaded
+tensors; the federated run reads them from its store, with each number of loaders in turn. Runs
+alternate, and the ratio is the median over neighbouring runs. The ratio of processor time, loaders
+included, depends less on other programs of the machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fleetseg.runs.run import run_experiment
 
 
 def experiment(cache: Path, rounds: int, loaders: int) -> Experiment:
-    """Eight vehicles of about 37 images, as on CamVid; no augmentation: both see the same."""
+    """Eight vehicles of about 37 images, as on CamVid; no augmentation, so both see the same."""
     return make_experiment(
         {
             "data": {
@@ -52,7 +52,7 @@ def experiment(cache: Path, rounds: int, loaders: int) -> Experiment:
 
 
 def bare_loop(described: Experiment, fleet_data: FleetData, rounds: int) -> tuple[float, float]:
-    """Train on preloaded tensors, the same number of steps on batches of the same sizes.
+    """Train on preloaded tensors, with the same number of steps and the same batch sizes.
 
     Returns wall and processor seconds.
     """
@@ -130,7 +130,7 @@ def main() -> None:
         median_s = statistics.median(wall_s for wall_s, _ in times_s)
         print(
             f"federated, {loaders} loader(s)  {median_s:8.3f} s: {wall:.3f} x (aim <= 1.03), "
-            f"{processor:.3f} x the processor time"
+            f"{processor:.3f} x in processor time"
         )
 
 

@@ -1,14 +1,14 @@
-"""What predicting costs beside the bare network: images per second of both, taken in turns.
+"""Cost of predicting beside the bare network: images per second of both, taken in turns.
 
     python benchmarks/predict.py MODEL IMAGES [--repeats N] [--images N] [--threads N]
 
 MODEL is a run or model folder, IMAGES a folder of pictures of one size (e.g. CamVid's val). The
-bare network gets tensors of its working size that are made beforehand, and its logits are resized
-to the image and an argmax is taken by torch: no reading, no checks, no batches. Beside it: the
-loaded model given arrays one by one and all at once, and files predicted to label maps, which are
-decoded and encoded too. Ratios are medians over repeats of what was measured in the same repeat, by
-the clock and by processor time: the latter leaves out what other programs of the machine take, and
-counts threads that read and write beside the network as if they waited for each other.
+bare network gets tensors of its working size, prepared beforehand; its logits are resized to the
+image and torch takes the argmax: no reading, no checks, no batches. It is compared with the loaded
+model, given arrays one by one or all at once, and with predicting files to label maps, decoding and
+encoding included. Ratios are medians over repeats, each within one repeat, by the clock and by
+processor time. The latter leaves out other programs of the machine, and counts threads that read
+and write beside the network as if they waited for each other.
 """
 
 from __future__ import annotations
@@ -78,18 +78,18 @@ def main() -> None:
         ONE_BY_ONE: bare(model, images, 1),
         BATCHES: bare(model, images, 8),
         "model.predict, one by one": lambda: [model.predict(image) for image in images],
-        "model.predict, a list": lambda: model.predict(images),
+        "model.predict, list": lambda: model.predict(images),
         "fleetseg.predict": lambda: list(fleetseg.predict(model, images)),
         "files to label maps": files(model, paths, Wanted()),
-        "and overlays": files(model, paths, Wanted(overlays=True)),
-        "and confidence": files(model, paths, Wanted(certain=("confidence",))),
+        "with overlays": files(model, paths, Wanted(overlays=True)),
+        "with confidence maps": files(model, paths, Wanted(certain=("confidence",))),
     }
     taken_s: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for repeat in range(given.repeats + 1):
         for name, way in ways.items():
             started = time.perf_counter(), time.process_time()
             way()
-            if repeat:  # the first is to warm up
+            if repeat:  # the first warms up
                 taken_s[name].append(
                     (time.perf_counter() - started[0], time.process_time() - started[1])
                 )
@@ -101,7 +101,8 @@ def show(title: str, count: int, taken_s: dict[str, list[tuple[float, float]]]) 
     """Print images per second, and ratios to the bare network with batches of the same size."""
     seconds = {name: np.array(taken) for name, taken in taken_s.items()}
     print(f"{title}, {count} images, {len(seconds[ONE_BY_ONE])} repeats\n")
-    print("| | images/s | over bare, by the clock | by processor time |\n|---|--:|--:|--:|")
+    heads = "images/s | relative to bare network, by the clock | by processor time"
+    print(f"| | {heads} |\n|---|--:|--:|--:|")
     for name, taken in seconds.items():
         ratios = seconds[ONE_BY_ONE if "one by one" in name else BATCHES] / taken
         cells = [

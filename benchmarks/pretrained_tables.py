@@ -1,13 +1,14 @@
 """The best methods with a pretrained network, three seeds: tables of docs/results.md.
 
-The fleet, the roads and the way to choose are those of benchmarks/method_tables.py: of each row two
-trials with seed 0, the better one by the frames that vehicles hold out; that one with two further
-seeds. Scored on `val/`, more of a road that was trained on, and on a drive that nobody has seen.
+The fleet, the roads and the selection are those of benchmarks/method_tables.py: each row has two
+trials with seed 0; the trial that is better on the frames that vehicles hold out is repeated with
+two further seeds. Scored on `val/`, more of a road that was trained on, and on a drive that no
+vehicle has seen.
 
-    python benchmarks/pretrained_tables.py --out runs/pretrained --jobs 2      # hours; goes on
-    python benchmarks/pretrained_tables.py --out runs/pretrained --tables      # what is there
+    python benchmarks/pretrained_tables.py --out runs/pretrained --jobs 2      # hours; resumes
+    python benchmarks/pretrained_tables.py --out runs/pretrained --tables      # finished rows
 
-`--full fedavg,moon` makes these rows' better trials again at full size, 360 x 480, with seed 0.
+`--full fedavg,moon` repeats these rows' better trials at full size, 360 x 480, with seed 0.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ NETWORK = "zoo:fpn/timm-tf_efficientnet_lite0"
 SGD = {"training.optimiser": "sgd", "training.momentum": 0.0, "training.weight_decay": 0.0}
 POOLED_GAU = {"method": "fedgau", "federation.statistics": "pooled"}
 # The five rows of benchmarks/method_tables.py that were best on held-out frames and have a whole
-# model on the server, compositions, and what all are compared with.
+# model on the server, compositions, and the rows that all are compared with.
 ROWS: Trials = {
     "fedavg": ({"method": "fedavg"}, ({"training.lr": 3e-3}, {"training.lr": 6e-3})),
     "centralised": ({"baseline": "centralised"}, ({"training.lr": 1e-3}, {"training.lr": 3e-3})),
@@ -68,7 +69,7 @@ ROWS: Trials = {
 
 
 def base(rounds: int) -> dict[str, Any]:
-    """What the runs have in common."""
+    """Settings that all runs share."""
     return {
         **common(held_out=True, scored=True),
         "model": {"name": NETWORK, "pretrained": "imagenet"},
@@ -93,7 +94,7 @@ def make_full(out: Path, names: Sequence[str], rounds: int, jobs: int) -> None:
 
 
 def print_tables(out: Path) -> None:
-    """Print what is there."""
+    """Print the finished rows."""
     best = read_better(out)
     full = {row.name.rsplit(".", 1)[0]: row for row in read_rows(out / "full").values()}
     for rows in filter(None, (best, full)):
@@ -130,9 +131,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
-    parser.add_argument("--full", default="", help="rows to make again at full size, by commas")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
+    parser.add_argument("--full", default="", help="rows to repeat at full size, comma-separated")
     args = parser.parse_args()
     if args.full:
         make_full(args.out, args.full.split(","), args.rounds, args.jobs)

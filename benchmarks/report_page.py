@@ -1,11 +1,11 @@
-"""How large the page of a long run is, and how long it takes to write: 100 rounds, 20 vehicles.
+"""Size of a long run's report page and the time to write it: 100 rounds, 20 vehicles.
 
     python benchmarks/report_page.py [--rounds 100] [--vehicles 20]
 
 A run folder of that shape is made up: every round scored, every vehicle scored at the end, a tenth
-of the requests failing, the last score of 600 frames in as many blocks, six frames of painted
-streets (360 x 480 pixels) kept at every scoring, with predictions whose wrong pixels are blobs,
-fewer with the rounds.
+of the requests failing, the last score of 600 frames in as many blocks, and six frames of synthetic
+streets (360 x 480 pixels) kept at every scoring. The wrong pixels of their predictions are blobs,
+of which later rounds have fewer.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--vehicles", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=None, help="keep the folder here")
+    parser.add_argument("--out", type=Path, default=None, help="write the folder here and keep it")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.out or Path(scratch) / "run"
@@ -112,7 +112,7 @@ def made_up(folder: Path, rounds: int, vehicles: int, cache: Path) -> None:
 
 
 def split_up(conf_CC: Conf_CC, rounds: int, frames: int = 600) -> ImageCounts:
-    """Share the counts of a score out over frames that all differ enough to be drawn alone."""
+    """Distribute the counts of a score over frames, each a block of its own for the bootstrap."""
     parts_3C = np.stack([np.diag(conf_CC), conf_CC.sum(axis=1), conf_CC.sum(axis=0)])
     parts_N3C = np.repeat((parts_3C // frames)[None], frames, axis=0)
     parts_N3C[0] += parts_3C % frames
@@ -120,13 +120,13 @@ def split_up(conf_CC: Conf_CC, rounds: int, frames: int = 600) -> ImageCounts:
 
 
 def counts(vehicles: int) -> list[list[int]]:
-    """Draw pixels of each class by vehicle."""
+    """Draw pixel counts of each class for each vehicle."""
     generator = rng.generator(0, purpose="counts")
     return generator.integers(1, 9999, (vehicles, CAMVID_11.num_classes)).tolist()
 
 
 def streets(cache: Path) -> tuple[Maps, Maps]:
-    """Paint six streets."""
+    """Generate six streets."""
     config = SourceConfig(split="val", frames_per_drive=1)
     source = open_source(config)
     store = open_store(source, size_hw=SIZE, space=CAMVID_11, cache_dir=cache, native_labels=False)

@@ -1,14 +1,14 @@
-r"""Pictures beside the tables of docs/results.md: what the models of finished rows see.
+r"""Pictures beside the tables of docs/results.md: predictions of the models of finished rows.
 
     python benchmarks/result_pictures.py weather runs/unseen/painted fedavg silobn \
         --frame 3 --domains amber-night,coral-fog,ember-night --out weather.png
     python benchmarks/result_pictures.py unlabelled runs/unlabelled/painted weak-to-strong \
         --out unlabelled.png
 
-`weather`: streets at night and in fog, which no vehicle had seen, with what rows of a painted fold
-of benchmarks/unseen_tables.py make of them. `unlabelled`: what a model sees on a road that nobody
-drove on, before and after a fleet without labels, from benchmarks/unlabelled_tables.py. That road's
-photographs are not ours to show: there, predictions stand alone.
+`weather`: streets at night and in fog, which no vehicle had seen, with the predictions of rows of
+the fold "painted" of benchmarks/unseen_tables.py. `unlabelled`: predictions on a road that no
+vehicle drove on, before and after a fleet without labels, from benchmarks/unlabelled_tables.py.
+That road's photographs are not ours to show, so the predictions stand alone.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ MARGIN, HEAD, GAP, WIDTH = 28, 32, 14, 400
 
 
 def scored_of(run: Path) -> tuple[LabelSpace, Sequence[EvaluationSet]]:
-    """Open what a run was scored on; what nobody had seen comes last."""
+    """Open the sets that a run was scored on; the unseen one comes last."""
     experiment = fleetseg.read_run(run).experiment
     space = label_space(experiment.data.label_space)
     return space, open_evaluation(experiment, space, None)[0]
 
 
 def seen(run: Path, images: Sequence[Image_HWC], frame: int) -> Label_HW:
-    """Return what a run's model makes of one of images, which are of one domain.
+    """Return the prediction of a run's model for one of the images of a domain.
 
-    The model has the statistics that it was scored with, maybe those of all these images.
+    The model uses the statistics that it was scored with, which may be those of all these images.
     """
     scored_with = fleetseg.read_run(run).experiment.evaluation.norms
     model = fleetseg.load_model(run)
     if scored_with == "running":
         return model.predict([images[frame]], precision="fp32")[0]
-    batch = list(images)  # in one: the statistics of a batch are those of the domain
+    batch = list(images)  # one batch, so that its statistics are those of the domain
     return model.predict(batch, precision="fp32", norms="batch", batch_size=len(batch))[frame]
 
 
 def weather(
     folder: Path, names: Sequence[str], frame: int, wanted: Sequence[str] = ()
 ) -> Image.Image:
-    """Draw a frame of each domain, or of some, with the truth and the rows' predictions."""
+    """Draw a frame of each domain, or of some, with the ground truth and the rows' predictions."""
     space, (*_, scored) = scored_of(folder / f"{names[0]}_seed0")
     domains = scored.scored.domains
     drawn = wanted or sorted(set(domains))
@@ -72,7 +72,7 @@ def weather(
 
 
 def unlabelled(folder: Path, row: str, frame: int) -> Image.Image:
-    """Draw what is seen on the road that nobody drove on, before and after the fleet."""
+    """Draw predictions on the road that no vehicle drove on, before and after the fleet."""
     space, (*_, road) = scored_of(folder / f"{row}_seed0")
     image_HWC, _ = road.scored.pairs[frame]
     runs = {
@@ -84,7 +84,7 @@ def unlabelled(folder: Path, row: str, frame: int) -> Image.Image:
 
 
 def in_a_line(maps: Mapping[str, Label_HW], space: LabelSpace) -> Image.Image:
-    """Draw label maps side by side over a legend of what they show."""
+    """Draw label maps side by side, above a legend of their classes."""
     first_HW = next(iter(maps.values()))
     height = round(WIDTH * first_HW.shape[0] / first_HW.shape[1])
     inner = len(maps) * (WIDTH + GAP) - GAP
@@ -105,10 +105,10 @@ def in_a_line(maps: Mapping[str, Label_HW], space: LabelSpace) -> Image.Image:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=("weather", "unlabelled"))
-    parser.add_argument("folder", type=Path, help="runs of one fold, or of one source")
-    parser.add_argument("rows", nargs="+", help="names of rows; for `unlabelled` one")
-    parser.add_argument("--frame", type=int, default=0, help="of each weather, or of the road")
-    parser.add_argument("--domains", default="", help="for `weather`, some of them, by commas")
+    parser.add_argument("folder", type=Path, help="folder with the runs of one fold or source")
+    parser.add_argument("rows", nargs="+", help="names of rows; one for `unlabelled`")
+    parser.add_argument("--frame", type=int, default=0, help="its number in each domain or road")
+    parser.add_argument("--domains", default="", help="for `weather`: only these, comma-separated")
     parser.add_argument("--out", type=Path, required=True, help="PNG file")
     args = parser.parse_args()
     if args.kind == "weather":

@@ -4,9 +4,9 @@
 
 Per round of N clients: fleetseg loads the broadcast into a model, reads the change back, checks it
 and folds it; the reference does `load_state_dict` and a weighted sum of `state_dict`s in float32.
-The two alternate; the ratio is the median of those of neighbours, and few clients have more rounds
-in each turn, as theirs are short. Memory is the peak of a process of its own, above what it used
-between two rounds.
+The two alternate, and the ratio is the median over neighbouring turns. A turn has more rounds where
+there are few clients, because such rounds are short. Memory is the peak of a separate process,
+above what it used between two rounds.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ TURNS = 5
 
 
 class MemoryLog:
-    """Commits rounds to nowhere: checkpoints are measured apart."""
+    """A log of rounds that writes nothing: checkpoints are measured separately."""
 
     def __init__(self, on_idle: Callable[[], None]) -> None:
         self.records: list[RoundRecord] = []
         self._on_idle = on_idle
 
     def commit(self, state: ServerState, record: RoundRecord) -> None:
-        """Remember the record; after the first round, say that the server is idle."""
+        """Keep the record; after the first round, report that the server is idle."""
         self.records.append(record)
         if len(self.records) == 1:
             self._on_idle()
 
     def publish(self, record: RoundRecord) -> None:
-        """Nothing is scored, so there is nothing to add."""
+        """Do nothing: no round is scored."""
 
 
 def make_model() -> Segmenter:
@@ -74,7 +74,7 @@ def federated(
     num_rounds: int = 3,
     on_idle: Callable[[], None] = lambda: None,
 ) -> list[float]:
-    """Seconds of each round of our loop with a training that does nothing."""
+    """Seconds of each round of our loop, with training replaced by nothing."""
     experiment = make_experiment(
         {
             "federation": {"rounds": num_rounds},
@@ -99,7 +99,7 @@ def federated(
 
 
 def plain(model: Segmenter, clients: int, num_rounds: int) -> list[float]:
-    """Seconds of each round of the loop everybody writes first."""
+    """Seconds of each round of the simplest loop."""
     weights = {k: v.clone() for k, v in model.state_dict().items()}
     seconds = []
     for _ in range(num_rounds):
@@ -115,14 +115,14 @@ def plain(model: Segmenter, clients: int, num_rounds: int) -> list[float]:
 
 
 def in_turns(model: Segmenter, clients: int) -> tuple[float, float]:
-    """Seconds of a round of either loop, after one another."""
+    """Median seconds of a round of each loop, measured one after the other."""
     num_rounds = max(3, 100 // clients)
     ours, theirs = federated(model, clients, num_rounds), plain(model, clients, num_rounds)
     return statistics.median(ours), statistics.median(theirs)
 
 
 def peak_megabytes(clients: int) -> float:
-    """Peak memory above idle of a process that runs our loop with so many clients."""
+    """Peak memory above idle, in MiB, of a process that runs our loop with this many clients."""
     answer = subprocess.run(
         [sys.executable, __file__, "--memory-of", str(clients)],
         capture_output=True,
@@ -135,7 +135,7 @@ def peak_megabytes(clients: int) -> float:
 def _measure_memory(clients: int) -> None:
     torch.set_num_threads(1)
     model = make_model()
-    federated(model, 2)  # the libraries' own buffers
+    federated(model, 2)  # allocates the libraries' own buffers
     before_kib = 0
 
     def note() -> None:
@@ -148,12 +148,12 @@ def _measure_memory(clients: int) -> None:
 
 
 def forget_peak() -> None:
-    """Set Linux's peak to what is used now."""
+    """Reset Linux's peak of this process to its current memory."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_kib() -> int:
-    """Return the most memory that this process had since then."""
+    """Return the peak memory of this process since `forget_peak`."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1])

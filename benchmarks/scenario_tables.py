@@ -1,12 +1,12 @@
 """Every preset on two more fleets: the tables of docs/results.md.
 
 * countries: CamVid (Cambridge) and IDD-Lite (India), twelve vehicles, seven classes; scored on
-  CamVid's `val/` and on each tenth Indian drive, which nobody trains on.
-* painted: three painted cities by day, in rain and at dusk, a vehicle for each; scored on other
-  streets of theirs, and on two more cities at night and in fog, which nobody has seen.
+  CamVid's `val/` and on every tenth Indian drive, which no vehicle trains on.
+* painted: three synthetic cities by day, in rain and at dusk, a vehicle for each; scored on other
+  streets of these cities, and on two more cities at night and in fog, which no vehicle has seen.
 
 Nothing is tuned here. Each row has the settings that benchmarks/method_tables.py found better on
-what CamVid's vehicles hold out, which is another fleet: its folder is read.
+the frames that another fleet, CamVid's, holds out; they are read from that script's folder.
 
     python benchmarks/scenario_tables.py --fleet painted --trials runs/methods --out runs/painted
     python benchmarks/scenario_tables.py --fleet painted --out runs/painted --tables
@@ -59,7 +59,7 @@ FLEETS: dict[str, Callable[[], dict[str, Any]]] = {"countries": countries, "pain
 
 
 def base(fleet: str, scored: bool) -> dict[str, Any]:
-    """What the runs of a fleet have in common; models that nobody has whole are not scored."""
+    """Settings that the runs of a fleet share; without `scored`, the server's sets are left out."""
     own = FLEETS[fleet]()
     data = own["data"] if scored else {**own["data"], "evaluation": []}
     return {
@@ -77,14 +77,14 @@ def base(fleet: str, scored: bool) -> dict[str, Any]:
 
 
 def chosen(trials: Path) -> list[dict[str, Any]]:
-    """The better trial of each preset on the fleet that was tuned on, under the preset's name."""
+    """The better trial of each preset on the tuning fleet, under the preset's name."""
     rows, runs = read_rows(trials / "tuning"), {run["name"]: run for run in trial_runs(ROWS)}
     tried = [name for name in ROWS if {f"{name}.0", f"{name}.1"} <= set(rows)]
     return [{**runs[f"{name}.{better(rows, name)}"], "name": name} for name in tried]
 
 
 def make_tables(fleet: str, trials: Path, out: Path, jobs: int) -> None:
-    """Make the runs, or go on with them."""
+    """Make the runs, or resume them."""
     runs = chosen(trials)
     whole = [run for run in runs if run["name"] not in KEEPS_A_PART]
     make(out / "whole", base(fleet, scored=True), whole, jobs)
@@ -93,7 +93,7 @@ def make_tables(fleet: str, trials: Path, out: Path, jobs: int) -> None:
 
 
 def print_tables(out: Path) -> None:
-    """Print what is there."""
+    """Print the finished rows."""
     rows = {**read_rows(out / "whole"), **read_rows(out / "parts")}
     roads = sorted({road for row in rows.values() for road in row.roads})
     first = dict(sorted(rows.items(), key=lambda item: -item[1].held_out[0].miou))
@@ -126,12 +126,12 @@ def main() -> None:
     parser.add_argument("--fleet", choices=sorted(FLEETS), required=True)
     parser.add_argument("--trials", type=Path, help="folder of benchmarks/method_tables.py")
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     if not args.tables:
         if args.trials is None:
-            parser.error("--trials says where the settings are")
+            parser.error("--trials is required: the folder with the settings")
         make_tables(args.fleet, args.trials, args.out, args.jobs)
     print_tables(args.out)
 

@@ -1,10 +1,10 @@
-"""What a decoded store costs and gives: bytes an image, seconds to build, images read a second.
+"""Costs and gains of a decoded store: bytes per image, seconds to build, images read per second.
 
     FLEETSEG_DATA=data python benchmarks/store.py
 
 The same samples are opened twice: decoded into the cache, and left in their files. Reading copies
 every pixel of image and label, as making a batch does; everything is in the page cache. Cityscapes
-may not be given away, so CamVid's frames enlarged to its size stand in for it.
+may not be redistributed, so CamVid's frames enlarged to its size stand in for it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one kind of store, per image."""
+    """Figures of one kind of store, per image."""
 
     build_s: float
     image_bytes: float
@@ -47,7 +47,7 @@ class Figures:
 
 
 def enlarged(source: Source, folder: Path) -> Source:
-    """Write the frames of a source at Cityscapes' size: PNG, as published."""
+    """Write the frames of a source at Cityscapes' size, as PNG like the published files."""
     for side in ("images", "masks"):
         (folder / side).mkdir(parents=True)
     (folder / "classes.toml").write_text(f'space = "{source.space.name}"\n')
@@ -82,7 +82,7 @@ def measure(source: Source, size_hw: tuple[int, int], cache: Path, *, from_files
 
 
 def read(store: Store, num_threads: int) -> float:
-    """Copy every sample; images a second."""
+    """Copy every sample; returns images per second."""
 
     def copy(index: int) -> int:
         image_HWC, label_HW = store.pair(index)
@@ -94,7 +94,7 @@ def read(store: Store, num_threads: int) -> float:
 
 
 def best_s(work: Callable[[], object]) -> float:
-    """Least seconds that something takes, after once to warm up: other work only ever adds."""
+    """Least seconds that something takes, after a warm-up: other programs only add time."""
     work()
     times = []
     for _ in range(REPEATS):
@@ -105,7 +105,7 @@ def best_s(work: Callable[[], object]) -> float:
 
 
 def label_packing(source: Source, size_hw: tuple[int, int], cache: Path) -> str:
-    """Compare labels that lie packed and open, one thread."""
+    """Compare packed and unpacked labels, on one thread."""
     (store,) = open_stores(
         source, size_hw=size_hw, space=CAMVID_11, cache_dir=cache, native_labels=(False,)
     )
@@ -117,8 +117,8 @@ def label_packing(source: Source, size_hw: tuple[int, int], cache: Path) -> str:
     before, after = (sum(part.nbytes for part in parts) / len(labels) for parts in (labels, packed))
     each_ms = [seconds / len(labels) * 1000 for seconds in (open_s, pack_s, unpack_s)]
     return (
-        f"  labels: {before / 1000:.0f} kB open, {after / 1000:.1f} kB packed "
-        f"({before / after:.0f} times less); copied in {each_ms[0]:.3f} ms, packed in "
+        f"  labels: {before / 1000:.0f} kB unpacked, {after / 1000:.1f} kB packed "
+        f"({before / after:.0f} times smaller); copied in {each_ms[0]:.3f} ms, packed in "
         f"{each_ms[1]:.2f} ms, unpacked in {each_ms[2]:.2f} ms"
     )
 
@@ -138,7 +138,8 @@ def show(title: str, source: Source, size_hw: tuple[int, int]) -> None:
             print(f"  {name:8}{_row(figures)}")
         pairs = zip(found["decoded"].per_s, found["files"].per_s, strict=True)
         ratios = [decoded / from_files for decoded, from_files in pairs]
-        print(f"  decoded over files: {ratios[0]:.1f} x with 1 thread, {ratios[1]:.1f} x with 2")
+        one, two = ratios
+        print(f"  decoded relative to files: {one:.1f} x with 1 thread, {two:.1f} x with 2")
         print(label_packing(source, size_hw, Path(folder) / "decoded"), flush=True)
 
 
@@ -146,13 +147,14 @@ def _row(figures: Figures) -> str:
     sizes = figures.image_bytes, figures.label_bytes, figures.scored_bytes
     image, label, scored = (size / 1000 for size in sizes)
     return (
-        f"{image:8.0f} kB image {label:6.1f} kB label {scored:6.1f} kB to score "
-        f"{figures.build_s:7.2f} s {figures.per_s[0]:8.0f} images/s {figures.per_s[1]:8.0f} with 2"
+        f"{image:8.0f} kB image {label:6.1f} kB training label {scored:6.1f} kB scoring label "
+        f"{figures.build_s:7.2f} s {figures.per_s[0]:8.0f} images/s "
+        f"{figures.per_s[1]:8.0f} with 2 threads"
     )
 
 
 def training(config: SourceConfig, store: str, folder: Path) -> float:
-    """Images a second that one vehicle trains on, with the default network on one thread."""
+    """Images per second that one vehicle trains on, with the default network on one thread."""
     fields = {
         "data": {
             "size": [360, 480],
@@ -172,8 +174,8 @@ def training(config: SourceConfig, store: str, folder: Path) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print both kinds of store for CamVid and for frames of Cityscapes' size."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit", type=int, default=0, help="images of CamVid, 0 = all")
-    parser.add_argument("--large", type=int, default=32, help="enlarged images")
+    parser.add_argument("--limit", type=int, default=0, help="number of CamVid images, 0 = all")
+    parser.add_argument("--large", type=int, default=32, help="number of enlarged images")
     options = parser.parse_args(arguments)
     root = Path(os.environ.get("FLEETSEG_DATA", "data"))
     config = SourceConfig(kind="camvid", root=str(root / "camvid"), limit=options.limit)

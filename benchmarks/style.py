@@ -1,10 +1,10 @@
-"""What it takes to give an image another vehicle's style, beside a training step's share of it.
+"""Time to give an image another vehicle's style, beside a training step's time per image.
 
     python benchmarks/style.py
 
-Images of 360 x 480, one thread, no loaders: with some, styles are made ready while a network
-trains. Processor time, not time on the clock, so that a busy machine does not show; both sides
-alternate, and the figures are medians over turns. A style is applied to every image here
+Images of 360 x 480, one thread, no loaders: loaders would restyle images while a network trains.
+Processor time, not time by the clock, so that a busy machine does not show; both sides alternate,
+and the figures are medians over turns. A style is applied to every image here
 (`training.style.probability` is 1/2 by default).
 """
 
@@ -32,7 +32,7 @@ CLASSES = 11
 
 
 def pairs(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """A batch of pictures: slow changes of light with noise on them."""
+    """A batch of pictures: a gradient of light with noise."""
     generator = np.random.Generator(np.random.Philox(seed))
     light = np.linspace(40, 200, SIZE_HW[0])[:, None, None]
     return [
@@ -45,14 +45,14 @@ def pairs(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def cpu_ms(work: Callable[[], object], count: int) -> float:
-    """Milliseconds of processor time of one of `count` things that `work` does."""
+    """Milliseconds of processor time of `work`, divided by `count`."""
     started_s = time.process_time()
     work()
     return 1e3 * (time.process_time() - started_s) / count
 
 
 def stylist(kind: str) -> tuple[Callable[[], None], Callable[[], object]]:
-    """Return what styles a batch of images, and what measures the style of one."""
+    """Return a function that styles a batch of images, and one that measures a batch's style."""
     config = StyleConfig(kind=kind)  # type: ignore[arg-type]
     own, others = pairs(0), pairs(1)
     style = Style(kind, measured(others, config, SIZE_HW)[0], 0.5 if kind == "cfsi" else 1.0)
@@ -65,7 +65,7 @@ def stylist(kind: str) -> tuple[Callable[[], None], Callable[[], object]]:
 
 
 def trainer(name: str) -> Callable[[], object]:
-    """Return what trains on a batch a few times, augmentation included."""
+    """Return a function that trains on a batch a few times, augmentation included."""
     hardware = resolve("cpu", "auto")
     model = build_model(name, CLASSES).to(memory_format=torch.channels_last)
     training = TrainingConfig(batch_size=BATCH, local_steps=STEPS)
@@ -75,7 +75,7 @@ def trainer(name: str) -> Callable[[], object]:
 
 
 def main() -> None:
-    """Print milliseconds of an image, and styles as a share of them."""
+    """Print milliseconds per image, and those of styles as a share of training."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=9)
     names = ["fast_scnn", "zoo:fpn/timm-tf_efficientnet_lite0"]
@@ -93,10 +93,10 @@ def main() -> None:
                 taken.setdefault(what, []).append(cpu_ms(work, BATCH))
         for name, train in trainers.items():
             taken.setdefault(name, []).append(cpu_ms(train, BATCH * STEPS))
-        if turn == 0:  # the first of each is slower
+        if turn == 0:  # the first turn is slower
             taken = {}
     for name, values in taken.items():
-        text = f"{name:40s} {statistics.median(values):7.1f} ms an image"
+        text = f"{name:40s} {statistics.median(values):7.1f} ms per image"
         if name in stylists:
             shares = [
                 statistics.median(a / b for a, b in zip(values, taken[model], strict=True))

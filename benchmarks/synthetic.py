@@ -1,4 +1,4 @@
-"""Frames per second of the synthetic painter on one core: `python benchmarks/synthetic.py`."""
+"""Synthetic frames generated per second on one core: `python benchmarks/synthetic.py`."""
 
 from __future__ import annotations
 

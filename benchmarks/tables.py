@@ -1,4 +1,4 @@
-"""Sweeps on CamVid for result tables: made or gone on with, and read by set and by vehicle."""
+"""Sweeps on CamVid for result tables: make or resume them, read them by set and by vehicle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fleetseg.runs.records import is_complete
 from fleetseg.runs.report import RunReport, read_run
 
 DRIVES, UNSEEN, FAMILIAR = ("0001TP", "0016E5"), "0006R0", "0016E5"
-"""The roads that are driven on, the one that nobody has seen, and the one that `val/` is of."""
+"""The roads that vehicles drive on, the unseen road, and the road of `val/`."""
 
 
 def camvid(*drives: str, split: str = "train") -> dict[str, Any]:
@@ -29,7 +29,7 @@ def camvid(*drives: str, split: str = "train") -> dict[str, Any]:
 
 
 def india() -> tuple[dict[str, Any], dict[str, Any]]:
-    """IDD-Lite: nine tenths of its drives, and each tenth one."""
+    """IDD-Lite: nine tenths of its drives to train on, and every tenth drive to score."""
     fields = {"kind": "idd_lite", "root": "${FLEETSEG_DATA}/idd_lite"}
     samples = open_source(make_experiment({"data": {"sources": [fields]}}).data.sources[0]).samples
     drives = sorted({sample.sequence for sample in samples})
@@ -41,10 +41,10 @@ def india() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def common(*, held_out: bool, scored: bool) -> dict[str, Any]:
-    """Nine vehicles on two roads at half size, and what is scored of them.
+    """Nine vehicles on two roads at half size, and the sets that are scored.
 
-    held_out: the last fifth of each vehicle's stretch, vehicle by vehicle.
-    scored: `val/`, which is more of a road that vehicles drive on, and a road that nobody has seen.
+    held_out: score the last fifth of each vehicle's stretch, vehicle by vehicle.
+    scored: score `val/`, which is more of a road that vehicles drive on, and the unseen road.
     """
     data = {"label_space": "camvid11", "size": [180, 240], "sources": [camvid(*DRIVES)]}
     if scored:
@@ -67,7 +67,7 @@ def make(
     jobs: int,
     seeds: Sequence[int] = (0,),
 ) -> None:
-    """Make a sweep's runs, or go on with them; say which failed."""
+    """Make a sweep's runs, or resume them; print those that failed."""
     file = folder.with_suffix(".toml")
     folder.parent.mkdir(parents=True, exist_ok=True)
     head = f"name = {json.dumps(folder.name)}\nseeds = {list(seeds)}\n\n"
@@ -79,11 +79,11 @@ def make(
 
 
 Trials = Mapping[str, tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]
-"""Of each row what it is, and what its trials set."""
+"""For each row its fixed settings, and the settings of each trial."""
 
 
 def trial_runs(rows: Trials) -> list[dict[str, Any]]:
-    """All trials of all rows, as runs "row.0", "row.1" and on."""
+    """All trials of all rows, as runs "row.0", "row.1" and so on."""
     return [
         {"name": f"{name}.{number}", **shared, **trial}
         for name, (shared, trials) in rows.items()
@@ -105,7 +105,7 @@ def make_rows(
 
 
 def read_better(out: Path) -> dict[str, Row]:
-    """Read what `make_rows` made: the better trial of each row, with all its seeds."""
+    """Read the runs of `make_rows`: the better trial of each row, with all its seeds."""
     best = better(read_rows(out / "trials"))
     more = [read_rows(folder) for folder in sorted(out.glob("seeds-*")) if folder.is_dir()]
     return {
@@ -115,7 +115,7 @@ def read_better(out: Path) -> dict[str, Row]:
 
 
 def read_seeds(out: Path, name: str) -> dict[str, Row]:
-    """Read a sweep's finished rows, with those of the same names in NAME-seeds beside it."""
+    """Read a sweep's finished rows, with further seeds from the folder NAME-seeds beside it."""
     more = read_rows(out / f"{name}-seeds")
     return {
         row_name: Row(
@@ -126,7 +126,7 @@ def read_seeds(out: Path, name: str) -> dict[str, Row]:
 
 
 def better(rows: Mapping[str, Row]) -> dict[str, Row]:
-    """Of the trials of each row the one whose held-out frames are segmented better."""
+    """For each row the trial with the higher mIoU on held-out frames; the first if equal."""
     best: dict[str, Row] = {}
     for trial, row in rows.items():
         name = trial.rsplit(".", 1)[0]
@@ -142,28 +142,28 @@ def _as_run(fields: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """The runs of one setting, one for each seed."""
+    """The runs of one row, one for each seed."""
 
     name: str
     reports: tuple[RunReport, ...]
 
     @property
     def held_out(self) -> list[Scores]:
-        """What the vehicles held out, all together, of each seed."""
+        """Scores on all held-out frames together, one per seed."""
         return [together(scored.by_client.values()) for scored in self._scored]
 
     def on(self, drive: str) -> list[Scores]:
-        """A drive's frames, of each seed."""
+        """Scores on a drive's frames, one per seed."""
         return [scored.by_domain[drive] for scored in self._scored]
 
     @property
     def roads(self) -> list[str]:
-        """What the server scores on."""
+        """Names of the domains that the server scores."""
         return sorted(self._scored[0].by_domain)
 
     @property
     def by_vehicle(self) -> dict[str, float]:
-        """The mIoU of each vehicle on what it held out, mean over the seeds."""
+        """Each vehicle's mIoU on its held-out frames, mean over the seeds."""
         names = self._scored[0].by_client
         return {
             name: statistics.fmean(scored.by_client[name].miou for scored in self._scored)
@@ -172,12 +172,12 @@ class Row:
 
     @property
     def images(self) -> float:
-        """Trained on, mean over the seeds."""
+        """Images trained on, mean over the seeds."""
         return statistics.fmean(sum(x.images_seen for x in r.rounds) for r in self.reports)
 
     @property
     def megabytes(self) -> float:
-        """Both ways; NaN of a baseline, which sends nothing."""
+        """Megabytes both ways, mean over the seeds; NaN for a baseline, which sends nothing."""
         if self.reports[0].experiment.baseline.kind:
             return float("nan")
         return statistics.fmean(
@@ -190,7 +190,7 @@ class Row:
 
 
 def together(parts: Iterable[Scores]) -> Scores:
-    """The scores of all that several were taken of."""
+    """Scores over the frames of several scores together."""
     scores = list(parts)
     return Scores.of(np.sum([each.conf_CC for each in scores], axis=0), scores[0].space)
 
@@ -205,7 +205,7 @@ def read_rows(folder: Path) -> dict[str, Row]:
 
 
 def figure(scores: Sequence[Scores], of: Callable[[Scores], float]) -> str:
-    """A mean over seeds, with the standard deviation where there are several."""
+    """Format the mean over seeds, with the standard deviation where there are several."""
     values = [of(each) for each in scores]
     mean = f"{statistics.fmean(values):.3f}"
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.3f}"
@@ -220,7 +220,7 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
 
 
 def class_table(rows: Mapping[str, Sequence[Scores]]) -> None:
-    """Print the IoU of each class, of each row's scores (one for each seed)."""
+    """Print the IoU of each class for each row, from its scores (one per seed)."""
     if not rows:
         return
     classes = next(iter(rows.values()))[0].space.classes

@@ -1,4 +1,4 @@
-"""What a thin vehicle answers, and the parts of fleetseg and NVFlare that it answers with."""
+"""Answers of a thin vehicle, and the parts of fleetseg and NVFlare that send them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from fleetseg.failures import failure_header
 from fleetseg.fleet.nvflare.executor import TrainerExecutor
 from fleetseg.fleet.sockets import Header, header_text
 
-NAME, ROUND = "car-0000", "99999999"  # stand in prepared answers where these belong
+NAME, ROUND = "car-0000", "99999999"  # placeholders in prepared answers
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a trainer would have written, ready to be sent."""
+    """Prepared replies of a trainer."""
 
     hello: str
     update: bytes
 
     @classmethod
     def read(cls, folder: Path) -> Answers:
-        """Read them; see `fleet_scale.prepare_answers`."""
+        """Read the files that `fleet_under_test.prepare_answers` writes."""
         return cls((folder / "hello.json").read_text(), (folder / "update.bin").read_bytes())
 
     def to(self, header: Header, site: str) -> tuple[bytes, bytes]:
-        """Answer a request in a site's name."""
+        """Answer a request in the name of a site."""
         if header["what"] == "hello":
             return self.hello.replace(NAME, site).encode(), b""
         if header["what"] != "train":
@@ -46,14 +46,14 @@ class Answers:
 
 
 class ThinExecutor(TrainerExecutor):  # type: ignore[misc]
-    """fleetseg's executor, with its trainer's answers at hand."""
+    """fleetseg's executor, with prepared answers in place of a trainer."""
 
     def __init__(self, answers: Answers, note: Callable[[str], None]) -> None:
         super().__init__()
         self._answers, self._note = answers, note
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Note when a vehicle is in a job."""
+        """Note when a vehicle has joined a job."""
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.START_RUN:
             self._note("joined")
@@ -67,7 +67,7 @@ class ThinExecutor(TrainerExecutor):  # type: ignore[misc]
 
 
 class ThinEngine(ClientRunManager):  # type: ignore[misc]
-    """NVFlare's engine of a vehicle's part of a job, without that job's files."""
+    """NVFlare's engine of a vehicle's job process, without that job's files."""
 
     def __init__(self, client: FederatedClient, job: str, meta: Any, handlers: list[Any]) -> None:
         self._meta = meta
@@ -75,5 +75,5 @@ class ThinEngine(ClientRunManager):  # type: ignore[misc]
         self.cell = client.cell
 
     def create_job_processing_context_properties(self, workspace: Any, job_id: str) -> Any:
-        """Return what a job's processes know of it."""
+        """Return the properties that a job's processes have."""
         return {FLContextKey.JOB_META: self._meta}

@@ -1,15 +1,15 @@
-"""Many vehicles in one process, real for the server and without a network to train.
+"""Many vehicles in one process: real to the server, without a network to train.
 
     python benchmarks/thin_vehicle.py KIT [KIT ...] --answers FOLDER --events FILE
 
 Started by `fleet_scale.py`. Each vehicle has its own kit and its own connections by mutual TLS. It
-registers, gives its heartbeats and takes part in jobs by NVFlare's own classes, and serves tasks by
-fleetseg's own executor; only its trainer is missing: in its place stands an answer that is ready
-(`hello.json` and `update.bin` of FOLDER), with the vehicle's name and the round put in.
+registers, sends heartbeats and takes part in jobs with NVFlare's own classes, and serves tasks with
+fleetseg's own executor. Only its trainer is missing: prepared answers take its place (`hello.json`
+and `update.bin` of FOLDER), with the vehicle's name and the round filled in.
 
-What a real vehicle has and these have not: processes of their own, torch, and a list of the other
-vehicles of a job. Their threads are those of a real one, so beyond some hundred vehicles a process
-it is the vehicles that are slow. FILE gets a line for everything that happens to one of them.
+Unlike a real vehicle, these have no process of their own, no torch, and no list of the other
+vehicles of a job. Each has the threads of a real vehicle, so beyond some hundred vehicles per
+process the vehicles are the slow part. FILE gets a line for each event of a vehicle.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ from fleetseg.fleet.progress import PAGE_NAME, ProgressPage
 from thin_answers import Answers, ThinEngine, ThinExecutor
 
 PROJECT = "fleetseg"
-HEARTBEAT_S = 10.0  # NVFlare's, where a vehicle's command says nothing else
+HEARTBEAT_S = 10.0  # NVFlare's default, unless the vehicle's command sets another
 HEARTBEAT_KEY = "heart_beat_interval="
-FRAME_THREADS = 3  # of each cell, instead of NVFlare's 100: made when they are first needed
+FRAME_THREADS = 3  # for each cell, instead of NVFlare's 100; made when first needed
 STACK_BYTES = 256 << 10
 MAX_FILES = 65_536
 OF_THIS_PROCESS = {
-    # Threads that wait for a late copy of each message, 65 s in a process of its own.
+    # How long threads wait for a late copy of each message; 65 s in a real vehicle.
     "streaming_retry_timeout": 10,
-    # One thread for all connections, which the server cannot tell.
+    # One thread for all connections; the server sees no difference.
     "use_aio_grpc": True,
 }
 
@@ -83,7 +83,7 @@ Events = Callable[[str, str], None]
 
 
 class Vehicle:
-    """One vehicle: its connection to the server, and its part of at most one job at a time."""
+    """One vehicle: its connection to the server, and at most one job at a time."""
 
     def __init__(self, kit: Path, answers: Answers, events: Events, spread_s: float) -> None:
         write_kit_settings(kit)
@@ -97,7 +97,7 @@ class Vehicle:
         self._arguments = {**client, **paths, "client_name": self.name}
         self._server = {**server, **server["service"]}
         self._configs: dict[str, dict[str, Any]] = {}  # job -> config_fed_client.json
-        self._runners: dict[str, ClientRunner | None] = {}  # None = on its way
+        self._runners: dict[str, ClientRunner | None] = {}  # None = starting
         self._place = LocationReporter()
         self._client = self._new_client("")
         self._contexts = FLContextManager(
@@ -114,34 +114,34 @@ class Vehicle:
         )
 
     def start(self) -> None:
-        """Connect, register and begin to give heartbeats; waits until the server is there."""
+        """Connect, register and start sending heartbeats; waits until the server is up."""
         through_parent = _comm_config(self._kit).get("backbone_conn_gen") == 1
         self._client.cell = cell = self._new_cell(self.name, internal=through_parent)
         cell.register_request_cb(channel=CellChannel.CLIENT_MAIN, topic="*", cb=self._command)
         self._client.communicator.set_cell(cell)
         with self.new_context() as fl_ctx:
             self.fire_event(EventType.BEFORE_CLIENT_REGISTER, fl_ctx)
-            while not self._client.token:  # a real one would be started again
+            while not self._client.token:  # a real vehicle would be restarted
                 self._client.client_register(PROJECT, fl_ctx)
         self._client.communicator.heartbeat_done = False
         self._note("registered")
         self._client.engine = self
         self._client.start_heartbeat(interval=heartbeat_s(self._kit))
 
-    # What NVFlare's heartbeat asks of the engine of a vehicle
+    # The interface that NVFlare's heartbeat expects of a vehicle's engine
 
     def new_context(self) -> FLContext:
         """Make a context of this vehicle, outside all jobs."""
         return self._contexts.new_context()
 
     def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Have the place told, and note each heartbeat that the server has answered."""
+        """Have the kit's location reported, and note each heartbeat that the server answers."""
         fire_event(event_type, [self._place], fl_ctx)
         if event_type == EventType.AFTER_CLIENT_HEARTBEAT:
             self._note("heartbeat")
 
     def get_all_job_ids(self) -> list[str]:
-        """Name the jobs that this vehicle has a part in."""
+        """List the jobs that this vehicle takes part in."""
         return list(self._runners)
 
     def abort_app(self, job_id: str, **_: Any) -> None:
@@ -153,7 +153,7 @@ class Vehicle:
     # Jobs
 
     def _command(self, request: Any) -> Any:
-        """Do what the server asks of a vehicle's parent process."""
+        """Handle a command of the server to a vehicle's parent process."""
         message = request.payload
         job = message.get_header(RequestHeader.JOB_ID, "")
         reply = ok_reply(topic=f"reply_{message.topic}", body="OK")
@@ -173,8 +173,8 @@ class Vehicle:
         return new_cell_message({}, reply)
 
     def _take_part(self, job: str, meta: Any) -> None:
-        """Be a job's process on this vehicle, from its start to its end."""
-        # As long as processes of that many machines take to start, more or less.
+        """Act as a job's process on this vehicle, from its start to its end."""
+        # Roughly as long as the processes of that many machines take to start.
         time.sleep(random.Random(f"{self.name} {job}").uniform(0, self._spread_s))
         code = 0
         try:
@@ -227,7 +227,7 @@ class Vehicle:
                 fl_ctx.set_prop(FLContextKey.RUNNER, runner, private=True)
                 CommandAgent(client).start(fl_ctx)
             self._runners[job] = runner
-            # As `ClientRunner.run`, but for what it ends for the whole process.
+            # As `ClientRunner.run`, without the parts that would end the whole process.
             runner.init_run("", None)
             try:
                 runner._try_run()
@@ -248,7 +248,7 @@ class Vehicle:
         )
 
     def _new_cell(self, fqcn: str, *, internal: bool) -> Cell:
-        """Make a connection point; `internal`: others of this vehicle connect by way of it."""
+        """Make a cell; `internal`: other cells of this vehicle connect through it."""
         own, parent_url, parent = self._arguments, None, self._client.cell
         if fqcn != self.name and parent is not None:
             parent_url = parent.core_cell.get_internal_listener_url()
@@ -273,7 +273,7 @@ class Vehicle:
 
 
 def heartbeat_s(kit: Path) -> float:
-    """Return how often a vehicle gives NVFlare's heartbeats, by the command it is started with."""
+    """Return the seconds between a vehicle's NVFlare heartbeats, from its start command."""
     words = client_command(kit, kit.name)
     given = [word.partition("=")[2] for word in words if word.startswith(HEARTBEAT_KEY)]
     return float(given[0]) if given else HEARTBEAT_S
@@ -286,7 +286,7 @@ def _comm_config(kit: Path) -> dict[str, Any]:
 
 
 def _client_config(app: bytes) -> dict[str, Any]:
-    """Take a vehicle's settings of a job out of what was deployed."""
+    """Read a vehicle's settings of a job from the deployed archive."""
     with zipfile.ZipFile(io.BytesIO(app)) as archive:
         names = [n for n in archive.namelist() if n.endswith("config_fed_client.json")]
         found: dict[str, Any] = json.loads(archive.read(names[0]))
@@ -294,9 +294,9 @@ def _client_config(app: bytes) -> dict[str, Any]:
 
 
 def give_out_ports(first: int) -> None:
-    """Have vehicles listen, inside this machine, at ports one after another.
+    """Assign consecutive ports to the listeners inside this machine.
 
-    NVFlare draws them, and of hundreds some draw one that is taken before they listen at it.
+    NVFlare draws ports at random, and among hundreds some are taken before they are listened at.
     """
     lock, ports = threading.Lock(), itertools.count(first)
 
@@ -308,7 +308,7 @@ def give_out_ports(first: int) -> None:
 
 
 def prepare_process(kit: Path, folder: Path) -> None:
-    """Make this process one of many vehicles; they have the settings of one kit in common."""
+    """Prepare this process for many vehicles, which share the settings of one kit."""
     threading.stack_size(STACK_BYTES)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     most = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
@@ -322,21 +322,21 @@ def prepare_process(kit: Path, folder: Path) -> None:
     os.environ[OWN_VARIABLE] = str(folder)
     os.environ[TRAINER_VARIABLE] = str(folder / "trainer")
     ProgressPage(folder / PAGE_NAME).begin("idle", 300.0)
-    # One watch is enough: whoever started this process has tied it to itself.
+    # Not needed here: this process already ends with the process that started it.
     executor_module.end_with_parent = lambda: None
 
 
 def main() -> None:
-    """Be these vehicles until a signal comes."""
+    """Run these vehicles until a signal comes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kits", type=Path, nargs="+", metavar="KIT")
     parser.add_argument("--answers", type=Path, required=True, help="folder of prepared answers")
-    parser.add_argument("--events", type=Path, required=True, help="file for what happens")
-    parser.add_argument("--first-port", type=int, default=10_000, help="to listen at, inside")
-    parser.add_argument("--spread", type=float, default=3.0, help="seconds over which to join")
+    parser.add_argument("--events", type=Path, required=True, help="file to append events to")
+    parser.add_argument("--first-port", type=int, default=10_000, help="of the internal listeners")
+    parser.add_argument("--spread", type=float, default=3.0, help="seconds over which all join")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))  # thousands of threads need not be waited for
+        signal.signal(number, lambda *_: os._exit(0))  # does not wait for thousands of threads
     answers, lock = Answers.read(options.answers), threading.Lock()
     with (
         tempfile.TemporaryDirectory(prefix="thin-") as folder,
@@ -350,7 +350,7 @@ def main() -> None:
                 file.write(f"{time.time():.3f} {name} {what}\n")
 
         vehicles = [Vehicle(kit, answers, events, options.spread) for kit in options.kits]
-        vehicles[0].start()  # alone: the first to come loads NVFlare's drivers
+        vehicles[0].start()  # alone: the first one loads NVFlare's drivers
         rest = [threading.Thread(target=v.start, daemon=True) for v in vehicles[1:]]
         for thread in rest:
             thread.start()

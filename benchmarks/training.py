@@ -53,7 +53,7 @@ def ours(name: str) -> float:
 
 
 def naive(name: str) -> float:
-    """Images per second of the loop in every tutorial."""
+    """Images per second of a tutorial's training loop."""
     model = build_model(name, 11).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     images_NCHW = torch.rand(BATCH, 3, *SIZE_HW)

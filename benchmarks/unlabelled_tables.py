@@ -1,12 +1,12 @@
 """Vehicles without labels: tables of docs/results.md.
 
-The server learns from labelled sources of its own, painted streets or India (IDD-Lite); CamVid's
-vehicles, on the drives 0001TP and 0016E5, have images alone. Scored on `val/`, more of 0016E5, and
-on the drive 0006R0. Seven classes from India, eleven from painted streets. "source only" is what
-the server learnt, "oracle" the same fleet with its labels, at as many images. Nothing is tuned:
-options stand at their presets' values.
+The server trains on labelled sources of its own, synthetic streets or India (IDD-Lite); CamVid's
+vehicles, on the drives 0001TP and 0016E5, have images without labels. Scored on `val/`, more of
+0016E5, and on the drive 0006R0. Seven classes from India, eleven from synthetic streets. "source
+only" is the server's model before the fleet, "oracle" the same fleet with its labels, at as many
+images. Nothing is tuned: options stand at their presets' values.
 
-    python benchmarks/unlabelled_tables.py --out runs/unlabelled --jobs 2           # hours; goes on
+    python benchmarks/unlabelled_tables.py --out runs/unlabelled --jobs 2           # hours; resumes
     python benchmarks/unlabelled_tables.py --out runs/unlabelled --seeded fedavg-selftraining
     python benchmarks/unlabelled_tables.py --out runs/unlabelled --tables
 """
@@ -31,7 +31,7 @@ SOURCES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "painted": ("camvid11", {"kind": "synthetic", "frames_per_drive": 28}),
 }
-"""Of each the label space, and what the server learns from: all cities and weathers."""
+"""For each source its label space and the server's labelled data: all cities and weathers."""
 ROWS: Mapping[str, Mapping[str, Any]] = {
     "oracle": {},
     "fedavg-selftraining": {"method": "fedavg-selftraining"},
@@ -42,12 +42,12 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "one-place": {"method": "fedavg-selftraining", "baseline": "centralised"},
 }
 STAGES = {"source only": "fedavg-selftraining", "source in the fleet's styles": "fda-pretrain"}
-"""What the server had learnt before the fleet, and the row whose first stage it is: also that of
-the other rows with the same source, bit for bit."""
+"""Rows of the server's model before the fleet -> the row whose first stage it is. Other rows with
+the same source have the same first stage, bit for bit."""
 
 
 def base(source: str, rounds: int) -> dict[str, Any]:
-    """What the runs from a source have in common."""
+    """Settings that the runs from a source share."""
     space, labelled = SOURCES[source]
     return {
         "data": {
@@ -68,7 +68,7 @@ def base(source: str, rounds: int) -> dict[str, Any]:
 
 
 def rows_of(out: Path, source: str) -> dict[str, Row]:
-    """A source's finished rows, with all their seeds."""
+    """Finished rows of a source, with all their seeds."""
     rows = read_seeds(out, source)
     stages = {
         name: Row(name, tuple(read_run(report.path / "pretrain") for report in rows[of].reports))
@@ -79,7 +79,7 @@ def rows_of(out: Path, source: str) -> dict[str, Row]:
 
 
 def print_tables(out: Path) -> None:
-    """Print what is there."""
+    """Print the finished rows."""
     for source in SOURCES:
         rows = rows_of(out, source)
         if not rows:
@@ -106,7 +106,7 @@ def _line(row: Row, rows: Mapping[str, Row]) -> tuple[str, ...]:
 
 
 def _recovered(row: Row, rows: Mapping[str, Row]) -> str:
-    """The share of the way from source only to the oracle, on both roads together."""
+    """Share of the gap from source only to the oracle that a row closes, over both roads."""
     if not {"source only", "oracle"} <= set(rows):
         return "–"
     low, got, high = (_mean(each) for each in (rows["source only"], row, rows["oracle"]))
@@ -114,7 +114,7 @@ def _recovered(row: Row, rows: Mapping[str, Row]) -> str:
 
 
 def _mean(row: Row) -> float:
-    """MIoU with seed 0, mean of both roads: of all rows there is that one."""
+    """MIoU with seed 0, which all rows have, as the mean of both roads."""
     scored: Sequence[Scores] = [row.on(drive)[0] for drive in (FAMILIAR, UNSEEN)]
     return statistics.fmean(scores.miou for scores in scored)
 
@@ -123,11 +123,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--sources", default=",".join(SOURCES), help="some of them, by commas")
-    parser.add_argument("--rows", default=",".join(ROWS), help="some of them, by commas")
-    parser.add_argument("--seeded", default="", help="rows with two further seeds, by commas")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--sources", default=",".join(SOURCES), help="only these, comma-separated")
+    parser.add_argument("--rows", default=",".join(ROWS), help="only these, comma-separated")
+    parser.add_argument("--seeded", default="", help="rows with two more seeds, comma-separated")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     if not args.tables:
         runs = [{"name": name, **ROWS[name]} for name in args.rows.split(",")]

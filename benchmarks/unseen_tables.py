@@ -1,14 +1,14 @@
 """Roads in a light, a country or weather that no vehicle has seen: tables of docs/results.md.
 
-Four folds, each leaving one out of what is trained on: CamVid's dusk, CamVid's days, India
-(IDD-Lite), all in seven classes; and painted streets at night and in fog, in eleven. "Seen" is what
-the vehicles hold out, "unseen" the domain that was left out. Nothing is tuned: options stand at
-their defaults. Test-time variants score the finished models anew, and look at the unseen domain's
-images without labels.
+Four folds, each of which leaves one domain out of training: CamVid's dusk, CamVid's days and India
+(IDD-Lite), all in seven classes; and synthetic streets at night and in fog, in eleven. "Seen" are
+the frames that the vehicles hold out, "unseen" is the domain that was left out. Nothing is tuned:
+options stand at their defaults. Test-time variants score the finished models again, and look at the
+unseen domain's images without labels.
 
-    python benchmarks/unseen_tables.py --out runs/unseen --jobs 2                   # hours; goes on
+    python benchmarks/unseen_tables.py --out runs/unseen --jobs 2                   # hours; resumes
     python benchmarks/unseen_tables.py --out runs/unseen --seeded fedavg,weather --folds dusk
-    python benchmarks/unseen_tables.py --out runs/unseen --tables                   # what is there
+    python benchmarks/unseen_tables.py --out runs/unseen --tables                   # finished rows
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "pooled-lab-weather": {**POOLED, **LAB, "training.weather.probability": 0.5},
 }
 TEST_TIME = ("batch", "domain", "adapted", "tent", "cotta-like")
-"""`evaluation.norms` of the rows below, beside the model's own statistics."""
+"""Values of `evaluation.norms` for the rows below, beside the model's own statistics."""
 ADAPTED = ("fedavg", "pooled", "pooled-lab-weather")
 
 
@@ -62,11 +62,11 @@ FOLDS: Mapping[str, tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]] = {
         painted("night", "fog", frames=10),
     ),
 }
-"""Of each what is trained on, and what is left out."""
+"""For each fold the training sources and the domain that is left out."""
 
 
 def base(fold: str, rounds: int) -> dict[str, Any]:
-    """What the runs of a fold have in common."""
+    """Settings that the runs of a fold share."""
     seen, unseen = FOLDS[fold]
     space = "camvid11" if fold == "painted" else "idd7"
     size = [180, 240] if fold != "painted" else [144, 192]
@@ -87,7 +87,7 @@ def base(fold: str, rounds: int) -> dict[str, Any]:
 
 
 def make_fold(out: Path, fold: str, rounds: int, jobs: int, seeded: Sequence[str]) -> None:
-    """Make a fold's runs and score their models with the statistics of test images."""
+    """Make a fold's runs, and score some of their models with the statistics of test images."""
     runs = [{"name": name, **fields} for name, fields in ROWS.items()]
     make(out / fold, base(fold, rounds), runs, jobs)
     if seeded:
@@ -111,13 +111,13 @@ def adapt(out: Path, name: str, row: Row) -> None:
 
 
 def unseen(row: Row) -> list[Scores]:
-    """All that was left out, of each seed."""
+    """Scores on the whole unseen domain, one per seed."""
     by_road = [row.on(road) for road in row.roads]
     return [together(parts) for parts in zip(*by_road, strict=True)]
 
 
 def print_tables(out: Path) -> None:
-    """Print what is there."""
+    """Print the finished rows."""
     for fold in FOLDS:
         rows = read_seeds(out, fold)
         if not rows:
@@ -158,10 +158,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps")
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--folds", default=",".join(FOLDS), help="some of them, by commas")
-    parser.add_argument("--seeded", default="", help="rows with two further seeds, by commas")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--tables", action="store_true", help="only print what is there")
+    parser.add_argument("--folds", default=",".join(FOLDS), help="only these, comma-separated")
+    parser.add_argument("--seeded", default="", help="rows with two more seeds, comma-separated")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--tables", action="store_true", help="only print the finished rows")
     args = parser.parse_args()
     if not args.tables:
         seeded = [name for name in args.seeded.split(",") if name]

@@ -1,10 +1,10 @@
-"""Milliseconds that weather on an image costs, beside a training step's share of one image.
+"""Milliseconds to add weather to an image, beside a training step's time per image.
 
     FLEETSEG_DATA=data python benchmarks/weather.py [--out FOLDER]
 
-Frames of CamVid at 360 x 480, one thread, CPU time, medians over frames and draws. The step is the
-default network's, on whole frames in batches of 4. With `--out`, contact sheets are written there:
-kinds down, severities across.
+Frames of CamVid at 360 x 480, one thread, CPU time, medians over frames and draws. A step is on
+whole frames in batches of 4, for each of `NETWORKS`. With `--out`, contact sheets are written
+there: kinds down, severities across.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def frames() -> list[Image_HWC]:
 
 
 def median_ms(work: Callable[[int], object], count: int) -> float:
-    """Time calls in CPU time, so that other programs on a shared machine count less."""
+    """Median milliseconds of calls, in CPU time: other programs on a shared machine count less."""
     work(0)
     spent = []
     for number in range(count):
@@ -63,7 +63,7 @@ def step_ms(name: str, images: list[Image_HWC], **training: object) -> float:
 
 
 def write_sheets(images: list[Image_HWC], folder: Path) -> None:
-    """Write a picture for each frame: as it was and at each severity, a row for each kind."""
+    """Write a picture per frame: a row for each kind, the original and each severity across."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):
         rows = [
@@ -97,8 +97,8 @@ def main() -> None:
         for name in NETWORKS:
             plain = step_ms(name, images[:8])
             mixed = step_ms(name, images[:8], mixstyle={"probability": 1.0})
-            print(f"{name}: a step is {plain:.0f} ms an image; weather on each {mean / plain:.0%}, "
-                  f"MixStyle in each {mixed / plain - 1:+.0%}")  # fmt: skip
+            print(f"{name}: a step takes {plain:.0f} ms per image; weather on each image adds "
+                  f"{mean / plain:.0%}, MixStyle in each step {mixed / plain - 1:.0%}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/workers_start.py
 
-Each figure is of a process of its own that has loaded torch already, as a run has by then. The
-reference is the same engine with a new interpreter for each worker (what GPUs get).
+Each figure is of a separate process that has already loaded torch, as a run has by then. The
+reference is the same engine with a new interpreter for each worker (as on GPUs).
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def main() -> None:
             a / b for a, b in zip(times_s["one by one"], times_s["forked"], strict=True)
         )
         for way, (one, two) in times_s.items():
-            print(f"{workers} workers, {way}: first run {one:.2f} s, second {two:.2f} s")
-        print(f"{workers} workers: {first:.1f} x faster, then {second:.1f} x")
+            print(f"{workers} workers, {way}: first run {one:.2f} s, second run {two:.2f} s")
+        print(f"{workers} workers: {first:.1f} x faster forked, second run {second:.1f} x")
 
 
 if __name__ == "__main__":

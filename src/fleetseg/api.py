@@ -90,7 +90,7 @@ def serve(
     progress: Progress | None = None,
     metrics_port: int = 0,
 ) -> Run:
-    """Train the vehicles of a fleet over a network, as the server of the fleet in the folder `fleet`.
+    """Train the vehicles of a fleet over a network, as the server of the fleet folder `fleet`.
 
     The experiment's training data and partition are not used: each vehicle trains on its own data.
     With `metrics_port`, the server answers `/metrics` and `/healthz` on that port of the loopback

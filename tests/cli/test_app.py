@@ -249,7 +249,7 @@ def test_who_takes_part_can_be_said_by_name(tmp_path: Path) -> None:
     assert (kept.only, kept.exclude) == (("*-amber-*", "*-bi*"), ("*birch*",))
     refused = fleetseg("run", TINY, *SERIAL, "--only", 'car "7"')
     assert refused.exit_code == 1
-    assert "leave nobody" in error_of(refused)
+    assert "leave out every vehicle" in error_of(refused)
     assert not list(Path("runs").glob("*"))
 
 

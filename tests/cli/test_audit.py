@@ -48,4 +48,4 @@ def test_a_list_that_was_touched(kit: Path) -> None:
 def test_a_folder_without_a_list(tmp_path: Path) -> None:
     code, told = verify(tmp_path)
     assert code == 1
-    assert "no list of messages" in told
+    assert "no message log" in told

@@ -42,7 +42,9 @@ def test_patterns(only: tuple[str, ...], exclude: tuple[str, ...], gone: tuple[s
 
 def test_nobody_left_is_refused_with_the_names_there_are() -> None:
     settings = FederationConfig(only=("car-*",), exclude=("*",))
-    with pytest.raises(ConfigError, match=r"leave nobody; .*exclude = \['\*'\].*VAN-2, a\[1\]"):
+    with pytest.raises(
+        ConfigError, match=r"leave out every vehicle; .*exclude = \['\*'\].*VAN-2, a\[1\]"
+    ):
         require_somebody(NAMES, settings)
     require_somebody((), settings)  # of no client at all, something else is said
     require_somebody(NAMES, FederationConfig())
@@ -51,8 +53,8 @@ def test_nobody_left_is_refused_with_the_names_there_are() -> None:
 def test_a_pattern_that_fits_nobody_is_told() -> None:
     settings = FederationConfig(only=("car-*", "cra-*"), exclude=("x",))
     assert idle_patterns(NAMES, settings) == [
-        "federation.only: no vehicle is called 'cra-*'",
-        "federation.exclude: no vehicle is called 'x'",
+        "federation.only: no vehicle matches 'cra-*'",
+        "federation.exclude: no vehicle matches 'x'",
     ]
 
 
@@ -69,7 +71,7 @@ def test_a_run_goes_on_without_them_as_if_they_were_not_there(tmp_path: Path) ->
         ("synthetic-birch-day", "synthetic-coral-day")
     ] * 2
     assert f"client {amber} abstains: left out by federation.exclude" in run.notes
-    assert "federation.exclude: no vehicle is called 'typo'" in run.notes
+    assert "federation.exclude: no vehicle matches 'typo'" in run.notes
     manifest = Manifest.read(tmp_path / "run" / "manifest.json")
     assert manifest.left_out == (amber,)
     assert sorted(manifest.clients) == [amber, "synthetic-birch-day", "synthetic-coral-day"]
@@ -108,7 +110,7 @@ def test_a_user_s_own_clients_are_left_out_too(tmp_path: Path) -> None:
         described, fleet_data.space, {"a": samples, "b": samples}, {"t": samples}
     )
     assert list(taking_part(own.enrolled)) == ["a"]
-    with pytest.raises(ConfigError, match="leave nobody"):
+    with pytest.raises(ConfigError, match="leave out every vehicle"):
         fleet_data_of_pairs(described, fleet_data.space, {"b": samples}, {"t": samples})
 
 

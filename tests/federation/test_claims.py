@@ -42,7 +42,7 @@ def test_who_claims_far_more_counts_for_the_bound_and_is_named_once() -> None:
     assert believed["liar"].num_pixels == 6000
     assert cut_to(enrolled, believed) == {"liar": 600}
     assert len(told) == 1
-    assert "liar says that it holds 1,099,511,627,776 images" in told[0]
+    assert "liar claims 1,099,511,627,776 images" in told[0]
     assert "counts as 600" in told[0]
     assert "fleet.max_times_median" in told[0]
 

@@ -90,7 +90,9 @@ def test_the_state_of_an_abandoned_history_is_nobody_s(memory: ClientStateStore)
     """The server went back behind round 9, and came to another one of that number."""
     memory.save("a", 8, tensors(8), "a" * 16)
     memory.save("a", 9, tensors(9), "b" * 16)
-    with pytest.raises(StateMissing, match="kept of round 9 is not here; it begins anew when it"):
+    with pytest.raises(
+        StateMissing, match="state from round 9 is missing; it starts afresh when it"
+    ):
         memory.load("a", 10, Counted(9, "c" * 16), expected=True)
     assert files(memory) == [f"round-000008-{'a' * 16}.safetensors"]
     assert memory.load("a", 10, Counted(8, "a" * 16), expected=True)["step"] == 8
@@ -123,7 +125,7 @@ def test_damage_is_told_and_kept_for_whoever_wants_to_look(
     (path,) = memory.folder.rglob("*.safetensors")
     cut = damage(path.read_bytes())
     path.write_bytes(cut)
-    with pytest.raises(StateMissing, match=r"round-000001.*kept of round 1 is damaged"):
+    with pytest.raises(StateMissing, match=r"round-000001.*state from round 1 is damaged"):
         memory.load("a", 2, Counted(1), expected=True)
     assert files(memory) == ["round-000001.safetensors.damaged"]
     assert path.with_name(f"{path.name}.damaged").read_bytes() == cut

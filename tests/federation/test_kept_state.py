@@ -233,7 +233,7 @@ def test_who_has_lost_its_state_says_so_once_and_begins_anew(
     fleet.go(fleet.states[-1])
     lost, anew = fleet.records[2:]
     assert [(f.client_id, f.kind, f.reason) for f in lost.failures] == [(first, "lost", NO_STATE)]
-    assert "kept of round 2 is not here; it begins anew" in lost.failures[0].detail
+    assert "state from round 2 is missing; it starts afresh" in lost.failures[0].detail
     assert (lost.accepted, anew.accepted) == (tuple(others), tuple(fleet.names))
     once = fleet.states[-1].model.digest()
     fleet.go(fleet.back_to(3))

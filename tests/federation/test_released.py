@@ -35,5 +35,5 @@ def test_what_cannot_be_read_is_not_released_again(text: str, tmp_path: Path) ->
     kept_once(tmp_path, "lab", lambda: np.zeros(1, np.float32))
     (path,) = tmp_path.iterdir()
     path.write_text(text)
-    with pytest.raises(DataError, match="to release once more, with new noise, delete it"):
+    with pytest.raises(DataError, match="to release again, with new noise, delete it"):
         kept_once(tmp_path, "lab", lambda: np.ones(1, np.float32))

@@ -166,7 +166,7 @@ def test_a_domain_s_name_is_short_and_can_be_printed(name: Any) -> None:
 
 def test_scores_have_a_few_domains() -> None:
     domains = [f"street {k}" for k in range(201)]
-    with pytest.raises(UpdateRejected, match="no confusion matrices"):
+    with pytest.raises(UpdateRejected, match="not confusion matrices"):
         read_evaluation("car-1", {"confs": domains, "round": 1}, bytes_of([1] * 201), 1)
 
 

@@ -98,7 +98,7 @@ def test_poisoned_styles_are_refused_with_a_reason(name: str) -> None:
 def test_a_vehicle_speaks_for_itself_alone() -> None:
     """What stands for the members of a baseline is nothing that a vehicle may send."""
     told = reported_facts(experiment(), vehicle())
-    with pytest.raises(UpdateRejected, match="other facts"):
+    with pytest.raises(UpdateRejected, match="not those that were asked for"):
         check_reported(experiment(), {**told, f"{STYLES}/other": told[STYLES]})
 
 

@@ -115,5 +115,5 @@ def test_lists_are_found_in_kits_and_run_folders(path: Path, tmp_path: Path) -> 
     assert lists_in(tmp_path) == (path,)
     assert lists_in(path.parents[1]) == (path,)
     assert lists_in(path.parent) == (path,)
-    with pytest.raises(ConfigError, match="no list of messages"):
+    with pytest.raises(ConfigError, match="no message log"):
         lists_in(tmp_path / "none")

@@ -132,7 +132,7 @@ def test_a_model_that_only_some_answered_for_is_compared_on_the_others(
     answer("b", 0, models[0])
     for number, ready in enumerate(models):
         answer("c", number, ready, frames=0)  # frames that it does not have
-    none = failure_header("refused", "no-frames", "no vehicle here holds a labelled frame out")
+    none = failure_header("refused", "no-frames", "no vehicle here holds out a labelled frame")
     judging.add(Answered("d", "0", none))
     judging.add(Answered("e", "0", failure_header("lost", "trainer-died")))
     judged = judging.result({"b": "no answer", "f": "away"})

@@ -62,7 +62,7 @@ def test_vehicles_that_are_there_drive_it_and_others_are_named(
     held = current_release(sites.own("a") / FOLDER)
     assert held is not None
     assert (done.number, done.drives, done.digest) == (2, ("a",), held.digest)
-    assert done.refused["b"].startswith("no-room: the release cannot be kept")
+    assert done.refused["b"].startswith("no-room: the release cannot be stored")
     assert done.missing == {"c": "away"}
     assert not done.is_complete
     assert "a drives release 0002" in told
@@ -79,7 +79,7 @@ def test_a_running_server_hands_it_out(
 ) -> None:
     @contextmanager
     def connected(*_: Any) -> Iterator[None]:
-        raise ServerRuns("another server works on this fleet")
+        raise ServerRuns("another server is running for this fleet")
         yield
 
     monkeypatch.setattr(to_vehicles, "connected", connected)

@@ -1,4 +1,4 @@
-"""A change of the model on its way down: the codecs of updates, without an update around them."""
+"""Compress changes of the model in broadcasts, with the codecs used for updates."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fleetseg.federation.tensors import Layout, ModelState
 
 @dataclass(frozen=True)
 class CompressedChanges:
-    """A `ChangeCodec` that compresses: one zstd frame of a payload whose size is known."""
+    """A compressing `ChangeCodec`: one zstd frame with a payload of known size."""
 
     codec: Codec
     layout: Layout
     seed: int
-    start: Codec | None = None  # of the first model; None = that is sent whole
+    start: Codec | None = None  # for the first model; None = it is sent whole
 
     @property
     def has_start(self) -> bool:
@@ -28,7 +28,7 @@ class CompressedChanges:
 
     @cached_property
     def plan(self) -> Plan:
-        """The codec fitted to the layout."""
+        """The codec's plan for the layout."""
         return Plan.of(self.codec, self.layout)
 
     @cached_property
@@ -37,7 +37,7 @@ class CompressedChanges:
         return Plan.of(self.start, self.layout)
 
     def write(self, change: ModelState, round_: int, *, start: bool = False) -> bytes:
-        """See ChangeCodec; values are rounded at random, by round."""
+        """See ChangeCodec; values are rounded stochastically, seeded by the round."""
         generator = rng.generator(self.seed, round_, purpose="quantise-broadcast")
         plan = self._start_plan if start else self.plan
         return compressed(encode(change, plan, generator))

@@ -1,4 +1,4 @@
-"""What is done to an update before it is sent, read from a text such as "topk(1%)+int8"."""
+"""The compression of an update, parsed from a specification such as "topk(1%)+int8"."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _POWERSGD = re.compile(r"powersgd\(\s*(\d{1,3})\s*\)")
 
 @dataclass(frozen=True)
 class Codec:
-    """Which trainable values are sent, and in which format; statistics and counters always are."""
+    """Which trainable values are sent, in which format; statistics and counters are always sent."""
 
-    share: float = 1.0  # of the trainable values, the largest changes
+    share: float = 1.0  # share of the trainable values to send, by largest change
     format: Format = "fp32"
-    by_channel: bool = False  # integers: a scale per slice of a tensor's first dimension
-    rank: int = 0  # of the matrices that a tensor is sent as; 0 = it is sent itself
+    by_channel: bool = False  # integers: one scale per slice of a tensor's first dimension
+    rank: int = 0  # of the matrices that represent a tensor; 0 = send the tensor itself
 
     @property
     def name(self) -> str:
-        """The text that this codec is read from."""
+        """The specification of this codec."""
         format_ = f"{self.format}(channel)" if self.by_channel else self.format
         if self.rank:
             return f"powersgd({self.rank})+{format_}"
@@ -38,18 +38,18 @@ class Codec:
 
     @property
     def leaves_out(self) -> bool:
-        """Whether a message lacks something by plan, so that it has to come later."""
+        """Whether a message omits values by design, which must be sent later."""
         return self.share < 1 or self.rank > 0
 
 
 def parse_codec(text: str) -> Codec | None:
-    """Read a codec; "none" is None: updates go uncompressed.
+    """Parse a codec; "none" gives None, for uncompressed updates.
 
     >>> parse_codec("topk(1%)+int8")
     Codec(share=0.01, format='int8', by_channel=False, rank=0)
 
     Raises:
-        ConfigError: with what can be written.
+        ConfigError: the text is invalid; says what can be written.
     """
     if text.strip() == "none":
         return None
@@ -61,7 +61,7 @@ def parse_codec(text: str) -> Codec | None:
             kind, share = "topk", float(match[1]) / 100
             codec, known = replace(codec, share=share), 0 < share <= 1
         elif match := _POWERSGD.fullmatch(part):
-            kind, rank = "topk", int(match[1])  # either of them
+            kind, rank = "topk", int(match[1])  # same kind as topk: only one of them
             codec, known = replace(codec, rank=rank), rank > 0
         else:
             kind, known = "format", part in (format_, f"{format_}(channel)") and format_ in FORMATS

@@ -1,4 +1,4 @@
-"""zstd frames of payloads whose size is known beforehand."""
+"""zstd frames of payloads whose size is known in advance."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _LEVEL = 1  # of zstd: higher ones gain a percent on random low bits and take se
 
 
 def compressed(payload: bytes) -> bytes:
-    """Write one frame."""
+    """Return a payload as one frame."""
     return bytes(zstandard().ZstdCompressor(level=_LEVEL).compress(payload))
 
 
 def expanded(frame: bytes, num_bytes: int) -> bytes:
-    """Read one frame of exactly so many bytes, and nothing behind it.
+    """Decompress one frame of exactly `num_bytes` bytes, followed by nothing.
 
     Raises:
-        UpdateRejected: it is none; no more memory is taken than for what is expected.
+        UpdateRejected: not such a frame; never uses more memory than the expected size needs.
     """
     zstd = zstandard()
     try:
@@ -32,7 +32,7 @@ def expanded(frame: bytes, num_bytes: int) -> bytes:
 
 
 def zstandard() -> Any:
-    """Import the package, or raise MissingExtra."""
+    """Import zstandard, or raise MissingExtra."""
     try:
         import zstandard as package
     except ImportError:

@@ -1,9 +1,9 @@
-"""A change as products of thin matrices, tensor by tensor.
+"""Low-rank compression: each tensor of a change as a product of thin matrices.
 
 PowerSGD, Vogels, Karimireddy, Jaggi 2019, arXiv 1905.13727: a tensor as a matrix M (its first
-dimension, all others) becomes P Q^T of a rank r by power iteration. The paper takes one iteration
-from the Q of the step before; here a client may be absent for many rounds, so there are two, from a
-random start, which needs no memory. Where P and Q together are no smaller, the tensor goes whole.
+dimension, all others) becomes P Q^T of rank r by power iteration. The paper does one iteration from
+the Q of the previous step; here a client may be absent for many rounds, so there are two, from a
+random start, which needs no memory. If P and Q together are not smaller, the tensor is sent whole.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _ITERATIONS = 2
 
 @dataclass(frozen=True)
 class Piece:
-    """A trainable tensor and how it is sent: as factors of a rank, or (rank 0) whole."""
+    """A trainable tensor and how it is sent: as factors of some rank, or whole (rank 0)."""
 
-    start: int  # in the trainable values
+    start: int  # offset in the trainable values
     rows: int
     columns: int
     rank: int
@@ -38,17 +38,17 @@ class Piece:
 
     @property
     def num_sent(self) -> int:
-        """Number of values that are sent of it."""
+        """Number of values sent for it."""
         return self.rank * (self.rows + self.columns) or self.size
 
     @property
     def groups(self) -> Sequence[int]:
-        """Sizes of what has a common scale: each column of P, each of Q; or all."""
+        """Sizes of groups with a common scale: each column of P and of Q, or the whole tensor."""
         return [self.rows] * self.rank + [self.columns] * self.rank or [self.size]
 
 
 def pieces_of(layout: Layout, rank: int) -> tuple[Piece, ...]:
-    """Say of each trainable tensor how it is sent."""
+    """Return how each trainable tensor is sent."""
     pieces = []
     for entry in layout.floats:
         if entry.kind != "trainable" or not entry.size:
@@ -61,7 +61,7 @@ def pieces_of(layout: Layout, rank: int) -> tuple[Piece, ...]:
 
 
 def factored(values_T: Floats, pieces: Sequence[Piece], generator: np.random.Generator) -> Floats:
-    """Write trainable values piece by piece: P's columns and Q's, or the tensor as it is."""
+    """Return trainable values piece by piece: the columns of P and Q, or the tensor unchanged."""
     parts = []
     for piece in pieces:
         part = values_T[piece.start : piece.start + piece.size]
@@ -76,7 +76,7 @@ def factored(values_T: Floats, pieces: Sequence[Piece], generator: np.random.Gen
 def _factors(matrix: Tensor, right: Tensor) -> Floats:
     """Return P with orthonormal columns, and Q = M^T P, column after column."""
     if not bool(torch.isfinite(matrix).all()):
-        # Not a number, for the checks of what arrives to see: no iteration is needed for that.
+        # Send NaN, which the checks on arrival detect; no iteration is needed for that.
         return np.full(sum(matrix.shape) * right.shape[1], np.nan, dtype=np.float32)
     for _ in range(_ITERATIONS):
         left, _ = torch.linalg.qr(matrix @ right)
@@ -88,7 +88,7 @@ def _factors(matrix: Tensor, right: Tensor) -> Floats:
 def multiplied(values_V: Floats, pieces: Sequence[Piece], num_trainable: int) -> Floats:
     """Undo `factored`.
 
-    Rank by rank, so that no result depends on how a matrix product is divided among threads.
+    It adds rank by rank, so that the result does not depend on how threads share a matrix product.
     """
     values_T = np.zeros(num_trainable, dtype=np.float32)
     start = 0

@@ -1,8 +1,8 @@
-"""The bytes of an update's values: of a size that codec and layout alone decide.
+"""The bytes of an update's values, of a size determined by codec and layout alone.
 
-In order: gaps between sent values (if not all are), scales (if the format has them), sent values,
-statistics, counters. Each array is written as byte planes, all first bytes, then all second ones:
-neighbouring bytes then look alike, and the entropy coder behind finds it.
+In order: gaps between sent values (if not all are sent), scales (if the format has them), sent
+values, statistics, counters. Each array is written as byte planes, all first bytes, then all second
+bytes, and so on: neighbouring bytes then look alike, which helps the entropy coder that follows.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _HAS_SCALES = ("fp16", "int8", "int4")
 
 @dataclass(frozen=True)
 class Plan:
-    """A codec fitted to a model: how many of what there are."""
+    """A codec fitted to a model: the number of values of each kind."""
 
     codec: Codec
     layout: Layout
     num_sent: int
-    # Where each group with a scale of its own begins: in the trainable values, or what they become.
+    # Start of each group with its own scale: in the trainable values, or in their factors.
     groups_G: npt.NDArray[np.int64]
-    pieces: tuple[Piece, ...] = ()  # of tensors that are sent as factors
+    pieces: tuple[Piece, ...] = ()  # if tensors are sent as factors
 
     @classmethod
     def of(cls, codec: Codec, layout: Layout) -> Plan:
@@ -72,16 +72,16 @@ class Plan:
 
     @property
     def num_trainable(self) -> int:
-        """Number of values before anything is left out."""
+        """Number of values before any are omitted."""
         return self.layout.num_trainable
 
     @property
     def num_bytes(self) -> int:
-        """Size of the whole."""
+        """Total size."""
         return sum(dtype.itemsize * length for _, dtype, length in self.arrays)
 
     def sizes_G(self, positions: sparse.Positions | None) -> npt.NDArray[np.int64]:
-        """How many of the sent values each group has."""
+        """Return the number of sent values in each group."""
         ends = np.append(self.groups_G[1:], self.num_sent if self.pieces else self.num_trainable)
         if positions is None:
             return ends - self.groups_G
@@ -89,7 +89,7 @@ class Plan:
 
 
 def encode(change: ModelState, plan: Plan, generator: np.random.Generator) -> bytes:
-    """Write a change of the model in `plan.num_bytes` bytes."""
+    """Encode a change of the model in `plan.num_bytes` bytes."""
     num, codec = plan.layout.num_trainable, plan.codec
     values_F = change.values_F.numpy()
     sent_V, positions = values_F[:num], None
@@ -117,10 +117,10 @@ def encode(change: ModelState, plan: Plan, generator: np.random.Generator) -> by
 
 
 def decode(data: bytes, plan: Plan) -> ModelState:
-    """Read what `encode` wrote; what was not sent is zero.
+    """Decode what `encode` wrote; values that were not sent are zero.
 
     Raises:
-        UpdateRejected: for another size, or positions outside the model.
+        UpdateRejected: wrong size, or positions outside the model.
     """
     if len(data) != plan.num_bytes:
         raise UpdateRejected(
@@ -155,7 +155,7 @@ def decode(data: bytes, plan: Plan) -> ModelState:
 def _sent(
     arrays: dict[str, npt.NDArray[Any]], plan: Plan, positions: sparse.Positions | None
 ) -> quantise.Floats:
-    """Values as floats again; NaN and infinity come through, for the checks behind to see."""
+    """Return values as floats; NaN and infinity are preserved, so that later checks detect them."""
     values, format_ = arrays["values"], plan.codec.format
     if format_ == "fp32":
         return values

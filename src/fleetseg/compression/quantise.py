@@ -1,10 +1,9 @@
-"""Floats in fewer bits.
+"""Quantisation of floats to fewer bits.
 
-Integers: per group of values (a tensor, or a slice of its first
-dimension: an output channel of a convolution) a scale s = max|v| / levels;
-q = floor(v / s + u) with u uniform in [0, 1), so that the mean of q s over u is v: unbiased
-(QSGD, Alistarh et al. 2017, arXiv 1610.02132, with the largest magnitude for the norm).
-Suffixes: V values, G groups.
+Integers: each group of values (a tensor, or a slice of its first dimension: an output channel of a
+convolution) has a scale s = max|v| / levels; q = floor(v / s + u) with u uniform in [0, 1), so that
+the mean of q s over u is v, that is unbiased (QSGD, Alistarh et al. 2017, arXiv 1610.02132, with
+the largest magnitude as the norm). Suffixes: V values, G groups.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ LEVELS = {"int8": 127, "int4": 7}
 def to_integers(
     values_V: Floats, sizes_G: npt.NDArray[np.int64], levels: int, generator: np.random.Generator
 ) -> tuple[Codes, Floats]:
-    """Round to integers in -levels..levels; returns (codes_V, scales_G).
+    """Round to integers in -levels..levels; return (codes_V, scales_G).
 
-    `sizes_G` says how many values in a row share a scale; a size of 0 is allowed. A group that
-    holds NaN or infinity gets a scale that is not finite, so that nobody takes its codes for good.
+    `sizes_G` says how many consecutive values share a scale; a size of 0 is allowed. A group with
+    NaN or infinity gets a non-finite scale, so that its codes cannot pass for valid ones.
     """
     filled_G, starts = _filled(sizes_G)
     scales_G = np.zeros(sizes_G.size, dtype=np.float32)
@@ -48,13 +47,13 @@ def to_integers(
 def _filled(
     sizes_G: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Say which groups have values, and where the values of those begin."""
+    """Return which groups have values, and where the values of those groups begin."""
     filled_G = sizes_G > 0
     return filled_G, np.concatenate([[0], np.cumsum(sizes_G[filled_G])[:-1]])
 
 
 def from_integers(codes_V: Codes, scales_G: Floats, sizes_G: npt.NDArray[np.int64]) -> Floats:
-    """Return codes times their group's scale."""
+    """Return codes multiplied by their group's scale."""
     values_V = np.repeat(scales_G, sizes_G)
     values_V *= codes_V
     return values_V
@@ -72,7 +71,7 @@ def from_nibbles(packed: npt.NDArray[np.uint8], size: int) -> Codes:
     """Unpack `size` codes."""
     codes = np.empty(2 * packed.size, dtype=np.uint8)
     codes[0::2], codes[1::2] = packed & 0x0F, packed >> 4
-    # From four bits to eight with the sign: up, and down again rounding towards minus infinity.
+    # Sign-extend four bits to eight: multiply by 16, then divide rounding towards minus infinity.
     signed: Codes = (codes[:size] * np.uint8(16)).view(np.int8) // np.int8(16)
     return signed
 
@@ -86,10 +85,10 @@ def to_bfloat16(values_V: Floats) -> npt.NDArray[np.uint16]:
 
 
 def cut_to_bfloat16(values_V: Floats) -> npt.NDArray[np.uint16]:
-    """Cut to a bfloat16 that is nowhere larger in magnitude; NaN stays NaN.
+    """Truncate to bfloat16, so that no magnitude grows; NaN stays NaN.
 
-    For changes of statistics: a variance that is not negative with the whole change is not with
-    the cut one.
+    For changes of statistics: a variance that stays non-negative with the full change also does so
+    with the truncated one.
     """
     cut_V = (values_V.view(np.uint32) >> 16).astype(np.uint16)
     cut_V[np.isnan(values_V)] = 0x7FC0
@@ -97,14 +96,14 @@ def cut_to_bfloat16(values_V: Floats) -> npt.NDArray[np.uint16]:
 
 
 def from_bfloat16(codes_V: npt.NDArray[np.uint16]) -> Floats:
-    """Widen; exact."""
+    """Widen to float32, exactly."""
     return (codes_V.astype(np.uint32) << 16).view(np.float32)
 
 
 def to_float16(
     values_V: Floats, sizes_G: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float16], Floats]:
-    """Round to float16 after multiplying each group by a power of two that makes use of its range.
+    """Round to float16 after scaling each group by a power of two to use the range of float16.
 
     Changes of weights are mostly below 6e-5, where a plain float16 has few digits left.
     """

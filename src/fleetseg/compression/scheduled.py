@@ -1,4 +1,4 @@
-"""A codec that is another one in later rounds: rough while a model moves far, finer at its end."""
+"""A codec that changes with the round: coarse while the model moves far, finer towards the end."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fleetseg.federation.wire import UpdateCodec
 
 @dataclass(frozen=True)
 class ScheduledCodec:
-    """An `UpdateCodec` made of several, each from a round on until the next."""
+    """An `UpdateCodec` of several stages, each from its first round until the next stage."""
 
     stages: tuple[tuple[int, UpdateCodec], ...]  # (first round, codec), ascending; the first from 1
 
     @property
     def max_bytes(self) -> int:
-        """Most bytes of any message."""
+        """Most bytes of a message of any stage."""
         return max(codec.max_bytes for _, codec in self.stages)
 
     @property
     def leaves_out(self) -> bool:
-        """Whether any of them does."""
+        """Whether any stage does."""
         return any(codec.leaves_out for _, codec in self.stages)
 
     def at(self, round_: int) -> UpdateCodec:
@@ -33,21 +33,21 @@ class ScheduledCodec:
         return begun[-1] if begun else self.stages[0][1]
 
     def pack(self, update: Update, residual_T: Tensor | None) -> tuple[bytes, Tensor | None]:
-        """Write an update by its round's codec; what an earlier one left out comes with it."""
+        """Write an update with its round's codec, including the residual of earlier rounds."""
         return self.at(update.round).pack(update, residual_T)
 
     def unpack(self, data: bytes) -> Update:
-        """Read an update of any stage's codec; it must be that of the update's round.
+        """Read an update in any stage's codec, which must be that of the update's round.
 
         Raises:
-            UpdateRejected: none can read it, or it was written by another round's.
+            UpdateRejected: no stage can read it, or it was written with another round's codec.
         """
         refused: UpdateRejected | None = None
         for _, codec in self.stages:
             try:
                 update = codec.unpack(data)
             except UpdateRejected as rejected:
-                # What a codec says of a message of another's is no news.
+                # That a message belongs to another codec is the least informative reason.
                 if refused is None or refused.reason == "codec":
                     refused = rejected
                 continue

@@ -1,4 +1,4 @@
-"""The largest changes of an update, and where they stand."""
+"""The largest changes of an update, and their positions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Positions = npt.NDArray[np.int64]
 
 
 def count_of(share: float, size: int) -> int:
-    """How many values a share of `size` is: at least one, at most all."""
+    """Return the number of values in a share of `size`: at least one, at most all."""
     return min(size, max(1, math.ceil(share * size)))
 
 
 def largest(values: npt.NDArray[np.float32], count: int) -> Positions:
-    """Return the positions, ascending, of the `count` largest magnitudes; NaN counts as largest."""
+    """Return the sorted positions of the `count` largest magnitudes; NaN counts as largest."""
     if count == values.size:
         return np.arange(values.size, dtype=np.int64)
     chosen = np.argpartition(np.abs(values), values.size - count)[values.size - count :]
@@ -25,10 +25,10 @@ def largest(values: npt.NDArray[np.float32], count: int) -> Positions:
 
 
 def to_gaps(positions: Positions) -> npt.NDArray[np.uint32]:
-    """Write ascending positions as the number of values left out before each."""
+    """Convert ascending positions to the number of values skipped before each."""
     return (np.diff(positions, prepend=-1) - 1).astype(np.uint32)
 
 
 def from_gaps(gaps: npt.NDArray[np.uint32]) -> Positions:
-    """Undo `to_gaps`; always ascending, whatever the numbers."""
+    """Undo `to_gaps`; the result is ascending whatever the gaps."""
     return np.cumsum(gaps.astype(np.int64) + 1) - 1

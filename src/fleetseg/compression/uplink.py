@@ -1,8 +1,8 @@
-"""A compressed update as one message, and what it left out.
+"""A compressed update as one message, and the residual that it leaves out.
 
 Layout: "FSUP", header length (uint32, little endian), header (JSON), one zstd frame. Everything is
-checked against sizes known beforehand, so nothing that a sender writes decides how much memory is
-taken; the values then pass the same checks as any update.
+checked against sizes known in advance, so that a sender cannot control how much memory is used; the
+values then go through the same checks as any update.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from fleetseg.strict_json import BadJson, read_json
 
 VERSION = 1
 _MAGIC = b"FSUP"
-_HEADER_BYTES = 8192  # most of a header
+_HEADER_BYTES = 8192  # most bytes of a header
 
 
 @dataclass(frozen=True)
 class Uplink:
-    """An `UpdateCodec` that compresses."""
+    """A compressing `UpdateCodec`."""
 
     codec: Codec
     layout: Layout
@@ -40,7 +40,7 @@ class Uplink:
 
     @property
     def max_bytes(self) -> int:
-        """Most bytes of a message: zstd adds a few per block to what does not compress."""
+        """Most bytes of a message: zstd adds a few per block to incompressible data."""
         return 8 + _HEADER_BYTES + self.plan.num_bytes + self.plan.num_bytes // 128 + 1024
 
     @property
@@ -50,20 +50,20 @@ class Uplink:
 
     @cached_property
     def plan(self) -> Plan:
-        """The codec fitted to the layout."""
+        """The codec's plan for the layout."""
         return Plan.of(self.codec, self.layout)
 
     def pack(self, update: Update, residual_T: Tensor | None) -> tuple[bytes, Tensor | None]:
-        """Write an update; what was left out before is added first (error feedback).
+        """Write an update after adding the previous residual (error feedback).
 
         Residuals: Stich, Cordonnier, Jaggi 2018, arXiv 1809.07599, Algorithm 1 (the "memory"),
-        over trainable values; the residual includes what rounding took from the values sent.
+        over trainable values; the residual includes the rounding error of the values sent.
 
         Returns:
             the message, and the new residual: None for a codec that leaves nothing out.
 
         Raises:
-            UpdateRejected: the header is no header.
+            UpdateRejected: the header is too large, or holds something that is not JSON.
         """
         num, change = self.layout.num_trainable, with_residual(update.change, residual_T)
         generator = rng.generator(self.seed, update.round, update.client_id, "quantise")
@@ -78,7 +78,7 @@ class Uplink:
         """Read a message; the usual checks of an update must follow.
 
         Raises:
-            UpdateRejected: it is none, or was made for another model or codec.
+            UpdateRejected: it is not a message, or was made for another model or codec.
         """
         header, frame = self._opened(data)
         change = decode(expanded(frame, self.plan.num_bytes), self.plan)

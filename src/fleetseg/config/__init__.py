@@ -1,8 +1,8 @@
-"""What an experiment can say: frozen, typed sections with their defaults.
+"""The configuration of an experiment: frozen, typed sections with their defaults.
 
-Every default carries its unit in its name or its comment. `Experiment.digest` identifies the
-experiment in run folders and checkpoints; nothing in an experiment can name code to run. How one is
-read from a file is in `experiment_file`.
+Every default states its unit in its name or its comment. `Experiment.digest` identifies the
+experiment in run folders and checkpoints; nothing in an experiment can name code to run. The module
+`experiment_file` reads experiments from files.
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ from fleetseg.methods import METHODS
 
 
 class Experiment(Section):
-    """All that defines a run."""
+    """Everything that defines a run."""
 
     name: str = "experiment"
-    method: str = ""  # a preset of fleetseg.methods; what is set here wins over its fields
+    method: str = ""  # a preset of fleetseg.methods; fields set here override the preset's
     seed: int = 0
     data: DataConfig = DataConfig()
     partition: PartitionConfig = PartitionConfig()
@@ -70,7 +70,7 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _has_its_preset(self) -> Experiment:
-        """Refuse a method's name without its fields: they are laid under where fields are read."""
+        """Refuse a method's name without its preset's fields, which are merged in at loading."""
         if not self.method:
             return self
         if self.method not in METHODS:
@@ -85,10 +85,10 @@ class Experiment(Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what defines the result: not where clients run, images lie, or one watches."""
+        """SHA-256 of what defines the result, without placement, storage, tracking and pictures."""
         fields = self.model_dump(mode="json")
         del fields["fleet"], fields["tracking"]
-        del fields["method"]  # what it stands for is written out
+        del fields["method"]  # the fields that it stands for are in the digest
         for key in ("kind", "workers", "loaders"):
             del fields["engine"][key]
         for key in ("cache", "store"):

@@ -1,4 +1,4 @@
-"""Where a run's figures and pictures go beside its folder."""
+"""Where a run's figures and pictures are sent, besides its folder."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ class TrackingConfig(Section):
 
     to: tuple[str, ...] = ()  # names in fleetseg.tracking.trackers.TRACKERS
     project: str = Field(default="fleetseg", min_length=1)  # in MLflow, the experiment
-    pictures: int = Field(default=3, ge=0)  # of the frames that evaluation.pictures keeps
+    pictures: int = Field(default=3, ge=0)  # how many of the frames of evaluation.pictures

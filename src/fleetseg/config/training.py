@@ -1,4 +1,4 @@
-"""What a client does with its samples in one round."""
+"""Local training: what a client does with its samples in one round."""
 
 from __future__ import annotations
 
@@ -12,129 +12,129 @@ from fleetseg.config.style import StyleConfig
 
 
 class ProxConfig(Section):
-    """Of the objective prox (FedProx)."""
+    """Settings of the objective prox (FedProx)."""
 
-    mu: float = Field(default=0.01, ge=0)  # of mu / 2 |y - w|^2, beside the loss
+    mu: float = Field(default=0.01, ge=0)  # of mu / 2 |y - w|^2, added to the loss
 
 
 class DynConfig(Section):
-    """Of the objective dyn (FedDyn)."""
+    """Settings of the objective dyn (FedDyn)."""
 
     alpha: float = Field(default=0.01, gt=0)  # of alpha / 2 |y - w|^2
 
 
 class DriftConfig(Section):
-    """Of the objective drift (FedDC)."""
+    """Settings of the objective drift (FedDC)."""
 
     alpha: float = Field(default=0.01, gt=0)  # of alpha / 2 |y - (w - h)|^2
 
 
 class ClientMomentumConfig(Section):
-    """Of the objective client momentum (FedCM)."""
+    """Settings of the objective client momentum (FedCM)."""
 
     alpha: float = Field(default=0.1, gt=0, le=1)  # share of the client's own gradient in a step
 
 
 class SamConfig(Section):
-    """Of the objective sam (FedSAM)."""
+    """Settings of the objective sam (FedSAM)."""
 
     rho: float = Field(default=0.1, ge=0)  # L2 length of the perturbation, over all parameters
 
 
 class AsamConfig(Section):
-    """Of the objective asam (FedASAM)."""
+    """Settings of the objective asam (FedASAM)."""
 
     rho: float = Field(default=0.7, ge=0)  # as sam's, each weight in units of |weight| + eta
     eta: float = Field(default=0.2, ge=0)  # in units of weights
 
 
 class MoonConfig(Section):
-    """Of the objective moon."""
+    """Settings of the objective moon."""
 
-    mu: float = Field(default=1.0, ge=0)  # of the contrastive term, beside the loss
-    tau: float = Field(default=0.5, gt=0)  # temperature: small = only the nearer counts
+    mu: float = Field(default=1.0, ge=0)  # weight of the contrastive term
+    tau: float = Field(default=0.5, gt=0)  # temperature: small = only the nearer model counts
 
 
 class FedSpeedConfig(Section):
-    """Of the objective fedspeed."""
+    """Settings of the objective fedspeed."""
 
     rho: float = Field(default=0.1, ge=0)  # as sam's
     mu: float = Field(default=0.1, gt=0)  # as prox's; the paper's 1 / lambda
 
 
 class MimeLiteConfig(Section):
-    """Of the objective mimelite."""
+    """Settings of the objective mimelite."""
 
     beta: float = Field(default=0.9, ge=0, lt=1)  # share of the fleet's momentum in a step
 
 
 class PixelContrastConfig(Section):
-    """Of the supervision pixel contrast (FedSeg)."""
+    """Settings of the supervision pixel contrast (FedSeg)."""
 
-    weight: float = Field(default=1.0, gt=0)  # of the contrast, beside the loss of labels
+    weight: float = Field(default=1.0, gt=0)  # of the contrastive term, added to the loss on labels
     temperature: float = Field(default=0.07, gt=0)
-    anchors: int = Field(default=4096, ge=1)  # most pixels of a batch that are contrasted
-    # The received model is believed where its largest probability is at least this.
+    anchors: int = Field(default=4096, ge=1)  # most pixels of a batch that are compared
+    # The received model is trusted where its largest probability is at least this.
     confidence: float = Field(default=0.8, ge=0, le=1)
-    start_round: int = Field(default=2, ge=1)  # the first with contrast; before, labels alone
+    start_round: int = Field(default=2, ge=1)  # first round with contrast; labels only before
 
 
 class SelfTrainingConfig(Section):
-    """Of the supervision self_training: see learning.self_training."""
+    """Settings of the supervision self_training: see learning.self_training."""
 
-    # fixed: the model that training starts from; round: the fleet's of every `every` rounds; ema
-    # and swa: averages over rounds.
+    # fixed: the model that training starts from; round: the global model, renewed every `every`
+    # rounds; ema and swa: averages over rounds.
     teacher: Literal["fixed", "round", "ema", "swa"] = "round"
-    every: int = Field(default=1, ge=1)  # rounds from one teacher of round or swa to the next
-    ema: float = Field(default=0.9, ge=0, lt=1)  # of ema: share of the teacher that stays
-    swa_start: float = Field(default=0.2, ge=0, lt=1)  # of swa: share of the rounds before it
-    # Which predictions of the teacher are learnt. threshold: surer than `confidence`; class share:
-    # the surest `top` of each class of an image; either; quality: all of an image, weighted by the
-    # share of its pixels that are surer than `confidence`.
+    every: int = Field(default=1, ge=1)  # round, swa: rounds from one teacher to the next
+    ema: float = Field(default=0.9, ge=0, lt=1)  # ema: share of the old teacher that is kept
+    swa_start: float = Field(default=0.2, ge=0, lt=1)  # swa: share of the rounds before averaging
+    # Which of the teacher's predictions are used. threshold: those more confident than
+    # `confidence`; class share: the most confident share `top` of each class of an image; either;
+    # quality: all of an image, weighted by the share of its pixels above `confidence`.
     select: Literal["threshold", "class share", "either", "quality"] = "either"
     confidence: float = Field(default=0.9, ge=0, lt=1)
     top: float = Field(default=0.66, gt=0, le=1)
-    # Of threshold, class share and either: the loss is divided by the pixels that are learnt, or by
-    # all, so that it is small where few are.
+    # threshold, class share, either: divide the loss by the number of pixels used, or of all
+    # pixels, which makes it small where few are used.
     normalise: Literal["kept", "all"] = "all"
-    weight: float = Field(default=1.0, ge=0)  # of the loss on what the teacher says; 0 = off
-    # What is done to the student's images only; the teacher's are cropped and mirrored alike.
+    weight: float = Field(default=1.0, ge=0)  # of the loss on the teacher's predictions; 0 = off
+    # Augmentation of the student's images only; both models share crops and mirroring.
     jitter: float = Field(default=0.5, ge=0, le=1)  # of brightness, contrast, saturation
-    blur: float = Field(default=0.5, ge=0, le=1)  # chance of an image
+    blur: float = Field(default=0.5, ge=0, le=1)  # probability per image
     mix: Literal["none", "classmix", "cutmix"] = "classmix"
-    # Terms beside it, each off at 0.
-    distil: float = Field(default=0.0, ge=0)  # weight of what the first model says of each pixel
+    # Further terms of the loss, each off at 0.
+    distil: float = Field(default=0.0, ge=0)  # weight of pixel-wise distillation of the first model
     distil_temperature: float = Field(default=2.0, gt=0)
     entropy: float = Field(default=0.0, ge=0)  # weight of the mean entropy, in units of log C
     max_square: float = Field(default=0.0, ge=0)  # weight
-    max_square_ratio: float = Field(default=0.2, ge=0, le=1)  # 0 = all classes of an image alike
-    # Images are drawn by the classes that the teacher is sure to see in them, rare ones first: the
-    # temperature of their chances (DAFormer: 0.01). 0 = each image once an epoch.
+    max_square_ratio: float = Field(default=0.2, ge=0, le=1)  # 0 = classes weigh the same
+    # Rare-class sampling, by the classes that the teacher confidently predicts in each image: the
+    # temperature of the class probabilities (DAFormer: 0.01). 0 = each image once an epoch.
     rare_classes: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    from_scratch: bool = False  # start from random weights, whose predictions say nothing
+    from_scratch: bool = False  # allow a start from random, uninformative weights
 
 
 class PhaseConfig(Section):
-    """A stretch of a client's round in which a part of the network learns, and the rest stands."""
+    """A phase of a client's round: a part of the network is trained, and the rest is frozen."""
 
     learns: Literal["all", "body", "head"] = "all"
-    share: float = Field(default=1.0, gt=0)  # of the round's steps, beside the other phases' shares
+    share: float = Field(default=1.0, gt=0)  # of the round's steps, relative to the other phases
 
 
 class EntropyConfig(Section):
-    """Of the loss entropy."""
+    """Settings of the loss entropy."""
 
-    weight: float = Field(default=0.01)  # of sum p log p; below 0, predictions get surer
+    weight: float = Field(default=0.01)  # of sum p log p; below 0, predictions sharpen
 
 
 class WeatherConfig(Section):
-    """Weather that is put on training images, at the working size and before colour jitter."""
+    """Synthetic weather on training images, at the working size and before colour jitter."""
 
-    probability: float = Field(default=0.0, ge=0, le=1)  # of an image to get any; 0 = off
+    probability: float = Field(default=0.0, ge=0, le=1)  # per image; 0 = off
     kinds: tuple[Literal["fog", "rain", "night", "snow", "glare"], ...] = Field(
         default=("fog", "rain", "night", "snow", "glare"), min_length=1
-    )  # as probable as each other
-    # (least, most), drawn evenly; 0 is the image itself, 1 the worst: see data.weather.
+    )  # equally likely
+    # (least, most), drawn uniformly; 0 is the unchanged image, 1 the worst: see data.weather.
     severity: tuple[float, float] = (0.2, 0.9)
 
     @model_validator(mode="after")
@@ -145,42 +145,42 @@ class WeatherConfig(Section):
 
 
 class MixStyleConfig(Section):
-    """Statistics of features that are mixed between the images of a batch (MixStyle)."""
+    """Mixing of feature statistics between the images of a batch (MixStyle)."""
 
-    probability: float = Field(default=0.0, ge=0, le=1)  # of a stage in a step; 0 = off
+    probability: float = Field(default=0.0, ge=0, le=1)  # per stage and step; 0 = off
     alpha: float = Field(default=0.1, gt=0)  # of Beta(alpha, alpha); small = one of the two images
-    # Which features: the last ones of these strides, pixels of the image over those of the map.
+    # Which features: the last ones at each of these strides (image pixels per feature pixel).
     stages: tuple[int, ...] = Field(default=(4, 8), min_length=1)
 
 
 class TrainingConfig(Section):
-    """What a client does with its samples in one round."""
+    """A client's local training in one round."""
 
     optimiser: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(default=0.05, gt=0)  # peak learning rate, before the schedule
     momentum: float = Field(default=0.9, ge=0, lt=1)  # sgd
     nesterov: bool = False
     weight_decay: float = Field(default=5e-4, ge=0)  # not on norms and biases
-    head_lr_factor: float = Field(default=1.0, gt=0)  # learning rate of heads over that of the rest
+    head_lr_factor: float = Field(default=1.0, gt=0)  # learning rate of heads, relative to the rest
     clip_grad_norm: float = Field(default=0.0, ge=0)  # L2, 0 = off
     optimiser_state: Literal["reset", "kept"] = "reset"  # between the rounds of a client
     batch_size: int = Field(default=8, ge=1)
     local_epochs: int = Field(default=1, ge=1)
     local_steps: int = Field(default=0, ge=0)  # > 0: exactly this many steps, overrides epochs
-    # What learns when, one after another; empty = everything, all the time. At least a step each.
+    # Phases of a round, in order; empty = everything is trained throughout. At least a step each.
     phases: tuple[PhaseConfig, ...] = ()
-    # Over global rounds. poly_feddrive and step_fedseg are what those systems really do.
+    # Over global rounds. poly_feddrive and step_fedseg are what the code of those systems does.
     schedule: Literal["constant", "poly", "cosine", "poly_feddrive", "step_fedseg"] = "poly"
     warmup_rounds: int = Field(default=0, ge=0)
     # FixBN: past this share of the rounds, batch norms train with the global running statistics
     # instead of each batch's, and leave them as they are; 1 = never.
     freeze_bn_after: float = Field(default=1.0, ge=0, le=1)
     supervision: str = "labels"  # where the loss comes from: see learning.supervision
-    objective: str = "plain"  # what is added to it: see learning.objectives
+    objective: str = "plain"  # what is added to that loss: see learning.objectives
     # ce, ohem, focal, dice, lovasz, ohem_feddrive, ohem_fedseg, entropy,
     # or a sum such as "ce+dice"
     loss: str = "ce"
-    # Logits in the loss, by a client's own pixels of each class: see learning.calibration.
+    # Shifts logits in the loss by the client's pixel counts per class: see learning.calibration.
     calibration: str = "none"
     calibration_tau: float = Field(default=1.0, gt=0)  # its strength
     class_weights: Literal["none", "local", "fleet"] = "none"  # 1/ln(1.1 + pixel share)
@@ -191,7 +191,7 @@ class TrainingConfig(Section):
     scale: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.5)  # random scale range; (1, 1) = off
     flip: bool = True
     colour_jitter: float = Field(default=0.25, ge=0, le=1)  # 0 = off
-    style: StyleConfig = StyleConfig()  # of other vehicles, before all of these
+    style: StyleConfig = StyleConfig()  # of other vehicles, applied before all of the above
     weather: WeatherConfig = WeatherConfig()
     mixstyle: MixStyleConfig = MixStyleConfig()
     entropy: EntropyConfig = EntropyConfig()

@@ -1,1 +1,1 @@
-"""What a vehicle sees: label spaces, sources, cache, partitions, augmentation."""
+"""Data of vehicles: label spaces, sources, cache, partitions, augmentation."""

@@ -1,4 +1,4 @@
-"""Jobs done ahead of their turn in background threads; their results come in order."""
+"""Run jobs ahead of time in background threads and yield their results in order."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ def done_ahead(
     ahead: int,
     prepare: Callable[[], None] | None = None,
 ) -> Iterator[Iterator[Result]]:
-    """Iterate over what `jobs` return, in their order, while threads are at work on the next ones.
+    """Iterate over the results of `jobs`, in order, while threads run the jobs that come next.
 
-    At most `ahead` jobs are begun before their turn; they must not depend on each other. What a job
-    raises is raised in its turn. At the end of the block jobs that have not begun are dropped and
-    those that have are waited for: no thread is left. Without threads each job is done in its turn,
-    by whoever asks. `prepare` is called once in each thread.
+    At most `ahead` jobs start before their turn; jobs must not depend on each other. An exception
+    raised by a job is re-raised when its result is due. When the block ends, jobs that have not
+    started are cancelled and running jobs are awaited, so no thread outlives the block. With
+    `threads=0`, each job runs in the caller's thread when its result is requested. `prepare` is
+    called once in each thread.
     """
     if threads == 0:
         yield (job() for job in jobs)
@@ -44,13 +45,13 @@ def _in_turn(
 ) -> Iterator[Result]:
     waiting.extend(islice(submitted, ahead))
     while waiting:
-        # No name is bound to the result: it would live until the next one is there.
+        # Do not bind the result to a name: that would keep it alive until the next one arrives.
         yield _and_one_more(waiting.popleft().result(), submitted, waiting)
 
 
 def _and_one_more(
     result: Result, submitted: Iterator[Future[Result]], waiting: deque[Future[Result]]
 ) -> Result:
-    """Submit the next job before the result is used, so that threads need not wait for that."""
+    """Submit the next job before the caller uses this result, so that no thread sits idle."""
     waiting.extend(islice(submitted, 1))
     return result

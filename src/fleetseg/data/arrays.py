@@ -1,7 +1,7 @@
-"""One image or label map from whatever holds it: numpy, PIL, torch. Doubtful ones are refused.
+"""Convert an image or label map from numpy, PIL or torch; ambiguous input is refused.
 
-A raw image keeps its numbers, since only a whole collection tells whether floating-point images go
-to 1 or to 255; `to_rgb` makes it 8 bits. Suffixes: HWC = height, width, channel; HW.
+A raw image keeps its values, because only the whole collection shows whether floating-point images
+range to 1 or to 255; `to_rgb` converts it to 8 bits. Suffixes: HWC = height, width, channel; HW.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Raw = npt.NDArray[Any]
 CHANNELS = (1, 3, 4)
 """Grey, RGB, RGB with alpha."""
 VOID_IDS = (-1, -100)
-"""Cityscapes' and torch's own ids for "ignore": no class can have them."""
+"""The ids that Cityscapes and torch use for "ignore"; no class can have them."""
 ROUNDING = 1e-3
-"""How far a smooth resize may carry a floating-point image over the ends of its range."""
+"""How far a smooth resize may push floating-point values beyond the ends of their range."""
 
 _TO_RGB = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _NUMBERS = ("I;16", "I;16B", "I;16L", "I", "F")
@@ -35,13 +35,13 @@ _HANDED_OVER = "a numpy array, a PIL image or a torch tensor"
 
 
 def raw_image(value: object, label_hw: tuple[int, ...], where: str) -> Raw:
-    """Return an image as (height, width, 1, 3 or 4), its numbers as they are.
+    """Return an image as an array (height, width, 1, 3 or 4) with unchanged values.
 
-    (C, H, W) and (H, W, C) are told apart by the size of the label; if both fit, a torch tensor is
-    taken for (C, H, W) and a numpy array for (H, W, C).
+    The size of the label distinguishes (C, H, W) from (H, W, C); if both fit, a torch tensor is
+    read as (C, H, W) and a numpy array as (H, W, C).
 
     Raises:
-        DataError: not an image, of another size than its label, or numbers that are no colours.
+        DataError: not an image, a size other than the label's, or values that are not colours.
     """
     array = _from_pil(value, where) if isinstance(value, Image.Image) else _array(value, where)
     if array.ndim == 2:
@@ -65,11 +65,11 @@ def raw_image(value: object, label_hw: tuple[int, ...], where: str) -> Raw:
 
 
 def to_rgb(raw_HWC: Raw, *, unit_range: bool) -> Image_HWC:
-    """Return a raw image as RGB of 8 bits; grey is repeated, alpha dropped.
+    """Return a raw image as 8-bit RGB; grey is repeated, alpha dropped.
 
     Args:
-        raw_HWC: as `raw_image` gives it; an image that is right already is not copied.
-        unit_range: whether floating-point numbers go to 1 instead of 255.
+        raw_HWC: as returned by `raw_image`; an image already in this form is not copied.
+        unit_range: whether floating-point values range to 1 instead of 255.
     """
     if raw_HWC.shape[2] == 1:
         raw_HWC = np.repeat(raw_HWC, 3, axis=2)
@@ -85,10 +85,10 @@ def to_rgb(raw_HWC: Raw, *, unit_range: bool) -> Image_HWC:
 def to_ids(value: object, num_classes: int, where: str) -> Label_HW:
     """Return a label map as uint8 (height, width): classes 0 .. num_classes - 1 and IGNORE.
 
-    (H, W, 1), (1, H, W), other integers and bool are converted; -1 and -100 are ignored pixels.
+    (H, W, 1), (1, H, W), other integer types and bool are converted; -1 and -100 become IGNORE.
 
     Raises:
-        DataError: not a label map, or ids that are no class.
+        DataError: not a label map, or ids outside the label space.
     """
     if isinstance(value, Image.Image):
         if value.mode not in _IDS:
@@ -190,7 +190,7 @@ def _misfit(array: Raw, label_hw: tuple[int, ...], where: str) -> DataError:
 def _check_numbers(array: Raw, where: str) -> None:
     if array.dtype == np.uint8 or array.dtype == np.bool_:
         return
-    low, high = float(array.min()), float(array.max())  # NaN, if there is one
+    low, high = float(array.min()), float(array.max())  # both NaN if any value is NaN
     if not np.isfinite([low, high]).all():
         raise DataError("the image has NaN or infinite values", where=where, cure="Leave it out")
     slack = ROUNDING if array.dtype.kind == "f" else 0.0

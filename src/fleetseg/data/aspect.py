@@ -1,4 +1,4 @@
-"""Images whose aspect ratio is not that of `data.size`: they are squeezed, and that is told."""
+"""Detect images whose aspect ratio differs from that of `data.size` and will be distorted."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 from collections.abc import Mapping
 
 Size_HW = tuple[int, int]
-_TOLERANCE = 0.05  # of the aspect ratio, either way; less is not seen
-_STEPS = (32, 16, 8, 4, 2, 1)  # what the sides of a good size are multiples of, best first
+_TOLERANCE = 0.05  # of the aspect ratio, either way; a smaller distortion goes unnoticed
+_STEPS = (32, 16, 8, 4, 2, 1)  # preferred divisors of the sides of a size, best first
 
 
 def aspect_note(
     name: str, counts: Mapping[Size_HW, int], size_hw: Size_HW, what: str = "data.size"
 ) -> str | None:
-    """Say how many images of a source will be squeezed, and which size would do better.
+    """Return a note on how many images of a source will be distorted and which size fits better.
 
     Args:
-        name: of the source.
-        counts: size of an image -> number of images.
+        name: name of the source.
+        counts: image size -> number of images.
         size_hw: the working size.
-        what: what the working size is called.
+        what: what the note calls the working size.
     """
     squeezed = {hw: n for hw, n in counts.items() if aspect_off(hw, size_hw) > _TOLERANCE}
     if not squeezed:
@@ -37,13 +37,13 @@ def aspect_note(
 
 
 def aspect_off(image_hw: Size_HW, size_hw: Size_HW) -> float:
-    """Return how much longer one side becomes than the other: 0 = the aspect ratio is kept."""
+    """Return the relative change of the aspect ratio; 0 = it is kept."""
     ratio = image_hw[0] * size_hw[1] / (image_hw[1] * size_hw[0])
     return max(ratio, 1 / ratio) - 1
 
 
 def suggested_size(image_hw: Size_HW, size_hw: Size_HW) -> Size_HW:
-    """Return a working size of the image's aspect ratio, with about as many pixels as `size_hw`.
+    """Return a working size with the image's aspect ratio and about as many pixels as `size_hw`.
 
     >>> suggested_size((1024, 2048), (192, 256))
     (160, 320)

@@ -1,11 +1,11 @@
 """Joint transforms of image and label: weather, random scale, crop, flip and colour jitter.
 
-Weather, if there is any, comes first: it goes by the whole image, and has a generator of its own.
-All other numbers of a sample are drawn before anything is done with them, and always as many of
-them, so that one sample's transform does not depend on which options are on or how others turned
-out. Image and label are sampled with one geometry (half-pixel centres): bilinear, antialiased where
-it shrinks, and nearest. Windows and targets are whole pixels, so the true scale of an axis is the
-ratio of two integers next to the drawn one; only the window is ever resampled.
+Weather, if enabled, is applied first: it depends on the whole image and has its own generator. All
+other random numbers of a sample are drawn up front, and always the same number of them, so that a
+sample's transform depends neither on which options are on nor on the other samples. Image and label
+are resampled with the same geometry (half-pixel centres): the image bilinearly, antialiased when
+shrinking, the label by nearest neighbour. Source windows and targets are whole pixels, so the true
+scale of an axis is the ratio of two integers near the drawn scale; only the window is resampled.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ Pair = tuple[Image_HWC, Label_HW]
 
 @dataclass(frozen=True)
 class Augment:
-    """What may happen to a sample on its way into a batch; all sizes are (height, width)."""
+    """The random transform applied to each sample of a batch; all sizes are (height, width)."""
 
     crop_hw: tuple[int, int]
     scale: tuple[float, float] = (1.0, 1.0)
     flip: bool = False
     colour_jitter: float = 0.0
-    unfiltered: bool = False  # as published code crops: see data.published_crop
+    unfiltered: bool = False  # crop as published code does: see data.published_crop
     weather: WeatherConfig = field(default_factory=WeatherConfig)
 
     @classmethod
     def from_config(cls, training: TrainingConfig, size_hw: tuple[int, int]) -> Augment:
-        """Read the transform of an experiment; without a crop it is the working size."""
+        """Build the transform of an experiment; `crop` defaults to the working size."""
         return cls(
             training.crop or size_hw,
             training.scale,
@@ -55,7 +55,7 @@ class Augment:
         )
 
     def draw(self, count: int, generator: np.random.Generator) -> npt.NDArray[np.float64]:
-        """Draw the numbers of a batch: a row for each sample, shape (count, 8)."""
+        """Draw the random numbers of a batch: one row per sample, shape (count, 8)."""
         return generator.random((count, 8))
 
     def write(
@@ -65,11 +65,11 @@ class Augment:
         image_HWC: Image_HWC,
         weather: np.random.Generator | None = None,
     ) -> Label_HW:
-        """Transform a sample: its image into `image_HWC`, a writable array of the crop's size.
+        """Transform a sample, writing its image to `image_HWC`, a writable array of crop size.
 
-        All stays uint8: what follows from it can be worked out wherever the batch is going. The
-        label that is returned may be a view in any memory order. Without a generator of its own
-        there is no weather.
+        Everything stays uint8; later conversions can happen wherever the batch is sent. The
+        returned label may be a view in any memory order. Without a `weather` generator, no weather
+        is applied.
         """
         if weather is not None:
             pair = (with_weather(pair[0], self.weather, weather), pair[1])
@@ -77,7 +77,7 @@ class Augment:
         scale = self.scale[0] + (self.scale[1] - self.scale[0]) * scale_draw
         if self.unfiltered:
             pair = unfiltered_crop(*pair, self.crop_hw, scale, (top, left))
-            scale = 1.0  # the pair is the crop
+            scale = 1.0  # the pair is already cropped
         rows = _cut(pair[1].shape[0], self.crop_hw[0], scale, top)
         columns = _cut(pair[1].shape[1], self.crop_hw[1], scale, left)
         source_HWC, label_HW = _resample(*pair, rows, columns)
@@ -96,7 +96,7 @@ class Augment:
     def batch(self, pairs: Sequence[Pair], generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Transform samples into (images_NCHW float32 in [0, 1], labels_NHW uint8).
 
-        Images are channels-last in memory.
+        The images are channels-last in memory.
         """
         images_NHWC = np.empty((len(pairs), *self.crop_hw, 3), np.uint8)
         numbers_N8 = self.draw(len(pairs), generator)
@@ -106,26 +106,26 @@ class Augment:
 
 
 def to_batch(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-    """Stack samples of one size untouched, as `Augment.batch` returns them."""
+    """Stack samples of equal size, untransformed, in the format that `Augment.batch` returns."""
     floats_NCHW = _floats(np.stack([image for image, _ in pairs]))
     return floats_NCHW, stacked([label for _, label in pairs])
 
 
 def stacked(labels: Sequence[Label_HW]) -> Tensor:
-    """Stack labels to labels_NHW, in the memory order that they have if they agree in it.
+    """Stack labels into labels_NHW, keeping their memory order if all share the same one.
 
-    The last bits of a sum over them depend on that order.
+    The last bits of a sum over the labels depend on that order.
     """
     return torch.from_numpy(np.stack(labels))
 
 
 def write_floats(image_HWC: Image_HWC, floats_HWC: npt.NDArray[np.float32]) -> None:
-    """Write 0 to 255 as 0 to 1: the nearest float32 to each of them."""
+    """Scale 0-255 to 0-1, each value rounded to the nearest float32."""
     np.divide(image_HWC, np.float32(255), out=floats_HWC, dtype=np.float32)
 
 
 def _floats(images_NHWC: npt.NDArray[np.uint8]) -> Tensor:
-    """Turn uint8 images into images_NCHW float32 in [0, 1], channels-last in memory."""
+    """Convert uint8 images to images_NCHW float32 in [0, 1], channels-last in memory."""
     floats_NHWC = torch.empty(images_NHWC.shape)
     write_floats(images_NHWC, floats_NHWC.numpy())
     return floats_NHWC.permute(0, 3, 1, 2)
@@ -138,11 +138,11 @@ class _Cut:
     start: int
     length: int
     size: int
-    offset: int  # of the picture inside the crop, where it is smaller
+    offset: int  # of the image inside the crop, where the image is smaller
 
 
 def _cut(size: int, crop: int, scale: float, place: float) -> _Cut:
-    """Choose the source window that fills the crop, or the whole axis where that is too short."""
+    """Choose the source window that fills the crop, or the whole axis if it is too short."""
     window = max(1, round(crop / scale))
     if window <= size:
         return _Cut(int(place * (size - window + 1)), window, crop, 0)
@@ -151,16 +151,16 @@ def _cut(size: int, crop: int, scale: float, place: float) -> _Cut:
 
 
 def _resample(image_HWC: Image_HWC, label_HW: Label_HW, rows: _Cut, columns: _Cut) -> Pair:
-    """Take the window out of image and label and resize it."""
+    """Cut the window out of image and label and resize both."""
     window = np.s_[
         rows.start : rows.start + rows.length, columns.start : columns.start + columns.length
     ]
     image_HWC, label_HW = image_HWC[window], label_HW[window]
     if (rows.length, columns.length) == (rows.size, columns.size):
         return image_HWC, label_HW
-    # torch has a vector path for channels-last uint8, which a batch of one has by its strides only:
-    # permuted after the batch's axis is there. 0.6 ms for 512x1024, PIL takes 5 times as long.
-    # The copy makes the window dense, and writable, which torch wants of every array.
+    # torch has a vectorised path for channels-last uint8. It recognises a batch of one by its
+    # strides only, so permute after adding the batch axis. 0.6 ms for 512x1024; PIL takes 5 times
+    # as long. The copy makes the window dense and writable, as torch expects of every array.
     window_NCHW = torch.from_numpy(image_HWC.copy()).unsqueeze(0).permute(0, 3, 1, 2)
     resized_NCHW = functional.interpolate(
         window_NCHW, (rows.size, columns.size), mode="bilinear", antialias=True
@@ -170,7 +170,7 @@ def _resample(image_HWC: Image_HWC, label_HW: Label_HW, rows: _Cut, columns: _Cu
 
 
 def _nearest(cut: _Cut) -> npt.NDArray[np.intp]:
-    """Window index under each target pixel's centre: floor((i + 1/2) length / size)."""
+    """Return the window index at each target pixel's centre: floor((i + 1/2) length / size)."""
     return (2 * np.arange(cut.size) + 1) * cut.length // (2 * cut.size)
 
 
@@ -181,7 +181,7 @@ def _lay(
     top: int,
     left: int,
 ) -> None:
-    """Lay a picture, or a label map, on ground that it may not cover."""
+    """Paste an image or a label map onto `ground`, and set the uncovered border to `fill`."""
     height, width = picture.shape[:2]
     if picture.shape != ground.shape:
         ground[:] = fill
@@ -189,16 +189,16 @@ def _lay(
 
 
 def _mirror(picture: npt.NDArray[np.uint8]) -> None:
-    """Swap left and right in place; numpy takes ten times as long over three bytes a pixel."""
+    """Mirror left and right in place; numpy takes ten times as long with three bytes per pixel."""
     there = torch.from_numpy(picture)
     there.copy_(there.flip(1))
 
 
 def _jitter(image_HWC: Image_HWC, strength: float, draws_3: Sequence[float]) -> Image_HWC:
-    """Change brightness, contrast and saturation by factors in 1 +- strength, in one matrix.
+    """Scale brightness, contrast and saturation by factors in 1 +- strength, in one matrix.
 
-    Saturation first (towards the pixel's luma), then contrast (towards the mean luma), then
-    brightness. Each is affine in RGB, so their product is one 3x3 matrix and an offset, clipped
+    Saturation comes first (towards the pixel's luma), then contrast (towards the mean luma), then
+    brightness. Each is affine in RGB, so their composition is one 3x3 matrix and an offset, clipped
     and rounded once.
     """
     brightness, contrast, saturation = (1 + strength * (2 * draw - 1) for draw in draws_3)
@@ -207,7 +207,7 @@ def _jitter(image_HWC: Image_HWC, strength: float, draws_3: Sequence[float]) -> 
     colour_33 = saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * _LUMA_3
     offset = brightness * (1 - contrast) * mean
     rows_34 = np.column_stack([brightness * contrast * colour_33, np.full(3, offset)])
-    # PIL's matrix rounds and clips as it goes, in 0.2 ms for 240x320, on one thread. A product in
-    # numpy starts a thread per core, which with several workers on them is 100 times slower.
+    # PIL applies the matrix, rounds and clips in one pass: 0.2 ms for 240x320, on one thread. A
+    # numpy product starts a thread per core, 100 times slower when several workers share the cores.
     picture = Image.fromarray(image_HWC).convert("RGB", tuple(rows_34.ravel().tolist()))
     return np.asarray(picture)

@@ -1,4 +1,4 @@
-"""Looking a data set over: counts, class shares, domains, duplicates, every bad file.
+"""Inspect a data set: counts, class shares, domains, duplicates, every bad file.
 
 Suffix: C = class.
 """
@@ -35,12 +35,12 @@ from fleetseg.errors import BadSample, DataError
 from fleetseg.text import listing, size_text
 
 Digests = tuple[str, str]  # SHA-256 of an image and of its label
-_LISTED = 10  # of alike faults
+_LISTED = 10  # faults listed of each kind
 
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """One sample that cannot be used: the file at fault, and what is wrong with the cure."""
+    """One unusable sample: the file at fault, what is wrong with it, and the cure."""
 
     sample: str
     file: str
@@ -49,7 +49,7 @@ class Bad:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """Samples whose images are the same bytes; `same_label` tells whether their labels are too."""
+    """Samples with byte-identical images; `same_label` says whether their labels are equal too."""
 
     samples: tuple[str, ...]
     same_label: bool
@@ -57,7 +57,7 @@ class Duplicate:
 
 @dataclass(frozen=True, eq=False)
 class CheckReport:
-    """What `check` found; counts are of samples unless they say pixels."""
+    """What `check` found; counts are of samples unless the name says pixels."""
 
     name: str
     space: str
@@ -73,11 +73,11 @@ class CheckReport:
     void_pixels: int  # of the good labels
     bad: tuple[Bad, ...]
     duplicates: tuple[Duplicate, ...]
-    notes: tuple[str, ...]  # what is legal, but seldom meant
+    notes: tuple[str, ...]  # what is legal but rarely intended
     images: dict[str, str]  # SHA-256 of each good image -> its file
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON values; class pixels by class name."""
+        """Return everything as plain JSON values, with pixel counts keyed by class name."""
         fields = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "images"}
         fields["pixels"] = dict(zip(self.classes, fields.pop("pixels_C").tolist(), strict=True))
         fields["classes"] = list(self.classes)
@@ -90,7 +90,7 @@ class CheckReport:
 
 
 def check(source: Source, progress: Callable[[int, int], None] | None = None) -> CheckReport:
-    """Read every sample of a source once; bad ones are listed, never raised.
+    """Read every sample of a source once; bad samples are listed, not raised.
 
     Args:
         source: an opened data set.
@@ -131,13 +131,13 @@ def check(source: Source, progress: Callable[[int, int], None] | None = None) ->
 
 @dataclass
 class _Seen:
-    """What the samples read so far add up to."""
+    """Running totals over the samples read so far."""
 
     pixels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
     sizes: Counter[str] = field(default_factory=Counter)
     num_labelled: int = 0
     bad: list[Bad] = field(default_factory=list)
-    # Image digest -> each sample that has it, with its label's digest.
+    # Image digest -> the samples with that image, each with the digest of its label.
     twins: dict[str, list[tuple[Sample, str]]] = field(default_factory=dict)
     brightest: list[int] = field(default_factory=list)
     brightest_deep: list[int] = field(default_factory=list)  # of 16-bit files
@@ -146,7 +146,7 @@ class _Seen:
     one_bit_labels: int = 0
 
     def look_at(self, sample: Sample) -> Header:
-        """Count what the headers of its files tell, and return the image's."""
+        """Count what the sample's file headers say, and return the image's header."""
         image, label = read_header(sample.image), read_header(sample.label or "")
         self.turns[image.turn] += 1
         self.turned_labels += bool(label.turn)
@@ -164,7 +164,7 @@ class _Seen:
             self.pixels += np.bincount(label_HW.ravel(), minlength=256)
 
     def notes(self, source: Source) -> list[str]:
-        """Return what should be told of all of them."""
+        """Return the notes that concern the source as a whole."""
         code = source.read.keywords.get("code") if isinstance(source.read, partial) else None
         own, pixels_C = code is not None and not code.cure, self.pixels[: source.space.num_classes]
         total, classes = sum(self.sizes.values()), source.space.classes
@@ -178,10 +178,10 @@ class _Seen:
 
 
 def report_lines(report: CheckReport, cache_dir: Path | None = None) -> list[str]:
-    """Return the report as plain lines of text; of many alike faults only the first are listed.
+    """Return the report as plain lines of text; only the first faults of each kind are listed.
 
-    Class shares are of the labelled pixels without void, void's is of all pixels. With the folder
-    of decoded samples, there is a line on the room that a run would take in it.
+    Class shares are of the labelled pixels without void; void's share is of all pixels. Given
+    `cache_dir`, the folder of decoded samples, a line says how much space a run would need there.
     """
     splits = ", ".join(f"{name} {count}" for name, count in report.splits.items())
     lines = [
@@ -203,7 +203,7 @@ def report_lines(report: CheckReport, cache_dir: Path | None = None) -> list[str
 
 
 def shared_images(reports: Sequence[CheckReport]) -> list[str]:
-    """Tell of images in two splits: a run that trains on one and scores on the other leaks.
+    """Report images in two splits: a run that trains on one and scores on the other leaks.
 
     Args:
         reports: of splits of one data set.
@@ -222,7 +222,7 @@ def shared_images(reports: Sequence[CheckReport]) -> list[str]:
 
 
 def shared_sequences(reports: Sequence[CheckReport]) -> list[str]:
-    """Note drives that are in two splits: legal, but scores on their frames are optimistic.
+    """Report drives in two splits: legal, but scores on their frames are optimistic.
 
     Args:
         reports: of splits of one data set.
@@ -240,10 +240,10 @@ def shared_sequences(reports: Sequence[CheckReport]) -> list[str]:
 
 
 def detect(path: Path) -> list[SourceConfig]:
-    """Guess which data sets, and which splits of them, lie at a folder or just below it.
+    """Guess which data sets, and which of their splits, lie in a folder or just below it.
 
     Raises:
-        DataError: there is no such folder, or nothing known in it; tells what was looked for.
+        DataError: the folder does not exist or holds no known data set; lists the layouts tried.
     """
     if not path.is_dir():
         raise DataError("folder not found", where=path)
@@ -264,7 +264,7 @@ def _detect_here(path: Path) -> list[SourceConfig]:
 
 
 def _room_line(report: CheckReport, cache_dir: Path) -> str:
-    """Tell what decoded samples take: 3 bytes a pixel for images, one more for labels."""
+    """State the size of the decoded samples: 3 bytes per pixel for images, one for labels."""
     num_good, (height, width) = sum(report.sizes.values()), DataConfig().size
     own_pixels = sum(hw[0] * hw[1] * count for hw, count in _sizes_hw(report).items())
     per_pixel = 3 + report.num_labelled / num_good
@@ -312,7 +312,7 @@ def _twins_line(duplicate: Duplicate) -> str:
 
 
 def _bad_lines(bad: Sequence[Bad]) -> list[str]:
-    """List bad samples by what is wrong with them, the first of each kind and how many more."""
+    """List bad samples by fault: the first of each kind, and how many more there are."""
     alike: dict[str, list[Bad]] = {}
     for each in bad:
         alike.setdefault(reason(each.text), []).append(each)

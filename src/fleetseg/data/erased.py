@@ -1,4 +1,4 @@
-"""Training labels that name some classes only: pixels of all others are erased."""
+"""Training labels that keep only some classes; pixels of all others are erased."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fleetseg.data.sample import Image_HWC, Label_HW, Pairs
 
 @dataclass(frozen=True)
 class Erased:
-    """Pairs whose labels keep the classes in `labelled`; pixels of others hold `mark`.
+    """Pairs whose labels keep the classes in `labelled`; pixels of other classes hold `mark`.
 
-    With ERASED for a mark, an erased pixel (surely none of those classes) is told from one that the
-    data set itself leaves void (which may be of any). With IGNORE it is not.
+    With ERASED as the mark, an erased pixel (certainly none of those classes) can be distinguished
+    from one that the data set itself leaves void (possibly any class). With IGNORE it cannot.
     """
 
     pairs: Pairs
@@ -39,5 +39,5 @@ class Erased:
 
 
 def without_marks(label_HW: Label_HW) -> Label_HW:
-    """Take erased pixels for void ones, as everything does that is not told which they are."""
+    """Turn erased pixels into void, for code that does not distinguish the two."""
     return np.where(label_HW == ERASED, np.uint8(IGNORE), label_HW)

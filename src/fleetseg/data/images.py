@@ -1,4 +1,4 @@
-"""One camera picture as RGB of 8 bits, from whatever holds it: a file, PIL, numpy, torch.
+"""Convert a camera image from a file, PIL, numpy or torch to 8-bit RGB.
 
 Suffixes: HWC = height, width, RGB channel.
 """
@@ -19,17 +19,17 @@ from fleetseg.data.sources.reading import read_image
 from fleetseg.errors import DataError
 
 ImageLike = str | Path | Image.Image | npt.NDArray[Any] | torch.Tensor
-"""The path of a picture, a PIL image, a uint8 array (H, W, 3) or tensor, (3, H, W) too."""
+"""The path of an image, a PIL image, or a uint8 array or tensor (H, W, 3) or (3, H, W)."""
 
 
 def as_rgb(image: ImageLike, where: str) -> Image_HWC:
     """Return an image as uint8 (H, W, 3), turned upright; grey is repeated, alpha dropped.
 
-    `where` names it in errors, unless it has a path.
+    `where` names the image in errors, unless it has a path.
 
     Raises:
-        BadSample: a file that is missing, damaged or no picture.
-        DataError: not an image, or numbers that are no colours.
+        BadSample: the file is missing, damaged or not an image.
+        DataError: not an image, or values that are not colours.
     """
     if isinstance(image, str | Path):
         return read_image(str(image))
@@ -59,7 +59,7 @@ def _from_array(
         array.is_floating_point() if isinstance(array, torch.Tensor) else array.dtype.kind == "f"
     )
     if is_float:
-        # One image does not tell whether its numbers go to 1 or to 255: a dark one fits both.
+        # One image does not show whether its values range to 1 or to 255: a dark one fits both.
         cure = (
             "(image * 255).round().to(torch.uint8)"
             if isinstance(array, torch.Tensor)

@@ -1,7 +1,7 @@
-"""Label spaces, raw-id tables and projections between spaces: all ids live here, once.
+"""Label spaces, raw-id tables and projections between spaces: the only place that defines ids.
 
-A table is a read-only array of 256 train ids, indexed by a raw id: `train_ids = table[raw_ids]`.
-Raw ids that mean nothing in the target space hold IGNORE.
+A table is a read-only array of 256 train ids, indexed by raw id: `train_ids = table[raw_ids]`.
+Raw ids that have no meaning in the target space map to IGNORE.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from fleetseg.data.published_classes import Colour as Colour
 from fleetseg.errors import ConfigError, unknown_name
 
 IGNORE = 255
-"""The one id, in every label space, of pixels that count neither in a loss nor in a score."""
+"""The id, in every label space, of pixels that count neither in a loss nor in a score."""
 ERASED = 254
-"""In a client's own training labels: pixels of a class that it does not label. See data.erased."""
+"""In a client's training labels: pixels of a class that it does not label. See data.erased."""
 
 Table = npt.NDArray[np.uint8]
 """256 entries: raw id -> train id or IGNORE."""
@@ -35,7 +35,7 @@ Table = npt.NDArray[np.uint8]
 class LabelSpace:
     """Ordered classes with their colours; train id i is `classes[i]`.
 
-    `critical` names the classes whose misses hurt people; they get a score of their own.
+    `critical` names the classes whose misses hurt people; they are also scored separately.
     """
 
     name: str
@@ -63,8 +63,8 @@ CAMVID_11 = LabelSpace(
 )  # fmt: skip
 
 # Names, order and colours are those of cityscapesScripts' helpers/labels.py (a test compares).
-# Pole is critical here because it is in CamVid-11, where poles carry the lights: the two critical
-# scores then cover the same things.
+# Pole is critical here because it is critical in CamVid-11, where poles carry the traffic lights:
+# so the critical scores of both spaces cover the same things.
 CITYSCAPES_19 = LabelSpace(
     name="cityscapes19",
     classes=(
@@ -99,14 +99,14 @@ IDD_7 = LabelSpace(
 
 
 def _part_of_cityscapes(name: str, classes: tuple[str, ...]) -> LabelSpace:
-    """Return a space whose classes are some of Cityscapes', with their colours."""
+    """Return a space with a subset of the Cityscapes classes and their colours."""
     colour_of = dict(zip(CITYSCAPES_19.classes, CITYSCAPES_19.colours, strict=True))
     critical = tuple(c for c in classes if c in CITYSCAPES_19.critical)
     return LabelSpace(name, classes, tuple(colour_of[c] for c in classes), critical)
 
 
 CROSSCITY_13 = _part_of_cityscapes("crosscity13", CROSSCITY_CLASSES)
-# Ids 0-13 are those of Cityscapes, 14 and 15 are not: compare by name.
+# Ids 0-13 agree with Cityscapes, 14 and 15 do not: compare by name.
 IDDA_16 = _part_of_cityscapes("idda16", IDDA_CLASSES)
 # IDD's level-3 classes; animals are in "person", trains and caravans in "vehicle fallback".
 IDD_26 = LabelSpace(
@@ -136,7 +136,7 @@ def label_space(name: str) -> LabelSpace:
     """Return the label space of this name.
 
     Raises:
-        ConfigError: the name is unknown; lists the right ones.
+        ConfigError: the name is unknown; lists the known ones.
     """
     if name not in LABEL_SPACES:
         raise unknown_name("label space", name, LABEL_SPACES)
@@ -144,7 +144,7 @@ def label_space(name: str) -> LabelSpace:
 
 
 def make_table(train_id_of: Mapping[int, int]) -> Table:
-    """Return the read-only 256-entry table of a mapping raw id -> train id; the rest is IGNORE.
+    """Return a mapping raw id -> train id as a read-only 256-entry table; other ids are IGNORE.
 
     >>> make_table({7: 0})[[7, 8]].tolist()
     [0, 255]
@@ -157,7 +157,7 @@ def make_table(train_id_of: Mapping[int, int]) -> Table:
 
 
 def identity_table(space: LabelSpace) -> Table:
-    """Return the table that keeps the train ids of a space and makes all else IGNORE."""
+    """Return the table that keeps the train ids of a space and maps all others to IGNORE."""
     return make_table({i: i for i in range(space.num_classes)})
 
 
@@ -172,11 +172,11 @@ CITYSCAPES_ID_TO_TRAIN = make_table({
 
 CAMVID_SEGNET_VOID = 11
 CAMVID_SEGNET_TO_TRAIN = identity_table(CAMVID_11)
-"""Ids of the SegNet files -> camvid11: 0-10 as they are, 11 (void) and all else IGNORE."""
+"""Ids of the SegNet files -> camvid11: 0-10 unchanged, 11 (void) and all others IGNORE."""
 
 # The 32 colours of the original labels, in the order of their class_dict, each with the camvid11
-# class that SegNet's published grouping gives it (also in MathWorks' CamVid example); None = void.
-# A colour must match exactly: a near colour is not a class.
+# class assigned by SegNet's published grouping (also in MathWorks' CamVid example); None = void.
+# A colour must match exactly: a similar colour is not a class.
 _CAMVID_32: tuple[tuple[str, Colour, str | None], ...] = (
     ("Animal", (64, 128, 64), "pedestrian"),
     ("Archway", (192, 0, 128), "building"),
@@ -221,13 +221,13 @@ CAMVID_32_TO_TRAIN = make_table(
 
 
 def raw_id_table(space: LabelSpace) -> Table:
-    """Return the ids that files of the data set itself have, by train id: Cityscapes' labelIds, ...
+    """Return the table train id -> id in the data set's own files, such as Cityscapes' labelIds.
 
     >>> raw_id_table(CITYSCAPES_19)[[0, 18, 255]].tolist()
     [7, 33, 255]
 
     Raises:
-        ConfigError: the space is not that of a data set with ids of its own.
+        ConfigError: the space does not belong to a data set with its own ids.
     """
     raw_to_train = {
         CITYSCAPES_19.classes: CITYSCAPES_ID_TO_TRAIN,
@@ -245,10 +245,10 @@ def raw_id_table(space: LabelSpace) -> Table:
 
 
 def projection(source: LabelSpace, target: LabelSpace) -> Table:
-    """Return the table that turns train ids of `source` into train ids of `target`.
+    """Return the table that maps train ids of `source` to train ids of `target`.
 
-    Spaces are told apart by their classes and order, not by their names. Where the two have no
-    table of their own, the way leads through cityscapes19: what has no class there is IGNORE.
+    Spaces are identified by their classes and order, not by name. A pair without its own table is
+    projected through cityscapes19; a class with no counterpart there becomes IGNORE.
 
     >>> projection(CAMVID_11, IDD_7)[:12].tolist()
     [6, 5, 4, 0, 1, 5, 4, 4, 3, 2, 2, 255]
@@ -258,7 +258,7 @@ def projection(source: LabelSpace, target: LabelSpace) -> Table:
     """
     if source.classes == target.classes:
         return identity_table(target)
-    # By classes, not by name: a user's space may bear a built-in name and mean other things.
+    # By classes, not by name: a user's space may have a built-in name and other classes.
     built_in = {space.classes: name for name, space in LABEL_SPACES.items()}
     key = (built_in.get(source.classes, ""), built_in.get(target.classes, ""))
     if key in PROJECTIONS:
@@ -287,7 +287,7 @@ def _table_of(key: tuple[str, str]) -> Table:
 
 
 def _then(first: Table, second: Table) -> Table:
-    # Neither table has a class at IGNORE, so that what the first ignores stays ignored.
+    # Both tables map IGNORE to IGNORE, so what the first ignores stays ignored.
     both = second[first]
     both.setflags(write=False)
     return both
@@ -296,14 +296,14 @@ def _then(first: Table, second: Table) -> Table:
 def ids_from_colours(
     rgb_HWC: npt.NDArray[np.uint8], colours: Sequence[Colour]
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Return the index into `colours` of each pixel, and where a colour is none of them.
+    """Return each pixel's index into `colours`, and a mask of pixels with an unknown colour.
 
     Args:
         rgb_HWC: uint8, shape (height, width, 3).
         colours: distinct, at most 255.
 
     Returns:
-        ids_HW, uint8, IGNORE where the colour matches none exactly; unknown_HW, bool.
+        ids_HW, uint8, IGNORE where no colour matches exactly; unknown_HW, bool.
     """
     weights = np.array([1 << 16, 1 << 8, 1], dtype=np.int32)
     codes = np.asarray(colours, dtype=np.int32) @ weights

@@ -1,7 +1,7 @@
-"""A user's own collections of samples: looked over once, then read, converted and resized lazily.
+"""A user's own collections of samples: checked once, then read, converted and resized lazily.
 
 A collection is anything with a length and an index: a list, a `torch.utils.data.Dataset`. A sample
-is (image, label), or a mapping that has them by name. Nothing is kept in memory here.
+is (image, label), or a mapping with named entries. Nothing is kept in memory here.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from fleetseg.errors import ConfigError, DataError, FleetSegError
 
 IMAGE_KEYS = ("image", "img")
 LABEL_KEYS = ("label", "labels", "mask", "target", "annotation")
-"""What samples that are mappings may call their parts."""
+"""Accepted keys of samples that are mappings."""
 
 Collections = Mapping[str, Any] | Mapping[int, Any]
 """Collections of samples by name or number."""
 
-_DARK = 1  # highest value of an image that nobody can see anything in
+_DARK = 1  # highest value of an image in which nothing can be seen
 
 
 @dataclass(frozen=True)
 class OwnPairs:
     """Some samples of a collection as (image_HWC, label_HW) pairs at working resolution.
 
-    Batches are loaded in several threads, and a user's collection need not bear that (a file that
-    it moves about in, say): it is asked for one sample at a time.
+    Batches are loaded in several threads, but a user's collection need not be thread-safe (it may
+    seek in a file, say), so a lock guards it: it is asked for one sample at a time.
     """
 
     samples: Any
-    owner: str  # whose samples they are, for errors
+    owner: str  # of the samples, for errors
     num_classes: int
     size_hw: tuple[int, int]
-    unit_range: bool  # floating-point images go to 1, not to 255
+    unit_range: bool  # floating-point images range to 1, not to 255
     numbers: tuple[int, ...]  # of the samples that have a labelled pixel
     native_labels: bool = False  # labels keep their own resolution
     _asking: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[type[OwnPairs], tuple[Any, ...]]:
-        """Cross to another process with all but the lock."""
+        """Send everything but the lock to another process."""
         return OwnPairs, tuple(getattr(self, f.name) for f in fields(self) if f.name != "_asking")
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class OwnPairs:
 
 @dataclass
 class Looked:
-    """What a look at every sample of a collection has told."""
+    """What `look_over` found in the samples of a collection."""
 
     histogram_C: npt.NDArray[np.int64]  # labelled pixels at working resolution
     native_pixels: int = 0  # labelled pixels at the labels' own resolution
@@ -77,15 +77,15 @@ class Looked:
     void: list[int] = field(default_factory=list)  # of samples without one
     sizes_hw: set[tuple[int, int]] = field(default_factory=set)
     peak: float = 0.0  # largest number in an integer image
-    # Numbers of the floating-point images that reach above 1, and of those that do not.
+    # Sample numbers of the floating-point images that exceed 1, and of those that do not.
     to_255: list[int] = field(default_factory=list)
     to_1: list[int] = field(default_factory=list)
-    steady: bool = True  # the first sample is the same each time it is read
+    steady: bool = True  # the first sample was the same when read twice
     digests: list[tuple[bytes, bytes]] = field(default_factory=list)  # of image and label
 
     @property
     def sha256(self) -> str:
-        """Identify the samples; empty where they differ each time they are read."""
+        """Digest of all samples; empty if they differ each time they are read."""
         hasher = hashlib.sha256(b"".join(part for pair in self.digests for part in pair))
         return hasher.hexdigest() if self.steady else ""
 
@@ -97,10 +97,10 @@ def look_over(
     size_hw: tuple[int, int],
     progress: Callable[[int, int], None] | None = None,
 ) -> Looked:
-    """Read every sample of a collection once and refuse what cannot be used.
+    """Read every sample of a collection once and refuse unusable ones.
 
     Raises:
-        DataError: names the owner, the sample, what was got and expected, and the cure.
+        DataError: names the owner, the sample, the value found and expected, and the cure.
     """
     length = _length(samples, owner)
     looked = Looked(np.zeros(space.num_classes, dtype=np.int64))
@@ -136,7 +136,7 @@ def pairs_of(
     *,
     native_labels: bool,
 ) -> OwnPairs:
-    """Make pairs of a collection that has been looked over."""
+    """Make pairs from a collection that `look_over` has checked."""
     return OwnPairs(
         samples=samples,
         owner=owner,
@@ -149,7 +149,7 @@ def pairs_of(
 
 
 def notes_on(looked: Looked, owner: str, size_hw: tuple[int, int]) -> Iterator[str]:
-    """Tell what is legal in a collection but perhaps not meant."""
+    """Note what is legal in a collection but perhaps not intended."""
     if looked.void:
         some = ", ".join(map(str, looked.void[:5])) + (" ..." if len(looked.void) > 5 else "")
         yield f"bad sample skipped: {owner}, sample {some}: every pixel of the label is void"
@@ -177,10 +177,10 @@ def notes_on(looked: Looked, owner: str, size_hw: tuple[int, int]) -> Iterator[s
 
 
 def named(collections: object, what: str, argument: str) -> dict[str, Any]:
-    """Return the collections of a mapping by name; whole numbers become text.
+    """Return the collections of a mapping by name; integer keys become strings.
 
     Raises:
-        ConfigError: not a mapping, or names that are none or not distinct.
+        ConfigError: not a mapping, or names that are invalid or not distinct.
     """
     if not isinstance(collections, Mapping):
         raise ConfigError(
@@ -206,7 +206,7 @@ def named(collections: object, what: str, argument: str) -> dict[str, Any]:
 
 
 def _length(samples: Any, owner: str) -> int:
-    """Return the number of samples of what can be indexed; refuse all else."""
+    """Return the length of an indexable collection; refuse anything else."""
     cure = "Give a list of (image, label), or a torch Dataset with __len__ and __getitem__"
     if isinstance(samples, DataLoader):
         cure = "Give the data set that it loads: loader.dataset"
@@ -241,7 +241,7 @@ def _read(samples: Any, number: int, owner: str, num_classes: int) -> tuple[Raw,
     except (FleetSegError, MemoryError):
         raise
     except Exception as error:
-        # A data set of the user's own may raise anything; which sample it was is what counts.
+        # A user's data set may raise anything; what matters is which sample failed.
         raise DataError(f"reading it failed ({type(error).__name__}: {error})", where=where) from (
             error
         )
@@ -299,7 +299,7 @@ def _note_image(looked: Looked, number: int, raw_HWC: Raw, owner: str) -> None:
                 cure="Clip it to [0, 1], or give uint8",
             )
         looked.to_255.append(number)
-    elif peak > 0:  # a black image is black in either range
+    elif peak > 0:  # an all-zero image fits either range
         looked.to_1.append(number)
 
 

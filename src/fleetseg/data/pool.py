@@ -1,4 +1,4 @@
-"""All training samples of an experiment, from several stores, under one numbering."""
+"""All training samples of an experiment, from several stores, numbered consecutively."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from fleetseg.data.sources import open_source
 from fleetseg.data.store.cache import Picked, Store, default_cache_dir, open_stores
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being read, how many are done, of how many)."""
+"""Called with (what is being read, number done, total)."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The samples, and where each lies."""
+    """All samples, and the store and index where each lies."""
 
     train: tuple[Store, ...]  # labels at working resolution
     test: tuple[Store, ...]  # labels at their own resolution; empty if no client is scored
     owner_N: tuple[tuple[int, int], ...]  # sample number -> (store, index in the store)
     hidden: Hidden = field(default_factory=Hidden)  # labels that were not read
 
-    @cached_property  # asked for by every client: a list of all samples each time is quadratic
+    @cached_property  # every client asks: building the list each time would be quadratic
     def samples(self) -> list[Sample]:
         """All samples, by number."""
         return [s for store in self.train for s in store.samples]
 
     @cached_property
     def digests(self) -> list[tuple[str, str]]:
-        """SHA-256 of image and label of each; of a label that was read for scores, if at all."""
+        """SHA-256 of each image and label; a hidden label's is known only if it is scored on."""
         trained = [d for store in self.train for d in store.digests]
         if not self.hidden.clients or not self.test:
             return trained
@@ -43,17 +43,17 @@ class Pool:
         return [(image, label or late) for (image, label), (_, late) in both]
 
     def good(self, numbers: Sequence[int], *, labelled: bool = True) -> list[int]:
-        """Drop samples that are bad or, if labels are needed, have none."""
+        """Drop samples that are bad, and unlabelled ones if labels are needed."""
         return [n for n in numbers if _usable(self.train, *self.owner_N[n], labelled)]
 
     def good_to_score(self, numbers: Sequence[int], client: str) -> list[int]:
-        """Drop samples of a client that nobody can score on."""
+        """Drop samples of a client that cannot be scored on."""
         if client not in self.hidden.clients:
             return self.good(numbers)
         return [n for n in numbers if self.test and _usable(self.test, *self.owner_N[n], True)]
 
     def pairs(self, stores: Sequence[Store], numbers: Sequence[int]) -> Picked:
-        """Return samples out of some stores: `train` or `test`."""
+        """Return the samples of these numbers from `stores`, which is `train` or `test`."""
         return Picked(tuple(stores), tuple(self.owner_N[n] for n in numbers))
 
 
@@ -63,7 +63,7 @@ def _usable(stores: Sequence[Store], store: int, index: int, labelled: bool) -> 
 
 
 def open_pool(experiment: Experiment, space: LabelSpace, progress: Progress | None) -> Pool:
-    """Open all training samples; labels of clients that are called unlabelled stay closed.
+    """Open all training samples; labels of clients declared unlabelled are not read.
 
     Raises:
         DataError, ConfigError: see fleetseg.errors.
@@ -98,7 +98,7 @@ def _open_split(
     kinds: Sequence[bool],
     progress: Progress | None,
 ) -> tuple[Store, ...]:
-    """Open one source; where labels are hidden, those to train on and to score on apart."""
+    """Open one source; if it has hidden labels, open training and scoring stores separately."""
     numbers = range(first, first + len(source.samples))
     if not hidden.to_train.intersection(numbers):
         return open_source_stores(source, data, space, kinds, progress)
@@ -118,7 +118,7 @@ def open_source_stores(
     native_labels: Sequence[bool],
     progress: Progress | None,
 ) -> tuple[Store, ...]:
-    """Open one source as an experiment wants it, with some kinds of labels: see `open_stores`."""
+    """Open one source with an experiment's settings; `native_labels` as in `open_stores`."""
     return open_stores(
         source,
         size_hw=data.size,

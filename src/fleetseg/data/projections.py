@@ -1,6 +1,6 @@
-"""What the classes of one label space are called in another. Data only, for `labels.projection`.
+"""How classes of one label space map to those of another. Data only, for `labels.projection`.
 
-(source, target) -> target class of each source class by name; None = no honest target.
+(source, target) -> target class of each source class by name; None = no faithful target.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from fleetseg.data.published_classes import CROSSCITY_CLASSES, IDDA_CLASSES
 Names = dict[str, str | None]
 
 HUB = "cityscapes19"
-"""Two spaces without a table of their own are projected through this one."""
+"""Two spaces without a direct table are projected through this one."""
 
-# By SegNet's grouping: wall is building, lights are signs, trucks and trains are cars,
+# SegNet's grouping: wall is building, lights are signs, trucks and trains are cars,
 # two-wheelers belong to the bicyclist. Grass has no class in CamVid-11: ignored.
 _CITYSCAPES_TO_CAMVID: Names = {
     "road": "road", "sidewalk": "pavement", "building": "building", "wall": "building",
@@ -22,7 +22,7 @@ _CITYSCAPES_TO_CAMVID: Names = {
     "motorcycle": "bicyclist", "bicycle": "bicyclist",
 }  # fmt: skip
 
-# As IDD's own hierarchy: walls and fences are roadside objects, two-wheelers are vehicles.
+# IDD's own hierarchy: walls and fences are roadside objects, two-wheelers are vehicles.
 _CITYSCAPES_TO_IDD_7: Names = {
     "road": "drivable", "sidewalk": "non-drivable", "building": "far objects",
     "wall": "roadside objects", "fence": "roadside objects", "pole": "roadside objects",
@@ -33,8 +33,8 @@ _CITYSCAPES_TO_IDD_7: Names = {
     "bicycle": "vehicles",
 }  # fmt: skip
 
-# CamVid's bicyclist is rider and bicycle in one; IDD parts them into living things and vehicles.
-# The human decides: a bicyclist is a living thing.
+# CamVid's bicyclist is rider and bicycle in one; IDD separates them into living things and
+# vehicles. The human takes precedence: a bicyclist is a living thing.
 _CAMVID_TO_IDD_7: Names = {
     "sky": "sky", "building": "far objects", "pole": "roadside objects", "road": "drivable",
     "pavement": "non-drivable", "tree": "far objects", "sign": "roadside objects",
@@ -43,8 +43,8 @@ _CAMVID_TO_IDD_7: Names = {
 }  # fmt: skip
 
 # level1Id and csTrainId of AutoNUE's helpers/anue_labels.py. Where members of a level-3 class have
-# several csTrainIds, that of the member which names the class is taken (rail tracks become terrain
-# with the rest of "non-drivable fallback"; trains are lost in "vehicle fallback").
+# several csTrainIds, the member that names the class decides (rail tracks become terrain with the
+# rest of "non-drivable fallback"; trains are lost in "vehicle fallback").
 _IDD_26_TO: dict[str, tuple[str, str | None]] = {
     "road": ("drivable", "road"),
     "drivable fallback": ("drivable", None),
@@ -74,7 +74,7 @@ _IDD_26_TO: dict[str, tuple[str, str | None]] = {
     "sky": ("sky", "sky"),
 }
 
-# Ours, by the names of the classes: A2D2 publishes no table. What a name leaves open is None.
+# Our own mapping, by class name: A2D2 publishes no table. An ambiguous name maps to None.
 _A2D2_TO: dict[str, tuple[str | None, str | None]] = {
     "Car": ("vehicles", "car"),
     "Bicycle": ("vehicles", "bicycle"),

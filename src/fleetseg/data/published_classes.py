@@ -1,4 +1,4 @@
-"""Classes and colours as data sets publish them, where they are not Cityscapes' 19. Data only."""
+"""Published classes and colours of data sets that do not use Cityscapes' 19. Data only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDDA_CLASSES = (
 )  # fmt: skip
 
 # Level-3 classes of IDD by id, from AutoNUE's helpers/anue_labels.py; each has the name and the
-# colour of its first or, where that is evaluated alone, its evaluated member.
+# colour of its first member or, if only one member is evaluated, of that one.
 IDD_LEVEL_3: dict[str, Colour] = {
     "road": (128, 64, 128),
     "drivable fallback": (81, 0, 81),  # parking too
@@ -49,8 +49,8 @@ IDD_LEVEL_3: dict[str, Colour] = {
     "sky": (70, 130, 180),  # fallback background too
 }
 
-# The 38 classes of A2D2 and the 55 colours of its class_list.json: instances that touch have
-# colours of their own, "Car 1" to "Car 4".
+# The 38 classes of A2D2 and the 55 colours of its class_list.json: touching instances have
+# different colours, "Car 1" to "Car 4".
 A2D2_COLOURS: dict[str, tuple[Colour, ...]] = {
     "Car": ((255, 0, 0), (200, 0, 0), (150, 0, 0), (128, 0, 0)),
     "Bicycle": ((182, 89, 6), (150, 50, 4), (90, 30, 1), (90, 30, 30)),

@@ -1,4 +1,4 @@
-"""The random crop of published code, for those who reproduce it; `augment` has our own."""
+"""The random crop of published code, for reproducing its results; `augment` has our own."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def unfiltered_crop(
     scale: float,
     place: tuple[float, float],
 ) -> tuple[Image_HWC, Label_HW]:
-    """Resize all of a sample by `scale`, pad what is too small on both sides, cut a crop out.
+    """Resize a whole sample by `scale`, pad both sides of an axis that is too short, and crop.
 
-    `RandomResizedCrop` of FedDrive's transform_cv2.py, which FedSeg has from the same place: not
-    torchvision's, it keeps the aspect ratio. Bilinear without a filter where it shrinks, labels by
-    the upper left neighbour, padding black and void.
+    This is `RandomResizedCrop` of FedDrive's transform_cv2.py, which FedSeg took from the same
+    source. Unlike torchvision's, it keeps the aspect ratio. Images are resized bilinearly without
+    an antialiasing filter, labels by the upper left neighbour; padding is black and void.
 
     Args:
         image_HWC: uint8.
-        label_HW: of the same size.
+        label_HW: same size as the image.
         crop_hw: (height, width) of the result.
-        scale: target size over source size.
-        place: of the crop in what is left over, down and right, in [0, 1).
+        scale: target size divided by source size.
+        place: relative position (down, right) of the crop within the remaining space, in [0, 1).
     """
     new_hw = [math.ceil(size * scale) for size in label_HW.shape]
-    # The batch's axis first: see augment._resample.
+    # Add the batch axis first: see augment._resample.
     image_NCHW = torch.from_numpy(image_HWC.copy()).unsqueeze(0).permute(0, 3, 1, 2)
     image_NCHW = functional.interpolate(image_NCHW, new_hw, mode="bilinear", align_corners=False)
     rows, columns = (_window(*axis) for axis in zip(new_hw, crop_hw, place, strict=True))
@@ -52,7 +52,7 @@ def unfiltered_crop(
 
 @dataclass(frozen=True)
 class _Window:
-    """One axis: these pixels of the resized image come to these of the crop."""
+    """One axis: pixels `source` of the resized image become pixels `target` of the crop."""
 
     source: slice
     target: slice

@@ -1,4 +1,4 @@
-"""What is legal in a data set but seldom meant, in words: for `data check` and a run's notes.
+"""Remarks on what is legal in a data set but rarely intended, for `data check` and run notes.
 
 Suffix: C = class.
 """
@@ -16,15 +16,15 @@ from fleetseg.data.labels import IGNORE
 from fleetseg.text import listing
 
 DARK = 32
-"""An image none of whose pixels is this bright is nearly black."""
+"""An image with no pixel this bright is nearly black."""
 
 
 def class_remarks(
     classes: Sequence[str], pixels_C: npt.NDArray[np.int64], void_pixels: int, *, own: bool
 ) -> list[str]:
-    """Note classes that never occur, and what to write where void may have been meant as one.
+    """Note classes that never occur, and how to declare a class that was read as void.
 
-    `own` says that a classes.toml tells what the values in the labels mean.
+    `own` says that a classes.toml defines the values in the labels.
     """
     missing = [i for i, pixels in enumerate(pixels_C) if pixels == 0]
     void = void_pixels / max(int(pixels_C.sum()) + void_pixels, 1)
@@ -52,10 +52,10 @@ def dark_remarks(
     """Note images that are nearly black, given each image's brightest value, 0-255.
 
     Args:
-        brightest: of the images of 8 bits.
-        brightest_deep: of those of 16 bits, of which the high byte is read.
+        brightest: of the 8-bit images.
+        brightest_deep: of the 16-bit images, of which the high byte is read.
         total: number of images.
-        own: a classes.toml tells how to read them.
+        own: whether a classes.toml says how to read them.
     """
     notes = []
     if brightest_deep and max(brightest_deep) < 2 * DARK:
@@ -77,7 +77,7 @@ def dark_remarks(
 
 
 def turn_remarks(turns: Counter[str], turned_labels: int, total: int) -> list[str]:
-    """Note images with an EXIF orientation, by turn: their labels must be turned as well."""
+    """Note images with an EXIF orientation, by turn: their labels must be turned too."""
     turned = {turn: n for turn, n in sorted(turns.items()) if turn}
     if not turned and not turned_labels:
         return []
@@ -104,7 +104,7 @@ def one_bit_remarks(one_bit: int, classes: Sequence[str]) -> list[str]:
 
 
 def reason(text: str) -> str:
-    """Return what is wrong with a bad sample without its details, to count alike ones by.
+    """Return what is wrong with a bad sample without the details, for counting by fault.
 
     >>> reason("label ids outside depot; got 7 (2 px), expected 0-2. Correct the label")
     'label ids outside depot'

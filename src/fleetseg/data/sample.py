@@ -1,4 +1,4 @@
-"""What one image is known by, and what every source of images must offer."""
+"""The record of one sample, and the interface that every data source provides."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Label_HW = npt.NDArray[np.uint8]
 class Pairs(Protocol):
     """A sized, indexable collection of (image_HWC, label_HW) pairs: all that training needs.
 
-    A list of tuples will do; so will any class with these two methods.
+    A list of tuples qualifies, as does any class with these two methods.
     """
 
     def __len__(self) -> int: ...
@@ -30,7 +30,7 @@ class Pairs(Protocol):
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """Pairs to score a model on, and the domain of each: columns of one list, in its order."""
+    """Pairs to score a model on, and the domain of each, in the same order."""
 
     pairs: Pairs = ()
     domains: tuple[str, ...] = ()
@@ -44,23 +44,23 @@ class ScoredPairs:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image with its label map, and the facts that partitions and scores go by.
+    """One image with its label map, and the facts that partitions and scores group by.
 
-    `image` and `label` are paths, or recipes of a source that makes its own pictures.
-    `label` is None for an unlabelled sample; a path that does not exist is a bad sample.
+    `image` and `label` are paths, or recipes if the source generates its own images.
+    `label` is None for an unlabelled sample; a path that does not exist makes a bad sample.
     """
 
-    id: str  # unique over all data sets: "<dataset>/<split>/<stem>"
+    id: str  # unique across data sets: "<dataset>/<split>/<stem>"
     dataset: str
     split: str
     image: str
     label: str | None
-    domain: str  # what makes images look alike, for scores per domain
+    domain: str  # groups images that look alike, for scores per domain
     city: str = ""
     sequence: str = ""  # the drive
     frame: int = 0  # order within the drive
-    condition: str = ""  # weather or time of day, where it is known
-    vehicle: str = ""  # which car or camera, where there are several
+    condition: str = ""  # weather or time of day, if known
+    vehicle: str = ""  # which car or camera, if there are several
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Source:
     `read(sample)` gives (image_HWC, label_HW or None) at the files' own resolution, in `space`.
     It raises BadSample (file, what is wrong, cure) for a truncated or wrong-type image, a size
     mismatch, label ids outside the space, or a missing label. An all-ignore label is bad too.
-    `digest(sample)` gives the hex SHA-256 of the image's and the label's content ("" if none).
+    `digest(sample)` gives the hex SHA-256 of the image's and the label's content ("" without one).
     """
 
     name: str
@@ -78,4 +78,4 @@ class Source:
     samples: tuple[Sample, ...]
     read: Callable[[Sample], tuple[Image_HWC, Label_HW | None]] = field(repr=False)
     digest: Callable[[Sample], tuple[str, str]] = field(repr=False)
-    notes: tuple[str, ...] = ()  # what `data check` tells of the files beside the samples
+    notes: tuple[str, ...] = ()  # what `data check` reports about other files beside the samples

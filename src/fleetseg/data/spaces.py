@@ -11,18 +11,18 @@ from fleetseg.errors import ConfigError, unknown_name
 from fleetseg.experiment_file import toml_value
 
 OWN = "own"
-"""As data.label_space: the classes that the sources' own classes.toml name."""
+"""Value of data.label_space for the classes named in the sources' own classes.toml."""
 
 
 def open_space(data: DataConfig) -> LabelSpace:
     """Return the label space that data.label_space names.
 
-    It is the name of a built-in one, "own", or the path of a classes.toml (any name that ends in
-    .toml).
+    The option is the name of a built-in space, "own", or the path of a classes.toml (any name that
+    ends in .toml).
 
     Raises:
-        ConfigError: an unknown name, or "own" where the sources have no classes in common.
-        DataError: a classes.toml is missing or wrong.
+        ConfigError: an unknown name, or "own" when the sources have no or different classes.
+        DataError: a classes.toml is missing or invalid.
     """
     name = data.label_space
     if name == OWN:
@@ -36,7 +36,7 @@ def open_space(data: DataConfig) -> LabelSpace:
 
 
 def space_toml(space: LabelSpace) -> str:
-    """Write a label space as the text of a classes.toml."""
+    """Return a label space as the text of a classes.toml."""
     lines = {
         "name": space.name,
         "classes": list(space.classes),
@@ -47,15 +47,15 @@ def space_toml(space: LabelSpace) -> str:
 
 
 def is_built_in(space: LabelSpace) -> bool:
-    """Say whether a label space is one that every installation knows by its name."""
+    """Return whether a label space is built in, so that every installation knows its name."""
     return LABEL_SPACES.get(space.name) == space
 
 
 def checked_space(space: LabelSpace) -> LabelSpace:
-    """Return a user's label space with lists made tuples.
+    """Return a user's label space with its lists converted to tuples.
 
     Raises:
-        ConfigError: it does not fit together.
+        ConfigError: the space is invalid or inconsistent.
     """
     if not isinstance(space, LabelSpace):
         raise ConfigError("space= takes a LabelSpace", got=type(space).__name__)
@@ -74,7 +74,7 @@ def checked_space(space: LabelSpace) -> LabelSpace:
 
 
 def _of_sources(configs: list[SourceConfig]) -> LabelSpace:
-    """Return the classes that all folders among the sources have in common."""
+    """Return the label space that all sources of kind "folder" share."""
     spaces = {c.root: folder.space_of(c) for c in configs if c.kind == "folder"}
     if not spaces:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Why samples of a fleet cannot be used, in words: what is wrong with how many of them."""
+"""Explain why samples of a fleet are unusable: what is wrong, and with how many of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fleetseg.text import listing
 
 
 def no_usable_sample(name: str, store: Store) -> DataError:
-    """Build the error for a set to score on that has no good label at all, with the reason."""
+    """Build the error for an evaluation set without a single good label, with the reason."""
     return DataError(
         "no usable labelled sample to evaluate on",
         where=name,
@@ -29,7 +29,7 @@ def no_usable_sample(name: str, store: Store) -> DataError:
 
 
 def nobody_takes_part(abstains: Sequence[str], stores: Sequence[Store]) -> DataError:
-    """Build the error for a fleet all of whose clients abstain, given why each one does."""
+    """Build the error for a fleet in which every client abstains, given each client's reason."""
     reasons = [text for text, _ in Counter(abstains).most_common(3)]
     why = [why_unusable(store.samples, store.bad) for store in stores]
     cures = [common_cure(store.samples, store.bad) for store in stores]
@@ -45,12 +45,12 @@ def nobody_takes_part(abstains: Sequence[str], stores: Sequence[Store]) -> DataE
 def unseen_classes(
     stores: Sequence[Store], trained: Sequence[tuple[int, int]], space: LabelSpace
 ) -> list[str]:
-    """Note classes that no training sample shows.
+    """Note classes that occur in no training sample.
 
     Args:
         stores: of the training data.
         trained: (store, index in it) of each good sample to train on.
-        space: of their labels.
+        space: label space of the samples.
     """
     pixels_C, pixels = np.zeros(space.num_classes, dtype=np.int64), 0
     for store, index in trained:
@@ -64,12 +64,12 @@ def unseen_classes(
 def unlabelled_by_all(
     subsets: LabelSubsets, pixels_C_of: Mapping[str, npt.NDArray[np.int64]], space: LabelSpace
 ) -> list[str]:
-    """Note classes that images show and that no client labels.
+    """Note classes that occur in images but that no client labels.
 
     Args:
-        subsets: which classes each client labels; empty if all label all.
-        pixels_C_of: client -> pixels of each class before any is erased.
-        space: of the labels.
+        subsets: the classes that each client labels; empty if every client labels all.
+        pixels_C_of: client -> pixels of each class before any are erased.
+        space: label space of the samples.
     """
     if not subsets:
         return []
@@ -81,11 +81,11 @@ def unlabelled_by_all(
 
 
 def why_unusable(samples: Sequence[Sample], bad: Mapping[int, str]) -> str:
-    """Tell in a line why samples cannot be used: how many are bad for which reason, or unlabelled.
+    """Say in one line why samples are unusable: how many are unlabelled, or bad for which reason.
 
     Args:
-        samples: all of them.
-        bad: number of a sample to what is wrong with it.
+        samples: all samples.
+        bad: sample number -> what is wrong with it.
     """
     texts = {number: _without_file(text, samples[number]) for number, text in bad.items()}
     counts = Counter(reason(text) for text in texts.values())
@@ -97,7 +97,7 @@ def why_unusable(samples: Sequence[Sample], bad: Mapping[int, str]) -> str:
 
 
 def common_cure(samples: Sequence[Sample], bad: Mapping[int, str]) -> str:
-    """Return the advice that the most bad samples come with, "" if there is none."""
+    """Return the cure that most bad samples share, "" if there is none."""
     cures = Counter(
         _without_file(text, samples[number]).partition(". ")[2] for number, text in bad.items()
     )

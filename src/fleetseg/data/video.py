@@ -1,4 +1,4 @@
-"""Frames of a video file or of a camera, upright, as RGB of 8 bits; needs the extra `[video]`.
+"""Read frames of a video file or a camera, upright, as 8-bit RGB; needs the extra `[video]`.
 
 Suffixes: HWC = height, width, RGB channel.
 """
@@ -22,17 +22,17 @@ from fleetseg.errors import BadSample, ConfigError, DataError, MissingExtra
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv",
 )  # fmt: skip
-"""What counts as a video file; whether it is one shows when it is opened."""
+"""Suffixes of video files; only opening a file shows whether it is a video."""
 
 CAMERAS = {
     "linux": ("v4l2", "/dev/video{}"),
     "darwin": ("avfoundation", "{}"),
     "win32": ("vfwcap", "{}"),
 }
-"""By `sys.platform`: what reads a camera, and how its number is written for that."""
+"""By `sys.platform`: the FFmpeg input format for cameras, and how it names a camera number."""
 
-_USUAL_FPS = Fraction(25)  # where neither the file nor the camera tells
-_WHOLE = 0.9  # of what its head says, which is not always exact: so much has a whole video
+_USUAL_FPS = Fraction(25)  # if neither the file nor the camera says
+_WHOLE = 0.9  # least share of the length in the header for a whole video; headers can be inexact
 _FINEST_FPS = 1001  # denominator of television's 30000/1001
 
 
@@ -41,12 +41,12 @@ class Video:
     """An open video; its frames can be taken once."""
 
     fps: Fraction
-    num_frames: int | None  # as the file says, which may be a little off; None = it does not
+    num_frames: int | None  # as the file says, which may be slightly off; None = unknown
     frames: Iterator[Image_HWC]
 
 
 def pyav() -> Any:
-    """Import the package, or raise MissingExtra."""
+    """Import PyAV, or raise MissingExtra."""
     try:
         import av as package
     except ImportError:
@@ -55,7 +55,7 @@ def pyav() -> Any:
 
 
 def is_video(path: Path) -> bool:
-    """Say whether a file's name is that of a video."""
+    """Return whether a file has the suffix of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -64,7 +64,8 @@ def open_video(path: Path) -> Iterator[Video]:
     """Open a video file.
 
     Raises:
-        BadSample: the file is missing, damaged or no video; frames raise it where damage begins.
+        BadSample: the file is missing, damaged or not a video; `frames` raises it on reaching
+            damage.
         MissingExtra: PyAV is not installed.
     """
     av = pyav()
@@ -84,7 +85,7 @@ def open_camera(number: int) -> Iterator[Video]:
 
     Raises:
         DataError: there is no such camera, or it is in use.
-        ConfigError: cameras of this platform are not known.
+        ConfigError: cameras are not supported on this platform.
         MissingExtra: PyAV is not installed.
     """
     av = pyav()
@@ -157,13 +158,13 @@ def _frames(av: Any, container: Any, where: str) -> Iterator[Image_HWC]:
 
 
 def _length_s(container: Any) -> float:
-    """Return how long the file says that it is, in seconds; 0 if it does not."""
+    """Return the duration in seconds according to the file; 0 if it states none."""
     return float(container.duration or 0) / 1_000_000
 
 
 def _upright(frame: Any) -> Image_HWC:
     image_HWC: Image_HWC = frame.to_ndarray(format="rgb24")
-    turns = round(getattr(frame, "rotation", 0) / 90)  # of a phone held upright; PyAV 14 and later
+    turns = round(getattr(frame, "rotation", 0) / 90)  # as set by phones; PyAV 14 and later
     return np.ascontiguousarray(np.rot90(image_HWC, turns)) if turns % 4 else image_HWC
 
 

@@ -1,1 +1,1 @@
-"""Where simulated clients run: in this process, in workers, with faults."""
+"""Engines for simulated clients: in this process, in worker processes, with faults."""

@@ -1,7 +1,7 @@
-"""Simulated drop-outs and stragglers on a virtual clock: an engine in front of another.
+"""Simulated drop-outs and stragglers on a virtual clock: an engine that wraps another.
 
 Whether a client vanishes in a round, and how long it takes, is drawn from (seed, round, client), so
-a simulated bad day can be repeated. Nobody trains for a reply that would not count.
+simulated faults can be repeated. No client trains for a reply that would not count.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from fleetseg.learning.local import num_steps
 class SimulatedFaults:
     """Wraps an engine; its meter's clock is virtual.
 
-    `message_bytes` (of a broadcast, of an update) is how much a link carries, and what is counted
-    of a client that does not take part for its fault: it was sent a broadcast, and who is late
-    sends an update, too.
+    `message_bytes` are the sizes (of a broadcast, of an update) that a link carries. They are also
+    counted for a client with a fault: it was sent a broadcast, and a late one sends an update, too.
     """
 
     def __init__(
@@ -32,10 +31,10 @@ class SimulatedFaults:
         self._experiment = experiment
         self._down, self._up = message_bytes
         self._unsent = Meter()
-        self._enrolled: dict[str, Enrolment] = {}  # whoever was there at some time
+        self._enrolled: dict[str, Enrolment] = {}  # every client that was ever available
 
     def available(self) -> Mapping[str, Enrolment]:
-        """Every client of the engine behind."""
+        """Return every client of the wrapped engine."""
         now = self._engine.available()
         self._enrolled.update(now)
         return now
@@ -43,7 +42,7 @@ class SimulatedFaults:
     def ask(
         self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
     ) -> Iterator[Received]:
-        """Lose some, delay some, and have the others train; no other task is disturbed."""
+        """Lose some clients, delay some, and have the others train; other tasks have no faults."""
         if task != "train":
             yield from self._engine.ask(task, asks, deadline_s)
             return
@@ -57,8 +56,8 @@ class SimulatedFaults:
         )
         yield from (Failure(c, "lost", "vanished") for c in lost)
         yield from (Failure(c, "late", "deadline", f"{took_s[c]:.0f} s virtual") for c in late)
-        # With a deadline the server waits it out for whoever is missing; without, it sees a lost
-        # client's closed connection.
+        # With a deadline, the server waits until then for missing clients; without one, it notices
+        # a lost client by its closed connection.
         waits_s = deadline_s if deadline_s > 0 and (late or lost) else 0.0
         target = size_of(self._experiment.federation.cohort, num_present)
         yield from self._first_come(task, on_time, took_s, waits_s, target)
@@ -71,10 +70,10 @@ class SimulatedFaults:
         waits_s: float,
         target: int,
     ) -> Iterator[Received]:
-        """Have clients train in the order in which they would be done, until `target` updates.
+        """Have clients train in the order in which they would finish, until `target` updates.
 
-        With over-selection a round is over once enough updates are in. Which those are is the
-        virtual clock's to say, not that of the machine that simulates.
+        With over-selection, a round ends once enough updates are in. The virtual clock decides
+        which those are, not the simulating machine's.
         """
         if self._experiment.federation.over_selection == 1 or target >= len(asks):
             self._wait(max([waits_s, *(took_s[c] for c in asks)]))
@@ -87,7 +86,7 @@ class SimulatedFaults:
             for group in groups:
                 asked += len(group)
                 yield from self._engine.ask(task, {client: asks[client] for client in group})
-        finally:  # enough: whoever was not asked is still at work
+        finally:  # enough: clients that were not asked are still working
             enough = asked < len(order)
             self._wait(took_s[order[asked - 1]] if enough else max(waits_s, took_s[order[-1]]))
             unasked = sum(asks[client].num_bytes(self._down) for client in order[asked:])
@@ -115,9 +114,9 @@ class SimulatedFaults:
 
 
 def virtual_seconds(experiment: Experiment, num_bytes: int, enrolment: Enrolment) -> float:
-    """Say how long a round takes a client, sending and receiving so many bytes."""
+    """Return how long a client's round takes, with `num_bytes` sent and received."""
     settings, training = experiment.federation.faults, experiment.training
-    # Who is slow is a property of the vehicle, not of the round.
+    # Being slow is a property of the vehicle, not of the round.
     slow = rng.generator(experiment.seed, 0, enrolment.client_id, "slow").random()
     factor = settings.slowdown if slow < settings.stragglers else 1.0
     steps = num_steps(enrolment.num_images, training)

@@ -1,4 +1,4 @@
-"""Clients one after another in this process: simplest, and the one to debug with."""
+"""Runs clients one after another in this process: the simplest engine, best for debugging."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class InProcessEngine:
 
     def __init__(self, clients: Mapping[str, Client], runtime: LocalRuntime) -> None:
         self._clients = clients
-        # Every update is written to the same memory.
+        # All updates are written to the same memory.
         self._runtime = replace(runtime, room=runtime.exchange.up.empty())
         self._down = self._up = 0
 
     def available(self) -> Mapping[str, Enrolment]:
-        """Every client, always."""
+        """Return every client; all are always available."""
         return {name: client.enrolment for name, client in self._clients.items()}
 
     def ask(
         self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
     ) -> Iterator[Received]:
-        """Serve client by client; a deadline means nothing where nobody waits."""
+        """Run client by client; the deadline is ignored, as nothing waits."""
         work, runtime = CLIENT_TASKS[task], self._runtime
         _, up = runtime.message_bytes
         for name, broadcast in asks.items():
@@ -72,7 +72,7 @@ def attempt(
     client: Client,
     runtime: LocalRuntime,
 ) -> Result | Failure:
-    """Do a client's work; trouble with its data or its size is its own, all else is a bug."""
+    """Do a client's work; problems with its data or memory become failures, all else is a bug."""
     try:
         return work(broadcast, client, runtime)
     except DataError as error:
@@ -83,7 +83,7 @@ def attempt(
         if not is_out_of_memory(error):
             raise
         detail = out_of_memory_text(error, runtime.hardware.device)
-    # The frames of the step, and with them its tensors, are gone only here.
+    # Only here have the stack frames of the step, and with them its tensors, been released.
     runtime.model.zero_grad(set_to_none=True)
     free(runtime.hardware.device)
     return Failure(client.id, "lost", "out-of-memory", detail)

@@ -1,4 +1,4 @@
-"""From an experiment to what a process trains with, the same on a server and on a vehicle."""
+"""Makes what a process trains with from an experiment; the same on server and vehicle."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def local_runtime(
     num_classes: int,
     memory: ClientStateStore,
 ) -> LocalRuntime:
-    """Put together what clients train with; the model is on its device, with its first values.
+    """Make what clients train with; the model must be on its device, with its initial values.
 
     Raises:
-        ModelError: the model's tensors are not what can be averaged, or adapted.
-        MissingExtra: the codec needs a package that is not there.
+        ModelError: the model's tensors cannot be averaged, or adapted.
+        MissingExtra: the codec needs a package that is not installed.
     """
     if experiment.model.adapter_rank:
         add_adapters(model, experiment.model.adapter_rank, experiment.seed)
@@ -57,7 +57,7 @@ def local_runtime(
 
 
 def uplink_of(experiment: Experiment, exchange: Exchange) -> UpdateCodec | None:
-    """Make the codec of an experiment, if it has one."""
+    """Make an experiment's codec of updates, if it has one."""
     federation = experiment.federation
     stages = [(1, _codec(federation.uplink, experiment, exchange))]
     for share, text in federation.uplink_schedule:
@@ -71,7 +71,7 @@ def uplink_of(experiment: Experiment, exchange: Exchange) -> UpdateCodec | None:
 
 
 def downlink_of(experiment: Experiment, exchange: Exchange) -> ChangeCodec | None:
-    """Make what broadcasts are written by; None = whole models."""
+    """Make an experiment's codec of broadcasts; None = whole models."""
     codec = parse_codec(experiment.federation.downlink)
     if codec is None:
         return None

@@ -1,8 +1,8 @@
-"""What a process hands to the workers it starts: one block of memory, and a model without values.
+"""What a process passes to its workers: one block of shared memory, and a model without values.
 
-Torch would hand over one open file per tensor, from a `/dev/shm` that is small in containers: a
-large network then meets the limit on open files (256 or 1024). Here everything lies in one block
-of anonymous memory, whatever the number of tensors.
+Torch would pass one open file per tensor, from a `/dev/shm` that is small in containers, and a
+large network would reach the limit on open files (256 or 1024). Here everything is in one block of
+anonymous memory, whatever the number of tensors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class SharedStates:
-    """Room for some model states, seen by this process and by those that it starts."""
+    """Room for some model states, shared by this process and those that it starts."""
 
     def __init__(self, layout: Layout, count: int) -> None:
         self._floats, self._counters = layout.num_floats, layout.num_counters
@@ -37,25 +37,25 @@ class SharedStates:
         self._block = mmap.mmap(self._handle, max(1, count * self._stride))
 
     def __getitem__(self, place: int) -> ModelState:
-        """Return the state at a place; what is written to it is seen by all."""
+        """Return the state at a place; all processes see what is written to it."""
         start = place * self._stride
         values_F = self._vector(start, self._floats, torch.float32)
         counters_at = start + _aligned(4 * self._floats)
         return ModelState(values_F, self._vector(counters_at, self._counters, torch.int64))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Describe the block to a process that is being started."""
+        """Describe the block for a process that is being started."""
         handed = reduction.DupFd(self._handle)
         return {**self.__dict__, "_handle": handed, "_block": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the block over from the process that has started this one."""
+        """Map the block of the process that has started this one."""
         self.__dict__.update(state)
         self._handle = state["_handle"].detach()
         self._block = mmap.mmap(self._handle, max(1, self._count * self._stride))
 
     def close(self) -> None:
-        """Let nobody else in; the memory goes with the last tensor that lies in it."""
+        """Stop sharing the block; the memory is freed with the last tensor in it."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
@@ -75,7 +75,7 @@ def _aligned(num_bytes: int) -> int:
 
 
 def _new_block(num_bytes: int) -> int:
-    """Open anonymous memory, or a file that has no name where the system has no such memory.
+    """Open anonymous memory, or an unnamed file if the system has no such memory.
 
     Raises:
         EngineError: there is no room for it.
@@ -90,7 +90,7 @@ def _new_block(num_bytes: int) -> int:
             raise
     try:
         with tempfile.TemporaryFile(prefix="fleetseg-") as file:
-            # Now, because a page that cannot be had later ends the process by a signal.
+            # Reserve now: a page that is not available later would kill the process by a signal.
             _reserve(file.fileno(), num_bytes)
             return os.dup(file.fileno())
     except OSError as error:
@@ -105,7 +105,7 @@ def _new_block(num_bytes: int) -> int:
 
 
 def probe() -> Literal["memory", "file"]:
-    """Try what is shared with workers here: anonymous memory, or a file without a name.
+    """Find out what is shared with workers here: anonymous memory, or an unnamed file.
 
     Raises:
         EngineError, OSError: as for a run with workers.
@@ -129,12 +129,12 @@ def _reserve(handle: int, num_bytes: int) -> None:
         os.ftruncate(handle, num_bytes)
 
 
-# A model on its way to another process
+# Sending a model to another process
 
 
 @dataclass(frozen=True, eq=False)
 class _Placeholder:
-    """Stands for a tensor; `data` is empty where every broadcast writes the values anyway."""
+    """Stands for a tensor; `data` is empty if every broadcast writes the values anyway."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -167,7 +167,7 @@ class _Placeholder:
 
 
 def without_values(model: Module) -> Module:
-    """Copy a model for another process: tensors of its state are left out, others are bytes."""
+    """Copy a model for another process, without the values of the tensors in its state dict."""
     state = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
     memo: dict[int, Any] = {
         id(t): _Placeholder.of(t, with_data=id(t) not in state)
@@ -177,7 +177,7 @@ def without_values(model: Module) -> Module:
 
 
 def with_tensors(model: Module) -> Module:
-    """Give a model from `without_values` tensors of its own; those of its state are not set."""
+    """Give a model from `without_values` its tensors; those of its state are uninitialised."""
     memo: dict[int, Any] = {id(p): p.filled() for p in _values_in(model, _is_placeholder)}
     return copy.deepcopy(model, memo)
 
@@ -191,7 +191,7 @@ def _is_placeholder(value: object) -> bool:
 
 
 def _values_in(model: nn.Module, wanted: Callable[[object], bool]) -> Iterator[Any]:
-    """Find what a model's modules hold, in themselves or in collections."""
+    """Find wanted values that a model's modules hold, directly or in collections."""
     for module in model.modules():
         yield from _inside(vars(module), wanted)
 

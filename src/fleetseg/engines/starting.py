@@ -1,8 +1,8 @@
-"""Starting worker processes: quickly, without the caller's script, and with a reason if it fails.
+"""Starts worker processes: quickly, without the caller's script, with clear errors.
 
-On Linux, workers that train on a CPU are forked off one process that has imported everything and
-done nothing else (`forkserver`): eight of them do not import torch eight times, which is seconds
-each. On a GPU, which does not outlive a fork, and where that process cannot be had, each is a new
+On Linux, workers that train on a CPU are forked from a process that has imported everything and
+done nothing else (`forkserver`): eight of them do not import torch eight times, at seconds each. On
+a GPU, which does not survive a fork, and if that process cannot be started, each worker is a new
 interpreter (`spawn`).
 """
 
@@ -53,7 +53,7 @@ def start(
 
 
 def unsendable(objects: Iterable[object]) -> str:
-    """Say which class cannot be found again in another process; empty if there is none."""
+    """Return a text about a class that another process could not import; empty if there is none."""
     for each in objects:
         kind = type(each)
         if kind.__module__ == "__main__":
@@ -65,12 +65,12 @@ def unsendable(objects: Iterable[object]) -> str:
 
 @contextmanager
 def startable() -> Iterator[None]:
-    """Say why a worker cannot be started."""
+    """Turn errors in the block into ones that say why a worker cannot be started."""
     try:
         yield
-    except (OSError, EOFError) as error:  # EOF: the process that forks could not
+    except (OSError, EOFError) as error:  # EOF: the fork server failed
         raise _unstarted(error) from None
-    except Exception as error:  # whatever a user's object answers to being sent
+    except Exception as error:  # whatever a user's object raises when it is sent
         raise EngineError(f"a worker could not be started ({error})", cure=IMPORT_CURE) from None
 
 
@@ -82,7 +82,7 @@ def _context(on_cpu: bool) -> Any:
     try:
         with _quiet_start():
             forkserver.ensure_running()
-    except OSError:  # no place for its socket: a TMPDIR that is too long for one, or none
+    except OSError:  # no place for its socket: TMPDIR is too long for one, or missing
         return multiprocessing.get_context("spawn")
     return context
 
@@ -93,7 +93,7 @@ def _run(
     pipe: Connection,
     environment: dict[str, str],
 ) -> None:
-    """Begin as a process that was started now: the server's environment may be an older one."""
+    """Run with the current environment: the fork server's may be older."""
     os.environ.clear()
     os.environ.update(environment)
     target(job, pipe)
@@ -110,10 +110,10 @@ def _unstarted(error: OSError | EOFError) -> FleetSegError:
 
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Start a process that neither imports the caller's script nor hears Ctrl-C while it boots.
+    """Keep processes started in the block from importing the caller's script, and from Ctrl-C.
 
-    A worker needs nothing of the script, and one without `if __name__ == "__main__"` would start
-    itself again in each worker. A new process inherits the blocked signal.
+    A worker needs nothing from the script, and a script without `if __name__ == "__main__"` would
+    run again in each worker. A new process inherits the blocked signal while it starts.
     """
     main = sys.modules["__main__"]
     hidden = {n: getattr(main, n, None) for n in ("__spec__", "__file__")}

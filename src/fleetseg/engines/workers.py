@@ -1,10 +1,10 @@
-"""Clients in N worker processes; models travel through shared memory, headers as JSON over a pipe.
+"""Clients in N worker processes: models in shared memory, headers as JSON over pipes.
 
-The server writes a broadcast once into memory that all workers read; one for a client that is sent
-another model than most goes to memory that its worker alone reads. Each worker writes its update to
-memory of its own, from where the server aggregates it. A worker holds every client's data as
-memory-mapped files, so clients go to whichever worker is free; since the result depends only on
-(seed, round, client) and the number of threads, it does not matter which one that is.
+The server writes the common broadcast once into memory that all workers read; a client with another
+model is sent it through memory that only its worker reads. Each worker writes its update to its own
+memory, from where the server aggregates it. A worker has every client's data as memory-mapped
+files, so clients go to any free worker; results depend only on (seed, round, client) and the number
+of threads, not on the worker.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.wire import read_facts, write_facts
 from fleetseg.learning.hardware import hardware_of
 
-_READY = {"ready": True}  # a worker's first message: all that it is born with has arrived
+_READY = {"ready": True}  # a worker's first message: it has everything that it starts with
 Answer = tuple[dict[str, Any], bytes]
 _ATTEMPTS = 2  # a client whose worker died is tried once more, on a fresh worker
 
@@ -47,24 +47,24 @@ class WorkerJob:
     """Arguments of a worker process."""
 
     index: int
-    workers: int  # how many there are
+    workers: int  # number of workers
     runtime: LocalRuntime
     clients: Mapping[str, Client]
-    states: SharedStates  # what all workers read; then what each reads alone, and its update
+    states: SharedStates  # the common one; then per worker: what only it reads, and its update
 
     @property
     def common(self) -> ModelState:
-        """What the server writes for all workers."""
+        """The state that the server writes for all workers."""
         return self.states[0]
 
     @property
     def alone(self) -> ModelState:
-        """What the server writes for this worker only."""
+        """The state that the server writes for this worker only."""
         return self.states[1 + 2 * self.index]
 
     @property
     def update(self) -> ModelState:
-        """What this worker writes."""
+        """The state that this worker writes."""
         return self.runtime.exchange.up_of(self.states[2 + 2 * self.index])
 
 
@@ -117,13 +117,13 @@ class WorkersEngine:
         self.close()
 
     def available(self) -> Mapping[str, Enrolment]:
-        """Every client, always."""
+        """Return every client; all are always available."""
         return {name: client.enrolment for name, client in self._clients.items()}
 
     def ask(
         self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
     ) -> Iterator[Received]:
-        """Serve the clients, as many at a time as there are workers."""
+        """Run clients, as many at a time as there are workers."""
         common = next(iter(asks.values())).state if asks else None
         if common is not None:
             _copy(common, self._states[0])
@@ -145,15 +145,15 @@ class WorkersEngine:
                     index = self._workers.index(worker)
                     answer = self._answer(index, todo)
                     if answer is not None and answer[0] == _READY:
-                        busy[worker.pipe] = worker  # in a dead one's place; its answer comes next
+                        busy[worker.pipe] = worker  # replaces a dead worker; its answer comes next
                         continue
                     if answer is not None:
                         yield self._received(worker, *answer)
                     if todo:
                         assign(index)
         finally:
-            # Nobody wants the rest (over-selection): an answer of this round must not be read as
-            # one of the next.
+            # The rest is not needed (over-selection), but an answer of this round must not be read
+            # as one of the next.
             for worker in busy.values():
                 while (rest := self._answer(self._workers.index(worker), deque())) is not None:
                     if rest[0] != _READY:
@@ -164,7 +164,7 @@ class WorkersEngine:
         return Meter(self._down, self._up, time.monotonic())
 
     def close(self) -> None:
-        """Stop the workers; shared memory goes with its last user."""
+        """Stop the workers; shared memory is freed with its last user."""
         for worker in self._workers:
             worker.pipe.close()  # the worker ends when its pipe does
             worker.process.join(timeout=2)
@@ -195,7 +195,7 @@ class WorkersEngine:
             "counted": write_counted(broadcast.counted),
             "lineage": broadcast.lineage,
         }
-        with suppress(OSError):  # if it is dead, the wait for its answer will find out
+        with suppress(OSError):  # a dead worker is noticed while waiting for its answer
             worker.pipe.send_bytes(json.dumps(order).encode())
 
     def _answer(self, index: int, todo: deque[tuple[str, int]]) -> Answer | None:
@@ -219,7 +219,7 @@ class WorkersEngine:
         )
 
     def _replace_dead_worker(self, index: int, todo: deque[tuple[str, int]]) -> Answer | None:
-        """Replace a dead worker; its client is tried again, or is lost."""
+        """Replace a dead worker; its client is tried again, or counts as lost."""
         dead = self._workers[index]
         dead.process.join()
         code = dead.process.exitcode
@@ -233,16 +233,16 @@ class WorkersEngine:
 
 
 def _copy(state: ModelState, place: ModelState) -> None:
-    """Write a state to its place, which has room for the largest that is sent."""
+    """Write a state to its place, which has room for the largest one sent."""
     place.values_F[: state.values_F.numel()].copy_(state.values_F)
     place.counters_K[: state.counters_K.numel()].copy_(state.counters_K)
 
 
 def _await(worker: _Worker) -> None:
-    """Wait until a worker has all that it is born with.
+    """Wait until a worker has everything that it starts with.
 
     Raises:
-        EngineError: it ended before.
+        EngineError: it ended before that.
     """
     try:
         worker.pipe.recv_bytes()
@@ -251,7 +251,7 @@ def _await(worker: _Worker) -> None:
         code = worker.process.exitcode
         raise EngineError(
             "a worker ended while it was starting, before it had the network and the data",
-            got=f"exit code {code}" + ("; its own words stand above" if code == 1 else ""),
+            got=f"exit code {code}" + ("; its own error is above" if code == 1 else ""),
             cure=IMPORT_CURE if code == 1 else "If memory is short, start fewer: --workers",
         ) from None
 
@@ -279,7 +279,7 @@ def worker_main(job: WorkerJob, pipe: Connection) -> None:
             )
         except Exception as error:
             if "CUDA error" in str(error):
-                raise  # only a new process can go on
+                raise  # only a new process can continue
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"
             failure = Failure(client.id, "lost", "error", text)
             header, payload = write_failure(failure), b""
@@ -298,7 +298,7 @@ def _broadcast(order: Mapping[str, Any], job: WorkerJob) -> Broadcast:
 
 
 def _own_runtime(job: WorkerJob) -> LocalRuntime:
-    """Make what this process trains with, on the GPU that is its share."""
+    """Make what this process trains with, on the GPU assigned to it."""
     hardware = hardware_of(job.runtime.experiment.engine, job.index, job.workers)
     hardware.select()
     model = with_tensors(job.runtime.model).to(hardware.device)

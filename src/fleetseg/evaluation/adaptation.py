@@ -1,8 +1,8 @@
-"""What readers of test images have in common: passes of a model that is left as it was.
+"""Common code of test-image readers: passes of a model that leave it unchanged.
 
-Those that learn keep values of their own for some of a model's parameters, and have passes computed
-with these; no parameter of the model is ever written. Shapes: N images, H x W pixels, C classes;
-h x w is the resolution of a network's own output.
+Readers that learn keep their own values for some of the model's parameters and run passes with
+them; the model's parameters are never written. Shapes: N images, H x W pixels, C classes; h x w is
+the resolution of the network's own output.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from fleetseg.models.norm_statistics import (
 )
 
 Values = Mapping[str, Tensor]
-"""Parameters by name, in the place of a model's own."""
+"""Parameters by name, used instead of the model's own."""
 View = Callable[[Tensor], Tensor]
-"""What is done to a batch of images (N, 3, H, W) before it goes in."""
+"""A transform of a batch of images (N, 3, H, W) before the pass."""
 
 
 OnChoice = Callable[[str, str], None]
-"""Is told (domain, choice) of each image for which a choice is made."""
+"""Called with (domain, choice) for each image for which a choice is made."""
 
 
 class Reader(Protocol):
-    """Looks at test images in a way of its own, and may learn from them."""
+    """Predicts test images in its own way, and may learn from them."""
 
     def begin_domain(self, name: str) -> None:
-        """Note that the images that follow are of another domain."""
+        """Announce that the following images belong to another domain."""
 
     def __call__(self, images_NHWC: Images_NHWC) -> Tensor:
         """Return the logits (N, C, h, w) of a batch."""
@@ -51,7 +51,7 @@ class Reader(Protocol):
 class Passes:
     """Forward passes of a model in evaluation mode: dropout is off, auxiliary heads see nothing.
 
-    But for `plain`, each batch is normalised with its own statistics.
+    Except in `plain`, each batch is normalised with its own statistics.
     """
 
     model: nn.Module
@@ -61,11 +61,11 @@ class Passes:
     on_choice: OnChoice = lambda domain, choice: None
 
     def plain(self, images_NHWC: Images_NHWC) -> Tensor:
-        """Return logits without gradients, with the model's statistics as they stand."""
+        """Return logits without gradients, with the model's own statistics."""
         return self._logits({}, images_NHWC, self.context, None)
 
     def scored(self, values: Values, images_NHWC: Images_NHWC, view: View | None = None) -> Tensor:
-        """Return logits without gradients: to the bit what the norms "batch" score.
+        """Return logits without gradients, bit-identical to those scored with the norms "batch".
 
         Raises:
             DataError: a layer sees one value per channel.
@@ -74,14 +74,14 @@ class Passes:
             return self._logits(values, images_NHWC, self.context, view)
 
     def learned(self, values: Values, images_NHWC: Images_NHWC) -> Tensor:
-        """Return logits in float32 through which gradients reach the values; within `learning`.
+        """Return float32 logits with gradients to `values`; call inside `learning`.
 
         Raises:
             DataError: a layer sees one value per channel.
         """
         own = {name: value.detach() for name, value in self.model.named_parameters()}
-        # Gradients are rounded as the weights lie in memory, and a run's lie otherwise than a
-        # loaded model's: in one order, both learn the same.
+        # Rounding of gradients depends on the weights' memory order, which differs between a run
+        # and a loaded model: with one order, both learn the same.
         ordered = {
             name: value.clone(memory_format=torch.contiguous_format)
             for name, value in {**own, **values}.items()
@@ -90,7 +90,7 @@ class Passes:
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """Have gradients flow, through each batch's own statistics too; all in float32."""
+        """Enable gradients, including those through each batch's statistics; all in float32."""
         in_float32 = torch.autocast(torch.device(self.device).type, enabled=False)
         with (
             torch.inference_mode(False),
@@ -118,7 +118,7 @@ class Passes:
 
 
 def batch_statistics(model: nn.Module) -> AbstractContextManager[None]:
-    """Have a model in evaluation mode normalise each batch with its own statistics.
+    """Make a model in evaluation mode normalise each batch with its own statistics.
 
     Raises:
         DataError: a layer sees one value per channel.
@@ -135,10 +135,10 @@ def batch_statistics(model: nn.Module) -> AbstractContextManager[None]:
 
 @contextmanager
 def _without_running_statistics(model: nn.Module) -> Iterator[None]:
-    """Take batch norms' running statistics away: torch then takes those of the batch.
+    """Remove running statistics from batch norms, so that torch uses those of the batch.
 
-    Unlike statistics that are put in, these are a part of what gradients flow through; and unlike
-    in training mode, nothing but the norms changes.
+    Unlike with substituted statistics, gradients flow through these; and unlike in training mode,
+    only the norms change.
     """
     names, held, hooks = ("running_mean", "running_var"), [], []
 
@@ -162,7 +162,7 @@ def _without_running_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def affine_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Name the gains and biases of the batch norms that keep running statistics."""
+    """Return the gains and biases of batch norms with running statistics, by name."""
     return {
         f"{layer}.{name}": parameter
         for layer, module in batch_norms(model).items()
@@ -171,10 +171,10 @@ def affine_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def require_affine(model: nn.Module, where: str = "") -> None:
-    """Refuse a model that has no gains and biases of batch norms.
+    """Refuse a model without gains and biases of batch norms.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: the model has none.
     """
     if not affine_parameters(model):
         raise ConfigError(
@@ -186,21 +186,21 @@ def require_affine(model: nn.Module, where: str = "") -> None:
 
 
 def copied(parameters: Values) -> dict[str, Tensor]:
-    """Copy parameters as values to learn: leaves that want gradients, made outside inference."""
+    """Copy parameters as values to learn: leaves that require gradients, outside inference mode."""
     with torch.inference_mode(False), torch.no_grad():
         copies = {name: value.detach().clone() for name, value in parameters.items()}
     return {name: value.requires_grad_() for name, value in copies.items()}
 
 
 def optimiser_of(values: Values, settings: AdaptationConfig) -> torch.optim.Optimizer:
-    """Make the optimiser of values to learn, with the defaults of both papers' code."""
+    """Build the optimiser of values to learn, with the defaults of both papers' code."""
     if settings.optimiser == "sgd":
         return torch.optim.SGD(values.values(), lr=settings.lr, momentum=0.9)
     return torch.optim.Adam(values.values(), lr=settings.lr, betas=(0.9, 0.999))
 
 
 def step(optimiser: torch.optim.Optimizer, values: Values, loss: Tensor) -> None:
-    """Make one step on values; what the loss does not depend on stays as it is."""
+    """Take one step on values; values on which the loss does not depend stay unchanged."""
     learned = list(values.values())
     for value, grad in zip(
         learned, torch.autograd.grad(loss, learned, allow_unused=True), strict=True

@@ -1,10 +1,10 @@
-"""Each image with the norm statistics of the condition that it shows, as a classifier says.
+"""Predict each image with the norm statistics of its condition, chosen by a classifier.
 
 After the weather-wise batch norms of HyperFLAW (Rizzoli, Caligiuri, Shenaj, Barbato, Zanuttigh
-2025, arXiv 2403.13762): there a frozen classifier chooses the bank of a batch; here one that is
+2025, arXiv 2403.13762): there a frozen classifier chooses the bank of a batch; here a classifier
 fitted when the banks are filled chooses for each image, by its pixels alone, so that an image's
-prediction does not depend on what else is to be scored. The condition that a data set names for a
-frame is never looked at.
+prediction does not depend on which others are scored. The condition that a data set states for a
+frame is never used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Banked:
         self._passes, self._banks, self._domain = passes, banks, ""
 
     def begin_domain(self, name: str) -> None:
-        """Note whose images the choices are made for."""
+        """Record the domain for which choices are reported."""
         self._domain = name
 
     def __call__(self, images_NHWC: Images_NHWC) -> Tensor:

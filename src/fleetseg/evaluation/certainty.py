@@ -1,7 +1,7 @@
-"""How sure a model is of each pixel: the probability of its class, and the entropy over all.
+"""A model's certainty per pixel: the probability of its class, and the entropy over all classes.
 
-Suffixes: C classes, H x W pixels. The probabilities are the softmax of the resized logits, as they
-stand: a network that was not calibrated is often surer than it is right.
+Suffixes: C classes, H x W pixels. Probabilities are the plain softmax of the resized logits: an
+uncalibrated network is often overconfident.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Certainty = Literal["confidence", "entropy"]
 Share_HW = npt.NDArray[np.float32]
 """0 to 1, shape (height, width)."""
 
-# Palettes through which a viewer shows the numbers, dark to bright: anchors of matplotlib's viridis
-# and inferno, which grow lighter evenly, in print and for the colour-blind too.
+# Palettes in which viewers show the values, dark to bright: anchors of matplotlib's viridis and
+# inferno, whose lightness increases evenly, also in print and for colour-blind people.
 _PALETTES: dict[Certainty, tuple[tuple[int, int, int], ...]] = {
     "confidence": (
         (68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141),
@@ -36,15 +36,15 @@ _PALETTES: dict[Certainty, tuple[tuple[int, int, int], ...]] = {
 
 
 def certainty(logits_CHW: Tensor, size_hw: tuple[int, int]) -> dict[Certainty, Share_HW]:
-    """Return for each pixel at `size_hw` the largest probability, and the entropy over log C.
+    """Return each pixel's largest probability, and its entropy divided by log C, at `size_hw`.
 
-    Both are 0 to 1; a confidence is 1 / C at least. Classes are resized one after another: those
-    of a large image do not fit into memory at once.
+    Both are 0 to 1; the confidence is at least 1 / C. Classes are resized one after another, since
+    all classes of a large image do not fit into memory at once.
     """
     top_HW = torch.full(size_hw, -torch.inf, device=logits_CHW.device)
     for class_logits_HW in logits_CHW:
         torch.maximum(top_HW, _at(class_logits_HW, size_hw), out=top_HW)
-    sum_HW = torch.zeros_like(top_HW)  # of exp(l - top): one over the confidence
+    sum_HW = torch.zeros_like(top_HW)  # of exp(l - top): the reciprocal of the confidence
     weighted_HW = torch.zeros_like(top_HW)  # of (l - top) exp(l - top)
     for class_logits_HW in logits_CHW:
         below_HW = _at(class_logits_HW, size_hw) - top_HW
@@ -63,7 +63,7 @@ def _at(class_logits_HW: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 
 def certainty_image(share_HW: Share_HW, kind: Certainty) -> Image.Image:
-    """Return a palette image: pixels are round(255 x share), viewers show dark to bright."""
+    """Return a palette image: pixels are round(255 x share), shown dark to bright."""
     pixels_HW = np.rint(np.nan_to_num(share_HW).clip(0, 1) * 255).astype(np.uint8)
     image = Image.fromarray(pixels_HW).convert("L")
     image.putpalette(_palette(kind).tobytes())
@@ -71,7 +71,7 @@ def certainty_image(share_HW: Share_HW, kind: Certainty) -> Image.Image:
 
 
 def _palette(kind: Certainty) -> npt.NDArray[np.uint8]:
-    """Interpolate the 256 colours between the anchors, shape (256, 3)."""
+    """Return 256 colours interpolated between the anchors, shape (256, 3)."""
     anchors = np.array(_PALETTES[kind], np.float64)
     at = np.linspace(0, len(anchors) - 1, 256)
     channels = [np.interp(at, np.arange(len(anchors)), anchors[:, k]) for k in range(3)]

@@ -1,10 +1,10 @@
 """Confusion matrices: exact counts that add up over images, clients and domains.
 
 Shapes: N images, H x W pixels, C classes; `conf_CC` has the truth in its rows and the prediction
-in its columns. Every score is taken from one summed matrix (see `scores`), never averaged.
+in its columns. Every score is computed from one summed matrix (see `scores`), never averaged.
 
 A histogram costs about one clock cycle per increment, so the speed comes from fewer increments:
-label maps are flat in most places, and eight equal pixels are counted as one times eight.
+label maps are mostly flat, and eight equal pixels are counted at once, as one times eight.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Conf_CC = npt.NDArray[np.int64]
 
 _Bytes = npt.NDArray[np.uint8]
 _WORD = 8  # pixels counted at once, as one 64-bit word
-_CHUNK = 1 << 20  # pixels worked on at a time: bounds the temporaries, hides the cost of a call
+_CHUNK = 1 << 20  # pixels per step: bounds the temporaries, hides the cost of a call
 MAX_CLASSES = 254  # ids, "ignored" and "wrong" must share one byte
 
 
@@ -35,7 +35,7 @@ def confusion(
 ) -> Conf_CC:
     """Count pixels by (true class, predicted class); pixels labelled `ignore` are left out.
 
-    Takes any shape, as long as both are equal; uint8 is fastest. Matrices of several calls add.
+    Both arrays may have any shape, but the same; uint8 is fastest. Matrices of several calls add.
 
     >>> confusion(np.array([[0, 1, 1, 255]]), np.array([[0, 1, 0, 1]]), num_classes=2)
     array([[1, 0],
@@ -71,7 +71,7 @@ def _as_bytes(
     valid: Iterable[int],
     num_classes: int,
 ) -> _Bytes:
-    """Flatten to contiguous uint8, refusing ids that would wrap around."""
+    """Flatten to contiguous uint8, and refuse ids that would wrap around."""
     array = ids.detach().cpu().numpy() if isinstance(ids, torch.Tensor) else np.asarray(ids)
     if not np.issubdtype(array.dtype, np.integer):
         raise DataError(f"{kind} ids have a wrong type", got=array.dtype, expected="integers")
@@ -97,7 +97,7 @@ def _rows_of(labels: _Bytes, num_classes: int, ignore: int) -> _Bytes:
 
 
 def _count_flat(rows: _Bytes, columns: _Bytes, num_classes: int) -> Conf_CC:
-    """Histogram of (row, column), counting words of eight equal pixels once."""
+    """Return the histogram of (row, column), counting words of eight equal pixels once."""
     if rows.size < _WORD:
         return _count(rows, columns, num_classes)
     whole = rows.size - rows.size % _WORD
@@ -105,13 +105,13 @@ def _count_flat(rows: _Bytes, columns: _Bytes, num_classes: int) -> Conf_CC:
     edges = np.empty(whole, np.bool_)
     np.not_equal(rows[1:whole], rows[: whole - 1], out=edges[1:])
     edges[1:] |= columns[1:whole] != columns[: whole - 1]
-    # A word is mixed if it has an edge at any but its first byte, the lowest (little-endian): that
-    # one is the border to the word before.
+    # A word is mixed if it has an edge at any byte except the first, which is the lowest
+    # (little-endian) and marks the border to the previous word.
     mixed = np.flatnonzero(edges.view(np.uint64) > 255)
     if 2 * mixed.size > row_words.size:
         return _count(rows, columns, num_classes)
     mixed_rows, mixed_columns = row_words[mixed], column_words[mixed]
-    # One byte stands for its word, so take the mixed words out again before the times eight.
+    # One byte represents its word, so subtract the mixed words before multiplying by eight.
     counts = _count(row_words.astype(np.uint8), column_words.astype(np.uint8), num_classes)
     counts -= _count(mixed_rows.astype(np.uint8), mixed_columns.astype(np.uint8), num_classes)
     counts *= _WORD
@@ -122,9 +122,9 @@ def _count_flat(rows: _Bytes, columns: _Bytes, num_classes: int) -> Conf_CC:
 
 
 def _count(rows: _Bytes, columns: _Bytes, num_classes: int) -> Conf_CC:
-    """Histogram of row * C + column, with one set of bins for each lane of a 64-bit word.
+    """Return the histogram of row * C + column, with a set of bins for each lane of a 64-bit word.
 
-    Neighbouring pixels are mostly equal; incrementing one bin again and again waits for memory,
+    Neighbouring pixels are mostly equal; incrementing the same bin repeatedly waits for memory,
     incrementing several bins in turn does not.
     """
     bins = (num_classes + 1) * num_classes
@@ -137,7 +137,7 @@ def _count(rows: _Bytes, columns: _Bytes, num_classes: int) -> Conf_CC:
     np.add(used, columns, out=used)
     lane_words = codes.view(np.int64)
     lane_words += sum(lane * bins << (8 * width * lane) for lane in range(lanes))
-    # torch counts 16-bit codes as they are; numpy would first widen them to 64 bits.
+    # torch counts 16-bit codes directly; numpy would first widen them to 64 bits.
     counts = torch.bincount(torch.from_numpy(used), minlength=bins * lanes).numpy()
     total: Conf_CC = counts.reshape(lanes, bins).sum(axis=0)
     return total

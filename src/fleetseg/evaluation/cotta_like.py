@@ -1,21 +1,21 @@
-"""A teacher that averages a student which learns from it on test images; after CoTTA, not CoTTA.
+"""Test-time adaptation with a student and an averaging teacher; modelled on CoTTA, but not CoTTA.
 
 Wang, Fink, Van Gool, Dai 2022, Continual Test-Time Domain Adaptation, CVPR, arXiv 2203.13591. The
-student learns to predict what the teacher predicts (cross-entropy); the teacher is the exponential
-average of students; where the model that was given is not sure of an image, the teacher's
-predictions of several views are averaged; after each step every value of the student goes back to
-the given model's with a small probability. What is scored is the teacher, before the step of the
-batch. Deviations:
+student learns the teacher's predictions (cross-entropy); the teacher is the exponential moving
+average of the student. If the given model is not confident about an image, the teacher's
+predictions for several views are averaged. After each step, every element of the student is reset
+to the given model's with a small probability. The teacher is scored, before the step on the batch.
+Deviations:
 
 - by default each domain starts from the given model (`mode = "online"`); CoTTA never does
   (`mode = "continual"`: domains one after another, by name);
 - views are horizontal flips at three sizes, 6 in all; theirs are 14, or 32 colour and shape
-  changes on small pictures;
-- whether an image is sure is said for each, of a batch; their small-picture code says it of the
-  batch, their segmentation code has batches of one;
-- batch norms take the statistics of each batch, of each view its own; the published segmentation
-  network has none;
-- all is computed at the network's own resolution, what is learned in float32.
+  changes on small images;
+- confidence is decided per image of a batch; their small-image code decides it per batch, their
+  segmentation code has batches of one;
+- batch norms use the statistics of each batch, separately for each view; the published segmentation
+  network has no batch norms;
+- everything is computed at the network's own resolution, and learning is in float32.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ def averaged(teacher: Tensor, student: Tensor, momentum: float) -> Tensor:
 def restored(
     value: Tensor, source: Tensor, probability: float, generator: torch.Generator
 ) -> Tensor:
-    """Put each element of a value back to the source's with a probability; drawn on the CPU."""
+    """Reset each element of a value to the source's with a probability; drawn on the CPU."""
     back = torch.rand(value.shape, generator=generator) < probability
     return torch.where(back.to(value.device), source, value)
 
 
 def cross_entropy_to(logits_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
-    """Mean over pixels of -sum q log p, with q the target's probabilities."""
+    """Return the mean over pixels of -sum q log p, with q the target's probabilities."""
     return -(target_NCHW * logits_NCHW.log_softmax(dim=1)).sum(dim=1).mean()
 
 
 class CottaLike:
-    """A student and its teacher, both starting as the model; see Reader."""
+    """A student and its teacher, both initialised from the model; see Reader."""
 
     def __init__(self, passes: Passes, settings: CottaLikeConfig) -> None:
         self._passes, self._settings = passes, settings
@@ -64,15 +64,15 @@ class CottaLike:
         self._generator = torch_generator(self._settings.seed, purpose="stochastic restore")
 
     def begin_domain(self, name: str) -> None:
-        """Start from the model again, unless what was learned is to be kept."""
+        """Restart from the model, except in mode "continual"."""
         if self._settings.mode != "continual":
             self._restart()
 
     def __call__(self, images_NHWC: Images_NHWC) -> Tensor:
-        """Return what the teacher makes of a batch, and have the student learn from it.
+        """Return the teacher's prediction for a batch, and let the student learn from it.
 
-        Logits of images of which the given model is sure, and probabilities of others, which the
-        views' are means of; (N, C, h, w).
+        The result (N, C, h, w) holds logits of images about which the given model is confident, and
+        for the others mean probabilities over the views.
         """
         seen_NCHW = self._passes.scored(self.teacher, images_NHWC)
         target_NCHW = seen_NCHW.softmax(dim=1)
@@ -86,12 +86,12 @@ class CottaLike:
         return seen_NCHW
 
     def _confidence(self, images_NHWC: Images_NHWC) -> Tensor:
-        """The given model's highest probabilities, mean over the pixels of each image (N)."""
+        """Return the given model's highest probabilities, averaged over each image's pixels (N)."""
         probs_NCHW = self._passes.scored({}, images_NHWC).softmax(dim=1)
         return probs_NCHW.amax(dim=1).mean(dim=(1, 2))
 
     def _mean_of_views(self, images_NHWC: Images_NHWC, plain_NCHW: Tensor) -> Tensor:
-        """Mean of the teacher's probabilities for the images, flipped and at several sizes."""
+        """Return the teacher's mean probabilities over flips and sizes of the images."""
         total_NCHW, count = torch.zeros_like(plain_NCHW), 0
         for scale in self._settings.scales:
             for flipped in (False, True):
@@ -108,7 +108,7 @@ class CottaLike:
     def _learn(self, images_NHWC: Images_NHWC, target_NCHW: Tensor) -> None:
         settings = self._settings
         with self._passes.learning():
-            target_NCHW = target_NCHW.clone()  # made in inference, which gradients refuse
+            target_NCHW = target_NCHW.clone()  # an inference tensor cannot be used in autograd
             logits_NCHW = self._passes.learned(self.student, images_NHWC)
             step(self._optimiser, self.student, cross_entropy_to(logits_NCHW, target_NCHW))
         with torch.inference_mode(False), torch.no_grad():

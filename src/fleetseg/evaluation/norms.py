@@ -1,8 +1,9 @@
 """Which statistics batch norms are scored with: the model's own, or those of the test images.
 
-A choice is a `NormStatistics` in `NORM_STATISTICS`. All but "running" are transductive: they look
-at unlabelled test images, in the order of the set and in batches whose sizes differ by one at most,
-domain by domain, so that no image is normalised together with those of another domain.
+A choice is a `NormStatistics` in `NORM_STATISTICS`. All except "running" and "banks" are
+transductive: they use unlabelled test images, in the order of the set and in batches whose sizes
+differ by at most one, domain by domain, so that no image is normalised together with images of
+another domain.
 """
 
 from __future__ import annotations
@@ -52,21 +53,21 @@ from fleetseg.models.norm_statistics import (
 from fleetseg.text import listing
 
 OfBatch = Callable[[Statistics, Statistics, int, int], Statistics]
-"""(the model's own, the batch's, images of the batch, N of the settings) -> what is used."""
+"""(model's statistics, batch's statistics, images in the batch, N of the settings) -> result."""
 
 
 @dataclass(frozen=True)
 class NormStatistics:
-    """One choice.
+    """One choice of statistics.
 
     Args:
-        takes_own: it takes the model's running statistics, which must then be those of training.
-        of_batch: makes the statistics of a layer from its own and those of a test batch.
-        of_domain: the statistics of all images of a domain, from a pass before the one that counts.
-        reads: makes what looks at images in a way of its own.
-        learns: that learns from test images, with the statistics of each batch.
-        affine: it changes gains and biases of batch norms, which must be there.
-        banked: it takes statistics of banks that are filled of a finished model.
+        takes_own: uses the model's running statistics, which must then be those of training.
+        of_batch: computes a layer's statistics from its own and those of a test batch.
+        of_domain: uses statistics of all images of a domain, from a pass before the scored one.
+        reads: makes a Reader, which predicts images in its own way.
+        learns: the Reader learns from test images, with the statistics of each batch.
+        affine: changes gains and biases of batch norms, which must exist.
+        banked: uses statistics from banks that are filled for a finished model.
     """
 
     takes_own: bool
@@ -79,7 +80,7 @@ class NormStatistics:
 
 
 def _adapted(own: Statistics, batch: Statistics, num_images: int, prior: int) -> Statistics:
-    """Mix both: N / (N + n) of the model's own, n / (N + n) of a batch of n images.
+    """Mix both: N / (N + n) of the model's own and n / (N + n) of a batch of n images.
 
     Schneider, Rusak, Eck, Bringmann, Brendel, Bethge 2020, arXiv 2006.16971.
     """
@@ -111,17 +112,17 @@ NORM_STATISTICS: dict[str, NormStatistics] = {
 
 @dataclass(frozen=True)
 class Norms:
-    """A choice with what it depends on, as scores record it."""
+    """A choice with its parameters, as recorded with scores."""
 
     name: str = "running"
     batch_size: int = 8
     prior_images: int = 16  # N of "adapted"
     tent: TentConfig = field(default_factory=TentConfig)
     cotta_like: CottaLikeConfig = field(default_factory=CottaLikeConfig)
-    banks: NormBanks | None = None  # of "banks": the model's
+    banks: NormBanks | None = None  # the model's, for "banks"
 
     def __str__(self) -> str:
-        """Return what scores must share to be compared."""
+        """Return the text that scores must share to be comparable."""
         of_batches = f" of batches of {self.batch_size}"
         return {
             "running": "running",
@@ -133,23 +134,23 @@ class Norms:
 
     @classmethod
     def on_server(cls, settings: EvaluationConfig) -> Norms:
-        """Return what an experiment scores the server's sets with."""
+        """Return the choice with which an experiment scores the server's sets."""
         return cls.of(settings.norms, settings)
 
     @classmethod
     def on_clients(cls, settings: EvaluationConfig) -> Norms:
-        """Return what an experiment scores clients' own frames with."""
+        """Return the choice with which an experiment scores clients' own frames."""
         return cls.of(settings.norms_on_clients, settings)
 
     @classmethod
     def of(cls, name: str, settings: EvaluationConfig) -> Norms:
-        """Return a choice with what an experiment says of it."""
+        """Return a choice with the experiment's parameters for it."""
         size, prior = settings.batch_size, settings.adapted.prior_images
         return cls(name, size, prior, settings.tent, settings.cotta_like)
 
     @property
     def chosen(self) -> NormStatistics:
-        """What the name stands for."""
+        """The choice of this name."""
         return NORM_STATISTICS[self.name]
 
 
@@ -159,7 +160,7 @@ def _banked(passes: Passes, norms: Norms) -> Banked:
 
 
 def _values_of(settings: AdaptationConfig) -> str:
-    """Write a section in one line.
+    """Format a section in one line.
 
     >>> _values_of(TentConfig())
     'online, adam, lr 0.001, steps 1'
@@ -179,7 +180,7 @@ RUNNING = Norms()
 
 
 def can_score(model: nn.Module, untrained: Collection[str], norms: Norms) -> bool:
-    """Say whether a model can be scored of which some keys have only their start values."""
+    """Return whether a model with some untrained keys can be scored."""
     return not untrained or (
         not norms.chosen.takes_own and statistic_keys(model).issuperset(untrained)
     )
@@ -188,15 +189,15 @@ def can_score(model: nn.Module, untrained: Collection[str], norms: Norms) -> boo
 def require_scorable(
     model: nn.Module, untrained: Collection[str], norms: Norms, *, where: str
 ) -> None:
-    """Refuse to score a model by values that no client's training has reached.
+    """Refuse to score a model with values that no training has reached.
 
-    `untrained` are the state-dict keys that stay with clients: the server, and a saved model, have
-    nothing but their start values. Running statistics of batch norms can be had from the test
-    images; for anything else there is nothing to put in its place.
+    `untrained` are the state-dict keys that stay on clients: the server, and a saved model, have
+    only their start values. Running statistics of batch norms can be replaced by those of the test
+    images; for anything else there is no replacement.
 
     Raises:
-        ConfigError: with what is missing, and what would be needed; a model without gains and
-            biases of batch norms, where these learn.
+        ConfigError: with what is missing and what would be needed; or the model has no gains and
+            biases of batch norms, and the choice needs them.
     """
     if norms.chosen.affine:
         require_affine(model, where)
@@ -231,15 +232,15 @@ def score_by_domain(
     on_choice: OnChoice = lambda domain, choice: None,
     on_image: OnImage = unheard,
 ) -> dict[str, Conf_CC]:
-    """Score a model on all pairs: one confusion matrix for each domain.
+    """Score a model on all pairs: one confusion matrix per domain.
 
-    `on_choice` is told (domain, bank) of each image that is scored with the norms "banks",
-    `on_image` what each image adds to its domain.
+    `on_choice` is called with (domain, bank) for each image scored with the norms "banks",
+    `on_image` with each image's contribution to its domain.
 
     Raises:
         DataError: no pairs, a label id outside the classes, or a domain too small for its norms.
         ModelError: the model does not return logits of `num_classes` classes.
-        OutOfMemory: not even one image fits, or for norms of test images one batch.
+        OutOfMemory: not even one image fits or, with norms of test images, one batch.
     """
     if norms.name == "running" or not len(scored):
         return evaluate_by_domain(
@@ -300,7 +301,7 @@ def _score_domain(
 
 
 def stacked(images: Sequence[np.ndarray]) -> Images_NHWC:
-    """Put images into one batch.
+    """Stack images into one batch.
 
     Raises:
         DataError: they differ in size.
@@ -318,10 +319,10 @@ def stacked(images: Sequence[np.ndarray]) -> Images_NHWC:
 def using(
     model: nn.Module, norms: Norms, passes: Sequence[Callable[[], object]] = ()
 ) -> AbstractContextManager[None]:
-    """Have a model in evaluation mode take the chosen statistics for as long as the block lasts.
+    """Make a model in evaluation mode use the chosen statistics inside the block.
 
-    `passes` send all images of a domain through the model, a batch each; they are made where
-    statistics of all of them are wanted.
+    `passes` send all images of a domain through the model, one batch each; they are run if
+    statistics of the whole domain are needed.
 
     Raises:
         DataError: a layer sees one value per channel.

@@ -1,4 +1,4 @@
-"""What a model sees, drawn over what the camera saw, with a legend: still pictures and videos.
+"""Predictions drawn over camera images, with a legend: still images and videos.
 
 Sizes are pixels. Videos need the extra `[video]`.
 """
@@ -23,30 +23,31 @@ from fleetseg.errors import ConfigError
 from fleetseg.evaluation.pictures import BACKGROUND, entries_of, legend, overlay
 
 CODECS = ("libx264", "libopenh264", "mpeg4")
-"""What overlay videos are written with: the first that the build of FFmpeg has."""
+"""Codecs for overlay videos; the first one that the FFmpeg build has is used."""
 
 AddFrame = Callable[[Image_HWC, Label_HW], None]
 _Entries = tuple[tuple[str, Colour], ...]
 
-_LEAST_WIDTH = 400  # below it names of classes cannot be read: pictures are enlarged
+_LEAST_WIDTH = 400  # narrower images are enlarged, since class names would be illegible
 _TEXT_SIZES = (13, 44)
 _TEXT_OF_WIDTH = 1 / 44
 _OPTIONS = {"libx264": {"crf": "20", "preset": "veryfast"}}
-_BITS_A_PIXEL = 0.25  # of codecs that want a rate
+_BITS_A_PIXEL = 0.25  # for codecs that need a bit rate
 
 
 def overlay_with_legend(
     image_HWC: Image_HWC, label_HW: Label_HW, space: LabelSpace, *, all_classes: bool = False
 ) -> Image.Image:
-    """Blend the colours of classes into an image, and name them below it.
+    """Blend class colours into an image, and list the classes below it.
 
-    The image keeps its resolution; one too narrow for a legend is enlarged by a whole factor.
+    The image keeps its resolution; if it is too narrow for a legend, it is enlarged by an integer
+    factor.
 
     Args:
         image_HWC: the image.
         label_HW: train ids, of the image's size.
-        space: what they mean.
-        all_classes: name all, not only those that are seen: then all legends are alike.
+        space: meaning of the ids.
+        all_classes: list all classes, not only those shown, so that all legends are equal.
 
     Raises:
         DataError: the sizes differ, or an id is neither a class nor IGNORE.
@@ -64,7 +65,7 @@ def _enlarged(picture: Image.Image) -> Image.Image:
 
 
 def _over(picture: Image.Image, entries: _Entries) -> Image.Image:
-    """Put a picture over its legend."""
+    """Stack an image above its legend."""
     text_size = min(max(round(picture.width * _TEXT_OF_WIDTH), _TEXT_SIZES[0]), _TEXT_SIZES[1])
     margin = text_size // 2
     key = _legend(entries, picture.width - 2 * margin, text_size)
@@ -77,7 +78,7 @@ def _over(picture: Image.Image, entries: _Entries) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _legend(entries: _Entries, width: int, text_size: int) -> Image.Image:
-    """Keep those of the last frames: drawing texts takes as long as all the rest."""
+    """Draw a legend, cached for recent frames: text takes as long to draw as everything else."""
     return legend(entries, width, text_size)
 
 
@@ -85,10 +86,10 @@ def _legend(entries: _Entries, width: int, text_size: int) -> Image.Image:
 def overlay_video(
     path: Path, fps: Fraction, space: LabelSpace, codecs: Sequence[str] = CODECS
 ) -> Iterator[AddFrame]:
-    """Write a video of overlays over a legend of all classes; frames are added one by one.
+    """Write a video of overlays above a legend of all classes; frames are added one by one.
 
-    Its name stands once it is whole: as long as frames come, and however the block ends. Without a
-    frame there is none. Frames of another size than the first are brought to it.
+    The file gets its name when the block ends, even by an exception; until then it is temporary.
+    Without frames there is no file. Frames are resized to the size of the first one.
 
     Raises:
         MissingExtra: PyAV is not installed.
@@ -109,7 +110,7 @@ def overlay_video(
 
 
 class _Writer:
-    """One video file, opened with its first picture."""
+    """One video file, opened with its first frame."""
 
     def __init__(self, temporary: Path, fps: Fraction, codecs: Sequence[str]) -> None:
         self.temporary = temporary
@@ -123,7 +124,7 @@ class _Writer:
         size = (self._stream.width, self._stream.height)
         if abs(picture.width - size[0]) > 1 or abs(picture.height - size[1]) > 1:
             picture = picture.resize(size, Image.Resampling.BILINEAR)
-        whole = Image.new("RGB", size, BACKGROUND)  # of even sides, as chroma has half of them
+        whole = Image.new("RGB", size, BACKGROUND)  # even sides, since chroma is subsampled by two
         whole.paste(picture, (0, 0))
         frame = self._av.VideoFrame.from_ndarray(np.asarray(whole), format="rgb24")
         self._container.mux(self._stream.encode(frame))
@@ -135,7 +136,7 @@ class _Writer:
             codec, rate=self._fps, options=_OPTIONS.get(codec, {})
         )
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
-        self._stream.pix_fmt = "yuv420p"  # what every player has
+        self._stream.pix_fmt = "yuv420p"  # supported by every player
         if codec not in _OPTIONS:
             self._stream.bit_rate = int(_BITS_A_PIXEL * width * height * self._fps)
 
@@ -151,7 +152,7 @@ class _Writer:
         )
 
     def close(self, path: Path) -> None:
-        """Write what the encoder still holds, and give the file its name."""
+        """Flush the encoder and give the file its final name."""
         if self._container is None:
             return
         try:

@@ -1,6 +1,6 @@
-"""Pictures people look at: image, truth and predictions side by side, with a legend of classes.
+"""Figures for people: image, truth and predictions side by side, with a legend of classes.
 
-Only PIL draws here. Sizes are pixels of the finished picture.
+All drawing is done with PIL. Sizes are pixels of the finished figure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fleetseg.data.sample import Image_HWC, Label_HW
 from fleetseg.errors import DataError
 
 Row = tuple[Image_HWC, Label_HW | None, Mapping[str, Label_HW]]
-"""What one line shows: the image, its truth (where there is one), predictions by name."""
+"""Content of one row: the image, its truth (if there is one), predictions by name."""
 
 BACKGROUND = (250, 250, 248)
 _INK = (36, 38, 43)
@@ -28,12 +28,12 @@ _GAP = 14  # between panels of a row
 _ROW_GAP = 22  # between rows
 _PANEL_WIDTHS = (400, 640)  # smaller images are enlarged, larger ones shrunk, others kept
 _HEAD_SIZE, _TEXT_SIZE = 18, 15  # font sizes
-_HEAD_HEIGHT, _TITLE_HEIGHT = 32, 26  # of the line of column heads, of a row's title
+_HEAD_HEIGHT, _TITLE_HEIGHT = 32, 26  # of the column heads, of a row's title
 _SWATCH, _LEGEND_HEIGHT = 16, 26  # of a colour sample, of a line of the legend
 
 
 def colourise(label_HW: Label_HW, space: LabelSpace) -> npt.NDArray[np.uint8]:
-    """Paint train ids in the colours of their space, shape (H, W, 3); ignored pixels are black.
+    """Return train ids in the colours of their space, shape (H, W, 3); ignored pixels are black.
 
     Raises:
         DataError: an id is neither a class nor IGNORE.
@@ -49,12 +49,12 @@ def colourise(label_HW: Label_HW, space: LabelSpace) -> npt.NDArray[np.uint8]:
 
 
 def _ids(label_HW: Label_HW) -> list[int]:
-    """List the ids that occur, in their order; np.unique sorts all pixels for it."""
+    """Return the ids that occur, sorted; np.unique would sort all pixels."""
     return [int(i) for i in np.flatnonzero(np.bincount(label_HW.ravel()))]
 
 
 def _palette(space: LabelSpace) -> npt.NDArray[np.uint8]:
-    """Return the colour of every possible id, shape (256, 3); black for those of no class."""
+    """Return the colour of every possible id, shape (256, 3); black if the id is not a class."""
     palette = np.zeros((256, 3), np.uint8)
     palette[: space.num_classes] = space.colours
     return palette
@@ -63,7 +63,7 @@ def _palette(space: LabelSpace) -> npt.NDArray[np.uint8]:
 def palette_image(
     label_HW: Label_HW, space: LabelSpace, raw_ids: Table | None = None
 ) -> Image.Image:
-    """Return train ids as a palette image: its pixels are ids, viewers show the space's colours.
+    """Return train ids as a palette image: pixels are ids, viewers show the space's colours.
 
     With `raw_ids`, a table train id -> raw id, pixels are raw ids; the colours are the same.
     """
@@ -78,7 +78,7 @@ def palette_image(
 
 
 def overlay(image_HWC: Image_HWC, label_HW: Label_HW, space: LabelSpace) -> Image.Image:
-    """Blend the colours of classes into an image of the same size; ignored pixels stay as they are.
+    """Blend class colours into an image of the same size; ignored pixels stay unchanged.
 
     Raises:
         DataError: the sizes differ, or an id is neither a class nor IGNORE.
@@ -99,18 +99,18 @@ def side_by_side(
     preds: Mapping[str, Label_HW],
     space: LabelSpace,
 ) -> Image.Image:
-    """Show an image, its truth and each named prediction in a line, over a legend.
+    """Show an image, its truth and each named prediction in a row, above a legend.
 
-    Label maps may be at another resolution than the image.
+    Label maps may have another resolution than the image.
     """
     return _sheet([(image_HWC, label_HW, preds)], None, space)
 
 
 def contact_sheet(rows: Sequence[Row], titles: Sequence[str], space: LabelSpace) -> Image.Image:
-    """Show several frames below each other, a title over each, over one legend for all.
+    """Show several frames below each other, each with a title, above a common legend.
 
     Raises:
-        DataError: there are no rows, not one title for each, or they differ in their columns.
+        DataError: there are no rows, not one title per row, or rows differ in their columns.
     """
     if not rows or len(titles) != len(rows):
         raise DataError(
@@ -152,7 +152,7 @@ def _sheet(rows: Sequence[Row], titles: Sequence[str] | None, space: LabelSpace)
 
 
 def _panels(row: Row, space: LabelSpace, width: int) -> list[Image.Image]:
-    """Draw the pictures of a row at one size."""
+    """Draw the panels of a row at one size."""
     image_HWC, label_HW, preds = row
     size = (width, max(1, round(width * image_HWC.shape[0] / image_HWC.shape[1])))
     photo = Image.fromarray(image_HWC).resize(size, Image.Resampling.LANCZOS)
@@ -162,13 +162,13 @@ def _panels(row: Row, space: LabelSpace, width: int) -> list[Image.Image]:
 
 
 def _legend_entries(rows: Sequence[Row], space: LabelSpace) -> list[tuple[str, Colour]]:
-    """List the classes that are seen, in their order, and "ignored" last."""
+    """Return the classes that rows show, in their order, with "ignored" last."""
     maps = [m for _, label_HW, preds in rows for m in (label_HW, *preds.values()) if m is not None]
     return entries_of(maps, space)
 
 
 def entries_of(maps: Sequence[Label_HW], space: LabelSpace) -> list[tuple[str, Colour]]:
-    """List the classes that maps show, in the space's order, and "ignored" last."""
+    """Return the classes that maps show, in the space's order, with "ignored" last."""
     seen = {i for ids_HW in maps for i in _ids(ids_HW)}
     named = list(zip(space.classes, space.colours, strict=True))
     entries = [named[i] for i in sorted(seen - {IGNORE})]
@@ -178,7 +178,7 @@ def entries_of(maps: Sequence[Label_HW], space: LabelSpace) -> list[tuple[str, C
 def legend(
     entries: Sequence[tuple[str, Colour]], width: int, text_size: int = _TEXT_SIZE
 ) -> Image.Image:
-    """Draw colour samples with names, in as many even columns as fit, under a thin rule."""
+    """Draw colour samples with names, in as many even columns as fit, below a thin rule."""
     swatch, line_height, gap = (
         round(part * text_size / _TEXT_SIZE) for part in (_SWATCH, _LEGEND_HEIGHT, _GAP)
     )
@@ -186,7 +186,7 @@ def legend(
     widest = max((round(_font(text_size).getlength(name)) for name, _ in entries), default=0)
     num_columns = max(1, min(len(entries), width // (text_left + widest + gap)))
     num_lines = -(-len(entries) // num_columns)
-    num_columns = max(1, -(-len(entries) // max(1, num_lines)))  # lines as even as can be
+    num_columns = max(1, -(-len(entries) // max(1, num_lines)))  # fill lines as evenly as possible
     drawn = Image.new("RGB", (width, gap + num_lines * line_height), BACKGROUND)
     draw = ImageDraw.Draw(drawn)
     draw.line((0, 0, width, 0), _RULE)
@@ -201,7 +201,7 @@ def legend(
 
 
 def _shortened(text: str, size: int, width: int) -> str:
-    """Cut a text with an ellipsis so that it does not run into its neighbour."""
+    """Shorten a text with an ellipsis so that it does not run into its neighbour."""
     if _font(size).getlength(text) <= width:
         return text
     while text and _font(size).getlength(text + "…") > width:

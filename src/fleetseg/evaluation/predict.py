@@ -21,20 +21,21 @@ from fleetseg.evaluation.confusion import Conf_CC, confusion
 from fleetseg.memory import first_words, free, is_out_of_memory
 
 Context = Callable[[], AbstractContextManager[Any]]
-"""Makes the context of each forward pass, e.g. `lambda: torch.autocast("cpu", torch.bfloat16)`."""
+"""Factory of the context of each forward pass, such as
+`lambda: torch.autocast("cpu", torch.bfloat16)`."""
 
 OnImage = Callable[[int, Conf_CC], None]
-"""Is told (index, its own confusion matrix) of every image that is scored, in any order."""
+"""Called with (index, confusion matrix) of every image that is scored, in any order."""
 Images_NHWC = npt.NDArray[np.uint8]
 Looked = TypeVar("Looked")
-"""What is made of the logits of a batch."""
+"""The result computed from the logits of a batch."""
 
 
 def unheard(index: int, conf_CC: Conf_CC) -> None:
-    """Take no notice of single images."""
+    """Ignore single images: the default `OnImage`."""
 
 
-_HELD_BATCHES = 4  # read ahead, in the search for images of one size
+_HELD_BATCHES = 4  # read ahead, to collect images of one size
 _Group = list[tuple[int, Image_HWC, Label_HW]]
 
 
@@ -48,9 +49,9 @@ def predict(
 ) -> npt.NDArray[np.uint8]:
     """Predict the class of every pixel at `size_hw`, shape (N, *size_hw).
 
-    The model takes (N, 3, H, W) in 0 to 1 and returns logits (N, C, h, w) at any resolution; they
-    are resized bilinearly in float32 before the argmax. The model's mode is left as it was. A batch
-    that does not fit in memory is predicted in parts.
+    The model takes (N, 3, H, W) in [0, 1] and returns logits (N, C, h, w) at any resolution, which
+    are resized bilinearly in float32 before the argmax. The model's mode is left unchanged. A batch
+    that does not fit into memory is predicted in parts.
 
     Raises:
         ModelError: the model returns something else.
@@ -102,7 +103,7 @@ def evaluate_by_domain(
     """Score a model on all pairs in one pass: one confusion matrix for each name in `domains`.
 
     Raises:
-        DataError: no pairs, not one domain for each of them, or a label id outside the classes.
+        DataError: no pairs, not one domain per pair, or a label id outside the classes.
         ModelError: the model does not return logits of `num_classes` classes.
         OutOfMemory: not even one image fits; a batch that does not is scored in parts.
     """
@@ -134,17 +135,17 @@ def evaluate_by_domain(
 
 
 def _batches_of_one_size(pairs: Pairs, batch_size: int) -> Iterator[_Group]:
-    """Yield all pairs, in batches whose images are of one size and whose labels are too.
+    """Yield all pairs in batches with equal image sizes and equal label sizes.
 
-    At most a few batches are held at a time: where there are more sizes than that, the group whose
-    size has not come up for longest goes before it is full.
+    Only a few batches are held at a time: if there are more sizes than that, the least recently
+    extended group is yielded before it is full.
     """
     waiting: dict[tuple[tuple[int, ...], tuple[int, ...]], _Group] = {}
     num_held = 0
     for index in range(len(pairs)):
         image_HWC, label_HW = pairs[index]
         key = (image_HWC.shape, label_HW.shape)
-        waiting[key] = [*waiting.pop(key, ()), (index, image_HWC, label_HW)]  # now the last key
+        waiting[key] = [*waiting.pop(key, ()), (index, image_HWC, label_HW)]  # becomes the last key
         num_held += 1
         if len(waiting[key]) < batch_size:
             if num_held < _HELD_BATCHES * batch_size:
@@ -174,7 +175,7 @@ def _predict_in_parts(
 def in_parts(
     look: Callable[[Images_NHWC], Looked], images_NHWC: Images_NHWC, device: torch.device | str
 ) -> list[Looked]:
-    """Look at a batch, or first at one half and then at the other where memory is too small for it.
+    """Process a batch, or one half after the other if memory is too small for the whole.
 
     Raises:
         OutOfMemory: not even one image fits.
@@ -191,7 +192,7 @@ def in_parts(
                 got=first_words(error),
                 cure="Use a smaller data.size, or fewer processes on the device",
             ) from None
-    free(torch.device(device))  # only here the frames of the failed attempt are gone
+    free(torch.device(device))  # only now the stack frames of the failed attempt are released
     halves = (images_NHWC[: count // 2], images_NHWC[count // 2 :])
     return [looked for half in halves for looked in in_parts(look, half, device)]
 
@@ -223,7 +224,8 @@ def forward(
     Raises:
         ModelError: the model returns something else.
     """
-    # NHWC bytes seen as NCHW are channels-last already, the layout CPUs and tensor cores like.
+    # NHWC bytes viewed as NCHW are already channels-last, the preferred layout of CPUs and tensor
+    # cores.
     images = torch.from_numpy(np.require(images_NHWC, requirements=["C", "W"]))
     images_NCHW = images.to(device).permute(0, 3, 1, 2).float() / 255
     if images_NCHW.device.type == "mps":
@@ -243,7 +245,7 @@ def at_size(logits_NCHW: torch.Tensor, size_hw: tuple[int, ...]) -> npt.NDArray[
 
 
 def resized(logits_NCHW: torch.Tensor, size_hw: tuple[int, ...]) -> torch.Tensor:
-    """Return logits at `size_hw`, as scores and predictions take them."""
+    """Return logits at `size_hw`, as used for scores and predictions."""
     if tuple(logits_NCHW.shape[-2:]) == size_hw:
         return logits_NCHW
     return functional.interpolate(logits_NCHW, size_hw, mode="bilinear", align_corners=False)
@@ -259,7 +261,7 @@ def _argmax_on_cpu(logits_CHW: torch.Tensor, size_hw: tuple[int, ...]) -> npt.ND
     best_HW = resized(logits_CHW[None, :1], size_hw)[0, 0].numpy().copy()
     pred_HW = np.zeros(size_hw, np.uint8)
     better_HW = np.empty(size_hw, np.bool_)
-    candidate_HW = better_HW.view(np.uint8)  # the same bytes: 1 where better, then the class
+    candidate_HW = better_HW.view(np.uint8)  # shares memory: 1 where better, then the class
     for class_id in range(1, len(logits_CHW)):
         logit_HW = resized(logits_CHW[None, class_id : class_id + 1], size_hw)[0, 0].numpy()
         np.greater(logit_HW, best_HW, out=better_HW)
@@ -290,8 +292,8 @@ def _check_logits(logits_NCHW: object, num_images: int, num_classes: int | None)
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Set evaluation mode without gradients, and put every module's own mode back."""
-    # Modes of hundreds of modules are looked at sooner than they are set, twice for each image.
+    """Set evaluation mode without gradients, and restore every module's mode afterwards."""
+    # Checking the modes of hundreds of modules is faster than setting them twice for each image.
     training = [module for module in model.modules() if module.training]
     if training:
         model.eval()

@@ -1,4 +1,4 @@
-"""How a score was taken: what two figures must have in common before they may be compared."""
+"""The protocol of a score: what two figures must have in common to be comparable."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from typing import Any
 
 LABEL_RESOLUTION = "label resolution"
 _INDUCTIVE = ("running", "banks")
-"""Norms that look at no test image but the one at hand: first words of what `norms` may be."""
+"""Norms that use no test image except the current one: possible first words of `norms`."""
 
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """Frames that were scored: what they are called, how many, and which."""
+    """A set of scored frames: its name, their number, and their digest."""
 
     name: str
-    frames: int | None  # None = not known: they are on other machines
-    digest: str  # SHA-256 over the files' own, in any order; "" = not known
+    frames: int | None  # None = unknown: they are on other machines
+    digest: str  # SHA-256 over those of the files, in any order; "" = unknown
 
     def __str__(self) -> str:
-        """Write it in one line."""
+        """Describe the set in one line."""
         number = "" if self.frames is None else f", {self.frames:,} frames"
         return f"{self.name}{number}" + (f", files {self.digest[:8]}" if self.digest else "")
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a score was taken. Figures of different protocols are different quantities."""
+    """How a score was computed. Figures of different protocols are different quantities."""
 
     size_hw: tuple[int, int]  # of the images that the network saw, pixels
     scored_at: str  # where predictions and truth are compared
     space: str  # name of the label space
     classes: tuple[str, ...]
-    critical: tuple[str, ...]  # those that make up the critical mIoU
-    ignored_id: int  # pixels of this id in the truth count nowhere
-    norms: str  # statistics that norm layers take: "running" = those of training
+    critical: tuple[str, ...]  # classes of the critical mIoU
+    ignored_id: int  # pixels with this id in the truth are not counted
+    norms: str  # statistics that norm layers use: "running" = those of training
     by: str  # what the domains of the scores are
     sets: tuple[ScoredSet, ...]
-    seen: tuple[str, ...] | None  # domains of the sets that were trained on; None = not known
+    seen: tuple[str, ...] | None  # domains of the sets that were trained on; None = unknown
     unseen: tuple[str, ...] | None
-    rounds: tuple[int, ...]  # whose models the figure is of: one, or the last N for their mean
+    rounds: tuple[int, ...]  # rounds of the scored models: one, or the last N for their mean
 
     @property
     def transductive_images(self) -> int | None:
-        """Unlabelled test images that norm layers looked at: 0 = none; None = not known how many.
+        """Number of unlabelled test images that norm layers used; None = unknown number.
 
-        Where there are any, scores are transductive: they depend on what else was to be scored.
+        If there are any, scores are transductive: they depend on which other images are scored.
         """
         if is_inductive(self.norms):
             return 0
@@ -69,7 +69,7 @@ class Protocol:
         """Read what `to_dict` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: it is no such thing.
+            KeyError, TypeError, ValueError: `given` is not a protocol.
         """
         values = {field.name: _frozen(given[field.name]) for field in fields(cls)}
         values["sets"] = tuple(ScoredSet(*one) for one in given["sets"])
@@ -78,7 +78,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Difference:
-    """A field in which two protocols differ, as each has it."""
+    """A field in which two protocols differ, with both values."""
 
     field: str
     one: str
@@ -86,9 +86,9 @@ class Difference:
 
 
 def differences(one: Protocol, other: Protocol) -> list[Difference]:
-    """List where two protocols differ.
+    """Return the fields in which two protocols differ.
 
-    Rounds differ by their number only: methods need not be scored in the same ones.
+    Only the number of rounds is compared: methods need not be scored in the same rounds.
     """
     return [
         Difference(field.name, mine, theirs)
@@ -98,7 +98,7 @@ def differences(one: Protocol, other: Protocol) -> list[Difference]:
 
 
 def protocol_lines(protocol: Protocol) -> list[str]:
-    """Write a protocol for people, to stand below a table."""
+    """Describe a protocol in words, for the text below a table."""
     height, width = protocol.size_hw
     lines = [
         f"{len(protocol.classes)} classes of {protocol.space}; images of {height} x {width} "
@@ -116,12 +116,12 @@ def protocol_lines(protocol: Protocol) -> list[str]:
 
 
 def is_inductive(norms: str) -> bool:
-    """Say whether norms, as a protocol has them, look at no test image but the one at hand."""
+    """Return whether a protocol's `norms` use no test image except the current one."""
     return norms.split(" ", 1)[0] in _INDUCTIVE
 
 
 def transductive_words(images: int | None) -> str:
-    """Say that scores are transductive.
+    """Describe transductive scores in words.
 
     >>> transductive_words(101)
     'transductive: norm layers looked at the 101 test images, without their labels'
@@ -131,7 +131,7 @@ def transductive_words(images: int | None) -> str:
 
 
 def shown(protocol: Protocol, field: str) -> str:
-    """Write a field's value for people; two of them are equal if they are written alike."""
+    """Format a field's value for people; two values with the same text count as equal."""
     value = getattr(protocol, field)
     if field == "rounds":
         return "one round" if len(value) == 1 else f"the mean of {len(value)} rounds"

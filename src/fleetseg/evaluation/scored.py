@@ -1,4 +1,4 @@
-"""What one model scored, and on what: counts are kept, and every ratio is taken of counts."""
+"""The scores of one model, with their context: counts are stored, and ratios computed from them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fleetseg.evaluation.scores import Scores, score_domains, seen_unseen, sum_c
 
 @dataclass(frozen=True, eq=False)
 class ClusterScores:
-    """What clusters of vehicles are, and what the model of each scores on the server's sets."""
+    """The clusters of vehicles, and the scores of each cluster's model on the server's sets."""
 
-    headline: str  # how the one figure came about: which model was given which image
+    headline: str  # how the headline figure is obtained: which model got which image
     members: Mapping[str, int]  # the cluster of each vehicle
     conf_by_cluster: tuple[Conf_CC, ...] = ()  # on all of the server's frames; none on clients'
-    routed: tuple[int, ...] = ()  # how many of those frames were given to each cluster's model
+    routed: tuple[int, ...] = ()  # number of those frames given to each cluster's model
 
     def to_dict(self, space: LabelSpace) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -40,20 +40,20 @@ class ClusterScores:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Confusion matrices of one model: by domain, and by client where clients were scored."""
+    """Confusion matrices of one model: by domain, and by client if clients were scored."""
 
     space: LabelSpace
     conf_by_domain: Mapping[str, Conf_CC] = field(default_factory=dict)
     scored_on: tuple[str, ...] = ()  # names of the server's sets, or of the clients that answered
-    missing: tuple[str, ...] = ()  # clients whose frames should have been scored, too
-    seen_domains: frozenset[str] | None = None  # that were trained on; None = not known
+    missing: tuple[str, ...] = ()  # clients whose frames should have been scored too
+    seen_domains: frozenset[str] | None = None  # that were trained on; None = unknown
     conf_by_client: Mapping[str, Conf_CC] = field(default_factory=dict)
     clients_on: str = ""  # which of their frames: "held-out frames" or "training frames"
-    protocol: Protocol | None = None  # how it was scored; None = by a version that did not say
+    protocol: Protocol | None = None  # how it was scored; None = by a version without protocols
     conf_personal: Mapping[str, Conf_CC] = field(default_factory=dict)  # of each client's own model
-    personal: str = ""  # how clients come to those: a name in federation.personal.PERSONAL
+    personal: str = ""  # how clients get those models: a name in federation.personal.PERSONAL
     clients_norms: str = "running"  # on the clients' frames
-    clusters: ClusterScores | None = None  # where clusters of vehicles have models of their own
+    clusters: ClusterScores | None = None  # if clusters of vehicles have their own models
 
     @cached_property
     def overall(self) -> Scores | None:
@@ -78,7 +78,7 @@ class Scored:
 
     @cached_property
     def by_side(self) -> dict[str, Scores]:
-        """Scores of "seen" and "unseen" domains, where there are several and that is known."""
+        """Scores of "seen" and "unseen" domains, if there are several and this is known."""
         if self.seen_domains is None or len(self.conf_by_domain) < 2:
             return {}
         sides = seen_unseen(self.conf_by_domain, self.seen_domains)
@@ -86,7 +86,7 @@ class Scored:
 
     @property
     def norms(self) -> str:
-        """Which statistics batch norms were scored with: see `norms.Norms`."""
+        """The statistics with which batch norms were scored: see `norms.Norms`."""
         return "running" if self.protocol is None else self.protocol.norms
 
     @property
@@ -96,22 +96,22 @@ class Scored:
 
     @property
     def critical_miou(self) -> float | None:
-        """Mean IoU of the safety-critical classes, as `miou`."""
+        """Mean IoU of the safety-critical classes, like `miou`."""
         return None if self.overall is None else self.overall.to_dict()["critical_miou"]
 
     def with_clients(
         self, conf_by_client: Mapping[str, Conf_CC], on: str, norms: str = "running"
     ) -> Scored:
-        """Add what clients scored on frames of their own."""
+        """Add the scores on clients' own frames."""
         by_client = dict(conf_by_client)
         return replace(self, conf_by_client=by_client, clients_on=on, clients_norms=norms)
 
     def with_personal(self, conf_by_client: Mapping[str, Conf_CC], model: str) -> Scored:
-        """Add what clients' own models scored on the same frames."""
+        """Add the scores of clients' own models on the same frames."""
         return replace(self, conf_personal=dict(conf_by_client), personal=model)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON: ratios for the reader, and the counts they come from."""
+        """Return plain values for JSON: ratios for readers, and the counts they come from."""
         fields: dict[str, Any] = {}
         if self.overall is not None:
             named = {name: scores.to_dict() for name, scores in self.by_domain.items()}
@@ -119,7 +119,7 @@ class Scored:
                 "scored_on": list(self.scored_on),
                 "missing": list(self.missing),
                 **self.overall.to_dict(),
-                # One domain is the whole: its counts stand above.
+                # A single domain is the whole, whose counts are given above.
                 **({"by_domain": named} if len(named) > 1 else {"domain": next(iter(named))}),
                 **{side: scores.to_dict()["miou"] for side, scores in self.by_side.items()},
             }
@@ -143,7 +143,7 @@ class Scored:
         """Read what `to_dict` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError, DataError: it is no such thing, or of other classes.
+            KeyError, TypeError, ValueError, DataError: not such values, or of other classes.
         """
         if "by_domain" in fields:
             confs = {name: _counts(scores) for name, scores in fields["by_domain"].items()}

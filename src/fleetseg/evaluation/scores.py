@@ -1,9 +1,9 @@
-"""Scores taken once, at the end, from one summed confusion matrix.
+"""Scores computed once, at the end, from one summed confusion matrix.
 
-Convention (as in Cityscapes' own evaluation): pixels whose truth is ignored count nowhere; the IoU
-of a class is TP / (TP + FP + FN) over the whole data set; a class whose union is empty has no IoU
-and is left out of the mean by name, while one that is predicted but never true has IoU 0. A mean
-over images or clients of such ratios is another, wrong number, and is taken nowhere.
+Convention (as in Cityscapes' own evaluation): pixels whose truth is ignored are not counted; the
+IoU of a class is TP / (TP + FP + FN) over the whole data set; a class with an empty union has no
+IoU and is left out of the mean, by name, while a class that is predicted but never true has IoU 0.
+The mean of such ratios over images or clients is a different, wrong number and is never used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Ratios_C = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a summed confusion matrix says; ratios are 0 to 1, NaN where there is nothing to rate.
+    """Scores of a summed confusion matrix; ratios are 0 to 1, NaN if there is nothing to score.
 
     Source: M. Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010,
     section 4.3 (IoU); J. Long et al., "Fully Convolutional Networks for Semantic Segmentation",
@@ -39,7 +39,7 @@ class Scores:
 
     @classmethod
     def of(cls, conf_CC: npt.NDArray[np.integer], space: LabelSpace) -> Scores:
-        """Rate a summed confusion matrix (rows = truth) of a label space.
+        """Compute the scores of a summed confusion matrix (rows = truth) of a label space.
 
         >>> from fleetseg.data.labels import LabelSpace
         >>> space = LabelSpace("two", ("road", "car"), ((0, 0, 0), (9, 9, 9)), ("car",))
@@ -70,7 +70,7 @@ class Scores:
 
     @property
     def num_pixels(self) -> int:
-        """Pixels scored: those whose truth is a class."""
+        """Number of scored pixels: those whose truth is a class."""
         return int(self.conf_CC.sum())
 
     @property
@@ -95,17 +95,17 @@ class Scores:
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean over the classes that occur in the truth of the share of their pixels found."""
+        """Mean, over the classes that occur in the truth, of the share of their pixels found."""
         return _mean(self.accuracy_C)
 
     @property
     def convention(self) -> str:
-        """How `miou` is counted, to be printed with it."""
+        """How `miou` is computed, for printing with it."""
         return _convention("mIoU", self.space.num_classes, self.skipped)
 
     @property
     def critical_convention(self) -> str:
-        """How `critical_miou` is counted, to be printed with it."""
+        """How `critical_miou` is computed, for printing with it."""
         critical = self.space.critical
         return _convention(
             f"critical mIoU over {', '.join(critical)}" if critical else "critical mIoU",
@@ -114,7 +114,7 @@ class Scores:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, None where there is nothing to rate."""
+        """Return plain values for JSON, None where there is nothing to score."""
         classes = self.space.classes
         return {
             "miou": _or_none(self.miou),
@@ -134,7 +134,7 @@ class Scores:
 
 
 def score_domains(conf_by_domain: Mapping[str, Conf_CC], space: LabelSpace) -> dict[str, Scores]:
-    """Rate each domain's (or client's, or side's) own summed matrix, in sorted order."""
+    """Score each domain's (or client's, or side's) own summed matrix, in sorted order."""
     return {domain: Scores.of(conf_by_domain[domain], space) for domain in sorted(conf_by_domain)}
 
 
@@ -153,7 +153,7 @@ def sum_confs(conf_by_domain: Mapping[str, Conf_CC]) -> Conf_CC:
     """Sum the matrices of all domains into one.
 
     Raises:
-        DataError: there is none to sum.
+        DataError: there is nothing to sum.
     """
     if not conf_by_domain:
         raise DataError("nothing to score", got="0 confusion matrices", expected="at least one")

@@ -1,15 +1,15 @@
-"""TENT: the gains and biases of norm layers learn to make predictions on test images surer.
+"""TENT: gains and biases of norm layers learn to reduce the entropy of predictions on test images.
 
 Wang, Shelhamer, Liu, Olshausen, Darrell 2021, Tent: Fully Test-Time Adaptation by Entropy
-Minimization, ICLR, openreview.net/forum?id=uXl3bZLkr3c. Batch norms take the statistics of the
-batch; their gains and biases make steps that lower the entropy of the predictions, mean over all
+Minimization, ICLR, openreview.net/forum?id=uXl3bZLkr3c. Batch norms use the statistics of the
+batch; their gains and biases take steps that lower the mean entropy of the predictions over all
 pixels of the batch. Deviations from the authors' code:
 
-- a batch is predicted after its own steps, in a pass of its own; theirs are the predictions of the
-  last pass before the last step, so that only later batches gain from that one;
-- more steps look at the same images; in the first published code they looked at predictions;
-- dropout is off, and layers that only train see nothing; theirs are in training mode;
-- the entropy is taken at the network's own resolution and in float32.
+- a batch is predicted after its own steps, in a separate pass; theirs returns the predictions of
+  the last pass before the last step, so that only later batches benefit from that step;
+- several steps use the same images; in the first published code, later steps used predictions;
+- dropout is off, and layers used only in training see nothing; theirs are in training mode;
+- the entropy is computed at the network's own resolution and in float32.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fleetseg.evaluation.predict import Images_NHWC
 
 
 def mean_entropy(logits_NCHW: Tensor) -> Tensor:
-    """Mean entropy of the predictions of all pixels, in nats: -sum p log p."""
+    """Return the mean entropy of the predictions of all pixels, in nats: -sum p log p."""
     logs_NCHW = logits_NCHW.log_softmax(dim=1)
     return -(logs_NCHW.exp() * logs_NCHW).sum(dim=1).mean()
 
@@ -38,7 +38,7 @@ class Tent:
     """Learns gains and biases of batch norms batch by batch; see Reader.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: the model has none.
     """
 
     def __init__(self, passes: Passes, settings: TentConfig) -> None:
@@ -51,7 +51,7 @@ class Tent:
         self._optimiser = optimiser_of(self.values, self._settings)
 
     def begin_domain(self, name: str) -> None:
-        """Start from the model again, unless what was learned is to be kept."""
+        """Restart from the model, except in mode "continual"."""
         if self._settings.mode != "continual":
             self._restart()
 

@@ -1,4 +1,4 @@
-"""Logits of an image at its own resolution, from tiles that overlap and are blended.
+"""Predict an image at its own resolution, from overlapping tiles that are blended.
 
 Suffixes: N tiles, H x W pixels of the image, C classes.
 """
@@ -15,7 +15,7 @@ from fleetseg.data.sample import Image_HWC
 from fleetseg.evaluation.predict import Images_NHWC, resized
 
 OVERLAP = 0.25
-"""Of a tile, on each side that has a neighbour: at the least, as tiles are spread evenly."""
+"""Least overlap as a share of a tile, on each side with a neighbour; tiles are spread evenly."""
 
 
 def tiled_logits(
@@ -25,16 +25,16 @@ def tiled_logits(
     *,
     batch_size: int,
 ) -> Tensor:
-    """Return float32 logits (C, H, W) of an image, pixels seen at their own scale.
+    """Return float32 logits (C, H, W) of an image, computed at its own scale.
 
-    Where tiles overlap, the mean of their logits is taken, with weights that fall off linearly
-    towards a tile's edge: there it has seen one side only. An image smaller than a tile is one.
+    Where tiles overlap, their logits are averaged with weights that fall off linearly towards a
+    tile's edge, where there is context on one side only. An image smaller than a tile is one tile.
 
     Args:
         run: returns the logits (N, C, h, w) of a batch, at any resolution.
         image_HWC: of any size.
-        tile_hw: the size that the network was trained at.
-        batch_size: tiles at a time.
+        tile_hw: size that the network was trained at.
+        batch_size: number of tiles per batch.
     """
     height, width, _ = image_HWC.shape
     tile_hw = (min(tile_hw[0], height), min(tile_hw[1], width))
@@ -61,7 +61,7 @@ def tiled_logits(
 
 
 def starts(length: int, tile: int, overlap: float = OVERLAP) -> list[int]:
-    """Return where tiles begin that cover a length, evenly, with at least so much overlap.
+    """Return the starts of tiles that cover a length evenly, with at least this overlap.
 
     >>> starts(100, 100), starts(200, 100), starts(175, 100)
     ([0], [0, 50, 100], [0, 75])

@@ -1,1 +1,1 @@
-"""A trained model in forms that other programs run: ONNX, torch.export, a folder with its card."""
+"""Export of trained models for other programs: ONNX, torch.export, or a folder with a card."""

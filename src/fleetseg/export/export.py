@@ -1,4 +1,4 @@
-"""`fleetseg.export`: a model as a file that other programs run, checked before it has its name."""
+"""`fleetseg.export`: write a model for other programs, checked before the file gets its name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from fleetseg.text import listing
 
 ONNX, INT8, PROGRAM = "model.onnx", "model_int8.onnx", "model.pt2"
 FORMATS: Mapping[str, str] = {"onnx": "onnx", "torch-export": "torch_export"}
-"""Formats, each with the folder beside a model's weights that takes it."""
+"""Format -> its default folder beside a model's weights."""
 
 _PARITY_IMAGES = 8
 _CALIBRATION_IMAGES = 100
@@ -48,24 +48,24 @@ _SCORED_IMAGES = 100
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how it was found to compute."""
+    """What was written, and the result of its checks."""
 
     folder: Path
     bytes_of: Mapping[str, int]  # of each file
-    checked_on: str  # images that all forms were held against
+    checked_on: str  # images on which all forms were compared
     parity: Parity
     int8: Parity | None = None
     scores: Mapping[str, Scores] = field(default_factory=dict)  # of each form, if labels are known
     scored_images: int = 0
-    images_per_s: Mapping[str, float] = field(default_factory=dict)  # one thread, one by one
+    images_per_s: Mapping[str, float] = field(default_factory=dict)  # one thread, batches of one
 
 
 @dataclass(frozen=True)
 class Int8:
-    """How to make an 8-bit form: images that the caller owns, and what it may cost."""
+    """How to make an 8-bit form: the caller's calibration images, and the acceptable loss."""
 
     calibrate: Sequence[Path]
-    min_agreement: float = MIN_AGREEMENT_INT8  # share of pixels whose class stays
+    min_agreement: float = MIN_AGREEMENT_INT8  # share of pixels whose class stays the same
 
 
 def export_model(
@@ -81,26 +81,26 @@ def export_model(
     note: Callable[[str], None] = lambda text: None,
     progress: Progress | None = None,
 ) -> Exported:
-    """Write a model as ONNX or as a program of torch.export, if it computes what the network does.
+    """Export a model as ONNX or torch.export program, and check that it matches the network.
 
-    What goes in and comes out is in `graph.ExportedGraph`.
+    Inputs and outputs are described in `graph.ExportedGraph`.
 
     Args:
-        model: a run folder, a model folder, or what `load_model` returns.
+        model: a run folder, a model folder, or the result of `load_model`.
         format: a key of FORMATS.
-        out: the folder; default: one beside the model's weights.
+        out: the output folder; default: one beside the model's weights.
         size_hw: working size; default: that of training.
-        images: files and folders to hold it against; default: what the model's run scored on.
-        int8: to write an 8-bit ONNX, too; its mIoU is measured where the run's labels are there.
-        cluster: the number of a cluster of vehicles, for its model; None = the fleet's.
-        force: replace files that are there.
-        note: told what is being done.
+        images: files and folders to compare on; default: the frames that the model's run scored.
+        int8: write an 8-bit ONNX file too; its mIoU is measured if the run's labels are available.
+        cluster: number of the cluster of vehicles whose model to export; None = the fleet's.
+        force: replace existing files.
+        note: called with a text about each step.
         progress: called while data are read.
 
     Raises:
-        ConfigError: an unknown format, files that are there already, no images to compare on.
-        MissingExtra: the packages of ONNX are not installed.
-        ModelError: no model, or its exported form computes something else: nothing is left of it.
+        ConfigError: unknown format, files that exist already, or no images to compare on.
+        MissingExtra: the ONNX packages are not installed.
+        ModelError: no model, or its exported form computes something else; no file is left then.
         DataError: an image cannot be read.
     """
     names, ready = _names(format, int8), _ready(model, size_hw, cluster)
@@ -131,7 +131,7 @@ def _frames(
 
 
 def _moved(done: Exported, target: Path, names: Sequence[str]) -> Exported:
-    """Give files that were found right their place."""
+    """Move verified files to their destination."""
     target.mkdir(exist_ok=True)
     for name in names:
         os.replace(done.folder / name, target / name)
@@ -141,7 +141,7 @@ def _moved(done: Exported, target: Path, names: Sequence[str]) -> Exported:
 
 @dataclass(frozen=True)
 class _Work:
-    """One export under way: all of it happens in a folder that goes away if it fails."""
+    """An export in progress, in a temporary folder that is removed if it fails."""
 
     ready: ReadyModel
     graph: ExportedGraph
@@ -150,7 +150,7 @@ class _Work:
     note: Callable[[str], None]
 
     def onnx(self, int8: Int8 | None) -> Exported:
-        """Write, check and describe model.onnx, and the 8-bit one if it is wanted."""
+        """Write, check and describe model.onnx, and the 8-bit file if requested."""
         path = self.scratch / ONNX
         self._say_what()
         write_onnx(self.graph, self.ready.size_hw, path)
@@ -215,7 +215,7 @@ class _Work:
 
 
 def _protocol(ready: ReadyModel) -> Mapping[str, Any] | None:
-    """Return how the model was scored, as its folder says, or its run; None if neither does."""
+    """Return how the model was scored, from its folder or its run; None if neither says."""
     told: Mapping[str, Any] | None = ready.segmenter.record.get("protocol")
     run = None if ready.folder is None else run_of(ready.folder)
     if told or run is None:
@@ -226,7 +226,7 @@ def _protocol(ready: ReadyModel) -> Mapping[str, Any] | None:
 
 
 def _names(format: str, int8: Int8 | None) -> tuple[str, ...]:
-    """Name the files of a format, the model last, after checking that it can be written."""
+    """Return the file names of a format, the model last, after checking that it can be written."""
     if format not in FORMATS:
         raise unknown_name("format", format, FORMATS)
     if format == "torch-export":

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: texts by name, each but plain names written as JSON."""
+"""Metadata of an exported file: texts by name, all JSON except plain names."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def facts_of(
     sha256: str,
     protocol: Mapping[str, Any] | None,
 ) -> dict[str, str]:
-    """Say what goes in, what comes out, what its classes mean, and how it was scored.
+    """Describe the input, the output, the meaning of the classes, and how the model was scored.
 
-    `protocol` is that of the scores of the run, as `Protocol.to_dict` writes it.
+    `protocol` is that of the run's scores, as written by `Protocol.to_dict`.
     """
     return {
         "fleetseg": __version__,
@@ -41,7 +41,7 @@ def facts_of(
 
 
 def parity_fact(found: Parity, frames: Frames) -> str:
-    """Write down how the file was held against the network."""
+    """Describe how the file was compared with the network."""
     return json.dumps({
         "images": found.images,
         "of": frames.name,

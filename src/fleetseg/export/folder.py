@@ -1,4 +1,4 @@
-"""A model folder out of a run: weights, config and card, to be used without the run."""
+"""Export a run's model as a folder with weights, config and card that is usable without the run."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from fleetseg.runs.report import read_run
 def export_folder(
     model: str | Path, out: str | Path, *, cluster: int | None = None, force: bool = False
 ) -> str:
-    """Write a model's folder anew, with a card that says all that its run knows of it.
+    """Rewrite a model's folder, with a card that contains everything its run knows about it.
 
-    Runs write it so by themselves; those of before have less in theirs. Returns the SHA-256 of the
-    weights. A new folder is whole or not there at all.
+    Runs write such folders themselves, but older ones contain less. Returns the SHA-256 of the
+    weights. A new folder is written atomically.
 
     Args:
         model: a run folder or a model folder.
         out: the folder to write.
-        cluster: the number of a cluster of vehicles, for its model; None = the fleet's.
-        force: replace the files of a folder that is there.
+        cluster: number of the cluster of vehicles whose model to export; None = the fleet's.
+        force: replace the files of an existing folder.
 
     Raises:
-        ConfigError: there is a folder of that name already, and `force` is not set.
-        ModelError: there is no model, or it is a network of the user's own.
+        ConfigError: the folder exists already and `force` is not set.
+        ModelError: there is no model, or it is the user's own network.
     """
     path, target = given_path(model), given_path(out)
     if target.exists() and not force:
@@ -43,7 +43,7 @@ def export_folder(
     if has_run(path):
         segmenter.record = record_of_run(read_run(path))
     if target.exists():
-        return save_again(segmenter, target)  # file by file, each whole
+        return save_again(segmenter, target)  # file by file, each atomically
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         staged = Path(scratch) / "model"

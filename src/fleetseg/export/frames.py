@@ -1,4 +1,4 @@
-"""Images to hold an exported model against, at its working size: the user's, or the run's own."""
+"""Images for checking an exported model, at its working size: the user's, or the run's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fleetseg.runs.scored_frames import open_scored_frames, own_experiment
 
 @dataclass(frozen=True)
 class Frames:
-    """Images at the working size, with their labels where those are known."""
+    """Images at the working size, with their labels if available."""
 
     name: str
     images: tuple[Image_HWC, ...]
@@ -28,10 +28,10 @@ class Frames:
 
 
 def given_frames(paths: Sequence[Path], size_hw: tuple[int, int], most: int) -> Frames:
-    """Read images of files and folders, evenly spaced where there are more than enough.
+    """Read at most `most` images from files and folders, evenly spaced if there are more.
 
     Raises:
-        DataError: there is none, or one cannot be read.
+        DataError: there are no images, or one cannot be read.
     """
     found = [file for path in paths for file in _files(path)]
     images = [resized_image(read_image(str(file)), size_hw) for file in evenly_spaced(found, most)]
@@ -39,11 +39,11 @@ def given_frames(paths: Sequence[Path], size_hw: tuple[int, int], most: int) -> 
 
 
 def run_frames(ready: ReadyModel, most: int, progress: Progress | None = None) -> Frames:
-    """Read frames that the model's own run scored on, evenly spaced over all of them.
+    """Read at most `most` of the frames that the model's own run scored, evenly spaced.
 
     Raises:
-        ConfigError: the model does not lie in a run that says what it scored on.
-        DataError: the data are not there, or no frame can be used.
+        ConfigError: the model is not in a run that records what it scored.
+        DataError: the data are missing, or no frame is usable.
     """
     run = None if ready.folder is None else run_of(ready.folder)
     if run is None:
@@ -63,7 +63,7 @@ def run_frames(ready: ReadyModel, most: int, progress: Progress | None = None) -
 
 
 def run_of(folder: Path) -> Path | None:
-    """Return the run folder that a model folder is, or lies in; None if there is none."""
+    """Return the run folder that `folder` is or lies in; None if there is none."""
     return next((path for path in (folder, folder.resolve().parent) if has_run(path)), None)
 
 

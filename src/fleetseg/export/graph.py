@@ -1,4 +1,4 @@
-"""What is exported: the whole way from a camera's bytes to logits, as one network."""
+"""The exported graph: everything from a camera's bytes to logits, as one network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fleetseg.learning.adapters import merge_adapters
 from fleetseg.models.segmenter import Segmenter
 
 INPUT, OUTPUT = "images", "logits"
-"""Names of the one input and the one output."""
+"""Names of the only input and the only output."""
 
 
 class ExportedGraph(nn.Module):
@@ -22,13 +22,13 @@ class ExportedGraph(nn.Module):
         self.segmenter = segmenter
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits at the network's own resolution, as `evaluation.predict` gets them."""
+        """Return logits at the network's own resolution, as in `evaluation.predict`."""
         logits_NCHW: Tensor = self.segmenter(images.permute(0, 3, 1, 2).float() / 255)
         return logits_NCHW
 
 
 def exported_graph(segmenter: Segmenter) -> ExportedGraph:
-    """Copy a network to the CPU, merge its adapters, and make a graph of it."""
+    """Copy a network to the CPU, merge its adapters, and wrap it as a graph."""
     own = copy.deepcopy(segmenter).to("cpu").eval()
     merge_adapters(own)
     graph = ExportedGraph(own.eval())
@@ -38,5 +38,5 @@ def exported_graph(segmenter: Segmenter) -> ExportedGraph:
 
 
 def example_input(size_hw: tuple[int, int]) -> Tensor:
-    """Return a batch to trace a graph with; of two, as one is what a batch of any size is not."""
+    """Return a batch of two to trace a graph with: size one would be treated as a constant."""
     return torch.zeros((2, *size_hw, 3), dtype=torch.uint8)

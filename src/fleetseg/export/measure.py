@@ -1,4 +1,4 @@
-"""What a form of a model is worth, and how fast it is, beside the network in torch."""
+"""Measure the scores and the speed of a model's forms, compared with the network in torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fleetseg.export.frames import Frames
 from fleetseg.export.onnx_graph import Runner
 
 _TURNS = 5
-_SPEED_IMAGES = 4  # one by one, in each turn
+_SPEED_IMAGES = 4  # per turn, one at a time
 
 
 def scores_of(run: Runner, frames: Frames, space: LabelSpace) -> Scores:
@@ -33,10 +33,10 @@ def scores_of(run: Runner, frames: Frames, space: LabelSpace) -> Scores:
 def images_per_s(
     runners: Mapping[str, Runner], images: Sequence[Image_HWC], turns: int = _TURNS
 ) -> dict[str, float]:
-    """Time all forms in turns, one image at a time; returns the median of the turns of each.
+    """Time all forms in turns, one image at a time; return the median over the turns of each.
 
-    In turns and by processor time, because a machine's other work would else be counted: right for
-    forms that keep to one thread.
+    Turns and processor time keep out other work on the machine; this is correct for forms that use
+    a single thread.
     """
     some = [image_HWC[None] for image_HWC in images[:_SPEED_IMAGES]]
     rates: dict[str, list[float]] = {name: [] for name in runners}
@@ -45,6 +45,6 @@ def images_per_s(
             started_s = time.process_time()
             for images_NHWC in some:
                 run(images_NHWC)
-            if turn:  # the first is to warm up
+            if turn:  # the first is a warm-up
                 rates[name].append(len(some) / (time.process_time() - started_s))
     return {name: statistics.median(each) for name, each in rates.items()}

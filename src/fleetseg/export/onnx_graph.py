@@ -1,6 +1,6 @@
-"""ONNX files: written from a graph, described in their metadata, run by onnxruntime.
+"""ONNX files: written from a graph, described by metadata, run with onnxruntime.
 
-Both packages are the extra `onnx`; they are imported where they are used.
+Both packages belong to the extra `onnx` and are imported where they are used.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from fleetseg.export.graph import INPUT, OUTPUT, ExportedGraph, example_input
 
 Logits_NCHW = npt.NDArray[np.float32]
 Runner = Callable[[npt.NDArray[np.uint8]], Logits_NCHW]
-"""Images, uint8 (N, H, W, 3), to logits: one of the forms that a model takes."""
+"""Images, uint8 (N, H, W, 3), to logits: one form of a model."""
 
 
 def require_onnx() -> None:
-    """Raise MissingExtra where the packages are not installed."""
+    """Raise MissingExtra if the packages are not installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -33,15 +33,15 @@ def require_onnx() -> None:
 
 
 def write_onnx(graph: ExportedGraph, size_hw: tuple[int, int], path: Path) -> None:
-    """Write a graph as one file, with a batch of any size.
+    """Write a graph as one file, with dynamic batch size.
 
     Raises:
-        ModelError: a layer of the network has no ONNX.
+        ModelError: a layer of the network has no ONNX equivalent.
     """
     batch = torch.export.Dim("batch")
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of torch's own layers; parity is what counts
+            warnings.simplefilter("ignore")  # about torch's own layers; parity is checked instead
             program = torch.onnx.export(
                 graph,
                 (example_input(size_hw),),
@@ -62,7 +62,7 @@ def write_onnx(graph: ExportedGraph, size_hw: tuple[int, int], path: Path) -> No
 
 
 def describe(path: Path, facts: Mapping[str, str]) -> None:
-    """Put texts into the metadata of an ONNX file, in place of those that it has."""
+    """Replace the metadata of an ONNX file."""
     import onnx
 
     model = onnx.load(path)
@@ -71,12 +71,12 @@ def describe(path: Path, facts: Mapping[str, str]) -> None:
 
 
 def onnx_runner(path: Path, threads: int = 0) -> Runner:
-    """Open an ONNX file on the CPU; `threads` = 0 takes all cores."""
+    """Open an ONNX file on the CPU; `threads` = 0 uses all cores."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 3  # errors only
     session: Any = onnxruntime.InferenceSession(
         str(path), options, providers=["CPUExecutionProvider"]
     )

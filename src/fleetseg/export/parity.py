@@ -1,7 +1,7 @@
-"""Whether an exported form computes what the network does, on real images.
+"""Check on real images that an exported form computes the same as the network.
 
-Logits may differ by how sums are ordered; classes must not. int8 computes something else by
-design, and is held to classes alone.
+Logits may differ because of the order of sums; classes must not. int8 computes something else by
+design, so only its classes are compared.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from fleetseg.evaluation.predict import at_size
 from fleetseg.export.onnx_graph import Runner
 
 MAX_DIFFERENCE = 1e-3
-"""Of logits, as a share of the largest one (at least of 1): float32 sums in another order."""
+"""Of logits, relative to the largest one (at least 1): allows float32 sums in another order."""
 MIN_AGREEMENT = 0.999
-"""Share of pixels with the same class."""
+"""Least share of pixels with the same class."""
 MIN_AGREEMENT_INT8 = 0.9
-"""The same with 8 bits, where another is not asked for."""
+"""The default for 8 bits."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two forms of a model are apart."""
+    """The difference between two forms of a model."""
 
     images: int
     max_difference: float  # of any logit
-    largest: float  # logit, without its sign
+    largest: float  # magnitude of any logit
     agreement: float  # share of pixels whose class is the same, at the working size
 
     @property
     def relative(self) -> float:
-        """The largest difference as a share of the largest logit, at least of 1."""
+        """The largest difference relative to the largest logit, or to 1 if that is smaller."""
         return self.max_difference / max(1.0, self.largest)
 
     def __str__(self) -> str:
-        """Write it in one line."""
+        """Describe the difference in one line."""
         return (
             f"{self.images} images: logits differ by at most {self.max_difference:.1e} (largest "
             f"{self.largest:.1f}), classes agree in {100 * self.agreement:.3f} % of pixels"
@@ -60,7 +60,7 @@ def parity(reference: Runner, other: Runner, images: Sequence[Image_HWC]) -> Par
                 got=got.shape,
                 expected=wanted.shape,
             )
-        # NaN must not pass for "no difference".
+        # NaN must not count as "no difference".
         apart = np.abs(wanted - got)
         difference = max(difference, float(apart.max()) if np.isfinite(apart).all() else np.inf)
         largest = max(largest, float(np.abs(wanted).max()))
@@ -73,7 +73,7 @@ def parity(reference: Runner, other: Runner, images: Sequence[Image_HWC]) -> Par
 
 
 def require_parity(found: Parity, what: str) -> None:
-    """Refuse a form in float32 that is not the same model.
+    """Refuse a float32 form that is not the same model.
 
     Raises:
         ModelError: logits or classes differ by more than rounding explains.
@@ -91,7 +91,7 @@ def require_parity(found: Parity, what: str) -> None:
 
 
 def require_agreement(found: Parity, least: float, what: str) -> None:
-    """Refuse a form in 8 bits that sees too many pixels otherwise.
+    """Refuse an 8-bit form that classifies too many pixels differently.
 
     Raises:
         ModelError: classes differ in more pixels than allowed.

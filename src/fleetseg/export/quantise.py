@@ -1,6 +1,6 @@
-"""Static 8-bit integers: weights by channel, activations by what calibration images show.
+"""Static 8-bit quantisation: weights per channel, activations by ranges on calibration images.
 
-Source: onnxruntime.quantization, whose QDQ format keeps ranges in the graph, so that any runtime
+Source: onnxruntime.quantization, whose QDQ format stores ranges in the graph, so that any runtime
 can read them.
 """
 
@@ -24,15 +24,15 @@ OPERATIONS = (
     "MaxPool", "AveragePool", "GlobalAveragePool",
 )
 # fmt: on
-"""What is done in integers; the normalisation of the input is not."""
+"""Operations done in integers; the normalisation of the input is not among them."""
 
 
 def quantise(source: Path, target: Path, images: Sequence[Image_HWC], scratch: Path) -> None:
-    """Write an ONNX file in 8 bits, calibrated on images of its working size.
+    """Write an 8-bit ONNX file, calibrated on images of its working size.
 
-    Weights take 7 of their 8 bits: sums of 8-bit products overflow in AVX2 and AVX-512 without
-    VNNI, and a vehicle's processor may be one of those. The last layer stays in floats: where
-    logits reach far, classes that are close would fall on one step.
+    Weights use 7 of their 8 bits: sums of 8-bit products overflow with AVX2 and with AVX-512
+    without VNNI, and a vehicle's processor may be one of those. The last layer stays in floats: if
+    logits have a wide range, close classes would fall on the same quantisation step.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -56,7 +56,7 @@ def quantise(source: Path, target: Path, images: Sequence[Image_HWC], scratch: P
 
 
 def last_layers(path: Path) -> list[str]:
-    """Name the nodes from the last convolution on, on each way to the output."""
+    """Return the names of nodes from the last convolution onwards, on each path to the output."""
     import onnx
 
     graph = onnx.load(path).graph
@@ -92,7 +92,7 @@ def _reader(images: Sequence[Image_HWC]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the package's advice on preparing a model to itself: it is followed."""
+    """Silence the package's advice on preparing a model, which is already followed."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

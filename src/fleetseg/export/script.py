@@ -1,9 +1,9 @@
-"""The script beside an exported model: `fleetseg predict` without fleetseg and without torch."""
+"""The script written beside an exported model: `fleetseg predict` without fleetseg or torch."""
 
 from __future__ import annotations
 
 SCRIPT = "predict.py"
-"""Its name."""
+"""File name of the script."""
 
 TEXT = '''"""Write class ids of road scenes: python predict.py MODEL.onnx OUT IMAGE...
 

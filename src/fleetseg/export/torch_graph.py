@@ -1,4 +1,4 @@
-"""Programs of torch.export: the traced graph with its weights, for torch without fleetseg."""
+"""torch.export programs: the traced graph with its weights, for torch without fleetseg."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from fleetseg.export.graph import ExportedGraph, example_input
 from fleetseg.export.onnx_graph import Logits_NCHW, Runner
 
 DESCRIPTION = "fleetseg.json"
-"""Of the extra file in the archive that says what `describe` says in ONNX."""
+"""Name of the extra file in the archive with the metadata that `describe` writes in ONNX."""
 
 
 def write_torch_export(
     graph: ExportedGraph, size_hw: tuple[int, int], path: Path, facts: Mapping[str, str]
 ) -> None:
-    """Write a graph with its weights, with a batch of any size.
+    """Write a graph with its weights and dynamic batch size.
 
     Raises:
         ModelError: the network cannot be traced.
     """
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of torch's own layers; parity is what counts
+            warnings.simplefilter("ignore")  # about torch's own layers; parity is checked instead
             batch = torch.export.Dim("batch")
             program = torch.export.export(
                 graph, (example_input(size_hw),), dynamic_shapes=({0: batch},), strict=False
@@ -43,7 +43,7 @@ def write_torch_export(
 
 
 def torch_runner(path: Path) -> Runner:
-    """Open a program that `write_torch_export` wrote here: reading one trusts who wrote it."""
+    """Open a program written by `write_torch_export` here; only read programs you trust."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = torch.export.load(path).module()
@@ -51,7 +51,7 @@ def torch_runner(path: Path) -> Runner:
 
 
 def eager_runner(graph: ExportedGraph) -> Runner:
-    """Return the graph itself, layer by layer in torch: what exported forms are held against."""
+    """Return the graph itself, run eagerly in torch: the reference for exported forms."""
     return _runner(graph)
 
 

@@ -1,1 +1,1 @@
-"""What the server does: rounds, cohorts, messages, folding, checkpoints."""
+"""The server's side of federated learning: rounds, cohorts, messages, aggregation, checkpoints."""

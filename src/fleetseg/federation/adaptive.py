@@ -1,7 +1,7 @@
-"""Adaptive optimisers of the server: FedAdam, FedYogi, FedAdagrad.
+"""Adaptive server optimisers: FedAdam, FedYogi, FedAdagrad.
 
 Reddi et al. 2021, Adaptive Federated Optimization, arXiv 2003.00295, Algorithm 2: with the mean
-change D as a pseudo-gradient that points the way to go,
+change D as a pseudo-gradient that points in the direction of the step,
 
     m <- beta1 m + (1 - beta1) D
     v <- v + D^2                                Adagrad
@@ -9,7 +9,7 @@ change D as a pseudo-gradient that points the way to go,
          beta2 v + (1 - beta2) D^2              Adam
     x <- x + lr m / (sqrt(v) + tau)
 
-with v = tau^2 at first and no correction of the bias.
+with v = tau^2 initially and no bias correction.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Vectors = Mapping[str, Tensor]
 
 
 def first_moments(settings: FederationConfig, num_trainable: int) -> Vectors:
-    """Make m and v as they are before the first round; "rounds" counts steps taken."""
+    """Make the initial m and v; "rounds" counts the steps taken."""
     tau = settings.adaptive.tau if settings.adaptive.flavour == "paper" else 0.0
     return {
         "mean": torch.zeros(num_trainable),
@@ -41,7 +41,8 @@ def adam(
 ) -> tuple[Tensor, Vectors]:
     """Take FedAdam's step.
 
-    Flower's (1.41) begins with v = 0 and corrects the bias as if one more round had been.
+    Flower's version (1.41) starts with v = 0 and corrects the bias as if there had been one more
+    round.
     """
     adaptive, rounds = settings.adaptive, slots["rounds"].item() + 1
     lr = settings.server_lr
@@ -54,14 +55,14 @@ def adam(
 def yogi(
     model_T: Tensor, delta_T: Tensor, slots: Vectors, settings: FederationConfig, share: float
 ) -> tuple[Tensor, Vectors]:
-    """Take FedYogi's step; Flower's begins with v = 0."""
+    """Take FedYogi's step; Flower's version starts with v = 0."""
     return _step(model_T, delta_T, slots, settings.adaptive, _yogi_square, settings.server_lr)
 
 
 def adagrad(
     model_T: Tensor, delta_T: Tensor, slots: Vectors, settings: FederationConfig, share: float
 ) -> tuple[Tensor, Vectors]:
-    """Take FedAdagrad's step; Flower's begins with v = 0."""
+    """Take FedAdagrad's step; Flower's version starts with v = 0."""
     return _step(model_T, delta_T, slots, settings.adaptive, _adagrad_square, settings.server_lr)
 
 

@@ -1,4 +1,4 @@
-"""What an aggregator is, and the weighted mean, which most of them build on.
+"""The interface of aggregators, and the weighted mean that most of them build on.
 
 The mean is streaming, in int64 fixed point.
 
@@ -6,10 +6,10 @@ Each value w_i * d_i is rounded once to a multiple of 2**-36 and summed as an in
 addition commutes exactly, so the mean has the same bits for every arrival order and number of
 workers, and memory is one int64 vector however many clients report.
 
-Weights are taken relative to the sum enrolled for the cohort, known before the first reply, so
-the terms do not depend on who else reports; the mean divides by the weights that did report. A
-client that enrolled with far more than the others would so leave them no bits: those far below the
-cohort's average weight have a sum of their own, relative to their own weights (`by_magnitude`).
+Weights are relative to the total weight of the cohort, which is known before the first reply, so
+the terms do not depend on which clients reply; the mean divides by the weight of those that did. A
+client with a far larger weight would leave the others no bits, so clients far below the cohort's
+average weight are summed separately, relative to their own total (`by_magnitude`).
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ from fleetseg.errors import UpdateRejected
 
 
 class Aggregator(Protocol):
-    """What one round's changes go into; `add` them as they arrive, then `finish` once."""
+    """Aggregates the changes of one round: `add` each as it arrives, then `finish` once."""
 
     def add(self, client_id: str, change_F: npt.NDArray[np.float32], num_steps: int = 1) -> None:
-        """Take a validated change in, made by so many steps; its memory is the caller's.
+        """Add a validated change that took `num_steps` steps; its memory stays the caller's.
 
         Raises:
-            UpdateRejected: the rule cannot use it; nothing of it has been taken in.
+            UpdateRejected: the rule cannot use the change; none of it has been added.
         """
         ...
 
     def finish(self) -> npt.NDArray[np.float32]:
-        """Return the one change that the model makes (suffix F); at least one was added."""
+        """Return the aggregated change (suffix F); at least one change was added."""
         ...
 
 
 @dataclass(frozen=True)
 class Opening:
-    """What is known of a round before its first reply."""
+    """What is known about a round before its first reply."""
 
-    size: int  # F: values of a change
-    num_trainable: int  # of these, which come first
-    weights: Mapping[str, int]  # of each client that is asked, > 0
+    size: int  # F: number of values in a change
+    num_trainable: int  # number of trainable ones, which come first
+    weights: Mapping[str, int]  # of each client in the cohort, > 0
     settings: FederationConfig
     scratch: Path | None = None  # a folder for what does not fit in memory; None = the system's
     round: int = 1
-    # How many steps each client takes on the images that it enrolled with, and how far so many
-    # steps carry a gradient of 1 in this round: see learning.travel.
+    # How many steps each client takes on its enrolled images, and how far that many steps carry a
+    # gradient of 1 in this round: see learning.travel.
     steps: Mapping[str, int] = field(default_factory=dict)
     travel: Callable[[int], float] = float
-    # What `aggregators.MEASURES_OF` asks for, of each client whose change was added; filled as they
-    # arrive.
+    # The measures in `aggregators.MEASURES_OF` of each client whose change was added; filled as
+    # updates arrive.
     measures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def travel_of(self, client_id: str, num_steps: int) -> float:
-        """Return how far a client's steps carry a gradient; their number is the client's word.
+        """Return how far a client's steps carry a gradient; the client itself reports their number.
 
         Raises:
-            UpdateRejected: more steps than its images allow.
+            UpdateRejected: the client reports more steps than its images allow.
         """
         if num_steps > (most := self.steps[client_id]):
             raise UpdateRejected(
@@ -79,24 +79,24 @@ class Opening:
 FRACTION_BITS = 36
 """Rounding step 2**-36 = 1.5e-11: below float32's own step for any weight above 1e-4."""
 MAX_VALUE = float(2**14)
-"""Largest magnitude of one value of an update; the fixed-point range leaves room for the sum."""
-_CHUNK = 1 << 15  # values at a time: 256 KiB of float64, so that the passes stay in cache
+"""Largest magnitude of a value in an update; the fixed-point range leaves room for the sum."""
+_CHUNK = 1 << 15  # values per pass: 256 KiB of float64, which stays in cache
 # Adding 1.5 * 2**52 to a float64 below 2**51 leaves the rounded integer in the low mantissa bits:
-# rounding and conversion in one addition. The constant is taken out again in `finish`.
+# rounding and conversion in one addition. `finish` subtracts the constant again.
 _MAGIC = np.float64(3 << 51)
 _MAGIC_BITS = int(np.array(_MAGIC).view(np.int64))
 
 
 FAR_BELOW = 1 << 8
-"""A client of less than the average weight over this is no longer summed with the others."""
+"""A client whose weight is below the average divided by this is summed separately."""
 
 
 def by_magnitude(weights: Mapping[str, int]) -> dict[str, int]:
-    """Part the clients whose weights are far apart: the number of each one's sum, 0 the heaviest.
+    """Group clients by the magnitude of their weights; returns each one's group, 0 the heaviest.
 
-    Within one, every weight is at least 1 / FAR_BELOW of the average there. So the mean of half of
-    a cohort is good to 2**-37 * 2 * 2**8 = 4e-9 whatever was enrolled and whoever is silent: the
-    step of a float32 of 0.03.
+    Within a group, every weight is at least 1 / FAR_BELOW of the group's average. So the mean over
+    half of a cohort is accurate to 2**-37 * 2 * 2**8 = 4e-9, whatever was enrolled and whichever
+    clients do not reply: the step of a float32 of 0.03.
 
     >>> by_magnitude({"a": 500, "b": 3, "c": 1 << 40})
     {'a': 1, 'b': 1, 'c': 0}
@@ -107,7 +107,7 @@ def by_magnitude(weights: Mapping[str, int]) -> dict[str, int]:
     while left:
         average = sum(left.values()) / len(left)
         heavy = {c for c, weight in left.items() if weight * FAR_BELOW >= average}
-        heavy = heavy or set(left)  # weights that are none are refused by `add`
+        heavy = heavy or set(left)  # `add` refuses invalid weights
         group |= dict.fromkeys(heavy, number)
         left = {c: weight for c, weight in left.items() if c not in heavy}
         number += 1
@@ -116,7 +116,7 @@ def by_magnitude(weights: Mapping[str, int]) -> dict[str, int]:
 
 @dataclass
 class FixedPointMean:
-    """The mean of one round: an `Aggregator`; mostly of one sum."""
+    """The weighted mean of a round, as an `Aggregator`; usually it has one sum."""
 
     size: int
     weights: Mapping[str, int]  # of the whole cohort
@@ -128,7 +128,7 @@ class FixedPointMean:
         self._work = np.empty(min(_CHUNK, self.size), dtype=np.float64)
 
     def add(self, client_id: str, change_F: npt.NDArray[np.float32], num_steps: int = 1) -> None:
-        """Fold one validated vector in; |values| <= MAX_VALUE."""
+        """Add one validated vector; |values| <= MAX_VALUE."""
         assert change_F.shape == (self.size,)
         weight, number = self.weights[client_id], self._group[client_id]
         assert weight > 0
@@ -138,7 +138,7 @@ class FixedPointMean:
         self._sums[number].add(weight, change_F)
 
     def finish(self) -> npt.NDArray[np.float32]:
-        """Return the weighted mean in a sum's own memory, cut to half; the sums are no more."""
+        """Return the weighted mean, in half of the first sum's memory; the sums are consumed."""
         assert self._sums
         first, *others = (self._sums[number] for number in sorted(self._sums))
         weight = sum(part.weight for part in (first, *others))
@@ -148,7 +148,7 @@ class FixedPointMean:
             work = first.part(start, stop, weight, self._work)
             for other in others:
                 work += other.part(start, stop, weight, np.empty_like(work))
-            # Half as wide, so it never reaches what is still to be read.
+            # Half as wide, so it never overwrites what has yet to be read.
             mean[start:stop] = work
         del mean  # the memory may move
         taken, self._sums = first.values, {}
@@ -158,7 +158,7 @@ class FixedPointMean:
 
 
 class _Sum:
-    """The sum of those whose weights are of one magnitude."""
+    """The sum of one group of clients whose weights have the same magnitude."""
 
     def __init__(self, size: int, total_weight: int, work: npt.NDArray[np.float64]) -> None:
         self.total_weight = total_weight  # of the cohort
@@ -172,7 +172,7 @@ class _Sum:
         for start in range(0, self.values.size, _CHUNK):
             part = change_F[start : start + _CHUNK]
             work = self._work[: part.size]
-            np.copyto(work, part)  # multiplied at once, it would be widened in small buffers
+            np.copyto(work, part)  # a direct multiply would convert in small buffers
             np.multiply(work, scale, out=work)
             total = self.values[start : start + _CHUNK]
             if self.count == 0:
@@ -186,10 +186,10 @@ class _Sum:
     def part(
         self, start: int, stop: int, weight: int, room: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.float64]:
-        """Return values start to stop of this sum's part of a mean over so much weight."""
-        # All but one of the constants go, and that one makes the integer a float64 again: exact,
-        # because the sum's magnitude is at most MAX_VALUE * 2**36 = 2**50. It wrapped around
-        # modulo 2**64, so what is taken out of it is cut to 64 bits in the same way.
+        """Return this sum's part of a mean over total `weight`, for values start to stop."""
+        # Subtract all constants but one, which turns the integer back into a float64: exact,
+        # because the sum's magnitude is at most MAX_VALUE * 2**36 = 2**50. The sum wrapped around
+        # modulo 2**64, so what is subtracted is cut to 64 bits in the same way.
         offset = (self.count - 1) * _MAGIC_BITS & (2**64 - 1)
         offset_i8 = np.array(offset, dtype=np.uint64).view(np.int64)
         work = room[: stop - start]

@@ -1,7 +1,7 @@
-"""How the changes of a cohort become one: the table of aggregators.
+"""The table of aggregators: how the changes of a cohort are combined into one.
 
-An aggregator is a factory here; its result must not depend on the order of arrival. Rules that need
-all changes at once are made by `robust.spooled`.
+An entry is a factory of an `Aggregator`, whose result must not depend on the order of arrival. For
+rules that need all changes at once, `robust.spooled` makes the factory.
 """
 
 from __future__ import annotations
@@ -21,4 +21,4 @@ AGGREGATORS: dict[str, Callable[[Opening], Aggregator]] = {
     "q-fedavg": q_fedavg,
 }
 MEASURES_OF: dict[str, tuple[str, ...]] = {"q-fedavg": (RECEIVED_LOSS,)}
-"""What an aggregator asks of each update beside its change: see `measures`."""
+"""What an aggregator needs from each update besides its change: see `measures`."""

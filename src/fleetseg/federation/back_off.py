@@ -1,8 +1,9 @@
-"""Samplers that go by what clients have told: who does not answer is asked less and less often.
+"""Back-off for samplers that use clients' reports: unresponsive clients are asked less often.
 
-After k rounds in a row in which a client was asked and no update of it was used, it rests for
-2^(k-1) rounds, 32 at most. Without that, a client that has never answered would be asked whenever
-it can be, because nothing is known of it. Who rests is asked only where there are too few others.
+After k consecutive rounds in which a client was asked and none of its updates was used, it rests
+for 2^(k-1) rounds, at most 32. Otherwise a client that has never answered would be asked at every
+opportunity, because nothing is known about it. Resting clients are asked only if there are too few
+others.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _MOST_ROUNDS = 32
 
 
 def without_resting(known: Known, count: int) -> Known:
-    """Leave out who rests, but for those that are needed to have `count`: the next to be due."""
+    """Leave out resting clients, except those due next where fewer than `count` would remain."""
     due = {name: _due(known.memory, name) for name in known.enrolled}
     resting = sorted((n for n in due if due[n] > known.round), key=lambda name: due[name])
     left_out = set(resting[max(0, count - (len(due) - len(resting))) :])
@@ -27,7 +28,7 @@ def without_resting(known: Known, count: int) -> Known:
 
 
 def remember_missed(memory: Memory, outcome: Outcome) -> dict[str, Mapping[str, float]]:
-    """Count who was asked in vain, and note when; no table where all have answered."""
+    """Count each client's misses in a row and note the round; no tables if no client has any."""
     used = {update.client_id for update in outcome.accepted}
     missed, asked = dict(memory.get(_MISSED, {})), dict(memory.get(_ASKED, {}))
     for name in outcome.asked:

@@ -1,8 +1,8 @@
-"""Checkpoints: one file a round, committed by one rename, digested, and verified when read.
+"""Checkpoints: one file per round, committed by a rename, with a digest that is verified on read.
 
-A checkpoint holds the server's state (the global model, what its optimiser and its way to publish
-remember, facts of the fleet, what is remembered of its clients) and the record of the round that
-made it. Nothing else is needed to go on: all randomness is derived (see fleetseg.rng).
+A checkpoint holds the server's state (the global model, the state of the server optimiser and of
+publishing, facts of the fleet, what is remembered about clients) and the record of its round.
+Nothing else is needed to resume: all randomness is derived (see fleetseg.rng).
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ class ServerState:
 
     round: int  # rounds finished
     model: ModelState  # and a method's extras: see sharing.Exchange.server
-    slots: Mapping[str, Tensor] = field(default_factory=dict)  # what its optimiser remembers
-    failed_rounds: int = 0  # without quorum, in a row
-    facts: Facts = field(default_factory=dict)  # what it made of the fleet before round 1
+    slots: Mapping[str, Tensor] = field(default_factory=dict)  # state of the server optimiser
+    failed_rounds: int = 0  # consecutive rounds without quorum
+    facts: Facts = field(default_factory=dict)  # facts of the fleet, made before round 1
     published: Mapping[str, Tensor] = field(default_factory=dict)  # see `publishing`
     held: Mapping[str, Tensor] = field(default_factory=dict)  # by vehicles: see `downlink`
     references: Mapping[str, Tensor] = field(default_factory=dict)  # models: see `references`
-    # Of the sampler, weights, fleet, clusters.
+    # What the sampler, weights, fleet and clusters remember.
     memory: Mapping[str, Memory] = field(default_factory=dict)
     clusters: Mapping[str, Tensor] = field(default_factory=dict)  # see `cluster_state`
-    lineage: str = ""  # which history of rounds led to it: see `lineage`
+    lineage: str = ""  # the history of rounds behind this state: see `lineage`
 
 
 def save_checkpoint(
     folder: Path, state: ServerState, record: Mapping[str, Any], *, experiment: str, layout: str
 ) -> Path:
-    """Write `round-NNNNNN.safetensors` and drop all but the newest few.
+    """Write `round-NNNNNN.safetensors` and delete all but the newest few checkpoints.
 
-    `experiment` and `layout` are the digests that a reader must present again.
+    `experiment` and `layout` are digests; `load_checkpoint` must be given the same ones.
     """
     tensors = {
         "values": state.model.values_F,
@@ -84,7 +84,7 @@ def save_checkpoint(
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """All checkpoints in a folder, newest first."""
+    """Return all checkpoints in a folder, newest first."""
     named = re.compile(r"round-\d{6}\.safetensors")
     return sorted((p for p in folder.glob("round-*") if named.fullmatch(p.name)), reverse=True)
 
@@ -95,7 +95,7 @@ def load_checkpoint(
     """Read a checkpoint and the record of its round.
 
     Raises:
-        CheckpointError: if it is damaged, or was made by another experiment or model.
+        CheckpointError: if the file is damaged, or belongs to another experiment or model.
     """
     tensors, meta = _read(path)
     if meta["version"] != FORMAT_VERSION:
@@ -104,7 +104,7 @@ def load_checkpoint(
             where=path,
             got=meta["version"],
             expected=FORMAT_VERSION,
-            cure="Finish the run with the version of fleetseg that began it",
+            cure="Finish the run with the version of fleetseg that started it",
         )
     for name, wanted in (("experiment", experiment), ("layout", layout)):
         if meta[name] != wanted:
@@ -134,11 +134,11 @@ def load_checkpoint(
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        # All at once: what a parser of a mapped file says does not tell damage from a bad moment.
+        # Read at once: errors from a memory-mapped parse do not tell damage from transient faults.
         data = path.read_bytes()
     except FileNotFoundError:
-        raise DamagedFile("damaged checkpoint (it is not there)", where=path) from None
-    except OSError as error:  # nothing is wrong with the file: no permission, too many are open
+        raise DamagedFile("damaged checkpoint (it is missing)", where=path) from None
+    except OSError as error:  # the file may be intact: no permission, too many open files
         raise CheckpointError(f"cannot be read ({error.strerror or error})", where=path) from None
     try:
         tensors, meta = from_bytes(data)
@@ -154,9 +154,9 @@ def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def load_newest(
     folder: Path, *, experiment: str, layout: str
 ) -> tuple[ServerState, dict[str, Any], list[str]]:
-    """Read the newest intact checkpoint; damaged newer ones are told, and renamed.
+    """Read the newest intact checkpoint; newer damaged ones are reported and renamed.
 
-    Nothing is renamed before an intact one is found, nor for one that cannot be read at the moment.
+    Nothing is renamed until an intact one is found, nor if one cannot be read at the moment.
 
     Raises:
         CheckpointError: if there is none, the newest cannot be read, or it belongs to another

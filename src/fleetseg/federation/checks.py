@@ -1,7 +1,7 @@
-"""The checks every reply must pass, whole, before its first value is used.
+"""The checks that a whole reply must pass before any of its values is used.
 
-Bounds of a single value: see `aggregate.MAX_VALUE`. A reply that fails is refused with a reason
-code, counted, and never ends the run.
+For the bound on single values see `aggregate.MAX_VALUE`. A reply that fails is rejected with a
+reason code and counted; it never ends the run.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.models.norm_statistics import MAX_SUM
 
 MAX_LOSS = 1e9
-"""Largest magnitude of a reported loss, so that a mean over clients stays finite."""
+"""Largest magnitude of a reported loss, which keeps the mean over clients finite."""
 MAX_COUNTER_STEP = 1 << 31
-"""Most that a counter may grow in a round, so that no client can drive it to overflow."""
+"""Most that a counter may grow in a round, so that no client can make it overflow."""
 MAX_IMAGES = 1 << 24
 """Most images that any client can have; fleet.max_images is lower."""
 MAX_IMAGE_PIXELS = 1 << 28
 """Most pixels of one image."""
 MAX_NAME = 500
-"""Most characters of a client's name or of why it abstains."""
+"""Most characters of a client's name, or of its reason to abstain."""
 
 
 def validate_update(
@@ -42,12 +42,12 @@ def validate_update(
     """Check a whole update.
 
     Raises:
-        UpdateRejected: with a reason code; nothing of the update has been used by then.
+        UpdateRejected: with a reason code; no part of the update has been used by then.
     """
     if update.round != round_:
         raise UpdateRejected("stale", "update of another round", got=update.round, expected=round_)
     _check_count("num_images", update.num_images, enrolled.num_images)
-    if enrolled.num_pixels or update.num_pixels:  # none at all: a client without labels
+    if enrolled.num_pixels or update.num_pixels:  # both 0 for a client without labels
         _check_count("num_pixels", update.num_pixels, enrolled.num_pixels)
     _check_count("num_steps", update.num_steps, 1 << 31)
     _check_count("images_seen", update.images_seen, 1 << 40)
@@ -63,7 +63,7 @@ def validate_update(
 def _check_count(name: str, value: object, cap: int) -> None:
     if type(value) is not int or not 0 < value <= cap:
         raise UpdateRejected(
-            "count", f"{name} is not in its range", got=repr(value), expected=f"1..{cap}"
+            "count", f"{name} is out of range", got=repr(value), expected=f"1..{cap}"
         )
 
 
@@ -71,7 +71,7 @@ def _check_values(delta: ModelState, layout: Layout, base: ModelState, max_norm:
     assert delta.values_F.shape == base.values_F.shape
     assert delta.counters_K.shape == base.counters_K.shape
     values_F = delta.values_F.numpy()
-    # The extremes see NaN and infinity too, in one pass and without an array of flags.
+    # The extremes reveal NaN and infinity too, in one pass and without an array of flags.
     low, high = (float(value) for value in torch.aminmax(delta.values_F))
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UpdateRejected("non-finite", "NaN or infinity", where=_first_bad(values_F, layout))
@@ -84,10 +84,10 @@ def _check_values(delta: ModelState, layout: Layout, base: ModelState, max_norm:
     if bool(negative_V.any()):
         where = _owner(int(variances_V[negative_V][0]), layout)
         raise UpdateRejected("variance", "a variance is negative", where=where)
-    # A counter as it stands, not a change: compared so that no subtraction can wrap around.
+    # Counters are absolute values, not changes; comparing them cannot wrap around.
     lowest_K, highest_K = base.counters_K.clamp(max=0), base.counters_K + MAX_COUNTER_STEP
     if bool(((delta.counters_K < lowest_K) | (delta.counters_K > highest_K)).any()):
-        raise UpdateRejected("count", "a counter is negative or leaps")
+        raise UpdateRejected("count", "a counter is negative or grows too fast")
     if max_norm > 0 and (norm := norm_of(delta, layout)) > max_norm:
         raise UpdateRejected(
             "norm", "the update is too large (L2)", got=round(norm, 3), expected=f"<= {max_norm}"
@@ -122,7 +122,7 @@ def validate_evaluation(
     for conf_CC in reply.conf_by_domain.values():
         if conf_CC.shape != (num_classes, num_classes) or conf_CC.dtype != np.int64:
             raise UpdateRejected("shape", "not an int64 confusion matrix", got=conf_CC.shape)
-        # Each entry first, because a sum of huge ones would wrap around to a small one.
+        # Check each entry first: a sum of huge ones could wrap around to a small number.
         if conf_CC.size and (conf_CC.min() < 0 or conf_CC.max() > max_pixels):
             raise UpdateRejected("count", "negative or too large counts in a confusion matrix")
         pixels += sum(conf_CC.ravel().tolist())  # Python's integers do not wrap around
@@ -137,29 +137,30 @@ def validate_norm_report(
     counts_L: npt.NDArray[np.int64],
     channels_L: npt.NDArray[np.int64],
 ) -> None:
-    """Check a client's sums of what L batch norms see.
+    """Check a client's sums over the inputs of L batch-norm layers.
 
-    `counts_L` are the values that as many images as it has enrolled give a channel of each layer,
-    `channels_L` how many channels each has.
+    `counts_L` is the number of values per channel of each layer that the client's enrolled images
+    give, `channels_L` the number of channels of each.
 
     Raises:
-        UpdateRejected: another round, shape or count; not finite, too large, a negative variance.
+        UpdateRejected: for a wrong round, shape or count, or sums that are not finite, too large or
+            imply a negative variance.
     """
     sums = reply.sums
     if reply.round != round_:
         raise UpdateRejected("stale", "sums of another round", got=reply.round, expected=round_)
     size = int(channels_L.sum())
     if (len(sums.counts_L), len(sums.sums_C), len(sums.squares_C)) != (len(counts_L), size, size):
-        raise UpdateRejected("shape", "sums of another number of layers or channels")
+        raise UpdateRejected("shape", "sums for a wrong number of layers or channels")
     if not np.array_equal(sums.counts_L, counts_L):
-        raise UpdateRejected("count", "counts are not those of the client's images")
+        raise UpdateRejected("count", "counts do not match the client's images")
     if not (np.isfinite(sums.sums_C).all() and np.isfinite(sums.squares_C).all()):
         raise UpdateRejected("non-finite", "a sum is not a finite number")
     counts_C = np.repeat(counts_L, channels_L).astype(np.float64)
     if (sums.squares_C > np.minimum(counts_C * MAX_VALUE**2, MAX_SUM)).any():
         raise UpdateRejected("magnitude", "a sum of squares is too large")
-    # Which bounds the sums, too. The allowance is for the rounding of what is nearly constant.
-    with np.errstate(over="ignore"):  # infinity is above all that is allowed
+    # This bounds the sums too. The tolerance is for rounding where values are nearly constant.
+    with np.errstate(over="ignore"):  # infinity exceeds every bound
         squared_C = sums.sums_C**2
     if (squared_C > counts_C * sums.squares_C * (1 + 1e-9)).any():
         raise UpdateRejected("variance", "a sum of squares is less than its mean allows")
@@ -172,16 +173,16 @@ def check_enrolment(
     needs_labels: bool = True,
     max_images: int = MAX_IMAGES,
 ) -> None:
-    """Check an enrolment's form and size, or raise UpdateRejected; nobody sees whether it is true.
+    """Check an enrolment's form and size, or raise UpdateRejected; its truth cannot be checked.
 
-    Weights and class weights of the whole fleet come of these counts, and one that is far above all
-    others takes the model over: no vehicle may claim more images than the operator allows.
+    Weights and fleet-wide class weights are computed from these counts, and a client far above all
+    others would dominate the model: no vehicle may claim more images than the operator allows.
     """
     texts = (enrolment.client_id, enrolment.abstains)
     if not all(isinstance(text, str) and len(text) <= MAX_NAME for text in texts):
-        raise UpdateRejected("malformed", "a name is no text, or too long")
+        raise UpdateRejected("malformed", "a name is not text, or too long")
     if not enrolment.client_id or not all(text.isprintable() for text in texts):
-        raise UpdateRejected("malformed", "a name that cannot be printed, or none")
+        raise UpdateRejected("malformed", "a name is empty or cannot be printed")
     counts = (
         enrolment.num_images,
         enrolment.num_pixels,
@@ -189,10 +190,10 @@ def check_enrolment(
         *enrolment.histogram_C,
     )
     if not all(type(n) is int and 0 <= n < 1 << 53 for n in counts):
-        raise UpdateRejected("count", "an enrolled count is not in its range")
+        raise UpdateRejected("count", "an enrolled count is out of range")
     if len(enrolment.histogram_C) != num_classes:
         got = len(enrolment.histogram_C)
-        raise UpdateRejected("labels", "another number of classes", got=got, expected=num_classes)
+        raise UpdateRejected("labels", "wrong number of classes", got=got, expected=num_classes)
     if sum(enrolment.histogram_C) != enrolment.num_pixels:
         raise UpdateRejected("count", "class counts do not add up to the pixels")
     if enrolment.num_images > max_images:

@@ -1,9 +1,9 @@
-"""How far it is believed what clients say they hold: nobody counts for many times the median.
+"""Limits on what clients claim to hold: no client counts for many times the median.
 
-Weights, who is drawn, and class weights of the whole fleet come of what each client says of itself.
-Nobody else sees whether it is true, so one that claims the most would take the model over. Counts
-of images and pixels are cut to `times` the fleet's median; what updates are checked against is what
-was enrolled.
+Weights, sampling and fleet-wide class weights are computed from the counts that clients report
+about themselves. The server cannot verify them, so the client that claims the most would dominate
+the model. Counts of images and pixels are capped at `times` the fleet's median; updates are still
+checked against the enrolled counts.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from fleetseg.federation.messages import Enrolment
 
 @dataclass(frozen=True)
 class Claims:
-    """What the operator lets clients count for.
+    """The operator's limits on what clients count for.
 
     Args:
-        times: of the median; 0 = all is believed.
-        vouched: names whose counts the operator has bounded: theirs, and of those named NAME/...,
-            are believed.
-        tell: told once of each client that is cut.
+        times: cap, as a multiple of the median; 0 = no cap.
+        vouched: names whose counts the operator has bounded; their claims, and those of clients
+            named NAME/..., are not capped.
+        tell: called once for each client that is capped, with a message.
     """
 
     times: float = 0.0
@@ -32,10 +32,10 @@ class Claims:
     _told: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def believed(self, enrolled: Mapping[str, Enrolment]) -> dict[str, Enrolment]:
-        """Return what each client counts for, in the same order."""
+        """Return the enrolments with their counts capped, in the same order."""
         if not self.times or len(enrolled) < 2:
             return dict(enrolled)
-        # Of two in the middle, the lower: of two clients, one can be the liar.
+        # The lower of two middle values: of two clients, the larger claim may be the false one.
         most_images = self._most([e.num_images for e in enrolled.values()])
         most_pixels = self._most([e.num_pixels for e in enrolled.values() if e.num_pixels])
         return {
@@ -57,7 +57,7 @@ class Claims:
         if said.client_id not in self._told:
             self._told.add(said.client_id)
             self.tell(
-                f"{said.client_id} says that it holds {said.num_images:,} images and "
+                f"{said.client_id} claims {said.num_images:,} images and "
                 f"{said.num_pixels:,} labelled pixels; it counts as {images:,} and {pixels:,} "
                 f"(fleet.max_times_median = {self.times:g})"
             )
@@ -65,7 +65,7 @@ class Claims:
 
 
 def scaled(histogram_C: tuple[int, ...], most: int) -> tuple[int, ...]:
-    """Shrink counts to a sum of at most `most`, and at least one where there was one.
+    """Scale counts down to a sum of at most `most`, and of at least one if there was any.
 
     >>> scaled((600, 300, 0), 90), scaled((1, 1), 5), scaled((7, 9), 1)
     ((60, 30, 0), (1, 1), (0, 1))
@@ -80,5 +80,5 @@ def scaled(histogram_C: tuple[int, ...], most: int) -> tuple[int, ...]:
 
 
 def cut_to(enrolled: Mapping[str, Enrolment], believed: Mapping[str, Enrolment]) -> dict[str, int]:
-    """Name the clients that count for less than they say, with the images they count for."""
+    """Return the clients that count for less than they claim, and the images they count for."""
     return {c: believed[c].num_images for c in sorted(enrolled) if believed[c] is not enrolled[c]}

@@ -1,4 +1,4 @@
-"""A client, and what a process trains with; what it can be asked is in `tasks`."""
+"""A client, and what a process trains with; `tasks` has what a client can be asked to do."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Client:
 
     enrolment: Enrolment
     train: Pairs
-    # Scored when the server asks: held-out frames, or with `evaluation.on_clients` and nothing held
-    # out the training frames; empty if there are none.
+    # Scored when the server asks: held-out frames; with `evaluation.on_clients` and nothing held
+    # out, the training frames; empty if there are none.
     test: ScoredPairs = field(default_factory=ScoredPairs)
     train_domains: frozenset[str] | None = None  # of the training samples; None if not known
-    labelled: tuple[int, ...] | None = None  # train ids that its labels name; None = all do
+    labelled: tuple[int, ...] | None = None  # train ids in its labels; None = all classes
 
     @property
     def id(self) -> str:
@@ -40,19 +40,19 @@ class Client:
 
 @dataclass(frozen=True)
 class LocalRuntime:
-    """What one process trains with: a scratch model that every client's work overwrites."""
+    """What a process trains with: its scratch model is overwritten by every client's work."""
 
     model: Segmenter
     exchange: Exchange
     experiment: Experiment
     hardware: Hardware
     num_classes: int
-    memory: ClientStateStore | None = None  # where clients keep state between rounds, if they do
+    memory: ClientStateStore | None = None  # where clients keep state between rounds, if any
     codec: UpdateCodec | None = None  # None = updates are handed over as they are
-    changes: ChangeCodec | None = None  # what broadcasts are written by; None = they are whole
-    # Of what stays with clients, before their first round; None = nothing does.
+    changes: ChangeCodec | None = None  # codec of broadcasts; None = they are sent whole
+    # Initial values of the tensors that stay with clients; None = no tensors do.
     start: ModelState | None = None
-    room: ModelState | None = None  # where a change is written; None = new memory for each
+    room: ModelState | None = None  # where changes are written; None = new memory for each
 
     @cached_property
     def whole(self) -> ModelTensors:
@@ -71,12 +71,12 @@ class LocalRuntime:
 
     @cached_property
     def message_bytes(self) -> tuple[int, int]:
-        """Encoded size of a broadcast, and of an update at most."""
+        """Encoded size of a broadcast, and the largest of an update."""
         down, up = message_bytes(self.exchange.down, self.exchange.up)
         return down, self.codec.max_bytes if self.codec else up
 
     def bytes_of(self, broadcast: Broadcast) -> int:
-        """Encoded size of a broadcast: one that is not to train from has no more than a model."""
+        """Encoded size of a broadcast; if it is not for training, it holds one model only."""
         is_whole = broadcast.state.values_F.numel() == self.exchange.down.num_floats
         return broadcast.num_bytes(self.message_bytes[0] if is_whole else self._model_bytes)
 
@@ -85,7 +85,7 @@ class LocalRuntime:
         return message_bytes(self.exchange.wire, self.exchange.up)[0]
 
     def load(self, broadcast: Broadcast, own: Mapping[str, Tensor]) -> None:
-        """Fill the model: from a broadcast, and where a part stays here, from the client's own."""
+        """Load a broadcast into the model, and the client's own tensors if any stay here."""
         self.shared.load(self.exchange.shared_of(broadcast.state))
         if self.start is None:
             return

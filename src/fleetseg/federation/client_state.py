@@ -1,10 +1,11 @@
-"""What a client keeps for itself between rounds: named tensors that never leave it.
+"""A client's local state between rounds: named tensors that never leave the client.
 
-A name is a section and what the section's owner calls it: "optimiser/3/exp_avg", "own/values",
-"objective/control", "residual". State is keyed by the round that wrote it and the lineage of the
-model that it was trained from, and the last few are kept, so that a server that resumes some rounds
-earlier finds the state its round started from, and a client whose update did not count goes on from
-where it was before. That of a round whose history the server has gone back on is nobody's.
+A name is a section and the owner's name for the tensor: "optimiser/3/exp_avg", "own/values",
+"objective/control", "residual". State is keyed by the round that wrote it and by the lineage of the
+model that the round trained from, and the last few states are kept. So when a server resumes some
+rounds earlier, the client still has the state that its round started from, and a client whose
+update did not count continues from its previous state. State from a history that the server has
+rolled back is not used.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from fleetseg.federation.saving import NotIntact, from_bytes, to_bytes
 from fleetseg.files import set_aside, write_atomic
 
 NO_STATE = "no-state"
-"""Reason of a client that does not have what it kept; it begins anew when it is next asked."""
-_KEEP = 4  # one more than the checkpoints kept: a server may resume from any of those
+"""Reason of a client that has lost its state; it starts afresh when it is next asked."""
+_KEEP = 4  # one more than the server keeps checkpoints: it may resume from any of them
 _NAME = re.compile(r"round-(\d{6,})(?:-([0-9a-f]+))?\.safetensors")
 
 ClientState = Mapping[str, Tensor]
 
 
 def section(state: ClientState, name: str) -> dict[str, Tensor]:
-    """Return one owner's part of a state, by the owner's own names.
+    """Return one section of a state, by the owner's own names.
 
     >>> section({"own/a": 1, "own/b/c": 2, "residual": 3}, "own")
     {'a': 1, 'b/c': 2}
@@ -41,7 +42,7 @@ def section(state: ClientState, name: str) -> dict[str, Tensor]:
 
 
 def in_section(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Name one owner's tensors as they stand in a state."""
+    """Prefix an owner's tensors with the name of its section."""
     return {f"{name}/{key}": tensor for key, tensor in tensors.items()}
 
 
@@ -59,15 +60,15 @@ class ClientStateStore:
         *,
         expected: bool = False,
     ) -> ClientState:
-        """Read the state to go on from; empty for a client that has none.
+        """Read the state to continue from; empty for a client that has none.
 
-        `counted` is the client's last update that did: what later ones left, or what is of a
-        history that the server has gone back on, is forgotten, and its own state is returned.
-        Without it that is the newest one written before a round. `expected` says that an update
-        that counted has left a state.
+        `counted` is the client's last update that counted. States of later updates, or of a history
+        that the server has rolled back, are deleted, and the state of that update is returned.
+        Without `counted`, the newest state written before the round is returned. `expected` says
+        that an update that counted always leaves a state.
 
         Raises:
-            StateMissing: it has not, or what it has left is damaged.
+            StateMissing: an expected state is missing or damaged.
             CheckpointError: the state cannot be read at the moment.
         """
         if counted is None:
@@ -81,7 +82,7 @@ class ClientStateStore:
         return {}
 
     def save(self, client_id: str, round_: int, state: ClientState, lineage: str = "") -> None:
-        """Write the state after a round; states of abandoned later rounds go."""
+        """Write the state after a round; delete states of later rounds, which were abandoned."""
         written = Counted(round_, lineage)
         path = self._path(client_id, written)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,29 +97,29 @@ class ClientStateStore:
         try:
             return from_bytes(path.read_bytes())[0]
         except FileNotFoundError:
-            what = "is not here"
+            what = "is missing"
         except NotIntact:
             set_aside(path)
             what = "is damaged"
         except OSError as error:
             raise CheckpointError(
-                f"what a client keeps cannot be read ({error.strerror or error})", where=path
+                f"a client's state cannot be read ({error.strerror or error})", where=path
             ) from None
         raise StateMissing(
-            f"what this client kept of round {kept.round} {what}; it begins anew when it is next "
+            f"this client's state from round {kept.round} {what}; it starts afresh when it is next "
             "asked",
             where=path,
         )
 
     def _kept(self, client_id: str) -> list[Counted]:
-        """What there is of a client, oldest first."""
+        """Return a client's stored states, oldest first."""
         folder = self._path(client_id, Counted(0)).parent
         found = (_NAME.fullmatch(path.name) for path in folder.glob("round-*"))
         kept = (Counted(int(name[1]), name[2] or "") for name in found if name)
         return sorted(kept, key=lambda one: (one.round, one.lineage))
 
     def _path(self, client_id: str, kept: Counted) -> Path:
-        # A hash, because a client's name is not a safe file name.
+        # Hashed, because a client's name is not a safe file name.
         name = hashlib.sha256(client_id.encode()).hexdigest()[:16]
         of_lineage = f"-{kept.lineage}" if kept.lineage else ""
         return self.folder / name / f"round-{kept.round:06d}{of_lineage}.safetensors"

@@ -1,8 +1,9 @@
-"""Clusters of points, and how many of them: k-means with restarts, silhouettes.
+"""Clustering of points: k-means with restarts, and the number of clusters by silhouette.
 
-Rousseeuw 1987, "Silhouettes": a point's is (b - a) / max(a, b), with a its mean distance to the
-others of its cluster and b the least of its mean distances to those of another one; 0 for a point
-alone. All is deterministic, and does not depend on who else draws random numbers.
+Rousseeuw 1987, "Silhouettes": a point's silhouette is (b - a) / max(a, b), where a is its mean
+distance to the other points of its cluster and b the smallest mean distance to the points of
+another cluster; 0 for a point alone in its cluster. Everything is deterministic and independent of
+other random draws.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from fleetseg.data.partition.kmeans import kmeans
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 RESTARTS = 10
-_TIE = 1e-9  # silhouettes that differ by less are the same: sums are taken in some order
-_BLOCK = 1 << 22  # distances at a time: 32 MiB
+_TIE = 1e-9  # silhouettes that differ by less are equal, given rounding
+_BLOCK = 1 << 22  # distances per block: 32 MiB
 
 
 def fit(points_ND: Floats, count: int, seed: int) -> tuple[Ints, Floats]:
-    """Divide points into at most `count` clusters: (of each point N, centroids KD).
+    """Divide points into at most `count` clusters; returns (cluster of each point N, centroids KD).
 
-    The best of several starts, by the sum of squares; the first of equal ones. Equal points are
-    never apart, so there may be fewer clusters. They are numbered by their first points.
+    Takes the best of several starts by the sum of squares, the first on a tie. Equal points are
+    always in one cluster, so there may be fewer. Clusters are numbered by their first points.
     """
     best: tuple[float, Ints, Floats] | None = None
     for start in range(RESTARTS):
@@ -38,16 +39,16 @@ def fit(points_ND: Floats, count: int, seed: int) -> tuple[Ints, Floats]:
 
 
 def fit_best(points_ND: Floats, max_count: int, seed: int) -> tuple[Ints, Floats]:
-    """Divide points into the number of clusters, of 2 to `max_count`, with the best silhouette.
+    """Divide points into 2 to `max_count` clusters, choosing the number by the best silhouette.
 
-    Of equally good ones the fewer. One cluster where no number has a silhouette above 0, or none
-    has one at all: less than three different points.
+    On a tie, the smaller number wins. Returns one cluster if no number has a silhouette above 0, or
+    if none is defined: with fewer than three different points.
     """
     found, best = fit(points_ND, 1, seed), 0.0
     for count in range(2, min(max_count, len(points_ND) - 1) + 1):
         of_N, centroids_KD = fit(points_ND, count, seed)
         if len(centroids_KD) < count:
-            break  # no more than these are different
+            break  # there are no more different points
         value = silhouette(points_ND, of_N)
         if value > best + _TIE:
             found, best = (of_N, centroids_KD), value
@@ -55,7 +56,7 @@ def fit_best(points_ND: Floats, max_count: int, seed: int) -> tuple[Ints, Floats
 
 
 def silhouette(points_ND: Floats, of_N: Ints) -> float:
-    """Return the mean silhouette of all points; there are at least two clusters."""
+    """Return the mean silhouette of all points; there must be at least two clusters."""
     count, sizes_K = int(of_N.max()) + 1, np.bincount(of_N)
     assert count > 1
     member_NK = np.eye(count)[of_N]
@@ -77,7 +78,7 @@ def silhouette(points_ND: Floats, of_N: Ints) -> float:
 
 
 def nearest(point_D: Floats, centroids_KD: Floats) -> int:
-    """Return the number of the nearest centroid, the lowest of equally near ones."""
+    """Return the number of the nearest centroid, the lowest on a tie."""
     return int(np.square(centroids_KD - point_D).sum(axis=1).argmin())
 
 

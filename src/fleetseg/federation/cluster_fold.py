@@ -1,4 +1,4 @@
-"""A round in which clusters of vehicles have tensors of their own: whose change goes where."""
+"""Aggregation in a round where clusters of vehicles have tensors of their own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Floats_F = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Folded:
-    """What vehicles agree on, about some of the tensors."""
+    """The aggregate of the vehicles' changes, for some of the tensors."""
 
     change_F: Floats_F
     counters_K: Tensor
@@ -31,18 +31,18 @@ class Folded:
 
 @dataclass
 class RoundClusters:
-    """Which cluster each update belongs to, and the means of both parts of all updates.
+    """The cluster of each update, and the means of the common and the cluster-specific parts.
 
-    What a vehicle says of its cluster is believed where it is to choose one, and within bounds: it
-    has to be one that there is. Its update passes the same checks as any other.
+    Where vehicles choose their cluster, their choice is accepted if that cluster exists. The update
+    passes the same checks as any other.
     """
 
     exchange: Exchange
     sent: Mapping[str, Broadcast]
     count: int
-    members: Mapping[str, int] | None  # of each that is asked; None = each says which it has chosen
-    of: dict[str, int] = field(default_factory=dict)  # whose updates are in, and their clusters
-    _bases: dict[int, ModelState] = field(default_factory=dict)  # of what was sent to choose from
+    members: Mapping[str, int] | None  # of each client asked; None = each reports its choice
+    of: dict[str, int] = field(default_factory=dict)  # clusters of the vehicles with updates in
+    _bases: dict[int, ModelState] = field(default_factory=dict)  # models that were sent for choice
 
     def open(self, opening: Opening) -> None:
         """Start a round."""
@@ -52,10 +52,10 @@ class RoundClusters:
         self._own: dict[int, _PartMean] = {}
 
     def cluster_of(self, update: Update) -> int:
-        """Return the cluster that an update is of.
+        """Return the cluster of an update.
 
         Raises:
-            UpdateRejected: it is of none that there is.
+            UpdateRejected: that cluster does not exist.
         """
         if self.members is not None:
             return self.members[update.client_id]
@@ -68,15 +68,15 @@ class RoundClusters:
         return int(said)
 
     def base(self, client: str, cluster: int) -> ModelState:
-        """Return what a vehicle has trained from."""
+        """Return the model that a vehicle trained from."""
         if self.members is not None:
-            return self.exchange.shared_of(self.sent[client].state)  # and no teacher beside it
+            return self.exchange.shared_of(self.sent[client].state)  # without the teacher
         if cluster not in self._bases:
             self._bases[cluster] = chosen(self.sent[client].state, self.exchange, cluster)
         return self._bases[cluster]
 
     def add(self, update: Update, change_F: Floats_F, cluster: int) -> None:
-        """Take a validated change in."""
+        """Add a validated change."""
         if cluster not in self._own:
             exchange, weights = self.exchange, self._weights_of(cluster)
             self._own[cluster] = _PartMean(exchange.wire, exchange.clustered, weights)
@@ -85,12 +85,12 @@ class RoundClusters:
         self.of[update.client_id] = cluster
 
     def take(self) -> tuple[Folded, dict[int, Folded]]:
-        """Return what all agree on, and what those of each cluster do that has an update; once."""
+        """Return the common aggregate, and that of each cluster with an update; call once."""
         own = {k: mean.take() for k, mean in sorted(self._own.items())}
         return self._common.take(), own
 
     def _weights_of(self, cluster: int) -> dict[str, int]:
-        """Return the weights that its mean is relative to: of all, where nobody knows before."""
+        """Return the weights of a cluster's members; of all clients if members are not known."""
         weights, members = self._opening.weights, self.members
         if members is None:
             return dict(weights)
@@ -98,7 +98,7 @@ class RoundClusters:
 
 
 class _PartMean:
-    """The weighted mean of a part of each change, and the largest of its counters."""
+    """The weighted mean of one part of the changes, and the maximum of its counters."""
 
     def __init__(self, whole: Layout, part: Layout, weights: Mapping[str, int]) -> None:
         self._runs = Part.of(whole, part)

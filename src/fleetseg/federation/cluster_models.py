@@ -1,4 +1,4 @@
-"""The models of all clusters, to be scored and saved, and where a vehicle or an image belongs."""
+"""The clusters' models to score and save, and the cluster of a vehicle or an image."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from fleetseg.federation.tensors import ModelState
 
 @dataclass(frozen=True)
 class ClusterModels:
-    """What is published of all clusters after a round."""
+    """The published models of all clusters after a round."""
 
     exchange: Exchange
     experiment: Experiment
-    headline: ModelState  # with the mean over clusters in the place of their own tensors
-    own: tuple[ModelState, ...]  # each cluster's own tensors, as they are published
+    headline: ModelState  # with the mean over clusters in place of their own tensors
+    own: tuple[ModelState, ...]  # each cluster's own tensors, as published
     state: ServerState
 
     def model(self, cluster: int) -> ModelState:
@@ -36,9 +36,9 @@ class ClusterModels:
         return model
 
     def rolled_back(self, headline: ModelState, own: Sequence[ModelState]) -> ClusterModels:
-        """Return earlier models in the place of these.
+        """Return a copy with earlier models in place of these.
 
-        Of a model that is older than the clusters, they all have what is their own.
+        If the earlier model is older than the clusters, they all take their tensors from it.
         """
         start = taken(headline, self.exchange.model, self.exchange.clustered)
         return replace(self, headline=headline, own=tuple(own) or (start,) * len(self.own))
@@ -48,11 +48,11 @@ class ClusterModels:
         return [self.exchange.clustered.views(own) for own in self.own]
 
     def cluster_of(self, enrolment: Enrolment) -> int:
-        """Return the cluster of a vehicle, also of one that has not taken part yet."""
+        """Return the cluster of a vehicle, even if it has not taken part yet."""
         return cluster_of(enrolment, self.state, self.experiment.federation)
 
     def groups(self, enrolled: Mapping[str, Enrolment]) -> dict[int | None, list[str]]:
-        """Divide vehicles by their clusters; None is never one of them."""
+        """Group vehicles by cluster; the key is never None."""
         groups: dict[int | None, list[str]] = {}
         for name, enrolment in enrolled.items():
             groups.setdefault(self.cluster_of(enrolment), []).append(name)
@@ -60,7 +60,7 @@ class ClusterModels:
 
     @property
     def sizes_K(self) -> list[int]:
-        """Numbers of the vehicles of each cluster."""
+        """The number of vehicles in each cluster."""
         of = [*members(self.state).values()]
         return [int(count) for count in np.bincount(of, minlength=len(self.own))]
 
@@ -71,12 +71,12 @@ class ClusterModels:
 
     @property
     def routes_images(self) -> bool:
-        """Whether an image has a nearest cluster, as a vehicle has."""
+        """Whether a single image can be assigned to a cluster, as a vehicle can."""
         return (
             is_of_images(self.experiment.federation.clustered_by) and centroids(self.state).size > 0
         )
 
     def cluster_of_image(self, image_HWC: Image_HWC) -> int:
-        """Return the cluster whose centroid is nearest to an image; its labels are not seen."""
+        """Return the cluster whose centroid is nearest to an image; labels are not used."""
         point_D = point_of_image(image_HWC, self.experiment)
         return nearest(point_D, centroids(self.state))

@@ -1,7 +1,7 @@
-"""Which of a model's tensors each cluster of vehicles has of its own.
+"""The tensors of a model that each cluster of vehicles has of its own.
 
-A choice is a predicate over `Entry` in `CLUSTER_PARTS`, as a sharing policy is: of what is
-exchanged, it keeps what is averaged within a cluster; all else is averaged over the whole fleet.
+Like a sharing policy, a choice is a predicate over `Entry`, in `CLUSTER_PARTS`: it selects which
+exchanged tensors are averaged within a cluster; all others are averaged over the whole fleet.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from fleetseg.federation.sharing import Exchange, is_within, require_stages
 from fleetseg.federation.tensors import Entry
 
 ENCODERS = ("encoder", "backbone", "detail", "semantic", "context", "downsample", "features")
-"""Outermost modules that are a network's encoder: of smp, torchvision, BiSeNetV2, Fast-SCNN."""
+"""Outermost modules of encoders, in smp, torchvision, BiSeNetV2 and Fast-SCNN."""
 BY_LOSS = "loss"
-"""The way to cluster in which clients choose: IFCA's."""
+"""IFCA's clustering, in which clients choose."""
 
 
 def in_encoder(entry: Entry) -> bool:
-    """Say whether a tensor belongs to what a network calls its encoder."""
+    """Return whether a tensor belongs to the network's encoder, by the names of its modules."""
     return any(is_within(entry.key, name) for name in ENCODERS)
 
 
@@ -36,10 +36,10 @@ CLUSTER_PARTS: dict[str, Callable[[Entry, ClusterModelsConfig], bool]] = {
 
 
 def with_clusters(exchange: Exchange, federation: FederationConfig) -> Exchange:
-    """Divide what is exchanged by what clusters of vehicles have of their own, if there are any.
+    """Mark the exchanged tensors that clusters have of their own, if there are clusters.
 
     Raises:
-        ModelError: that is nothing of this network, or, of a part, all of it.
+        ModelError: no tensor of this network is chosen, or, for encoder and decoder, all are.
         ConfigError: a stage that the network does not have.
     """
     if federation.clustered_by == "none":
@@ -52,10 +52,10 @@ def with_clusters(exchange: Exchange, federation: FederationConfig) -> Exchange:
     whole = clustered.num_floats == exchange.shared.num_floats
     if not clustered.floats or (whole and settings.tensors in ("encoder", "decoder")):
         raise ModelError(
-            "of what is exchanged of this network, clusters would have "
-            + ("all of it" if clustered.floats else "nothing of their own"),
+            f"clusters would have {'all' if clustered.floats else 'none'} of this network's "
+            "exchanged tensors as their own",
             where=f"federation.cluster_models.tensors = '{settings.tensors}'",
-            cure="Name its modules: federation.cluster_models.tensors = 'stages', and stages",
+            cure="Name its modules: set federation.cluster_models.tensors = 'stages', and stages",
         )
     copies = settings.count - 1 if federation.clustered_by == BY_LOSS else 0
     return replace(exchange, clustered=clustered, copies=copies)

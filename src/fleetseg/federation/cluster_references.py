@@ -1,8 +1,9 @@
-"""Models that are sent beside those of clusters: each cluster's vehicles have their own teacher.
+"""Reference models sent with the clusters' models: each cluster has its own teacher.
 
-A teacher is made of earlier models value by value. So what a cluster shares with the fleet has one
-teacher, and what is its own another one in each cluster; put together they are what the cluster's
-whole models give. Clusters begin with one model: there is one first.
+A teacher is computed from earlier models value by value. So the tensors common to the fleet have
+one teacher, and a cluster's own tensors have one per cluster; together they equal the teacher that
+the cluster's whole models would give. All clusters start from the same model, so there is one
+"first" model.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from fleetseg.federation.tensors import Part
 def advance_cluster_references(
     state: ServerState, exchange: Exchange, experiment: Experiment
 ) -> References:
-    """Return the models that go with the broadcasts of the next round.
+    """Return the reference models to send in the next round.
 
-    Those of a cluster go on in each round, whether its vehicles are asked or not, so that they are
-    functions of its earlier models alone.
+    A cluster's references advance in every round, whether its vehicles are asked or not, so that
+    they depend on its earlier models alone.
     """
     before, sent = state.references, exchange.sent(state.model)
     after: dict[str, Tensor] = {}
@@ -47,7 +48,7 @@ def advance_cluster_references(
 
 
 def cluster_references(state: ServerState, exchange: Exchange, cluster: int) -> References:
-    """Return the models that are sent beside a cluster's, whole."""
+    """Return the whole reference models that are sent to a cluster."""
     common, own = of_cluster(state.references, None), of_cluster(state.references, cluster)
     whole: dict[str, Tensor] = {}
     for name in exchange.references:

@@ -1,12 +1,13 @@
-"""Clusters of vehicles with tensors of their own: what the server keeps of them, and sends.
+"""Clusters of vehicles with tensors of their own: the server's state, and what is sent.
 
-Vehicles are divided once, when the first round begins, by what they have reported (LADD: Shenaj et
-al. 2023, arXiv 2210.02326), and who comes later joins the nearest centroid; or each chooses in each
-round the cluster whose model has the lowest loss on its images (IFCA: Ghosh, Chung, Yin,
-Ramchandran 2020, arXiv 2006.04088). A vehicle that has nothing to go by is of the largest cluster.
+Either vehicles are divided once, when the first round begins, by what they have reported (LADD:
+Shenaj et al. 2023, arXiv 2210.02326), and later ones join the nearest centroid. Or each vehicle
+chooses in each round the cluster whose model has the lowest loss on its images (IFCA: Ghosh, Chung,
+Yin, Ramchandran 2020, arXiv 2006.04088). A vehicle with nothing to cluster by joins the largest
+cluster.
 
-The server keeps the cluster's own tensors once for each cluster; in its model stands in their place
-the mean over clusters, each weighted by its vehicles: the headline model.
+The server keeps each cluster's own tensors. In their place its model, the headline model, has the
+mean over clusters, weighted by their numbers of vehicles.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def members(state: ServerState) -> dict[str, int]:
 
 
 def with_members(state: ServerState, of: Mapping[str, int]) -> ServerState:
-    """Remember the clusters of these vehicles; of others they stay as they were."""
+    """Store the clusters of these vehicles; those of others do not change."""
     table = {client: float(cluster) for client, cluster in {**members(state), **of}.items()}
     ordered = {client: table[client] for client in sorted(table)}
     return replace(state, memory={**state.memory, _OWNER: {_OF: ordered}})
@@ -55,7 +56,7 @@ def own_states(state: ServerState) -> tuple[ModelState, ...]:
 
 
 def with_own(state: ServerState, own: Mapping[int, ModelState]) -> ServerState:
-    """Put these clusters' tensors in place; those of the others stay as they were."""
+    """Store the tensors of these clusters; those of others do not change."""
     named: dict[str, Tensor] = {}
     for k, tensors in own.items():
         named |= {f"{k}/{_VALUES}": tensors.values_F, f"{k}/{_COUNTERS}": tensors.counters_K}
@@ -63,7 +64,7 @@ def with_own(state: ServerState, own: Mapping[int, ModelState]) -> ServerState:
 
 
 def of_cluster(vectors: Vectors, cluster: int | None) -> dict[str, Tensor]:
-    """Return the vectors of a cluster by their names, or those that are no cluster's (None)."""
+    """Return a cluster's vectors by name, or with None those that belong to no cluster."""
     if cluster is None:
         return {name: vector for name, vector in vectors.items() if "/" not in name}
     prefix = f"{cluster}/"
@@ -71,7 +72,7 @@ def of_cluster(vectors: Vectors, cluster: int | None) -> dict[str, Tensor]:
 
 
 def named_of(vectors: Vectors, cluster: int) -> dict[str, Tensor]:
-    """Name a cluster's vectors such that they can stand beside those of others."""
+    """Prefix the names of a cluster's vectors with its number."""
     return {f"{cluster}/{name}": vector for name, vector in vectors.items()}
 
 
@@ -81,9 +82,9 @@ def with_clusters_placed(
     state: ServerState,
     enrolled: Mapping[str, Enrolment],
 ) -> ServerState:
-    """Make the clusters before the first round; later, find newcomers theirs.
+    """Make the clusters before the first round; later, assign newcomers to them.
 
-    The cluster of a vehicle that has one does not change by what it reports later.
+    A vehicle that has a cluster stays in it, whatever it reports later.
     """
     if not exchange.is_clustered:
         return state
@@ -99,7 +100,7 @@ def with_clusters_placed(
 
 
 def cluster_of(enrolment: Enrolment, state: ServerState, settings: FederationConfig) -> int:
-    """Return a vehicle's cluster: its own, the nearest, or, with nothing to go by, the largest."""
+    """Return a vehicle's cluster: the stored, else the nearest, else (no point) the largest."""
     of = members(state)
     if enrolment.client_id in of:
         return of[enrolment.client_id]
@@ -110,16 +111,16 @@ def cluster_of(enrolment: Enrolment, state: ServerState, settings: FederationCon
 
 
 def centroids(state: ServerState) -> Floats:
-    """Return where clusters lie (K, D); of none, there are no dimensions."""
+    """Return the clusters' centroids (K, D); shape (0, 0) if there are none."""
     kept = state.clusters.get(_CENTROIDS)
     return np.zeros((0, 0)) if kept is None else kept.numpy()
 
 
 def headline(state: ServerState, exchange: Exchange) -> ModelState:
-    """Return the server's model with the mean over clusters in the place of their own tensors.
+    """Return the server's model with the mean over clusters in place of their own tensors.
 
-    Weights are the numbers of vehicles in each; before anybody is in any, all weigh the same.
-    Counters are the largest.
+    Clusters are weighted by their numbers of vehicles; equally while none has any. Counters are the
+    largest.
     """
     own = own_states(state)
     sizes_K = np.bincount([*members(state).values()], minlength=len(own)).astype(np.float64)
@@ -134,14 +135,14 @@ def headline(state: ServerState, exchange: Exchange) -> ModelState:
 
 
 def sent_to(state: ServerState, exchange: Exchange, cluster: int) -> ModelState:
-    """Return what a cluster's vehicles train from: the fleet's tensors and the cluster's own."""
+    """Return the model that a cluster's vehicles train from: common and cluster tensors."""
     sent = exchange.sent(state.model).clone()
     put(own_states(state)[cluster], exchange.clustered, sent, exchange.wire)
     return sent
 
 
 def sent_to_choose(state: ServerState, exchange: Exchange) -> ModelState:
-    """Return what vehicles choose from: the first cluster's model, then all others' own tensors."""
+    """Return what vehicles choose from: the first cluster's model, then the others' own tensors."""
     own = own_states(state)
     first = sent_to(state, exchange, 0)
     return ModelState(
@@ -151,9 +152,9 @@ def sent_to_choose(state: ServerState, exchange: Exchange) -> ModelState:
 
 
 def chosen(sent: ModelState, exchange: Exchange, cluster: int) -> ModelState:
-    """Return the model of one cluster of those that were sent to choose from.
+    """Return one cluster's model from those that were sent to choose from.
 
-    That of the first is not copied.
+    The first cluster's model is not copied.
     """
     first, own = exchange.wire, exchange.clustered
     model = ModelState(sent.values_F[: first.num_floats], sent.counters_K[: first.num_counters])
@@ -171,7 +172,7 @@ def chosen(sent: ModelState, exchange: Exchange, cluster: int) -> ModelState:
 
 
 def put(tensors: ModelState, part: Layout, into: ModelState, whole: Layout) -> None:
-    """Copy a part to its place in a whole."""
+    """Copy a part into its place in a whole."""
     Part.of(whole, part).put(tensors, into)
 
 
@@ -188,7 +189,7 @@ def _first(
     state: ServerState,
     enrolled: Mapping[str, Enrolment],
 ) -> ServerState:
-    """Divide those who are there, and give each cluster what it begins with."""
+    """Divide the vehicles present into clusters, and set the clusters' initial tensors."""
     federation = experiment.federation
     start = taken(state.model, exchange.server, exchange.clustered)
     if federation.clustered_by == BY_LOSS:
@@ -227,10 +228,10 @@ def _beginning(
 
 
 def _spread(start: ModelState, part: Layout, experiment: Experiment, cluster: int) -> ModelState:
-    """Tell clusters apart that would otherwise all have the same loss, and so all be the first.
+    """Add noise that tells clusters apart: with equal losses, all vehicles would choose the first.
 
-    Noise on what learns, as large as `spread` times the root mean square of its tensor; none where
-    there is one cluster only. The authors begin with random networks; ours may be pretrained.
+    The noise is on tensors that learn, of `spread` times their root mean square; none if there is
+    only one cluster. The authors start from random networks; ours may be pretrained.
     """
     settings = experiment.federation.cluster_models
     if settings.count == 1:

@@ -1,4 +1,4 @@
-"""A round of clusters on the server: what each vehicle is sent, and a step for each cluster."""
+"""The server's part of a clustered round: what vehicles are sent, and a step per cluster."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def cluster_asks(
     records: Sequence[RoundRecord],
     facts: Facts,
 ) -> dict[str, Broadcast]:
-    """Write to each client its cluster's model, or all of them, where it is to choose.
+    """Make each client's broadcast: its cluster's model, or all models if clients choose.
 
-    With the first come the models beside it, its cluster's teacher.
+    A cluster's model is sent with its reference models, such as the cluster's teacher.
     """
     if settings.clustered_by == BY_LOSS:
         sent = sent_to_choose(state, exchange)
@@ -69,7 +69,7 @@ def round_clusters(
     settings: FederationConfig,
     asks: Mapping[str, Broadcast],
 ) -> RoundClusters:
-    """Say which cluster each update will be of, in a round in which clients were sent this."""
+    """Make the aggregation of a clustered round in which clients were sent `asks`."""
     of = None if settings.clustered_by == BY_LOSS else members(state)
     return RoundClusters(exchange, asks, len(own_states(state)), of)
 
@@ -77,9 +77,9 @@ def round_clusters(
 def cluster_step(
     state: ServerState, collector: RoundCollector, exchange: Exchange, settings: FederationConfig
 ) -> ServerState:
-    """Move what the fleet has in common by all updates, and each cluster's own by those of its own.
+    """Update the common tensors by all updates, and each cluster's own by its members' updates.
 
-    A cluster without an update keeps its tensors, and what the optimiser remembers of them.
+    A cluster without an update keeps its tensors and their optimiser state.
     """
     common, own = collector.take_clusters()
     server, wire = exchange.server, exchange.wire
@@ -111,7 +111,7 @@ def _moved(
 def remember_clusters(
     state: ServerState, publication: Publication, settings: FederationConfig
 ) -> dict[str, Tensor]:
-    """Return what a way to publish remembers of each cluster's own tensors after a round."""
+    """Return the publishing state of each cluster's own tensors after a round."""
     remembered: dict[str, Tensor] = {}
     for k, own in enumerate(own_states(state)):
         before = of_cluster(state.published, k)

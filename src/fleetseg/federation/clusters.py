@@ -1,7 +1,7 @@
-"""Cohorts that cover the fleet's kinds of clients: clusters of their class shares.
+"""Cohorts that cover the fleet's kinds of clients: sampling from clusters of class shares.
 
-Clusters are made of the enrolments of whoever is there, in each round anew and without chance, so
-that nothing has to be remembered and who comes late has a place.
+Clusters are made afresh in each round from the enrolments of the clients present, and without
+randomness, so that nothing has to be remembered and late clients are included.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Floats = npt.NDArray[np.float64]
 
 
 def by_cluster(known: Known, count: int, generator: np.random.Generator) -> Sequence[str]:
-    """Draw from every cluster, within each uniformly.
+    """Draw from every cluster, uniformly within each.
 
-    Each of K clusters gives one client and, of the rest of the cohort, a part in proportion to its
-    other clients. Of more clusters than the cohort has places, some are drawn by their size.
+    Each of K clusters gives one client, and a part of the rest of the cohort in proportion to its
+    other clients. If there are more clusters than places, some are drawn by their size.
     """
     names = list(known.enrolled)
     counts_NC = np.array([known.enrolled[c].histogram_C for c in names], dtype=np.float64)
@@ -38,10 +38,10 @@ def by_cluster(known: Known, count: int, generator: np.random.Generator) -> Sequ
 
 
 def k_means(points_ND: Floats, count: int) -> npt.NDArray[np.int64]:
-    """Assign N points to at most `count` clusters, by Lloyd's steps (N).
+    """Assign N points to at most `count` clusters by Lloyd's algorithm (N).
 
-    The first centre is the point that is farthest from the mean, each other one the point that is
-    farthest from all centres so far; the first of those as far. Equal points are never apart.
+    The first centre is the point farthest from the mean, each further one the point farthest from
+    all centres so far; the first on a tie. Equal points are always in one cluster.
     """
     farthest = int(_squares(points_ND, points_ND.mean(axis=0)[None]).argmax())
     centres_KD = points_ND[[farthest]]
@@ -62,7 +62,7 @@ def k_means(points_ND: Floats, count: int) -> npt.NDArray[np.int64]:
 
 
 def _squares(points_ND: Floats, centres_KD: Floats) -> Floats:
-    """Squared distances (N, K)."""
+    """Return squared distances (N, K)."""
     distances_NK: Floats = np.square(points_ND[:, None] - centres_KD[None]).sum(axis=2)
     return distances_NK
 

@@ -1,6 +1,6 @@
-"""Who is asked in a round.
+"""Which clients are asked in a round.
 
-A sampler is a `Sampler` in `SAMPLERS`; what it draws depends on nothing but its arguments.
+A sampler is a `Sampler` in `SAMPLERS`; what it draws depends only on its arguments.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fleetseg.learning.inputs import Facts
 
 
 def size_of(cohort: float, available: int) -> int:
-    """How many clients a cohort is: an int is a count, a float up to 1 a share (at least one).
+    """Return the size of a cohort: an int is a count, a float up to 1 a share (at least one).
 
     >>> size_of(0.5, 8), size_of(1.0, 8), size_of(1, 8), size_of(3, 8), size_of(30, 8)
     (4, 8, 1, 3, 8)
@@ -35,16 +35,15 @@ def size_of(cohort: float, available: int) -> int:
 
 @dataclass(frozen=True)
 class Sampler:
-    """One way to draw.
+    """One way to draw a cohort.
 
     Args:
-        draw: (what is known of who is there, how many, a generator of the round's) -> so many
-            different names; not asked where that is everybody.
-        facts: what it takes of the fleet, and of each client: see federation.fleet_facts.
-        remember: (what it remembers, how a round went, with a quorum or not) -> the same from then
-            on.
-        is_sized: whether it draws as many as it is told; if not, from none to all, and it is
-            always asked; a round waits for all that it drew.
+        draw: (what is known about the clients present, how many, the round's generator) -> that
+            many different names; not called if that is everybody.
+        facts: the fleet facts it needs: see federation.fleet_facts.
+        remember: (its memory, how a round went, with a quorum or not) -> its new memory.
+        is_sized: whether it draws as many as requested. If not, it may draw none to all, is always
+            called, and a round waits for every client drawn.
     """
 
     draw: Callable[[Known, int, np.random.Generator], Iterable[str]]
@@ -66,10 +65,10 @@ SAMPLERS: dict[str, Sampler] = {
 
 @dataclass(frozen=True)
 class Cohort:
-    """Who is asked in a round, and how many updates are enough."""
+    """The clients asked in a round, and how many updates are enough."""
 
     asked: tuple[str, ...]  # the largest first
-    target: int  # with over-selection, fewer than are asked
+    target: int  # with over-selection, fewer than were asked
 
 
 def sample_cohort(
@@ -82,23 +81,23 @@ def sample_cohort(
     memory: Memory | None = None,
     seconds_of: Callable[[Enrolment], float] | None = None,
 ) -> Cohort:
-    """Draw clients without replacement, as a pure function of (seed, round, what is known).
+    """Draw clients without replacement, as a pure function of seed, round and what is known.
 
-    `over_selection` times as many are drawn as the cohort's size; if that is everybody, no sampler
-    is asked. The answer does not depend on the order of `enrolled`. `facts` are of the fleet;
-    `memory` is what the sampler remembers, `seconds_of` a client's time, where that is simulated.
+    Draws `over_selection` times the cohort's size; if that is everybody, no sampler is called. The
+    result does not depend on the order of `enrolled`. `facts` are the fleet's; `memory` is what the
+    sampler remembers, `seconds_of` a client's round time if that is simulated.
     """
     sampler = SAMPLERS[settings.sampler]
     ordered = {name: enrolled[name] for name in sorted(enrolled)}
     size = size_of(settings.cohort, len(ordered))
-    # The allowance is for products such as 1.1 * 10 = 11.000000000000002.
+    # The tolerance is for products such as 1.1 * 10 = 11.000000000000002.
     wished = math.ceil(settings.over_selection * size - 1e-9)
     drawn: Iterable[str] = ordered
     if ordered and (wished < len(ordered) or not sampler.is_sized):
         generator = rng.generator(seed, round_, purpose="cohort")
         known = Known(ordered, round_, settings, facts or {}, memory or {}, seconds_of)
         drawn = sampler.draw(known, min(wished, len(ordered)), generator)
-    # The largest first, so that no worker starts a long one near the end.
+    # The largest first, so that no worker starts a long task near the end.
     asked = sorted(drawn, key=lambda client: (-enrolled[client].num_images, client))
-    # Of who was not drawn as one of a number, everybody is waited for.
+    # With an unsized sampler, the round waits for everyone drawn.
     return Cohort(tuple(asked), min(size, len(asked)) if sampler.is_sized else len(asked))

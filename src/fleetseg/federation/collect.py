@@ -1,4 +1,4 @@
-"""One round's replies: each checked whole, then folded or counted as a failure."""
+"""The replies of a round: each is checked as a whole, then aggregated or counted as a failure."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Collector(Protocol):
-    """What takes the replies to a task."""
+    """Receives the replies to a task."""
 
     @property
     def is_full(self) -> bool:
-        """Whether nobody waits for the clients that have not answered."""
+        """Whether the remaining replies are no longer needed."""
         ...
 
     def add(self, reply: Received) -> Failure | None:
-        """Take a reply in, or note why not; returns the failure, if it is one."""
+        """Take a reply, or note why it cannot be used; returns the failure if there is one."""
         ...
 
 
@@ -58,7 +58,7 @@ def collect(
     deadline_s: float = 0.0,
     replied: Callable[[Received, Failure | None], None] = lambda reply, failure: None,
 ) -> None:
-    """Ask clients, if any, and hand over what they answer, until all have or it is enough."""
+    """Ask clients, if any, and pass on their replies until all are in or the collector is full."""
     if not asks:
         return
     for reply in engine.ask(task, asks, deadline_s):
@@ -68,7 +68,7 @@ def collect(
 
 
 class RoundCollector:
-    """Folds the replies of one round after another; memory does not grow with the cohort."""
+    """Aggregates the replies of round after round; memory does not grow with the cohort."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class RoundCollector:
         self._up = layout.without_extras(self._objective.told)
         self._statistics = STATISTICS[settings.statistics]
         self._scratch = scratch
-        # Where a change is put together with what the server adds to it, if it does.
+        # Room for a change together with what the server adds to it, if anything.
         self._room_F = torch.empty(layout.num_floats if self._objective.told else 0)
 
     def open(
@@ -99,12 +99,12 @@ class RoundCollector:
         believed: Mapping[str, Enrolment] | None = None,
         step_norms: Mapping[str, float] | None = None,
     ) -> None:
-        """Start a round from what is sent to all of a cohort.
+        """Start a round from the model that is sent to the cohort.
 
-        `facts` are of the fleet; `memory` is what the weights remember; where clusters have tensors
-        of their own, they know what each vehicle is sent. What clients count for is what is
-        `believed` of what they have enrolled with; None = all. `step_norms` say how long a step of
-        a client's change may be, see federation.step_norms; None = nobody measures it.
+        `facts` are the fleet's; `memory` is what the weights remember; `clusters`, if clusters have
+        tensors of their own, knows what each vehicle is sent. `believed` are the enrolments with
+        capped counts, by which clients are weighted; None = as enrolled. `step_norms` bounds the
+        norm per step of each client's change, see federation.step_norms; None = not measured.
         """
         self._round, self._base, self.cohort = round_, base, cohort
         self._enrolled = {client: enrolled[client] for client in sorted(cohort.asked)}
@@ -142,7 +142,7 @@ class RoundCollector:
 
     @property
     def has_target(self) -> bool:
-        """Whether as many updates are in as were wished for."""
+        """Whether the target number of updates is in."""
         return len(self.accepted) >= self.cohort.target
 
     @property
@@ -161,16 +161,16 @@ class RoundCollector:
             return self._fail(reply)
         try:
             if not isinstance(reply, Update):
-                raise UpdateRejected("malformed", "no update, where one was asked for")
+                raise UpdateRejected("malformed", "the reply is not an update")
             self._fold(reply)
         except UpdateRejected as rejected:
             return self._fail(Failure.refused(reply.client_id, rejected))
         return None
 
     def close(self) -> None:
-        """Note the clients that have not answered; from here on every reply is refused.
+        """Record the clients that have not answered; every later reply is refused.
 
-        Where the target was reached, nobody waited for them.
+        If the target was reached, they count as surplus, not as lost.
         """
         for client in sorted(self._waiting):
             gone = Failure(client, "late", "surplus") if self.has_target else None
@@ -178,39 +178,39 @@ class RoundCollector:
         self._waiting = set()
 
     def outcome(self) -> Outcome:
-        """Say how the round went."""
+        """Return how the round went."""
         accepted = tuple(sorted(self.accepted, key=lambda a: a.client_id))
         return Outcome(self._round, tuple(sorted(self.cohort.asked)), accepted, self._settings)
 
     @property
     def has_quorum(self) -> bool:
-        """Whether enough updates are in; of nobody, nothing is missing."""
+        """Whether enough updates are in; always true if nobody was asked."""
         if not self.cohort.asked:
             return True
-        # The allowance is for products such as 0.55 * 20 = 11.000000000000002.
+        # The tolerance is for products such as 0.55 * 20 = 11.000000000000002.
         least = self._settings.quorum * self.cohort.target - 1e-9
         return bool(self.accepted) and len(self.accepted) >= least
 
     def take_mean_delta(self) -> npt.NDArray[np.float32]:
-        """The change that the cohort agrees on, once; needs at least one accepted update."""
+        """Return the aggregated change; call once, with at least one accepted update."""
         mean_F = self._aggregator.finish()
         self._statistics.finish(mean_F, self.layout)
         return mean_F
 
     def take_clusters(self) -> tuple[Folded, dict[int, Folded]]:
-        """What all vehicles agree on, and what those of each cluster do; once."""
+        """Return the common aggregate and each cluster's; call once."""
         assert self._clusters is not None
         return self._clusters.take()
 
     @property
     def clusters_of(self) -> Mapping[str, int]:
-        """The clusters of the vehicles whose updates were accepted, where there are clusters."""
+        """The clusters of the vehicles whose updates were accepted, if there are clusters."""
         return {} if self._clusters is None else self._clusters.of
 
     def mean_loss(self) -> float | None:
-        """Mean training loss, clients weighted by their steps; None if nothing was accepted."""
+        """Return the mean training loss, weighted by steps; None if no update was accepted."""
         steps = sum(t.num_steps for t in self.accepted)
-        # Sorted, so that the float sum does not depend on who answered first.
+        # Sorted, so that the float sum does not depend on the order of arrival.
         ordered = sorted(self.accepted, key=lambda t: t.client_id)
         return sum(t.loss * t.num_steps for t in ordered) / steps if steps else None
 
@@ -256,7 +256,7 @@ class RoundCollector:
         )
 
     def _check_step_norm(self, update: Update) -> None:
-        """Measure how long a change is by the step, and refuse what is far too long."""
+        """Measure the norm per step of a change, and refuse a change that is far too large."""
         if self._norms_allowed is None:
             return
         client = update.client_id
@@ -266,13 +266,13 @@ class RoundCollector:
         if (most := self._norms_allowed.get(client, math.inf)) < norm:
             raise UpdateRejected(
                 "norm",
-                "the change is many times as long (L2, by the step) as the fleet's have been",
+                "the norm of the change (L2, per step) is many times the fleet's recent norms",
                 got=f"{norm:.4g}",
                 expected=f"<= {most:.4g} (fleet.max_times_norm)",
             )
 
     def _with_told(self, update: Update) -> Tensor:
-        """Add what a client would send of vectors that it is only told; see Objective."""
+        """Add the client's change of vectors that are only sent down; see Objective."""
         objective, layout, change_F = self._objective, self.layout, update.change.values_F
         if not objective.told:
             return change_F

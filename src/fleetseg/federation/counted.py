@@ -1,4 +1,4 @@
-"""Which update of a client was the last to count: it goes on from there, and is told."""
+"""The last update of each client that counted: the client is told, and continues from there."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _NONE = Counted(0)
 
 
 def last_counted(records: Sequence[RoundRecord], clients: Collection[str]) -> dict[str, Counted]:
-    """Say of each client which of its updates was the last to count.
+    """Return the last update of each client that counted.
 
-    In a round without a quorum, none did. A client that has said that it no longer has what it kept
-    begins anew: of its updates before, none counts any more. Rounds are looked back at until it is
-    known of all clients: one may be asked again after hundreds of rounds.
+    In a round without a quorum, no update counts. A client that has reported the loss of its state
+    starts afresh: none of its earlier updates counts any more. The search goes back until every
+    client is settled: a client may be asked again after hundreds of rounds.
     """
     counted = dict.fromkeys(clients, _NONE)
     open_ = set(clients)
@@ -34,7 +34,7 @@ def last_counted(records: Sequence[RoundRecord], clients: Collection[str]) -> di
 def to_each(
     broadcast: Broadcast, clients: Collection[str], records: Sequence[RoundRecord]
 ) -> dict[str, Broadcast]:
-    """Address a broadcast to clients: each is told which of its updates was the last to count."""
+    """Address a broadcast to clients, telling each which of its updates was the last to count."""
     counted = last_counted(records, clients)
     told = {update: replace(broadcast, counted=update) for update in set(counted.values())}
     return {client: told[update] for client, update in counted.items()}

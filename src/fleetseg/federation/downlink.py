@@ -1,12 +1,12 @@
-"""Smaller broadcasts: what is new in the model since the last one that a vehicle holds.
+"""Smaller broadcasts: the changes of the model since the last one that a vehicle holds.
 
-What vehicles are sent is not the server's model w but one, r, that follows it: each round r moves
-by what a codec leaves of w - r, and what it leaves out is still there in the next round (error
-feedback at the server: EF21-P, Gruntkowska, Tyurin, Richtarik 2022, arXiv 2209.15218). All vehicles
-train from the same r, whichever way it reached them, so that no result depends on the way. Whoever
-holds an r of before is sent the changes since then; whoever holds none, or would need as many bytes
-for them, is sent r whole. With a codec of the start, the first r is what that leaves of w, sent as
-a change of zeros, which everybody holds.
+Vehicles are not sent the server's model w but a model r that follows it: each round moves r by the
+compressed difference w - r, and what the codec leaves out is still part of the next difference
+(error feedback at the server: EF21-P, Gruntkowska, Tyurin, Richtarik 2022, arXiv 2209.15218). All
+vehicles train from the same r, however it reached them, so that no result depends on the way. A
+vehicle that holds an earlier r is sent the changes since then; one that holds none, or for which
+the changes would take as many bytes, is sent r whole. With a codec for the start, the first r is
+the compressed w, sent as a change from zeros, which every vehicle holds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fleetseg.federation.wire import MAX_FACT_ITEMS, read_facts, write_facts
 from fleetseg.strict_json import BadJson, read_json
 
 NO_BASE = "base"
-"""Reason of a client that does not hold what a message builds on."""
+"""Reason of a client that does not hold the model that a message builds on."""
 Held = Mapping[str, Tensor]
 """r ("values", "counters") and the newest changes that led to it ("change-000012"), as bytes."""
 
@@ -37,35 +37,35 @@ _VALUES, _COUNTERS, _CHANGE = "values", "counters", "change-"
 _MAGIC = b"FSDN"
 _VERSION = 1
 _MAX_CHANGES = 100  # messages in one broadcast
-_HEADER_BYTES = 1 << 26  # most of a header: it has the facts
+_HEADER_BYTES = 1 << 26  # limit of a header, which includes the facts
 
 
 class ChangeCodec(Protocol):
-    """How a change of the model is written; its size is bounded by the model's."""
+    """Encodes changes of the model; their size is bounded by the model's."""
 
     @property
     def has_start(self) -> bool:
-        """Whether the first model is coded, too."""
+        """Whether the first model is encoded, too."""
         ...
 
     def write(self, change: ModelState, round_: int, *, start: bool = False) -> bytes:
-        """Write a change: of floats what they grew by, counters as they stand."""
+        """Encode a change: the differences of floats, and counters as they stand."""
         ...
 
     def read(self, data: bytes, *, start: bool = False) -> ModelState:
-        """Read a change, or raise UpdateRejected."""
+        """Decode a change, or raise UpdateRejected."""
         ...
 
 
 @dataclass(frozen=True)
 class Downlink:
-    """The server's end: pure functions of what is held."""
+    """The server's side: pure functions of what vehicles hold."""
 
     codec: ChangeCodec
     whole_bytes: int  # of a whole broadcast
 
     def advance(self, held: Held, model: ModelState, round_: int) -> Held:
-        """Move r towards the model; before anybody was sent any, it is the model, or near it."""
+        """Move r towards the model; the first r is the model, or its compressed form."""
         start = not held
         if start and not self.codec.has_start:
             return {_VALUES: model.values_F.clone(), _COUNTERS: model.counters_K.clone()}
@@ -80,7 +80,7 @@ class Downlink:
     def as_changes(
         self, held: Held, asks: Mapping[str, Broadcast], bases: Mapping[str, int]
     ) -> dict[str, Broadcast]:
-        """Give each broadcast of r the changes since the round that its client holds r of."""
+        """Add to each broadcast of r the changes since the round whose r its client holds."""
         digest = state_of(held).digest()
         found = {
             (base, round_): self._since(held, base, round_, digest)
@@ -100,7 +100,7 @@ class Downlink:
         return changes if changes.num_bytes < self.whole_bytes else None
 
     def _worth_keeping(self, changes: Held) -> Held:
-        """Drop the oldest: a chain of them that is larger than a model is never sent."""
+        """Drop the oldest changes: a chain larger than a model is never sent."""
         newest_first = sorted(changes, reverse=True)[:_MAX_CHANGES]
         total, kept = 0, {}
         for name in newest_first:
@@ -117,14 +117,14 @@ def state_of(held: Held) -> ModelState:
 
 
 def moved_by(state: ModelState, change: ModelState) -> ModelState:
-    """Add a change: the one order of operations that both ends have to share."""
+    """Add a change, with the one order of operations that both sides must share."""
     return ModelState(state.values_F + change.values_F, change.counters_K)
 
 
 def bases(records: Sequence[RoundRecord], clients: Collection[str]) -> dict[str, int]:
-    """Say of clients which round's broadcast they hold for sure: of the last update that came.
+    """Return the round whose broadcast each client surely holds: that of its last update.
 
-    A client that once said that it does not hold it is not taken to, until its next update.
+    A client that has reported not to hold it counts as holding none until its next update.
     """
     found: dict[str, int] = {}
     open_ = set(clients)
@@ -139,9 +139,9 @@ def bases(records: Sequence[RoundRecord], clients: Collection[str]) -> dict[str,
 
 
 def encode_changes(broadcast: Broadcast, layout: Layout) -> bytes:
-    """Write a broadcast that has its model as changes.
+    """Encode a broadcast whose model is sent as changes.
 
-    "FSDN", header length (uint32, little endian), header (JSON), the messages one after another.
+    Format: "FSDN", header length (uint32, little endian), header (JSON), then the messages.
     """
     changes = broadcast.changes
     assert changes is not None
@@ -159,17 +159,17 @@ def encode_changes(broadcast: Broadcast, layout: Layout) -> bytes:
 
 
 def are_changes(data: bytes) -> bool:
-    """Say whether a broadcast has its model as changes."""
+    """Return whether an encoded broadcast has its model as changes."""
     return data[:4] == _MAGIC
 
 
 def decode_changes(
     data: bytes, layout: Layout, base: Callable[[int], ModelState | None], codec: ChangeCodec
 ) -> Broadcast:
-    """Read what `encode_changes` wrote; `base` finds the broadcast of a round that is held.
+    """Decode what `encode_changes` wrote; `base` returns the held model of a round, if any.
 
     Raises:
-        UpdateRejected: it is none; with the reason `NO_BASE` if it builds on what is not held.
+        UpdateRejected: not such a message; with reason `NO_BASE` if its base is not held.
     """
     fields, messages = _opened(data, layout)
     start = fields["base"] == 0 and codec.has_start
@@ -185,7 +185,7 @@ def decode_changes(
 
 def _opened(data: bytes, layout: Layout) -> tuple[dict[str, Any], list[bytes]]:
     if len(data) < 8 or not are_changes(data):
-        raise UpdateRejected("malformed", "no changes of a model")
+        raise UpdateRejected("malformed", "not the changes of a model")
     (length,) = struct.unpack("<I", data[4:8])
     if length > _HEADER_BYTES:
         raise UpdateRejected("oversize", "header too large", got=f"{length} bytes")
@@ -208,7 +208,7 @@ def _opened(data: bytes, layout: Layout) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def _nothing(layout: Layout) -> ModelState:
-    """What everybody holds before the first broadcast: zeros."""
+    """Return what every vehicle holds before the first broadcast: zeros."""
     counters_K = torch.zeros(layout.num_counters, dtype=torch.int64)
     return ModelState(torch.zeros(layout.num_floats), counters_K)
 

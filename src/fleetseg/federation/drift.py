@@ -1,11 +1,11 @@
-"""The server's step of FedDyn and FedDC: the mean of the clients' models, shifted by their drift.
+"""Server step of FedDyn and FedDC: the mean of the clients' models, shifted by their drift.
 
-Each client i adds up how far its training takes it, h_i <- h_i + (y_i - w). With h the mean of the
-h_i of all clients, those among them that were never asked (zero), the server has
+Each client i adds up how far its training takes it, h_i <- h_i + (y_i - w). With h the mean of h_i
+over all clients, including those that were never asked (zero), the server has
 
     h <- h + (share of the fleet) mean (y_i - w),    w <- mean y_i + h.
 
-w is what clients are sent; what is scored and saved is the mean itself, w - h. Acar et al. 2021,
+Clients are sent w; the mean itself, w - h, is scored and saved. Acar et al. 2021,
 arXiv 2111.04263, Algorithm 1, where h is -h / alpha, and Gao et al. 2022, arXiv 2203.11751.
 """
 
@@ -22,7 +22,7 @@ Slots = Mapping[str, Tensor]
 
 
 def first_drift(settings: FederationConfig, num_trainable: int) -> Slots:
-    """Make h as it is before the first round."""
+    """Make the initial h."""
     return {"drift": torch.zeros(num_trainable)}
 
 

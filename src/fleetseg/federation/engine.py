@@ -1,4 +1,4 @@
-"""The seam between the server's loop and wherever clients run."""
+"""The interface between the server's loop and the engine that runs clients."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from fleetseg.federation.messages import (
 )
 
 Received = Update | Evaluation | NormReport | Failure
-"""A reply as it comes out of an engine: unpacked."""
+"""A reply as an engine returns it: unpacked."""
 
 
 @dataclass(frozen=True)
 class Meter:
-    """What has been sent so far, as it was handed over, and the time on the engine's clock."""
+    """The bytes sent so far, as handed to the engine, and the time on the engine's clock."""
 
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: float = 0.0
 
     def __add__(self, more: Meter) -> Meter:
-        """Count both."""
+        """Add two readings."""
         return Meter(
             self.bytes_down + more.bytes_down,
             self.bytes_up + more.bytes_up,
@@ -36,7 +36,7 @@ class Meter:
         )
 
     def __sub__(self, before: Meter) -> Meter:
-        """What was sent, and how long it took, since an earlier reading."""
+        """Return the bytes and time since an earlier reading."""
         return Meter(
             self.bytes_down - before.bytes_down,
             self.bytes_up - before.bytes_up,
@@ -45,20 +45,20 @@ class Meter:
 
 
 class Engine(Protocol):
-    """Transports messages; it decides nothing about learning.
+    """Transports messages; it makes no decisions about learning.
 
-    Replies come as they arrive, in any order, at most one per client asked. An update's tensors may
-    be reused by the engine as soon as the next reply is asked for.
+    Replies come as they arrive, in any order, at most one per client asked. The engine may reuse an
+    update's tensors as soon as the next reply is requested.
     """
 
     def available(self) -> Mapping[str, Enrolment]:
-        """Every client that could be asked now, by id."""
+        """Return every client that could be asked now, by name."""
         ...
 
     def ask(
         self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
     ) -> Iterator[Received]:
-        """Have each client do a task of `tasks.CLIENT_TASKS`; deadline_s = 0 means no deadline."""
+        """Have clients do a task of `tasks.CLIENT_TASKS`; deadline_s = 0 means no deadline."""
         ...
 
     def meter(self) -> Meter:

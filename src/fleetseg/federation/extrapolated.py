@@ -1,4 +1,4 @@
-"""FedExP: the mean change, taken further the less the clients' changes agree.
+"""FedExP: the mean change is extrapolated further the less the clients' changes agree.
 
 Jhunjhunwala, Wang, Joshi 2023, FedExP: Speeding Up Federated Averaging via Extrapolation,
 arXiv 2301.09604, Section 3: with p_i a client's share of the weights, D_i its change, D their mean
@@ -6,8 +6,8 @@ over m clients,
 
     w <- w + e D,    e = max(1, sum p_i |D_i|^2 / (2 (|D|^2 + m eps))).
 
-Norms are over all trainable values together, in float64. What else is exchanged becomes its plain
-mean. A rule of the aggregator, because only here is each client's change seen.
+Norms are over all trainable values together, in float64. Everything else that is exchanged is
+averaged. This is an aggregator, because only aggregators see each client's change.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import numpy.typing as npt
 from fleetseg.federation.aggregate import FixedPointMean, Opening
 
 Floats = npt.NDArray[np.float32]
-_CHUNK = 1 << 15  # values at a time: 256 KiB of float64
+_CHUNK = 1 << 15  # values per pass: 256 KiB of float64
 
 
 class ExtrapolatedMean:
-    """An `Aggregator`; beside the mean it remembers one number of each client."""
+    """FedExP's `Aggregator`; besides the mean it keeps one number per client."""
 
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
         self._mean = FixedPointMean(opening.size, opening.weights)
-        self._squares: dict[str, float] = {}  # |D_i|^2 of those that were added
+        self._squares: dict[str, float] = {}  # |D_i|^2 of the changes added
 
     def add(self, client_id: str, change_F: Floats, num_steps: int = 1) -> None:
         """See Aggregator."""
@@ -55,7 +55,7 @@ class ExtrapolatedMean:
 
 
 def _square(vector_T: Floats) -> float:
-    """Return the squared norm: chunks in their order, so that the bits are always the same."""
+    """Return the squared norm, summed in a fixed order so that the bits are always the same."""
     total = 0.0
     for start in range(0, vector_T.size, _CHUNK):
         part = vector_T[start : start + _CHUNK].astype(np.float64)

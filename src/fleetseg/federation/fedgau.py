@@ -1,8 +1,8 @@
-"""FedGau: a client counts by how near the Gaussian of its images is to that of the fleet's.
+"""FedGau: clients are weighted by how near the Gaussian of their images is to the fleet's.
 
-Kou et al. 2024, arXiv 2409.19560. All values of all images of a client (3HW each) are taken as
-drawn from one Gaussian, and so are those of the fleet; the distance is Bhattacharyya's. How a
-distance becomes a weight is not in the authors' repository, which has weights typed in. Here it is
+Kou et al. 2024, arXiv 2409.19560. All values of all of a client's images (3HW each) are treated as
+drawn from one Gaussian, and so are those of the fleet; the distance is Bhattacharyya's. The
+authors' repository does not show how distances become weights: its weights are hard-coded. Here
 w_i = n_i / (D_i + epsilon) with n_i images: with a large epsilon, weights by images.
 """
 
@@ -22,14 +22,14 @@ Floats = npt.NDArray[np.float32]
 
 IMAGE_GAUSSIAN = "image_gaussian"
 Gaussian = tuple[float, float]  # mean and variance, of values from 0 to 255
-_LEAST_VARIANCE = 1 / 12  # of rounding to whole numbers
-_MOST_VARIANCE = 255.0**2 / 2  # of two values, 0 and 255; of more, it is less
+_LEAST_VARIANCE = 1 / 12  # from rounding to whole numbers
+_MOST_VARIANCE = 255.0**2 / 2  # of the two values 0 and 255; less for more values
 
 
 def image_gaussian(train: Pairs) -> Floats:
-    """Take (mean, unbiased variance, values of one image) of all of a client's images.
+    """Return (mean, unbiased variance, values per image) over all of a client's images.
 
-    Of counts that are whole numbers, so that the order of the images does not matter.
+    Computed from integer counts, so that the order of the images does not matter.
     """
     counts = np.zeros(256, dtype=np.int64)
     for k in range(len(train)):
@@ -43,20 +43,21 @@ def image_gaussian(train: Pairs) -> Floats:
 
 
 def gaussian_of(enrolment: Enrolment) -> Gaussian:
-    """Read what a client reports, within what images of bytes can have."""
+    """Read the Gaussian that a client reports, clipped to what 8-bit images can have."""
     mean, variance, _ = (float(x) for x in enrolment.facts[IMAGE_GAUSSIAN])
     return within_images(mean, variance)
 
 
 def within_images(mean: float, variance: float) -> Gaussian:
-    """Bring a mean and a variance to what images of bytes can have."""
+    """Clip a mean and a variance to what 8-bit images can have."""
     return min(max(mean, 0.0), 255.0), min(max(variance, _LEAST_VARIANCE), _MOST_VARIANCE)
 
 
 def pooled_gaussian(enrolled: Mapping[str, Enrolment]) -> Floats:
-    """Make (mean, unbiased variance) of all images of all clients, of those of each.
+    """Return (mean, unbiased variance) over the images of all clients, from each client's.
 
-    Images are of one size: what most clients say it is, lest one that claims another outweigh all.
+    Images count as having one size, the clients' median, so that no client can outweigh all others
+    by claiming another.
     """
     sizes = [float(e.facts[IMAGE_GAUSSIAN][2]) for e in enrolled.values()]  # two add up in float64
     size = max(1.0, float(np.median(sizes)))
@@ -68,9 +69,9 @@ def pooled_gaussian(enrolled: Mapping[str, Enrolment]) -> Floats:
 
 
 def bhattacharyya(one: Gaussian, other: Gaussian) -> float:
-    """Take the distance of two Gaussians: -ln of the integral of sqrt(p q).
+    """Return the distance between two Gaussians: -ln of the integral of sqrt(p q).
 
-    1/4 ln(1/4 (s/t + t/s + 2)) + 1/4 (m - n)^2 / (s + t), of means m, n and variances s, t.
+    1/4 ln(1/4 (s/t + t/s + 2)) + 1/4 (m - n)^2 / (s + t), with means m, n and variances s, t.
     """
     (mean, variance), (mean_2, variance_2) = one, other
     ratios = variance / variance_2 + variance_2 / variance + 2
@@ -78,7 +79,7 @@ def bhattacharyya(one: Gaussian, other: Gaussian) -> float:
 
 
 def fedgau(known: Known) -> dict[str, float]:
-    """Weigh clients by their images over their distance to the fleet."""
+    """Weigh clients by their images, divided by their distance to the fleet."""
     mean, variance = (float(x) for x in known.facts[IMAGE_GAUSSIAN])
     fleet, epsilon = (mean, variance), known.settings.fedgau.epsilon
     return {

@@ -1,8 +1,8 @@
-"""What clients report to the server once, and what the server makes of it for all of them.
+"""Facts of the fleet: what clients report once, and what the server computes from all reports.
 
-A fact is a `Fact` in `FLEET_FACTS`: small arrays by name. It is made when the first round begins
-and kept with the server's state, so that a run that is resumed with another attendance goes on
-with the same. Facts that nothing in an experiment takes are neither reported nor made.
+A fact is a `Fact` in `FLEET_FACTS`: small arrays by name. Facts are computed when the first round
+begins and kept in the server's state, so that a run resumed with other vehicles present goes on
+with the same ones. Facts that an experiment does not use are neither reported nor computed.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact: what each client reports, and what the server makes of all reports.
+    """One fact: what each client reports, and what the server computes from all reports.
 
     Args:
         combine: enrolments of the clients that take part, in order of their names -> the fact.
-        report: a client's training samples -> what it reports, once; None = the counts of its
+        report: a client's training samples -> what it reports, once; None = the counts in its
             enrolment are enough.
         shape: of what a client reports.
-        why: the reason why a report may leave a client; completes the table of `messages`.
-        report_by: as `report`, where an experiment's settings matter.
-        check_by: refuses a report by them; None = it has to have `shape`.
-        released_as: names a report that has noise in it, which is drawn once for that name; empty =
-            it has none.
+        why: why a report may leave a client; completes the table in `messages`.
+        report_by: as `report`, where the experiment's settings matter.
+        check_by: checks a report against those settings; None = it must have `shape`.
+        released_as: names a report with noise, which is drawn once for that name; empty = the
+            report has no noise.
     """
 
     combine: Callable[[Mapping[str, Enrolment]], Floats]
@@ -66,11 +66,11 @@ class Fact:
 
     @property
     def is_reported(self) -> bool:
-        """Whether clients report anything for it beside their counts."""
+        """Whether clients report anything for it besides their counts."""
         return self.report is not None or self.report_by is not None
 
     def reported(self, experiment: Experiment, train: Pairs) -> Floats:
-        """Work out what a client reports of its samples."""
+        """Compute what a client reports about its samples."""
         if self.report_by is not None:
             return self.report_by(experiment, train)
         assert self.report is not None
@@ -105,7 +105,7 @@ FLEET_FACTS: dict[str, Fact] = {
 
 
 def wanted_facts(experiment: Experiment) -> tuple[str, ...]:
-    """Name the facts that something in an experiment takes, in order."""
+    """Return the names of the facts that an experiment uses, sorted."""
     federation = experiment.federation
     server = {*SAMPLERS[federation.sampler].facts, *WEIGHTS[federation.weights].facts}
     if federation.clustered_by in FLEET_FACTS:
@@ -117,7 +117,7 @@ def wanted_facts(experiment: Experiment) -> tuple[str, ...]:
 
 
 def told_facts(experiment: Experiment, facts: Facts) -> Facts:
-    """Return those facts of the fleet that clients take; what only the server does stays there."""
+    """Return the facts that clients use; facts that only the server uses are not sent."""
     names = _clients_take(experiment)
     if facts.keys() <= names:
         return facts
@@ -133,9 +133,9 @@ def _clients_take(experiment: Experiment) -> set[str]:
 
 
 def reported_facts(experiment: Experiment, train: Pairs, released: Path | None = None) -> Facts:
-    """Work out what a client has to report of its samples.
+    """Compute what a client must report about its samples.
 
-    `released` is a folder of that client's where it keeps what has noise in it, over all runs.
+    `released` is a folder where the client keeps reports with noise, over all runs.
     """
     reports = {}
     for name in wanted_facts(experiment):
@@ -149,17 +149,17 @@ def reported_facts(experiment: Experiment, train: Pairs, released: Path | None =
 
 
 def check_reported(experiment: Experiment, reported: Facts) -> None:
-    """Check that a client reports what an experiment takes, and nothing else.
+    """Check that a client reports what an experiment uses, and nothing else.
 
     Raises:
-        UpdateRejected: a fact is missing, not asked for, or of another shape.
+        UpdateRejected: a fact is missing, was not asked for, or has another shape.
     """
     facts = {name: FLEET_FACTS[name] for name in wanted_facts(experiment)}
     wanted = {name for name, fact in facts.items() if fact.is_reported}
     if reported.keys() != wanted:
         raise UpdateRejected(
             "facts",
-            "other facts than were asked for",
+            "the facts are not those that were asked for",
             got=sorted(reported),
             expected=sorted(wanted),
         )
@@ -174,10 +174,10 @@ def check_reported(experiment: Experiment, reported: Facts) -> None:
 
 
 def facts_of_fleet(experiment: Experiment, enrolled: Mapping[str, Enrolment]) -> Facts:
-    """Make all that an experiment takes of the clients that take part."""
+    """Compute all facts that an experiment uses, from the clients that take part."""
     ordered = {name: enrolled[name] for name in sorted(enrolled)}
     facts = {name: FLEET_FACTS[name].combine(ordered) for name in wanted_facts(experiment)}
-    # As they would arrive: the same bits in this process as at the end of a wire.
+    # In the form in which they arrive elsewhere: the same bits in this process as over a network.
     whole = {name: np.ascontiguousarray(fact, dtype=np.float32) for name, fact in facts.items()}
     assert all(np.isfinite(fact).all() for fact in whole.values())
     return whole

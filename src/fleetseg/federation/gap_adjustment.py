@@ -1,14 +1,14 @@
-"""FedDG-GA: a client whose data the global model fits worse than its own model counts more.
+"""FedDG-GA: clients whose data the global model fits worse than their own model count more.
 
 Zhang et al., CVPR 2023. After each round a client's weight moves by its generalisation
-gap, the loss of the global model less that of its own trained one, both on the client's samples:
+gap, the global model's loss minus that of its own trained model, both on the client's samples:
 
     a_i <- a_i + d (1 - r/R) (G_i - mean G) / max_j |G_j - mean G|,  at least 0, then normalised.
 
-Weights here are relative: 1 is an equal share (the paper's 1/M), so that the paper's factor 1/M of
-the step is in the unit. They keep their sum over the clients that they are moved for, and those of
-absent clients stay. Equal gaps move nothing; the authors' code, which leaves out the mean of the
-gaps, draws unequal weights together then, and divides by zero where all gaps are zero.
+Weights here are relative: 1 is an equal share (the paper's 1/M), so the unit includes the paper's
+factor 1/M on the step. The sum of the weights that are moved stays the same, and those of absent
+clients do not change. Equal gaps change nothing; the authors' code, which does not subtract the
+mean gap, then pulls unequal weights together, and divides by zero if all gaps are zero.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from collections.abc import Mapping
 
 from fleetseg.federation.known import RECEIVED_LOSS, TRAINED_LOSS, Known, Memory, Outcome
 
-_SHARE = "share"  # tables: of shares, and of the losses of what clients have trained
+_SHARE = "share"  # tables: shares, and losses of the clients' trained models
 MEASURED = (RECEIVED_LOSS, TRAINED_LOSS)
 
 
 def gap_shares(known: Known) -> dict[str, float]:
-    """Weigh clients by their shares; who is new has an equal one."""
+    """Weigh clients by their shares; a new client has an equal share."""
     shares = known.memory.get(_SHARE, {})
     return {client: shares.get(client, 1.0) for client in known.enrolled}
 
 
 def adjust_shares(memory: Memory, outcome: Outcome) -> Memory:
-    """Move shares by the gaps of clients that were trained before.
+    """Move shares by the gaps of clients that have trained before.
 
-    What a client's own model lost was measured when it was trained, what the global one that came
-    of it (or a later one) loses when the client receives it, with its next update: no evaluation
-    has to be asked for, and a gap counts a round later than in the paper.
+    The loss of a client's own model is measured when it is trained; that of the resulting global
+    model (or a later one) when the client receives it, with its next update. So no evaluation has
+    to be requested, and a gap counts one round later than in the paper.
     """
     trained = memory.get(TRAINED_LOSS, {})
     gaps = {
@@ -54,7 +54,7 @@ def _moved(gaps: Mapping[str, float], shares: Mapping[str, float], step: float) 
         return before
     mean = math.fsum(gaps.values()) / len(gaps)
     largest = max(abs(gap - mean) for gap in gaps.values())
-    if largest <= 1e-12 * max(1.0, abs(mean)):  # equal, but for rounding
+    if largest <= 1e-12 * max(1.0, abs(mean)):  # equal up to rounding
         return before
     clipped = {
         client: max(before[client] + step * (gap - mean) / largest, 0.0)

@@ -1,4 +1,4 @@
-"""What a client goes on from when it is asked: what it kept of its last update that counted."""
+"""The state that a client continues from: the one it kept with its last update that counted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fleetseg.learning.objectives import OBJECTIVES
 
 
 def keeps_state(runtime: LocalRuntime) -> bool:
-    """Say whether an update that counted has left a state with its client, be it an empty one.
+    """Return whether every update that counts leaves a state, even an empty one, at its client.
 
-    Where it has not, something may still be kept, such as statistics of layers that do not learn.
+    If not, a client may still keep something, such as statistics of layers that do not learn.
     """
     experiment, codec = runtime.experiment, runtime.codec
     return runtime.memory is not None and (
@@ -27,11 +27,11 @@ def keeps_state(runtime: LocalRuntime) -> bool:
 def kept_before(
     broadcast: Broadcast, client_id: str, runtime: LocalRuntime, *, trained: bool = False
 ) -> ClientState:
-    """Read what a client goes on from, or is scored with once it has `trained` in that round.
+    """Read the state a client continues from, or is scored with once it has `trained` that round.
 
     Raises:
-        StateMissing: an update of it has counted, and what that left is gone or damaged.
-        CheckpointError: it cannot be read at the moment.
+        StateMissing: the state of an update that counted is gone or damaged.
+        CheckpointError: the state cannot be read at the moment.
     """
     if runtime.memory is None:
         return {}

@@ -1,7 +1,7 @@
-"""What the server knows when it draws a cohort or weighs it, and what it learns of a round.
+"""What the server knows when it draws or weighs a cohort, and what it learns from a round.
 
 Samplers and weights are pure functions of these; what they remember between rounds is a `Memory`,
-part of the server's state and of every checkpoint.
+which is part of the server's state and of every checkpoint.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from fleetseg.learning.inputs import Facts
 RECEIVED_LOSS, TRAINED_LOSS, CLUSTER = "received_loss", "trained_loss", "cluster"
 """Names of measures: see `measures`."""
 Memory = Mapping[str, Mapping[str, float]]
-"""Tables by the owner's names: a finite number for each client that has one, by the client's name.
+"""Named tables of finite numbers, one for each client that has one, by the client's name.
 
-So a client that is absent for long keeps its own. A table may be of something else (of rounds).
+So a client keeps its number through a long absence. A table may have other keys (rounds).
 """
 
 
@@ -26,16 +26,16 @@ So a client that is absent for long keeps its own. A table may be of something e
 class Known:
     """What is known before a round begins."""
 
-    enrolled: Mapping[str, Enrolment]  # who could be asked, or is asked; in order of their names
+    enrolled: Mapping[str, Enrolment]  # clients that can be, or are, asked; sorted by name
     round: int  # the round that begins, from 1
     settings: FederationConfig
     facts: Facts = field(default_factory=dict)  # of the fleet
-    memory: Memory = field(default_factory=dict)  # of whom this is given to
-    # How long a client's round takes, where times are simulated; real ones are no part of a result.
+    memory: Memory = field(default_factory=dict)  # of the function that this is passed to
+    # How long a client's round takes, if times are simulated; real times never affect a result.
     seconds_of: Callable[[Enrolment], float] | None = None
 
     def seconds(self) -> dict[str, float]:
-        """Return how long a round takes each client; empty where that is not known."""
+        """Return how long a round takes each client; empty if not known."""
         if self.seconds_of is None:
             return {}
         return {name: self.seconds_of(e) for name, e in self.enrolled.items()}
@@ -43,12 +43,12 @@ class Known:
 
 @dataclass(frozen=True)
 class Accepted:
-    """What is remembered of an update once it is folded."""
+    """What is remembered of an update once it is aggregated."""
 
     client_id: str
     num_steps: int
     images_seen: int
-    loss: float  # mean over the steps of its training
+    loss: float  # mean over its training steps
     measures: Mapping[str, float] = field(default_factory=dict)  # see `measures`
 
 
@@ -58,7 +58,7 @@ class Outcome:
 
     round: int
     asked: tuple[str, ...]
-    accepted: tuple[Accepted, ...]  # in order of their names
+    accepted: tuple[Accepted, ...]  # sorted by name
     settings: FederationConfig
 
 

@@ -1,11 +1,12 @@
-"""Which history of rounds a model comes from: what clients keep is of one, and of no other.
+"""The history of rounds that a model comes from; the state a client keeps belongs to one history.
 
-A server may go back some rounds (a damaged checkpoint, a run folder put back from a backup) and do
-them once more, with other vehicles. Such rounds have the numbers of those before, but what a client
-kept of the first ones fits a model that nobody has any more. A lineage names all committed rounds
-up to one: a digest of the lineage before, of the sum of the words of the round's model, and of
-whose updates are in it. The same history has the same name, so that a run which was cut and resumed
-has that of one which never stopped. Before the first round it is empty.
+A server may go back some rounds (a damaged checkpoint, a run folder restored from a backup) and
+repeat them with other vehicles. The repeated rounds have the same numbers, but the state that a
+client kept from the first attempt fits a model that no longer exists. A lineage identifies all
+committed rounds up to one: it is a digest of the previous lineage, the sum of the words of the
+round's model, and the clients whose updates are in it. The same history has the same lineage, so
+that an interrupted and resumed run has that of one which never stopped. Before the first round it
+is empty.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ _DIGITS = 16
 
 
 def with_lineage(state: ServerState, record: RoundRecord) -> ServerState:
-    """Name the history of a state that a round has led to; its record says what it began with."""
+    """Set the lineage of the state after a round; `record` has the lineage before it."""
     used = record.accepted if record.quorum else ()
     told = json.dumps([record.lineage, record.round, _fingerprint(state.model), used])
     return replace(state, lineage=hashlib.sha256(told.encode()).hexdigest()[:_DIGITS])
 
 
 def _fingerprint(model: ModelState) -> list[int]:
-    """Sum up the words of a model: histories are told apart by it, and forgers are not meant.
+    """Sum the words of a model: this tells histories apart and is not meant to stop forgery.
 
-    One pass at the memory's speed; a SHA-256 of each round's model takes as long as three updates.
+    One pass at memory speed; a SHA-256 of each round's model takes as long as three updates.
     """
     values_F = model.values_F.numpy()
     even = values_F.size & ~1
@@ -46,21 +47,21 @@ def _fingerprint(model: ModelState) -> list[int]:
 
 
 def write_counted(counted: Counted | None) -> list[Any] | None:
-    """Write which update counted, for a header."""
+    """Encode which update counted, for a header."""
     return None if counted is None else [counted.round, counted.lineage]
 
 
 def read_counted(fields: Any) -> Counted | None:
-    """Read what `write_counted` wrote, or raise UpdateRejected."""
+    """Decode what `write_counted` wrote, or raise UpdateRejected."""
     if fields is None:
         return None
     if not isinstance(fields, list) or len(fields) != 2 or type(fields[0]) is not int:
-        raise UpdateRejected("malformed", "no round with its lineage")
+        raise UpdateRejected("malformed", "not a round with its lineage")
     return Counted(fields[0], read_lineage(fields[1]))
 
 
 def read_lineage(text: Any) -> str:
-    """Check a lineage that was sent, as files are named by it, or raise UpdateRejected."""
+    """Check a received lineage, or raise UpdateRejected: file names are made from it."""
     if not isinstance(text, str) or not re.fullmatch(rf"(?:[0-9a-f]{{{_DIGITS}}})?", text):
-        raise UpdateRejected("malformed", "no lineage")
+        raise UpdateRejected("malformed", "not a lineage")
     return text

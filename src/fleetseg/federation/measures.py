@@ -1,6 +1,6 @@
-"""Numbers that a method asks of each update, beside the change.
+"""Numbers that a method needs from each update, besides the change.
 
-Who asks for none costs nothing: no pass is made, and nothing is sent.
+A method that needs none costs nothing: no extra pass is made, and nothing more is sent.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ MEASURES: Mapping[str, str] = {
     TRAINED_LOSS: "loss of the trained model, mean over the same",
     CLUSTER: "the cluster whose model has the lowest loss, mean over the same: its number",
 }
-"""Name -> what it is; each is one number over all samples of a client, like `Update.loss`."""
+"""Name -> description; each is one number over all of a client's samples, like `Update.loss`."""
 MAX_MEASURE = 1e9
 
 
 def wanted_measures(settings: FederationConfig) -> tuple[str, ...]:
-    """Name the measures that something on the server takes, in order."""
+    """Return the names of the measures that the server uses, sorted."""
     asked = {*WEIGHTS[settings.weights].measures, *MEASURES_OF.get(settings.aggregator, ())}
     asked |= {CLUSTER} if settings.clustered_by == BY_LOSS else set()
     assert asked <= MEASURES.keys()
@@ -36,12 +36,14 @@ def check_measures(measures: Mapping[str, float], settings: FederationConfig) ->
     """Check that an update has the measures that were asked for, and no others.
 
     Raises:
-        UpdateRejected: it has not, or one is no finite number, or too large.
+        UpdateRejected: the names differ, or a measure is not a finite number or too large.
     """
     wanted = wanted_measures(settings)
     if not isinstance(measures, Mapping) or set(measures) != set(wanted):
         got = sorted(map(str, measures))[:10] if isinstance(measures, Mapping) else "no table"
-        raise UpdateRejected("measures", "other measures than asked for", got=got, expected=wanted)
+        raise UpdateRejected(
+            "measures", "the measures are not those that were asked for", got=got, expected=wanted
+        )
     for name, value in measures.items():
         if type(value) is not float or not math.isfinite(value) or abs(value) > MAX_MEASURE:
-            raise UpdateRejected("measures", f"'{name}' is no finite number, or too large")
+            raise UpdateRejected("measures", f"'{name}' is not a finite number, or too large")

@@ -1,8 +1,9 @@
-"""How many clients a fleet has, where vehicles come and go.
+"""The number of clients in a fleet whose vehicles come and go.
 
-SCAFFOLD's c and FedDyn's h are means, over the N clients of a fleet, of what each of them keeps. N
-counts every client that was there in a round that counted: who has left may come back with what it
-kept, and is in the mean meanwhile; who is new brings zero. As N grows, the mean shrinks by as much.
+SCAFFOLD's c and FedDyn's h are means, over the N clients of a fleet, of what each client keeps. N
+counts every client that was present in a round that counted: a client that has left may come back
+with its state and stays in the mean meanwhile; a new client contributes zero. As N grows, the mean
+is scaled down accordingly.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ _MET = "met"
 
 
 def with_met(memory: Memory, present: Iterable[str]) -> Memory:
-    """Take note of who is there."""
+    """Note the clients that are present."""
     return {_MET: {**memory.get(_MET, {}), **dict.fromkeys(present, 1.0)}}
 
 
 def size_of_fleet(memory: Memory) -> int:
-    """Return N; 0 before anybody was met."""
+    """Return N; 0 before any client was present."""
     return len(memory.get(_MET, {}))
 
 
 def with_extras_scaled(model: ModelState, layout: Layout, factor: float) -> ModelState:
-    """Multiply the extras of a model; the one that is given stays as it was."""
+    """Scale the extras of a model; the given model is not changed."""
     if factor == 1 or not layout.spans:
         return model
     scaled_F = model.values_F.clone()
@@ -40,5 +41,5 @@ def with_extras_scaled(model: ModelState, layout: Layout, factor: float) -> Mode
 def with_slots_scaled(
     slots: Mapping[str, Tensor], names: Iterable[str], factor: float
 ) -> dict[str, Tensor]:
-    """Multiply the slots of these names."""
+    """Scale the slots with these names."""
     return {**slots, **({name: slots[name] * factor for name in names} if factor != 1 else {})}

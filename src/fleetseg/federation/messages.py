@@ -1,34 +1,34 @@
-"""What crosses the wire, and nothing else does.
+"""All messages between server and clients; nothing else crosses the wire.
 
 | message    | field                  | why it may leave                                           |
 |------------|------------------------|------------------------------------------------------------|
 | Broadcast  | tensors                | the global model, or those of clusters: the server's to    |
 |            |                        | give                                                       |
-|            | facts                  | made of what all clients reported, no one client's; styles |
-|            |                        | are single ones', under numbers in place of names          |
+|            | facts                  | computed from all clients' reports, not one client's; but  |
+|            |                        | styles are single clients', with numbers instead of names  |
 |            | lineage                | digest of the history of rounds that the model comes from  |
 |            | counted                | the client's last update that counted: its round, and the  |
-|            |                        | lineage that this began with                               |
+|            |                        | lineage at the start of that round                         |
 |            | references             | among the tensors, models of earlier rounds: the server's  |
-|            | changes                | tensors, as what is new since a broadcast of before        |
+|            | changes                | tensors, as changes since an earlier broadcast             |
 | Update     | change                 | change of the model, and of a method's extras, by training |
 |            | num_images, num_pixels | weight of the update; counts over all a client's samples   |
 |            | num_steps, images_seen | cost of training                                           |
 |            | loss                   | health of training, mean over a round                      |
-|            | measures               | what a method asks of each update: numbers over all of a   |
-|            |                        | client's samples, each in `measures.MEASURES`              |
+|            | measures               | what a method needs from each update: numbers over all of  |
+|            |                        | a client's samples, each in `measures.MEASURES`            |
 | Evaluation | conf_CC per domain     | (truth, prediction) counts over all of a client's samples  |
 | NormReport | counts, sums, squares  | of each channel of norm layers over all training images    |
-| Enrolment  | counts, histogram      | how much a client holds of what, once per run              |
-|            | facts                  | what a method asks of all samples of a client at once:     |
-|            |                        | each with its reason in `fleet_facts.FLEET_FACTS`          |
+| Enrolment  | counts, histogram      | how much a client holds of each class, once per run        |
+|            | facts                  | what a method needs from all of a client's samples at      |
+|            |                        | once: each with its reason in `fleet_facts.FLEET_FACTS`    |
 | Judgement  | frames, sums of counts | of a model that is judged: see `judging.sums`              |
 | Drives     | release, digest        | which release a vehicle drives: the operator's own words   |
 | Failure    | kind, reason           | why there is no update; texts name no file                 |
 
-No pixels, label maps, file names or values of single images, but for their styles where an
-experiment asks for those of each (`training.style.per = "image"`). How messages are written down is
-in `wire`, what a reply must pass before it counts in `checks`.
+No pixels, label maps, file names or values of single images are sent, except the style of each
+image if an experiment asks for it (`training.style.per = "image"`). `wire` encodes messages;
+`checks` has the checks that a reply must pass before it counts.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ from fleetseg.models.norm_statistics import NormSums
 from fleetseg.text import plain
 
 META_BYTES = 8192
-"""A message's header is padded to a multiple of this: one size for one model."""
-_HEADER_BYTES = 163  # of a broadcast's header without the round, facts and padding
+"""A message's header is padded to a multiple of this, so that one model has one message size."""
+_HEADER_BYTES = 163  # size of a broadcast's header without round, facts and padding
 
 
 @dataclass(frozen=True)
 class Enrolment:
-    """What a client reports of itself once: how much it holds, and of which classes."""
+    """What a client reports about itself once: how much it holds, and of which classes."""
 
     client_id: str
     num_images: int
     num_pixels: int  # labelled pixels at working resolution
     histogram_C: tuple[int, ...]
-    abstains: str = ""  # why it takes no part; empty = it does
+    abstains: str = ""  # why it takes no part; empty if it does
     num_test_pixels: int = 0  # labelled pixels of its test samples, at their own resolution
     facts: Facts = field(default_factory=dict)
 
@@ -72,11 +72,11 @@ def taking_part(enrolled: Mapping[str, Enrolment]) -> dict[str, Enrolment]:
 
 @dataclass(frozen=True)
 class Changes:
-    """A broadcast's model as what is new since one that its client holds: see `downlink`."""
+    """A broadcast's model as changes since one that its client holds: see `downlink`."""
 
     base: int  # the round whose broadcast the client holds
-    messages: tuple[bytes, ...]  # what changed in each round since then, oldest first
-    digest: str  # of the broadcast that they lead to
+    messages: tuple[bytes, ...]  # the change of each round since then, oldest first
+    digest: str  # of the resulting model
 
     @property
     def num_bytes(self) -> int:
@@ -86,38 +86,38 @@ class Changes:
 
 @dataclass(frozen=True)
 class Counted:
-    """An update of a client that counted, by the round and the lineage it was trained from."""
+    """A client's update that counted, by its round and the lineage that it was trained from."""
 
-    round: int  # 0 = none did
+    round: int  # 0 = no update has counted
     lineage: str = ""
 
 
 @dataclass(frozen=True)
 class Broadcast:
-    """The server's message to a client; clients may be sent different ones.
+    """The server's message to a client; clients may receive different ones.
 
-    `state` is in the layout of what is sent: see `sharing.Exchange.down`.
+    `state` has the layout of what is sent: see `sharing.Exchange.down`.
     """
 
     round: int  # 1-based; of an evaluation, the round after which the model is scored
     state: ModelState
     facts: Facts = field(default_factory=dict)
-    counted: Counted | None = None  # the client's last update that did; None = its newest one
+    counted: Counted | None = None  # the client's last update that counted; None = its newest
     changes: Changes | None = None  # another way to send `state`; None = whole
-    lineage: str = ""  # which history of rounds the model comes from: see `lineage`
+    lineage: str = ""  # the history of rounds that the model comes from: see `lineage`
 
     def num_bytes(self, whole: int) -> int:
-        """Size of the message, where a whole model takes so many bytes, without facts."""
+        """Return the size of the message; `whole` is that of a whole model without facts."""
         facts = _fact_bytes(self.facts, self.round)
         return facts + (whole if self.changes is None else self.changes.num_bytes)
 
 
 def _fact_bytes(facts: Facts, round_: int) -> int:
-    """Size that facts add to a message: whole blocks, where its padding has no room for them."""
-    if 25 * sum(fact.size for fact in facts.values()) < META_BYTES // 2:  # as mostly
+    """Return the bytes that facts add: whole blocks, if they do not fit into the padding."""
+    if 25 * sum(fact.size for fact in facts.values()) < META_BYTES // 2:  # the usual case
         return 0
     text = json.dumps({name: fact.tolist() for name, fact in facts.items()})
-    quotes = 2 * len(facts)  # each takes one more in the JSON around this one
+    quotes = 2 * len(facts)  # each is escaped in the enclosing JSON
     header = _HEADER_BYTES + len(str(round_)) + len(text) + quotes
     return (header - 1) // META_BYTES * META_BYTES
 
@@ -126,7 +126,8 @@ def _fact_bytes(facts: Facts, round_: int) -> int:
 class Update:
     """A client's answer to a broadcast.
 
-    `change`: of parameters and statistics against the broadcast, and counters as they stand.
+    `change` holds the differences of parameters and statistics from the broadcast, and counters as
+    they stand.
     """
 
     round: int
@@ -142,7 +143,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Packed:
-    """An update as the message that a codec made of it, on its way to the server."""
+    """An update as encoded by a codec, on its way to the server."""
 
     round: int
     client_id: str
@@ -165,7 +166,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class NormReport:
-    """What the batch norms of a broadcast model see of all of a client's training images."""
+    """Sums over the inputs of a broadcast model's batch norms, for all of a client's images."""
 
     round: int
     client_id: str
@@ -179,7 +180,7 @@ class NormReport:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a client gave no usable answer."""
+    """Why a client gave no usable reply."""
 
     client_id: str
     kind: FailureKind
@@ -188,10 +189,10 @@ class Failure:
 
     @classmethod
     def refused(cls, client_id: str, rejected: UpdateRejected) -> Failure:
-        """Make the failure of a reply that did not pass a check."""
-        # Cut and made plain, because the text quotes what the client sent.
+        """Make the failure for a reply that did not pass a check."""
+        # Shortened and sanitised, because the text quotes what the client sent.
         return cls(client_id, "refused", rejected.reason, plain(rejected, MAX_DETAIL))
 
 
 Reply = Update | Packed | Evaluation | NormReport | Failure
-"""What a client's work ends in; a server gets an update unpacked."""
+"""The result of a client's work; the server receives an update unpacked."""

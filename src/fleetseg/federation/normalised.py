@@ -1,4 +1,4 @@
-"""FedNova: each client's change counts per unit of work, so that more steps are not more weight.
+"""FedNova: clients' changes are averaged per unit of work, so that more steps add no weight.
 
 Wang et al. 2020, Tackling the Objective Inconsistency Problem in Heterogeneous Federated
 Optimization, arXiv 2007.07481, Section 4: with p_i a client's share of the weights, D_i its change
@@ -6,9 +6,9 @@ and a_i how far its steps carry a gradient (`learning.travel`),
 
     w <- w + a sum p_i D_i / a_i,    a = sum p_i a_i.
 
-Trainable values only; what else is exchanged becomes its plain mean. Where all a_i are equal, this
-is FedAvg bit by bit: changes are scaled by r / a_i, and their mean by a / r, with r the a_i of the
-fewest steps that a whole round takes in this cohort.
+This applies to trainable values; everything else that is exchanged is averaged. If all a_i are
+equal, this is FedAvg bit for bit: changes are scaled by r / a_i, and their mean by a / r, where r
+is the a_i of the fewest steps that a full round takes in this cohort.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ Floats = npt.NDArray[np.float32]
 
 
 class NormalisedMean:
-    """An `Aggregator`; beside the mean it takes memory for one model where steps differ."""
+    """FedNova's `Aggregator`; besides the mean it needs memory for one model if steps differ."""
 
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
         self._mean = FixedPointMean(opening.size, opening.weights)
-        # r; of a cohort of nobody there is nothing to scale.
+        # r; with an empty cohort there is nothing to scale.
         self._reference = opening.travel(min(opening.steps.values(), default=1))
-        self._travels: dict[str, float] = {}  # a_i of those that were added
+        self._travels: dict[str, float] = {}  # a_i of the changes added
         self._scaled_F: Floats = np.empty(0, dtype=np.float32)
 
     def add(self, client_id: str, change_F: Floats, num_steps: int = 1) -> None:
         """See Aggregator.
 
-        Steps so few that the change would be larger than any may be are refused, too.
+        Also refuses a change that exceeds the limits once it is scaled up for its few steps.
         """
         travel = self._opening.travel_of(client_id, num_steps)
         self._mean.add(client_id, self._scaled(change_F, self._reference / travel))
@@ -48,8 +48,8 @@ class NormalisedMean:
         """See Aggregator."""
         weights = self._opening.weights
         total = sum(weights[client] for client in self._travels)
-        # Differences and an exact sum: with equal travels the factor is exactly 1, and never
-        # depends on who answered first.
+        # Differences and an exact sum: with equal travels the factor is exactly 1, and it never
+        # depends on the order of arrival.
         above = (weights[c] / total * (a - self._reference) for c, a in self._travels.items())
         factor = 1 + math.fsum(above) / self._reference
         change_F = self._mean.finish()

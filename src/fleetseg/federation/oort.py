@@ -1,14 +1,15 @@
-"""Oort: ask clients whose data still teach the model something, and who answer in time.
+"""Oort: prefer clients whose data is still useful to the model and that answer in time.
 
-Lai, Zhu, Madhyastha, Chowdhury, OSDI 2021, arXiv 2010.06081, Algorithm 1. A client that took part
-has the utility n |loss|, n its images; the paper's is n sqrt(mean of its samples' squared losses),
-but samples' losses do not leave a client here. Utilities are clipped and brought between 0 and 1,
-gain sqrt(0.1 ln R / L) in round R for a client last used in round L, and are multiplied by
-(T / t)^alpha for one that takes t > T. Of those near the top, most of the cohort is drawn by
-utility; the rest, less from round to round, are clients that never took part.
+Lai, Zhu, Madhyastha, Chowdhury, OSDI 2021, arXiv 2010.06081, Algorithm 1. A client that has taken
+part has the utility n |loss|, with n its images; the paper's is n sqrt(mean of its samples' squared
+losses), but losses of single samples do not leave a client here. Utilities are clipped and scaled
+to 0..1, raised by sqrt(0.1 ln R / L) in round R for a client last used in round L, and multiplied
+by (T / t)^alpha for a client that takes t > T. Most of the cohort is drawn by utility from the
+clients near the top; the rest, a share that shrinks from round to round, from clients that have
+never taken part.
 
-T is a share of the clients' times, where these are known: simulated ones are, real ones would make
-the result depend on the day. It grows while the utility of what was used falls.
+T is a quantile of the clients' times, if these are known: simulated times are; real ones would make
+results irreproducible. T grows while the utility of the updates used falls.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from fleetseg.federation.back_off import remember_missed, without_resting
 from fleetseg.federation.known import Known, Memory, Outcome
 
 _LOSS, _LAST, _UTILITY, _PACE = "loss", "last", "utility", "pace"
-_FLEET = ""  # in tables that are not of clients
-_LEAST_CHANCE = 1e-6  # of a client whose score is zero: draws need some for each
+_FLEET = ""  # the key in tables that are not by client
+_LEAST_CHANCE = 1e-6  # of a client whose score is zero: each needs some to be drawn
 
 
 def oort(known: Known, count: int, generator: np.random.Generator) -> Sequence[str]:
-    """Draw by utility, and explore, among those that do not rest."""
+    """Draw by utility and explore, among clients that are not resting."""
     known = without_resting(known, count)
     settings = known.settings.oort
     losses = known.memory.get(_LOSS, {})
@@ -38,13 +39,13 @@ def oort(known: Known, count: int, generator: np.random.Generator) -> Sequence[s
     seconds = known.seconds()
     scores = _scores(known, tried, seconds)
     exploited = _draw(_pool(scores, number, settings.cut_off), number, generator)
-    # Unknown clients by their speed, where that is known.
+    # Draw untried clients by speed, if that is known.
     speeds = {name: 1 / max(seconds[name], 1e-6) if seconds else 1.0 for name in untried}
     return [*exploited, *_draw(speeds, count - number, generator)]
 
 
 def exploration(round_: int, settings: OortConfig) -> float:
-    """Return the share of a round's cohort that is explored.
+    """Return the share of a round's cohort that is for exploration.
 
     >>> [round(exploration(r, OortConfig()), 4) for r in (1, 2, 3, 500)]
     [0.9, 0.882, 0.8644, 0.2]
@@ -53,13 +54,13 @@ def exploration(round_: int, settings: OortConfig) -> float:
 
 
 def num_exploited(count: int, round_: int, tried: int, untried: int, settings: OortConfig) -> int:
-    """Say how many of a cohort took part before: as many as are wished for, and there are."""
+    """Return how many of a cohort have taken part before: as planned, or as many as there are."""
     wished = int((1 - exploration(round_, settings)) * count + 1e-9)
     return min(tried, max(wished, count - untried))
 
 
 def remember_utilities(memory: Memory, outcome: Outcome) -> Memory:
-    """Note losses, who was used when, and how much the round was worth; see to the pace."""
+    """Note losses, when clients were last used and the round's utility; adjust the pace."""
     settings = outcome.settings.oort
     losses = {update.client_id: max(0.0, update.loss) for update in outcome.accepted}
     last = dict.fromkeys(losses, float(outcome.round))
@@ -80,7 +81,7 @@ def remember_utilities(memory: Memory, outcome: Outcome) -> Memory:
 
 
 def _fell(worths: Mapping[str, float], round_: int, window: int) -> bool:
-    """Whether the last rounds of a window were worth less than those of the window before."""
+    """Return whether the last window of rounds had less utility than the window before."""
     ages = {round_ - int(r): worth for r, worth in worths.items()}
     now = math.fsum(worth for age, worth in ages.items() if age < window)
     return math.fsum(worth for age, worth in ages.items() if age >= window) > now
@@ -108,7 +109,7 @@ def _scores(known: Known, tried: Collection[str], seconds: Mapping[str, float]) 
 
 
 def _pool(scores: Mapping[str, float], number: int, cut_off: float) -> dict[str, float]:
-    """Keep those that have at least `cut_off` times the score of the last one that has a place."""
+    """Keep clients with at least `cut_off` times the score of the last one that has a place."""
     if number == 0:
         return {}
     least = cut_off * sorted(scores.values(), reverse=True)[number - 1]
@@ -118,7 +119,7 @@ def _pool(scores: Mapping[str, float], number: int, cut_off: float) -> dict[str,
 def _draw(
     chances: Mapping[str, float], number: int, generator: np.random.Generator
 ) -> Sequence[str]:
-    """Draw one after another, by the chances of those that are left."""
+    """Draw without replacement, with probabilities in proportion to `chances`."""
     if number == 0:
         return []
     names, of_N = list(chances), np.maximum(list(chances.values()), _LEAST_CHANCE)

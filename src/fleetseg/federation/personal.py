@@ -1,13 +1,13 @@
-"""Models of the clients' own, beside the global one; they never leave their client.
+"""Personal models of clients, besides the global one; they never leave their client.
 
-`own` is the shared part with what stays with a client (FedPer, FedRep, FedBN). `fine-tuned` is that
-after some more training on the client's samples, made anew for each scoring (FedBABU's end).
-`ditto` trains a whole model beside each update and keeps it.
+`own` is the shared part together with the tensors that stay with a client (FedPer, FedRep, FedBN).
+`fine-tuned` is that model after further training on the client's samples, made afresh for each
+scoring (the last step of FedBABU). `ditto` trains a whole model besides each update and keeps it.
 
 Ditto: Li, Hu, Beirami, Smith 2021, arXiv 2012.04221, Algorithm 1: each step of client k on its own
-model is v <- v - lr (grad F_k(v) + lambda (v - w)), with w the global model as it was received. A
-client's first v is the model that it receives in its first round; of a client that was never in a
-cohort, every personal model is made of the global one and what all clients start with.
+model is v <- v - lr (grad F_k(v) + lambda (v - w)), with w the global model as received. A client's
+first v is the model that it receives in its first round. The personal model of a client that was
+never in a cohort is made from the global model and the tensors that all clients start with.
 """
 
 from __future__ import annotations
@@ -32,26 +32,27 @@ from fleetseg.learning.parameters import Trainables
 
 @dataclass(frozen=True)
 class Work:
-    """What a client makes its personal model from."""
+    """What a client's personal model is made from."""
 
     runtime: LocalRuntime
     broadcast: Broadcast
     pairs: Pairs
     inputs: LocalInputs  # of the round, or of the scoring
-    state: ClientState  # what the client kept of earlier rounds
+    state: ClientState  # what the client kept from earlier rounds
 
     def load_received(self) -> None:
-        """Fill the model as a round begins: the shared part, and what stays with the client."""
+        """Load the model as at the start of a round: the shared part and the client's own."""
         self.runtime.load(self.broadcast, section(self.state, "own"))
 
 
 @dataclass(frozen=True)
 class Personal:
-    """How a client comes to a model of its own.
+    """One kind of personal model.
 
     Args:
-        load: fill the runtime's model with it, to be scored.
-        train: called in each round once the update is made: what the client keeps for `load`.
+        load: loads it into the runtime's model, to be scored.
+        train: called in each round after the update is made; returns what the client keeps for
+            `load`.
     """
 
     load: Callable[[Work], None] = Work.load_received
@@ -92,7 +93,7 @@ def _own_training(work: Work) -> TrainingConfig:
 
 
 def personal_training(training: TrainingConfig, personal: PersonalConfig) -> TrainingConfig:
-    """Return how a personal model is trained: as the update, but for what `personal` says."""
+    """Return how a personal model is trained: like the update, except for what `personal` sets."""
     learns = () if personal.learns == "all" else (PhaseConfig(learns=personal.learns),)
     return training.model_copy(
         update={
@@ -113,7 +114,7 @@ PERSONAL: dict[str, Personal] = {
 
 
 def steps_beside(num_images: int, training: TrainingConfig, personal: PersonalConfig) -> int:
-    """Return the steps that a client takes in a round beside those of its update."""
+    """Return the steps that a client takes in a round besides those of its update."""
     if PERSONAL[personal.model].train is None:
         return 0
     return num_steps(num_images, personal_training(training, personal))

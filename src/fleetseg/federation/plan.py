@@ -1,4 +1,4 @@
-"""What the choices of a run make of each round: who is asked, what is sent, the server's step."""
+"""A run's choices applied to each round: who is asked, what is sent, and the server's step."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.weights import WEIGHTS
 from fleetseg.learning.objectives import OBJECTIVES
 
-_SAMPLER, _WEIGHTS, _FLEET = "sampler", "weights", "fleet"  # who remembers something of clients
+_SAMPLER, _WEIGHTS, _FLEET = "sampler", "weights", "fleet"  # owners of memory about clients
 
 
 class Guard(Protocol):
-    """Watches over the scores of a run."""
+    """Monitors the scores of a run."""
 
     def why_stop(self, records: Sequence[RoundRecord]) -> str | None:
         """Return the reason to end the run, if there is one."""
@@ -61,33 +61,33 @@ class Guard(Protocol):
         scored: Scored,
         clusters: ClusterModels | None = None,
     ) -> None:
-        """Take note of a round's model, of those of its clusters, and their scores."""
+        """Note a round's model, its clusters' models and their scores."""
         ...
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs besides clients: what it is, what is exchanged, a way to score."""
+    """What a run needs besides clients: the experiment, what is exchanged, how to score."""
 
     experiment: Experiment
     exchange: Exchange
-    # Scores of a model, or why there are none, given the round that made it, all rounds so far, the
-    # fleet's facts and, if there are any, the models of clusters.
+    # Scores a model, or says why there are no scores, given the round that made it, all rounds so
+    # far, the fleet's facts and, if there are clusters, their models.
     score: Callable[..., Scored | str] | None = None
-    # Makes what is scored and saved of a model, by asking the clients; with the same arguments.
+    # Turns a model into the one that is scored and saved, by asking clients; same arguments.
     refine: Callable[[ModelState, int, Sequence[RoundRecord]], ModelState] | None = None
     scratch: Path | None = None  # a folder for what an aggregator does not keep in memory
-    round_every_s: float = 0.0  # by the wall clock: rounds begin no closer than this
+    round_every_s: float = 0.0  # least wall-clock time between round starts
     downlink: Downlink | None = None  # None = vehicles are sent the whole model
-    seconds_of: Callable[[Enrolment], float] | None = None  # a client's round, if it is simulated
-    guard: Guard | None = None  # watches over what is scored; None = nobody does
-    claims: Claims = field(default_factory=Claims)  # how far what clients say is believed
-    max_times_norm: float = 0.0  # of the fleet's changes, by the step; 0 = of any length
+    seconds_of: Callable[[Enrolment], float] | None = None  # time of a client's round, if simulated
+    guard: Guard | None = None  # monitors scores; None = no monitoring
+    claims: Claims = field(default_factory=Claims)  # limits on what clients claim to hold
+    max_times_norm: float = 0.0  # limit on norms per step, relative to the fleet's; 0 = none
 
     def with_facts(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> ServerState:
-        """Make the facts of the fleet, before the first round; they stay as they were then.
+        """Compute the facts of the fleet before the first round; they do not change later.
 
-        So do its clusters; whoever comes later finds a place in them.
+        Nor do its clusters; vehicles that come later are assigned to one.
         """
         if state.round == 0 and not state.facts:
             believed = self.claims.believed(enrolled)
@@ -95,7 +95,7 @@ class Plan:
         return with_clusters_placed(self.experiment, self.exchange, state, enrolled)
 
     def sample(self, state: ServerState, enrolled: Mapping[str, Enrolment]) -> Cohort:
-        """Draw who is asked in the next round."""
+        """Draw the cohort of the next round."""
         return sample_cohort(
             self.claims.believed(enrolled),
             self.experiment.federation,
@@ -115,7 +115,7 @@ class Plan:
         asks: Mapping[str, Broadcast],
         records: Sequence[RoundRecord],
     ) -> None:
-        """Start the next round, in which each client was sent what `asks` say."""
+        """Start the next round, in which clients were sent the broadcasts in `asks`."""
         norms = None
         if self.max_times_norm:
             norms = norms_allowed(records, enrolled, self.max_times_norm)
@@ -129,14 +129,14 @@ class Plan:
         )  # fmt: skip
 
     def with_broadcast(self, state: ServerState) -> ServerState:
-        """Move what vehicles are sent towards the model, if that is not the model itself."""
+        """Move the model that vehicles are sent towards the server's, if it is not the same."""
         if self.downlink is None:
             return state
         model = self.exchange.sent(state.model)
         return replace(state, held=self.downlink.advance(state.held, model, state.round + 1))
 
     def with_references(self, state: ServerState) -> ServerState:
-        """Bring the models that are sent beside the global one to the next round."""
+        """Advance the reference models to the next round."""
         exchange, experiment = self.exchange, self.experiment
         if not exchange.references:
             return state
@@ -155,13 +155,13 @@ class Plan:
         return replace(state, references=references)
 
     def sent(self, state: ServerState) -> ModelState:
-        """Return what all vehicles train from in the next round."""
+        """Return the model that all vehicles train from in the next round."""
         return state_of(state.held) if self.downlink else self.exchange.sent(state.model)
 
     def asks(
         self, state: ServerState, clients: Collection[str], records: Sequence[RoundRecord]
     ) -> dict[str, Broadcast]:
-        """Write what each client is sent in the next round."""
+        """Make each client's broadcast for the next round."""
         facts = told_facts(self.experiment, state.facts)
         if self.exchange.is_clustered:
             settings = self.experiment.federation
@@ -174,13 +174,13 @@ class Plan:
         return self.downlink.as_changes(state.held, asks, bases(records, clients))
 
     def published(self, state: ServerState) -> ModelState:
-        """Return the model that is scored and saved, as far as the server has it."""
+        """Return the model that is scored and saved, as far as the server can make it."""
         model = self._scored(state.model, state.slots)
         remembered = of_cluster(state.published, None)
         return self._publication.model(model, remembered, self.experiment.federation)
 
     def cluster_models(self, state: ServerState) -> ClusterModels | None:
-        """Return the models of the clusters that are scored and saved beside it, if there are."""
+        """Return the clusters' models that are scored and saved too, if there are clusters."""
         if not state.clusters:
             return None
         settings = self.experiment.federation
@@ -193,7 +193,7 @@ class Plan:
     def scored(
         self, model: ModelState, state: ServerState, records: Sequence[RoundRecord]
     ) -> Scored | str:
-        """Score the model that is published of a state, or say why there are no scores."""
+        """Score a state's published model, or return why there are no scores."""
         assert self.score is not None
         clusters = self.cluster_models(state)
         if clusters is None:
@@ -201,17 +201,17 @@ class Plan:
         return self.score(model, state.round, records, state.facts, clusters)
 
     def refined(self, state: ServerState, records: Sequence[RoundRecord]) -> ModelState:
-        """Return the model that is scored and saved, with what clients are asked for it."""
+        """Return the model that is scored and saved, including what clients contribute to it."""
         model = self.published(state)
         return model if self.refine is None else self.refine(model, state.round, records)
 
     def server_update(
         self, state: ServerState, collector: RoundCollector, present: Collection[str]
     ) -> ServerState:
-        """Take the server's step, or leave the model as it was when the quorum was missed.
+        """Take the server's step; leave the model unchanged if the quorum was missed.
 
-        A round in which nobody was asked leaves it as it was, too, and is no failed one. `present`
-        are the clients that are there, asked or not.
+        A round in which nobody was asked also leaves it unchanged, and does not count as failed.
+        `present` are the clients that are available, asked or not.
         """
         settings, exchange = self.experiment.federation, self.exchange
         state = replace(state, memory=self._remembered(state, collector))
@@ -239,7 +239,7 @@ class Plan:
         return self._with_published(replace(state, model=model, slots=slots))
 
     def _with_published(self, state: ServerState) -> ServerState:
-        """Take a new model in, for what is published; ends a round that has made a step."""
+        """Update the publishing state with a new model, and finish a round that made a step."""
         publication, settings = self._publication, self.experiment.federation
         model, before = self._scored(state.model, state.slots), of_cluster(state.published, None)
         published = publication.remember(before, model, state.round + 1, settings)
@@ -248,7 +248,7 @@ class Plan:
         return replace(state, published=published, round=state.round + 1, failed_rounds=0)
 
     def _with_fleet(self, state: ServerState, present: Collection[str]) -> tuple[ServerState, int]:
-        """Take in who is there, where means over the fleet are kept; returns N, too."""
+        """Count the clients present, if means over the fleet are kept; also returns N."""
         objective = OBJECTIVES[self.experiment.training.objective]
         slots = SERVER_OPTIMISERS[self.experiment.federation.server_optimiser].means
         if not (objective.keeps_means or slots):
@@ -264,7 +264,7 @@ class Plan:
         return replace(state, slots=slots_now, memory={**state.memory, _FLEET: met}), of
 
     def _scored(self, server: ModelState, slots: Slots) -> ModelState:
-        """Return the model that counts, where the one that is sent is shifted from it."""
+        """Return the model to score, where the one that is sent is shifted from it."""
         exchange, settings = self.exchange, self.experiment.federation
         scored = SERVER_OPTIMISERS[settings.server_optimiser].scored
         if scored is None:
@@ -275,7 +275,7 @@ class Plan:
         return exchange.model_of(exchange.received(server, sent))
 
     def _remembered(self, state: ServerState, collector: RoundCollector) -> dict[str, Memory]:
-        """Take in what the sampler remembers of a round and, if its updates count, the weights."""
+        """Update the memory of the sampler and, if the round's updates count, of the weights."""
         settings, outcome = self.experiment.federation, collector.outcome()
         owners = {_SAMPLER: SAMPLERS[settings.sampler].remember}
         if collector.has_quorum and collector.accepted:

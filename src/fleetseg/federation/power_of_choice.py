@@ -1,10 +1,10 @@
-"""Power of choice: of some candidates, ask those whose loss was the highest.
+"""Power of choice: from a set of candidates, ask those with the highest loss.
 
 Cho, Wang, Joshi 2020, arXiv 2010.01243, section 4: d candidates are drawn without replacement with
 probabilities proportional to their data, and the m with the largest losses take part. This is
-their variant rpow-d, which takes the loss that a client had when it last took part and so asks for
-no evaluation; it is the mean over the steps of that round. Who has none yet comes first, unless it
-was asked in vain: see `back_off`.
+their variant rpow-d, which uses the loss that a client had when it last took part and so needs no
+evaluation; that loss is the mean over the steps of its round. Clients without a loss come first,
+unless they have failed to answer: see `back_off`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LOSS = "loss"
 
 
 def power_of_choice(known: Known, count: int, generator: np.random.Generator) -> Sequence[str]:
-    """Draw candidates and take the highest losses; among equal ones, chance decides."""
+    """Draw candidates and take those with the highest losses; ties are broken at random."""
     losses, known = known.memory.get(_LOSS, {}), without_resting(known, count)
     wished = known.settings.power_of_choice.candidates or 2 * count
     names = list(known.enrolled)
@@ -34,6 +34,6 @@ def power_of_choice(known: Known, count: int, generator: np.random.Generator) ->
 
 
 def remember_losses(memory: Memory, outcome: Outcome) -> Memory:
-    """Note the losses of a round, and who was asked in vain."""
+    """Note the losses of a round, and which clients were asked in vain."""
     now = {update.client_id: update.loss for update in outcome.accepted}
     return {_LOSS: {**memory.get(_LOSS, {}), **now}, **remember_missed(memory, outcome)}

@@ -1,7 +1,7 @@
-"""Draws without replacement in which each is drawn with a probability exactly proportional to size.
+"""Sampling without replacement, with inclusion probabilities exactly proportional to size.
 
-Drawing one after another, as numpy does it, is not that: of sizes 2, 1, 1 and two draws the first
-would be drawn in 5 of 6 cases, not always.
+Drawing one after another, as numpy does, does not achieve this: with sizes 2, 1, 1 and two draws,
+the first would be drawn in 5 of 6 cases, not always.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def certain(sizes: Sequence[int], count: int) -> list[int]:
-    """Number those that are drawn for sure: with m left of a total X, whose size is X / m or more.
+    """Return the indices drawn for sure: with m draws left from a total X, sizes of X / m or more.
 
     >>> certain([1, 9, 1, 3], 3)
     [1, 3]
@@ -33,11 +33,11 @@ def certain(sizes: Sequence[int], count: int) -> list[int]:
 def draw_proportional(
     sizes: Sequence[int], count: int, generator: np.random.Generator
 ) -> list[int]:
-    """Draw `count` different numbers of sizes above zero; systematic, in a random order.
+    """Draw `count` different indices by their sizes (above zero); systematic, in random order.
 
-    Of a size x of those that are not certain, with m left of a total X, the probability is m x / X
-    exactly (Madow 1949): the m points (u + k X) / m, with u drawn from 0 to X - 1, fall into
-    stretches as long as the sizes, none of which is long enough for two.
+    For a size x that is not certain, with m draws left from a total X, the probability is exactly
+    m x / X (Madow 1949): the m points (u + k X) / m, with u drawn from 0 to X - 1, fall into
+    intervals as long as the sizes, none of which is long enough for two points.
     """
     assert 0 <= count <= len(sizes)
     sure = certain(sizes, count)

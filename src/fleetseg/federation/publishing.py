@@ -1,7 +1,7 @@
-"""Which model is scored and saved: the last one, or one made of several.
+"""The model that is scored and saved: the last one, or an average of several.
 
-A way to publish is a `Publication` in `PUBLISHING`: the names of the vectors that it remembers, and
-two pure functions. What is sent to clients is always the last model.
+Each way to publish is a `Publication` in `PUBLISHING`: two pure functions over the vectors that it
+remembers. Clients are always sent the last model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.schedules import first_round_after
 
 Vectors = Mapping[str, Tensor]
-"""Float32 vectors as long as all floats of a model, by name (suffix F)."""
+"""Named float32 vectors, as long as all floats of a model (suffix F)."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Publication:
     """One way to publish.
 
     Args:
-        remember: (vectors so far, the model after a round, number of that round from 1, settings)
-            -> the vectors from now on; before the first round there is none.
+        remember: (vectors so far, the model after a round, that round's number from 1, settings)
+            -> the new vectors; there are none before the first round.
         model: (the last model, vectors, settings) -> the model that is scored and saved.
     """
 
@@ -37,10 +37,10 @@ class Publication:
 def _remember_ema(
     vectors: Vectors, model: ModelState, round_: int, settings: FederationConfig
 ) -> Vectors:
-    """Average with weights that decay: e <- b e + (1 - b) x, and e = x at first.
+    """Keep an exponential average: e <- b e + (1 - b) x, with e = x at first.
 
-    b is (1 + t) / (10 + t) before the t-th average until that is above `ema.beta`, so that a model
-    of the first rounds does not weigh on those of a short run.
+    For the t-th average b is (1 + t) / (10 + t) until that exceeds `ema.beta`, so that models of
+    the first rounds do not dominate a short run.
     """
     count = vectors.get("averaged", torch.zeros(1))
     if "ema" not in vectors:
@@ -57,7 +57,7 @@ def _ema(model: ModelState, vectors: Vectors, settings: FederationConfig) -> Mod
 def _remember_two(
     vectors: Vectors, model: ModelState, round_: int, settings: FederationConfig
 ) -> Vectors:
-    """Keep the last two models, of parameters and statistics both: FedExP is scored so."""
+    """Keep the last two models, parameters and statistics; FedExP is scored on their mean."""
     before = {"before": vectors["newest"]} if "newest" in vectors else {}
     return {"newest": model.values_F.clone(), **before}
 
@@ -72,10 +72,10 @@ def _mean_of_two(model: ModelState, vectors: Vectors, settings: FederationConfig
 def _remember_swa(
     vectors: Vectors, model: ModelState, round_: int, settings: FederationConfig
 ) -> Vectors:
-    """Average every `swa.period`-th model past the share `swa.start` of the rounds, all alike.
+    """Average every `swa.period`-th model after the share `swa.start` of the rounds, equally.
 
     Izmailov et al. 2018, arXiv 1803.05407; of a server's models: Caldarola et al. 2022, arXiv
-    2203.11834. As x + (y - x) / n, so that the average of equal models is that model.
+    2203.11834. Computed as x + (y - x) / n, so that the average of equal models is that model.
     """
     first = first_round_after(settings.swa.start, settings.rounds)
     if round_ < first or (round_ - first) % settings.swa.period:

@@ -1,14 +1,14 @@
-"""q-FedAvg: the server's step favours the clients whose loss is high.
+"""q-FedAvg: the server's step favours clients with a high loss.
 
 Li, Sanjabi, Beirami, Smith 2020, arXiv 1905.10497, Algorithm 2, which minimises
-sum_k p_k F_k^(q+1) / (q+1). With y_k a client's trained model and F_k its loss of the received one:
+sum_k p_k F_k^(q+1) / (q+1). With y_k a client's trained model and F_k its loss on the received one:
 
     Delta_k = F_k^q L (w - y_k),   h_k = q F_k^(q-1) ||L (w - y_k)||^2 + L F_k^q,
     w <- w - sum_k Delta_k / sum_k h_k.
 
-The paper draws clients in proportion to p_k; where all are asked, p_k are the weights, by which
-both sums are weighted: with q = 0 it is the weighted mean. Statistics of norm layers and what else
-is sent are averaged with weights p_k F_k^q.
+The paper draws clients in proportion to p_k. Where all are asked, both sums are weighted by p_k
+instead: with q = 0 this is the weighted mean. Statistics of norm layers, and everything else that
+is sent, are averaged with weights p_k F_k^q.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fleetseg.federation.robust import spooled
 
 Floats = npt.NDArray[np.float32]
 _COLUMNS = 1 << 16  # at a time, so that memory does not grow with the model
-_LEAST_LOSS = 1e-10  # as in the authors' code: F^(q-1) of a loss of zero is infinite
+_LEAST_LOSS = 1e-10  # as in the authors' code: F^(q-1) is infinite for a loss of zero
 
 
 def q_fedavg(opening: Opening) -> Aggregator:
@@ -52,26 +52,26 @@ def combine(
     num_trainable: int,
     settings: FederationConfig,
 ) -> Floats:
-    """Take the step: its part over the T = `num_trainable` first values, and the mean of others.
+    """Return the step for the first T = `num_trainable` values, and the mean for the others.
 
-    The change of a client is y_k - w, so that it is added.
+    A client's change is y_k - w, so it is added.
     """
     q, lipschitz = settings.qffl.q, settings.qffl.lipschitz
-    # Of the highest, so that no power is too large: a common factor of both sums.
+    # Relative to the highest loss, a common factor of both sums, so that no power overflows.
     share_N = weights_N / weights_N.sum() * (loss_N / loss_N.max()) ** q
     curve_N = 1 + q / loss_N * lipschitz * _squares(changes_NF, num_trainable)  # h_k / (L F_k^q)
     by_h_N, by_mean_N = share_N / (share_N * curve_N).sum(), share_N / share_N.sum()
     step_F: Floats = np.empty(changes_NF.shape[1], dtype=np.float32)
     for start, stop in _spans(num_trainable, changes_NF.shape[1]):
         by_N = by_h_N if stop <= num_trainable else by_mean_N
-        # Client by client: a product of matrices may add in another order on another machine.
+        # Client by client: a matrix product may add in a different order on another machine.
         rows = zip(by_N, changes_NF, strict=True)
         step_F[start:stop] = sum(by * np.float64(row_F[start:stop]) for by, row_F in rows)
     return step_F
 
 
 def _squares(changes_NF: Floats, num_trainable: int) -> npt.NDArray[np.float64]:
-    """Squared norms (N) of what is trainable."""
+    """Return the squared norms (N) of the trainable values."""
     total_N = np.zeros(len(changes_NF))
     for start, stop in _spans(num_trainable, num_trainable):
         total_N += np.square(changes_NF[:, start:stop], dtype=np.float64).sum(axis=1)
@@ -79,7 +79,7 @@ def _squares(changes_NF: Floats, num_trainable: int) -> npt.NDArray[np.float64]:
 
 
 def _spans(num_trainable: int, size: int) -> list[tuple[int, int]]:
-    """Cut what is trainable, and then the rest, into parts."""
+    """Cut the trainable values, and then the rest, into parts."""
     parts = ((0, num_trainable), (num_trainable, size))
     return [
         (start, min(start + _COLUMNS, stop))

@@ -1,12 +1,12 @@
-"""HyperFLAW's queue: the next global model is the mean of this round's and the last few.
+"""HyperFLAW's queue: the next global model is the mean of this round's and the last few models.
 
 Rizzoli et al. 2025, When Cars meet Drones, arXiv 2403.13762, and its code: with y the mean of the
-clients' models, and w_1 ... w_q the last q global models, that which they were sent among them,
+clients' models, and w_1 ... w_q the last q global models, including the one that was sent,
 
     w <- (y + w_1 + ... + w_q) / (q + 1);
 
-in the first rounds with as many as there are. It is the server's own model that this makes, and so
-what is sent; the queue holds such means.
+in the first rounds with as many as there are. The result is the server's own model, and so what is
+sent; the queue holds such means.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Slots = Mapping[str, Tensor]
 
 
 def empty_queue(settings: FederationConfig, num_trainable: int) -> Slots:
-    """Make what there is before the first round: nothing."""
+    """Make the initial slots: none."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""What is remembered of a round: a value, written as one line of rounds.jsonl and read back."""
+"""The record of a round: a value that is written as a line of rounds.jsonl and read back."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _PLAIN = (
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One round: who took part, what it cost, what its model scores."""
+    """One round: which clients took part, what it cost, and its model's scores."""
 
     round: int
-    cohort: tuple[str, ...]  # who was asked
-    accepted: tuple[str, ...]  # whose update came in time and passed all checks
-    failures: tuple[Failure, ...]  # of the others
-    quorum: bool  # enough were accepted: the model has moved, if anybody was asked
+    cohort: tuple[str, ...]  # clients that were asked
+    accepted: tuple[str, ...]  # clients whose update came in time and passed all checks
+    failures: tuple[Failure, ...]  # of the other clients
+    quorum: bool  # enough were accepted: the model has changed, if anybody was asked
     loss: float | None  # mean training loss, weighted by steps; None if nobody was accepted
     steps: int  # gradient steps, all clients together
-    critical_path_steps: int  # gradient steps one after another: those of the longest client
+    critical_path_steps: int  # gradient steps of the client that took the most
     images_seen: int
     bytes_down: int
     bytes_up: int
     seconds: float  # by the engine's clock
     scored: Scored | None = None  # None = this round's model was not scored
-    unscored: str = ""  # why not, though it should have been
+    unscored: str = ""  # why it was not scored though it should have been
     clusters: Mapping[str, int] = field(
         default_factory=dict
-    )  # of the accepted, where there are any
-    training_seconds: float | None = None  # of all: until the last answer, without scoring
-    # Of those asked who say that they hold more than is believed, the images they counted for.
+    )  # of the accepted clients, if there are clusters
+    training_seconds: float | None = None  # until the last reply, without scoring
+    # Of the clients asked whose claims were capped, the images that they counted for.
     cut: Mapping[str, int] = field(default_factory=dict)
     lineage: str = ""  # of the model that was sent: see `lineage`
-    # How long changes were, by the step, those that were refused for it too, where it is measured.
+    # Norms of changes per step, including those refused for their norm; empty if not measured.
     step_norms: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -56,7 +56,7 @@ class RoundRecord:
         sent: Meter,
         lineage: str = "",
     ) -> RoundRecord:
-        """Write down a round that is over."""
+        """Make the record of a finished round."""
         accepted = collector.accepted
         return cls(
             round=round_,
@@ -79,7 +79,7 @@ class RoundRecord:
         )
 
     def with_cost(self, sent: Meter) -> RoundRecord:
-        """Return the record with the whole cost of its round, scoring on clients included."""
+        """Return the record with the full cost of its round, including scoring on clients."""
         return replace(
             self,
             bytes_down=sent.bytes_down,
@@ -94,7 +94,7 @@ class RoundRecord:
 
     @property
     def was_scored(self) -> bool:
-        """Whether scoring was tried; a run may have ended before."""
+        """Whether scoring was attempted; a run may have ended before it."""
         return self.scored is not None or bool(self.unscored)
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class RoundRecord:
         """Read what `to_dict` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError, DataError: it is no such thing.
+            KeyError, TypeError, ValueError, DataError: `fields` is not such a record.
         """
         scores = fields.get("scores")
         return cls(

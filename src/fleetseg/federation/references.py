@@ -1,8 +1,8 @@
-"""Models that are sent beside the global one: the teachers of vehicles without labels.
+"""Reference models, sent with the global one: the teachers of vehicles without labels.
 
-They are the server's, and pure functions of the models of earlier rounds, so that a vehicle that
-was away has the same teacher as all others, and a resumed run goes on with the same. "first" is the
-model that training started from; "teacher" is what `training.self_training.teacher` says. A teacher
+The server computes them as pure functions of the models of earlier rounds, so that a vehicle that
+was away has the same teacher as all others, and a resumed run goes on with the same one. "first" is
+the model that training started from; `training.self_training.teacher` defines "teacher". A teacher
 that is the broadcast model itself is not sent: see learning.self_training.references_of.
 """
 
@@ -17,7 +17,7 @@ from fleetseg.config import SelfTrainingConfig
 from fleetseg.learning.schedules import first_round_after
 
 References = Mapping[str, Tensor]
-"""By name, the floats of the shared part of a model (suffix F), and of "swa" how many it is of."""
+"""Floats of the shared part of each model (suffix F), by name, and the count behind "swa"."""
 
 FIRST, TEACHER, _AVERAGE, _AVERAGED = "first", "teacher", "swa", "averaged"
 
@@ -30,12 +30,12 @@ def advance_references(
     settings: SelfTrainingConfig,
     total_rounds: int,
 ) -> References:
-    """Return the models that go with the broadcast of a round.
+    """Return the reference models of a round.
 
     Args:
-        before: of the round before; empty before the first.
-        names: those that are sent: FIRST, TEACHER or both.
-        sent_F: the global model as it is sent in this round.
+        before: those of the round before; empty before the first.
+        names: the models to send: FIRST, TEACHER or both.
+        sent_F: the global model as sent in this round.
         round_: 1-based.
         settings: how the teacher is made.
         total_rounds: of the run.
@@ -64,7 +64,7 @@ def _advance_teacher(
     start = first_round_after(settings.swa_start, total_rounds)
     if settings.teacher == "round" or round_ < start:
         return {TEACHER: sent_F.clone() if is_due else teacher_F}
-    # As x + (y - x) / n, so that the average of equal models is that model.
+    # Computed as x + (y - x) / n, so that the average of equal models is that model.
     count = before.get(_AVERAGED, torch.zeros(1)) + 1
     mean_F = before.get(_AVERAGE, sent_F)
     mean_F = mean_F + (sent_F - mean_F) / count

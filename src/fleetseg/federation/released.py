@@ -1,4 +1,4 @@
-"""What a client has released with noise, kept: to draw noise again is to average it out."""
+"""Values that a client released with noise, stored: drawing noise again would average it out."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Floats = npt.NDArray[np.float32]
 
 
 def kept_once(folder: Path | None, what: str, make: Callable[[], Floats]) -> Floats:
-    """Return what `make` gave when it was first asked for `what`, in any run.
+    """Return what `make` returned when `what` was first requested, in any run.
 
-    It stays the same if the client's images change by then: each new one would tell something more
-    of the images that are still there. Whoever deletes the file allows one more. Without a folder,
-    as where clients are simulated, it is made anew.
+    The value stays the same even if the client's images change: each new value would reveal more
+    about the images that remain. Deleting the file allows one more release. Without a folder, as
+    for simulated clients, the value is made each time.
 
     Raises:
-        DataError: the file cannot be read. It is not made anew then.
+        DataError: the file cannot be read; no new value is made then.
     """
     if folder is None:
         return make()
@@ -42,11 +42,11 @@ def _read(path: Path, what: str) -> Floats:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields["what"] != what:
-            raise ValueError("of something else")
+            raise ValueError("it is of something else")
         return np.array(fields["numbers"], np.float32).reshape(fields["shape"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"what was released with noise cannot be read ({error})",
+            f"a value that was released with noise cannot be read ({error})",
             where=path,
-            cure="Put the file back; to release once more, with new noise, delete it",
+            cure="Restore the file; to release again, with new noise, delete it",
         ) from None

@@ -1,8 +1,8 @@
-"""Replies as JSON headers with bytes beside them: of workers and of vehicles alike.
+"""Replies as JSON headers with separate bytes, for workers and vehicles alike.
 
-An update is either bytes that a codec made, or lies where both sides see it and only its header is
-sent. Confusion matrices and sums of norm layers are bytes, too: those of many domains or of a large
-network would be no small header. What is read here may come from anybody: it raises nothing but
+An update is either the bytes of a codec, or lies in memory that both sides see, and only its header
+is sent. Confusion matrices and sums of norm layers are bytes, too: with many domains or a large
+network they would make a large header. Input is untrusted: reading raises nothing but
 UpdateRejected.
 """
 
@@ -36,7 +36,7 @@ _COUNTS, _SUMS = np.dtype("<i8"), np.dtype("<f8")
 
 
 def write_reply(reply: Reply) -> tuple[dict[str, Any], bytes]:
-    """Write a reply: a header and, of a packed update, of counts and of sums, the bytes."""
+    """Write a reply: a header and, for a packed update, counts or sums, the bytes."""
     if isinstance(reply, Failure):
         return write_failure(reply), b""
     if isinstance(reply, Evaluation):
@@ -59,15 +59,15 @@ def read_reply(
     codec: UpdateCodec | None,
     room: ModelState | None = None,
 ) -> Update | Evaluation | NormReport | Failure:
-    """Read a reply; one that cannot be read is a failure, and the usual checks must follow.
+    """Read a reply; an unreadable one becomes a failure. The usual checks must follow.
 
     Args:
-        client_id: who was asked.
+        client_id: the client that was asked.
         header: see `write_reply`.
-        payload: of a packed update, of counts and of sums, their bytes.
+        payload: the bytes of a packed update, counts or sums.
         num_classes: of confusion matrices.
-        codec: what an update was packed by; None = updates lie in `room`.
-        room: where the change of an update lies that was not packed.
+        codec: the codec of packed updates; None = updates lie in `room`.
+        room: holds the change of an update that was not packed.
     """
     if (failure := read_failure(client_id, header)) is not None:
         return failure
@@ -85,12 +85,12 @@ def read_reply(
 
 
 def write_failure(failure: Failure) -> dict[str, Any]:
-    """Write why a client has no other answer; who it is, is known where it is read."""
+    """Write a failure, without the client's name, which the reader knows."""
     return failure_header(failure.kind, failure.reason, failure.detail)
 
 
 def read_failure(client_id: str, header: Mapping[str, Any]) -> Failure | None:
-    """Read a reply's failure, if it is one; whatever a client sends becomes a plain text."""
+    """Return a reply's failure, if it is one; the client's text is sanitised."""
     try:
         fields = parse_failure(header)
     except ValueError:
@@ -107,7 +107,7 @@ def read_evaluation(
     """Read confusion matrices, or raise UpdateRejected; `validate_evaluation` must follow."""
     domains, round_ = header.get("confs"), header.get("round")
     if not isinstance(domains, list) or len(domains) > _MAX_DOMAINS or type(round_) is not int:
-        raise UpdateRejected("malformed", "no confusion matrices")
+        raise UpdateRejected("malformed", "not confusion matrices")
     for domain in domains:
         if (
             not isinstance(domain, str)
@@ -116,13 +116,13 @@ def read_evaluation(
         ):
             raise UpdateRejected("malformed", "a domain's name is too long or cannot be printed")
     if len(set(domains)) < len(domains):
-        raise UpdateRejected("malformed", "two domains of one name")
+        raise UpdateRejected("malformed", "two domains with the same name")
     shape = (len(domains), num_classes, num_classes)
     expected = math.prod(shape) * _COUNTS.itemsize
     if len(payload) != expected:
         raise UpdateRejected(
             "shape",
-            "no matrix of the classes for each",
+            "confusion matrices of a wrong size",
             got=f"{len(payload)} bytes",
             expected=expected,
         )
@@ -133,7 +133,7 @@ def read_evaluation(
 
 
 def has_bytes(header: Mapping[str, Any]) -> bool:
-    """Say whether a reply's header is one with bytes beside it."""
+    """Return whether a reply with this header has bytes as well."""
     return any(key in header for key in ("update", "confs", "norm_sums"))
 
 
@@ -150,14 +150,14 @@ def read_norm_report(client_id: str, header: Mapping[str, Any], payload: bytes) 
     """Read sums, or raise UpdateRejected; `validate_norm_report` must follow."""
     sizes, round_ = header.get("norm_sums"), header.get("round")
     if not isinstance(sizes, list) or len(sizes) != 2 or type(round_) is not int:
-        raise UpdateRejected("malformed", "no sums of norm layers")
+        raise UpdateRejected("malformed", "not sums of norm layers")
     if not all(type(size) is int and 0 < size <= _MAX_CHANNELS for size in sizes):
-        raise UpdateRejected("malformed", "not so many layers or channels")
+        raise UpdateRejected("malformed", "wrong number of layers or channels")
     layers, channels = sizes
     expected = layers * _COUNTS.itemsize + 2 * channels * _SUMS.itemsize
     if len(payload) != expected:
         raise UpdateRejected(
-            "malformed", "sums of another size", got=f"{len(payload)} bytes", expected=expected
+            "malformed", "sums of a wrong size", got=f"{len(payload)} bytes", expected=expected
         )
     counts_L = np.frombuffer(payload, _COUNTS, layers).astype(np.int64)
     both_2C = np.frombuffer(payload, _SUMS, offset=layers * _COUNTS.itemsize).astype(np.float64)

@@ -1,8 +1,8 @@
-"""Aggregation rules that need all changes of a round at once.
+"""Support for aggregation rules that need all changes of a round at once.
 
-A rule is a pure function; `spooled` makes an aggregator of it that writes changes to a file as they
-arrive, one row for each client in order of their names: the order of arrival does not matter, and a
-rule that goes through it a few columns at a time needs no more memory for a larger cohort.
+A rule is a pure function; `spooled` turns it into an aggregator that writes changes to a file as
+they arrive, one row per client in order of their names. So the order of arrival does not matter,
+and a rule that reads a few columns at a time needs no more memory for a larger cohort.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fleetseg.federation.aggregate import Aggregator, Opening
 
 Floats = npt.NDArray[np.float32]
 Rule = Callable[[Floats, npt.NDArray[np.int64], FederationConfig], Floats]
-"""(changes_NF, a file mapped into memory; weights_N; settings) -> the one change (F).
+"""(changes_NF, a memory-mapped file; weights_N; settings) -> the aggregated change (F).
 
 N clients, in order of their names.
 """
 
 
 def spooled(rule: Rule) -> Callable[[Opening], Aggregator]:
-    """Make a factory of aggregators of a rule."""
+    """Make a factory of aggregators from a rule."""
     return lambda opening: _Spool(opening, rule)
 
 
@@ -35,8 +35,8 @@ class _Spool:
         self._opening, self._rule = opening, rule
         self._rows = {client: row for row, client in enumerate(sorted(opening.weights))}
         self._added: set[str] = set()
-        # It has no name: it is gone with this process, however that ends. Closed by `finish`, or
-        # where nobody was asked, or too few answered, with the object itself.
+        # Unnamed, so that it disappears with this process, however that ends. `finish` closes it;
+        # if nobody was asked or too few answered, it is closed with this object.
         self._file = tempfile.TemporaryFile(dir=opening.scratch)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
 
@@ -53,7 +53,7 @@ class _Spool:
         weights_N = np.array([self._opening.weights[c] for c in clients], dtype=np.int64)
         with self._file:
             for row, client in enumerate(clients):
-                self._move(self._rows[client], row)  # over the rows of those who did not answer
+                self._move(self._rows[client], row)  # over the rows of clients that did not answer
             self._file.flush()
             shape = (len(clients), size)
             changes_NF: Floats = np.memmap(self._file, dtype=np.float32, mode="r", shape=shape)

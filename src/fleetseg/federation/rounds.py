@@ -1,4 +1,4 @@
-"""The loop: broadcast, local training, folding, server step, evaluation, checkpoint; again."""
+"""The loop of rounds: broadcast, local training, aggregation, server step, scoring, checkpoint."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.stopping import stop_reason
 from fleetseg.text import listing
 
-_NAP_S = 5.0  # between two rounds, so that whoever watches sees that it does not hang
+_NAP_S = 5.0  # longest sleep between rounds, so that observers see that the process does not hang
 UNUSED = "no-update"
-"""Why a run ended whose rounds are over and in which not one update was used."""
+"""Why a run ended that finished its rounds without using a single update."""
 
 
 class Log(Protocol):
@@ -43,22 +43,22 @@ class Log(Protocol):
 
 @dataclass(frozen=True)
 class Watcher:
-    """What a user sees while it runs; every callback may be left out."""
+    """Callbacks that show a run's progress to the user; each is optional."""
 
-    status: Callable[[str], None] = lambda what: None  # before the first round, if it takes long
+    status: Callable[[str], None] = lambda what: None  # before the first round, if that takes long
     round_opened: Callable[[int, Sequence[str]], None] = lambda round_, cohort: None
     replied: Callable[[Received, Failure | None], None] = lambda reply, failure: None
     round_closed: Callable[[RoundRecord], None] = lambda record: None
-    # Who takes part, by their own account, each time the loop asks.
+    # The clients that take part, with the counts they report, each time the loop asks.
     enrolled: Callable[[Mapping[str, Enrolment]], None] = lambda enrolled: None
 
 
 def run(plan: Plan, engine: Engine, state: ServerState, log: Log, watcher: Watcher) -> str:
-    """Run rounds until something says stop; returns the reason.
+    """Run rounds until there is a reason to stop; returns the reason.
 
     Raises:
-        QuorumLost: after `max_failed_rounds` rounds in a row without enough usable updates; the
-            last good model is committed by then.
+        QuorumLost: after `max_failed_rounds` consecutive rounds without enough usable updates; the
+            last good model has been committed by then.
     """
     settings = plan.experiment.federation
     training = plan.experiment.training
@@ -101,7 +101,7 @@ def _reason_to_end(plan: Plan, state: ServerState, log: Log) -> str | None:
 
 
 class _Pace:
-    """Keeps rounds from beginning closer to each other than so many seconds."""
+    """Keeps the starts of rounds at least `every_s` seconds apart."""
 
     def __init__(self, every_s: float) -> None:
         self._every_s, self._due_s = every_s, time.monotonic()
@@ -114,17 +114,17 @@ class _Pace:
 
 
 def _mended(plan: Plan, state: ServerState, log: Log) -> ServerState:
-    """Make a state that was read from a checkpoint fit to go on with."""
+    """Prepare a state that was read from a checkpoint, so that the run can continue."""
     if log.records and not log.records[-1].was_scored:
-        # The run may have ended after this round was committed and before it was scored.
+        # The run may have ended between committing this round and scoring it.
         log.publish(_scored(log.records[-1], plan, state, log))
     if state.failed_rounds >= plan.experiment.federation.max_failed_rounds:
-        return replace(state, failed_rounds=0)  # resumed with a mended fleet: new tries
+        return replace(state, failed_rounds=0)  # resumed with a repaired fleet: new tries
     return state
 
 
 def why_unused(records: Sequence[RoundRecord], limit: int = 10) -> str:
-    """Say why the last round had no usable update: who failed, and the first one's own words."""
+    """Say why the last round had no usable update: the failures, and the first one's detail."""
     failures = records[-1].failures if records else ()
     who = listing([f"{f.client_id} ({f.kind}: {f.reason})" for f in failures], limit)
     told = next((f"; {f.client_id} says: {f.detail}" for f in failures if f.detail), "")
@@ -145,7 +145,7 @@ def _scored(record: RoundRecord, plan: Plan, state: ServerState, log: Log) -> Ro
 
 
 def scored_before(records: Sequence[RoundRecord]) -> set[str]:
-    """Names of the sets or clients that any score so far was taken on."""
+    """Return the names of the sets or clients that any score so far was taken on."""
     return {name for r in records if r.scored for name in r.scored.scored_on}
 
 
@@ -164,5 +164,5 @@ def _require_quorum(
         f"{state.failed_rounds} rounds in a row without a quorum" if enrolled else "no clients",
         got=why_unused(log.records) if log.records else "no client that can take part",
         expected=f"usable updates from {plan.experiment.federation.quorum:.0%} of the cohort",
-        cure="The model of the last good round is kept; mend the fleet and go on with --resume",
+        cure="The model of the last good round is kept; fix the fleet and continue with --resume",
     )

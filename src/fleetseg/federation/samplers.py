@@ -1,4 +1,4 @@
-"""Samplers that are a few lines each."""
+"""Simple samplers."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ _LAST, _TIMES = "last", "times"
 
 
 def shuffled(known: Known, generator: np.random.Generator) -> list[str]:
-    """Return the names in a random order, which breaks ties of a sort that follows."""
+    """Return the names in random order, to break ties in a later sort."""
     names = list(known.enrolled)
     return [names[k] for k in generator.permutation(len(names))]
 
 
 def uniform(known: Known, count: int, generator: np.random.Generator) -> Sequence[str]:
-    """Draw so that each set of clients is as probable as any other."""
+    """Draw uniformly: every set of clients is equally likely."""
     names = list(known.enrolled)
     return [names[i] for i in generator.choice(len(names), size=count, replace=False)]
 
 
 def by_images(known: Known, count: int, generator: np.random.Generator) -> Sequence[str]:
-    """Draw with probabilities exactly proportional to images, where those are at most 1."""
+    """Draw with probabilities exactly proportional to images, if those are at most 1."""
     names = list(known.enrolled)
     sizes = [known.enrolled[name].num_images for name in names]
     return [names[k] for k in draw_proportional(sizes, count, generator)]
 
 
 def round_robin(known: Known, count: int, generator: np.random.Generator) -> Sequence[str]:
-    """Ask those who were asked the longest ago, and first of all those who never were.
+    """Ask the clients that were asked longest ago, starting with those that never were.
 
-    Of those who were asked in the same round, the ones who were asked less often: so everybody is
-    asked once before anybody is asked twice. Who was absent is asked once when it is back, and has
-    no rounds to catch up.
+    Among clients last asked in the same round, those asked less often come first, so that every
+    client is asked once before any is asked twice. A client that was absent is asked once when it
+    is back; it does not catch up on the rounds that it missed.
     """
     last, times = known.memory.get(_LAST, {}), known.memory.get(_TIMES, {})
     return sorted(
@@ -45,7 +45,7 @@ def round_robin(known: Known, count: int, generator: np.random.Generator) -> Seq
 
 
 def remember_asked(memory: Memory, outcome: Outcome) -> Memory:
-    """Note in which round clients were asked last, and how often they were; answered or not."""
+    """Note in which round clients were last asked, and how often, whether they answered or not."""
     times = memory.get(_TIMES, {})
     return {
         _LAST: {**memory.get(_LAST, {}), **dict.fromkeys(outcome.asked, float(outcome.round))},
@@ -54,10 +54,10 @@ def remember_asked(memory: Memory, outcome: Outcome) -> Memory:
 
 
 def poisson(known: Known, count: int, generator: np.random.Generator) -> Sequence[str]:
-    """Ask each client by itself with the same probability: federation.cohort, if it is a share.
+    """Ask each client independently with the same probability: federation.cohort, if a share.
 
-    Of a number of clients, so that as many are asked on average. Sometimes nobody is. It is what
-    the usual accounts of differential privacy suppose.
+    If it is a count, that many are asked on average. Sometimes nobody is asked. The usual privacy
+    accounting of differential privacy assumes this sampling.
     """
     cohort = known.settings.cohort
     is_count = isinstance(cohort, int) or cohort > 1

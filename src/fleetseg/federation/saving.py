@@ -1,4 +1,4 @@
-"""Tensors as a file takes them, with a digest over all that it says."""
+"""Tensors as safetensors files, with a digest over the whole content."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 
 class NotIntact(ValueError):
-    """A file that is not as it was written; says what is wrong."""
+    """A file is not as it was written; the message says what is wrong."""
 
 
 def to_bytes(tensors: Mapping[str, Tensor], meta: str = "") -> bytes:
-    """Return a safetensors file of tensors and a text, which knows its own digest."""
+    """Return a safetensors file of tensors and a text, including its own digest."""
     apart = separate(tensors)
     header = {"meta": meta, "sha256": _digest(apart, meta)}
     return bytes(safetensors.torch.save(apart, metadata=header))
@@ -26,7 +26,7 @@ def from_bytes(data: bytes) -> tuple[dict[str, Tensor], str]:
     """Read what `to_bytes` made.
 
     Raises:
-        NotIntact: it is no such file, or a value of it has changed.
+        NotIntact: it is not such a file, or its content has changed.
     """
     try:
         tensors = safetensors.torch.load(data)
@@ -51,9 +51,9 @@ def _digest(tensors: Mapping[str, Tensor], meta: str) -> str:
 
 
 def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give each tensor memory of its own, in its own order, where it has not.
+    """Give each tensor its own contiguous memory, where it does not have it yet.
 
-    A method may hand on what it was given, or a part of it; files take neither.
+    A method may return a tensor that it was given, or a part of one; files support neither.
     """
     owners: dict[int, str] = {}
     apart = {}

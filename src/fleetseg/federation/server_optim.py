@@ -1,7 +1,7 @@
-"""The server's step: how the mean change of a cohort moves the global model.
+"""Server optimisers: how the mean change of a cohort moves the global model.
 
-A server optimiser is a `ServerOptimiser` in `SERVER_OPTIMISERS`: the names of what it remembers
-and a pure step over the trainable values. Everything else of a model is the same for all of them.
+A server optimiser is a `ServerOptimiser` in `SERVER_OPTIMISERS`: its initial state and a pure step
+over the trainable values. All optimisers treat the rest of a model in the same way.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from fleetseg.federation.queue import empty_queue, queue_step
 from fleetseg.federation.tensors import Layout, ModelState
 
 Slots = Mapping[str, Tensor]
-"""What an optimiser remembers between rounds: float32 vectors by name."""
+"""An optimiser's state between rounds: named float32 vectors."""
 
 
 @dataclass(frozen=True)
 class ServerOptimiser:
-    """What is remembered before the first round, and the step.
+    """One server optimiser: its initial state, and the step.
 
     `first(settings, number of trainable values)` makes the slots.
 
     `step(model_T, delta_T, slots, settings, share)` returns the new values and the new slots;
-    `share` is that of the fleet whose changes `delta_T` is the mean of. The values may take over
-    the memory of `delta_T`; the model and the slots stay as they were.
+    `delta_T` is the mean over a `share` of the fleet. The new values may reuse the memory of
+    `delta_T`; the model and the slots are not changed.
 
-    `scored(model_T, slots)` returns the values that are scored and saved, where those are not the
-    ones that clients are sent.
+    `scored(model_T, slots)` returns the values that are scored and saved, if those are not the ones
+    that clients are sent.
 
     `means` names slots that are means over all clients of the fleet: see `membership`.
     """
@@ -76,7 +76,7 @@ SERVER_OPTIMISERS: dict[str, ServerOptimiser] = {
 
 
 def first_slots(settings: FederationConfig, layout: Layout) -> Slots:
-    """Make what the optimiser remembers before the first round."""
+    """Make the optimiser's initial state."""
     return SERVER_OPTIMISERS[settings.server_optimiser].first(settings, layout.num_trainable)
 
 
@@ -91,20 +91,20 @@ def server_step(
     share: float = 1.0,
     advance_extra: Callable[[Tensor, Tensor], Tensor] = torch.add,
 ) -> tuple[ModelState, Slots]:
-    """Move the model by the mean change of a cohort; returns it and what the optimiser remembers.
+    """Move the model by the mean change of a cohort; returns it and the optimiser's new state.
 
-    The optimiser sees trainable values only. Statistics of norm layers become their weighted mean,
-    whatever the optimiser; counters are taken as given (the largest reported), integers throughout.
-    What a method sends beside the model is advanced by the method's own rule. `share` is that of
-    the fleet whose changes these are.
+    The optimiser sees trainable values only. With any optimiser, statistics of norm layers become
+    their weighted mean; counters are taken as given (the largest reported), integers throughout. A
+    method's extras are advanced by its own rule. `share` is the share of the fleet whose changes
+    are averaged.
 
-    The new model takes over the memory of `mean_delta_F`; the old one stays as it was.
+    The new model reuses the memory of `mean_delta_F`; the old model is not changed.
     """
     values_F = torch.from_numpy(mean_delta_F)
     num = layout.num_trainable
     step = SERVER_OPTIMISERS[settings.server_optimiser].step
     new_T, slots = step(model.values_F[:num], values_F[:num], slots, settings, share)
-    values_F[:num].copy_(new_T)  # nothing to do where it took over the memory
+    values_F[:num].copy_(new_T)  # a no-op if the memory was reused
     extras = [
         (span, advance_extra(model.values_F[span], values_F[span]))
         for span in layout.spans.values()
@@ -115,7 +115,7 @@ def server_step(
         values_F[span] = extra_T
     for entry in layout.floats:
         if entry.is_variance:
-            # Rounding of a mean near -x must not leave a variance below zero: honest clients would
-            # be refused for it ever after.
+            # Rounding a mean near -x must not leave a negative variance: honest clients would then
+            # be refused for ever.
             values_F[entry.start : entry.stop].clamp_(min=0)
     return ModelState(values_F, counters_K.clone()), slots

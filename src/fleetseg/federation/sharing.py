@@ -1,7 +1,7 @@
-"""What of a model the fleet shares, and what else a method exchanges with it.
+"""Which part of a model the fleet shares, and what else a method exchanges.
 
-A sharing policy is a predicate over `Entry` in `SHARING`: it keeps what is exchanged. The rest
-stays with each client, which trains it and keeps it for the next round.
+A sharing policy is a predicate over `Entry` in `SHARING`: it selects the tensors that are
+exchanged. The others stay with each client, which trains them and keeps them for the next round.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _in_stages(entry: Entry, settings: FederationConfig) -> bool:
 
 
 def silobn(entry: Entry, settings: FederationConfig) -> bool:
-    """Keep what norm layers keep of the batches they have seen; gains and biases are shared.
+    """Keep running statistics of norm layers local; gains and biases are shared.
 
     Andreux, Ogier du Terrail, Beguier, Tramel 2020, arXiv 2008.07424.
     """
@@ -37,7 +37,7 @@ def silobn(entry: Entry, settings: FederationConfig) -> bool:
 
 
 def fedbn(entry: Entry, settings: FederationConfig) -> bool:
-    """Keep norm layers whole: statistics, gains and biases.
+    """Keep whole norm layers local: statistics, gains and biases.
 
     Li, Jiang, Zhang, Kamp, Dou 2021, arXiv 2102.07623.
     """
@@ -54,11 +54,11 @@ SHARING: dict[str, Policy] = {
     "fedbn": fedbn,
 }
 OWN_STATISTICS = ("silobn", "fedbn")
-"""Policies that leave with clients what belongs to norm layers, running statistics among it."""
+"""Policies that keep tensors of norm layers, including running statistics, with the clients."""
 
 
 def is_within(key: str, stage: str) -> bool:
-    """Say whether a state-dict key belongs to a module that an experiment names.
+    """Return whether a state-dict key belongs to a module that an experiment names.
 
     >>> is_within("net.encoder.0.weight", "encoder"), is_within("net.encoder2.weight", "encoder")
     (True, False)
@@ -68,17 +68,17 @@ def is_within(key: str, stage: str) -> bool:
 
 @dataclass(frozen=True)
 class Exchange:
-    """The layouts of one run: of the network, of what the server holds, of what is sent."""
+    """The layouts of a run: of the network, of what the server holds, and of what is sent."""
 
     model: Layout
     shared: Layout  # the part of the model that is sent, up and down
     kept: Layout  # the part that stays with each client
-    # What is sent beside the model, each as long as its trainables: down and up, and down only.
+    # Vectors sent with the model, each as long as its trainables: both ways, and down only.
     extras: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
-    references: tuple[str, ...] = ()  # models that are sent beside it, down only: see `references`
-    # The part of `shared` that each cluster of vehicles has of its own, and how many more of it are
-    # sent down with a model: see `cluster_parts`.
+    references: tuple[str, ...] = ()  # further models, down only: see `references`
+    # The part of `shared` that each cluster of vehicles has of its own, and how many more copies of
+    # it are sent down with a model: see `cluster_parts`.
     clustered: Layout = _NOTHING
     copies: int = 0
 
@@ -94,7 +94,7 @@ class Exchange:
         """Divide a model by the policy `settings.sharing`.
 
         Raises:
-            ModelError: the policy shares nothing that learns, or keeps nothing.
+            ModelError: the policy shares nothing that learns, or keeps nothing local.
             ConfigError: a stage that the network does not have.
         """
         policy = SHARING[settings.sharing]
@@ -118,29 +118,29 @@ class Exchange:
 
     @cached_property
     def server(self) -> Layout:
-        """What the server holds: the whole model and its extras."""
+        """Layout of what the server holds: the whole model and the extras."""
         return self.model.with_extras((*self.extras, *self.told))
 
     @cached_property
     def wire(self) -> Layout:
-        """What is exchanged: the shared part and its extras."""
+        """Layout of what is exchanged: the shared part and the extras."""
         return self.shared.with_extras((*self.extras, *self.told))
 
     @cached_property
     def down(self) -> Layout:
-        """What a broadcast to train from holds.
+        """Layout of a broadcast for training.
 
-        Models beside the exchanged one come behind it, and last what clients are to choose from.
+        Reference models follow the exchanged model; the tensors that clients choose from come last.
         """
         return self.wire.with_references(self.references).with_copies(self.clustered, self.copies)
 
     def sent_by(self, task: str) -> Layout:
-        """What a broadcast of a task holds: only to train is there more than one model."""
+        """Return the layout of a task's broadcast: only for training is there more than a model."""
         return self.down if task == "train" else self.wire
 
     @cached_property
     def common(self) -> Layout:
-        """What is sent that the whole fleet has in common: all, unless there are clusters."""
+        """Layout of the part common to the whole fleet: everything, unless there are clusters."""
         if not self.is_clustered:
             return self.wire
         return self.wire.only(lambda entry: entry.key not in self.clustered.by_key)
@@ -152,27 +152,27 @@ class Exchange:
 
     @cached_property
     def up(self) -> Layout:
-        """What clients send: the same, without what they are only told, which comes last."""
+        """Layout of what clients send: the same, without the down-only vectors, which come last."""
         return self.wire.without_extras(self.told)
 
     @property
     def shares_all(self) -> bool:
-        """Whether nothing of the model stays with the clients."""
+        """Whether no part of the model stays with the clients."""
         return not (self.kept.floats or self.kept.counters)
 
     def untrained(self, training: TrainingConfig) -> tuple[str, ...]:
-        """Name what clients train and keep: the server has nothing but its start values."""
+        """Return keys that clients train and keep: the server has only their initial values."""
         kept = (*self.kept.floats, *self.kept.counters)
         parts = {e.key: "head" if e.in_head else "body" for e in kept if not e.is_frozen}
         return tuple(key for key, part in parts.items() if learns(part, training))
 
     def learns_apart(self, training: TrainingConfig) -> bool:
-        """Say whether clients train any weights that stay with them, norm layers aside."""
+        """Return whether clients train any weights that stay with them, norm layers aside."""
         entries = (self.model.by_key[key] for key in self.untrained(training))
         return any(e.kind == "trainable" and not e.in_norm for e in entries)
 
     def first(self, model: ModelState) -> ModelState:
-        """Make what the server holds before the first round: extras start at zero."""
+        """Make the server's initial state: extras start at zero."""
         if not self.extras and not self.told:
             return model
         state = self.server.empty()
@@ -181,19 +181,19 @@ class Exchange:
         return state
 
     def model_of(self, server: ModelState) -> ModelState:
-        """Return the model in what the server holds; its values are not copied."""
+        """Return the model within what the server holds, without copying values."""
         return _head(server, self.model)
 
     def shared_of(self, wire: ModelState) -> ModelState:
-        """Return the part of the model in what was sent; its values are not copied."""
+        """Return the shared part of the model within what was sent, without copying values."""
         return _head(wire, self.shared)
 
     def up_of(self, wire: ModelState) -> ModelState:
-        """Return the part of what was sent that clients change; its values are not copied."""
+        """Return the part of what was sent that clients change, without copying values."""
         return _head(wire, self.up)
 
     def sent(self, server: ModelState) -> ModelState:
-        """Return what is sent of what the server holds; not copied if that is all."""
+        """Return the part that is sent of what the server holds; not copied if it is everything."""
         if self.shares_all:
             return server
         state = self.wire.empty()
@@ -201,9 +201,9 @@ class Exchange:
         return state
 
     def with_references(self, wire: ModelState, models: Mapping[str, Tensor]) -> ModelState:
-        """Put models beside what is exchanged: flat, of the shared part; the same one if none is.
+        """Append reference models, flat and of the shared part; returns `wire` if there are none.
 
-        Where a model is missing, the exchanged one stands in its place.
+        A missing model is replaced by the exchanged one.
         """
         if not self.references:
             return wire
@@ -212,7 +212,7 @@ class Exchange:
         return ModelState(torch.cat([wire.values_F, *parts]), wire.counters_K)
 
     def references_of(self, down: ModelState) -> dict[str, ModelState]:
-        """Return the models beside what was sent; their values are not copied."""
+        """Return the reference models within what was sent, without copying values."""
         start, size = self.wire.num_floats, self.shared.num_floats
         return {
             name: ModelState(down.values_F[start + k * size :][:size], down.counters_K)
@@ -220,11 +220,11 @@ class Exchange:
         }
 
     def to_score(self, model: ModelState) -> ModelState:
-        """Return what is sent of a model that is to be scored; its extras are zero."""
+        """Return what is sent of a model to score; its extras are zero."""
         return self.sent(self.first(model))
 
     def to_try(self, model: ModelState) -> ModelState:
-        """Return what is sent of a model to train from, were all clusters' tensors its own."""
+        """Return what is sent of a model to train from, with its own tensors for every cluster."""
         sent = self.with_references(self.to_score(model), {})
         own = self.clustered.empty()
         Part.of(self.wire, self.clustered).take(sent, own)
@@ -233,7 +233,7 @@ class Exchange:
         return ModelState(torch.cat(values), torch.cat(counters)) if self.copies else sent
 
     def received(self, server: ModelState, wire: ModelState) -> ModelState:
-        """Return what the server holds with what was exchanged in its place; nothing is changed."""
+        """Return the server's state with the exchanged part replaced; arguments do not change."""
         if self.shares_all:
             return wire
         state = server.clone()
@@ -246,7 +246,7 @@ class Exchange:
 
 
 def require_stages(model: Layout, stages: Sequence[str], where: str) -> None:
-    """Refuse stages that a network does not have, with the nearest names that it has."""
+    """Refuse stages that a network does not have, suggesting the nearest names."""
     keys = [key.removeprefix("net.") for key in model.by_key]
     for stage in stages:
         if any(is_within(key, stage) for key in model.by_key):
@@ -263,7 +263,7 @@ def require_stages(model: Layout, stages: Sequence[str], where: str) -> None:
 
 
 def _head(state: ModelState, layout: Layout) -> ModelState:
-    """Leave extras and copies out, which come last; without any, it is the state itself."""
+    """Cut off extras and copies, which come last; without any, return the state itself."""
     if (len(state.values_F), len(state.counters_K)) == (layout.num_floats, layout.num_counters):
         return state
     values_F = state.values_F[: layout.num_floats]

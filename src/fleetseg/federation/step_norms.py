@@ -1,11 +1,11 @@
-"""How long a client's change may be: a few times what the fleet's have been lately, by the step.
+"""Limits on the norm per step of a client's change, as a multiple of the fleet's recent norms.
 
-An operator who knows neither the network nor the data cannot name a bound in advance; the rounds
-before tell one. A change is the sum of a round's steps, so norms are compared by the step, of as
-many steps as the client's images make. Norms of changes that were refused for their length count as
-well: where all grow at once (a rate that warms up), one round is lost and the next has other
-bounds, and of the fleet's median a few liars change little. Vehicles with labels and those without
-have a median each, since those that learn from few sure pixels move less by far.
+An operator who knows neither the network nor the data cannot set a bound in advance, but earlier
+rounds give one. A change is the sum of a round's steps, so norms are compared per step, for as many
+steps as the client's images give. Norms of changes that were refused for their norm count as well:
+if all grow at once (a learning rate that warms up), one round is lost and the next has new bounds,
+and a few malicious clients hardly move the fleet's median. Vehicles with and without labels have
+separate medians, since those that learn from few confident pixels change far less.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Protocol
 from fleetseg.federation.messages import Enrolment
 
 _LATEST = 5
-"""Newest rounds that are looked at: the learning rate of older ones was another."""
+"""Number of newest rounds considered: older ones had a different learning rate."""
 _LEAST = 3
-"""Fewer norms have no median that a liar among them could not set."""
+"""With fewer norms, a single malicious client could set the median."""
 
 
 class _Record(Protocol):
@@ -30,10 +30,10 @@ class _Record(Protocol):
 def norms_allowed(
     records: Sequence[_Record], clients: Mapping[str, Enrolment], times: float
 ) -> dict[str, float]:
-    """Return how long a step of each client's change may be (L2 of the trainable values).
+    """Return the largest norm per step of each client's change (L2 of the trainable values).
 
-    Clients are left out where too little is known. `times` is of the median of the newest rounds'
-    norms; 0 = no client has a bound.
+    Clients are left out if too little is known. `times` multiplies the median norm of the newest
+    rounds; 0 = no client has a bound.
     """
     latest = [record.step_norms for record in records if record.step_norms][-_LATEST:]
     bounds: dict[bool, float] = {}

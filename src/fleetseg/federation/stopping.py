@@ -1,4 +1,4 @@
-"""When a run is over, as a pure function of the experiment and the committed rounds."""
+"""When a run ends, as a pure function of the experiment and the committed rounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fleetseg.config import Experiment
 from fleetseg.federation.records import RoundRecord
 
 ENDS = ("rounds", "target", "plateau", "time", "megabytes", "collapsed")
-"""What `stop_reason` returns, and a guard: a run that has another reason was broken off."""
+"""Reasons returned by `stop_reason` and by a guard; a run with another reason was broken off."""
 
 
 def stop_reason(
@@ -33,10 +33,10 @@ def stop_reason(
 
 
 def _comparable(records: Sequence[RoundRecord]) -> list[float]:
-    """The mIoUs that were taken on all test frames that any score of the run was taken on.
+    """Return the mIoUs that were measured on all test frames that the run has been scored on.
 
-    Without the frames of a client that did not answer, a score is of another set: one that happens
-    to be easier must not end a run.
+    Without the frames of a client that did not answer, a score is of a different set, and a set
+    that happens to be easier must not end a run.
     """
     scored = [r.scored for r in records if r.scored is not None and r.scored.miou is not None]
     everything = frozenset(name for s in scored for name in s.scored_on)
@@ -44,7 +44,7 @@ def _comparable(records: Sequence[RoundRecord]) -> list[float]:
 
 
 def _evaluations_since_best(mious: Sequence[float], min_gain: float) -> int:
-    """Number of evaluations since the last one that gained at least `min_gain` on the best.
+    """Return the number of evaluations since one last beat the best by at least `min_gain`.
 
     >>> _evaluations_since_best([0.1, 0.3, 0.3, 0.2], 0.01)
     2

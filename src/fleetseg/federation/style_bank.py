@@ -1,4 +1,4 @@
-"""The fleet's bank of styles: what a client reports for it, and what the server makes of that."""
+"""The fleet's bank of styles: what clients report, and what the server makes from it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fleetseg.learning.inputs import Facts
 Floats = npt.NDArray[np.float32]
 
 MEMBER = f"{STYLES}/"
-"""Before a name, among the facts of a client that stands for others: that one's styles."""
+"""Prefix of a member's name, for its styles among the facts of a client that represents it."""
 
 
 def report_styles(experiment: Experiment, train: Pairs) -> Floats:
-    """Measure what a client tells of its style; with noise, where the experiment wants some."""
+    """Measure the styles that a client reports, with noise if the experiment sets it."""
     config = experiment.training.style
     with_noise = config.noise > 0
     styles = measured(train, config, experiment.data.size, clipped=with_noise)
@@ -30,7 +30,7 @@ def report_styles(experiment: Experiment, train: Pairs) -> Floats:
 
 
 def released_as(experiment: Experiment) -> str:
-    """Name a style that is released with noise, which is done once; empty = there is no noise."""
+    """Return the name of a style that is released once, with noise; empty if there is no noise."""
     config = experiment.training.style
     if config.noise == 0:
         return ""
@@ -39,30 +39,32 @@ def released_as(experiment: Experiment) -> str:
 
 
 def check_styles(experiment: Experiment, styles: Floats) -> None:
-    """Check what a client reports of its style.
+    """Check the styles that a client reports.
 
     Raises:
-        UpdateRejected: too many styles or none, another shape, or numbers that no image has.
+        UpdateRejected: too many styles or none, a wrong shape, or numbers that no image can have.
     """
     config = experiment.training.style
     shape = shape_of(config, experiment.data.size)
     most = config.images if config.per == "image" else 1
     if styles.shape[1:] != shape or not 1 <= len(styles) <= most:
         expected = f"1 to {most} of {shape}"
-        raise UpdateRejected("facts", "other styles", got=styles.shape, expected=expected)
+        raise UpdateRejected(
+            "facts", "styles of another shape or number", got=styles.shape, expected=expected
+        )
     low, high = KINDS[config.kind].limits(shape)
-    slack = 0.01  # of rounding
+    slack = 0.01  # for rounding
     if not ((styles >= low - slack) & (styles <= high + slack)).all():
         raise UpdateRejected(
             "facts",
-            f"a style that no image has: {config.kind}",
+            f"a style that no image can have: {config.kind}",
             got=f"numbers from {styles.min():g} to {styles.max():g}",
             expected=f"each within its range, {low.min():g} to {high.max():g} at most",
         )
 
 
 def bank_of_fleet(enrolled: Mapping[str, Enrolment]) -> Floats:
-    """Put together the styles of all clients, and of those that one of them stands for."""
+    """Collect the styles of all clients, and of the members that they represent."""
     return bank_of(_styles_by_name(enrolled), MAX_FACT)
 
 
@@ -78,20 +80,20 @@ def _styles_by_name(enrolled: Mapping[str, Enrolment]) -> dict[str, Floats]:
 
 
 def styles_of_members(members: Mapping[str, Enrolment]) -> Facts:
-    """Report, for a client that stands for others, the styles of each of them."""
+    """Return the facts of a client that represents others: each member's styles."""
     return {MEMBER + name: styles for name, styles in _styles_by_name(members).items()}
 
 
 def style_notes(
     experiment: Experiment, facts: Facts, enrolled: Mapping[str, Enrolment]
 ) -> list[str]:
-    """Say so where images are to take on styles, and a fleet has none to share.
+    """Return a note if images should take on styles but the fleet has none to share.
 
-    Of a client that stands for others, images take on those of any.
+    With a client that represents others, images take on the styles of any member.
     """
     never = experiment.training.style.probability == 0
     if STYLES not in facts or never or num_owners(facts[STYLES]) > 1:
         return []
     if any(fact.startswith(MEMBER) for e in enrolled.values() for fact in e.facts):
         return []
-    return ["training.style has no effect: there is only one vehicle's style, and it has that"]
+    return ["training.style has no effect: there is only one vehicle's style, which it has already"]

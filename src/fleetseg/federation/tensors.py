@@ -6,12 +6,12 @@ Every state-dict key is one of three kinds (contract 3 of docs/architecture.md):
 * statistic  floating-point buffers (running mean and variance of norm layers, any other);
 * counter    integer buffers (`num_batches_tracked`, index tables): never averaged.
 
-The kind comes from the module that owns the key, never from the key's name. What a method sends
-beside a model, such as SCAFFOLD's variates, is a fourth kind, "extra": as long as the trainable
-values, one stretch for each name. Two more are only sent to clients: a "reference" is of another
-model, such as a teacher, and has all its floats; a "copy" is what another cluster of vehicles has
-in the place of some tensors. Suffix of vectors here: F = all floats (trainable first, then
-statistics, then extras, then references and copies), T = trainable, K = counters.
+The kind comes from the module that owns the key, never from the key's name. A fourth kind, "extra",
+is what a method sends with a model, such as SCAFFOLD's variates: named vectors, each as long as the
+trainable values. Two more kinds are only sent to clients: a "reference" belongs to another model,
+such as a teacher, and has all its floats; a "copy" is what another cluster of vehicles has in place
+of some tensors. Suffixes of vectors here: F = all floats (trainable first, then statistics, then
+extras, then references and copies), T = trainable, K = counters.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from torch.nn.modules.batchnorm import _NormBase
 from fleetseg.errors import ModelError
 from fleetseg.learning.parameters import NORM_LAYERS, head_prefixes
 
-_EXTRA = "//"  # between an extra's name and a parameter's: no state-dict key has it
+_EXTRA = "//"  # separates an extra's name from a parameter's: no state-dict key contains it
 Kind = Literal["trainable", "statistic", "counter", "extra", "reference", "copy"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One state-dict key and where it lies in its flat vector."""
+    """One state-dict key and its place in the flat vector."""
 
     key: str
     shape: tuple[int, ...]
@@ -62,13 +62,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Layout:
-    """The keys of a model in canonical order: what both sides of the wire must agree on."""
+    """The keys of a model in canonical order, on which both sides of the wire must agree."""
 
     floats: tuple[Entry, ...]
     counters: tuple[Entry, ...]
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave out what is derived: torch would hand a tensor to a new process as an open file."""
+        """Leave out derived tensors: torch passes tensors to a new process as open files."""
         return {"floats": self.floats, "counters": self.counters}
 
     @cached_property
@@ -88,7 +88,7 @@ class Layout:
 
     @cached_property
     def spans(self) -> dict[str, slice]:
-        """Where extras lie in the floats, by name."""
+        """The slices of the floats that hold extras, by name."""
         spans: dict[str, slice] = {}
         for entry in self.floats:
             if entry.kind == "extra":
@@ -99,13 +99,13 @@ class Layout:
 
     @cached_property
     def variances_V(self) -> Tensor:
-        """Where in the floats the running variances lie: int64 positions."""
+        """Positions of the running variances in the floats (int64)."""
         parts = [torch.arange(e.start, e.stop) for e in self.floats if e.is_variance]
         return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
 
     @cached_property
     def means_V(self) -> Tensor:
-        """Where in the floats the running means lie that go with `variances_V`."""
+        """Positions in the floats of the running means that belong to `variances_V`."""
         means = [
             self.by_key[f"{e.key.removesuffix('running_var')}running_mean"]
             for e in self.floats
@@ -130,7 +130,7 @@ class Layout:
         return Layout(_placed(filter(keep, self.floats)), _placed(filter(keep, self.counters)))
 
     def with_extras(self, names: Sequence[str]) -> Layout:
-        """Add for each name a stretch as long as the trainable values, behind all else."""
+        """Append a vector as long as the trainable values for each name."""
         trainable = [e for e in self.floats if e.kind == "trainable"]
         extras = [
             replace(e, key=f"{name}{_EXTRA}{e.key}", kind="extra")
@@ -140,13 +140,13 @@ class Layout:
         return Layout(_placed((*self.floats, *extras)), self.counters)
 
     def without_extras(self, names: Sequence[str]) -> Layout:
-        """Leave those stretches out."""
+        """Leave out the extras with these names."""
         if not names:
             return self
         return self.only(lambda e: e.kind != "extra" or e.key.partition(_EXTRA)[0] not in names)
 
     def with_copies(self, part: Layout, count: int) -> Layout:
-        """Add so many copies of a part behind all else, one after another, counters included."""
+        """Append `count` copies of a part, one after another, counters included."""
         floats, counters = [*self.floats], [*self.counters]
         for copy in range(1, count + 1):
             for entry in part.floats:
@@ -156,7 +156,7 @@ class Layout:
         return Layout(_placed(floats), _placed(counters)) if count else self
 
     def with_references(self, names: Sequence[str]) -> Layout:
-        """Add for each name a stretch as long as all floats, behind all else: another model's."""
+        """Append, for each name, another model's values: a vector as long as all floats."""
         others = [
             replace(e, key=f"{name}{_EXTRA}{e.key}", kind="reference", is_variance=False)
             for name in names
@@ -166,16 +166,16 @@ class Layout:
         return Layout(_placed((*self.floats, *others)), self.counters) if names else self
 
     def empty(self) -> ModelState:
-        """New flat vectors on the CPU, their values not set."""
+        """Return new flat vectors on the CPU, uninitialised."""
         return ModelState(
             torch.empty(self.num_floats), torch.empty(self.num_counters, dtype=torch.int64)
         )
 
     def views(self, state: ModelState) -> dict[str, Tensor]:
-        """Give every key a view into the flat vectors."""
+        """Return a view into the flat vectors for every key."""
         named: dict[str, Tensor] = {}
         for entries, flat in ((self.floats, state.values_F), (self.counters, state.counters_K)):
-            # One call for all slices: a model has hundreds, and a round takes them per client.
+            # One call for all slices: a model has hundreds, and each client needs them in a round.
             parts = flat.split_with_sizes([e.size for e in entries]) if entries else ()
             for entry, part in zip(entries, parts, strict=True):
                 named[entry.key] = part if len(entry.shape) == 1 else part.view(entry.shape)
@@ -190,11 +190,11 @@ class ModelState:
     counters_K: Tensor
 
     def __getstate__(self) -> dict[str, bytes]:
-        """Write the values out: torch would hand tensors to a new process as open files."""
+        """Return the values as bytes: torch passes tensors to a new process as open files."""
         return {name: tensor.numpy().tobytes() for name, tensor in vars(self).items()}
 
     def __setstate__(self, state: dict[str, bytes]) -> None:
-        """Take the values back."""
+        """Restore the values from bytes."""
         dtypes = {"values_F": torch.float32, "counters_K": torch.int64}
         for name, data in state.items():
             empty = torch.empty(0, dtype=dtypes[name])
@@ -218,14 +218,14 @@ Run = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Part:
-    """Where the values of a part lie in the whole: stretches (in the whole, in the part)."""
+    """Where the values of a part lie in the whole: pairs of slices (of the whole, of the part)."""
 
     floats: tuple[Run, ...]
     counters: tuple[Run, ...]
 
     @classmethod
     def of(cls, whole: Layout, part: Layout) -> Part:
-        """Find every entry of a part in a whole that has them all."""
+        """Locate every entry of a part in a whole that contains them all."""
         return cls(_runs(whole, part.floats), _runs(whole, part.counters))
 
     def take(self, whole: ModelState, into: ModelState) -> None:
@@ -236,7 +236,7 @@ class Part:
             into.counters_K[here] = whole.counters_K[there]
 
     def put(self, part: ModelState, into: ModelState) -> None:
-        """Copy the part to its place in the whole."""
+        """Copy the part into its place in the whole."""
         for there, here in self.floats:
             into.values_F[there] = part.values_F[here]
         for there, here in self.counters:
@@ -305,7 +305,7 @@ def _kind(module: nn.Module, name: str, tensor: Tensor) -> Kind:
 
 
 def _placed(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Lay entries out one behind the other."""
+    """Place entries one after another."""
     placed: list[Entry] = []
     start = 0
     for entry in entries:
@@ -315,11 +315,10 @@ def _placed(entries: Iterable[Entry]) -> tuple[Entry, ...]:
 
 
 class ModelTensors:
-    """A model's own tensors in a layout's order, found without walking its modules each time.
+    """A model's tensors in a layout's order, found without walking its modules each time.
 
-    The layout may be that of a part of the model: nothing else is read or written.
-
-    What is kept is where modules hold them, not the tensors: a module may put a new one in place.
+    The layout may cover a part of the model; nothing else is read or written. The object remembers
+    where modules hold tensors, not the tensors: a module may replace one.
     """
 
     def __init__(self, model: nn.Module, layout: Layout) -> None:
@@ -349,9 +348,9 @@ class ModelTensors:
                 view.copy_(held[name])
 
     def read_change(self, into: ModelState, base: ModelState) -> None:
-        """Write how the model's values differ from a base's to `into`, counters as they stand.
+        """Write the difference between the model and a base to `into`; counters as they stand.
 
-        In one pass over a model that is in the CPU's memory: what is read is what costs.
+        A model in CPU memory takes a single pass, since reading memory is what costs.
         """
         slots = zip(self._slots, self._views(into), self._views(base), strict=True)
         with torch.no_grad():
@@ -365,9 +364,9 @@ class ModelTensors:
                     view.copy_(value).sub_(of_base)
 
     def _views(self, state: ModelState) -> list[Tensor]:
-        """Cut a state into the layout's tensors, once: in a process, all clients have one model.
+        """Cut a state into the layout's tensors, once: all clients in a process share one model.
 
-        What is cut is let go with the state, so that none is kept in memory by this.
+        The views are dropped with the state, so that this cache keeps no state in memory.
         """
         key, cut = id(state), self._cut
         if key not in cut or cut[key][0]() is not state:

@@ -1,6 +1,6 @@
-"""How much each client's change counts: a `Weighting` in `WEIGHTS`.
+"""How clients' changes are weighted: a `Weighting` in `WEIGHTS`.
 
-Weights are integers, because the mean is one of integers: `as_integers` makes them of real ones.
+Weights are integers, because the mean is computed in integers; `as_integers` converts real ones.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Weights = dict[str, int]
 
 @dataclass(frozen=True)
 class Weighting:
-    """One way to weigh.
+    """One way to weigh clients.
 
     Args:
-        weigh: what is known of the clients that are asked -> a weight above zero for each.
-        facts: what it takes of the fleet, and of each client: see federation.fleet_facts.
-        measures: what it takes of each update: see federation.measures.
-        remember: (what it remembers, how a round with a quorum went) -> the same from now on.
+        weigh: what is known about the clients asked -> a weight above zero for each.
+        facts: the fleet facts it needs: see federation.fleet_facts.
+        measures: the measures it needs from each update: see federation.measures.
+        remember: (its memory, how a round with a quorum went) -> its new memory.
     """
 
     weigh: Callable[[Known], Weights]
@@ -34,14 +34,14 @@ class Weighting:
 
 
 RESOLUTION = 1 << 20
-"""Of real weights: they are rounded to this many steps of the largest, and to one at least."""
+"""Real weights are rounded to this many steps of the largest, and to at least one step."""
 
 
 def as_integers(weights: Mapping[str, float]) -> Weights:
-    """Make integers of weights of at least zero.
+    """Convert weights of at least zero to integers.
 
-    They do not depend on the order of the clients, and no client counts more than RESOLUTION times
-    another. Where all are zero, all count the same.
+    The result does not depend on the order of the clients, and no client counts more than
+    RESOLUTION times another. If all weights are zero, all clients count the same.
 
     >>> as_integers({"a": 1.0, "b": 0.5, "c": 0.0})
     {'a': 1048576, 'b': 524288, 'c': 1}

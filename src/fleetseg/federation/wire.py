@@ -1,8 +1,8 @@
 """Messages as bytes: safetensors with one JSON header entry.
 
-All messages of a model have one size. A codec (`UpdateCodec`) decides how an update becomes one;
-`PlainCodec` writes it as it is. Decoding checks sizes, kind, version and layout before it
-allocates, raises nothing but UpdateRejected, and never unpickles.
+All messages of a model have one size. A codec (`UpdateCodec`) encodes updates; `PlainCodec` writes
+them as they are. Decoding checks sizes, kind, version and layout before it allocates memory, raises
+nothing but UpdateRejected, and never unpickles.
 """
 
 from __future__ import annotations
@@ -36,40 +36,40 @@ _UPDATE_FIELDS = (
     "images_seen",
     "loss",
 )
-_FACTS_BYTES = 1 << 26  # most of all facts of a broadcast
+_FACTS_BYTES = 1 << 26  # limit on all facts of a broadcast
 _NO_FACT = np.array(np.nan, dtype=np.float32)
 MAX_FACT = 65_536
-"""Most numbers of one fact."""
+"""Most numbers in one fact."""
 MAX_FACT_ITEMS = 1 << 22
-"""Most numbers and lists of all facts of a broadcast."""
+"""Most numbers and lists in all facts of a broadcast."""
 _MAX_DEPTH = 8  # dimensions of a fact
 
 
 class UpdateCodec(Protocol):
-    """Both ends of the uplink: `pack` where a client trains, `unpack` where the server is."""
+    """Both ends of the uplink: clients `pack` updates, the server unpacks them with `unpack`."""
 
     @property
     def max_bytes(self) -> int:
-        """Most bytes of a message."""
+        """Largest size of a message in bytes."""
         ...
 
     @property
     def leaves_out(self) -> bool:
-        """Whether a message may lack something, so that its client has to keep it for later."""
+        """Whether a message may leave out a residual, which its client has to keep for later."""
         ...
 
     def pack(self, update: Update, residual_T: Tensor | None) -> tuple[bytes, Tensor | None]:
-        """Write an update, and what earlier ones left out; returns what this one leaves out."""
+        """Encode an update plus the earlier residual; returns the message and the new residual."""
         ...
 
     def unpack(self, data: bytes) -> Update:
-        """Read an update, or raise UpdateRejected; the usual checks must follow."""
+        """Decode an update, or raise UpdateRejected; the usual checks must follow."""
         ...
 
 
 @dataclass(frozen=True)
 class PlainCodec:
-    """Updates as they are."""
+    """Encodes updates as they are."""
 
     layout: Layout
 
@@ -94,29 +94,31 @@ class PlainCodec:
 
 
 def with_residual(change: ModelState, residual_T: Tensor | None) -> ModelState:
-    """Add what earlier messages left out to the trainable values, in new memory."""
+    """Add the residual of earlier messages to the trainable values, in new memory."""
     if residual_T is None:
         return change
-    values_F = change.values_F.clone()  # the update's own memory is its engine's
+    values_F = change.values_F.clone()  # the update's memory belongs to its engine
     values_F[: residual_T.numel()] += residual_T
     return ModelState(values_F, change.counters_K)
 
 
 def unpacked(packed: Packed, codec: UpdateCodec) -> Update | Failure:
-    """Read a client's message; one that is none, or another one's, becomes a failure."""
+    """Decode a client's message; an invalid one, or another client's, becomes a failure."""
     try:
         update = codec.unpack(packed.data)
     except UpdateRejected as rejected:
         return Failure.refused(packed.client_id, rejected)
     if update.client_id != packed.client_id:
-        return Failure(packed.client_id, "refused", "identity", "an update in another one's name")
+        return Failure(
+            packed.client_id, "refused", "identity", "an update in another client's name"
+        )
     return update
 
 
 def encode_broadcast(broadcast: Broadcast, layout: Layout) -> bytes:
-    """Encode a broadcast, without what is for one client only; its size depends on the layout.
+    """Encode a broadcast without its client-specific part; its size depends on the layout.
 
-    Facts of many numbers add whole blocks to it.
+    Facts with many numbers add whole blocks.
     """
     meta = {"round": broadcast.round, "facts": write_facts(broadcast.facts)}
     return _encode("broadcast", layout, layout.views(broadcast.state), meta)
@@ -142,7 +144,7 @@ def decode_update(data: bytes, layout: Layout) -> Update:
 
 
 def update_meta(update: Update) -> dict[str, Any]:
-    """Take from an update the fields of its header; measures only where there are any."""
+    """Return the header fields of an update, with measures only if there are any."""
     measures = {"measures": dict(update.measures)} if update.measures else {}
     return {name: getattr(update, name) for name in _UPDATE_FIELDS} | measures
 
@@ -153,7 +155,7 @@ def checked_update_meta(meta: Any) -> dict[str, Any]:
         got = sorted(meta)[:20] if isinstance(meta, dict) else type(meta).__name__
         raise UpdateRejected("malformed", "header fields differ", got=got)
     if not isinstance(meta["client_id"], str):
-        raise UpdateRejected("malformed", "the client's name is no text")
+        raise UpdateRejected("malformed", "the client's name is not text")
     return meta
 
 
@@ -163,27 +165,29 @@ def write_facts(facts: Facts) -> dict[str, Any]:
 
 
 def read_facts(fields: Any) -> Facts:
-    """Read facts, or raise UpdateRejected: named arrays of finite numbers, none of them large."""
+    """Read facts, or raise UpdateRejected: named arrays of finite numbers, limited in size."""
     if not isinstance(fields, dict) or len(fields) > 100:
-        raise UpdateRejected("malformed", "no named facts")
+        raise UpdateRejected("malformed", "not named facts")
     facts = {}
     for name, rows in fields.items():
-        if not _are_few_numbers(rows):  # before anything is allocated for them
+        if not _are_few_numbers(rows):  # before any memory is allocated for them
             raise UpdateRejected(
-                "malformed", "a fact is not of numbers, or too large", got=name[:40]
+                "malformed",
+                "a fact is not made of numbers, or too large",
+                got=name[:40],
             )
         try:
             with np.errstate(over="ignore"):
                 facts[name] = np.array(rows).astype(np.float32)
         except (ValueError, OverflowError):
-            raise UpdateRejected("malformed", "a fact is no array", got=name[:40]) from None
+            raise UpdateRejected("malformed", "a fact is not an array", got=name[:40]) from None
         if not np.isfinite(facts[name]).all():
-            raise UpdateRejected("malformed", "a fact is not of finite numbers", got=name[:40])
+            raise UpdateRejected("malformed", "a fact is not made of finite numbers", got=name[:40])
     return facts
 
 
 def _are_few_numbers(rows: Any) -> bool:
-    """Say whether nested lists hold nothing but numbers, at most MAX_FACT of them and of lists."""
+    """Return whether nested lists hold only numbers, at most MAX_FACT of them, and few lists."""
     level, depth, count = [rows], 0, 0
     while level:
         lists = [entry for entry in level if isinstance(entry, list)]
@@ -208,7 +212,7 @@ def _encode(
     header = json.dumps(
         {"kind": kind, "version": WIRE_VERSION, "layout": layout.digest, "meta": meta}
     )
-    # Measured as it will be written: inside the outer JSON each quote takes two characters.
+    # Measured as written: inside the outer JSON each quote takes two characters.
     padding = -len(json.dumps(header)) % META_BYTES
     data = safetensors.torch.save(
         {key: tensor.contiguous() for key, tensor in tensors.items()},
@@ -269,7 +273,7 @@ def _checked_header(kind: str, data: bytes, layout: Layout) -> dict[str, Any]:
     try:
         outer = read_json(data[8 : 8 + header_bytes], max_bytes=header_limit)
         text = outer["__metadata__"]["fleetseg"]
-        # What is not finite is told apart from what cannot be read: by the checks of values.
+        # Non-finite values are accepted here: the checks of values report them as such.
         header = read_json(text, max_bytes=header_limit, max_items=MAX_FACT_ITEMS, finite=False)
         version, layout_digest = header["version"], header["layout"]
         fits = header["kind"] == kind and isinstance(header["meta"], dict)
@@ -285,7 +289,7 @@ def _checked_header(kind: str, data: bytes, layout: Layout) -> dict[str, Any]:
 
 
 def _header_limit(layout: Layout) -> int:
-    """Most bytes that an honest header of this layout can take."""
+    """Return the most bytes that an honest header of this layout can take."""
     # Per key: its name (six bytes for an escaped character), dtype, shape and two offsets.
     per_key = sum(6 * len(key) + 24 * len(e.shape) + 128 for key, e in layout.by_key.items())
     return META_BYTES + 256 + per_key

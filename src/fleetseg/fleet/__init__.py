@@ -1,1 +1,1 @@
-"""Clients on other machines."""
+"""Federated learning with clients on other machines."""

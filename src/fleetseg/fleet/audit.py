@@ -1,9 +1,9 @@
-"""Walk the chain of a list of messages: is each line the one that the next was written behind?
+"""Verify the hash chain of a message log: each line holds the digest of the line before it.
 
-What the chain shows: that no line was changed, taken out, put in or moved since the line after it
-was written. What it cannot: lines taken off the end, or a list written anew from some line on by
-who owns the machine. Against that, note the digest of the last line elsewhere, or compare with the
-list of the other side.
+The chain proves that no line was changed, removed, inserted or moved after the next line was
+written. It cannot reveal that lines were removed from the end, or that the machine's owner rewrote
+the log from some line on. To detect that, record the digest of the last line elsewhere, or compare
+with the log of the other side.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _PLACES = (
 
 @dataclass(frozen=True)
 class Audit:
-    """What the walk along one list found."""
+    """The result of verifying one log."""
 
     path: Path
-    lines: int  # that are messages
-    unchained: int  # of those, at the beginning: written by a version without a chain
-    cut: int  # lines that a full disk or a crash cut off
+    lines: int  # number of messages
+    unchained: int  # messages at the beginning, written by a version without a chain
+    cut: int  # lines truncated by a full disk or a crash
     digest: str  # of the last line
-    broken: str = ""  # where the chain breaks, and how; empty = it holds
+    broken: str = ""  # where and how the chain breaks; empty = it holds
 
 
 def lists_in(path: Path) -> tuple[Path, ...]:
-    """Find the lists of a vehicle's kit or a run folder; or take a list itself.
+    """Find the message logs of a vehicle's kit or a run folder; `path` may also be a log itself.
 
     Raises:
         ConfigError: there is none.
@@ -43,7 +43,7 @@ def lists_in(path: Path) -> tuple[Path, ...]:
     found = (path,) if path.is_file() else tuple(path / p for p in _PLACES if (path / p).is_file())
     if not found:
         raise ConfigError(
-            "no list of messages",
+            "no message log",
             where=path,
             expected="egress.jsonl, ingress.jsonl, a vehicle's kit or a run folder",
         )
@@ -51,14 +51,14 @@ def lists_in(path: Path) -> tuple[Path, ...]:
 
 
 def verify(path: Path) -> Audit:
-    """Walk along a list, through the full ones before it, up to where its chain breaks."""
+    """Verify a log and its rotated parts, from the oldest, up to where the chain breaks."""
     chained = unchained = cut = 0
     previous: bytes | None = None
     broken = ""
     for where, line in _lines(path):
         linked = _link(line)
         if linked is None:
-            cut += 1  # cut off or spoilt: which of the two, the next link says
+            cut += 1  # truncated or tampered with: the next link tells which
         elif linked:
             broken = _why_broken(linked, previous)
             chained += 1
@@ -75,10 +75,10 @@ def verify(path: Path) -> Audit:
 
 def _why_broken(linked: str, previous: bytes | None) -> str:
     if previous is None:
-        return "" if linked == FIRST else "what came before it is gone"
+        return "" if linked == FIRST else "the lines before it are gone"
     if linked == line_digest(previous):
         return ""
-    return "the line before it is not the one it was written behind"
+    return "the line before it is not the one that it was written after"
 
 
 def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -89,7 +89,7 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _link(line: bytes) -> str | None:
-    """Return what a line says of the one before it; "" if nothing, None if it is no line."""
+    """Return the previous line's digest from a line; "" if it has none, None if unreadable."""
     try:
         fields = json.loads(line)
     except ValueError:

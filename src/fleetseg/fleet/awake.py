@@ -1,8 +1,8 @@
-"""A clock that stands still while its process does not run.
+"""A clock that stops while its process is not running.
 
-A server that was paused for 20 s (its machine moved, its memory was swapped out, SIGSTOP) has not
-listened for 20 s: nobody was silent in that time, and nobody late. Whatever is judged by this clock
-waits until the process has run for as long.
+A server that was paused for 20 s (its machine migrated, its memory was swapped out, SIGSTOP) did
+not listen for 20 s, so no vehicle was silent or late in that time. Time-outs measured by this clock
+count only the time for which the process has run.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from fleetseg.fleet.threads import start_thread
 
 _BEAT_S = 0.25
 MOST_S = 1.0
-"""Longest step between two readings: more is time in which the process stood still."""
+"""Longest step between two readings; anything beyond is time in which the process was stopped."""
 
 
 class AwakeClock:
-    """Seconds that this process has run; many threads may read it, and one has to, all the time.
+    """Seconds that this process has run; threads may share it, and one must read it continually.
 
     >>> times = iter([100.0, 100.5, 120.0])
     >>> clock = AwakeClock(lambda: next(times))
@@ -44,7 +44,7 @@ class AwakeClock:
 
 @contextmanager
 def running(clock: AwakeClock) -> Iterator[None]:
-    """Read a clock often enough while the block lasts."""
+    """Read a clock often enough for as long as the block runs."""
     over = threading.Event()
 
     def read() -> None:

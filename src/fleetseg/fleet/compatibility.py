@@ -1,8 +1,8 @@
-"""Which versions of server and vehicle serve together while a fleet is being upgraded.
+"""Which versions of server and vehicle work together while a fleet is being upgraded.
 
-Both have to take part in one protocol. And a newer server's experiment has options that an older
-vehicle does not know: one that is left at its default means what was done before there was such an
-option, so the vehicle goes on without it; one that is used is refused, with its name.
+Both must support a common protocol. A newer server's experiment also has options that an older
+vehicle does not know. An option at its default means the behaviour from before it existed, so the
+vehicle ignores it; an option that is set is refused, by name.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from fleetseg.experiment_file import dotted, fields_to_toml
 from fleetseg.fleet.protocol import PROTOCOL
 
 COMPATIBLE_SINCE = PROTOCOL
-"""The oldest protocol that the other side may have: that of the release before, where the newest
-only adds what the other side may leave out or ignore."""
+"""The oldest protocol that the other side may have: the previous release's, if the newest only
+adds what the other side may omit or ignore."""
 
 
 def speak_together(server: Any, since: Any) -> bool:
-    """Say whether this vehicle can serve a server of that protocol, compatible since another."""
+    """Return whether this vehicle can work with a server of one protocol, compatible since another.
+
+    The server speaks protocol `server` and is compatible with those from `since` on.
+    """
     if type(server) is not int:
         return False
     newer_server = type(since) is int and since <= PROTOCOL <= server
@@ -31,16 +34,16 @@ def speak_together(server: Any, since: Any) -> bool:
 
 
 def at_default(experiment: Experiment) -> list[str]:
-    """List the options of an experiment that have their default, by their dotted names."""
+    """Return the dotted names of an experiment's options that have their default."""
     every = dotted(experiment.model_dump(mode="json"))
     chosen = dotted(experiment.model_dump(mode="json", exclude_defaults=True))
     return sorted(set(every) - set(chosen))
 
 
 def understood(text: str, defaults: Any) -> str:
-    """Leave out of an experiment's text what is not known here and has its default there.
+    """Remove from an experiment's text the options that are unknown here and at their default.
 
-    What cannot be read is returned as it is: whoever reads experiments says what is wrong with it.
+    Unreadable text is returned as it is: the parser of experiments reports what is wrong with it.
     """
     if not isinstance(defaults, list) or not defaults:
         return text
@@ -55,7 +58,7 @@ def understood(text: str, defaults: Any) -> str:
 def _known(
     fields: Mapping[str, Any], section: Any, prefix: str, ignorable: Collection[str]
 ) -> dict[str, Any]:
-    """Keep what `section` knows, and what is unknown but has been chosen; None knows nothing."""
+    """Keep options that `section` knows, or that are unknown but set; None knows no options."""
     kept: dict[str, Any] = {}
     for key, value in fields.items():
         option = None if section is None else section.model_fields.get(key)

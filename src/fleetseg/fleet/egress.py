@@ -1,9 +1,9 @@
-"""The one way out of a vehicle: what leaves is in its list first, and failures are codes.
+"""The only way out of a vehicle: messages are logged before they leave, and failures are codes.
 
-The trainer's answers and the relay's own failures go through here; both write to one list. Texts of
-errors stay on the vehicle, because they may name files: what leaves is a code out of `CODES`, with
-that code's own text. What is refused is refused for what the server sent, and says so in its terms,
-without anything that looks like a path.
+The trainer's replies and the relay's own failures pass through here, and both write to one log.
+Error texts stay on the vehicle, because they may name files: only a code from `CODES` leaves, with
+that code's text. A refusal concerns what the server sent, so its text may leave, but with anything
+that looks like a path removed.
 """
 
 from __future__ import annotations
@@ -17,43 +17,43 @@ from fleetseg.failures import failure_header, parse_failure
 from fleetseg.fleet.message_log import MessageLog
 
 LIST = Path("logs") / "egress.jsonl"
-"""Where the list is, in the folder that is the vehicle's own."""
+"""The path of the message log in the vehicle's own folder."""
 Header = dict[str, Any]
 
 _ITS_LOG = "; the vehicle's own log says more"
-_BEGINS_ANEW = "it does not have what it kept; it begins anew when it is next asked"
+_BEGINS_ANEW = "it has lost its state; it starts afresh when it is next asked"
 CODES = {
     "DataError": "its data cannot be used" + _ITS_LOG,
     "BadSample": "one of its samples cannot be used" + _ITS_LOG,
     "LeakError": "its training and test data share frames" + _ITS_LOG,
     "ConfigError": "its data or settings do not fit this run" + _ITS_LOG,
-    "ModelError": "the network cannot be made or used there" + _ITS_LOG,
-    "EngineError": "something that it runs on does not work" + _ITS_LOG,
+    "ModelError": "the network cannot be built or used there" + _ITS_LOG,
+    "EngineError": "something on its machine does not work" + _ITS_LOG,
     "OutOfMemory": "out of memory" + _ITS_LOG,
     "MissingExtra": "a package that this run needs is not installed there" + _ITS_LOG,
-    "CheckpointError": "what it keeps cannot be read or written" + _ITS_LOG,
-    "DamagedFile": "what it keeps is damaged" + _ITS_LOG,
+    "CheckpointError": "its state cannot be read or written" + _ITS_LOG,
+    "DamagedFile": "its state is damaged" + _ITS_LOG,
     "StateMissing": _BEGINS_ANEW,
     "no-state": _BEGINS_ANEW,
     "data": "its samples cannot be used" + _ITS_LOG,
     "untrained": "it has no model of its own: it never took part",
-    "unasked": "the experiment asks for no such thing",
+    "unasked": "the experiment does not ask for this",
     "non-finite": "every step gave NaN or infinity; a lower training.lr may help",
     "no-labels": "no labelled pixel in any batch",
     "out-of-memory": "out of memory; use a smaller training.batch_size or training.crop",
-    "disk": "its list of messages cannot be written: the disk may be full",
-    "no-room": "the release cannot be kept: the disk may be full" + _ITS_LOG,
-    "trainer-died": "its trainer died; it is started again",
+    "disk": "its message log cannot be written: the disk may be full",
+    "no-room": "the release cannot be stored: the disk may be full" + _ITS_LOG,
+    "trainer-died": "its trainer died and is being restarted",
     "aborted": "the engine's job ended",
-    "error": "something else is wrong" + _ITS_LOG,
+    "error": "an unexpected error" + _ITS_LOG,
 }
-"""Codes of failures that a vehicle has by itself, each with the text that may leave with it."""
+"""Codes of a vehicle's own failures, each with the text that may leave with it."""
 _ASKED_FOR = re.compile(r"[Tt]ried to allocate (\d[\d.,]* ?[A-Za-z]{1,5})\b")
 _PATHS = re.compile(r"""(?<![\w>/:~])(?:~?/|[A-Za-z]:\\)[^\s'",;)]+""")
 
 
 class Egress:
-    """Passes on what may leave, or what is to leave in its place."""
+    """Logs outgoing messages and returns what may leave."""
 
     def __init__(self, folder: Path, log: Callable[[str], None] = lambda text: None) -> None:
         self.message_log, self._log = MessageLog(folder / LIST), log
@@ -61,9 +61,9 @@ class Egress:
     def passed(
         self, kind: str, vehicle: str, header: Header, payload: bytes
     ) -> tuple[Header, bytes]:
-        """List an answer and return it as it may leave.
+        """Log a reply and return it in the form in which it may leave.
 
-        Where it cannot be listed, nothing of it leaves but the code that says so.
+        If it cannot be logged, only a failure code that says so leaves.
         """
         if parse_failure(header) is not None:
             kind, header, payload = "failure", coded(header), b""
@@ -77,7 +77,7 @@ class Egress:
 
 
 def coded(header: Header) -> Header:
-    """Write a failure as its code.
+    """Replace a failure's text by that of its code.
 
     >>> coded(failure_header("abstained", "DataError", "/home/me/a.png is broken"))["failure"][2]
     "its data cannot be used; the vehicle's own log says more"

@@ -1,10 +1,10 @@
-"""Releases as a fleet and its vehicles keep them: numbered folders, and which of them is driven.
+"""Releases as stored by a fleet and its vehicles: numbered folders, one of which is in use.
 
     models/0002/   model.safetensors, config.json ..., release.json with the SHA-256 of each
-    models/current one line: the number of the release that is driven
+    models/current one line: the number of the release in use ("driven")
 
-The layout is that of a registry (docs/release.md), so that whatever reads one reads this. A release
-appears by one rename, whole; `current` is replaced by one.
+The layout is that of a registry (docs/release.md), so that tools for registries can read it. A
+release appears as a whole, by one rename; so does a new `current`.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ CURRENT = "current"
 RECORD = "release.json"
 MOST = 1_000_000
 """Highest number of a release."""
-_KEPT = 3  # releases; what is driven is always one of them
+_KEPT = 3  # releases to keep, always including the one in use
 _NUMBER = re.compile(r"\d{4,7}")
 
 
 @dataclass(frozen=True)
 class HeldRelease:
-    """A release that lies here, whole."""
+    """A complete release in this folder."""
 
     number: int
-    digest: str  # over the names and digests of its files
+    digest: str  # over the names and digests of the files
     folder: Path
 
     def told(self) -> dict[str, Any]:
-        """Return what a vehicle tells of the release that it drives."""
+        """Return what a vehicle reports about the release in use."""
         return {"release": self.number, "digest": self.digest}
 
 
 def digest_of(files: Mapping[str, str]) -> str:
-    """SHA-256 over names and digests of a release's files."""
+    """Return the SHA-256 over the names and digests of a release's files."""
     return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
 
 
 def read_told(fields: Any) -> dict[str, Any]:
-    """Read which release a vehicle says it drives; empty where it says none, or nothing clear."""
+    """Read which release a vehicle reports as in use; empty if none, or if invalid."""
     if not isinstance(fields, dict):
         return {}
     number, digest = fields.get("release"), fields.get("digest")
@@ -63,7 +63,7 @@ def read_told(fields: Any) -> dict[str, Any]:
 
 
 def current_release(models: Path) -> HeldRelease | None:
-    """Return the release that is driven here; None if there is none, or its files are damaged."""
+    """Return the release in use here; None if there is none, or its files are damaged."""
     try:
         text = (models / CURRENT).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
@@ -84,10 +84,10 @@ def _whole(folder: Path) -> HeldRelease | None:
 
 
 def store(models: Path, number: int, files: Files) -> Path:
-    """Write the files of a release beside the others, whole or not at all; returns its folder.
+    """Store the files of a release, completely or not at all; returns its folder.
 
     Raises:
-        OSError: it cannot be written; nothing of it is left then.
+        OSError: it cannot be written; no part of it is left behind.
     """
     models.mkdir(parents=True, exist_ok=True)
     for left in models.glob(".*.tmp"):
@@ -111,11 +111,11 @@ def store(models: Path, number: int, files: Files) -> Path:
 
 
 def drive(models: Path, number: int) -> HeldRelease:
-    """Make a release that lies here the one that is driven; the oldest of many go.
+    """Put a stored release into use; delete the oldest if there are too many.
 
     Raises:
-        UpdateRejected: it is not as it was stored.
-        OSError: it cannot be written.
+        UpdateRejected: the release is not as it was stored.
+        OSError: `current` cannot be written.
     """
     held = _whole(models / f"{number:04d}")
     if held is None:

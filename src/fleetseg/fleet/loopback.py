@@ -1,4 +1,4 @@
-"""A whole fleet on this machine, for trying out: a server and sites, with certificates and all."""
+"""A whole fleet on this machine, for trying out: a server and sites, including certificates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fleetseg.fleet.vehicle.site_data import SiteData
 from fleetseg.hosts import allowed_cores
 from fleetseg.learning.hardware import own_gpu
 
-_MOST_SITES = 4  # by default; a site takes some 700 MB
+_MOST_SITES = 4  # by default; a site needs about 700 MB
 
 
 @contextmanager
@@ -29,8 +29,8 @@ def loopback(
 ) -> Iterator[FleetEngine]:
     """Run sites for all clients of an experiment on this machine.
 
-    The fleet lies in the run folder, and is used again by a resume. What vehicles keep lies beside
-    it, where simulated clients have it, too: it is theirs, whichever site serves them.
+    The fleet's folder is in the run folder, and a resumed run uses it again. The vehicles' state is
+    next to it, where simulated clients keep theirs, so that any site can serve a vehicle.
     """
     assigned = share_out(clients, num_sites(spec.experiment.engine.workers, len(clients)))
     folder = run_folder / "fleet"
@@ -55,12 +55,12 @@ def loopback(
 
 
 def num_sites(wanted: int, num_clients: int) -> int:
-    """How many sites to start; 0 wanted = one for each usable core, but only a few."""
+    """Return how many sites to start; with wanted = 0, one per usable core, but only a few."""
     return min(wanted or min(_MOST_SITES, allowed_cores()), num_clients)
 
 
 def share_out(clients: Sequence[str], sites: int) -> Mapping[str, tuple[str, ...]]:
-    """Give each site its vehicles.
+    """Divide the vehicles among sites.
 
     >>> share_out(["a", "b", "c"], 2)
     {'site-1': ('a', 'c'), 'site-2': ('b',)}
@@ -69,7 +69,7 @@ def share_out(clients: Sequence[str], sites: int) -> Mapping[str, tuple[str, ...
 
 
 def _fleet(folder: Path, assigned: Mapping[str, Sequence[str]]) -> Fleet:
-    """Return the fleet of these sites; one of others is put aside, with its lists of messages."""
+    """Return the fleet of these sites; a fleet of other sites is moved aside with its logs."""
     if (folder / "fleet.json").is_file():
         fleet = read_fleet(folder)
         if fleet.vehicles == tuple(assigned):
@@ -84,7 +84,7 @@ def _free_name(folder: Path) -> Path:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
+    """Find a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

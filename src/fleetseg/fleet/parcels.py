@@ -1,7 +1,7 @@
-"""Files as one message: their names, sizes and digests in a header, their bytes behind each other.
+"""Files as one message: names, sizes and digests in a header, and their concatenated bytes.
 
-Whoever unpacks it trusts nothing: names that are no plain file names, sizes that do not add up and
-bytes of another digest are refused before anything is written.
+Unpacking trusts nothing: names that are not plain file names, sizes that do not add up and bytes
+with a wrong digest are refused before anything is written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def pack(folder: Path, names: Sequence[str]) -> tuple[list[list[Any]], bytes]:
     """Read files of a folder; returns [name, size, SHA-256] of each, and their bytes.
 
     Raises:
-        OSError: one cannot be read.
+        OSError: a file cannot be read.
     """
     contents = [(name, (folder / name).read_bytes()) for name in names]
     listed = [[name, len(data), hashlib.sha256(data).hexdigest()] for name, data in contents]
@@ -33,13 +33,13 @@ def pack(folder: Path, names: Sequence[str]) -> tuple[list[list[Any]], bytes]:
 
 
 def unpack(listed: Any, payload: bytes) -> Files:
-    """Return the files of a message by name, each with the digest that the header says.
+    """Return the files of a message by name; each has the digest stated in the header.
 
     Raises:
-        UpdateRejected: it is no list of files, or the bytes are not those ("digest").
+        UpdateRejected: the list is not one of files, or bytes do not match ("digest").
     """
     if not isinstance(listed, list) or not 0 < len(listed) <= _MAX_FILES:
-        raise UpdateRejected("malformed", "no list of files")
+        raise UpdateRejected("malformed", "not a list of files")
     files: dict[str, bytes] = {}
     start = 0
     for entry in listed:

@@ -1,9 +1,9 @@
-"""How far a trainer has got, in a page of memory that it shares with those who watch it.
+"""A trainer's progress, in a page of memory shared with the processes that monitor it.
 
-A sign of life from another thread, or another process, says nothing about the work: a trainer that
-was stopped, or hangs, looks as busy as one that trains. So the work counts its own steps, each
-sample that it reads among them, in a file that is mapped into memory: a step costs no system call,
-and whoever reads the file sees it at once.
+A heartbeat from another thread or process says nothing about the work: a trainer that was stopped,
+or hangs, looks as busy as one that trains. So the work counts its own steps, including each sample
+that it reads, in a memory-mapped file: a step costs no system call, and readers of the file see it
+at once.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PAGE = struct.Struct("<QQd24s")  # process, steps, patience in seconds, phase
-PAGE_NAME = "progress"  # beside the trainer's socket
+PAGE_NAME = "progress"  # next to the trainer's socket
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What was last written; two that differ are progress."""
+    """The last state written; two different states mean progress."""
 
     process: int
     steps: int
-    patience_s: float  # how long this phase may go without a step; infinite = nobody can say
-    phase: str  # what a trainer is at: idle, hello, or a task
+    patience_s: float  # how long this phase may go without a step; infinite = unknown
+    phase: str  # what the trainer is doing: idle, hello, or a task
 
     def __str__(self) -> str:
-        """Return it as signs of life carry it, such as "train 1234 (4711)"."""
+        """Return the form sent with heartbeats, such as "train 1234 (4711)"."""
         return f"{self.phase} {self.steps} ({self.process})"
 
 
 class ProgressPage:
-    """The trainer's side; without a path, for nobody to see. Any thread may count."""
+    """The trainer's side; without a path, it is not visible to others. Any thread may count."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._steps, self._patience_s, self._phase = 0, math.inf, b"starting"
@@ -43,7 +43,7 @@ class ProgressPage:
             self._map = mmap.mmap(-1, _PAGE.size)
         else:
             new = path.with_name(f"{path.name}.{os.getpid()}")
-            new.write_bytes(bytes(_PAGE.size))  # written, so that the disk has room for it
+            new.write_bytes(bytes(_PAGE.size))  # written to reserve the disk space
             with open(new, "r+b") as file:
                 self._map = mmap.mmap(file.fileno(), _PAGE.size)
             self._write()
@@ -51,12 +51,12 @@ class ProgressPage:
         self._write()
 
     def begin(self, phase: str, patience_s: float) -> None:
-        """Start a phase, which is a step, too."""
+        """Start a phase, which also counts as a step."""
         self._phase, self._patience_s = phase.encode()[:24], patience_s
         self.step()
 
     def step(self) -> None:
-        """Count one step; of two at the same time one may be lost, and it is progress still."""
+        """Count one step; of two concurrent steps one may be lost, which still shows progress."""
         self._steps += 1
         self._write()
 

@@ -1,14 +1,14 @@
-"""The messages between the aggregating process and the trainers, whatever carries them.
+"""The messages between the aggregating process and the trainers, over any transport.
 
-A request is a header {"task", "what", "run", ...} and, for the tasks that are named in
-`federation.tasks.CLIENT_TASKS`, an encoded broadcast; "vehicles" names the vehicle a site is to
-serve, where that is not the site itself, "lineage" which history of rounds the broadcast is of, and
+A request is a header {"task", "what", "run", ...} and, for the tasks in
+`federation.tasks.CLIENT_TASKS`, an encoded broadcast. "vehicles" names the vehicle that a site
+should serve, if that is not the site itself; "lineage" is the broadcast's history of rounds, and
 "counted" the round and lineage of a vehicle's last update that counted.
-"hello" opens a run, "revoked" is the last request to a revoked vehicle. "release" has a site drive
-a release and "judge" has it score a model, both with the files of a model folder behind the header
-(`fleet.parcels`) and without a run. An answer is a header with "enrolments", with what the site
-"drives", with the sums of what its vehicles have "judged", or a reply as `federation.replies`
-writes it.
+"hello" opens a run; "revoked" is the last request to a revoked vehicle. "release" makes a site use
+("drive") a release and "judge" makes it score a model; both carry the files of a model folder after
+the header (`fleet.parcels`) and need no run. A reply is a header with "enrolments", with the
+release that the site "drives", with the sums that its vehicles have "judged", or a reply as written
+by `federation.replies`.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from fleetseg.text import plain
 
 PROTOCOL = 6
 MAX_SKEW_S = 300.0
-"""Most that a vehicle's clock may differ: logs of both sides must be comparable."""
+"""Largest difference of a vehicle's clock: logs of both sides must be comparable."""
 MACHINE = ("fleetseg", "torch", "python", "machine", "cores", "device", "precision")
-"""What a site reports of its machine."""
+"""What a site reports about its machine."""
 _MAX_VEHICLES = 1_000
 
 
 def experiment_for_vehicles(experiment: Experiment) -> str:
-    """Write what vehicles need of an experiment; no path of the server's, and no start weights."""
+    """Write the part of an experiment that vehicles need, without server paths or start weights."""
     own = experiment.data.label_space not in LABEL_SPACES
-    if own:  # the hello has the classes
+    if own:  # the hello contains the classes
         data = experiment.data.model_copy(update={"label_space": OWN})
         experiment = experiment.model_copy(update={"data": data})
     return to_toml(for_vehicles(experiment))
 
 
 def for_vehicles(experiment: Experiment) -> Experiment:
-    """Leave out of an experiment what names something on the server: on both sides of the wire.
+    """Remove from an experiment all names of things on the server; done on both sides.
 
-    So nothing of a vehicle's own is looked for by a name, "~" or "$VARIABLE" that came by it.
+    So no received name, "~" or "$VARIABLE" is ever resolved to something on a vehicle.
     """
     data = experiment.data.model_copy(update={"sources": (), "evaluation": (), "cache": ""})
     model = experiment.model.model_copy(update={"pretrained": "", "start": ""})
@@ -59,9 +59,9 @@ def for_vehicles(experiment: Experiment) -> Experiment:
     partition = type(known)(
         holdout=known.holdout, holdout_gap=known.holdout_gap, unlabelled=known.unlabelled
     )
-    # Names are the server's to go by: on a vehicle, its own part may be called otherwise.
+    # Only the server goes by names: on a vehicle, its own part may have another name.
     federation = experiment.federation.model_copy(update={"only": (), "exclude": ()})
-    before = experiment.pretrain  # of the server's first stage, whether it wants their styles
+    before = experiment.pretrain  # vehicles need to know only whether pre-training uses styles
     update = {
         "data": data,
         "model": model,
@@ -69,14 +69,14 @@ def for_vehicles(experiment: Experiment) -> Experiment:
         "federation": federation,
         "pretrain": type(before)(style_probability=before.style_probability),
         "tracking": type(experiment.tracking)(),
-        # Who may do how much is the server's own; how long a step may take, the vehicle's to know.
+        # Limits concern only the server, but vehicles must know how long a step may take.
         "fleet": type(experiment.fleet)(stalled_s=experiment.fleet.stalled_s),
     }
     return experiment.model_copy(update=update)
 
 
 def experiment_for_judges(experiment: Experiment, size_hw: tuple[int, int]) -> str:
-    """Write what vehicles need to judge a model: which frames they hold out, and no training."""
+    """Write what vehicles need to judge a model: which frames are held out; no training."""
     data = experiment.data.model_copy(update={"size": size_hw})
     kept = {key: getattr(experiment, key) for key in ("name", "seed", "partition", "evaluation")}
     bare = Experiment().model_copy(update={**kept, "data": data, "engine": experiment.engine})
@@ -84,7 +84,7 @@ def experiment_for_judges(experiment: Experiment, size_hw: tuple[int, int]) -> s
 
 
 def labels_digest(space: LabelSpace) -> str:
-    """SHA-256 over the classes in their order and which of them are critical."""
+    """Return the SHA-256 over the classes in order and which of them are critical."""
     text = json.dumps([space.name, list(space.classes), sorted(space.critical)])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -113,7 +113,7 @@ def read_space(fields: Any) -> LabelSpace:
 def read_normalisation(fields: Any) -> Normalisation:
     """Read the normalisation of a network's inputs, or raise UpdateRejected."""
     if not isinstance(fields, list) or len(fields) != 2:
-        raise UpdateRejected("malformed", "no normalisation of images")
+        raise UpdateRejected("malformed", "not a normalisation of images")
     mean, std = (_numbers(part, 3) for part in fields)
     if min(std) <= 0:
         raise UpdateRejected("malformed", "a standard deviation is not above zero")
@@ -122,14 +122,14 @@ def read_normalisation(fields: Any) -> Normalisation:
 
 def _numbers(fields: Any, count: int) -> list[float]:
     if not isinstance(fields, list) or len(fields) != count:
-        raise UpdateRejected("malformed", "not so many numbers", expected=count)
+        raise UpdateRejected("malformed", "wrong number of values", expected=count)
     if not all(type(x) in (int, float) and math.isfinite(x) for x in fields):
-        raise UpdateRejected("malformed", "no finite numbers")
+        raise UpdateRejected("malformed", "not finite numbers")
     return [float(x) for x in fields]
 
 
 def read_machine(fields: Any) -> dict[str, str]:
-    """Read what a site reports of its machine; unknown keys and odd values are left out."""
+    """Read what a site reports about its machine; unknown keys and invalid values are left out."""
     if not isinstance(fields, dict):
         return {}
     known = {key: fields[key] for key in MACHINE if isinstance(fields.get(key), str | int)}
@@ -146,7 +146,7 @@ def read_enrolments(
 ) -> dict[str, Enrolment]:
     """Read enrolments, or raise UpdateRejected."""
     if not isinstance(fields, list) or not 0 < len(fields) <= _MAX_VEHICLES:
-        raise UpdateRejected("malformed", "no list of enrolments")
+        raise UpdateRejected("malformed", "not a list of enrolments")
     enrolments = {}
     for entry in fields:
         try:
@@ -156,6 +156,8 @@ def read_enrolments(
             raise UpdateRejected("malformed", "an enrolment's fields differ") from None
         check_enrolment(enrolment, num_classes, needs_labels=needs_labels, max_images=max_images)
         if enrolment.client_id in enrolments:
-            raise UpdateRejected("identity", "two vehicles of one name", got=enrolment.client_id)
+            raise UpdateRejected(
+                "identity", "two vehicles with the same name", got=enrolment.client_id
+            )
         enrolments[enrolment.client_id] = enrolment
     return enrolments

@@ -1,8 +1,8 @@
-"""Messages between processes of one machine: a JSON header and bytes over a unix socket.
+"""Messages between processes on one machine: a JSON header and bytes over a unix socket.
 
-NVFlare's processes and ours are connected this way: the server's controller with the process that
-aggregates, a vehicle's executor with its trainer. Both ends belong to one user;
-the socket lies in a folder that only that user can enter.
+This connects NVFlare's processes with ours: the server's controller with the aggregating process,
+and a vehicle's executor with its trainer. Both ends belong to one user, and the socket is in a
+folder that only this user can enter.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ Header = dict[str, Any]
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/+@~-]{0,60}")
 _SIZES = struct.Struct("<IQ")  # bytes of the header, bytes of the payload
 MAX_HEADER_BYTES = 1 << 24
-MAX_REPLY_HEADER = 1 << 21  # bytes of a header inside a header; each may take six there
+MAX_REPLY_HEADER = 1 << 21  # bytes of a header inside a header, where each may take six
 MAX_PAYLOAD_BYTES = 1 << 32
 
 
 class ConnectionLost(ConnectionError):
-    """The other end is gone, or what it sent is not a message."""
+    """The other end is gone, or it sent something that is not a message."""
 
 
 class Connection:
-    """One end of a connection; many threads may send, one receives."""
+    """One end of a connection; many threads may send, one may receive."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -56,7 +56,7 @@ class Connection:
             raise ConnectionLost(str(error)) from None
 
     def receive(self, timeout_s: float | None = None) -> tuple[Header, bytes] | None:
-        """Wait for one message; None if none has begun to arrive in time.
+        """Wait for a message; returns None if none has started to arrive in time.
 
         Raises:
             ConnectionLost: at the end of the stream.
@@ -71,7 +71,7 @@ class Connection:
             raise ConnectionLost(f"not a message: {bad}") from None
 
     def receive_text(self, timeout_s: float | None = None) -> tuple[bytes, bytes] | None:
-        """Wait for one message and leave its header as it is, for one who only passes it on."""
+        """Wait for a message and return its header unparsed, for relays."""
         if timeout_s is not None and not self._arrives(timeout_s):
             return None
         header_bytes, payload_bytes = _SIZES.unpack(self._exactly(_SIZES.size))
@@ -81,13 +81,13 @@ class Connection:
         return text, bytes(self._exactly(payload_bytes))
 
     def close(self) -> None:
-        """Close it; a `receive` that waits ends."""
+        """Close the connection; a waiting `receive` ends."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
 
     def _arrives(self, timeout_s: float) -> bool:
-        # Not by a time-out of the socket: that would end what another thread sends meanwhile.
+        # Not by a time-out of the socket, which would interrupt another thread's send.
         try:
             poll = select.poll()
             poll.register(self._connection, select.POLLIN)
@@ -110,7 +110,7 @@ class Connection:
 
 
 def header_text(header: Mapping[str, Any]) -> bytes:
-    """Write a header as it is sent."""
+    """Encode a header as it is sent."""
     return json.dumps(header).encode()
 
 
@@ -130,11 +130,11 @@ class Listener:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close it."""
+        """Close the listener."""
         self.close()
 
     def accept(self, timeout_s: float | None = None) -> Connection | None:
-        """Wait for the next one who connects; None if nobody has in time, or it is closed."""
+        """Wait for the next connection; returns None on time-out, or if the listener is closed."""
         try:
             self._socket.settimeout(timeout_s)
             connection, _ = self._socket.accept()
@@ -144,7 +144,7 @@ class Listener:
         return Connection(connection)
 
     def close(self) -> None:
-        """Accept nobody any more."""
+        """Stop accepting connections."""
         self._socket.close()
         self.path.unlink(missing_ok=True)
 
@@ -161,13 +161,13 @@ def connect(path: str | Path) -> Connection:
 
 
 def private_directory() -> Path:
-    """Make a new folder that only this user can enter, with a path that is short and plain.
+    """Make a new folder that only this user can enter, with a short and plain path.
 
-    A socket's path has at most some 100 bytes, and what is passed on in texts should not need
-    quotes.
+    A socket's path is limited to about 100 bytes, and a path that is passed on in text should not
+    need quotes.
 
     Raises:
-        ConfigError: there is no such place.
+        ConfigError: there is no suitable place.
     """
     bases = [os.environ.get("XDG_RUNTIME_DIR", ""), str(temporary_folder()), "/tmp"]  # noqa: S108
     for base in bases:

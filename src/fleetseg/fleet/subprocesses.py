@@ -1,8 +1,8 @@
-"""Children that end with their parent, even when that is killed with -9.
+"""Child processes that end with their parent, even if that is killed with -9.
 
-`python -m fleetseg.fleet.subprocesses PARENT_PID COMMAND ...` asks the kernel for a signal at the
-parent's death and becomes the command. Without it, a killed server would leave an engine that holds
-its port.
+`python -m fleetseg.fleet.subprocesses PARENT_PID COMMAND ...` asks the kernel to signal it when the
+parent dies, and then becomes the command. Otherwise a killed server would leave behind an engine
+that holds its port.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def start_child(
 ) -> subprocess.Popen[bytes]:
     """Start a command whose output is appended to `log` and that dies with this process.
 
-    It is in a session of its own, so that Ctrl-C in a terminal reaches its parent only. Must be
+    The child has its own session, so that Ctrl-C in a terminal reaches only the parent. Must be
     called from a thread that lives as long as the child should.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -49,10 +49,10 @@ def start_child(
 
 
 def rotate_log(path: Path, max_bytes: int = MAX_LOG_BYTES, kept: int = KEPT_LOGS) -> bool:
-    """Begin a child's log anew once it is too large; the ones before are kept as `.1`, `.2` ...
+    """Rotate a child's log once it is too large; older ones are kept as `.1`, `.2` ...
 
-    It is copied and cut, as its writers have it open, for appending. What one writes in the instant
-    between the two is lost; a full disk costs the copy.
+    The log is copied and truncated, as its writers have it open for appending. What is written
+    between the two is lost; on a full disk, the copy is lost.
     """
     try:
         if path.stat().st_size <= max_bytes:
@@ -76,7 +76,7 @@ def rotate_log(path: Path, max_bytes: int = MAX_LOG_BYTES, kept: int = KEPT_LOGS
 
 
 def stop(process: subprocess.Popen[Any], patience_s: float) -> None:
-    """End a child and all that it started: ask, wait, then kill what is left."""
+    """End a child and all its descendants: ask, wait, then kill what is left."""
     below = descendants(process.pid)
     if process.poll() is None:
         process.terminate()
@@ -89,7 +89,7 @@ def stop(process: subprocess.Popen[Any], patience_s: float) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Ids of the children of a process, their children, and so on."""
+    """Return the ids of a process's children, their children, and so on."""
     found: list[int] = []
     todo = [pid]
     while todo:
@@ -103,7 +103,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def kill_descendants(pid: int, word: str) -> int:
-    """Kill what a process has started with a word in its command line; returns how many."""
+    """Kill a process's descendants that have `word` in their command line; returns how many."""
     ended = 0
     for child in descendants(pid):
         with contextlib.suppress(OSError):
@@ -115,9 +115,9 @@ def kill_descendants(pid: int, word: str) -> int:
 
 
 def kill_orphans(module: str, folder: Path) -> int:
-    """Kill processes of an earlier start that run `module` for `folder`; returns how many.
+    """Kill left-over processes that run `module` for `folder`; returns how many.
 
-    A child that was just being started when its parent was killed may have been tied to nothing.
+    A child that was starting when its parent was killed may not have been tied to it yet.
     """
     ended = 0
     for entry in Path("/proc").glob("[0-9]*"):
@@ -131,9 +131,9 @@ def kill_orphans(module: str, folder: Path) -> int:
 
 
 def end_with_parent(poll_s: float = 0.3) -> None:
-    """End this process soon after its parent, for one whose start is not ours to tie.
+    """End this process soon after its parent; for processes that we do not start ourselves.
 
-    (The kernel's signal is no help there: it comes when the *thread* that started us ends.)
+    (The kernel's signal does not help there: it comes when the *thread* that started us ends.)
     """
     parent = os.getppid()
 
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str]) -> None:
     parent, *command = arguments
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):
-        sys.exit(1)  # it died before this process could watch it
+        sys.exit(1)  # the parent died before this process could watch it
     os.execvp(command[0], command)  # noqa: S606
 
 

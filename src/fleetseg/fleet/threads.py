@@ -1,4 +1,4 @@
-"""Threads whose death is noticed: what only waits for one that has died would wait for ever."""
+"""Threads whose death is noticed: whatever waits for a dead thread would wait for ever."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fleetseg.errors import EngineError, FleetSegError
 
 
 def end_process(error: FleetSegError) -> None:
-    """End this process with the reason, whatever its other threads wait for."""
+    """Print the error and end this process, whatever its other threads wait for."""
     traceback.print_exception(error, file=sys.stderr)
     sys.stderr.flush()
     os._exit(1)
@@ -21,9 +21,9 @@ def end_process(error: FleetSegError) -> None:
 def start_thread(
     work: Callable[[], None], name: str, died: Callable[[FleetSegError], None] = end_process
 ) -> threading.Thread:
-    """Start a daemon thread; `died` is called in it with what it raised, should it raise.
+    """Start a daemon thread; if it raises, `died` is called in it with the error.
 
-    By default the process ends by it: a supervisor starts it again, and nobody would start what
+    By default this ends the process: a supervisor restarts a process that ended, but not one that
     hangs.
     """
 

@@ -1,6 +1,6 @@
-"""systemd's watchdog: what ends it starts again by itself, what hangs only if it is told nothing.
+"""systemd's watchdog: processes that end are restarted anyway, hanging ones if heartbeats stop.
 
-A message is a datagram to the socket in $NOTIFY_SOCKET; where there is none, nothing happens. See
+A message is a datagram to the socket in $NOTIFY_SOCKET; if that is not set, nothing happens. See
 sd_notify(3), https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
 """
 
@@ -18,25 +18,25 @@ from fleetseg.fleet.threads import start_thread
 
 READY = "READY=1"
 _ALIVE = "WATCHDOG=1"
-_PARTS = 4  # of the time that the watchdog allows between two signs of life
+_PARTS = 4  # heartbeats per interval that the watchdog allows
 
 
 def notify(state: str, environment: Mapping[str, str] = os.environ) -> bool:
-    """Send the service manager a message; says whether there is one, and it was sent."""
+    """Send the service manager a message; returns whether there is one and it was sent."""
     address = environment.get("NOTIFY_SOCKET", "")
     if not address:
         return False
     if address.startswith("@"):  # Linux's abstract names
         address = "\0" + address[1:]
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.setblocking(False)  # a manager that is busy must not stop who tells it something
+        sender.setblocking(False)  # a busy manager must not block the sender
         sender.sendto(state.encode(), address)
         return True
     return False
 
 
 def patience_s(environment: Mapping[str, str] = os.environ) -> float:
-    """Return how long the watchdog waits for a sign of life of this process; 0 = there is none."""
+    """Return how long the watchdog waits for this process's heartbeat; 0 = no watchdog."""
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     try:
@@ -46,7 +46,7 @@ def patience_s(environment: Mapping[str, str] = os.environ) -> float:
 
 
 class Watchdog:
-    """Gives signs of life, no more of them than are needed; for loops that turn often."""
+    """Sends heartbeats, no more than needed; for loops that iterate often."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Watchdog:
         self._next_s = float("-inf")
 
     def alive(self) -> None:
-        """Say that the loop has come round again."""
+        """Report that the loop has started another iteration."""
         now_s = self._clock()
         if self._every_s > 0 and now_s >= self._next_s:
             self._next_s = now_s + self._every_s
@@ -67,10 +67,10 @@ class Watchdog:
 
 @contextmanager
 def following_this_thread(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
-    """Be ready, and give signs of life for as long as this thread, which runs the block, moves.
+    """Report readiness, and send heartbeats while this thread, which runs the block, is active.
 
-    That is seen by the processor time it uses: whether it trains, scores, or looks every tenth of a
-    second whether somebody has answered, it uses some, and none when it hangs.
+    Activity is measured by processor time: a thread that trains, scores, or checks for replies
+    every tenth of a second uses some; a hanging one uses none.
     """
     notify(READY, environment)
     every_s = patience_s(environment) / _PARTS

@@ -1,1 +1,1 @@
-"""What a client does: losses, parameter groups, schedules, local training."""
+"""The client side of training: losses, parameter groups, schedules, local training."""

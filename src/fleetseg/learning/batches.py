@@ -1,4 +1,4 @@
-"""Which samples make up a round's batches, and making the batches ready ahead of training."""
+"""Select the samples of a round's batches, and prepare the batches ahead of training."""
 
 from __future__ import annotations
 
@@ -29,26 +29,27 @@ Numbers_N4 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Batch:
-    """A step's samples on the host: images NHWC, in 0 to 1 or as bytes, labels_NHW uint8."""
+    """A step's samples on the host: images NHWC, float in [0, 1] or uint8, labels_NHW uint8."""
 
     images_NHWC: Tensor
     labels_NHW: Tensor
 
     def images_on(self, hardware: Hardware) -> Tensor:
-        """Put images_NCHW, float32 in 0 to 1 and in the device's memory order, on the device."""
+        """Return images_NCHW on the device: float32 in [0, 1], in the device's memory order."""
         images = hardware.put(self.images_NHWC.permute(0, 3, 1, 2))
         if not images.is_floating_point():
-            # A tensor of the device: by a plain number CUDA multiplies with its reciprocal, which
-            # gives other bits than a CPU for half of all bytes.
+            # Divide by a tensor: given a plain number, CUDA multiplies by its reciprocal, which
+            # differs in bits from a CPU for half of all byte values.
             images = images.float().div_(torch.full((), 255.0, device=images.device))
         return images.contiguous(memory_format=hardware.memory_format)
 
 
 def batches_per_epoch(num_images: int, batch_size: int) -> int:
-    """Number of batches that an epoch is cut into; their sizes differ by at most one.
+    """Return the number of batches in an epoch; their sizes differ by at most one.
 
-    Batches hold at most `batch_size` images. Only with batches of two, an odd number of images has
-    one batch of three: BatchNorm cannot train on one image where the feature map is 1 x 1.
+    Batches hold at most `batch_size` images, with one exception: with batches of two, an odd number
+    of images has one batch of three, since BatchNorm cannot train on one image if the feature map
+    is 1 x 1.
 
     >>> [batches_per_epoch(n, 4) for n in (1, 4, 5)], batches_per_epoch(3, 2)
     ([1, 1, 2], 1)
@@ -59,12 +60,12 @@ def batches_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 def _epoch_size(num_images: int, training: TrainingConfig) -> int:
-    """Number of samples of an epoch: each image once, or by FedDrive's habit twice."""
+    """Return the number of samples in an epoch: each image once, or twice with habit `doubled`."""
     return 2 * num_images if training.habits.doubled else num_images
 
 
 def steps_per_epoch(num_images: int, training: TrainingConfig) -> int:
-    """Number of batches of an epoch; by the habit `drop_last` of whole ones, but at least one."""
+    """Return the number of batches in an epoch; with habit `drop_last` only full ones, but >= 1."""
     num_samples = _epoch_size(num_images, training)
     if training.habits.drop_last:
         return max(1, num_samples // training.batch_size)
@@ -72,7 +73,7 @@ def steps_per_epoch(num_images: int, training: TrainingConfig) -> int:
 
 
 def images_per_epoch(num_images: int, training: TrainingConfig) -> int:
-    """Number of samples that an epoch trains on; by the habit `drop_last` not all there are."""
+    """Return the number of samples that an epoch trains on; `drop_last` omits a partial batch."""
     num_samples = _epoch_size(num_images, training)
     if not training.habits.drop_last:
         return num_samples
@@ -80,12 +81,12 @@ def images_per_epoch(num_images: int, training: TrainingConfig) -> int:
 
 
 def batches(num_images: int, training: TrainingConfig, context: RoundContext) -> Iterator[Indices]:
-    """Yield a round's index batches, epoch after epoch without end; every epoch is shuffled anew.
+    """Yield a round's index batches, epoch after epoch without end; every epoch is reshuffled.
 
-    With `local_epochs`, a round starts an epoch of its own. With `local_steps`, a round goes on in
-    the epoch where the client's round before would have ended, so that after any number of rounds
-    no image was seen more than once more often than another. The image of a client that has only
-    one is taken twice, for BatchNorm. Of doubled data, sample n + i is image i, mirrored.
+    With `local_epochs`, every round starts a new epoch. With `local_steps`, a round continues the
+    epoch where the client's previous round would have ended, so that at any time no image has been
+    seen more than once more often than another. If a client has a single image, the image is used
+    twice, for BatchNorm. In doubled data, sample n + i is image i, mirrored.
     """
     num_samples, habits = _epoch_size(num_images, training), training.habits
     count = steps_per_epoch(num_images, training)
@@ -101,10 +102,10 @@ def batches(num_images: int, training: TrainingConfig, context: RoundContext) ->
 
 @contextmanager
 def loaded(pairs: Pairs, steps: int, inputs: LocalInputs) -> Iterator[Iterator[Batch]]:
-    """Iterate over a round's augmented batches, made ready by `hardware.loaders` threads.
+    """Iterate over a round's augmented batches, prepared by `hardware.loaders` threads.
 
     The batches are the same for any number of threads. A job is one image, not one batch, so that
-    all threads work on the batch that is waited for, the first one above all.
+    all threads work on the batch needed next, in particular the first.
     """
     hardware = inputs.hardware
     augment, restyling = Augment.from_config(inputs.training, inputs.size_hw), _restyling(inputs)
@@ -122,7 +123,7 @@ def loaded(pairs: Pairs, steps: int, inputs: LocalInputs) -> Iterator[Iterator[B
 
 
 def _restyling(inputs: LocalInputs) -> Restyling | None:
-    """Read how images take on the styles of others, if they do."""
+    """Return how images take on the styles of other clients, if enabled."""
     style = inputs.training.style
     if style.kind == "none" or style.probability == 0:
         return None
@@ -131,9 +132,9 @@ def _restyling(inputs: LocalInputs) -> Restyling | None:
 
 
 def _one_thread() -> None:
-    """Keep torch from starting threads of its own in a loader, which would be loaders times cores.
+    """Keep torch from starting threads in a loader: there would be loaders times cores of them.
 
-    It counts for the thread that calls it, and for threads that have not used torch yet.
+    Applies to the calling thread, and to threads that have not used torch yet.
     """
     torch.set_num_threads(1)
 
@@ -156,15 +157,15 @@ class _Doubled:
 
 @dataclass(frozen=True)
 class _Parts:
-    """A batch that is being made."""
+    """A batch under construction."""
 
     images_NHWC: Tensor
     labels: list[Label_HW]
-    pinned_NHW: Tensor | None  # where the labels lie, if they go to a device
+    pinned_NHW: Tensor | None  # holds the labels, if they go to a device
 
     @classmethod
     def empty(cls, count: int, crop_hw: tuple[int, int], hardware: Hardware) -> _Parts:
-        """Take memory for so many samples; what a device reads is pinned."""
+        """Allocate memory for `count` samples, pinned if the device reads it directly."""
         blank_HW = np.empty(0, np.uint8)
         shape = (count, *crop_hw)
         if not hardware.takes_bytes:
@@ -174,23 +175,23 @@ class _Parts:
         return cls(pinned_NHWC, [*pinned_NHW.numpy()], pinned_NHW)
 
     def batch(self) -> Batch:
-        """Return the batch once all of it is there."""
+        """Return the finished batch."""
         labels_NHW = stacked(self.labels) if self.pinned_NHW is None else self.pinned_NHW
         return Batch(self.images_NHWC, labels_NHW)
 
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes batches, each in memory of its own."""
+    """Makes batches, each in its own memory."""
 
     pairs: Pairs
     augment: Augment
     hardware: Hardware
     context: RoundContext
-    restyling: Restyling | None = None  # before all else: of whole images, at the size of styles
+    restyling: Restyling | None = None  # applied first, to whole images at the size of styles
 
     def draw(self, count: int, step: int) -> tuple[Numbers_N8, Numbers_N4 | None]:
-        """Draw the numbers of a step's samples: of how they are augmented, and of their styles."""
+        """Draw the random numbers of a step's samples, for augmentation and for styles."""
         numbers_N8 = self.augment.draw(count, self.context.generator(f"augment-{step}"))
         if self.restyling is None:
             return numbers_N8, None
@@ -199,7 +200,7 @@ class _Maker:
     def jobs(
         self, chosen: Iterable[tuple[Indices, Numbers_N8, Numbers_N4 | None]]
     ) -> Iterator[Callable[[], _Parts | None]]:
-        """Yield a job for each image; the last of a batch returns the batch's parts."""
+        """Yield a job for each image; the last job of a batch returns the batch's parts."""
         for step, (indices, numbers_N8, numbers_N4) in enumerate(chosen):
             parts = _Parts.empty(len(indices), self.augment.crop_hw, self.hardware)
             for place, index in enumerate(indices):
@@ -213,14 +214,14 @@ class _Maker:
                 yield partial(self._fill, parts, place, pair, write, is_last)
 
     def _pair(self, index: int, numbers_4: Numbers_N4 | None) -> tuple[Image_HWC, Label_HW]:
-        """Read a sample; its image may take on another one's style, its label stays."""
+        """Read a sample; its image may take on another style, its label is unchanged."""
         image_HWC, label_HW = self.pairs[index]
         if self.restyling is not None and numbers_4 is not None:
             image_HWC = self.restyling.restyled(image_HWC, numbers_4)
         return image_HWC, label_HW
 
     def _weather(self, step: int, place: int) -> np.random.Generator | None:
-        """One generator for each image, so that jobs can be done by any thread."""
+        """Return a separate generator per image, so that any thread can run the job."""
         if self.augment.weather.probability == 0:
             return None
         return self.context.generator(f"weather-{step}-{place}")

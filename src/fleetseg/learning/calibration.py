@@ -1,8 +1,8 @@
-"""Logits calibrated in training by how much a client has of each class.
+"""Calibration of logits in training by a client's class frequencies.
 
-A calibration adds a constant to each class's logit before the loss is taken, whatever the loss is;
-predictions are made without it. What a client has are labelled pixels. A class of which it has none
-is masked out: its probability is 0 in this client's loss, so that nothing is learnt about it here.
+A calibration adds a constant to each class's logit before any loss is computed; predictions are
+made without it. Frequencies are counted in labelled pixels. A class without pixels on a client is
+masked out: its probability is 0 in this client's loss, so the client learns nothing about it.
 (FedRS, Li and Zhan, KDD 2021, scales the logits of such classes instead.) Suffix C: classes.
 """
 
@@ -18,12 +18,12 @@ from torch import Tensor
 from fleetseg.learning.losses import Loss
 
 ABSENT = -1e4
-"""Added to the logits of classes that a client has not: e^-10000 is 0, and 0 times it is no NaN."""
+"""Added to the logits of a client's absent classes: e^-10000 is 0, and 0 times it is not NaN."""
 Floats_C = npt.NDArray[np.float64]
 
 
 def _logit_adjustment(pixels_C: Floats_C, pixels_per_image: int, tau: float) -> Floats_C:
-    """Add tau log pi_c, with pi the client's own shares of pixels.
+    """Add tau log pi_c, where pi are the client's own shares of pixels.
 
     The logit-adjusted softmax cross-entropy of Menon et al., ICLR 2021, arXiv 2007.07314.
     """
@@ -31,10 +31,10 @@ def _logit_adjustment(pixels_C: Floats_C, pixels_per_image: int, tau: float) -> 
 
 
 def _fedlc(pixels_C: Floats_C, pixels_per_image: int, tau: float) -> Floats_C:
-    """Take off tau n_c^(-1/4): FedLC, Zhang et al., ICML 2022, arXiv 2209.00189.
+    """Subtract tau n_c^(-1/4): FedLC, Zhang et al., ICML 2022, arXiv 2209.00189.
 
-    There n_c are images. Here they are images' worth of pixels: of pixels themselves, the margins
-    of all classes would be next to nothing.
+    There n_c counts images. Here it counts pixels in units of images: counted in single pixels, the
+    margins of all classes would be close to zero.
     """
     return np.asarray(-tau * (pixels_C / pixels_per_image) ** -0.25)
 
@@ -50,7 +50,7 @@ CALIBRATIONS: dict[str, Calibration | None] = {
     "fedlc": _fedlc,
     "restricted softmax": _restricted,
 }
-"""(pixels of the classes that a client has, all above 0; pixels of an image; tau) -> what is added.
+"""(pixels of the client's classes, all above 0; pixels per image; tau) -> constants to add.
 
 The table of `training.calibration`.
 """
@@ -59,12 +59,12 @@ The table of `training.calibration`.
 def logit_shift(
     name: str, pixels_C: Sequence[int], size_hw: tuple[int, int], tau: float
 ) -> Tensor | None:
-    """Return what is added to each class's logits, (C,); None if nothing is.
+    """Return the constants to add to each class's logits, (C,); None for no calibration.
 
     Args:
-        name: in CALIBRATIONS.
-        pixels_C: labelled pixels of each class; of one class at least, there are some.
-        size_hw: of an image.
+        name: a key of CALIBRATIONS.
+        pixels_C: labelled pixels of each class; not all zero.
+        size_hw: size of an image.
         tau: strength.
     """
     calibration = CALIBRATIONS[name]
@@ -79,9 +79,9 @@ def logit_shift(
 
 
 def calibrated(loss: Loss, shift_C: Tensor) -> Loss:
-    """Make a loss of calibrated logits.
+    """Return the loss applied to calibrated logits.
 
-    They are shifted at the network's own resolution: resizing takes means, which shift alike.
+    Logits are shifted at the network's own resolution: resizing averages, which keeps the shift.
     """
     shift_1C11 = shift_C.view(1, -1, 1, 1)
     return lambda logits_NCHW, labels_NHW: loss(logits_NCHW.float() + shift_1C11, labels_NHW)

@@ -1,4 +1,4 @@
-"""Means of features over the pixels of each class, image by image.
+"""Mean features over the pixels of each class, per image.
 
 Shapes: N images, C classes, D channels of features, P pixels of their map (h, w).
 """
@@ -15,9 +15,9 @@ from fleetseg.data.labels import IGNORE
 def class_means(
     features_NDhw: Tensor, labels_Nhw: Tensor, num_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Return means_NCD, in float32, and whether there is a pixel to each, present_NC.
+    """Return means_NCD, in float32, and whether each class has a pixel, present_NC.
 
-    A class that is not there has a mean of zeros.
+    An absent class has a mean of zeros.
     """
     classes_C = torch.arange(num_classes, device=labels_Nhw.device)
     pixels_NCP = (labels_Nhw.flatten(1).unsqueeze(1) == classes_C[:, None]).float()
@@ -31,8 +31,8 @@ def labels_at_centres(
 ) -> Tensor:
     """Return the label at the centre of each cell of a coarser map, labels_Nhw.
 
-    `covered_hw` are the pixels that the map covers, where images were padded for it: at least the
-    labels' size, their default. Labels of the padding are IGNORE.
+    `covered_hw` is the size in pixels that the map covers, if images were padded for it: at least
+    the size of the labels, which is the default. Labels of the padding are IGNORE.
     """
     height, width = labels_NHW.shape[1:]
     covered_hw = covered_hw or (height, width)

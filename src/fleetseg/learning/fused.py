@@ -1,9 +1,9 @@
 """Resizing and cross-entropy in one pass, for training on a CPU.
 
-Full-size logits are 8 or 16 times what a network puts out, and cross-entropy passes over them and
-their gradient ten times: with a small network that is a third of a training step, most of it spent
-waiting for memory. Here a band of rows is resized, scored and turned into its gradient while it is
-in the cache, and only the small gradient is kept.
+Full-size logits are 8 or 16 times larger than a network's output, and cross-entropy passes over
+them and their gradient ten times: with a small network that is a third of a training step, most of
+it spent waiting for memory. Here each band of rows is resized, scored and turned into its gradient
+while it is in the cache, and only the small gradient is kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BAND = 32  # rows of full-size logits at a time: 11 classes by 320 columns are 
 
 
 def can_fuse(logits_NChw: Tensor, labels_NHW: Tensor) -> bool:
-    """Say whether `resized_cross_entropy` is made for these, and is the faster way."""
+    """Return whether `resized_cross_entropy` supports these tensors and is the faster choice."""
     (h, w), (height, width) = logits_NChw.shape[-2:], labels_NHW.shape[-2:]
     return height >= 2 * h and width >= 2 * w and logits_NChw.device.type == "cpu"
 
@@ -32,21 +32,21 @@ def resized_cross_entropy(
 ) -> Tensor:
     """Weighted mean cross-entropy over valid pixels of bilinearly resized logits.
 
-    The same as `cross_entropy(resized(logits, size), labels, weights)` but for rounding.
-    labels_NHW: int64. The loss is 0 where all of them are ignored.
+    The same as `cross_entropy(resized(logits, size), labels, weights)` except for rounding.
+    labels_NHW: int64. The loss is 0 if all labels are ignored.
     """
     value: Tensor = _ResizedCrossEntropy.apply(logits_NChw.float(), labels_NHW, class_weights_C)
     return value
 
 
 class _ResizedCrossEntropy(torch.autograd.Function):
-    """Forward works out the gradient as well, at the logits' own size."""
+    """The forward pass also computes the gradient, at the size of the logits."""
 
     @staticmethod
     def forward(
         ctx: Any, logits_NChw: Tensor, labels_NHW: Tensor, class_weights_C: Tensor | None
     ) -> Tensor:
-        """Return the loss; keep its gradient."""
+        """Return the loss, and save its gradient."""
         with torch.autocast("cpu", enabled=False):
             losses, weights, gradients = zip(
                 *(
@@ -55,14 +55,14 @@ class _ResizedCrossEntropy(torch.autograd.Function):
                 ),
                 strict=True,
             )
-        total = sum(weights) or 1.0  # of no pixel, losses and gradients are 0 as they are
+        total = sum(weights) or 1.0  # without a valid pixel, losses and gradients are already 0
         ctx.save_for_backward(torch.stack(gradients).div_(total))
         return logits_NChw.new_tensor(sum(losses) / total)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
-        """Scale the gradient that is there."""
+        """Scale the saved gradient."""
         (gradient_NChw,) = ctx.saved_tensors
         return gradient_NChw * outer, None, None
 
@@ -70,7 +70,7 @@ class _ResizedCrossEntropy(torch.autograd.Function):
 def _one(
     logits_Chw: Tensor, labels_HW: Tensor, class_weights_C: Tensor | None
 ) -> tuple[float, float, Tensor]:
-    """Summed loss of one image, the sum of its pixels' weights, gradient of the summed loss."""
+    """Return one image's summed loss, the sum of its pixels' weights, and the loss's gradient."""
     (h, w), (height, width) = logits_Chw.shape[-2:], labels_HW.shape[-2:]
     rows_Hh, columns_Ww = interpolation(h, height), interpolation(w, width)
     valid_HW = labels_HW != IGNORE
@@ -82,7 +82,7 @@ def _one(
     for top, stop, first, last in _bands(h, height):
         block = rows_Hh[top:stop, first:last]
         ids, weights = ids_HW[None, top:stop], weights_HW[None, top:stop]
-        band = block @ wide_ChW[:, first:last]  # (C, rows of the band, W), all below in place
+        band = block @ wide_ChW[:, first:last]  # (C, rows of the band, W); modified in place below
         band -= band.amax(0, keepdim=True)
         own = band.gather(0, ids)
         mass = band.exp_().sum(0, keepdim=True)
@@ -95,7 +95,7 @@ def _one(
 
 @lru_cache(maxsize=32)
 def _bands(size_in: int, size_out: int) -> tuple[tuple[int, int, int, int], ...]:
-    """Cut the output into bands: (first row, end, first input row that they need, end)."""
+    """Cut the output into bands: (first row, end, first input row needed, end)."""
     needed = interpolation(size_in, size_out) != 0
     bands = []
     for top in range(0, size_out, _BAND):

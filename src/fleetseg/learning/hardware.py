@@ -1,4 +1,4 @@
-"""Which device and number format local training runs in, and what is special about each device."""
+"""The device and number format of local training, and the peculiarities of each device."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from fleetseg.hosts import allowed_cores
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _NATIVE_BF16 = (8, 0)  # compute capability of Ampere; torch emulates bfloat16 on older ones
-_MOST_LOADERS = 2  # more wait for the interpreter, and make the training wait for it
+_MOST_LOADERS = 2  # more would wait for the GIL, and make training wait for it
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device and a number format, both resolved: what a client trains on."""
+    """The resolved device and number format that a client trains with."""
 
     device: torch.device
     precision: Precision
-    loaders: int = 0  # threads that make batches ready; 0 = the one that trains does it itself
+    loaders: int = 0  # threads that prepare batches; 0 = the training thread does
 
     @property
     def name(self) -> str:
-        """The device, with the model of a GPU: other models add in another order."""
+        """The device, with the model of a GPU, since models differ in the order of additions."""
         if self.device.type != "cuda":
             return str(self.device)
         return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
 
     @property
     def autocast(self) -> Callable[[], AbstractContextManager[object]]:
-        """A factory of autocast blocks in this format (no-ops for fp32)."""
+        """Factory of autocast contexts in this format (no-ops for fp32)."""
         if self.precision == "fp32":
             return nullcontext
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
@@ -47,25 +47,25 @@ class Hardware:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The order that this device likes: channels-last, except on MPS."""
+        """The preferred memory format of this device: channels-last, except on MPS."""
         return torch.contiguous_format if self.device.type == "mps" else torch.channels_last
 
     @property
     def takes_bytes(self) -> bool:
-        """Whether batches go to this device as uint8, from memory that it reads by itself."""
+        """Whether batches go to this device as uint8, from pinned memory."""
         return self.device.type == "cuda"
 
     def put(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Copy a tensor of the host to the device; from pinned memory, nobody waits for it."""
+        """Copy a host tensor to the device; from pinned memory, without waiting."""
         return tensor.to(self.device, non_blocking=self.takes_bytes)
 
     @contextmanager
     def exact(self) -> Iterator[None]:
-        """Compute on CUDA what a CPU would: in a fixed order, and fp32 in fp32.
+        """Make CUDA compute like a CPU: in a fixed order, and fp32 in full precision.
 
-        By default CUDA adds some gradients in the order in which its threads come (no two runs
-        have the same bits) and convolves float32 in TF32, with three digits. Nothing needs to be
-        done on other devices. What torch can only do in any order is done so, without a word.
+        By default CUDA adds some gradients in the order in which its threads arrive (no two runs
+        have the same bits) and convolves float32 in TF32, with three digits. Other devices need
+        nothing. Operations without a deterministic algorithm in torch run anyway, silently.
         """
         if self.device.type != "cuda":
             yield
@@ -79,20 +79,20 @@ class Hardware:
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """Make the context of a forward pass that is to be scored."""
+        """Context of a forward pass whose result is scored."""
         with self.exact(), self.autocast():
             yield
 
     def select(self) -> None:
-        """Make this process's device its current one, so that nothing of it lands on another."""
+        """Make this the process's current device, so that nothing is allocated on another."""
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
 
 
 @contextmanager
 def _fixed_order() -> Iterator[None]:
-    """Prefer torch's deterministic algorithms; whoever has set something stricter keeps it."""
-    filling: Any = torch.utils.deterministic  # a module with a property, which mypy does not know
+    """Prefer torch's deterministic algorithms; a stricter setting of the caller is kept."""
+    filling: Any = torch.utils.deterministic  # a module with a property, unknown to mypy
     mode = torch.get_deterministic_debug_mode()
     fills = filling.fill_uninitialized_memory
     with warnings.catch_warnings():
@@ -100,7 +100,7 @@ def _fixed_order() -> Iterator[None]:
         try:
             if mode == 0:
                 torch.set_deterministic_debug_mode("warn")
-                filling.fill_uninitialized_memory = False  # costs time, and changes nothing
+                filling.fill_uninitialized_memory = False  # costs time and changes nothing
             yield
         finally:
             torch.set_deterministic_debug_mode(mode)
@@ -108,12 +108,12 @@ def _fixed_order() -> Iterator[None]:
 
 
 def resolve(device: str, precision: str, worker: int = 0) -> Hardware:
-    """Turn "auto" into what this machine has; worker i of several takes GPU i modulo their number.
+    """Resolve "auto" for this machine; worker i uses GPU i modulo the number of GPUs.
 
-    The number format is the same for all workers, whichever GPU each has.
+    All workers get the same number format, whichever GPU each has.
 
     Raises:
-        ConfigError: for a device or format that this machine does not have.
+        ConfigError: this machine lacks the device or does not support the format.
     """
     kind = _auto_device() if device == "auto" else device
     if kind == "cuda" and not torch.cuda.is_available():
@@ -133,10 +133,10 @@ def resolve(device: str, precision: str, worker: int = 0) -> Hardware:
 
 
 def hardware_of(engine: EngineConfig, worker: int = 0, workers: int = 1) -> Hardware:
-    """Turn [engine] into what worker i of several on this machine trains with.
+    """Resolve [engine] for worker i of several on this machine.
 
     Raises:
-        ConfigError: for a device or format that this machine does not have.
+        ConfigError: this machine lacks the device or does not support the format.
     """
     hardware = resolve(engine.device, engine.precision, worker)
     loaders = engine.loaders
@@ -146,10 +146,10 @@ def hardware_of(engine: EngineConfig, worker: int = 0, workers: int = 1) -> Hard
 
 
 def _auto_loaders(kind: str, cores: int, threads: int) -> int:
-    """Choose how many threads load beside the `threads` that train, on so many cores.
+    """Choose the number of loading threads on `cores` cores, besides `threads` training threads.
 
-    A GPU waits for whoever feeds it. On a CPU loading is a small part of a step, so that one thread
-    keeps up, and without a core of its own it would only take turns with the training.
+    A GPU waits for its input. On a CPU, loading is a small part of a step, so one thread keeps up;
+    without a core of its own it would only take turns with training.
     """
     if kind == "cpu":
         return 1 if cores > threads else 0
@@ -157,14 +157,14 @@ def _auto_loaders(kind: str, cores: int, threads: int) -> int:
 
 
 def num_gpus(kind: str) -> int:
-    """How many GPUs of a kind this process sees; training on one is not faster in two processes."""
+    """Return the number of visible GPUs; one GPU does not train faster with two processes."""
     if kind == "cuda":
         return torch.cuda.device_count()
     return 1 if kind == "mps" else 0
 
 
 def own_gpu(worker: int) -> dict[str, str]:
-    """Make the environment of a new process that is to see its share of several GPUs only."""
+    """Return the environment in which a worker sees only its own GPU, if there are several."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count < 2:
         return {}
@@ -186,19 +186,19 @@ def _auto_precision(kind: str) -> str:
 
 
 def cuda_has_bf16() -> bool:
-    """Say whether every visible GPU multiplies bfloat16 in hardware.
+    """Return whether every visible GPU multiplies bfloat16 in hardware.
 
-    `torch.cuda.is_bf16_supported()` is true for Volta and Turing as well, which emulate it: slower
-    than float32, where float16 would run on their tensor cores. All GPUs are asked, because the
-    result must not depend on which of them a client comes to.
+    `torch.cuda.is_bf16_supported()` is also true for Volta and Turing, which emulate bfloat16:
+    slower than float32, whereas float16 runs on their tensor cores. All GPUs are checked, because
+    the result must not depend on which GPU a client is assigned to.
     """
     devices = range(torch.cuda.device_count())
     return all(torch.cuda.get_device_capability(index) >= _NATIVE_BF16 for index in devices)
 
 
-@cache  # it takes a millisecond to ask, and a model that predicts asks for each image
+@cache  # takes a millisecond, and prediction asks for each image
 def cpu_has_bf16() -> bool:
-    """Say whether the CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX).
+    """Return whether the CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX).
 
     Without it, oneDNN emulates bfloat16 and autocast is slower than float32.
     """
@@ -212,7 +212,7 @@ def cpu_has_bf16() -> bool:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Use `count` threads for tensor work inside the block (sums depend on it bit by bit)."""
+    """Use `count` threads for tensor work inside the block (the bits of sums depend on it)."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

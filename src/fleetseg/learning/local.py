@@ -1,4 +1,4 @@
-"""Local training: what happens to a model inside one vehicle during one round."""
+"""Local training of a model on one vehicle during one round."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ from fleetseg.learning.travel import Travel, lr_at
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What local training cost and how it went; the model is changed in place."""
+    """The cost and outcome of local training; the model itself is changed in place."""
 
     cost: LocalCost
     images_seen: int
     loss: float  # mean over steps
     optimiser_state: Mapping[str, Tensor]  # moments and loss scale, for clients that keep them
-    state: Vectors  # what the objective keeps
-    extra_changes_T: Vectors  # of what is sent beside the model
-    skipped_steps: int = 0  # of fp16 training: no finite gradients
+    state: Vectors  # kept by the objective
+    extra_changes_T: Vectors  # changes of vectors sent beside the model
+    skipped_steps: int = 0  # in fp16 training, for lack of finite gradients
 
     @property
     def num_steps(self) -> int:
-        """Optimiser steps taken."""
+        """Number of optimiser steps taken."""
         return self.cost.num_steps
 
 
 def num_steps(num_images: int, training: TrainingConfig) -> int:
-    """Number of optimiser steps that one round takes on so many images."""
+    """Return the number of optimiser steps of one round on `num_images` images."""
     steps = training.local_steps or training.local_epochs * steps_per_epoch(num_images, training)
     return max(steps, len(training.phases))
 
@@ -68,13 +68,13 @@ def train_locally(
 ) -> LocalResult:
     """Train `model` in place on `pairs` for one round.
 
-    The optimiser starts afresh with each phase, unless the inputs bring its moments back; the rate
+    The optimiser is reset in each phase, unless the inputs restore its moments; the learning rate
     follows the schedule over global rounds. A batch without a labelled pixel takes no step. All
-    draws come from the context, so that the result is a pure function of the arguments (and of the
-    number of threads that train, and of the kind of GPU).
+    random draws derive from the context, so the result is a pure function of the arguments (and of
+    the number of training threads and the kind of GPU).
 
-    `shared` are the parameters that the objective's vectors are of; default all. `objective`:
-    default that of the settings.
+    `shared` are the parameters that the objective's vectors cover (default: all). `objective`
+    defaults to that of the settings.
     """
     training, context, hardware = inputs.training, inputs.context, inputs.hardware
     kept, clip_norm = inputs.optimiser_state, training.clip_grad_norm
@@ -107,13 +107,13 @@ def train_locally(
 
 
 def _surveyed(inputs: LocalInputs, model: nn.Module, pairs: Pairs) -> LocalInputs:
-    """Have the supervision look at the received model and all samples, if it wants to."""
+    """Let the supervision survey the received model and all samples, if it does so."""
     survey = SUPERVISION[inputs.training.supervision].survey
     return inputs if survey is None else replace(inputs, survey=survey(inputs, model, pairs))
 
 
 def _viewed(pairs: Pairs, steps: int, inputs: LocalInputs) -> tuple[Pairs, int, LocalInputs]:
-    """Have the supervision say what batches are made of, if it wants to."""
+    """Let the supervision choose what batches are made of, if it does so."""
     view = SUPERVISION[inputs.training.supervision].view
     if view is not None:
         inputs, pairs = view(inputs, pairs)
@@ -121,11 +121,11 @@ def _viewed(pairs: Pairs, steps: int, inputs: LocalInputs) -> tuple[Pairs, int, 
 
 
 def _set_mode(model: nn.Module, training: TrainingConfig, context: RoundContext) -> None:
-    """Train; in late rounds with batch norms that take their running statistics as constants.
+    """Set training mode; in late rounds, batch norms use their running statistics as constants.
 
-    A vehicle's batches are not the fleet's: trained on their own statistics, features fit a
-    normalisation that the averaged model does not have. Gains and biases go on learning. FixBN,
-    Zhong, Chen, Chao 2023, arXiv 2303.06530.
+    A vehicle's batches differ from the fleet's: with batch statistics, features fit a normalisation
+    that the averaged model does not have. Gains and biases continue to learn. FixBN, Zhong, Chen,
+    Chao 2023, arXiv 2303.06530.
     """
     if not _trains_throughout(model):
         model.train()
@@ -137,7 +137,7 @@ def _set_mode(model: nn.Module, training: TrainingConfig, context: RoundContext)
 
 
 def _trains_throughout(model: nn.Module) -> bool:
-    """Say whether `train()` would change nothing: it costs some milliseconds, this a tenth."""
+    """Return whether `train()` would change nothing; this check costs a tenth of its few ms."""
     return all(
         module.training and type(module).train is nn.Module.train for module in model.modules()
     )
@@ -149,7 +149,7 @@ def _set_lr(
     context: RoundContext,
     progress: float,
 ) -> float:
-    """Set the learning rate of a step; returns that of the body."""
+    """Set the learning rate of a step; return that of the body."""
     lr = lr_at(training, context.round, progress, context.total_rounds)
     for group in optimiser.param_groups:
         group["lr"] = lr * group["lr_factor"]
@@ -157,11 +157,11 @@ def _set_lr(
 
 
 _Hooks = tuple[StepLoss, Correct | None, Callable[[], None] | None]
-"""The loss of a step, what corrects its gradients, and what leads to a second pass."""
+"""The loss of a step, the correction of its gradients, and the perturbation for a second pass."""
 
 
 def _hooks(objective: Objective, memo: Any, shared: Trainables, loss_of: StepLoss) -> _Hooks:
-    """Return what an objective makes of a step."""
+    """Return the hooks by which an objective changes a step."""
     if objective.loss:
         loss_of = objective.loss(memo, loss_of)
     correct = partial(objective.correct, memo, shared) if objective.correct else None
@@ -173,7 +173,7 @@ def _hooks(objective: Objective, memo: Any, shared: Trainables, loss_of: StepLos
 class _Learn:
     """Takes a step on one batch.
 
-    A call of its own, so that this batch's graph is gone before the next forward pass.
+    This is a separate call, so that the batch's graph is freed before the next forward pass.
     """
 
     model: nn.Module
@@ -192,7 +192,7 @@ class _Learn:
         scale: LossScale,
         hooks: _Hooks,
     ) -> _Learn:
-        """Get a model ready to learn by its part that does, with an optimiser of that part."""
+        """Prepare a model for training one of its parts, with an optimiser for that part."""
         _set_mode(model, inputs.training, inputs.context)
         hold_norms(model, part)
         optimiser = build_optimiser(model, inputs.training)
@@ -200,7 +200,7 @@ class _Learn:
         return cls(model, optimiser, scale, *hooks)
 
     def __call__(self, images: Tensor, labels: Tensor, clip_norm: float) -> Tensor | None:
-        """Return the batch's loss, on its device; None if there was no step."""
+        """Return the batch's loss, on its device; None if no step was taken."""
         if self.perturb is not None:
             return self._in_two_passes(images, labels, clip_norm, self.perturb)
         loss = self.loss_of(self.model, images, labels)
@@ -212,7 +212,7 @@ class _Learn:
     def _in_two_passes(
         self, images: Tensor, labels: Tensor, clip_norm: float, perturb: Callable[[], None]
     ) -> Tensor | None:
-        """Step along gradients that are taken where the first ones lead; the loss is the first."""
+        """Step with gradients from the perturbed parameters; return the loss of the first pass."""
         first = FirstPass.of(self.model)
         loss = self._gradients(images, labels)
         if loss is None:
@@ -233,7 +233,7 @@ class _Learn:
 
 
 def read_moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Name an optimiser's tensors "<parameter number>/<moment>", in the order of its groups."""
+    """Return an optimiser's tensors by "<parameter number>/<moment>", in order of its groups."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     return {
         f"{number}/{name}": value.detach().cpu().contiguous()
@@ -244,17 +244,17 @@ def read_moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_moments(optimiser: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> None:
-    """Give an optimiser back what `read_moments` took from its like.
+    """Restore what `read_moments` read from an optimiser of the same kind.
 
-    Where each tensor belongs is torch's to say: a fused optimiser wants its step counters on the
-    parameters' device, others want them on the CPU.
+    torch decides where each tensor belongs: a fused optimiser needs its step counters on the
+    parameters' device, others need them on the CPU.
     """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in kept.items():
         number, slash, name = key.partition("/")
         if not slash:
-            continue  # not a parameter's
+            continue  # not a moment
         parameter = parameters[int(number)]
         moment = value.clone()
         if value.shape == parameter.shape:

@@ -1,4 +1,4 @@
-"""Losses over the valid pixels of a batch; a batch without one gives a finite zero.
+"""Losses over the valid pixels of a batch; a batch without valid pixels gives a finite zero.
 
 Shapes: logits_NCHW float, labels_NHW train ids with 255 = ignore; N images, C classes, P all pixels
 of a batch, V its valid (not ignored) pixels.
@@ -30,8 +30,8 @@ def cross_entropy(
 ) -> Tensor:
     """Mean cross-entropy over valid pixels.
 
-    With class weights it is torch's weighted mean: the sum of weighted pixel losses divided by the
-    sum of the pixels' weights, so that scaling all weights changes nothing.
+    With class weights, this is torch's weighted mean: the sum of weighted pixel losses divided by
+    the sum of the pixels' weights, so scaling all weights changes nothing.
     """
     if logits_NCHW.device.type == "cuda":
         return ordered_cross_entropy(logits_NCHW, labels_NHW, class_weights_C)
@@ -45,11 +45,11 @@ def cross_entropy(
 def ordered_cross_entropy(
     logits_NCHW: Tensor, labels_NHW: Tensor, class_weights_C: Tensor | None
 ) -> Tensor:
-    """Weighted mean cross-entropy whose sums CUDA takes in a fixed order.
+    """Weighted mean cross-entropy whose sums CUDA computes in a fixed order.
 
-    torch's own reduction adds the pixels and their weights there as its threads come. Nobody asks
-    whether there is a valid pixel, because the answer would have to be waited for: without one, 0
-    is divided by a number that is not 0.
+    torch's own reduction adds pixels and their weights in the order in which threads arrive. There
+    is no check for a valid pixel, because it would have to wait for the device; without one, 0 is
+    divided by a number other than 0.
     """
     losses_NHW = functional.cross_entropy(
         logits_NCHW, labels_NHW, weight=class_weights_C, ignore_index=IGNORE, reduction="none"
@@ -70,8 +70,8 @@ def ohem(
     """Mean cross-entropy of the hardest `fraction` of the batch's valid pixels (at least one).
 
     With class weights, weighted losses are ranked and their plain mean is taken.
-    FedDrive's hard negative mining takes its fraction of all pixels, ignored zeros included, so
-    that its loss shrinks with the ignored area; this one counts valid pixels only.
+    FedDrive's hard negative mining takes a fraction of all pixels, including ignored ones with loss
+    0, so that its loss shrinks as the ignored area grows; this one counts valid pixels only.
     """
     losses_NHW = functional.cross_entropy(
         logits_NCHW, labels_NHW, weight=class_weights_C, ignore_index=IGNORE, reduction="none"
@@ -99,7 +99,7 @@ def focal(
     log_p_V = log_p_NHW[valid_NHW]
     if log_p_V.numel() == 0:
         return _zero(logits_NCHW)
-    # 1 - p by expm1 stays exact where p is near 1; above 0, since for gamma < 1 the slope of
+    # expm1 keeps 1 - p exact where p is near 1. Clamp it above 0, since for gamma < 1 the slope of
     # x ** gamma at 0 is infinite and a pixel that is already certain would give NaN gradients.
     misses_V = (-torch.expm1(log_p_V)).clamp(min=torch.finfo(log_p_V.dtype).tiny)
     losses_V = -(misses_V**gamma) * log_p_V
@@ -110,34 +110,34 @@ def focal(
 
 
 def dice(logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
-    """One minus the soft Dice coefficient, mean over the classes present in the batch's labels.
+    """One minus the soft Dice coefficient, averaged over the classes in the batch's labels.
 
     Sums run over the valid pixels of the whole batch (Milletari et al. 2016, arXiv 1606.04797,
-    section 3, without the squares and without smoothing).
+    section 3, without squares and without smoothing).
     """
     valid_NHW = labels_NHW != IGNORE
     if not bool(valid_NHW.any()):
         return _zero(logits_NCHW)
     probs_NCHW = logits_NCHW.softmax(dim=1)
-    # Ignored pixels are multiplied away: picking the valid ones out of (N, C, H, W) costs twice
-    # as much on a CPU, most of it in the gradient.
+    # Mask ignored pixels by multiplication: selecting the valid ones from (N, C, H, W) costs twice
+    # as much on a CPU, mostly in the gradient.
     ids_NHW = labels_NHW.where(valid_NHW, 0)
     own_NHW = probs_NCHW.gather(1, ids_NHW.unsqueeze(1)).squeeze(1) * valid_NHW
     own_P = own_NHW.flatten().to(_wide(own_NHW))
     overlap_C = own_P.new_zeros(probs_NCHW.shape[1]).index_add(0, ids_NHW.flatten(), own_P)
     mass_C = torch.einsum("nchw,nhw->c", probs_NCHW, valid_NHW.to(probs_NCHW.dtype))
     counts_C = torch.bincount(labels_NHW[valid_NHW], minlength=probs_NCHW.shape[1])
-    # Taken out before the division: a class that a calibration masks out has a mass of exactly 0,
-    # and 0 / 0 makes gradients of what is taken out afterwards.
+    # Select before dividing: a class masked out by a calibration has a mass of exactly 0, and the
+    # gradient of 0 / 0 would be NaN even if the class were removed afterwards.
     shown_C = counts_C > 0
     dice_K = 2 * overlap_C[shown_C] / (mass_C[shown_C] + counts_C[shown_C])
     return (1 - dice_K.mean()).to(probs_NCHW.dtype)
 
 
 def lovasz(logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
-    """Lovász-softmax, mean over the classes present in the batch's labels.
+    """Lovász-softmax, averaged over the classes in the batch's labels.
 
-    Berman et al. 2018, arXiv 1705.08790, equation 11, over the batch's valid pixels as one image.
+    Berman et al. 2018, arXiv 1705.08790, equation 11, with the batch's valid pixels as one image.
     """
     valid_NHW = labels_NHW != IGNORE
     if not bool(valid_NHW.any()):
@@ -146,7 +146,7 @@ def lovasz(logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
     losses = []
     for c in torch.unique(labels_NHW[valid_NHW]).tolist():
         target_NHW = (labels_NHW == c).to(probs_NCHW.dtype)
-        # An ignored pixel is an error of 0 in the background: it sorts last and adds nothing.
+        # An ignored pixel has error 0 in the background: it sorts last and adds nothing.
         errors_NHW = (target_NHW - probs_NCHW[:, c]).abs() * valid_NHW
         errors_P, target_P = errors_NHW.flatten(), target_NHW.flatten()
         losses.append(torch.dot(errors_P, _lovasz_gradient(errors_P.detach(), target_P)))
@@ -156,8 +156,8 @@ def lovasz(logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
 def entropy(logits_NCHW: Tensor, labels_NHW: Tensor, weight: float) -> Tensor:
     """Negative entropy of the predictions, weight x sum p log p, mean over valid pixels.
 
-    It is least where all classes are equally likely: with a positive weight it keeps predictions
-    from becoming too sure. Kou et al. 2025, arXiv 2505.00318.
+    It is smallest where all classes are equally likely: a positive weight keeps predictions from
+    becoming overconfident. Kou et al. 2025, arXiv 2505.00318.
     """
     valid_NHW = labels_NHW != IGNORE
     if not bool(valid_NHW.any()):
@@ -168,7 +168,7 @@ def entropy(logits_NCHW: Tensor, labels_NHW: Tensor, weight: float) -> Tensor:
 
 
 def _lovasz_gradient(errors_P: Tensor, target_P: Tensor) -> Tensor:
-    """Gradient of the Lovász extension of the Jaccard loss (Algorithm 1), in pixel order."""
+    """Return the gradient of the Lovász extension of the Jaccard loss (Algorithm 1), by pixel."""
     order_P = _descending(errors_P)
     sorted_P = target_P[order_P].to(_wide(target_P))
     positives = sorted_P.sum()
@@ -185,12 +185,12 @@ def _descending(values_P: Tensor) -> Tensor:
 
 
 def _wide(values: Tensor) -> torch.dtype:
-    """The type to sum millions of pixels in: a float32 running sum loses its last digits."""
+    """Return the type for summing millions of pixels: float32 sums lose their last digits."""
     return torch.float32 if values.device.type == "mps" else torch.float64  # MPS has no float64
 
 
 def _zero(logits_NCHW: Tensor) -> Tensor:
-    """A zero that is still attached to the logits; never NaN, even if they are."""
+    """Return a zero attached to the graph of the logits; never NaN, even if they are."""
     return logits_NCHW[:0].sum()
 
 
@@ -207,7 +207,7 @@ LOSSES: dict[str, Callable[[TrainingConfig, Tensor | None], Loss]] = {
 
 
 def check_loss_name(name: str) -> list[str]:
-    """Split a loss name such as "ce+dice"; an unknown part is a ConfigError."""
+    """Split a loss name such as "ce+dice"; raise ConfigError for an unknown part."""
     parts = [part.strip() for part in name.split("+")]
     for part in parts:
         if part not in LOSSES:
@@ -218,11 +218,11 @@ def check_loss_name(name: str) -> list[str]:
 def build_loss(
     training: TrainingConfig, class_weights_C: Tensor | None = None, *, check: bool = True
 ) -> Loss:
-    """Make the loss that an experiment names, a sum of named ones.
+    """Build the loss that an experiment names, a sum of named losses.
 
-    Logits may be smaller than labels, and are then resized (see `resize`). Labels may be of any
-    integer type. An id that is neither a class nor ignored raises DataError; leave out the `check`
-    where that is known not to be, because a GPU has to be waited for.
+    Logits smaller than the labels are resized (see `resize`). Labels may have any integer type. An
+    id that is neither a class nor ignored raises DataError; set `check=False` if there cannot be
+    one, because the check has to wait for a GPU.
     """
     names = check_loss_name(training.loss)
     parts = [LOSSES[name](training, class_weights_C) for name in names]
@@ -260,7 +260,7 @@ def require_ids(labels_NHW: Tensor, num_classes: int) -> None:
 def segmentation_loss(
     outputs: Tensor | Sequence[Tensor], labels_NHW: Tensor, loss: Loss, aux_weight: float
 ) -> Tensor:
-    """Loss of the main output plus `aux_weight` times that of each auxiliary one."""
+    """Return the loss of the main output plus `aux_weight` times that of each auxiliary output."""
     main, *auxiliary = [outputs] if isinstance(outputs, Tensor) else outputs
     total = loss(main, labels_NHW)
     for output in auxiliary if aux_weight > 0 else ():
@@ -269,10 +269,10 @@ def segmentation_loss(
 
 
 def class_weights(histogram_C: npt.NDArray[np.int64], num_classes: int) -> Tensor:
-    """Weights 1 / ln(1.1 + share) per class, scaled to mean 1 over the classes that occur.
+    """Return weights 1 / ln(1.1 + share) per class, scaled to mean 1 over the classes that occur.
 
-    After ENet (Paszke et al. 2016, arXiv 1606.02147, section 5.2, with 1.1 for 1.02). A class
-    without a pixel gets weight 1: it never enters the loss, and no number is the right one.
+    After ENet (Paszke et al. 2016, arXiv 1606.02147, section 5.2, with 1.1 instead of 1.02). A
+    class without pixels gets weight 1: it never enters the loss, so any number would do.
 
     >>> class_weights(np.array([50, 50, 0]), 3).tolist()
     [1.0, 1.0, 1.0]

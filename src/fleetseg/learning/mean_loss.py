@@ -1,4 +1,4 @@
-"""The loss of a model on a client's samples as they are: no augmentation, no step."""
+"""The loss of a model on a client's samples, without augmentation or training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fleetseg.learning.supervision import SUPERVISION
 
 
 def mean_loss(model: nn.Module, pairs: Pairs, inputs: LocalInputs) -> float:
-    """Return the mean loss over all samples, batches weighted by their images.
+    """Return the mean loss over all samples, with batches weighted by their number of images.
 
-    The model is put in evaluation mode, in which norm layers take their running statistics. A batch
-    without a labelled pixel has no loss; 0 if none has one.
+    The model is put in evaluation mode, in which norm layers use their running statistics. A batch
+    without a labelled pixel is left out; the result is 0 if all batches are.
     """
     loss_of = SUPERVISION[inputs.training.supervision].make(inputs)
     size, hardware = inputs.training.batch_size, inputs.hardware

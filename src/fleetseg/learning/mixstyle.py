@@ -1,4 +1,4 @@
-"""MixStyle: features take the style of another image of the batch, in part.
+"""MixStyle: features partly take on the style of another image of the batch.
 
 Zhou, Yang, Qiao, Xiang 2021, Domain Generalization with MixStyle, ICLR, arXiv 2104.02008. An
 image's style is the mean and the standard deviation of each channel of its features, in an early
@@ -6,10 +6,10 @@ stage (equations 3 to 6):
 
     sigma_mix (x - mu(x)) / sigma(x) + mu_mix,    mu_mix = lam mu(x) + (1 - lam) mu(x'),
 
-sigma_mix likewise, lam of Beta(alpha, alpha) for each image, x' another image of the batch. As in
-the authors' code, gradients do not flow through statistics, and each stage mixes in a step with a
-probability. All draws are of the round's context, by step and stage: a step's second pass over its
-batch mixes as the first did.
+sigma_mix likewise, lam from Beta(alpha, alpha) for each image, x' another image of the batch. As in
+the authors' code, gradients do not flow through statistics, and in each step each stage mixes with
+some probability. All draws derive from the round's context, by step and stage, so a step's second
+pass over its batch mixes like the first.
 
 Shapes: N images, D channels, h and w the features' resolution.
 """
@@ -36,20 +36,20 @@ _EPS = 1e-6  # added to variances, as in the authors' code
 
 @dataclass
 class _Mixer:
-    """Mixes the features of a round's steps; `step` is the one that is being taken."""
+    """Mixes the features of a round's steps; `step` is the current one."""
 
     settings: MixStyleConfig
     context: RoundContext
     step: int = 0
 
     def numbered(self, batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
-        """Number batches from 0, and note which is the current one."""
+        """Number batches from 0, and record the current number."""
         for step, batch in enumerate(batches):
             self.step = step
             yield step, batch
 
     def change(self, stage: int, features_NDhw: Tensor) -> Tensor:
-        """Mix a stage's features, or let them be; a batch of one has nothing to mix with."""
+        """Mix a stage's features, or leave them; a batch of one has nothing to mix with."""
         count = len(features_NDhw)
         draws = self.context.generator(f"mixstyle-{self.step}-{stage}")
         if draws.random() >= self.settings.probability or count == 1:
@@ -65,9 +65,9 @@ class _Mixer:
 
 
 def mix_style(features_NDhw: Tensor, shares_N: Tensor, others_N: Tensor) -> Tensor:
-    """Give each image the share of its own statistics, and the rest of those of another image.
+    """Mix each image's statistics, by its share, with those of the image that `others_N` names.
 
-    `others_N` is whose. With a share of 1 the features are returned bit for bit.
+    With a share of 1 the features are returned bit for bit.
     """
     scale_ND11, shift_ND11 = _affine(features_NDhw.detach(), shares_N, others_N)
     dtype = features_NDhw.dtype
@@ -75,10 +75,10 @@ def mix_style(features_NDhw: Tensor, shares_N: Tensor, others_N: Tensor) -> Tens
 
 
 def _affine(features_NDhw: Tensor, shares_N: Tensor, others_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what features are multiplied by, and what is then added to them, in float32."""
+    """Return the factor and the offset to apply to features, in float32."""
     values_NDhw = features_NDhw.float()
     mean_ND11 = values_NDhw.mean(dim=(2, 3), keepdim=True)
-    # Without Bessel's correction, so that a map of one pixel has a variance; the ratio is the same.
+    # No Bessel's correction, so that a one-pixel map has a variance; the ratio is the same.
     variance_ND11 = values_NDhw.var(dim=(2, 3), keepdim=True, correction=0)
     sigma_ND11 = (variance_ND11 + _EPS).sqrt()
     share_N111 = shares_N.view(-1, 1, 1, 1)
@@ -94,10 +94,10 @@ def _affine(features_NDhw: Tensor, shares_N: Tensor, others_N: Tensor) -> tuple[
 def mixing(
     model: nn.Module, inputs: LocalInputs, batches: Iterable[Batch]
 ) -> Iterator[Iterator[tuple[int, Batch]]]:
-    """Number batches from 0; where the settings say so, styles are mixed while one is trained on.
+    """Number batches from 0; if enabled, mix styles while each batch is trained on.
 
     Raises:
-        ModelError: the network has no such stages.
+        ModelError: the network lacks the configured stages.
     """
     settings = inputs.training.mixstyle
     if settings.probability == 0:

@@ -1,9 +1,9 @@
-"""Parts of a network that learn while the rest stands still, one after another in a round.
+"""Train parts of a network in turn within a round while the rest is frozen.
 
-FedRep trains a client's head on a body that stands, then the body under a head that stands; FedBABU
-never trains the head. What stands is a fixed function of its input: no gradient, nothing of the
-optimiser's (momentum and weight decay would move it without one), and norm layers that take their
-running statistics as constants.
+FedRep trains a client's head on a frozen body, then the body under a frozen head; FedBABU never
+trains the head. A frozen part is a fixed function of its input: it has no gradient and no optimiser
+state (momentum and weight decay would move it even without a gradient), and its norm layers use
+their running statistics as constants.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _EVERYTHING = (PhaseConfig(),)
 
 
 def phases(training: TrainingConfig, steps: int) -> list[tuple[str, int]]:
-    """Divide a round's steps: what learns, and for how many steps; each phase has one at least.
+    """Divide a round's steps into phases (part, number of steps) of at least one step each.
 
     >>> head, body = PhaseConfig(learns="head", share=10), PhaseConfig(learns="body")
     >>> phases(TrainingConfig(phases=(head, body)), 22)
@@ -33,7 +33,7 @@ def phases(training: TrainingConfig, steps: int) -> list[tuple[str, int]]:
     divided: list[tuple[str, int]] = []
     for number, phase in enumerate(planned, 1):
         passed += phase.share
-        latest = steps - (len(planned) - number)  # a step for each that follows
+        latest = steps - (len(planned) - number)  # leave a step for each later phase
         end = min(max(round(steps * passed / total), begin + 1), latest)
         divided.append((phase.learns, end - begin))
         begin = end
@@ -41,13 +41,13 @@ def phases(training: TrainingConfig, steps: int) -> list[tuple[str, int]]:
 
 
 def learns(part: str, training: TrainingConfig) -> bool:
-    """Say whether any phase trains a part, "head" or "body"."""
+    """Return whether any phase trains a part, "head" or "body"."""
     return any(phase.learns in ("all", part) for phase in training.phases or _EVERYTHING)
 
 
 @contextmanager
 def only(model: nn.Module, part: str) -> Iterator[None]:
-    """Let nothing but a part learn; afterwards all that did before may learn again.
+    """Train only one part inside the block; afterwards restore what was trainable before.
 
     Raises:
         ModelError: the network has no such part.
@@ -61,7 +61,7 @@ def only(model: nn.Module, part: str) -> Iterator[None]:
     try:
         for parameter in frozen:
             parameter.requires_grad_(False)
-            parameter.grad = None  # an old one would go on moving it
+            parameter.grad = None  # a leftover gradient would still move it
         yield
     finally:
         for parameter in frozen:
@@ -69,10 +69,10 @@ def only(model: nn.Module, part: str) -> Iterator[None]:
 
 
 def require_part(model: nn.Module, part: str) -> None:
-    """Refuse to train a part of a network that does not say what its head is.
+    """Refuse to train a part of a network that does not define its head.
 
     Raises:
-        ModelError: no parameter, or every one, would learn.
+        ModelError: no parameter, or every parameter, would be trained.
     """
     learn = {is_in(part, name, model) for name, _ in model.named_parameters()}
     if part != "all" and learn != {True, False}:
@@ -83,7 +83,7 @@ def require_part(model: nn.Module, part: str) -> None:
 
 
 def hold_norms(model: nn.Module, part: str) -> None:
-    """Let norm layers outside of a part take their running statistics as they are."""
+    """Make norm layers outside a part use their running statistics unchanged."""
     if part == "all":
         return
     for name, module in model.named_modules():
@@ -92,5 +92,5 @@ def hold_norms(model: nn.Module, part: str) -> None:
 
 
 def is_in(part: str, name: str, model: nn.Module) -> bool:
-    """Say whether a module or a tensor, by its name, belongs to a part of a network."""
+    """Return whether a module or tensor of this name belongs to a part of a network."""
     return part == "all" or f"{name}.".startswith(head_prefixes(model)) == (part == "head")

@@ -1,10 +1,10 @@
-"""Pixels are pulled to the prototype of their class and away from those of all others.
+"""Pixel contrast: pull pixels to the prototype of their class and away from all others.
 
-The pixel contrast of FedSeg (Miao et al., CVPR 2023). Before a client trains, the model that it has
-received looks at all of its images: a class's prototype is the mean of its pixels' features over
-each image, then over the images that show it. What the client does not label is taken from that
-model's own predictions where it is sure of them, so that all clients keep to the semantics of the
-global model. Prototypes stay with the client (they do in the authors' code, too).
+The pixel contrast of FedSeg (Miao et al., CVPR 2023). Before a client trains, the received model is
+run on all of its images: a class's prototype is the mean of its pixels' features over each image,
+then over the images that show it. Classes that the client does not label are taken from that
+model's confident predictions, so that all clients keep to the semantics of the global model.
+Prototypes stay on the client (also in the authors' code).
 
 Suffixes: D features, A anchors (pixels), K classes with a prototype.
 """
@@ -32,7 +32,7 @@ from fleetseg.models.segmenter import Segmenter
 
 @dataclass(frozen=True)
 class Watched:
-    """A network, and the name of its layer that features are given to."""
+    """A network, and the name of its classifier layer, whose input are the features."""
 
     network: Segmenter
     classifier: str
@@ -40,23 +40,23 @@ class Watched:
 
 @dataclass(frozen=True)
 class Survey:
-    """What the received model has seen in all images of a client."""
+    """The received model, and the prototypes that it found in all images of a client."""
 
     received: Watched  # frozen
-    prototypes_CD: Tensor  # unit length; of classes without one, zeros
-    has_C: Tensor  # which classes have one
+    prototypes_CD: Tensor  # unit length; zeros for classes without a prototype
+    has_C: Tensor  # which classes have a prototype
 
 
 def survey(inputs: LocalInputs, model: nn.Module, pairs: Pairs) -> Survey | None:
-    """Look at all samples with the received model; None in rounds that come too early for it.
+    """Run the received model on all samples; None in rounds before `start_round`.
 
     Raises:
-        ModelError: the network is no Segmenter, or has no features of pixels.
+        ModelError: the network is not a Segmenter, or has no pixel features.
     """
     settings, hardware = inputs.training.pixel_contrast, inputs.hardware
     if not isinstance(model, Segmenter):
         raise ModelError("prototypes need a Segmenter", got=type(model).__name__)
-    # In the first round, too, or the one that is tried before it: it may have none.
+    # Also in the first round, or in the trial before it, to detect a network without features.
     classifier = find_classifier(model, inputs.training.crop or inputs.size_hw)
     if inputs.context.round < settings.start_round:
         return None
@@ -80,9 +80,9 @@ def survey(inputs: LocalInputs, model: nn.Module, pairs: Pairs) -> Survey | None
 def look(
     watched: Watched, images_NCHW: Tensor, hardware: Hardware, confidence: float
 ) -> tuple[Tensor, Tensor]:
-    """Return features_NDhw of unit length, and the predictions that are sure, guesses_Nhw int64.
+    """Return features_NDhw of unit length, and confident predictions guesses_Nhw, int64.
 
-    Where the largest probability is below `confidence`, a guess is IGNORE.
+    A guess is IGNORE where the largest probability is below `confidence`.
     """
     network = watched.network
     with watched_features(network, watched.classifier) as seen, hardware.autocast():
@@ -98,7 +98,7 @@ def look(
 
 
 def unit_features(network: Segmenter, features_NDhw: Tensor, images_NCHW: Tensor) -> Tensor:
-    """Bring features to unit length, without those of padding."""
+    """Return features at unit length, without those of the padding."""
     size_hw = (images_NCHW.shape[2], images_NCHW.shape[3])
     return functional.normalize(within_image(network, features_NDhw, size_hw).float(), dim=1)
 
@@ -111,9 +111,9 @@ def _shrunk(labels_NHW: Tensor, like_Nhw: Tensor) -> Tensor:
 def with_guesses(
     labels_Nhw: Tensor, guesses_Nhw: Tensor, labelled: Collection[int] | None
 ) -> Tensor:
-    """Fill labels with guesses where there are none; the rest is IGNORE.
+    """Fill in guesses where there is no label; the rest is IGNORE.
 
-    An erased pixel is of no class that the client labels, whatever is guessed.
+    An erased pixel belongs to no class that the client labels, whatever the guess.
     """
     is_erased_Nhw = labels_Nhw == ERASED
     wrong_Nhw = torch.zeros_like(is_erased_Nhw)
@@ -134,8 +134,8 @@ def contrast(
 ) -> Tensor | None:
     """Return the mean over anchors of -log(e^(a p+ / t) / sum over prototypes of e^(a p / t)).
 
-    Anchors are pixels of classes with a prototype, at most `most`, evenly over the classes that are
-    there; None if there are none. Features are of unit length.
+    Anchors are pixels of classes with a prototype, at most `most`, spread evenly over the classes
+    present; None if there are none. Features have unit length.
     """
     is_class_Nhw = labels_Nhw < ERASED
     counts_Nhw = is_class_Nhw & seen.has_C[labels_Nhw.where(is_class_Nhw, 0)]
@@ -150,7 +150,7 @@ def contrast(
 
 
 def _anchors(labels_P: Tensor, most: int, draw: torch.Generator) -> Tensor:
-    """Choose pixels, as many of each class as of any other where it has so many."""
+    """Choose pixels, equally many of each class if it has enough."""
     classes = [c for c in torch.unique(labels_P).tolist() if c != IGNORE]
     chosen = []
     for train_id in classes:
@@ -163,14 +163,14 @@ def _anchors(labels_P: Tensor, most: int, draw: torch.Generator) -> Tensor:
 
 
 def contrast_of(inputs: LocalInputs, seen: Survey) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Make the term that is added to a batch's loss, of (features_NDhw, images, labels_NHW).
+    """Return the term to add to a batch's loss, a function of (features_NDhw, images, labels_NHW).
 
-    One contrast by the batch's labels, and one by what the received model is sure of where there
-    is no label.
+    It sums a contrast by the batch's labels, and one by the received model's confident predictions
+    where there is no label.
     """
     settings = inputs.training.pixel_contrast
-    # The client's own for as long as it trains, and where an objective passes a batch through twice
-    # put back in between: both passes have the same anchors.
+    # This generator is the client's own during training. If an objective passes a batch through
+    # twice, it is rewound in between, so that both passes have the same anchors.
     draw = torch.default_generator
 
     def term(features_NDhw: Tensor, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:

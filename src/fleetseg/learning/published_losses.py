@@ -1,4 +1,4 @@
-"""Hard-pixel losses as published systems compute them, where `losses.ohem` differs.
+"""Hard-pixel losses of published systems, where they differ from `losses.ohem`.
 
 Shapes: logits_NCHW float, labels_NHW train ids with 255 = ignore; N images, P all pixels of one.
 """
@@ -13,15 +13,15 @@ from torch.nn import functional
 from fleetseg.data.labels import IGNORE
 
 FEDSEG_SURE = 0.7
-"""Probability of the right class above which a pixel is easy to FedSeg."""
+"""Probability of the right class above which FedSeg counts a pixel as easy."""
 FEDSEG_SHARE = 0.25
-"""Share of the valid pixels that FedSeg takes at least."""
+"""Least share of the valid pixels that FedSeg uses."""
 
 
 def ohem_feddrive(
     logits_NCHW: Tensor, labels_NHW: Tensor, fraction: float, class_weights_C: Tensor | None = None
 ) -> Tensor:
-    """Mean over the hardest `fraction` of each image's pixels, ignored ones among them with 0.
+    """Mean over the hardest `fraction` of each image's pixels, where ignored pixels count as 0.
 
     HardNegativeMining of FedDrive and LADD: the loss of an image that is mostly void is small.
     """
@@ -33,10 +33,10 @@ def ohem_feddrive(
 def ohem_fedseg(
     logits_NCHW: Tensor, labels_NHW: Tensor, class_weights_C: Tensor | None = None
 ) -> Tensor:
-    """Mean over the batch's pixels that are not sure; at least over a quarter of the valid ones.
+    """Mean over the batch's unconfident pixels, but at least a quarter of the valid ones.
 
-    OhemCELoss of FedSeg, with its threshold of 0.7. A batch without a valid pixel gives 0, for
-    theirs NaN.
+    OhemCELoss of FedSeg, with its threshold of 0.7. A batch without a valid pixel gives 0, where
+    theirs gives NaN.
     """
     losses_NHW = _pixel_losses(logits_NCHW, labels_NHW, class_weights_C)
     losses_V = losses_NHW[labels_NHW != IGNORE]

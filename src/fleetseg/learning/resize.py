@@ -1,4 +1,4 @@
-"""Logits at the size of their labels: bilinear, half-pixel centres, float32."""
+"""Resize logits to the size of their labels: bilinear, half-pixel centres, float32."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def resized(logits_NCHW: Tensor, size_hw: tuple[int, int]) -> Tensor:
             logits_NCHW, (height, width), mode="bilinear", align_corners=False
         )
     # Two matrix products, one per axis, give the same numbers. On a CPU, with cross-entropy and
-    # its gradient, for (8, 11, 240, 320) from 1/8: 32 ms for 46; from 1/4: 45 for 47; from 1/2 it
-    # would be 79 for 45. On a GPU they are deterministic, as interpolate's gradient is not.
+    # its gradient, for (8, 11, 240, 320) from 1/8: 32 ms instead of 46; from 1/4: 45 instead of 47;
+    # from 1/2 it would be 79 instead of 45. On a GPU they are deterministic, unlike the gradient of
+    # `interpolate`.
     rows = interpolation(height_in, height, logits_NCHW.device)
     columns = interpolation(width_in, width, logits_NCHW.device)
     with torch.autocast(logits_NCHW.device.type, enabled=False):
@@ -31,9 +32,9 @@ def resized(logits_NCHW: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 @lru_cache(maxsize=32)
 def interpolation(size_in: int, size_out: int, device: torch.device | None = None) -> Tensor:
-    """Matrix (size_out, size_in) of one-dimensional linear interpolation.
+    """Return the matrix (size_out, size_in) of one-dimensional linear interpolation.
 
-    It is kept on the device that asks for it: a copy at every step would be waited for.
+    It is cached per device, since every step would otherwise wait for a copy.
     """
     with torch.inference_mode(False):
         if device is not None and device.type != "cpu":

@@ -1,4 +1,4 @@
-"""Optimiser steps, and the loss scale that keeps the gradients of fp16 training in range."""
+"""Optimiser steps, and the loss scale that keeps fp16 gradients in range."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from torch import Tensor, nn
 _KEY = "loss_scale"
 _START = 2.0**12  # a weight's gradient may be 16 before it overflows
 _LARGEST = 2.0**24
-_GROWTH_STEPS = 2000  # without an overflow, then the scale doubles; as in torch.amp.GradScaler
+_GROWTH_STEPS = 2000  # without overflow until the scale doubles, as in torch.amp.GradScaler
 
 
 Correct = Callable[[], None]
-"""Changes gradients between the backward pass and the clipping."""
+"""Changes gradients between the backward pass and clipping."""
 
 
 @dataclass
 class LossScale:
-    """By how much a loss is multiplied before its backward pass.
+    """The factor by which a loss is multiplied before its backward pass.
 
-    torch.amp.GradScaler starts at 65536, finds out by overflowing and drops the batch of each
-    overflow. A round can be as short as one step, so here it starts lower, and the backward pass of
-    a batch that overflows is done again at half the scale: no step is lost. The forward pass is
-    not repeated, so that norm layers see each batch once. All scales are powers of two: they leave
-    no trace in the gradients.
+    torch.amp.GradScaler starts at 65536, adapts by overflowing, and drops the batch of each
+    overflow. A round can be as short as one step, so this scale starts lower, and the backward pass
+    of a batch that overflows is repeated at half the scale: no step is lost. The forward pass is
+    not repeated, so norm layers see each batch once. All scales are powers of two, so they leave no
+    trace in the gradients.
     """
 
     value: float = _START
     good_steps: int = 0  # since the last change
-    skipped_steps: int = 0  # no scale gave finite gradients
+    skipped_steps: int = 0  # because no scale gave finite gradients
     enabled: bool = True
 
     @classmethod
     def of(cls, precision: str, kept: Mapping[str, Tensor]) -> LossScale:
-        """Take the scale that `state` put among a client's kept tensors, or start afresh."""
+        """Restore the scale that `state` stored in a client's kept tensors, or start anew."""
         if precision != "fp16" or _KEY not in kept:
             return cls(enabled=precision == "fp16")
         value, good_steps = kept[_KEY].tolist()
         return cls(value, int(good_steps))
 
     def state(self) -> dict[str, Tensor]:
-        """Return what a client keeps of it between rounds."""
+        """Return what a client keeps of the scale between rounds."""
         if not self.enabled:
             return {}
         return {_KEY: torch.tensor([self.value, float(self.good_steps)])}
@@ -56,11 +56,11 @@ class LossScale:
         clip_norm: float,
         correct: Correct | None = None,
     ) -> bool:
-        """Fill in gradients: unscaled, corrected, clipped; false if not finite at any scale."""
+        """Compute gradients, unscaled, corrected and clipped; false if not finite at any scale."""
         before = self.value
         while not self._try(loss, parameters, clip_norm, correct):
             if self.value <= 1 or not math.isfinite(float(loss.detach())):
-                self.value = before  # it was not the scale
+                self.value = before  # the scale was not the cause
                 self.skipped_steps += 1
                 return False
             self.value, self.good_steps = self.value / 2, 0
@@ -97,7 +97,7 @@ def take_step(
     clip_norm: float,
     correct: Correct | None = None,
 ) -> bool:
-    """Take one step down a loss; false if its fp16 gradients allow none."""
+    """Take one optimiser step; false if the fp16 gradients are finite at no scale."""
     if scale.enabled:
         if not scale.backward(loss, list(model.parameters()), clip_norm, correct):
             return False
@@ -112,7 +112,7 @@ def take_step(
 def fill_gradients(
     model: nn.Module, loss: Tensor, optimiser: torch.optim.Optimizer, scale: LossScale
 ) -> bool:
-    """Fill in a loss's own gradients, unscaled; false if they are finite at no fp16 scale."""
+    """Compute a loss's own gradients, unscaled; false if they are finite at no fp16 scale."""
     if scale.enabled:
         return scale.backward(loss, list(model.parameters()), clip_norm=0)
     optimiser.zero_grad(set_to_none=True)
@@ -121,7 +121,7 @@ def fill_gradients(
 
 
 def finish_gradients(model: nn.Module, clip_norm: float, correct: Correct | None) -> None:
-    """Correct gradients that are not scaled, and clip them."""
+    """Correct unscaled gradients and clip them."""
     if correct is not None:
         correct()
     if clip_norm > 0:

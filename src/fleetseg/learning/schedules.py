@@ -1,4 +1,4 @@
-"""What changes over global rounds, the same for every client of a round: the learning rate."""
+"""Learning-rate schedules over global rounds, the same for every client of a round."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ POLY_POWER = 0.9
 """As in DeepLab and BiSeNet: (1 - t) ** 0.9."""
 
 WARMUP_START = 0.01
-"""Factor at the first step of a warm-up, as torch's LinearLR names it start_factor."""
+"""Factor at the first step of a warm-up, the start_factor of torch's LinearLR."""
 
 
 def _constant(done: float) -> float:
@@ -27,7 +27,7 @@ def _cosine(done: float) -> float:
 
 
 def _step_fedseg(done: float) -> float:
-    """A tenth after two thirds: round 1000 of 1500."""
+    """Drop to a tenth after two thirds: round 1000 of 1500."""
     return 1.0 if done < 2 / 3 else 0.1
 
 
@@ -35,20 +35,20 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": _constant,
     "poly": _poly,
     "cosine": _cosine,
-    # FedDrive's "poly" starts anew in each round and is laid out for 10,000 times a round's steps:
-    # it never leaves 0.9999 .. 1.
+    # FedDrive's "poly" restarts in each round and is scaled to 10,000 times the steps of a round,
+    # so it stays within 0.9999 .. 1.
     "poly_feddrive": _constant,
     "step_fedseg": _step_fedseg,
 }
 
 
 def first_round_after(share: float, total_rounds: int) -> int:
-    """Return the first round that comes after a share of all rounds.
+    """Return the first round after a share of all rounds.
 
     >>> [first_round_after(share, 50) for share in (0.0, 0.5, 0.58, 1.0)]
     [1, 26, 30, 51]
     """
-    # The allowance is for products such as 0.58 * 50 = 28.999999999999996.
+    # The tolerance is for products such as 0.58 * 50 = 28.999999999999996.
     return int(share * total_rounds + 1e-9) + 1
 
 
@@ -58,9 +58,9 @@ def lr_factor(
     """Return the factor on the peak learning rate at a moment of a run.
 
     `round_` is 1-based and global; `progress` in [0, 1) is the share of the round's local work
-    done, so that the factor is a smooth function of (round_ - 1 + progress) / total_rounds however
-    a run is cut into rounds. Warm-up rises linearly from WARMUP_START, never from 0 (a round at
-    learning rate 0 would be wasted on a vehicle's battery); the schedule spans the rounds after it.
+    done, so the factor is a smooth function of (round_ - 1 + progress) / total_rounds however a run
+    is divided into rounds. Warm-up rises linearly from WARMUP_START, not from 0 (a round at
+    learning rate 0 would waste a vehicle's battery); the schedule spans the rounds after it.
 
     >>> lr_factor("cosine", 6, 0.0, total_rounds=10)
     0.5

@@ -1,4 +1,4 @@
-"""A batch passed through a network once more, at other parameters and in all else as before."""
+"""Pass a batch through a network a second time, at other parameters but otherwise identically."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fleetseg import rng
 
 @dataclass(frozen=True)
 class FirstPass:
-    """What a pass starts from besides the batch and the parameters: draws and buffers.
+    """The state before a pass besides the batch and parameters: random generator and buffers.
 
-    Made before it. Buffers are all of a network's, so that whatever it counts or averages, and not
-    only the running statistics of torch's norm layers, sees each batch once.
+    Create it before the pass. It holds all buffers of a network, so that everything the network
+    counts or averages sees each batch once, not only the running statistics of torch's norm layers.
     """
 
     rewind_draws: Callable[[], None]
@@ -25,15 +25,15 @@ class FirstPass:
 
     @classmethod
     def of(cls, network: nn.Module) -> FirstPass:
-        """Remember where a network stands."""
+        """Record the state of a network."""
         return cls(rng.remember_torch_default(), _copies([*network.buffers()]))
 
 
 @contextmanager
 def second_pass(network: nn.Module, first: FirstPass) -> Iterator[None]:
-    """Start from where the first pass started; leave what the first pass left, bit for bit.
+    """Start from the state before the first pass; then restore the state after it, bit for bit.
 
-    Parameters may be moved inside, in place. Draws end where those of the first pass did.
+    Parameters may be moved inside, in place. Random draws end where those of the first pass did.
     """
     parameters, buffers = _copies([*network.parameters()]), _copies([*network.buffers()])
     first.rewind_draws()

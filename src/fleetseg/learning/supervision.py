@@ -1,6 +1,6 @@
-"""What a client minimises: where the loss of a step comes from.
+"""What a client minimises: the source of the loss of a step.
 
-A supervision is a `Supervision` in `SUPERVISION`; `make` is called once a round.
+A supervision is a `Supervision` in `SUPERVISION`; `make` is called once per round.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from fleetseg.models.features import watched_features
 from fleetseg.models.segmenter import Segmenter
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
-"""(model, images_NCHW on its device, labels_NHW uint8 on the CPU) -> the loss; None = no step."""
+"""(model, images_NCHW on its device, labels_NHW uint8 on the CPU) -> loss, or None for no step."""
 
 
 @dataclass(frozen=True)
 class Supervision:
-    """How the loss of a step is made, and whether it takes a client's labels.
+    """How the loss of a step is computed, and whether it uses a client's labels.
 
     Args:
-        make: the loss of a step, for a round.
-        needs_labels: clients without a labelled pixel take no part.
-        takes_erased: it tells erased pixels from void ones: see data.erased.
-        facts: what it takes of the fleet: see federation.fleet_facts.
-        survey: (inputs, the model as it was received, the client's samples) -> `survey` of the
-            inputs that `make` is given. Left out where nothing is looked at before the first step.
-        self_taught: it learns from a model's own predictions, which is watched over; a client that
-            has some labelled images trains on those alone.
-        references: models that are sent beside the global one, by name: see federation.references.
-        view: what batches are made of, and by which settings. Left out where that is all samples
-            as they are, by the client's own.
+        make: inputs of a round -> the loss of a step.
+        needs_labels: clients without a labelled pixel do not take part.
+        takes_erased: it distinguishes erased pixels from void ones: see data.erased.
+        facts: facts about the fleet that it needs: see federation.fleet_facts.
+        survey: (inputs, the received model, the client's samples) -> `survey` of the inputs that
+            `make` receives. Omit if nothing is examined before the first step.
+        self_taught: it learns from a model's own predictions, and its training is monitored; a
+            client with some labelled images trains on those alone.
+        references: names of models sent beside the global one: see federation.references.
+        view: the inputs and samples from which batches are made. Omit for all samples, unchanged,
+            with the client's own settings.
     """
 
     make: Callable[[LocalInputs], StepLoss]
@@ -65,7 +65,7 @@ class Supervision:
 def _labels(inputs: LocalInputs) -> StepLoss:
     """Compare predictions with the client's own labels, by `training.loss`.
 
-    Labels are looked at here, on the CPU and once, so that no loss has to ask the device.
+    Label ids are checked here, once and on the CPU, so that no loss has to wait for the device.
     """
     training, device = inputs.training, inputs.hardware.device
     weights_C = inputs.class_weights_C
@@ -92,10 +92,10 @@ def _labels(inputs: LocalInputs) -> StepLoss:
 
 
 def _label_subset(inputs: LocalInputs) -> StepLoss:
-    """Compare with labels of some classes; what is erased is one of the others (FedSeg's backCE).
+    """Compare with labels of some classes; erased pixels belong to any other (FedSeg's backCE).
 
-    `training.loss` is taken of the classes that the client labels and of all others together. A
-    client that labels all of them is supervised as by `labels`.
+    `training.loss` is computed over the classes that the client labels and all others as one. A
+    client that labels all classes is supervised as with `labels`.
     """
     if inputs.labelled is None:
         return _labels(inputs)
@@ -105,7 +105,7 @@ def _label_subset(inputs: LocalInputs) -> StepLoss:
     table = subset_table(labelled)
 
     def compare(logits_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
-        if len(labelled) < logits_NCHW.shape[1]:  # the sum of the others is not linear: full size
+        if len(labelled) < logits_NCHW.shape[1]:  # with_back is not linear, so resize first
             height, width = labels_NHW.shape[-2:]
             logits_NCHW = with_back(resized(logits_NCHW, (height, width)), labelled)
         return loss_of(logits_NCHW, labels_NHW)
@@ -125,7 +125,7 @@ def _label_subset(inputs: LocalInputs) -> StepLoss:
 
 
 def _pixel_contrast(inputs: LocalInputs) -> StepLoss:
-    """Add pixels' contrast to prototypes to the loss of `label subset`."""
+    """Add the contrast of pixels to prototypes to the loss of `label subset`."""
     by_labels = _label_subset(inputs)
     if inputs.survey is None:
         return by_labels
@@ -141,7 +141,7 @@ def _pixel_contrast(inputs: LocalInputs) -> StepLoss:
 
 
 def _self_training(inputs: LocalInputs) -> StepLoss:
-    """Compare with labels where a client has some, else with what a teacher says."""
+    """Compare with labels if the client has some, else with a teacher's predictions."""
     if inputs.survey is None:
         return _labels(inputs)
     return self_training_loss(inputs, inputs.survey)
@@ -154,7 +154,7 @@ def _on(device: torch.device, weights_C: Tensor | None) -> Tensor | None:
 def _highest_id(labels_NHW: Tensor) -> int | None:
     """Return the highest id of a pixel that is not ignored; None if all are.
 
-    One more than IGNORE is 0 in uint8, so that one pass finds it: 20 times faster than a mask.
+    IGNORE + 1 wraps to 0 in uint8, so one pass is enough: 20 times faster than a mask.
     """
     highest = int((labels_NHW + (256 - IGNORE)).max()) - 1
     return None if highest < 0 else highest

@@ -1,4 +1,4 @@
-"""How far local steps of SGD carry a gradient: what a change is divided by to be a gradient."""
+"""Travel: how far local SGD steps carry a gradient; a change divided by it is a gradient."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from fleetseg.learning.schedules import lr_factor
 
 
 class Travel:
-    """How far steps of SGD move a parameter whose gradient is always 1, down.
+    """How far SGD steps move down a parameter whose gradient is always 1.
 
     With momentum, v <- momentum v + 1 and the parameter moves by lr v; Nesterov's by
     lr (1 + momentum v). For K equal steps without momentum: K lr.
 
-    A `pull` towards the received model, as FedProx has it, is a part of each gradient that grows
-    with the distance: what is counted then is how much of a gradient of the loss is left.
+    A `pull` towards the received model, as in FedProx, is a part of each gradient that grows with
+    the distance: then the travel counts how much of a gradient of the loss remains.
     """
 
     def __init__(self, training: TrainingConfig, pull: float = 0.0) -> None:
@@ -23,7 +23,7 @@ class Travel:
         self._pull = pull
 
     def step(self, lr: float) -> None:
-        """Count one step in."""
+        """Add one step."""
         gradient = 1 - self._pull * self.total
         self._velocity = self._momentum * self._velocity + gradient
         ahead = gradient + self._momentum * self._velocity
@@ -31,7 +31,7 @@ class Travel:
 
 
 def lr_at(training: TrainingConfig, round_: int, progress: float, total_rounds: int) -> float:
-    """Return the learning rate of the body after so much of a round; see `schedules`."""
+    """Return the learning rate of the body at this progress of a round; see `schedules`."""
     return training.lr * lr_factor(
         training.schedule, round_, progress, total_rounds, training.warmup_rounds
     )
@@ -40,10 +40,10 @@ def lr_at(training: TrainingConfig, round_: int, progress: float, total_rounds: 
 def travel_of(
     num_steps: int, training: TrainingConfig, round_: int, total_rounds: int, pull: float = 0.0
 ) -> float:
-    """Return the travel of a round of so many steps, spread evenly over it.
+    """Return the travel of a round of `num_steps` steps, spread evenly over it.
 
-    With equal learning rates, without a pull and over lr: FedNova's
-    a = (K - m (1 - m^K) / (1 - m)) / (1 - m), m the momentum.
+    With constant learning rate and no pull, divided by lr, it is FedNova's
+    a = (K - m (1 - m^K) / (1 - m)) / (1 - m), where m is the momentum.
     """
     travel = Travel(training, pull)
     for step in range(num_steps):

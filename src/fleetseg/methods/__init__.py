@@ -1,7 +1,7 @@
-"""Presets: what a paper's method is as fields of an experiment, one file for each paper.
+"""Presets: the methods of papers as fields of an experiment, one file per paper.
 
-A method is a composition of choices that stand alone (an objective, a sharing policy, an optimiser
-of the server ...); a preset names them. The fields of an experiment's own file win over its.
+A method is a combination of independent choices (an objective, a sharing policy, a server optimiser
+...), and a preset names them. Fields in an experiment's own file override the preset's.
 """
 
 from __future__ import annotations

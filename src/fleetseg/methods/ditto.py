@@ -1,4 +1,4 @@
-"""Ditto: beside its update each client trains a model of its own, pulled to the global one."""
+"""Ditto: besides its update, each client trains a personal model, pulled towards the global one."""
 
 from __future__ import annotations
 

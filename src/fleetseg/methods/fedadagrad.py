@@ -1,4 +1,4 @@
-"""FedAdagrad: Adagrad on the server, over the mean change of a round."""
+"""FedAdagrad: Adagrad on the server, on the mean change of a round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FedAdam: Adam on the server, over the mean change of a round."""
+"""FedAdam: Adam on the server, on the mean change of a round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FedAvg: several local steps, then a mean weighted by images."""
+"""FedAvg: several local steps, then a mean weighted by numbers of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FedAvg with self-training: no vehicle has a label."""
+"""FedAvg with self-training: no vehicle has labels."""
 
 from __future__ import annotations
 

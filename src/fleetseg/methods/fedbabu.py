@@ -1,4 +1,4 @@
-"""FedBABU: only the body is trained, under a head that nobody trains before the end."""
+"""FedBABU: only the body is trained; the head stays fixed until the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FedBN: norm layers stay at home."""
+"""FedBN: norm layers stay with each client."""
 
 from __future__ import annotations
 

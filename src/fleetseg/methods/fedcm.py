@@ -1,4 +1,4 @@
-"""FedCM: momentum of the fleet in each local step."""
+"""FedCM: the fleet's momentum in each local step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FedDC: drift that is known is taken out of the mean."""
+"""FedDC: clients' known drift is removed from the mean."""
 
 from __future__ import annotations
 

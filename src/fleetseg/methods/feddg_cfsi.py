@@ -1,4 +1,4 @@
-"""CFSI of FedDG: images go part of the way to the low frequencies of other clients'."""
+"""CFSI of FedDG: images' low frequencies are interpolated towards those of other clients."""
 
 from __future__ import annotations
 

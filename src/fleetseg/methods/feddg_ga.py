@@ -1,4 +1,4 @@
-"""FedDG-GA: weights that move by the generalisation gap."""
+"""FedDG-GA: weights are adjusted by the generalisation gap."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""FedEMA: vehicles are sent an exponential average of the global models."""
+"""FedEMA: vehicles receive an exponential average of the global models."""
 
 from __future__ import annotations
 
 from fleetseg.methods.preset import Preset
 
-WINDOW = 3  # N; the paper's was not to be had
+WINDOW = 3  # N; the paper's value could not be obtained
 BETA = 2 / (WINDOW + 1)
 
 FEDEMA = Preset(

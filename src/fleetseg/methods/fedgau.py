@@ -1,4 +1,4 @@
-"""FedGau: clients weighted by the Gaussian of their images."""
+"""FedGau: clients are weighted by the Gaussian of their images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FedNova: changes per unit of local work."""
+"""FedNova: changes are averaged per unit of local work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FedPer: the body is shared, and each client keeps a head of its own."""
+"""FedPer: the body is shared, and each client keeps its own head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FedRep: in each round the head first, on a body that stands, then the body under that head."""
+"""FedRep: each round trains the head on a frozen body, then the body under that head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FedSpeed: a proximal term whose bias is corrected, and gradients taken a step uphill."""
+"""FedSpeed: a bias-corrected proximal term, and gradients at a point one step uphill."""
 
 from __future__ import annotations
 

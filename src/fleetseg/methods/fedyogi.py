@@ -1,4 +1,4 @@
-"""FedYogi: Yogi on the server, over the mean change of a round."""
+"""FedYogi: Yogi on the server, on the mean change of a round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FixBN: late rounds train with the global running statistics."""
+"""FixBN: late rounds train with the global running statistics of batch norms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IFCA: a model for each cluster of clients, who choose the one that fits them best."""
+"""IFCA: one model per cluster; each client chooses the model that fits its data best."""
 
 from __future__ import annotations
 

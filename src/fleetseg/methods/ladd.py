@@ -1,6 +1,6 @@
-"""LADD: styles before the fleet, clusters by style, a teacher in each; the head or all their own.
+"""LADD: style-based pre-training, clusters by style with own teachers and own heads or models.
 
-Its learning rates, and 20, 20, 10 for the weight of distillation, are by data set: the first.
+Its learning rates, and the distillation weights 20, 20, 10, differ by data set; here the first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""MimeLite: the fleet's momentum in every local step."""
+"""MimeLite: the fleet's momentum in every local step, changed by the server only."""
 
 from __future__ import annotations
 

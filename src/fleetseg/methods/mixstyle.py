@@ -1,4 +1,4 @@
-"""MixStyle: features of one image in the style of another."""
+"""MixStyle: features of one image take on the style of another."""
 
 from __future__ import annotations
 

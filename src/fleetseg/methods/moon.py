@@ -1,4 +1,4 @@
-"""MOON: contrast between models."""
+"""MOON: a contrastive loss between models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a preset is."""
+"""The type of a preset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """A paper's method: where it is described, what it brought, and as what it is run here."""
+    """A paper's method: its source, its contribution, and the fields that it sets here."""
 
     authors: str
     year: int

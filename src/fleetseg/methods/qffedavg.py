@@ -1,4 +1,4 @@
-"""q-FedAvg: a fairer spread of losses over the clients."""
+"""q-FedAvg: a fairer distribution of losses over the clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SCAFFOLD, option II: steps corrected by control variates."""
+"""SCAFFOLD, option II: local steps are corrected by control variates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SiloBN: norm layers keep their statistics at home."""
+"""SiloBN: statistics of norm layers stay with each client."""
 
 from __future__ import annotations
 

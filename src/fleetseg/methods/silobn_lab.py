@@ -1,4 +1,4 @@
-"""SiloBN with LAB: FedDrive's strongest row."""
+"""SiloBN with LAB: FedDrive's strongest configuration."""
 
 from __future__ import annotations
 

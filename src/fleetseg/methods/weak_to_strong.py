@@ -1,4 +1,4 @@
-"""Weak to strong: a slow teacher looks at plain images, the student at changed ones."""
+"""Weak to strong: an averaged teacher sees plain images, the student augmented ones."""
 
 from __future__ import annotations
 

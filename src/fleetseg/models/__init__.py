@@ -1,1 +1,1 @@
-"""Networks, one readable file each."""
+"""Networks, one readable module each."""

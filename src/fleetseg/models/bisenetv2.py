@@ -4,10 +4,10 @@ Yu, Gao, Wang, Yu, Shen, Sang, 2020, https://arxiv.org/abs/2004.02147, table 1 a
 Shapes in comments are (C, H, W) for an input of 3 x 512 x 1024, as in the paper.
 
 With 19 classes: 3.36 M parameters for inference, 3.65 M with the four booster heads, layer by layer
-those of the common reimplementation (github.com/CoinCheung/BiSeNet, first version). Head width 1024
-and ReLU after the depthwise convolutions of the gather-and-expansion layers are from there.
+the same as in the common reimplementation (github.com/CoinCheung/BiSeNet, first version). Head
+width 1024 and the ReLU after depthwise convolutions in gather-and-expansion layers are from there.
 
-Deviation: batch norm of pooled features can take a single image (see layers.SafeBatchNorm2d).
+Deviation: batch norm of pooled features can train on a single image (see layers.SafeBatchNorm2d).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch.nn import functional
 from fleetseg.models.layers import SafeBatchNorm2d, conv_bn
 
 STRIDE = 32
-"""Of the semantic branch and its deepest booster head; the logits come at 1/8."""
+"""Stride of the semantic branch and its deepest booster head; the logits are at 1/8."""
 
 
 class Stem(nn.Module):
-    """Downsample four times by convolution and by pooling, side by side (figure 4a)."""
+    """Downsample by a factor of four, by convolution and pooling side by side (figure 4a)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,5 +172,5 @@ class BiSeNetV2(nn.Module):
                     nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, GatherExpand):
-                # Blocks start as their shortcut: the custom for residuals without pretraining.
+                # Blocks start as the identity shortcut, as usual for residuals without pretraining.
                 nn.init.zeros_(module.last_norm.weight)

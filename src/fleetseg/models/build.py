@@ -1,4 +1,4 @@
-"""Networks by name: one table, one function; and a wrapper for a user's own network."""
+"""Build networks by name, from one table with one function, or wrap a user's own network."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ MODELS: dict[str, Callable[[str, int], Segmenter]] = {
     "fast_scnn": _fast_scnn,
     "fast_scnn_aux": _fast_scnn_aux,
 }
-"""Networks of this package; `zoo:<arch>/<encoder>` and `zoo:torchvision/<name>` come on top."""
+"""Networks of this package; in addition there are `zoo:<arch>/<encoder>` and
+`zoo:torchvision/<name>`."""
 
 
 def build_model(
@@ -54,8 +55,8 @@ def build_model(
         name: a key of MODELS, `zoo:<arch>/<encoder>` or `zoo:torchvision/<name>`.
         num_classes: number of output channels.
         pretrained: "" for random weights, "imagenet" for the encoder's ImageNet weights.
-        seed: of the random weights; torch's own generators are left as they are.
-        norm_groups: of group norms in the place of batch norms, at most; 0 = batch norms stay.
+        seed: seed of the random weights; torch's own generators are not touched.
+        norm_groups: most groups of the group norms that replace batch norms; 0 = no replacement.
 
     Raises:
         ConfigError: unknown name, or no such weights for this network.
@@ -78,7 +79,7 @@ def build_model(
 
 NORMALISATIONS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    # As in the BiSeNet code that FedSeg builds on, and FedDrive where asked.
+    # As in the BiSeNet code that FedSeg builds on, and optionally in FedDrive.
     "cityscapes": ((0.3257, 0.3690, 0.3223), (0.2112, 0.2148, 0.2115)),
 }
 """Means and standard deviations of RGB in [0, 1] that `model.normalisation` names."""
@@ -91,7 +92,7 @@ def normalise_inputs(segmenter: Segmenter, settings: ModelConfig) -> None:
 
 
 def is_known(name: str) -> bool:
-    """Say whether `build_model` takes this name (as far as can be told without building)."""
+    """Return whether `build_model` knows this name (as far as can be told without building)."""
     return name in MODELS or name.startswith(PREFIX)
 
 
@@ -105,20 +106,20 @@ def wrap(
     stride: int | None = None,
     head_prefixes: Sequence[str] | None = None,
 ) -> Segmenter:
-    """Wrap a user's network (N, 3, H, W) -> (N, num_classes, H, W); its weights stay as they are.
+    """Wrap a user's network (N, 3, H, W) -> (N, num_classes, H, W); its weights are unchanged.
 
     Args:
         net: may also return (logits, *auxiliary logits), or torchvision's mapping. Its plain
-            BatchNorm2d and depthwise Conv2d become ours, in place, as in the networks of the zoo:
-            one image at a time and bfloat16 on a CPU train well.
+            BatchNorm2d and depthwise Conv2d are converted to ours in place, as in networks of the
+            zoo, so that training works with one image at a time and with bfloat16 on a CPU.
         num_classes: number of output channels.
         name: written into the saved model.
-        mean: per RGB channel of images in [0, 1]; ImageNet's unless the network wants another.
+        mean: per RGB channel of images in [0, 1]; ImageNet's unless the network needs another.
         std: as `mean`.
-        stride: images are padded to a multiple of it; None asks the network's encoder as
-            segmentation-models-pytorch names it (`encoder.output_stride`), else 1.
+        stride: images are padded to a multiple of it; None uses `encoder.output_stride`, the
+            attribute of segmentation-models-pytorch, or 1 if there is none.
         head_prefixes: prefixes of the network's own state-dict keys with the head learning rate;
-            None takes all beside its `encoder` or `backbone`, if it has such a part.
+            None selects everything except its `encoder` or `backbone`, if it has one.
 
     Raises:
         ModelError: not a network.

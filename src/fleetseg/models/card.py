@@ -1,17 +1,17 @@
-"""The model card: what a saved model's config says, in the words of people.
+"""The model card: the config of a saved model in plain language.
 
-A card is a function of config.json alone, so that it can be written again wherever a folder goes.
-A *record*, config["record"], is what a run adds (`runs.model_record`), plain JSON values:
+A card is a function of config.json alone, so it can be written again wherever a folder goes. A
+*record*, config["record"], is what a run adds (`runs.model_record`), plain JSON values:
 
-    scores        as `Scores.to_dict` writes them, without the matrix; {} = not scored
-    by_domain     domain -> mIoU and critical mIoU; by_client the same of vehicles' own frames
+    scores        as written by `Scores.to_dict`, without the matrix; {} = not scored
+    by_domain     domain -> mIoU and critical mIoU; by_client the same for vehicles' own frames
     by_side       "seen", "unseen" -> the same
-    protocol      as `Protocol.to_dict` writes it; protocol_lines says it in words
-    data          what it was trained on, a line each
-    training      facts of the run by name
-    left          what left the vehicles: (message, what, why) of each
+    protocol      as written by `Protocol.to_dict`; protocol_lines states it in words
+    data          the training data, one line per set
+    training      facts about the run by name
+    left          what left the vehicles: a (message, what, why) for each
     left_note     a sentence before that table
-    weak_spots    a sentence each
+    weak_spots    one sentence each
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _NOTHING = "–"
 def card_text(
     config: Mapping[str, Any], details: Mapping[str, Any], parameters: int, sha256: str
 ) -> str:
-    """Write the card of a model folder, Markdown under the header that Hugging Face reads.
+    """Return the card of a model folder: Markdown below the header that Hugging Face reads.
 
     Args:
-        config: what goes into config.json.
-        details: facts about the training, and others of the folder.
-        parameters: how many numbers are learnt.
-        sha256: of the weights.
+        config: the content of config.json.
+        details: facts about the training, and others about the folder.
+        parameters: number of learnt values.
+        sha256: digest of the weights.
     """
     record = config.get("record", {})
     parts = [
@@ -181,7 +181,7 @@ def _figure(value: float | None) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Write a table of Markdown; the bars of its texts are kept from being its own."""
+    """Format a Markdown table, escaping bars in its texts."""
     lines = [tuple(head), tuple("---" for _ in head), *rows]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines] + [
         ""

@@ -1,9 +1,9 @@
-"""Tensors that clusters of vehicles have of their own, beside a saved model.
+"""Tensors specific to clusters of vehicles, stored beside a saved model.
 
-    cluster-0.safetensors ...   of each cluster what is its own, by state-dict keys
+    cluster-0.safetensors ...   each cluster's own tensors, by state-dict keys
 
-The model itself is the headline model; with a cluster's tensors in the place of its own it is that
-cluster's. Nothing here is ever unpickled.
+The saved model is the headline model; replacing its tensors by a cluster's gives that cluster's
+model. Nothing here is ever unpickled.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Tensors = Mapping[str, Tensor]
 
 
 def write_clusters(folder: Path, clusters: Sequence[Tensors]) -> list[str]:
-    """Write one file for each cluster; returns their SHA-256, for the model's config."""
+    """Write one file per cluster; return their SHA-256, for the model's config."""
     digests = []
     for number, tensors in enumerate(clusters):
-        # Own memory: the tensors may be views into one vector.
+        # Copy: the tensors may be views into one vector.
         plain = {
             key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for key, tensor in tensors.items()
@@ -43,7 +43,7 @@ def read_cluster(folder: Path, config: Mapping[str, Any], number: int) -> dict[s
     """Read the tensors of one cluster.
 
     Raises:
-        ModelError: the model has no such cluster; its file is missing, damaged or another one's.
+        ModelError: the model has no such cluster, or its file is missing, damaged or replaced.
     """
     digests = config.get("clusters", [])
     if not isinstance(digests, list) or not 0 <= number < len(digests):

@@ -1,9 +1,8 @@
-"""Which condition an image shows, weather or time of day: the nearest of some means.
+"""Classify an image's condition, weather or time of day, by the nearest of several means.
 
-Of an image, made small, 15 facts are taken (tones, contrasts, colours and edges of its upper,
-middle and lower third). A condition is the mean of its images' facts; all share one covariance,
-which says how far apart is far (linear discriminant analysis, every condition as probable as
-another).
+15 facts are measured on a downscaled image (tones, contrasts, colours and edges of its upper,
+middle and lower third). A condition is represented by the mean facts of its images; all conditions
+share one covariance, which defines distances (linear discriminant analysis with equal priors).
 
 Suffixes: K conditions, F facts, N images.
 """
@@ -22,17 +21,17 @@ from fleetseg.errors import DataError
 Floats = npt.NDArray[np.float64]
 NUM_FACTS = 15
 _SIZE_HW = (48, 64)
-_SHRINK = 0.1  # of what facts have to do with each other: few images say little about that
+_SHRINK = 0.1  # of correlations between facts, which few images estimate poorly
 _LEAST_VARIANCE = 1e-6
 
 
 def image_facts(image_HWC: npt.NDArray[np.uint8]) -> Floats:
     """Return the 15 facts (F) of an RGB image.
 
-    For each third, from the top: mean and standard deviation of the luma, mean of red less blue,
-    mean saturation (highest less lowest channel), logarithm of the mean step between neighbours.
+    For each third, from the top: mean and standard deviation of the luma, mean of red minus blue,
+    mean saturation (highest minus lowest channel), logarithm of the mean step between neighbours.
 
-    They are taken at 48 x 64 pixels, so that cameras' resolutions do not matter.
+    They are measured at 48 x 64 pixels, so that the camera's resolution does not matter.
     """
     small_HWC = resized_image(image_HWC, _SIZE_HW).astype(np.float32) / 255
     facts: list[float] = []
@@ -51,20 +50,20 @@ def image_facts(image_HWC: npt.NDArray[np.uint8]) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class ConditionClassifier:
-    """Says which of K conditions an image shows, by its pixels alone."""
+    """Classifies which of K conditions an image shows, by its pixels alone."""
 
     names: tuple[str, ...]
     means_KF: Floats
     precision_FF: Floats  # inverse of the covariance within conditions
 
     def choose(self, image_HWC: npt.NDArray[np.uint8]) -> str:
-        """Return the nearest condition's name; the first of several."""
+        """Return the name of the nearest condition; on a tie, the first."""
         off_KF = image_facts(image_HWC) - self.means_KF
         distances_K = ((off_KF @ self.precision_FF) * off_KF).sum(axis=1)
         return self.names[int(distances_K.argmin())]
 
     def among(self, names: Collection[str]) -> ConditionClassifier:
-        """Return the classifier that chooses among some of the conditions."""
+        """Return the classifier restricted to some of the conditions."""
         kept = [k for k, name in enumerate(self.names) if name in names]
         return ConditionClassifier(
             tuple(self.names[k] for k in kept), self.means_KF[kept], self.precision_FF
@@ -72,7 +71,7 @@ class ConditionClassifier:
 
 
 def fit_conditions(facts_NF: Mapping[str, Sequence[Floats]]) -> ConditionClassifier:
-    """Make a classifier of facts of images whose condition is known.
+    """Fit a classifier to the facts of images whose condition is known.
 
     Raises:
         DataError: fewer than two conditions, or one without an image.

@@ -4,9 +4,9 @@ Poudel, Liwicki, Cipolla, 2019, https://arxiv.org/abs/1902.04502, tables 1 to 3.
 With 19 classes: 1.114 M parameters in convolutions (the paper's 1.11 M) and 0.024 M in batch norms.
 Shapes in comments are (C, H, W) for an input of 3 x 1024 x 2048, as in the paper.
 
-Deviations: batch norm of pooled features can take a single image (see layers.SafeBatchNorm2d);
+Deviations: batch norm of pooled features can train on a single image (see layers.SafeBatchNorm2d);
 one optional auxiliary head, on the global features (the paper has a second one, on the shared
-shallow features; its weight is 0.4, here it is the caller's).
+shallow features; its weight there is 0.4, here the caller chooses it).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional
 from fleetseg.models.layers import conv_bn
 
 STRIDE = 8
-"""Resolution of the logits; the deeper 1/32 features are registered to it whatever the size."""
+"""Stride of the logits; the deeper 1/32 features are registered to it whatever the size."""
 
 
 def ds_conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -49,7 +49,7 @@ class Bottleneck(nn.Module):
 
 
 def bottlenecks(in_channels: int, out_channels: int, repeats: int, stride: int) -> nn.Sequential:
-    """Return `repeats` bottlenecks, the first with the stride."""
+    """Return `repeats` bottlenecks, the first of them with the stride."""
     first = Bottleneck(in_channels, out_channels, stride)
     rest = (Bottleneck(out_channels, out_channels, 1) for _ in range(repeats - 1))
     return nn.Sequential(first, *rest)
@@ -79,7 +79,7 @@ class PyramidPooling(nn.Module):
 
 
 class FeatureFusion(nn.Module):
-    """Add deep features, upsampled four times, to the shared shallow ones (table 3)."""
+    """Add deep features, upsampled by four, to the shared shallow ones (table 3)."""
 
     def __init__(self, shallow_channels: int, deep_channels: int, out_channels: int):
         super().__init__()
@@ -93,7 +93,7 @@ class FeatureFusion(nn.Module):
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
         """Map (N, shallow, h, w) and (N, deep, ceil(h / 4), ceil(w / 4)) to (N, out, h, w)."""
         up = functional.interpolate(deep, scale_factor=4.0, mode="bilinear", align_corners=False)
-        # Cutting instead of squeezing keeps both grids registered when h is no multiple of 4.
+        # Cropping instead of resizing keeps both grids aligned if h is not a multiple of 4.
         up = up[:, :, : shallow.shape[2], : shallow.shape[3]]
         return torch.relu(self.shallow(shallow) + self.deep(up))
 

@@ -1,7 +1,7 @@
-"""The features that a network turns into classes, whichever network it is.
+"""Find and collect the features from which any network predicts classes.
 
-Shapes: N images, D channels of features, h and w their resolution; they cover what the network saw,
-its padding included.
+Shapes: N images, D channels of features, h and w their resolution; they cover the network's input
+including padding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fleetseg.models.segmenter import Segmenter, crop_back
 
 @contextmanager
 def watched_features(segmenter: Segmenter, classifier: str) -> Iterator[list[Tensor]]:
-    """Collect what passes inside the block give to a classifier: one (N, D, h, w) for each."""
+    """Collect the inputs of a classifier layer inside the block: one (N, D, h, w) for each pass."""
     seen: list[Tensor] = []
     module = segmenter.get_submodule(classifier)
     handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -30,23 +30,23 @@ def watched_features(segmenter: Segmenter, classifier: str) -> Iterator[list[Ten
 
 
 def within_image(segmenter: Segmenter, features_NDhw: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Cut what covers a padded image to an image of this size."""
+    """Crop features of a padded image to the area of the image, of size `size_hw`."""
     return crop_back(features_NDhw, segmenter.padded_hw(size_hw), size_hw)
 
 
 def find_classifier(segmenter: Segmenter, size_hw: tuple[int, int]) -> str:
-    """Name the convolution that makes logits of features, by a pass on a black image.
+    """Find the convolution that turns features into logits, by a pass on a black image.
 
-    It is the one with a channel for each class that is met first on the way back from the logits,
-    along autograd's graph, where auxiliary heads are not. Of several whose outputs are added, it is
-    the one with the most features. The network is looked at in eval mode and is left as it was.
+    It is the first convolution with one channel per class that is reached backwards from the logits
+    along autograd's graph, which excludes auxiliary heads. If the outputs of several are added, it
+    is the one with the most features. The network is examined in eval mode and left unchanged.
 
     Raises:
         ModelError: there is none.
     """
     device = next(segmenter.parameters(), torch.empty(0)).device
     image_NCHW = torch.zeros(1, 3, *size_hw, device=device, requires_grad=True)
-    made: dict[Any, str] = {}  # by autograd's node of what it gave
+    made: dict[Any, str] = {}  # autograd node of the output -> module name
 
     def note(name: str, output: Tensor) -> None:
         if output.grad_fn is not None:
@@ -75,7 +75,7 @@ def find_classifier(segmenter: Segmenter, size_hw: tuple[int, int]) -> str:
 
 
 def _first_met(start: Any, made: dict[Any, str]) -> list[str]:
-    """List what is met on the ways back from a node that nothing else of it lies before."""
+    """Return the modules in `made` that are reached first on each path backwards from a node."""
     names, seen, ahead = [], {start}, [start]
     while ahead:
         node = ahead.pop()
@@ -96,7 +96,7 @@ def _num_features(segmenter: Segmenter, name: str) -> int:
 
 @contextmanager
 def evaluating(segmenter: Segmenter) -> Iterator[None]:
-    """Put a network into eval mode inside the block, and each module back into its own after it."""
+    """Put a network into eval mode inside the block, then restore the mode of each module."""
     modes = [(module, module.training) for module in segmenter.modules()]
     segmenter.eval()
     try:

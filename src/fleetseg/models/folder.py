@@ -1,9 +1,9 @@
-"""A saved model: a folder that says in itself all that is needed to use it.
+"""A saved model: a self-contained folder with everything that is needed to use it.
 
     model.safetensors   the state dict; the same model gives the same bytes
     config.json         network, label space, input normalisation and size, who wrote it
     README.md           the model card: scores, data, what left the vehicles, weak spots
-    cluster-0.safetensors ...  where clusters of vehicles have tensors of their own: those
+    cluster-0.safetensors ...  the tensors specific to clusters of vehicles, if there are any
 
 Nothing here is ever unpickled.
 """
@@ -34,7 +34,7 @@ from fleetseg.models.wrapping import materialise
 from fleetseg.text import listing
 
 FORMAT = 1
-"""Of config.json; a reader refuses a number it does not know."""
+"""Format version of config.json; readers refuse unknown versions."""
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -52,17 +52,17 @@ def save_model(
     clusters: Sequence[Tensors] = (),
     record: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write the files, each whole or not at all; returns the SHA-256 of the weights.
+    """Write the files, each atomically; return the SHA-256 of the weights.
 
     Args:
         segmenter: any network.
-        folder: made if it is not there.
-        space: what the output channels mean, in order.
+        folder: created if missing.
+        space: meaning of the output channels, in order.
         size_hw: working (height, width) of training, in pixels.
         details: facts about the training, plain JSON values.
-        untrained: state-dict keys that stayed with clients, of which these are the start values.
-        clusters: what each cluster of vehicles has in the place of some tensors, by their keys.
-        record: what the card says of the run: see `card.Record`.
+        untrained: state-dict keys that stayed on clients, so that the model has their start values.
+        clusters: the tensors that each cluster of vehicles replaces, by state-dict key.
+        record: what the card says about the run: see `card`.
 
     Raises:
         ModelError: the network and the label space differ in their number of classes.
@@ -100,15 +100,15 @@ def _require_same_classes(segmenter: Segmenter, space: LabelSpace, folder: Path)
 def load_model(
     path: Path | str, net: nn.Module | None = None, cluster: int | None = None
 ) -> Segmenter:
-    """Load a saved model, in eval mode, with `.space` and `.size_hw` set, and `.untrained`.
+    """Load a saved model in eval mode, with `.space`, `.size_hw` and `.untrained` set.
 
     Args:
         path: a model folder, or a run folder that has one in `model/`.
         net: the network, for a model that `build_model` does not know; its weights are replaced.
-        cluster: the number of a cluster of vehicles, for its model; None = the fleet's.
+        cluster: number of the cluster of vehicles whose model to load; None = the fleet's.
 
     Raises:
-        ModelError: there is no such cluster; a file is missing, damaged or of another version, or
+        ModelError: there is no such cluster, a file is missing, damaged or of another version, or
             the weights do not fit.
         MissingExtra: the network needs a package that is not installed.
     """
@@ -138,10 +138,10 @@ def load_model(
 
 
 def save_again(segmenter: Segmenter, folder: Path) -> str:
-    """Write a loaded model to another folder, with all that its own says; as `save_model`.
+    """Write a loaded model to another folder with all metadata of its own; like `save_model`.
 
     Raises:
-        ModelError: it was not loaded, and does not say what its classes mean.
+        ModelError: the model was not loaded, so the meaning of its classes is unknown.
         CheckpointError: the disk is full.
     """
     if segmenter.space is None or segmenter.size_hw is None:
@@ -171,7 +171,7 @@ def _weights(segmenter: Segmenter) -> bytes:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    # Own memory in the default order: bytes must not depend on device or memory format.
+    # Copy in the default memory order: bytes must not depend on device or memory format.
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
@@ -185,7 +185,7 @@ def _config(
     return {
         "format": FORMAT,
         "fleetseg": __version__,
-        # What readers of Hugging Face folders look for.
+        # Readers of Hugging Face folders look for this.
         "model_type": "fleetseg",
         "id2label": {str(number): name for number, name in enumerate(space.classes)},
         "label2id": {name: number for number, name in enumerate(space.classes)},
@@ -213,7 +213,7 @@ def _config(
 
 
 def find_model(path: Path) -> Path:
-    """Return the folder of a saved model: itself, or a run's `model/`.
+    """Return the folder of a saved model: `path` itself, or a run's `model/`.
 
     Raises:
         ModelError: there is none.

@@ -1,4 +1,4 @@
-"""Group norms in the place of batch norms: no statistics to keep, and none to average.
+"""Replace batch norms by group norms, which have no statistics to keep or to average.
 
 Wu, He 2018, Group Normalization, arXiv 1803.08494.
 """
@@ -14,17 +14,17 @@ from fleetseg.models.layers import SafeBatchNorm2d
 from fleetseg.models.segmenter import Segmenter
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, SafeBatchNorm2d)
-_FEWEST = 4  # channels of a group: of one channel, a 1x1 feature less its mean is always 0
+_FEWEST = 4  # channels per group: with one channel, a 1x1 feature minus its mean is always 0
 
 
 def use_group_norms(segmenter: Segmenter, groups: int) -> None:
     """Replace every batch norm by a group norm of at most `groups` groups, in place.
 
-    Gains, biases and eps are taken over, running statistics are no more: a pretrained network
-    computes something else afterwards, and has to be trained.
+    Gains, biases and eps are kept, running statistics are dropped: a pretrained network computes
+    something else afterwards and has to be trained.
 
     Raises:
-        ModelError: a batch norm that does something more, such as an activation.
+        ModelError: a batch norm does more than that, such as an activation.
     """
     made: dict[_BatchNorm, nn.GroupNorm] = {}
     for name, module in list(segmenter.named_modules(remove_duplicate=False)):
@@ -37,14 +37,14 @@ def use_group_norms(segmenter: Segmenter, groups: int) -> None:
                 cure="Use model.norm = 'batch', or another network",
             )
         owner, _, own_name = name.rpartition(".")
-        if module not in made:  # a layer that is used in two places stays one
+        if module not in made:  # keep a shared layer shared
             made[module] = _group_norm(module, groups)
         setattr(segmenter.get_submodule(owner), own_name, made[module])
     segmenter.norm_groups = groups
 
 
 def wished_groups(config: ModelConfig) -> int:
-    """Return the groups that an experiment wants in place of batch norms; 0 = batch norms stay."""
+    """Return the number of groups that an experiment requests; 0 = batch norms stay."""
     return config.norm_groups if config.norm == "group" else 0
 
 
@@ -57,7 +57,7 @@ def _group_norm(norm: _BatchNorm, groups: int) -> nn.GroupNorm:
 
 
 def group_count(channels: int, most: int) -> int:
-    """Return the largest number of equal groups, at most `most`, of four channels or more each.
+    """Return the largest number of equal groups, at most `most`, with at least four channels each.
 
     >>> [group_count(channels, 32) for channels in (256, 128, 48, 10, 7, 3)]
     [32, 32, 12, 2, 1, 1]

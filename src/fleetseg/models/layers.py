@@ -1,4 +1,4 @@
-"""Layers that several networks share, and the same layers put into other packages' networks."""
+"""Layers shared by several networks, and their insertion into networks of other packages."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 class SafeBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d that can train on a batch of one image after global pooling.
 
-    One value per channel has no variance, and torch raises an error. Such a step is normalised
-    with the running statistics instead, and leaves them and the counter as they were; all other
-    steps are exactly nn.BatchNorm2d. Parameters, buffers and keys are the same.
+    A single value per channel has no variance, for which torch raises an error. Such a step uses
+    the running statistics instead, and leaves them and the counter unchanged; all other steps are
+    exactly those of nn.BatchNorm2d. Parameters, buffers and keys are the same.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -25,12 +25,13 @@ class SafeBatchNorm2d(nn.BatchNorm2d):
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """Depthwise convolution that trains right and fast on a CPU in bfloat16.
+    """Depthwise convolution that trains correctly and fast on a CPU in bfloat16.
 
     In bfloat16, oneDNN's backward pass of depthwise convolutions gives weight gradients of up to
     1e31 for some shapes (seen with torch 2.15 on AVX512-BF16: 128 channels, 3x3, 24x32 pixels), and
-    with stride 2 or a kernel above 3 it is two to six times slower than in float32: these layers
-    leave autocast. All else, values in float32 and keys included, is exactly nn.Conv2d.
+    with stride 2 or a kernel larger than 3 it is two to six times slower than in float32: so these
+    layers opt out of autocast. Everything else, including values in float32 and keys, is exactly
+    nn.Conv2d.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -51,12 +52,12 @@ def _trains_in_bf16_on_cpu(x: Tensor) -> bool:
 
 
 def adapt_layers(net: nn.Module) -> None:
-    """Turn the plain BatchNorm2d and depthwise Conv2d of a library's network into ours, in place.
+    """Convert plain BatchNorm2d and depthwise Conv2d layers of a network into ours, in place.
 
-    Subclasses are left alone: they may compute something else.
+    Subclasses are left alone, since they may compute something else.
     """
     for module in net.modules():
-        # The class is the only difference: tensors, keys and hooks stay.
+        # Only the class changes: tensors, keys and hooks stay.
         if type(module) is nn.BatchNorm2d and module.track_running_stats:
             module.__class__ = SafeBatchNorm2d
         elif type(module) is nn.Conv2d and 1 < module.groups == module.in_channels:

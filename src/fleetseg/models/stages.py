@@ -1,8 +1,8 @@
-"""The stages of a network's encoder, whichever network it is, found by how features shrink.
+"""Find the stages of any network's encoder by where its features shrink.
 
 A stage of stride s ends in the features of that stride that go on to the next coarser one: the
-input of the outermost module that does nothing but lead from one resolution to the next (a block,
-a group of blocks, a convolution). Shapes: N images, D channels, h and w the features' resolution.
+input of the outermost module that only leads from one resolution to the next (a block, a group of
+blocks, a convolution). Shapes: N images, D channels, h and w the features' resolution.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _SHRINKING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 @dataclass(frozen=True)
 class Place:
-    """Where the features of a stage can be had: what a module returns, or what it is given."""
+    """Where to obtain the features of a stage: from a module's output or its input."""
 
     module: str
     returned: bool
 
 
 Stages = Mapping[int, tuple[Place, ...]]
-"""Places by stride; a network with two branches has two of one stride."""
+"""Places by stride; a network with two branches has two places of one stride."""
 
 
 @dataclass
 class _Call:
-    """One call of a module in a pass; tensors are kept, so that no other can take their place."""
+    """One call of a module in a pass; it keeps its tensors alive, so that ids stay unique."""
 
     module: str
     given: Tensor | None
@@ -53,12 +53,12 @@ def changed_features(
 ) -> Iterator[None]:
     """Replace features by `change(number of the place, features_NDhw)` inside the block.
 
-    In training mode only: what is predicted in eval mode is what it would be without. Nothing is
-    added to the network but hooks, which are taken away again.
+    This applies in training mode only; predictions in eval mode are unaffected. Only hooks are
+    added to the network, and they are removed afterwards.
     """
 
     def active(module: nn.Module, place: Place) -> bool:
-        # A copy of a network has its hooks: a frozen teacher is not changed with its student.
+        # A copy of a network, such as a frozen teacher, has the same hooks but must not be changed.
         return segmenter.training and module is segmenter.get_submodule(place.module)
 
     def hook(number: int, place: Place) -> RemovableHandle:
@@ -84,10 +84,10 @@ def changed_features(
 def require_stages(
     segmenter: Segmenter, size_hw: tuple[int, int], strides: Sequence[int]
 ) -> list[Place]:
-    """Return where features of these strides are, by stride and then in the order of the pass.
+    """Return the places of features of these strides, by stride and then in the order of the pass.
 
     Raises:
-        ModelError: the network has none of one of them.
+        ModelError: the network has no features of one of the strides.
     """
     stages = find_stages(segmenter, size_hw)
     missing = [stride for stride in strides if stride not in stages]
@@ -104,13 +104,13 @@ def require_stages(
 
 
 def find_stages(segmenter: Segmenter, size_hw: tuple[int, int]) -> Stages:
-    """Find a network's stages by a pass on a black image; the network is left as it was."""
+    """Find a network's stages by a pass on a black image; the network is left unchanged."""
     calls: list[_Call] = []
     with evaluating(segmenter), torch.no_grad(), _noting(segmenter, calls):
         device = next(segmenter.parameters(), torch.empty(0)).device
         segmenter(torch.zeros(1, 3, *size_hw, device=device))
     seen_hw = segmenter.padded_hw(size_hw)
-    ends: dict[int, dict[int, _Call]] = {}  # stride -> by tensor, the module that it is given to
+    ends: dict[int, dict[int, _Call]] = {}  # stride -> id of a tensor -> call that receives it
     for call in calls:
         if not call.shrinks or _ratio(call) not in (2, 4):
             continue
@@ -125,20 +125,21 @@ def find_stages(segmenter: Segmenter, size_hw: tuple[int, int]) -> Stages:
 def _places(ends: Iterable[_Call], calls: Sequence[_Call]) -> tuple[Place, ...]:
     places = [_place(outer, calls) for outer in ends]
     returned = tuple(place for place in places if place.returned)
-    # What no module returns may be given to several: what goes on is the last, after side branches.
+    # Features that no module returns may be passed to several modules: the last one, after side
+    # branches, leads onwards.
     return returned or (places[-1],)
 
 
 def _place(outer: _Call, calls: Sequence[_Call]) -> Place:
-    """Take what made the features, so that whatever uses them gets the same; else who gets them."""
+    """Return the module that made the features, so that all users see a change; else their user."""
     times = Counter(call.module for call in calls)
     makers = [call for call in calls if call.made is outer.given and times[call.module] == 1]
-    # The last to return them: what works in place returns what it was given.
+    # Take the last module to return them, since in-place modules return their input.
     return Place(makers[-1].module, True) if makers else Place(outer.module, False)
 
 
 def _outermost(call: _Call) -> _Call:
-    """Go out from what shrinks features to the last module that only leads as far as it does."""
+    """Go up from a shrinking module to the outermost one with the same input and output sizes."""
     while (parent := call.parent) is not None:
         if parent.given is None or parent.made is None or call.given is None or call.made is None:
             break
@@ -157,14 +158,14 @@ def _ratio(call: _Call) -> int:
 
 
 def _stride(features: Tensor, seen_hw: tuple[int, int]) -> int:
-    """Return the power of two that is nearest to pixels of the image over those of the map."""
+    """Return the power of two nearest to the ratio of image size to feature-map size."""
     ratio = max(seen_hw[0] / features.shape[2], seen_hw[1] / features.shape[3])
     return int(2 ** round(log2(ratio)))
 
 
 @contextmanager
 def _noting(segmenter: Segmenter, calls: list[_Call]) -> Iterator[None]:
-    """Note every call of a module inside the block, in the order in which they end."""
+    """Record every call of a module inside the block, in the order in which calls end."""
     stack: list[_Call] = []
 
     def enter(name: str, module: nn.Module, args: tuple[object, ...]) -> None:

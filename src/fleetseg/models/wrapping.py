@@ -1,4 +1,4 @@
-"""From a network, whoever wrote it, to a Segmenter: the same protections for all."""
+"""Wrap any network, whoever wrote it, as a Segmenter, with the same protections for all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fleetseg.models.layers import adapt_layers
 from fleetseg.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Segmenter
 
 TRUNKS = ("encoder", "backbone")
-"""What segmentation-models-pytorch and torchvision call the part that is no head."""
+"""Names of the part other than the head in segmentation-models-pytorch and torchvision."""
 
 
 def wrapped(
@@ -29,11 +29,11 @@ def wrapped(
     stride: int | None = None,
     head_prefixes: Sequence[str] | None = None,
 ) -> Segmenter:
-    """Wrap a network of another package or of the user's; its weights stay as they are.
+    """Wrap a network of another package or of the user; its weights are unchanged.
 
-    Its plain BatchNorm2d and depthwise Conv2d become ours, in place (see `layers`). Without a
-    `stride` its encoder is asked (`encoder.output_stride`), else 1. Without `head_prefixes`, of the
-    network's own keys, all children beside an encoder or backbone are heads.
+    Its plain BatchNorm2d and depthwise Conv2d are converted to ours in place (see `layers`).
+    `stride` defaults to `encoder.output_stride` if it exists, else 1. `head_prefixes`, which refer
+    to the network's own keys, default to all children except an encoder or backbone.
     """
     adapt_layers(net)
     if stride is None:
@@ -52,17 +52,17 @@ def wrapped(
 
 
 def copied_net(net: nn.Module) -> nn.Module:
-    """Copy a network; unlike torch's own copy, this one takes lazy batch norms."""
+    """Copy a network; unlike a plain deep copy, this supports lazy batch norms."""
     lazy = {id(buffer): buffer for buffer in net.buffers() if is_lazy(buffer)}
     fresh = {key: _like(buffer) for key, buffer in lazy.items()}
     return copy.deepcopy(net, fresh)
 
 
 def materialise(segmenter: Segmenter, size_hw: tuple[int, int], *, seed: int = 0) -> None:
-    """Give lazy layers their shapes and weights, by a picture of `size_hw` that all is black in.
+    """Give lazy layers their shapes and weights, by a pass on a black image of `size_hw`.
 
     Raises:
-        ModelError: the network cannot take it, or has lazy layers that it uses in training only.
+        ModelError: the pass fails, or the network has lazy layers that it uses in training only.
     """
     if not _lazy(segmenter):
         return
@@ -87,7 +87,7 @@ def materialise(segmenter: Segmenter, size_hw: tuple[int, int], *, seed: int = 0
             where=left[0].removeprefix("net."),
             cure="Pass a batch through the network in training mode before you hand it over",
         )
-    adapt_layers(segmenter.net)  # a lazy layer becomes a plain one by its first batch
+    adapt_layers(segmenter.net)  # lazy layers become plain ones with their first batch
 
 
 def _heads(net: nn.Module) -> list[str]:
@@ -97,7 +97,7 @@ def _heads(net: nn.Module) -> list[str]:
 
 
 def _like(buffer: Tensor) -> Tensor:
-    like: Any = UninitializedBuffer  # torch's stub knows not all of its arguments
+    like: Any = UninitializedBuffer  # torch's type stub lacks some of its arguments
     return cast(Tensor, like(requires_grad=False, device=buffer.device, dtype=buffer.dtype))
 
 

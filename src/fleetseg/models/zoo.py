@@ -1,7 +1,7 @@
-"""Networks of other packages by their own names, without weights: nothing is ever downloaded.
+"""Networks of other packages by their original names, without weights: nothing is downloaded.
 
-`zoo:<arch>/<encoder>` is segmentation-models-pytorch, e.g. `zoo:deeplabv3plus/mobilenet_v2`;
-`zoo:torchvision/<name>` is torchvision.models.segmentation, e.g.
+`zoo:<arch>/<encoder>` is from segmentation-models-pytorch, e.g. `zoo:deeplabv3plus/mobilenet_v2`;
+`zoo:torchvision/<name>` is from torchvision.models.segmentation, e.g.
 `zoo:torchvision/lraspp_mobilenet_v3_large`.
 """
 
@@ -20,8 +20,8 @@ from fleetseg.models.wrapping import wrapped
 PREFIX = "zoo:"
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    # Half of smp's widths: the decoder is most of the work on a small encoder. The last upsampling
-    # is the caller's, who interpolates to label size anyway.
+    # Half of smp's widths: with a small encoder, the decoder is most of the work. Omit the last
+    # upsampling, since the caller interpolates to label size anyway.
     "fpn": {
         "decoder_pyramid_channels": 128,
         "decoder_segmentation_channels": 64,
@@ -29,13 +29,13 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "upsampling": 1,
     },
     "deeplabv3plus": {"upsampling": 1},
-    "dpt": {"dynamic_img_size": True},  # vision transformers at other sizes than ImageNet's
+    "dpt": {"dynamic_img_size": True},  # allows vision transformers at sizes other than ImageNet's
     "pan": {"upsampling": 1},
     "pspnet": {"upsampling": 1},
     "segformer": {"upsampling": 1},
     "upernet": {"upsampling": 1},
 }
-"""Our choices over smp's defaults, by architecture."""
+"""Our overrides of smp's defaults, by architecture."""
 
 
 def build_zoo(name: str, num_classes: int) -> Segmenter:
@@ -74,7 +74,7 @@ def _smp(arch: str, encoder: str, num_classes: int) -> nn.Module:
     options = OPTIONS.get(arch, {})
     try:
         with warnings.catch_warnings():
-            # Not the user's to cure: the names stay valid as long as smp has them.
+            # The user cannot act on this: the names stay valid as long as smp has them.
             warnings.filterwarnings("ignore", message="`timm-` encoders are deprecated")
             net: nn.Module = smp.create_model(
                 arch, encoder_name=encoder, encoder_weights=None, classes=num_classes, **options
@@ -90,12 +90,12 @@ def _smp(arch: str, encoder: str, num_classes: int) -> nn.Module:
 
 
 def _trim_efficientnet_lite(encoder: nn.Module) -> None:
-    """Make smp's encoder the network that its weights were trained as, without dead parts."""
-    # The layers before the classifier take no part in segmentation: 0.41 M values less to send.
+    """Turn smp's encoder into the network that its weights were trained in, without dead parts."""
+    # The layers before the classifier are not used in segmentation: 0.41 M fewer values to send.
     del encoder.conv_head, encoder.bn2
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.eps = 1e-3  # TensorFlow's; smp's 1e-5 would change the pretrained features
+            module.eps = 1e-3  # as in TensorFlow; smp's 1e-5 would change the pretrained features
         if type(module).__name__ == "DropPath":
             module.drop_prob = 0.0  # type: ignore[assignment]  # short trainings underfit
 

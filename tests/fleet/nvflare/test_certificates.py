@@ -41,7 +41,7 @@ def test_a_vehicle_whose_clock_lags_takes_its_new_certificate() -> None:
 
 
 def test_nothing_is_signed_after_the_root_s_end() -> None:
-    with pytest.raises(ConfigError, match=r"root certificate has ended.*rotate --server"):
+    with pytest.raises(ConfigError, match=r"root certificate has expired.*rotate --server"):
         authority(10, began_days_ago=20).issue("car-1", one_key().public_key())
 
 

@@ -67,7 +67,7 @@ def test_a_vehicle_joins_with_a_key_of_its_own(fleet: Fleet, tmp_path: Path) -> 
     check_certificate(joined)
     again = CliRunner().invoke(app, ["fleet", "sign", str(sent), "--fleet", str(fleet.folder)])
     assert again.exit_code == 1
-    assert "there is a 'car-7' already" in again.stderr
+    assert "there already is a 'car-7'" in again.stderr
 
 
 def test_a_certificate_for_another_key_is_told_before_anything_starts(
@@ -81,7 +81,7 @@ def test_a_certificate_for_another_key_is_told_before_anything_starts(
 
 def test_a_key_is_not_overwritten_by_a_second_request(tmp_path: Path) -> None:
     request_certificate(tmp_path / "kit", "car-1")
-    with pytest.raises(ConfigError, match=r"there is a private key already.*--kit"):
+    with pytest.raises(ConfigError, match=r"there already is a private key.*--kit"):
         request_certificate(tmp_path / "kit", "car-1")
 
 
@@ -100,7 +100,7 @@ def test_a_kit_in_use_in_this_very_folder_is_left_alone(fleet: Fleet) -> None:
     with open(fleet.kit("car-1") / "fleetseg" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for change in (hand_over, rotate_vehicle):
-            with pytest.raises(EngineError, match="runs from this folder"):
+            with pytest.raises(EngineError, match="running from this folder"):
                 change(fleet, "car-1")
     assert members(fleet)[0].key_here
     hand_over(fleet, "car-1")
@@ -126,7 +126,7 @@ def test_a_new_certificate_and_the_old_one_have_one_root(fleet: Fleet, tmp_path:
 
 def test_what_is_not_rotated(fleet: Fleet, tmp_path: Path) -> None:
     other = request_certificate(tmp_path / "vehicle", "car-8")
-    with pytest.raises(ConfigError, match="a request of another vehicle; got car-8"):
+    with pytest.raises(ConfigError, match="a request from another vehicle; got car-8"):
         rotate_vehicle(fleet, "car-1", other)
     with pytest.raises(ConfigError, match="no vehicle 'car-8'"):
         rotate_vehicle(fleet, "car-8", other)
@@ -157,7 +157,7 @@ def test_the_server_s_side_is_renewed_while_it_is_stopped(
     monkeypatch.setattr(keys, "new_key", one_key)
     with open(fleet.folder / "server.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(EngineError, match=r"server runs. Stop it first"):
+        with pytest.raises(EngineError, match=r"server is running. Stop it first"):
             rotate_server(fleet)
     before = read_authority(fleet.folder).certificate
     key = fleet.server / "startup" / "server.key"

@@ -161,7 +161,7 @@ def test_jobs_that_connect_and_end_before_an_answer_end_the_run(tmp_path: Path) 
         _connect(network, dispatcher, answers=False)
         network._submit_if_due()
     _connect(network, dispatcher, answers=False)
-    with pytest.raises(EngineError, match="ended 6 times in a row and nothing was done"):
+    with pytest.raises(EngineError, match="ended 6 times in a row without any work done"):
         network._submit_if_due()
 
 
@@ -236,7 +236,7 @@ def test_a_job_that_hangs_is_killed_so_that_another_takes_its_place(
     assert server.stdout is not None
     assert server.stdout.readline() == "it has ended\n"
     assert dropped == [True]
-    assert network.trouble() == "the engine's job has stopped; another takes its place"
+    assert network.trouble() == "the engine's job hangs; a new one replaces it"
 
 
 def test_a_server_that_answers_no_more_is_killed(

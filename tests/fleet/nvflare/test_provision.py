@@ -143,11 +143,11 @@ def test_a_vehicle_with_a_dot_in_its_name_is_not_added(fleet: Fleet) -> None:
 
 
 def test_what_is_there_already_is_not_overwritten(fleet: Fleet) -> None:
-    with pytest.raises(ConfigError, match="holds a fleet already"):
+    with pytest.raises(ConfigError, match="already holds a fleet"):
         create_fleet(fleet.folder, "localhost", 8102, ["car-1"])
-    with pytest.raises(ConfigError, match="there is a 'car-1' already"):
+    with pytest.raises(ConfigError, match="there already is a 'car-1'"):
         add_vehicle(fleet, "car-1")
-    with pytest.raises(ConfigError, match="one name"):
+    with pytest.raises(ConfigError, match="the same name"):
         create_fleet(fleet.folder / "new", "localhost", 8102, ["car-1", "car-1"])
 
 
@@ -208,7 +208,7 @@ def test_one_fleet_has_one_server(fleet: Fleet, toml: Path) -> None:
     with open(fleet.folder / "server.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         told = serve(fleet, toml)
-    assert "another server works on this fleet" in told
+    assert "another server is running for this fleet" in told
 
 
 def test_a_run_that_is_there_is_not_overwritten(fleet: Fleet, toml: Path) -> None:

@@ -27,10 +27,10 @@ def test_thin_vehicles_enrol_serve_rounds_and_come_back_to_another_server(tmp_pa
         process = start(tmp_path, "--idle", "12")
         assert process.wait(400) == 0, process.text
     figures = dict(re.findall(r"^\| (.+?) \| ([\d.]+) \|$", process.text, re.MULTILINE))
-    assert figures["in the job, and enrolled"] == "3.00"
+    assert figures["in the job and enrolled"] == "3.00"
     assert figures["round of 2, back to back: updates accepted, mean"] == "2.00"
-    assert figures["round of 2, after a rest: updates accepted, mean"] == "2.00"
-    assert figures["back after a restart of the server"] == "3.00"
+    assert figures["round of 2, after a pause: updates accepted, mean"] == "2.00"
+    assert figures["connected again after a restart of the server"] == "3.00"
     assert figures["processes left behind"] == "0.00"
 
 

@@ -244,7 +244,7 @@ def test_strangers_are_refused(fleet: Fleet) -> None:
     foreign = fleet.start_client("car-1", kit=other / "kits" / "car-1")
     assert foreign.wait(60) == 1
     assert "is not trusted" in foreign.text or "does not trust" in foreign.text
-    assert "of another fleet" in foreign.text
+    assert "belongs to another fleet" in foreign.text
     h.until(lambda: "in use by another process" in same_kit.text, "the second process", 60)
     h.until(lambda: "in use at another place" in thief.text, f"the copy: {thief.text}", 60)
     thief.interrupt()

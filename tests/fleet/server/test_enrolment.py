@@ -47,12 +47,12 @@ def test_a_style_as_it_should_be() -> None:
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({}, "other facts than were asked for"),
-        ({"styles": STYLE, "pixels": [1.0]}, "other facts than were asked for"),
-        ({"styles": STYLE * 9}, "a style that no image has: lab"),
-        ({"styles": STYLE[0]}, "other styles"),
-        ({"styles": np.concatenate([STYLE, STYLE])}, "other styles"),
-        ({"styles": [[["a", "b"]]]}, "not of numbers"),
+        ({}, "the facts are not those that were asked for"),
+        ({"styles": STYLE, "pixels": [1.0]}, "the facts are not those that were asked for"),
+        ({"styles": STYLE * 9}, "a style that no image can have: lab"),
+        ({"styles": STYLE[0]}, "styles of another shape or number"),
+        ({"styles": np.concatenate([STYLE, STYLE])}, "styles of another shape or number"),
+        ({"styles": [[["a", "b"]]]}, "not made of numbers"),
         ({"styles": STYLE * np.nan}, "finite"),
     ],
     ids=str,

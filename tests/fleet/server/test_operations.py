@@ -69,7 +69,7 @@ def test_a_server_that_waits_is_well_and_one_that_hangs_is_not(world: World) -> 
     world.network.trouble = lambda: "waiting for car-1"
     assert health_of(*world.parts) == (True, "ok: waiting for car-1")
     world.now_s += WAITING_S + 5
-    assert health_of(*world.parts) == (False, "the loop has not gone on for 65 s")
+    assert health_of(*world.parts) == (False, "the loop has made no progress for 65 s")
     world.engine.pulse.waiting()
     world.dispatcher.fatal = EngineError("a thread has died", got="x")
     assert health_of(*world.parts) == (False, "ending: a thread has died")

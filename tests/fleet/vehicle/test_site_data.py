@@ -126,9 +126,9 @@ def test_who_is_not_in_the_split_is_told_who_is(
     experiment: Experiment, tmp_path: Path, site: str, vehicles: tuple[str, ...]
 ) -> None:
     site_data = loopback(experiment, tmp_path, site, *vehicles)
-    with pytest.raises(DataError, match=r"nobody named .*amber-day.*--vehicle") as caught:
+    with pytest.raises(DataError, match=r"no vehicle named .*amber-day.*--vehicle") as caught:
         open_clients(site_data, experiment)
-    assert caught.value.what == f"nobody named '{(*vehicles, site)[0]}' in the split"
+    assert caught.value.what == f"no vehicle named '{(*vehicles, site)[0]}' in the split"
 
 
 def test_the_manifest_of_a_run_says_who_holds_what(
@@ -183,5 +183,5 @@ def test_a_site_goes_by_the_server_s_word_on_whose_labels_are_closed(
 
 def test_a_share_of_unknown_vehicles_cannot_be_drawn(cache: Path, experiment: Experiment) -> None:
     described = calling_unlabelled(experiment, share=0.5)
-    with pytest.raises(ConfigError, match="vehicles that this one does not know"):
+    with pytest.raises(ConfigError, match="this one knows only itself"):
         open_clients(SiteData("depot", (AMBER,)), described)

@@ -55,7 +55,7 @@ def test_a_child_that_dies_is_started_again_later_and_later(
         count = len(processes)
         processes[-1].code = 3
         told = child.ensure_running(now_s)
-        assert told.startswith("trainer ended with code 3; starting it again in")
+        assert told.startswith("trainer ended with code 3; restarting it in")
         assert str(tmp_path / "log") in told
         died_s = now_s
         while len(processes) == count:
@@ -81,7 +81,7 @@ def test_a_child_that_ran_well_is_started_again_at_once(
         child.ensure_running(died_s)
         child.ensure_running(died_s + 3.9)
     processes[-1].code = -9
-    assert child.ensure_running(500.0).startswith("engine killed by signal 9; starting")
+    assert child.ensure_running(500.0).startswith("engine killed by signal 9; restarting")
     child.ensure_running(500.4)
     assert len(processes) == 3
     child.ensure_running(500.5)
@@ -115,7 +115,7 @@ def test_a_child_without_progress_is_started_again(
     assert child.ensure_running(now_s) == ""
     told = child.ensure_running(now_s + 1.0)
     assert told.startswith("trainer has made no progress for 301 s (train 6 (")
-    assert "starting it again in 0 s" in told
+    assert "restarting it in 0 s" in told
     child.ensure_running(now_s + 2.0)
     assert len(processes) == 2
     assert not (tmp_path / "progress").exists()  # the page of the one before is not its own
@@ -345,7 +345,7 @@ def test_a_killed_child_is_started_again_and_its_owner_hears_of_it(
     assert len(pids(tmp_path / "b")) == 1
     running.terminate()
     output, _ = running.communicate(timeout=20)
-    assert "a killed by signal 9; starting it again in 1 s" in output
+    assert "a killed by signal 9; restarting it in 1 s" in output
     assert "b has begun" in output
     assert "at work a" in output.splitlines()
 

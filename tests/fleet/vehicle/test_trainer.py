@@ -261,7 +261,7 @@ def test_what_is_larger_than_the_server_takes_is_not_sent(site: Site) -> None:
     vehicle = vehicles_of(site.parts)[0]
     answer, data = site.ask("train", vehicle, reply_bytes=100)
     assert (reason(answer), data) == (("refused", "oversize"), b"")
-    assert "where at most 100 are taken" in answer["failure"][2]
+    assert "above the limit of 100" in answer["failure"][2]
     answer, data = site.ask("train", vehicle)
     assert answer == {"update": 1}
     assert site.ask("train", vehicle, reply_bytes=len(data)) == (answer, data)
@@ -431,7 +431,7 @@ def test_a_vehicle_without_what_it_kept_says_so(cache: Path, tmp_path: Path) -> 
     parts, site = opened(cache, tmp_path, federation={"uplink": "topk(10%)+int8"})
     vehicle = vehicles_of(parts)[0]
     answer, data = site.ask("train", vehicle, round_=4, counted={vehicle: [3, "ab" * 8]})
-    told = "it does not have what it kept; it begins anew when it is next asked"
+    told = "it has lost its state; it starts afresh when it is next asked"
     assert (answer["failure"], data) == (["lost", "no-state", told], b"")
     for odd in ({"lineage": "../" * 5}, {"counted": {vehicle: [3, "/etc/passwd"]}}):
         refused, _ = site.ask("train", vehicle, round_=4, **odd)
@@ -702,7 +702,7 @@ def test_no_path_and_no_file_name_goes_out(
         assert private not in told
     assert len(site.sent) == 1
     # This side hears more.
-    heard = {"no vehicle": "nobody named 'stranger'", "unreadable images": "no usable labelled"}
+    heard = {"no vehicle": "no vehicle named 'stranger'", "unreadable images": "no usable labelled"}
     assert heard.get(what, SECRET) in " ".join(site.said)
 
 

@@ -1,1 +1,1 @@
-"""Who holds which sample."""
+"""Partitioning: which client holds which sample."""

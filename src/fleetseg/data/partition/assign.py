@@ -1,4 +1,4 @@
-"""Who holds which sample. Every sample goes to exactly one client; none is lost.
+"""Assign every sample to exactly one client.
 
 Only a split file may leave samples out: those that it does not name.
 """
@@ -24,7 +24,7 @@ from fleetseg.errors import ConfigError
 Assignment = dict[str, tuple[int, ...]]
 """Client id -> numbers of its samples, in order of drive and frame; clients sorted."""
 Groups = dict[str, list[int]]
-"""Name of a natural group within one data set -> its samples in time."""
+"""Name of a natural group within one data set -> its samples in order of time."""
 
 
 def partition(
@@ -33,16 +33,16 @@ def partition(
     histograms_NC: npt.NDArray[np.int64],
     seed: int,
 ) -> Assignment:
-    """Give every sample to one client: a pure function of the samples, whatever their order.
+    """Assign every sample to one client; the result does not depend on the order of samples.
 
     Args:
         config: the kind of partition and its settings.
         samples: all training samples of the fleet.
         histograms_NC: valid pixels per sample and class, shape (N, num_classes); for dirichlet.
-        seed: of the experiment.
+        seed: the experiment's seed.
 
     Raises:
-        ConfigError: settings that contradict each other or ask for more than there is.
+        ConfigError: settings that contradict each other or ask for more clients than possible.
         DataError: a split file that is malformed or does not match the samples.
     """
     in_time = in_time_order(samples)
@@ -65,9 +65,9 @@ def partition(
 def _natural(
     in_time: Sequence[int], samples: Sequence[Sample], config: PartitionConfig
 ) -> Assignment:
-    """Group by drive, city, ...; cut groups into contiguous pieces, or put small ones together.
+    """Group by drive, city, ...; split groups into contiguous pieces, or merge small groups.
 
-    Groups of different data sets never meet: clients are first shared out over data sets.
+    Groups of different data sets are never merged: clients are first divided among data sets.
     """
     if config.piece and config.clients:
         raise ConfigError(
@@ -111,7 +111,7 @@ def _clients_of(dataset: str, groups: Groups, wished: int, piece: int) -> Assign
 
 
 def _shares(sizes: Mapping[str, int], clients: int) -> dict[str, int]:
-    """Give each group one client, then each further one to the group with the largest pieces."""
+    """Give each group one client, then each further client to the group with the largest pieces."""
     if not len(sizes) <= clients <= sum(sizes.values()):
         raise ConfigError(
             "this many clients cannot be had",
@@ -121,7 +121,7 @@ def _shares(sizes: Mapping[str, int], clients: int) -> dict[str, int]:
             f"and at most {sum(sizes.values())} (one sample each)",
         )
     pieces = dict.fromkeys(sizes, 1)
-    # The largest pieces come first, and of equal ones the last name.
+    # Largest pieces first; ties go to the last name.
     largest: list[tuple[float, int, str]] = [
         (-sizes[name], -i, name) for i, name in enumerate(sorted(sizes))
     ]
@@ -135,10 +135,10 @@ def _shares(sizes: Mapping[str, int], clients: int) -> dict[str, int]:
 
 
 def _balanced(parts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
-    """Cut a sequence of groups into `count` non-empty runs of about equal numbers of samples.
+    """Cut a sequence of groups into `count` non-empty runs with about equally many samples.
 
-    Each cut is put where it is nearest to its share of all samples, so a run is off by at most
-    the largest group.
+    Each cut is placed as close as possible to its share of all samples, so a run is off by at most
+    the size of the largest group.
     """
     stops = np.cumsum([len(part) for part in parts])
     cuts = [0]
@@ -167,13 +167,14 @@ def _dirichlet(
     config: PartitionConfig,
     seed: int,
 ) -> Assignment:
-    """Skew clients by class pixels: small alpha, different worlds; large alpha, all alike.
+    """Skew clients by class pixels: the smaller alpha, the more the clients differ.
 
-    Each class is shared over clients by p_cK ~ Dirichlet(alpha) (Yurochkin et al. 2019, arXiv
-    1905.12022, section 4), who have one class per image. Here an image has many: it goes to client
-    k with probability sum_c w_c * p_ck, where w_c is its part of all the fleet's pixels of class c,
-    scaled to sum 1, so that a rare class counts as much as road. An image without labels goes
-    anywhere. Then a client with too few images takes those it fits best from the largest.
+    Each class is divided among clients by p_cK ~ Dirichlet(alpha) (Yurochkin et al. 2019, arXiv
+    1905.12022, section 4, where an image has one class). Here an image has many classes: it goes to
+    client k with probability sum_c w_c * p_ck, where w_c is its share of the fleet's pixels of
+    class c, normalised to sum 1, so that a rare class counts as much as road. An image without
+    labels goes to any client. Then clients with too few images take the best fitting images from
+    the largest client.
     """
     if clients * config.min_size > len(in_time):
         raise ConfigError(
@@ -182,7 +183,7 @@ def _dirichlet(
             expected=f"at least {clients} x {config.min_size}",
         )
     generator = rng.generator(seed, purpose="partition-dirichlet")
-    counts_NC = np.asarray(histograms_NC)[list(in_time)]  # in time: the input's order plays no part
+    counts_NC = np.asarray(histograms_NC)[list(in_time)]  # in time: input order is irrelevant
     weight_NC = counts_NC / np.maximum(counts_NC.sum(axis=0), 1)
     weight_NC = weight_NC / np.maximum(weight_NC.sum(axis=1, keepdims=True), 1e-12)
     share_CK = generator.dirichlet(np.full(clients, config.alpha), size=counts_NC.shape[1])
@@ -201,7 +202,7 @@ def _dirichlet(
 def rebalance(
     owner_N: npt.NDArray[np.int64], chance_NK: npt.NDArray[np.float64], min_size: int
 ) -> None:
-    """Move, from the largest client, the image that fits a too small one best, until none is."""
+    """Move best-fitting images from the largest to the smallest client until none is too small."""
     clients = chance_NK.shape[1]
     while True:
         sizes = np.bincount(owner_N, minlength=clients)
@@ -224,7 +225,7 @@ def _wished(config: PartitionConfig, samples: Sequence[Sample]) -> int:
 
 
 def in_time_order(samples: Sequence[Sample]) -> list[int]:
-    """Sample numbers by data set, drive and frame."""
+    """Return sample numbers sorted by data set, city, drive and frame."""
 
     def place(number: int) -> tuple[str, str, str, int, str]:
         sample = samples[number]
@@ -234,12 +235,12 @@ def in_time_order(samples: Sequence[Sample]) -> list[int]:
 
 
 def ordinal(index: int, count: int) -> str:
-    """Write the number of a client among `count`: with two digits at least, so that names sort."""
+    """Format the number of a client among `count`, with at least two digits so that names sort."""
     return f"{index + 1:0{max(2, len(str(count)))}d}"
 
 
 def _unused(client: str, held: Mapping[str, object]) -> str:
-    # A drive may be called like a piece of another one ("a-1"); "_" is as good as any ending.
+    # A drive may have the name of a piece of another drive ("a-1"), so make the name unique.
     while client in held:
         client += "_"
     return client

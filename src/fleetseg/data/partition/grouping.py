@@ -1,4 +1,4 @@
-"""Facts to group samples by, and the refusal to group by one that nobody filled."""
+"""Check that samples have the attribute by which a partition groups them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _FIELDS = ("sequence", "domain", "city", "condition", "vehicle", "dataset")
 
 
 def require_known(samples: Sequence[Sample], by: str, *, key: str) -> None:
-    """Check that the samples of each data set know the fact `by` which the option `key` asks for.
+    """Check that samples of each data set have the attribute `by` that option `key` asks for.
 
     Raises:
-        ConfigError: none of a data set's samples has it; lists the facts that they have.
+        ConfigError: none of a data set's samples has it; lists the attributes that they have.
     """
     of_dataset: dict[str, list[Sample]] = {}
     for sample in samples:
@@ -35,7 +35,7 @@ def require_known(samples: Sequence[Sample], by: str, *, key: str) -> None:
 
 
 def one_group(samples: Sequence[Sample], config: PartitionConfig) -> list[str]:
-    """Note where a partition by a fact makes a single vehicle, since all samples have it alike."""
+    """Note when a natural partition yields one vehicle because all samples share one value."""
     by = config.by
     asked_for = config.kind != "natural" or by == "dataset" or config.clients or config.piece
     values = {str(getattr(sample, by)) for sample in samples}

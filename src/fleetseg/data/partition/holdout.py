@@ -1,7 +1,7 @@
-"""Which of a client's frames are held out: the end of each of its drives, with a gap before it.
+"""Hold out the end of each of a client's drives, with a gap before it.
 
 Neighbouring frames of a drive are near-duplicates. Held-out frames are therefore contiguous within
-a drive, and what lies within `gap` frames of one, whoever holds it, is not trained on either.
+a drive, and no client trains on a frame within `gap` frames of a held-out one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fleetseg.text import composed
 
 @dataclass(frozen=True)
 class Split:
-    """Numbers of one client's samples: to train on, to score on, and in the gap between."""
+    """Sample numbers of one client: for training, for scoring, and in the gap between."""
 
     train: tuple[int, ...]
     test: tuple[int, ...] = ()
@@ -28,15 +28,15 @@ class Split:
 def hold_out(
     held: Mapping[str, Sequence[int]], samples: Sequence[Sample], config: PartitionConfig
 ) -> dict[str, Split]:
-    """Split every client's samples: `config.holdout` of each of its drives is for scoring.
+    """Split every client's samples: a share `config.holdout` of each of its drives is for scoring.
 
-    A client with two samples or more holds at least one out, and always trains on at least one. A
-    manifest that lists held-out samples is followed instead.
+    A client with two or more samples holds out at least one and trains on at least one. If the
+    partition comes from a manifest that lists held-out samples, the manifest decides instead.
 
     Args:
         held: client -> numbers of its samples, in order of drive and frame.
         samples: all samples, by number.
-        config: the share, the gap, and the manifest if who holds what comes from one.
+        config: the share, the gap, and the manifest if the partition comes from one.
     """
     if config.kind == "file" and is_manifest(path := Path(config.file)):
         manifest = Manifest.read(path)
@@ -56,7 +56,7 @@ def _as_listed(
 
 
 def _ends(numbers: Sequence[int], samples: Sequence[Sample], share: float) -> tuple[int, ...]:
-    """Take the last frames of each drive; rounding is carried from drive to drive."""
+    """Take the last frames of each drive; rounding errors carry over from drive to drive."""
     if share <= 0 or len(numbers) < 2:
         return ()
     wanted = min(max(1, round(share * len(numbers))), len(numbers) - 1)
@@ -73,7 +73,7 @@ def _ends(numbers: Sequence[int], samples: Sequence[Sample], share: float) -> tu
 
 
 def _beside(test: set[int], samples: Sequence[Sample], gap: int) -> set[int]:
-    """Numbers of the samples within `gap` places of a held-out one in the whole drive's order."""
+    """Return the samples within `gap` places of a held-out one, counted along the whole drive."""
     if not test or gap == 0:
         return set()
     drives: dict[Drive, list[int]] = {}

@@ -1,4 +1,4 @@
-"""k-means, small and deterministic: what scenarios cluster embeddings with."""
+"""Small, deterministic k-means, with which scenarios cluster embeddings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _ROUNDS = 100
 def kmeans(points_ND: npt.NDArray[np.floating], clusters: int, seed: int) -> npt.NDArray[np.int64]:
     """Return the cluster of each point, 0 .. at most `clusters` - 1, none of them empty.
 
-    Lloyd's algorithm from a k-means++ start (Arthur, Vassilvitskii, SODA 2007). Equal points are
-    never parted, so there may be fewer clusters.
+    Lloyd's algorithm with k-means++ initialisation (Arthur, Vassilvitskii, SODA 2007). Equal points
+    share a cluster, so there may be fewer clusters.
     """
     wide_ND: npt.NDArray[np.float64] = np.asarray(points_ND, dtype=np.float64)
     centres_GD = _start(wide_ND, clusters, rng.generator(seed, purpose="kmeans"))
@@ -31,7 +31,7 @@ def kmeans(points_ND: npt.NDArray[np.floating], clusters: int, seed: int) -> npt
 def _start(
     points_ND: npt.NDArray[np.float64], clusters: int, generator: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """Choose centres one by one, each with a chance as its squared distance to the nearest."""
+    """Draw centres one by one, with probability proportional to squared distance (k-means++)."""
     chosen = [int(generator.integers(len(points_ND)))]
     distance_N = ((points_ND - points_ND[chosen[0]]) ** 2).sum(axis=1)
     while len(chosen) < clusters and distance_N.sum() > 0:

@@ -1,7 +1,7 @@
-"""Which classes each client labels: drawn, read from a file, or as a manifest says.
+"""Which classes each client labels: drawn at random, or read from a file or a manifest.
 
-The setting of FedSeg (Miao et al., CVPR 2023): all clients share one label space and each has
-labelled a part of it. What a client does not label is erased from its training labels only.
+The setting of FedSeg (Miao et al., CVPR 2023): all clients share one label space and each labels
+a part of it. Classes that a client does not label are erased from its training labels only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fleetseg.errors import ConfigError, DataError, unknown_name
 from fleetseg.files import read_text
 
 LabelSubsets = Mapping[str, tuple[int, ...]]
-"""Client -> train ids that it labels, rising; a client that is not in it labels all."""
+"""Client -> sorted train ids that it labels; a client not listed labels all classes."""
 
 
 def label_subsets(
@@ -31,16 +31,16 @@ def label_subsets(
     space: LabelSpace,
     seed: int,
 ) -> LabelSubsets:
-    """Say which classes each client labels; empty if nothing is erased.
+    """Return which classes each client labels; empty if nothing is erased.
 
     Args:
-        config: `label_subset`, and the manifest if who holds what comes from one.
-        pixels_C_of: client -> pixels of each class in its training labels before any is erased.
-        space: of the labels.
-        seed: of the experiment.
+        config: `label_subset`, and the manifest if the partition comes from one.
+        pixels_C_of: client -> pixels of each class in its training labels before any are erased.
+        space: label space of the labels.
+        seed: the experiment's seed.
 
     Raises:
-        ConfigError, DataError: names of clients or classes that there are not; too many classes.
+        ConfigError, DataError: unknown clients or classes, too many classes, or an invalid file.
     """
     rule = config.label_subset
     if rule.classes and rule.file:
@@ -72,9 +72,9 @@ def _drawn(
 ) -> dict[str, tuple[int, ...]]:
     """Give each client some of the classes that its images show.
 
-    One client after another takes those that the fewest before it have taken; chance decides
-    between equals. In a fleet that is large enough every class is labelled by about as many, as in
-    FedSeg's split, and the rare ones are not left out.
+    Clients take turns; each takes the classes chosen by the fewest clients before it, with ties
+    broken at random. In a large enough fleet every class is labelled by about as many clients, as
+    in FedSeg's split, and rare classes are not left out.
     """
     generator = rng.generator(seed, purpose="label-subset")
     taken: dict[int, int] = {}

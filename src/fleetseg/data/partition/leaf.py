@@ -28,12 +28,12 @@ _SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
 
 
 def read_leaf(path: Path) -> Users:
-    """Read a split file, or a folder of them that belong together.
+    """Read a split file, or a folder of files that form one split.
 
     Labels are None where the split names none (LADD's CrossCity clients have no labels).
 
     Raises:
-        DataError: a missing or malformed file, or a user that stands in two files.
+        DataError: a missing or malformed file, or a user listed in two files.
     """
     files = sorted(filter(_is_split_file, path.iterdir())) if path.is_dir() else [path]
     if not files:
@@ -54,7 +54,7 @@ def read_leaf(path: Path) -> Users:
 
 
 def leaf_text(users: Users) -> str:
-    """Write a split as `read_leaf` reads it, a client a line; labels only where all have one."""
+    """Format a split for `read_leaf`, one client per line; labels only if all images have one."""
     rows = []
     for user, pairs in users.items():
         data: dict[str, list[str]] = {"x": [image for image, _ in pairs]}
@@ -86,8 +86,8 @@ def _read_file(path: Path) -> Users:
         raise DataError("users and the keys of user_data differ", where=path, expected=_FORMAT)
     users = {user: _pairs(user, data[user], path) for user in names}
     counts = fields.get("num_samples", [len(pairs) for pairs in users.values()])
-    # As a bag: LADD's Mapillary split lists them in another order than its users, and for a
-    # single user writes a bare number.
+    # Compare as multisets: LADD's Mapillary split lists counts in another order than its users,
+    # and writes a bare number for a single user.
     stated = Counter(map(str, counts if isinstance(counts, list) else [counts]))
     if stated != Counter(str(len(pairs)) for pairs in users.values()):
         raise DataError(
@@ -119,13 +119,12 @@ def _paths(value: Any) -> bool:
 def match_samples(
     users: Users, samples: Sequence[Sample], where: Path
 ) -> dict[str, tuple[int, ...]]:
-    """Find each named image among the samples: its path must be the end of the sample's path.
+    """Find the sample of each named image: the sample's path must end in the image's path.
 
-    Names are equal whatever their Unicode form, and whether a suffix is .JPG, .jpg or .jpeg.
+    The Unicode form of names is ignored, and so is whether a suffix is .JPG, .jpg or .jpeg.
 
     Raises:
-        DataError: listing the images that no sample has, that several samples have, or that two
-            clients hold.
+        DataError: images match no sample, match several, or are named twice; lists them.
     """
     by_name: dict[str, list[int]] = {}
     for number, sample in enumerate(samples):

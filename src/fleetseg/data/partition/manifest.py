@@ -1,4 +1,4 @@
-"""Which client held which sample, written down with hashes, and the search for leaks."""
+"""The manifest, a record of which client held which sample, with hashes; and the leak search."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Entry:
 
 Side = Mapping[str, tuple[Entry, ...]]
 Drive = tuple[str, str, str]  # data set, city, sequence
-_Owner = tuple[str, str]  # name of the side, name of the owner
+_Owner = tuple[str, str]  # name of the side, name of the client or evaluation set
 _SIDES = {"clients": "client", "held_out": "the held-out set of", "evaluation": "evaluation set"}
 _SUBSETS = "label_subsets"
 _NAMES = ("left_out", "unlabelled")
@@ -44,25 +44,25 @@ class Manifest:
     clients: Side
     held_out: Side = field(default_factory=dict)
     evaluation: Side = field(default_factory=dict)
-    # Client -> names of the classes that its training labels keep; others keep all.
+    # Client -> names of the classes that its training labels keep; other clients keep all.
     label_subsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()  # clients that take no part, by federation.only and exclude
-    unlabelled: tuple[str, ...] = ()  # clients whose labels are never read, but to score them
+    left_out: tuple[str, ...] = ()  # clients excluded by federation.only and exclude
+    unlabelled: tuple[str, ...] = ()  # clients whose labels are read only to score them
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the content, the same for equal manifests."""
+        """SHA-256 of the content; equal manifests have the same digest."""
         return hashlib.sha256(self._content().encode()).hexdigest()
 
     def taking_part(self) -> Manifest:
-        """Return the manifest of those who are not left out."""
+        """Return the manifest without the clients that are left out."""
         gone = set(self.left_out)
         clients = {owner: rows for owner, rows in self.clients.items() if owner not in gone}
         held_out = {owner: rows for owner, rows in self.held_out.items() if owner not in gone}
         return Manifest(clients, held_out, self.evaluation)
 
     def write(self, path: Path) -> None:
-        """Write the manifest as JSON that can be read and compared line by line."""
+        """Write the manifest as JSON that people can read and `diff` can compare line by line."""
         body = self._content()
         write_atomic(path, f'{{"version": {FORMAT_VERSION}, "sha256": "{self.digest}",\n{body[1:]}')
 
@@ -71,7 +71,7 @@ class Manifest:
         """Read a manifest.
 
         Raises:
-            DataError: it is missing, malformed, or its digest does not fit its content.
+            DataError: it is missing or malformed, or its digest does not match its content.
         """
         try:
             fields: Any = json.loads(read_text(path))
@@ -165,18 +165,19 @@ def _entries(rows: Any, where: str) -> tuple[Entry, ...]:
 
 
 def find_leaks(manifest: Manifest) -> list[str]:
-    """List every sample that stands on two sides, by its id or by the content of its image.
+    """List every sample that is on two sides, by its id or by the content of its image.
 
-    No client may train on what anybody is scored on, and no sample may belong to two clients. Two
-    clients may have equal images (see `repeated_images`), and sets that only score may overlap.
+    No client may train on a sample that anyone is scored on, and no sample may belong to two
+    clients. Two clients may have equal images (see `repeated_images`), and sets used only for
+    scoring may overlap.
     """
-    holders_of: dict[str, dict[_Owner, str]] = {}  # id or image -> its owners, and its id there
+    holders_of: dict[str, dict[_Owner, str]] = {}  # id or image -> owner -> its id there
     leaks: list[str] = []
     for owner, entry in _owned(manifest):
         keys = {"id": composed(entry.id), "image": entry.image_sha256}
         found: str | None = None
         for kind, key in keys.items():
-            if not key:  # a file that could not be read has no digest
+            if not key:  # an unreadable file has no digest
                 continue
             holders = holders_of.setdefault(f"{kind} {key}", {})
             for other, other_id in holders.items():
@@ -199,7 +200,7 @@ def _clash(owner: _Owner, other: _Owner, kind: str) -> bool:
 
 
 def repeated_images(manifest: Manifest) -> list[str]:
-    """Note how many images the clients train on more than once, byte for byte: legal, but told."""
+    """Note how many byte-identical images the clients train on more than once; this is legal."""
     holders_of: dict[str, list[tuple[str, str]]] = {}  # image -> (client, id of the sample)
     for client in sorted(manifest.clients):
         for entry in manifest.clients[client]:
@@ -217,7 +218,7 @@ def repeated_images(manifest: Manifest) -> list[str]:
 
 
 def is_manifest(path: Path) -> bool:
-    """Say whether a file looks like a manifest (and not like another split file)."""
+    """Return whether a file looks like a manifest, not like another kind of split file."""
     if not path.is_file():
         return False
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -227,12 +228,12 @@ def is_manifest(path: Path) -> bool:
 def match_manifest(
     manifest: Manifest, samples: Sequence[Sample], where: Path
 ) -> dict[str, tuple[int, ...]]:
-    """Return client -> numbers of its samples, held-out ones included.
+    """Return client -> numbers of its samples, including held-out ones.
 
-    A vehicle has its own samples only, so clients none of whose samples are here are left out.
+    A vehicle has only its own samples, so clients without any sample here are omitted.
 
     Raises:
-        DataError: some samples of a client are here and others are not.
+        DataError: only some of a client's samples are here, or no sample of the manifest is.
     """
     number_of = {composed(sample.id): number for number, sample in enumerate(samples)}
     held = {}
@@ -255,7 +256,7 @@ def match_manifest(
 
 
 def require_no_leaks(manifest: Manifest) -> None:
-    """Refuse a manifest in which a sample stands on two sides.
+    """Refuse a manifest in which a sample is on two sides.
 
     Raises:
         LeakError: with the number of leaks and the first ten.
@@ -271,7 +272,7 @@ def require_no_leaks(manifest: Manifest) -> None:
 def shared_drives(train: Sequence[Sample], test: Sequence[Sample], apart: int = 0) -> list[str]:
     """Warn of drives on both sides: legal, but scores on their frames are optimistic.
 
-    `apart` is the number of frames between the two sides that nobody uses.
+    `apart` is the number of unused frames between the two sides.
     """
     trained = {drive_of(sample) for sample in train}
     both = Counter(drive_of(sample) for sample in test if sample.sequence)
@@ -289,11 +290,11 @@ def shared_drives(train: Sequence[Sample], test: Sequence[Sample], apart: int = 
     ]
 
 
-_NAMED = 5  # so many drives are named one by one
+_NAMED = 5  # most drives that are listed by name
 
 
 def drive_of(sample: Sample) -> Drive:
-    """What identifies the drive of a sample; the last part is empty where none is known."""
+    """Return what identifies a sample's drive; the last part is empty if the drive is unknown."""
     return sample.dataset, sample.city, sample.sequence
 
 

@@ -1,7 +1,7 @@
-"""Rules by which a scenario's clients get their images: every image goes to exactly one client.
+"""Rules that assign every image of a scenario to exactly one client.
 
-A rule is a function in `RULES`: (what there is, settings) -> client -> numbers of its samples. It
-depends on the samples and the seed, not on the order in which the samples come.
+A rule is a function in `RULES`: (images, settings) -> client -> numbers of its samples. It depends
+on the samples and the seed, not on the order of the samples.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Held = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class RuleSettings:
-    """What a scenario sets of its rule."""
+    """A scenario's settings for its rule."""
 
     clients: int
     alpha: float = 0.1  # Dirichlet concentration; small = skewed
     clusters: int = 10  # of embeddings
-    min_size: int = 2  # fewest images of a client, where chance decides
+    min_size: int = 2  # fewest images of a client, for rules that draw
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Images:
-    """All images of a scenario, with what the rule looks at: empty where it looks at nothing."""
+    """All images of a scenario, and the data that its rule needs; the other arrays are empty."""
 
     samples: Sequence[Sample]
     space: LabelSpace
@@ -48,12 +48,12 @@ class Images:
 
 @dataclass(frozen=True)
 class Rule:
-    """How clients get their images, and what has to be read for it."""
+    """How clients get their images, and which data that requires."""
 
     about: str
     held: Callable[[Images, RuleSettings], Held]
     needs: Literal["", "labels", "features"] = ""
-    labels_classes: bool = False  # each client has labels of one class: the first part of its name
+    labels_classes: bool = False  # each client labels one class: the first part of its name
 
 
 def _uniform(images: Images, settings: RuleSettings) -> Held:
@@ -63,7 +63,7 @@ def _uniform(images: Images, settings: RuleSettings) -> Held:
 
 
 def _heterogeneous(images: Images, settings: RuleSettings) -> Held:
-    """Shuffle each domain and cut it; domains have equal numbers of clients, or one more."""
+    """Shuffle and cut each domain; numbers of clients per domain differ by at most one."""
     groups: dict[str, list[int]] = {}
     for number in in_time_order(images.samples):
         groups.setdefault(images.samples[number].domain, []).append(number)
@@ -71,7 +71,7 @@ def _heterogeneous(images: Images, settings: RuleSettings) -> Held:
 
 
 def _class_imbalance(images: Images, settings: RuleSettings) -> Held:
-    """Share classes out by their pixels: the partition `dirichlet`."""
+    """Divide classes among clients by their pixels: the partition `dirichlet`."""
     _require_enough(len(images.samples), settings.clients, settings.min_size)
     config = PartitionConfig(
         kind="dirichlet",
@@ -83,12 +83,12 @@ def _class_imbalance(images: Images, settings: RuleSettings) -> Held:
 
 
 def _classes(images: Images, settings: RuleSettings) -> Held:
-    """Give each class its images, then cut each class's into clients.
+    """Assign each image to one class, then divide each class's images among clients.
 
-    FedSeg (Miao et al., CVPR 2023) published the sets and not how they were made. On Cityscapes
-    they hold 156 images for each class but trains (142) and cars (181), each of the 2975 once; 156
-    is 2975 / 19. So here the rarest class chooses first, N / C of the images that show it, as far
-    as there are so many; what is left over goes to the commonest class that it shows.
+    FedSeg (Miao et al., CVPR 2023) published its sets but not how they were made. On Cityscapes
+    they hold 156 images of each class except trains (142) and cars (181), each of the 2975 images
+    once; 156 is 2975 / 19. So here classes choose images, the rarest first: each takes up to N / C
+    of the images that show it. A remaining image goes to the commonest class that it shows.
     """
     order = in_time_order(images.samples)
     shows_NC = np.asarray(images.histograms_NC)[order] > 0
@@ -102,7 +102,7 @@ def _classes(images: Images, settings: RuleSettings) -> Held:
         free = generator.permutation(np.flatnonzero((theme_N < 0) & shows_NC[:, c]))
         theme_N[free[: len(order) // len(rarest_first)]] = c
     commonest_N = np.where(shows_NC, common_C, 0).argmax(axis=1)
-    commonest_N[~shows_NC.any(axis=1)] = rarest_first[-1]  # there is nothing to learn on these
+    commonest_N[~shows_NC.any(axis=1)] = rarest_first[-1]  # no labelled pixel to learn from
     theme_N = np.where(theme_N < 0, commonest_N, theme_N)
     names = {c: images.space.classes[c].replace(" ", "_") for c in rarest_first}
     groups = {names[c]: [order[n] for n in np.flatnonzero(theme_N == c)] for c in names}
@@ -110,11 +110,11 @@ def _classes(images: Images, settings: RuleSettings) -> Held:
 
 
 def _embedding(images: Images, settings: RuleSettings) -> Held:
-    """Share clusters of pretrained features out by Dirichlet.
+    """Divide clusters of pretrained features among clients by Dirichlet shares.
 
     Borazjani, Abdisarabshali, Khosravan, Hosseinalipour 2025, arXiv 2503.14553: k-means over
-    embeddings, and for each cluster shares of the clients ~ Dirichlet(alpha). Here a client with
-    too few images then takes, from the largest, those whose cluster it has most of.
+    embeddings, and for each cluster, client shares ~ Dirichlet(alpha). Here a client with too few
+    images then takes images from the largest client, of the clusters in which its share is largest.
     """
     order, clients = in_time_order(images.samples), settings.clients
     _require_enough(len(order), clients, settings.min_size)
@@ -148,9 +148,9 @@ RULES: Mapping[str, Rule] = {
 
 
 def subsets_of(held: Held, rule: Rule, space: LabelSpace) -> dict[str, list[str]]:
-    """Name the classes that each client labels; empty if all clients label all.
+    """Return the classes that each client labels; empty if every client labels all.
 
-    What `partition.label_subset.file` takes: {client: [class, ...]}.
+    The result has the format of `partition.label_subset.file`: {client: [class, ...]}.
     """
     if not rule.labels_classes:
         return {}
@@ -159,7 +159,7 @@ def subsets_of(held: Held, rule: Rule, space: LabelSpace) -> dict[str, list[str]
 
 
 def _cut_groups(groups: Mapping[str, list[int]], settings: RuleSettings, what: str) -> Held:
-    """Cut shuffled groups into clients; sizes within a group differ by at most one."""
+    """Shuffle groups and cut them into clients; sizes within a group differ by at most one."""
     fewest, more = divmod(settings.clients, len(groups))
     if fewest < 1:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Named scenarios of publications, and synthetic ones of the same shapes."""
+"""Named scenarios from publications, and synthetic ones of the same form."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fleetseg.errors import unknown_name
 
 @dataclass(frozen=True)
 class Published:
-    """What a published split holds: counted in its files, where they are at hand."""
+    """The size of a published split, counted in its files if they are available."""
 
     clients: int
     images: int
-    folder: str  # where its repository has it; "" = no file was published
+    folder: str  # its place in the publication's repository; "" = no file was published
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """Which data, who holds them, and what is scored; `train` and `tests` are source fields."""
+    """The data, their partition, and what is scored; `train` and `tests` are source fields."""
 
     about: str
     kind: str  # of the source
@@ -38,7 +38,7 @@ class Scenario:
 
     @property
     def needs_root(self) -> bool:
-        """Whether its data lie on disk."""
+        """Whether the scenario reads its data from disk."""
         return self.kind != "synthetic"
 
 
@@ -47,7 +47,7 @@ RULE_NAMES = {
     "heterogeneous": "heterogeneous",
     "class-imbalance": "class_imbalance",
 }
-"""FedDrive's three ways to share images out, as scenarios are named -> the rule."""
+"""FedDrive's three partitions: name within scenario names -> rule."""
 
 
 def _cityscapes(
@@ -76,7 +76,7 @@ def _feddrive_cityscapes() -> dict[str, Scenario]:
 def _feddrive_idda() -> dict[str, Scenario]:
     counts = {"country": (90, 4320), "rainy": (69, 3312), "bus": (83, 3984)}
     held_out = {"country": "a town", "rainy": "rain", "bus": "a vehicle"}
-    # (option of the source, all its values, the one that nobody trains on)
+    # (option of the source, all its values, the value that no client trains on)
     parted = {
         "country": ("cities", idda.TOWNS, "T07"),
         "rainy": ("conditions", idda.WEATHERS, "HRN"),
@@ -179,10 +179,10 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 
 def find_scenario(name: str) -> Scenario:
-    """Look a scenario up.
+    """Look up a scenario by name.
 
     Raises:
-        ConfigError: there is none of this name; the nearest is named.
+        ConfigError: the name is unknown; suggests the nearest one.
     """
     if name not in SCENARIOS:
         raise unknown_name("scenario", name, SCENARIOS)

@@ -1,7 +1,7 @@
-"""Which clients are called unlabelled, and which label files are therefore never opened.
+"""Which clients are declared unlabelled, and which label files are therefore never opened.
 
-Who holds what is worked out from names alone, before any label is read. Labels of frames that such
-a client is scored on are opened by the store of scores, and by nothing else.
+The partition is computed from names alone, before any label is read. Labels of frames on which an
+unlabelled client is scored are opened only by the store used for scoring.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from fleetseg.text import listing
 
 @dataclass(frozen=True)
 class Hidden:
-    """Clients that are called unlabelled, and numbers of samples whose labels are not read."""
+    """Clients declared unlabelled, and the numbers of samples whose labels are not read."""
 
     clients: frozenset[str] = frozenset()
-    to_train: frozenset[int] = frozenset()  # for training: none of such a client's is
+    to_train: frozenset[int] = frozenset()  # for training: all samples of these clients
     to_score: frozenset[int] = frozenset()  # not even for scores
 
 
 def hidden_labels(
     config: PartitionConfig, samples: Sequence[Sample], seed: int, *, scores_training: bool
 ) -> Hidden:
-    """Find the labels that must stay closed.
+    """Find the labels that must not be read.
 
     Args:
-        config: who holds what, and who is called unlabelled.
+        config: the partition, and which clients are declared unlabelled.
         samples: all training samples of the fleet; no file is read.
-        seed: of the experiment.
-        scores_training: clients are scored on the frames that they train on.
+        seed: the experiment's seed.
+        scores_training: whether clients are scored on the frames that they train on.
 
     Raises:
-        ConfigError: a pattern that fits nobody, or a partition that goes by labels.
+        ConfigError: a pattern that matches no client, or a partition that depends on labels.
         DataError: a split file that is malformed or does not match the samples.
     """
     listed = _listed(config)
@@ -68,13 +68,13 @@ def hidden_labels(
 def unlabelled_clients(
     rule: UnlabelledConfig, clients: Collection[str], seed: int
 ) -> frozenset[str]:
-    """Name the clients that are called unlabelled: by pattern, or a share of all, drawn.
+    """Return the clients declared unlabelled: by name pattern, or a random share of all.
 
     >>> sorted(unlabelled_clients(UnlabelledConfig(clients=("car-*",)), ["car-1", "van-1"], 0))
     ['car-1']
 
     Raises:
-        ConfigError: both are set, or a pattern fits nobody: its labels would be read.
+        ConfigError: both are set, or a pattern matches no client, so labels would be read.
     """
     if rule.clients and rule.share:
         raise ConfigError(
@@ -96,7 +96,7 @@ def unlabelled_clients(
 
 
 def without_labels(source: Source, first: int, hidden: Collection[int]) -> Source:
-    """Return a source whose samples, numbered from `first`, have no label where it is hidden."""
+    """Return the source, its samples numbered from `first`, without the labels in `hidden`."""
     samples = [
         replace(sample, label=None) if number in hidden else sample
         for number, sample in enumerate(source.samples, first)
@@ -105,7 +105,7 @@ def without_labels(source: Source, first: int, hidden: Collection[int]) -> Sourc
 
 
 def _listed(config: PartitionConfig) -> frozenset[str]:
-    """Name the clients that the manifest calls unlabelled, if who holds what comes from one."""
+    """Return the clients that the manifest declares unlabelled, if the partition is a manifest."""
     path = Path(config.file)
     if config.kind != "file" or not is_manifest(path):
         return frozenset()

@@ -1,4 +1,4 @@
-"""Published on-disk layouts, one file each, behind one function: `open_source`."""
+"""Published on-disk layouts, one module each, opened through one function: `open_source`."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ SOURCES: dict[str, Callable[[SourceConfig], Source]] = {
     "folder": folder.open_folder,
 }
 
-# Kinds that lie on disk: how to find their splits, and what their layout looks like. In the order
-# of a guess: the layouts with the most telling names first.
+# Kinds on disk: how to find their splits, and what their layout looks like. The order is that of
+# detection: layouts with the most distinctive names first.
 SPLITS: dict[str, Callable[[Path], tuple[str, ...]]] = {
-    "idd": idd.splits,  # before Cityscapes, whose folders it has: IDD's drives are numbers
+    "idd": idd.splits,  # before Cityscapes, which has the same folders: IDD's drives are numbers
     "cityscapes": cityscapes.splits,
     "idd_lite": idd_lite.splits,
     "camvid": camvid.splits,
@@ -101,11 +101,11 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 
 
 def open_source(config: SourceConfig) -> Source:
-    """Open a data set: index its samples, decode nothing, then apply the filters of the config.
+    """Open a data set: index its samples without decoding, then apply the filters of the config.
 
     Raises:
         ConfigError: unknown kind, or no root for a kind that needs one.
-        DataError: wrong or empty folder, no such split, drive, city, condition or vehicle.
+        DataError: wrong or empty folder, or an unknown split, drive, city, condition or vehicle.
     """
     if config.kind not in SOURCES:
         raise unknown_name("source kind", config.kind, SOURCES)
@@ -115,7 +115,7 @@ def open_source(config: SourceConfig) -> Source:
 
 
 def evenly_spaced(samples: Sequence[T], limit: int) -> tuple[T, ...]:
-    """Return `limit` samples at even distances, all of them if limit is 0 or beyond their number.
+    """Return `limit` evenly spaced samples, or all if limit is 0 or exceeds their number.
 
     The first of each of `limit` equal stretches is taken: 3 of 0..8 are 0, 3 and 6.
     """
@@ -126,10 +126,10 @@ def evenly_spaced(samples: Sequence[T], limit: int) -> tuple[T, ...]:
 
 
 def _kept(samples: Sequence[Sample], config: SourceConfig) -> Sequence[Sample]:
-    """Apply the filters by a fact: drives, cities, conditions, vehicles."""
+    """Apply the filters by drive, city, condition and vehicle."""
     for option, fact, noun in _FILTERS:
         names = getattr(config, option)
-        # The painter paints only what it is asked for.
+        # The synthetic source renders only the cities and conditions it is asked for.
         if names and not (config.kind == "synthetic" and fact in ("city", "condition")):
             samples = _having(samples, names, config, option=option, fact=fact, noun=noun)
     return samples
@@ -141,7 +141,7 @@ _FILTERS = (
     ("conditions", "condition", "condition"),
     ("vehicles", "vehicle", "vehicle"),
 )
-"""(option of a source, fact of a sample, what an error calls it)."""
+"""(option of a source, attribute of a sample, its name in errors)."""
 
 
 def _having(

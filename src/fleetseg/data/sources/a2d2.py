@@ -1,8 +1,8 @@
 """A2D2: <scene>/camera/cam_<place>/*_camera_<place>_<number>.png with <scene>/label/cam_<place>/.
 
-Scenes are named after the time of their start, 20180807_145028. Labels are coloured by the 55
-entries of class_list.json, which lies beside the scenes: 38 classes, of which instances that touch
-have colours of their own ("Car 1" to "Car 4"). It is checked against the colours known here.
+Scenes are named after their start time, 20180807_145028. Labels use the 55 colours of
+class_list.json, which lies beside the scenes: 38 classes, where touching instances of a class have
+different colours ("Car 1" to "Car 4"). The file is checked against the colours known here.
 
 Geyer et al.: A2D2: Audi autonomous driving dataset, arXiv 2004.06320, https://www.a2d2.audi
 (README-SemSeg.txt of the download)

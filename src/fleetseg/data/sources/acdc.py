@@ -1,10 +1,10 @@
 """ACDC: fog, night, rain and snow, rgb_anon/<condition>/<split>/<drive>/*_rgb_anon.png and gt/.
 
 Splits are train, val and test (without labels) of all four conditions, and train_ref, val_ref and
-test_ref: the same places in clear weather by day, *_rgb_ref_anon.png, of which some have labels
-(*_gt_ref_labelTrainIds.png). The folders may lie where the archives unpack to:
+test_ref: the same places in clear weather by day, *_rgb_ref_anon.png, some of which have labels
+(*_gt_ref_labelTrainIds.png). The folders may stay where the archives unpack them:
 rgb_anon_trainvaltest/rgb_anon/ and gt_trainval/gt/. Labels have Cityscapes' ids; *_gt_labelIds.png
-counts before *_gt_labelTrainIds.png.
+takes precedence over *_gt_labelTrainIds.png.
 
 Sakaridis, Dai, Van Gool: ACDC: The adverse conditions dataset with correspondences, ICCV 2021,
 https://acdc.vision.ee.ethz.ch
@@ -40,7 +40,7 @@ def splits(root: Path) -> tuple[str, ...]:
 
 
 def open_acdc(config: SourceConfig) -> Source:
-    """Open one split of the conditions that are there; condition = domain, clear for references.
+    """Open one split of the conditions present; condition = domain, "clear" for reference frames.
 
     Raises:
         ConfigError: no root given.
@@ -67,7 +67,7 @@ def _place(images: Path, labels: Path, condition: str, split: str) -> Place:
     is_reference = split.endswith(_REF)
     kind = "_gt_ref" if is_reference else "_gt"
     of_split = labels / condition / split
-    # Test labels are not public; references have labels in places, or none at all.
+    # Test labels are not public; some reference frames have labels, or none has.
     expected = not split.startswith("test") and not is_reference
     return Place(
         images / condition / split,
@@ -86,7 +86,7 @@ def _read(sample: Sample) -> tuple[Image_HWC, Label_HW | None]:
 def _facts(stem: str, *, is_reference: bool) -> Facts:
     condition, _, rest = stem.partition("/")
     drive, _, name = rest.rpartition("/")
-    # The same camera names recur in other conditions, which are other drives.
+    # The same camera names recur in other conditions, but those are different drives.
     sequence = f"{condition}_{drive or name.partition('_')[0]}"
     seen = CLEAR if is_reference else condition
     return Facts(

@@ -1,9 +1,9 @@
 """BDD100K segmentation: images/10k/<split>/<video>.jpg with labels/sem_seg/masks/<split>/.
 
 Before 2021: seg/images/<split>/ with seg/labels/<split>/<video>_train_id.png. Masks have the 19
-train ids of Cityscapes and 255. Weather and time of day are read where the JSON of the labels is
-beside them: labels/sem_seg/polygons/sem_seg_<split>.json, labels/det_20/det_<split>.json (the 10k
-images are no part of the 100k of the latter, but overlap them). Formats: doc/source/download.rst
+train ids of Cityscapes and 255. Weather and time of day are read from the labels' JSON if it is
+present: labels/sem_seg/polygons/sem_seg_<split>.json, labels/det_20/det_<split>.json (the 10k
+images are not a subset of the latter's 100k but overlap them). Formats: doc/source/download.rst
 and format.rst of github.com/bdd100k/bdd100k.
 
 Yu et al.: BDD100K: A diverse driving dataset for heterogeneous multitask learning, CVPR 2020,
@@ -33,7 +33,7 @@ EXPECTED_LAYOUT = (
     "seg/images/<split>/*.jpg with seg/labels/ (before 2021)",
 )
 UNKNOWN = "unknown"
-"""Domain of an image whose weather and time of day nobody noted."""
+"""Domain of an image whose weather and time of day are not recorded."""
 _SPLITS = ("train", "val", "test")
 _ATTRIBUTES = (
     "labels/sem_seg/polygons/sem_seg_{}.json",
@@ -51,11 +51,11 @@ def splits(root: Path) -> tuple[str, ...]:
 
 
 def open_bdd100k(config: SourceConfig) -> Source:
-    """Open one split; condition = domain = "<weather>, <time of day>", as far as it is known.
+    """Open one split; condition = domain = "<weather>, <time of day>", where known.
 
     Raises:
         ConfigError: no root given.
-        DataError: not a BDD100K folder, no such split, no pictures, or a JSON that is damaged.
+        DataError: not a BDD100K folder, no such split, no pictures, or damaged JSON.
     """
     root = existing_root(config)
     check_split(config, root, splits(root), EXPECTED_LAYOUT)
@@ -88,7 +88,7 @@ def _place(root: Path, split: str) -> Place:
 
 
 def _facts(conditions: Mapping[str, str], stem: str) -> Facts:
-    # Each image is of a video of its own, so that drives say nothing: none is named.
+    # Each image comes from a different video, so grouping by drive is useless: leave it empty.
     condition = conditions.get(stem, "")
     return Facts(domain=condition or UNKNOWN, condition=condition)
 

@@ -1,4 +1,4 @@
-"""CamVid: four drives through Cambridge, in the three layouts it is published in.
+"""CamVid: four drives through Cambridge, in its three published layouts.
 
 * SegNet: train/ trainannot/ val/ valannot/ test/ testannot/, ids 0-10 and 11 = void.
 * Kaggle: train/ train_labels/ ..., 32 colours, labels named <frame>_L.png.
@@ -47,7 +47,7 @@ EXPECTED_LAYOUT = (
 _SPLITS = ("train", "val", "test")
 _RAW, _APPROVED = "701_StillsRaw_full", "LabeledApproved_full"
 
-# Names of what lies beside frames in some copies: colour labels, and labels as palette indices.
+# Endings of other files beside frames in some copies: colour labels, and palette-index labels.
 _SIBLINGS = ("_L", "_P")
 
 _IDS = LabelEncoding(
@@ -64,7 +64,7 @@ _COLOURS = LabelEncoding(
     expected="CamVid's 32 colours",
     colours=CAMVID_32_COLOURS,
     colour_ids=tuple(CAMVID_32_TO_TRAIN[: len(CAMVID_32_COLOURS)].tolist()),
-    always_colours=True,  # a palette file's indices are the writer's, its colours CamVid's
+    always_colours=True,  # palette indices depend on the tool that wrote the file; colours do not
     cure="CamVid's colours must match exactly: use the original labels, not resized or JPEG ones",
 )
 
@@ -75,7 +75,7 @@ class _Layout:
     labels: Path
     label_ending: str
     code: LabelEncoding
-    published_split: bool = False  # the folder holds all splits
+    published_split: bool = False  # the folder holds all splits; the published list assigns frames
 
 
 def splits(root: Path) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def splits(root: Path) -> tuple[str, ...]:
     if _RAW in folders:
         named = {published_split(stem) for stem in _frames(root / _RAW)}
         return tuple(s for s in _SPLITS if s in named) + (("all",) if "" in named else ())
-    # A split without labels counts only beside one that shows that this is CamVid.
+    # Splits without labels count only if another split shows that this is CamVid.
     if not any(f"{s}{e}" in folders for s in _SPLITS for e in ("annot", "_labels")):
         return ()
     return tuple(s for s in _SPLITS if s in folders)
@@ -125,8 +125,8 @@ def open_camvid(config: SourceConfig) -> Source:
 def published_split(stem: str) -> str:
     """Return the split of a frame of the original layout, "" for an unknown drive.
 
-    It is the split of the SegNet files (367 / 101 / 233), which later papers share: val is the
-    part of 0016E5 labelled at 15 Hz, test is Seq05VD and the second half of 0001TP.
+    The split is that of the SegNet files (367 / 101 / 233), used by later papers: val is the part
+    of 0016E5 labelled at 15 Hz, test is Seq05VD and the second half of 0001TP.
 
     >>> [published_split(s) for s in ("0001TP_008520", "0001TP_008550", "0016E5_07959")]
     ['train', 'test', 'val']
@@ -140,7 +140,7 @@ def published_split(stem: str) -> str:
 
 
 def _openable(root: Path) -> tuple[str, ...]:
-    # Asked for CamVid by name, a folder without any labels will do; a guess needs more.
+    # When CamVid is requested by name, a folder without labels is accepted; detection needs more.
     folders = subfolders(root)
     if _RAW in folders:
         return (*_SPLITS, "all")
@@ -163,8 +163,8 @@ def _frames(folder: Path) -> dict[str, str]:
 def _labels(layout: _Layout) -> dict[str, str]:
     if not layout.label_ending:
         return stems(layout.labels, but_not=_SIBLINGS)
-    # Some Kaggle copies name labels like images; where both names are there, the published one is
-    # the label.
+    # Some Kaggle copies give labels the names of images; if both namings exist, use the published
+    # one.
     named = stems(layout.labels, layout.label_ending)
     return stems(layout.labels, but_not=_SIBLINGS) | named
 

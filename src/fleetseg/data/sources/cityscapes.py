@@ -1,6 +1,6 @@
 """Cityscapes: leftImg8bit/<split>/<city>/<city>_<drive>_<frame>_leftImg8bit.png and gtFine/.
 
-The folders may lie where the archives unpack to: leftImg8bit_trainvaltest/leftImg8bit/ and
+The folders may stay where the archives unpack them: leftImg8bit_trainvaltest/leftImg8bit/ and
 gtFine_trainvaltest/gtFine/. The frames of train_extra have coarse labels only: gtCoarse/.
 
 Cordts et al.: The Cityscapes dataset for semantic urban scene understanding, CVPR 2016,
@@ -73,7 +73,7 @@ def open_cityscapes(config: SourceConfig) -> Source:
 
 
 def _folders(root: Path, name: str) -> list[Path]:
-    """Return the folders of this name: at the root, and within those of the archives."""
+    """Return the folders of this name, at the root and inside unpacked archives."""
     archives = [root / f for f in subfolders(root) if f.startswith(f"{name}_train")]
     return [f for f in (root / name, *(a / name for a in archives)) if f.is_dir()]
 
@@ -84,8 +84,8 @@ def _split_folder(root: Path, name: str, split: str) -> Path:
 
 
 def _labels(folder: Path, kind: str) -> dict[str, str]:
-    # labelIds win: they are the original. labelTrainIds are derived, and where files were scaled
-    # down each kind was scaled by itself (the two differ in 77 of 32,768 pixels of one sample).
+    # labelIds take precedence: they are the original. labelTrainIds are derived; in downscaled
+    # copies each kind was scaled separately (they differ in 77 of 32,768 pixels of one sample).
     return stems(folder, f"_{kind}{TRAIN}") | stems(folder, f"_{kind}{RAW}")
 
 

@@ -1,4 +1,4 @@
-"""Labels with the ids of Cityscapes, raw or train ids, as many other sets have them too."""
+"""Labels with Cityscapes ids, raw or train ids, which many other data sets use too."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fleetseg.data.sources.reading import read_sample
 
 TRAIN = "_labelTrainIds"
 RAW = "_labelIds"
-"""How names of label files end; files of train ids are derived from the others."""
+"""Endings of label file names; files of train ids are derived from raw ones."""
 
 
 def raw_ids(void_cure: str = "", cure: str = "") -> LabelEncoding:
-    """Return the code of files that hold Cityscapes' raw ids.
+    """Return the encoding of files that hold Cityscapes' raw ids.
 
     Args:
-        void_cure: what to do about a label that is all void.
-        cure: what to do about ids that mean nothing.
+        void_cure: advice for a label that is all void.
+        cure: advice for unknown ids.
     """
     return LabelEncoding(
         table=CITYSCAPES_ID_TO_TRAIN,
@@ -37,7 +37,7 @@ def raw_ids(void_cure: str = "", cure: str = "") -> LabelEncoding:
 
 
 def derived_ids(void_cure: str = "") -> LabelEncoding:
-    """Return the code of files that hold Cityscapes' train ids, beside those of raw ids."""
+    """Return the encoding of files that hold Cityscapes' train ids, beside files of raw ids."""
     code = train_id_code(
         CITYSCAPES_19, cure="Raw Cityscapes ids belong in a file named *_labelIds.png"
     )
@@ -47,7 +47,7 @@ def derived_ids(void_cure: str = "") -> LabelEncoding:
 def read_either(
     sample: Sample, *, raw: LabelEncoding, derived: LabelEncoding
 ) -> tuple[Image_HWC, Label_HW | None]:
-    """Read a sample whose label has train ids if its name says so, else raw ids.
+    """Read a sample; its label has train ids if the file name says so, else raw ids.
 
     Raises:
         BadSample: as `read_sample`.

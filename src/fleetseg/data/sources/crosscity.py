@@ -1,8 +1,8 @@
 """CrossCity (NTHU): <City>/Images/Train/<frame>.jpg without labels, <City>/Images/Test/ with some.
 
-Labels of Test lie in <City>/Labels/Test/<frame>_eval.png and have Cityscapes' raw ids; 13 classes
-of those are scored, in the order of LADD's table (src/dataset/target/crosscity.py of
-github.com/Erosinho13/LADD), and the others are void. Cities: Rio, Rome, Taipei, Tokyo.
+Test labels lie in <City>/Labels/Test/<frame>_eval.png and have Cityscapes' raw ids. 13 of the
+classes are scored, in the order of LADD's table (src/dataset/target/crosscity.py of
+github.com/Erosinho13/LADD); the others are void. Cities: Rio, Rome, Taipei, Tokyo.
 
 Chen et al.: No more discrimination: cross city adaptation of road scene segmenters, ICCV 2017,
 https://yihsinchen.github.io/segmentation_adaptation_dataset/

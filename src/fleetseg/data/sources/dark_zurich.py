@@ -1,9 +1,9 @@
 """Dark Zurich: rgb_anon/<split>/<time of day>/<drive>/*_rgb_anon.png and gt/ for val.
 
-Training drives are by day, at twilight and by night, without labels; val is one drive by night with
-labels, val_ref its places by day without (GOPR0356_ref, *_ref_rgb_anon.png). The folders of the
-archives (Dark_Zurich_train_anon, Dark_Zurich_val_anon) are to be merged. Labels have Cityscapes'
-ids; *_gt_labelIds.png counts before *_gt_labelTrainIds.png.
+Training drives are by day, at twilight and by night, without labels. val is one night drive with
+labels; val_ref shows the same places by day, without labels (GOPR0356_ref, *_ref_rgb_anon.png).
+Merge the folders of the archives (Dark_Zurich_train_anon, Dark_Zurich_val_anon). Labels have
+Cityscapes' ids; *_gt_labelIds.png takes precedence over *_gt_labelTrainIds.png.
 
 Sakaridis, Dai, Van Gool: Guided curriculum model adaptation and uncertainty-aware evaluation for
 semantic nighttime image segmentation, ICCV 2019,

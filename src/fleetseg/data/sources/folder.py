@@ -1,6 +1,6 @@
 """Your own pictures: images/ and masks/ with equal stems, and classes.toml.
 
-Or each mask has the stem of its image and one and the same ending: a.jpg with a_mask.png.
+Alternatively, every mask has its image's stem plus the same ending: a.jpg with a_mask.png.
 
 classes.toml is either `space = "camvid11"` (a built-in label space) or
 
@@ -14,11 +14,11 @@ classes.toml is either `space = "camvid11"` (a built-in label space) or
     into = "idd7"                                # optional: a built-in space to read them into
     names = {road = "drivable", person = "living things"}  # its class of each; "" = void
 
-An experiment learns classes of its own with data.label_space = "own", or the file's path.
+To learn these classes, set data.label_space to "own" or to the path of the file.
 
-Folders below images/ are domains. Splits are <split>/images/ with <split>/masks/, or, for the
-usual names of splits, images/<split>/ with masks/<split>/; without either, images/ serves under
-any split's name.
+Folders below images/ are domains. Splits are <split>/images/ with <split>/masks/ or, for the usual
+split names, images/<split>/ with masks/<split>/; if there are neither, images/ stands for any
+split.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def splits(root: Path) -> tuple[str, ...]:
     """Return the splits found below root ("train" for a lone images/); () if there are none."""
     if (root / "images").is_dir():
         return _inner_splits(root) or ("train",)
-    # Without classes.toml here, a folder of any other name is a data set of its own, not a split.
+    # Without classes.toml here, a folder of any other name is a separate data set, not a split.
     any_name = (root / "classes.toml").is_file()
     names = tuple(name for name in subfolders(root) if any_name or name in _SPLIT_NAMES)
     return tuple(name for name in names if (on_disk(root / name) / "images").is_dir())
@@ -189,7 +189,7 @@ def open_folder(config: SourceConfig) -> Source:
 class _Files:
     images: dict[str, str]
     labels: dict[str, str] | None
-    ending: str = ""  # of the name of each mask, after that of its image
+    ending: str = ""  # what follows the image's stem in the name of each mask
     notes: tuple[str, ...] = ()
 
 
@@ -241,23 +241,23 @@ def space_of(config: SourceConfig) -> LabelSpace:
 
 
 def read_space(path: Path) -> LabelSpace:
-    """Return the label space that a classes.toml describes; unnamed, it bears its folder's name.
+    """Return the label space that a classes.toml describes; its default name is the folder's.
 
     Raises:
-        DataError: it is missing or wrong.
+        DataError: the file is missing or invalid.
     """
     classes = _parse_classes(path)
     return _space(classes, classes.name or path.resolve().parent.name)
 
 
 def _inner_splits(root: Path) -> tuple[str, ...]:
-    # Only where every folder below images/ bears a split's name: otherwise they are domains.
+    # Folders below images/ are splits only if all of them have a split's name, else domains.
     names = subfolders(root / "images")
     return names if names and set(names) <= _SPLIT_NAMES else ()
 
 
 def image_and_mask_folders(config: SourceConfig, root: Path) -> tuple[Path, Path]:
-    """Return where the images of a split lie, and where their masks would.
+    """Return the image folder of a split, and where its mask folder would be.
 
     Raises:
         DataError: there is no such split.
@@ -307,7 +307,7 @@ def _space(classes: _Classes, dataset: str) -> LabelSpace:
 
 
 def _own_space(classes: _Classes, dataset: str) -> LabelSpace:
-    """Return the space of the classes that the masks have."""
+    """Return the space of the masks' own classes."""
     if classes.space:
         return label_space(classes.space)
     colours = tuple((c[0], c[1], c[2]) for c in classes.colours)

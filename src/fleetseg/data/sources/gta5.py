@@ -1,13 +1,14 @@
 """GTA5 (Playing for Data): images/<frame>.png with labels/<frame>.png, frames 00001 to 24966.
 
-Labels are palette images whose indices are Cityscapes' raw ids, and 34 for licence plates; the
-palette is that of the authors' initLabels.m. Both must agree, and files in plain colours must have
-no other colour: one that is unknown is an error, and never the class of a near one. By colour alone
-a licence plate is a car, and a group of poles a pole, for they share a colour.
+Labels are palette images whose indices are Cityscapes' raw ids, plus 34 for licence plates; the
+palette is that of the authors' initLabels.m. Index and colour must agree, and files in plain
+colours must contain no other colour: an unknown colour is an error, and is never mapped to a
+similar one. By colour alone, a licence plate is a car and a group of poles a pole, since they share
+a colour.
 
-The set is published without the split of its paper but in a MATLAB file. If train.txt, val.txt or
-test.txt lies in the folder or in splits/ (LADD: a line "/images/09058.png /labels/09058.png"),
-these are the splits; else all is "train".
+The paper's split is published only as a MATLAB file. If train.txt, val.txt or test.txt lies in the
+folder or in splits/ (LADD: a line "/images/09058.png /labels/09058.png"), these are the splits;
+otherwise all frames are "train".
 
 Richter et al.: Playing for data: Ground truth from computer games, ECCV 2016,
 https://download.visinf.tu-darmstadt.de/data/from_games/
@@ -42,7 +43,7 @@ PALETTE: tuple[Colour, ...] = (
 )  # fmt: skip
 """Colour of each id, 0-34."""
 ODD_SIZES = ("15188", "17705")
-"""Frames whose published label has another size than the image."""
+"""Frames whose published label differs in size from the image."""
 _SPLITS = ("train", "val", "test")
 _FRAME = re.compile(r"[0-9]{5}")
 _DISTINCT = tuple(dict.fromkeys(PALETTE))
@@ -51,7 +52,7 @@ _CODE = LabelEncoding(
     known=(*range(len(PALETTE)), IGNORE),
     expected="ids 0-34 of GTA5, or 255",
     colours=_DISTINCT,
-    # Of ids that share a colour the first counts: pole before polegroup, car before plate.
+    # Of ids that share a colour, the first is used: pole before polegroup, car before plate.
     colour_ids=tuple(int(CITYSCAPES_ID_TO_TRAIN[PALETTE.index(c)]) for c in _DISTINCT),
     cure="GTA5's colours must match exactly: use the published label, not resized or JPEG ones",
     palette=PALETTE,
@@ -67,9 +68,9 @@ def splits(root: Path) -> tuple[str, ...]:
 
 
 def open_gta5(config: SourceConfig) -> Source:
-    """Open GTA5, or one split of it; frames are in no drives, cities or weathers.
+    """Open GTA5, or one split of it; frames have no drive, city or weather.
 
-    The two frames of odd sizes are left out with a note.
+    The two frames with odd sizes are skipped with a note.
 
     Raises:
         ConfigError: no root given.
@@ -124,7 +125,7 @@ def _is_odd(sample: Sample) -> bool:
         return False
     try:
         return image_size(sample.image) != image_size(sample.label)
-    except BadSample:  # reading it will tell what is wrong
+    except BadSample:  # the error will show when the sample is read
         return False
 
 

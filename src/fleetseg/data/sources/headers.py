@@ -1,4 +1,4 @@
-"""What the header of an image file says beside its pixels."""
+"""Facts from the header of an image file."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Header:
 
 
 def read_header(path: str) -> Header:
-    """Read the header of an image; that of a file which is none, or is damaged, says nothing."""
+    """Read the header of an image; a damaged file or a non-image yields an empty header."""
     try:
         with Image.open(path) as image:
             deep = image.mode.startswith("I") or is_deep_colour(image)
-            # Looking for the EXIF data of a PNG decodes its pixels: not without need.
+            # Looking for the EXIF data of a PNG decodes its pixels, so avoid it if possible.
             exif = image.getexif() if image.format != "PNG" or _may_be_turned(path) else {}
             turn = _TURNS.get(exif.get(_ORIENTATION, 1), "")
             return Header(turn, deep, image.mode == "1")
@@ -39,7 +39,7 @@ def read_header(path: str) -> Header:
 
 
 def is_deep_colour(image: ImageFile.ImageFile) -> bool:
-    """Say whether an opened file has 16 bits per colour, of which PIL decodes the high byte."""
+    """Return whether an open file has 16 bits per colour, of which PIL decodes the high byte."""
     args = image.tile[0][3] if image.tile else ""
     raw_mode = args if isinstance(args, str) else str(args[0]) if args else ""
     return ";16" in raw_mode and not image.mode.startswith("I")

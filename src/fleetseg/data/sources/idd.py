@@ -1,9 +1,9 @@
 """IDD Segmentation: leftImg8bit/<split>/<drive>/<frame>_leftImg8bit.png with gtFine/.
 
-What is published are polygons. The authors' preperation/createLabels.py (github.com/AutoNUE/
-public-code) makes label files of them: --id-type level3Id gives *_gtFine_labellevel3Ids.png with 26
-classes, read into "idd26"; level1Id gives *_gtFine_labellevel1Ids.png, which are "idd7". Where both
-are there level 3 is read. Classes: helpers/anue_labels.py there.
+Labels are published as polygons. The authors' preperation/createLabels.py (github.com/AutoNUE/
+public-code) converts them to label files: --id-type level3Id writes *_gtFine_labellevel3Ids.png
+with 26 classes, read as "idd26"; level1Id writes *_gtFine_labellevel1Ids.png, read as "idd7". If
+both exist, level 3 is read. Classes: helpers/anue_labels.py there.
 
 Varma et al.: IDD: A dataset for exploring problems of autonomous navigation in unconstrained
 environments, WACV 2019, https://idd.insaan.iiit.ac.in
@@ -37,13 +37,13 @@ def splits(root: Path) -> tuple[str, ...]:
     """Return the splits found below root; () if it is not IDD."""
     images = root / "leftImg8bit"
     found = {split: stems(on_disk(images / split), _IMAGE) for split in subfolders(images)}
-    # Cityscapes has the same folders and endings, but its drives lie under the names of cities.
+    # Cityscapes has the same folders and endings, but its drive folders are named after cities.
     drives = {stem.partition("/")[0] for frames in found.values() for stem in frames}
     return tuple(sorted(found)) if drives and all(drive.isdigit() for drive in drives) else ()
 
 
 def open_idd(config: SourceConfig) -> Source:
-    """Open one split of IDD; drive = folder; there is no city and no weather in the files.
+    """Open one split of IDD; drive = folder; city and weather are not recorded.
 
     Raises:
         ConfigError: no root given.

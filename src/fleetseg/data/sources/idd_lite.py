@@ -28,7 +28,7 @@ from fleetseg.data.sources.walking import on_disk, subfolders
 from fleetseg.text import composed
 
 EXPECTED_LAYOUT = ("leftImg8bit/<split>/<drive>/<frame>_image.jpg with gtFine/",)
-_INSTANCES = "_inst_label"  # published beside each label; no part of a sample
+_INSTANCES = "_inst_label"  # published beside each label; not part of a sample
 _CODE = train_id_code(
     IDD_7, cure="IDD-Lite has ids 0-6 and 255: is this a label of full IDD, or of another set?"
 )
@@ -37,12 +37,12 @@ _CODE = train_id_code(
 def splits(root: Path) -> tuple[str, ...]:
     """Return the splits found below root; () if it is not IDD-Lite."""
     images = root / "leftImg8bit"
-    # Cityscapes has the same folders; the file names tell.
+    # Cityscapes has the same folders but other file names.
     return subfolders(images) if images.is_dir() and stems(images, "_image") else ()
 
 
 def open_idd_lite(config: SourceConfig) -> Source:
-    """Open one split of IDD-Lite; drive = folder; there is no city and no weather in the files.
+    """Open one split of IDD-Lite; drive = folder; city and weather are not recorded.
 
     Raises:
         ConfigError: no root given.

@@ -1,4 +1,4 @@
-"""IDDA: painted by CARLA, <Town>_<weather>_<vehicle>/RGB/*.jpg with Semantic/*.png.
+"""IDDA: rendered with CARLA, <Town>_<weather>_<vehicle>/RGB/*.jpg with Semantic/*.png.
 
 The folder's name is the domain: seven towns (T01-T07), three weathers (CN clear noon, CS clear
 sunset, HRN hard rain at noon), five vehicles (A, B, J, M, V). Ids 0-23 become FedDrive's 16 classes
@@ -51,8 +51,8 @@ def splits(root: Path) -> tuple[str, ...]:
 def open_idda(config: SourceConfig) -> Source:
     """Open IDDA; all of it is split "train". Town = city, weather = condition.
 
-    Which images train and which are scored is said by `cities`, `conditions` and `vehicles`, or by
-    a split file.
+    Use `cities`, `conditions` and `vehicles`, or a split file, to choose which images train and
+    which are scored.
 
     Raises:
         ConfigError: no root given.

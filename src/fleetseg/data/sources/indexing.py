@@ -1,4 +1,4 @@
-"""Listing files and pairing images with labels by stem; nothing is decoded here."""
+"""List files and pair images with labels by stem; nothing is decoded here."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def stems(folder: Path, ending: str = "", *, but_not: Sequence[str] = ()) -> dic
     """Map the relative stem ("drive/frame") of each picture below `folder` to its path.
 
     Only files whose name before the suffix ends in `ending`, and in none of `but_not`, count; the
-    stem is without it.
+    stem excludes `ending`.
 
     Raises:
-        DataError: two files of one folder share a stem, so that labels cannot be told apart.
+        DataError: two files of one folder share a stem, so pairing would be ambiguous.
     """
     found: dict[str, str] = {}
     for relative, path in pictures(folder):
@@ -47,10 +47,10 @@ def pair(
     image_at: Callable[[str], Path],
     label_at: Callable[[str], Path],
 ) -> list[tuple[str, str, str | None]]:
-    """Return (stem, image path, label path) of every stem on either side, sorted by stem.
+    """Return (stem, image path, label path) for every stem of an image or label, sorted by stem.
 
-    A missing side gets the path where the file ought to be (`image_at`, `label_at`), so that
-    reading the sample tells what is missing. `labels` None = the data set has none.
+    A missing file gets the path where it should be (`image_at`, `label_at`), so that reading the
+    sample reports it. `labels` None = the data set has none.
     """
     if labels is None:
         return [(stem, path, None) for stem, path in sorted(images.items())]
@@ -67,7 +67,7 @@ def pair(
 def without_siblings(
     images: dict[str, str], labels: dict[str, str]
 ) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
-    """Drop files that accompany a sample: 1_vis or 1_thumb beside 1, without a partner of its own.
+    """Drop unpaired files that accompany a sample, such as 1_vis or 1_thumb beside 1.
 
     Returns:
         The images and the labels that are left, and a note that counts what was dropped, if any.
@@ -92,9 +92,9 @@ def without_siblings(
 
 
 def common_ending(images: dict[str, str], labels: dict[str, str]) -> str:
-    """Return what every label's stem has after an image's, "" unless it is the same for all.
+    """Return the ending that all label stems add to their image's stem, "" if they do not agree.
 
-    It begins with a separator and has no digit: 12 and 1_2 are no endings of frame 1.
+    An ending begins with a separator and has no digit: 12 and 1_2 are not frame 1 with an ending.
 
     >>> common_ending({"a": "", "b": ""}, {"a_mask": "", "b_mask": ""})
     '_mask'
@@ -112,13 +112,13 @@ def common_ending(images: dict[str, str], labels: dict[str, str]) -> str:
 
 
 def _beside(stem: str, both: Set[str]) -> bool:
-    # Without a digit: 1_2 is a frame that lacks its partner, and says nothing of frame 1.
+    # Exclude digits: 1_2 is another frame without a partner, not a companion of frame 1.
     cuts = re.finditer(r"[_.\- ](?=[^0-9/]+$)", stem)
     return any(stem[: cut.start()] in both for cut in cuts)
 
 
 def ordered(samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    """Return samples by domain, drive, frame and id."""
+    """Return samples sorted by domain, drive, frame and id."""
     return tuple(sorted(samples, key=lambda s: (s.domain, s.sequence, s.frame, s.id)))
 
 
@@ -152,10 +152,10 @@ def existing_root(config: SourceConfig) -> Path:
 def check_split(
     config: SourceConfig, root: Path, found: Sequence[str], looked_for: Sequence[str]
 ) -> None:
-    """Check that the split is there.
+    """Check that the split exists.
 
     Raises:
-        DataError: no known layout (tells which were looked for and what is there) or no such split.
+        DataError: no known layout (lists the layouts tried and the files found) or no such split.
     """
     if not found:
         raise wrong_layout(root, f"no {config.kind} data set", looked_for)
@@ -169,7 +169,7 @@ def check_split(
 
 
 def wrong_layout(root: Path, what: str, looked_for: Sequence[str]) -> DataError:
-    """Build the error for a folder that is none of the layouts looked for."""
+    """Build the error for a folder that matches none of the layouts looked for."""
     names = sorted(e.name + ("/" if e.is_dir() else "") for e in os.scandir(root))
     return DataError(
         what,

@@ -1,7 +1,7 @@
 """KITTI semantics: training/image_2/<frame>_10.png with training/semantic/, testing/image_2/.
 
-Labels have Cityscapes' raw ids. There are 200 training images, of as many places, and 200 test
-images without labels.
+Labels have Cityscapes' raw ids. There are 200 training images, each of a different place, and 200
+test images without labels.
 
 Alhaija et al.: Augmented reality meets computer vision, IJCV 2018,
 https://www.cvlibs.net/datasets/kitti/eval_semseg.php (data_semantics.zip and its devkit)
@@ -27,14 +27,14 @@ _CODE = raw_ids(cure="KITTI has Cityscapes' raw ids: is this a file of semantic_
 
 def splits(root: Path) -> tuple[str, ...]:
     """Return the splits found below root; () if it is not KITTI semantics."""
-    # Other tasks of KITTI have image_2 too; the labels tell.
+    # Other KITTI tasks have image_2 too; only this one has semantic labels.
     if not (root / "training" / "semantic").is_dir():
         return ()
     return _openable(root)
 
 
 def open_kitti(config: SourceConfig) -> Source:
-    """Open one split of KITTI semantics; there is no drive, city or weather in the names.
+    """Open one split of KITTI semantics; drive, city and weather are not recorded.
 
     Raises:
         ConfigError: no root given.

@@ -1,4 +1,4 @@
-"""How the values in label files become train ids, and what to do about values that mean nothing."""
+"""How values in label files map to train ids, and advice for values that are unknown."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from fleetseg.data.sample import Label_HW
 from fleetseg.errors import BadSample
 from fleetseg.text import listing
 
-_MANY = 16  # more unknown ids than anybody lists by hand
+_MANY = 16  # more unknown ids than anyone would list by hand
 
 
 @dataclass(frozen=True, eq=False)
 class LabelEncoding:
-    """How the values in label files become train ids.
+    """How values in label files map to train ids.
 
-    `table` maps raw ids to train ids; raw ids outside `known` mean nothing and make the sample
-    bad. With `colours`, colour i of a colour-coded file is train id `colour_ids[i]`.
+    `table` maps raw ids to train ids; raw ids outside `known` are unknown and make the sample bad.
+    With `colours`, colour i of a colour-coded file is train id `colour_ids[i]`.
 
-    With `palette`, palette files go by id, and each id that they use must have its colour there;
-    every pixel of a colour-coded file must then have one of `colours`, where otherwise a few stray
-    ones are ignored.
+    With `palette`, palette files are read by id, and each id used must have the colour given there;
+    every pixel of a colour-coded file must then have one of `colours`. Otherwise a few pixels of
+    stray colours are ignored.
     """
 
     table: Table
@@ -41,9 +41,9 @@ class LabelEncoding:
     expected: str  # the known ids in words
     colours: tuple[Colour, ...] = ()
     colour_ids: tuple[int, ...] = ()  # IGNORE = a colour that means void
-    always_colours: bool = False  # grey and palette files too are read by colour
+    always_colours: bool = False  # read grey and palette files by colour too
     palette: tuple[Colour, ...] = ()  # colour of each raw id; a colour may stand for several
-    cure: str = ""  # for unknown ids; "" = the code is that of a classes.toml
+    cure: str = ""  # for unknown ids; "" = the encoding comes from a classes.toml
     void_cure: str = ""  # for a label that is all void
 
 
@@ -56,9 +56,9 @@ def train_id_code(
     values: tuple[int, ...] = (),
     cure: str = "",
 ) -> LabelEncoding:
-    """Return the code of files that hold train ids of `space`, or one value of `values` per class.
+    """Return the encoding of files that hold train ids of `space`, or one of `values` per class.
 
-    `ignore` lists more void ids and `void_colours` colours that mean void.
+    `ignore` lists additional void ids, `void_colours` colours that mean void.
     """
     classes = values or tuple(range(space.num_classes))
     # An id listed under ignore is void even if it is a class id.
@@ -81,7 +81,7 @@ def to_train_ids(
     """Return the train ids, uint8, of raw ids of any integer type read from `path`.
 
     Raises:
-        BadSample: some ids mean nothing; lists them with their pixel counts and the cure.
+        BadSample: some ids are unknown; lists them with their pixel counts and the cure.
     """
     known = np.zeros(256, dtype=bool)
     known[list(code.known)] = True

@@ -1,7 +1,7 @@
-"""From the pixels of a label file to train ids: by the value, or by the colour where colours rule.
+"""Convert the pixels of a label file to train ids, by value or by colour.
 
-A palette file has both. Where its colours are those of the classes, they say what is meant and the
-indices are an accident of the tool that wrote it; where the two contradict each other, it is bad.
+A palette file has both. If its colours are those of the classes, the colours decide, because the
+indices depend on the tool that wrote the file; if the two contradict each other, the file is bad.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from fleetseg.errors import BadSample
 from fleetseg.text import listing
 
 MAX_UNKNOWN_COLOUR_SHARE = 0.001
-"""Of a colour-coded label: a few stray pixels are ignored; more means another palette."""
+"""Stray pixels ignored in a colour-coded label; a larger share indicates another palette."""
 
 GREY_16 = ("I;16", "I;16B", "I;16L", "I")  # older Pillows open 16-bit grey PNG as "I"
 _IDS = ("1", "L", "P", *GREY_16)
 _PALETTE, _COLOUR = ("P", "PA"), ("RGB", "RGBA", "RGBX")
-_FEW = 4  # unknown colours that may well be classes or void; more come of blending
+_FEW = 4  # unknown colours that may be classes or void; more than that are due to blending
 
 
 def train_ids(image: Image.Image, path: str, *, space: LabelSpace, code: LabelEncoding) -> Label_HW:
     """Return the train ids of a decoded label file, uint8, shape (height, width).
 
     Raises:
-        BadSample: ids or colours that mean nothing, or colours where ids belong.
+        BadSample: unknown ids or colours, or colours instead of ids.
     """
     if code.palette and image.mode == "P":
         _require_palette(image, path, code)
@@ -64,10 +64,13 @@ def _values(image: Image.Image, path: str) -> npt.NDArray[Any]:
 
 
 def _palette_rules(image: Image.Image, path: str, code: LabelEncoding) -> bool:
-    """Say whether a palette file is to be read by its colours.
+    """Return whether to read a palette file by its colours.
 
-    It is not where each class colour that it uses stands at the index of its class (or where it
-    uses none): then the indices are ids.
+    If each class colour that the file uses is at the index of its class, or if it uses none, the
+    indices are ids.
+
+    Raises:
+        BadSample: the palette contradicts the ids.
     """
     id_of = dict(zip(code.colours, code.colour_ids, strict=True))
     used = _used_colours(image)
@@ -88,10 +91,10 @@ def _palette_rules(image: Image.Image, path: str, code: LabelEncoding) -> bool:
 
 
 def _require_palette(image: Image.Image, path: str, code: LabelEncoding) -> None:
-    """Refuse a palette file one of whose ids has not the colour that was published for it."""
+    """Refuse a palette file in which an id does not have its published colour."""
     for index, colour in _used_colours(image).items():
         if index >= len(code.palette) or colour == code.palette[index]:
-            continue  # ids without a colour are judged by the id
+            continue  # ids without a published colour are checked as ids later
         found_HW = np.asarray(image) == index
         raise BadSample(
             "label colours that stand for no class"
@@ -134,7 +137,7 @@ def _ids_of_colours(image: Image.Image, path: str, code: LabelEncoding) -> Label
         image = image.convert("RGBA")
     rgb_HWC = np.array(image.convert("RGB"))
     indices_HW, unknown_HW = ids_from_colours(rgb_HWC, code.colours)
-    if "A" in image.getbands():  # what nobody sees and no class claims was not drawn
+    if "A" in image.getbands():  # a transparent pixel of an unknown colour is undrawn, hence void
         unknown_HW &= np.asarray(image.getchannel("A")) > 0
     if unknown_HW.mean() > (0 if code.palette else MAX_UNKNOWN_COLOUR_SHARE):
         raise _unknown_colours(rgb_HWC[unknown_HW], _first(unknown_HW), path, code)

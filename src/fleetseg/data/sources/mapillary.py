@@ -1,10 +1,10 @@
 """Mapillary Vistas, labels of v1.2: training/images/<id>.jpg with training/labels/<id>.png.
 
-The package of v2.0 has the same labels under training/v1.2/labels/. Ids are those of 66 classes,
-as palette images; they are read into Cityscapes' 19 by LADD's table (src/dataset/target/
-mapillary.py of github.com/Erosinho13/LADD): kerbs are sidewalk, lane markings and potholes road,
-street lights and all posts pole, sand terrain; crosswalks, parking and what else Cityscapes lacks
-are void. The 124 classes of v2.0 are not read: no table for them was at hand that could be checked.
+The v2.0 package has the same labels under training/v1.2/labels/. They are palette images with the
+ids of 66 classes, mapped to Cityscapes' 19 by LADD's table (src/dataset/target/mapillary.py of
+github.com/Erosinho13/LADD): kerbs are sidewalk, lane markings and potholes road, street lights and
+all posts pole, sand terrain; crosswalks, parking and other classes that Cityscapes lacks are void.
+The 124 classes of v2.0 are not read: no table that could be checked was available for them.
 
 Neuhold et al.: The Mapillary Vistas dataset for semantic understanding of street scenes, ICCV 2017,
 https://www.mapillary.com/dataset/vistas
@@ -48,7 +48,7 @@ def splits(root: Path) -> tuple[str, ...]:
 
 
 def open_mapillary(config: SourceConfig) -> Source:
-    """Open one split of Mapillary Vistas; its names tell no drive, city or weather.
+    """Open one split of Mapillary Vistas; drive, city and weather are not recorded.
 
     Raises:
         ConfigError: no root given.

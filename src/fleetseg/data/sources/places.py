@@ -1,4 +1,4 @@
-"""Where the images of a split lie and where their labels: published sets are a few of these."""
+"""Where the images and labels of a split lie; a published data set is a few such places."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ Read = Callable[[Sample], tuple[Image_HWC, Label_HW | None]]
 
 @dataclass(frozen=True)
 class Place:
-    """A folder of images, the folder of their labels, and how file names of the two end.
+    """A folder of images, the folder of their labels, and the endings of their file names.
 
-    `labels` is None where none are published; where the folder is absent, the images are
-    unlabelled and a note says so. Of several endings of labels the first that is there counts.
+    `labels` is None if none are published. If the folder is missing, the images are unlabelled and
+    a note says so. Of several label endings, the first that exists is used.
     """
 
     images: Path
     labels: Path | None = None
     image_ending: str = ""
     label_endings: tuple[str, ...] = ("",)
-    image_suffix: str = ".png"  # of a file that is missing, for the error
-    prefix: str = ""  # of the stems of these images, where a split lies in several places
-    partly: bool = False  # an image without a label is unlabelled, and not a bad sample
-    renamed: tuple[str, str] = ("", "")  # a word in names of images, and in those of labels
+    image_suffix: str = ".png"  # of a missing file, for the error
+    prefix: str = ""  # of the stems of these images, if a split lies in several places
+    partly: bool = False  # an image without a label is unlabelled, not a bad sample
+    renamed: tuple[str, str] = ("", "")  # a word in image names, and its replacement in label names
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file's name and folders tell of a sample."""
+    """What a file's name and folders say about a sample."""
 
     domain: str
     city: str = ""
@@ -58,15 +58,15 @@ def published_source(
 
     Args:
         kind: name of the data set.
-        space: its labels' classes.
-        split: its name, which each sample's id has.
-        places: where they lie; at least one.
-        facts_of: stem, with the prefix of its place -> what is known of the sample.
+        space: label space of the labels.
+        split: name of the split, which becomes part of each sample's id.
+        places: where the files lie; at least one.
+        facts_of: stem, including the prefix of its place -> what is known about the sample.
         read: how to read a sample.
-        notes: what `data check` should tell.
+        notes: what `data check` should report.
 
     Raises:
-        DataError: there is no picture.
+        DataError: there are no pictures.
     """
     split = composed(split)
     samples: list[Sample] = []
@@ -98,7 +98,7 @@ def _pairs(place: Place) -> list[tuple[str, str, str | None]]:
 
 
 def _labels(place: Place) -> dict[str, str] | None:
-    """Map the stem of the image to its label, for each label."""
+    """Map image stems to label files."""
     if place.labels is None or not place.labels.is_dir():
         return None
     found: dict[str, str] = {}

@@ -1,7 +1,7 @@
-"""PNG files chunk by chunk: what they hold beside pixels, and the same file without its texts.
+"""Read PNG files chunk by chunk: list the chunks, and drop text chunks.
 
-Texts and colour profiles say nothing about the pixels, and a library may refuse them for their
-size.
+Texts and colour profiles do not affect the pixels, and a library may reject a file because of
+their size.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import BinaryIO
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-_EXIF = b"Raw profile type exif\0"  # ImageMagick's way to store how a camera was held
+_EXIF = b"Raw profile type exif\0"  # how ImageMagick stores EXIF data such as the orientation
 _SMALL_EXIF = 1 << 16  # bytes
 
 
 def chunk_kinds(path: str) -> set[bytes]:
-    """Return the kinds of all chunks, whose contents are not read; empty if it is no PNG.
+    """Return the kinds of all chunks without reading their contents; empty if it is not a PNG.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     kinds: set[bytes] = set()
     with open(path, "rb") as file:
@@ -35,10 +35,10 @@ def chunk_kinds(path: str) -> set[bytes]:
 
 
 def without_texts(path: str) -> BinaryIO | None:
-    """Return the file without its text chunks; None if it has none or is no PNG.
+    """Return the file without its text chunks; None if it has none or is not a PNG.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
         data = file.read()

@@ -1,4 +1,4 @@
-"""Reading one image or label file: everything that can be wrong with it becomes a BadSample.
+"""Read one image or label file; everything that can be wrong with it becomes a BadSample.
 
 Suffixes: HWC = height, width, RGB channel; HW = height, width.
 """
@@ -34,16 +34,16 @@ from fleetseg.errors import BadSample
 MAX_PIXELS = 64_000_000
 """A larger file is a decompression bomb, not a road scene (the largest road sets have 22 MP)."""
 
-# PIL never tries a decoder that is not named here (its EPS decoder starts another program).
+# PIL tries only the decoders named here (its EPS decoder would start another program).
 LABEL_FORMATS = ("PNG", "BMP", "TIFF", "PPM")
 IMAGE_FORMATS = (*LABEL_FORMATS, "JPEG", "WEBP")
 
-# Modes whose conversion to RGB loses nothing a camera saw: grey is repeated, alpha is dropped,
-# palettes are looked up, print colours are converted.
+# Modes that convert to RGB without losing camera data: grey is repeated, alpha dropped, palettes
+# are looked up, print colours converted.
 _TO_RGB = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 _Check = Callable[[ImageFile.ImageFile, str], None]
-"""Looks at a file's header before its pixels are decoded."""
+"""Checks a file's header before its pixels are decoded."""
 _Convert = Callable[[Image.Image, str], npt.NDArray[Any]]
 
 
@@ -52,8 +52,8 @@ def read_sample(
 ) -> tuple[Image_HWC, Label_HW | None]:
     """Return image_HWC and label_HW (None if unlabelled) at the files' own resolution.
 
-    An EXIF orientation is applied to either file that has one, as every viewer does. `bits` is how
-    many of their bits 16-bit grey images use.
+    An EXIF orientation is applied to either file that has one, as image viewers do. `bits` is the
+    number of bits that 16-bit grey images actually use.
 
     Raises:
         BadSample: with the file, what is wrong with it, and the cure.
@@ -66,7 +66,7 @@ def read_sample(
 def read_label_of(
     sample: Sample, size_hw: tuple[int, int], *, space: LabelSpace, code: LabelEncoding
 ) -> Label_HW | None:
-    """Return the label of an image of a known size, without reading the image; None if unlabelled.
+    """Return a label without reading its image, whose size is known; None if unlabelled.
 
     Raises:
         BadSample: with the file, what is wrong with it, and the cure.
@@ -102,14 +102,14 @@ def _other_size(sample: Sample, label_HW: Label_HW, size_hw: tuple[int, int]) ->
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Return (height, width) of a picture, turned upright, from the head of its file.
+    """Return (height, width) of an image, turned upright, from the header of its file.
 
-    What the head does not tell is left out: a PNG may say its rotation after its pixels.
+    Facts that follow the header are not considered: a PNG may store its rotation after its pixels.
 
     Raises:
-        BadSample: the file is missing or not a picture.
+        BadSample: the file is missing or not an image.
     """
-    # Where this fails, reading the whole picture says better what is wrong.
+    # If this fails, reading the whole image gives a better error.
     with suppress(Exception), Image.open(path, formats=IMAGE_FORMATS) as image:
         if image.width * image.height <= MAX_PIXELS:
             return _upright_size(image)
@@ -128,12 +128,12 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def read_image(path: str, bits: int = 16) -> Image_HWC:
-    """Return a picture as RGB, uint8, shape (height, width, 3), turned upright.
+    """Return an image as RGB, uint8, shape (height, width, 3), turned upright.
 
     16-bit grey keeps the high 8 of the `bits` that it uses; 16-bit colour keeps its high byte.
 
     Raises:
-        BadSample: the file is missing, truncated, too large or not a picture.
+        BadSample: the file is missing, truncated, too large or not an image.
     """
     check = partial(_refuse_deep_colour, bits=bits)
     return _decode(path, IMAGE_FORMATS, check, partial(_rgb, bits=bits))
@@ -143,7 +143,7 @@ def read_label(path: str, *, space: LabelSpace, code: LabelEncoding) -> Label_HW
     """Return a label map in train ids of `space`, uint8, shape (height, width).
 
     Raises:
-        BadSample: the file is missing, truncated, not a label map, or has ids that mean nothing.
+        BadSample: the file is missing, truncated or not a label map, or has unknown ids.
     """
     convert = partial(train_ids, space=space, code=code)
     return _decode(path, LABEL_FORMATS, _refuse_scaled_grey, convert)
@@ -173,7 +173,7 @@ def _decode(
         try:
             return _opened(path, path, formats, check, convert)
         except ValueError:
-            # Perhaps only PIL's limit on texts and colour profiles: the pixels may be sound.
+            # Perhaps only PIL's limit on texts and colour profiles was hit: the pixels may be fine.
             pixels = without_texts(path)
             if pixels is None:
                 raise
@@ -190,9 +190,9 @@ def _decode(
     except UnidentifiedImageError:
         raise _not_a_picture(path, formats) from None
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decoder's
+        if isinstance(error, OSError) and error.errno is not None:  # from the disk, not the decoder
             raise _unreadable(path, error) from None
-        # On damaged files PIL's decoders raise whatever they trip over, not only OSError.
+        # On damaged files PIL's decoders raise all kinds of exceptions, not only OSError.
         raise BadSample(
             f"truncated or damaged file ({error})", where=path, cure="Copy it again"
         ) from None
@@ -247,7 +247,7 @@ def _rgb(image: Image.Image, path: str, bits: int) -> Image_HWC:
         )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    # A copy, because views of PIL's memory are read-only and torch warns of those.
+    # Copy, because views of PIL's memory are read-only and torch warns about them.
     return np.array(image.convert("RGB"))
 
 

@@ -1,8 +1,8 @@
-"""SELMA: painted by CARLA, <Town>_<Weather><Time>/CAM_<place>/*.jpg with SEGCAM_<place>/*.png.
+"""SELMA: rendered with CARLA, <Town>_<Weather><Time>/CAM_<place>/*.jpg and SEGCAM_<place>/*.png.
 
 A scene is a town, one of nine weathers and noon, sunset or night: Town01_Opt_ClearNight. The
-downloader puts scenes into a folder CV. Ids become Cityscapes' 19 by the table of SELMA's README,
-which lacks motorcycles (104): they are as in the table of its authors' later HyperFLAW
+downloader puts scenes into a folder CV. Ids are mapped to Cityscapes' 19 by the table of SELMA's
+README, which lacks motorcycles (104); these follow the table of the authors' later HyperFLAW
 (02_adaptation/src/dataset/source/selma.py of github.com/LTTM/HyperFLAW).
 
 Testolina et al.: SELMA: Semantic large-scale multimodal acquisitions in variable weather, daytime
@@ -48,7 +48,7 @@ def splits(root: Path) -> tuple[str, ...]:
 def open_selma(config: SourceConfig) -> Source:
     """Open SELMA; all of it is split "train". Weather and time = condition = domain.
 
-    The camera's place (DESK, FRONT, ...) is the vehicle: no other fact tells these views apart.
+    The camera's place (DESK, FRONT, ...) is the vehicle: nothing else distinguishes these views.
 
     Raises:
         ConfigError: no root given.
@@ -80,7 +80,7 @@ def _facts(stem: str) -> Facts:
     scene, camera, _ = stem.split("/", 2)
     match = _SCENE.fullmatch(scene)
     assert match is not None, "scenes are listed by this pattern"
-    # Frames bear random numbers: waypoints, in no order.
+    # Frame numbers are random waypoints, in no order.
     return Facts(
         domain=match[2],
         city=match[1],

@@ -1,6 +1,6 @@
-"""Walking folders as people have them: without what file servers and desktops leave behind.
+"""Walk folders, skipping the files that file servers and desktops leave behind.
 
-Names are compared and returned as `composed`: a Mac writes the same name otherwise.
+Names are compared and returned in the form of `composed`, since macOS may spell them differently.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fleetseg.errors import DataError
 from fleetseg.text import composed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-"""What counts as a picture file in an index; whether it is one shows when it is read."""
+"""Suffixes of image files in an index; only reading a file shows whether it is an image."""
 
 FOREIGN = frozenset({
     "@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb", "@sharebin",  # Synology, QNAP
@@ -23,29 +23,29 @@ FOREIGN = frozenset({
     "$recycle.bin", "recycler", "system volume information",
     "__pycache__",
 })  # fmt: skip
-"""Folders, in lower case, that machines make beside people's files. So is any hidden one:
-.ipynb_checkpoints, .Trash, .AppleDouble, .thumbnails; and any hidden file: ._x.png of macOS."""
+"""Names, in lower case, of folders created by machines. Hidden folders are skipped too
+(.ipynb_checkpoints, .Trash, .AppleDouble, .thumbnails), and hidden files (._x.png of macOS)."""
 
-_Node = tuple[int, int]  # device and inode: one and the same folder, under whatever name
+_Node = tuple[int, int]  # device and inode: identify a folder whatever its name
 
 
 @dataclass
 class _Walk:
-    """Files found below a folder, and how far up the chain of open folders a link led back."""
+    """Files found below a folder, and how far up the chain of open folders a link leads back."""
 
     files: list[tuple[str, str]]  # (stem relative to the start, path)
-    back_to: int  # place in the chain; beyond its end if no link led back
+    back_to: int  # index in the chain; beyond its end if no link leads back
 
 
 def is_foreign(name: str) -> bool:
-    """Say whether a file or folder of this name is a machine's own and no part of a data set."""
+    """Return whether a name is that of a machine-made file or folder, not part of a data set."""
     return name.startswith(".") or name.lower() in FOREIGN
 
 
 def pictures(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[tuple[str, str]]:
     """Return (relative stem, path) of each picture file below `folder`, sorted by folder and name.
 
-    Links to folders are followed, but for those that lead back to where one came from.
+    Links to folders are followed, except those that lead back to a folder being walked.
 
     Raises:
         DataError: a folder cannot be listed.
@@ -68,7 +68,7 @@ def subfolders(folder: Path) -> tuple[str, ...]:
 
 
 def on_disk(path: Path) -> Path:
-    """Return the path as the disk spells it, where only the Unicode form of a name differs."""
+    """Return the path as spelt on disk, if it differs only in the Unicode form of names."""
     if path.exists() or path.parent == path:
         return path
     parent = on_disk(path.parent)
@@ -91,14 +91,14 @@ def _walk(folder: Path, prefix: str, above: list[_Node], suffixes: Collection[st
             if suffix.lower() in suffixes:
                 walk.files.append((composed(prefix + stem), entry.path))
             continue
-        # Only a link leads back; some network file systems give every folder the same number.
+        # Check links only: some network file systems give every folder the same inode number.
         if entry.is_symlink() and (node := _node(Path(entry.path))) in chain:
             walk.back_to = min(walk.back_to, chain.index(node))
             continue
         inner = _walk(Path(entry.path), f"{prefix}{entry.name}/", chain, suffixes)
         walk.back_to = min(walk.back_to, inner.back_to)
-        # A link whose folder leads back here stands in a ring of links: each of its folders is
-        # found at its own place.
+        # A link whose target links back above here is part of a ring of links: each folder of the
+        # ring is found at its own place.
         if inner.back_to >= len(chain) or not entry.is_symlink():
             walk.files += inner.files
     return walk
@@ -114,7 +114,7 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
 def _is_dir(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself; reading it as a file will tell
+    except OSError:  # a link to itself; reading it as a file will report that
         return False
 
 

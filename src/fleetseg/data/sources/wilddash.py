@@ -1,9 +1,9 @@
 """WildDash 2, semantic labels of wd_public_02: images/<frame>.jpg with labels/<frame>.png.
 
-Ids 0-33 are Cityscapes'; beyond, vans are cars, pickups trucks, road markings road, and billboards
-and street lights void, as the authors' wd2_unified_label_policy.json (github.com/ozendelait/
-wilddash_scripts) has it. The later package holds panoptic labels only, which are not read: its
-pano2sem.py makes semantic ones.
+Ids 0-33 are Cityscapes'. Beyond these, vans are cars, pickups trucks, road markings road, and
+billboards and street lights void, as in the authors' wd2_unified_label_policy.json (github.com/
+ozendelait/wilddash_scripts). The later package holds only panoptic labels, which are not read; its
+pano2sem.py converts them to semantic labels.
 
 Zendel et al.: Unifying panoptic segmentation for autonomous driving, CVPR 2022,
 https://wilddash.cc
@@ -43,7 +43,7 @@ _CODE = LabelEncoding(
 
 def splits(root: Path) -> tuple[str, ...]:
     """Return ("train",), as one set is published; () if it is not WildDash."""
-    # Other sets have images/ and labels/ as well; the JSON beside them tells.
+    # Other data sets have images/ and labels/ too; the JSON beside them identifies WildDash.
     told = any((root / name).is_file() for name in _TELLING)
     return _openable(root) if told else ()
 

@@ -1,1 +1,1 @@
-"""Decode once, then read from disk: samples at the working size, as memory-mapped files."""
+"""Samples decoded once to the working size, then read from memory-mapped files."""

@@ -1,6 +1,7 @@
-"""Decoding a source into new folders of images and of labels.
+"""Decode a source into new folders of images and labels.
 
-While a folder is being made its file of pixels is locked, so that nobody takes it for a rest.
+While a folder is being written, its pixel file is locked, so that no process takes it for a
+leftover.
 """
 
 from __future__ import annotations
@@ -30,31 +31,31 @@ from fleetseg.errors import BadSample
 from fleetseg.files import write_atomic
 from fleetseg.hosts import allowed_cores
 
-_THREADS = min(8, allowed_cores())  # PIL lets go of the interpreter lock
+_THREADS = min(8, allowed_cores())  # PIL releases the GIL
 _AHEAD = 2 * _THREADS  # samples decoded ahead of the one being written
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a store is made of."""
+    """What a store is built from."""
 
     source: Source
     digests: tuple[tuple[str, str], ...]
     size_hw: Size_HW
     space: LabelSpace
     table: Table  # train ids of the source -> train ids of `space`
-    from_files: bool = False  # images stay in their files, and only facts of them are kept
+    from_files: bool = False  # images stay in their files; only metadata is stored
 
     @cached_property
     def images_key(self) -> str:
-        """Digest of all that the pixels of the images depend on, except where the files lie."""
+        """Digest of everything that the image pixels depend on, except file locations."""
         rows = [[s.id, d[0]] for s, d in zip(self.source.samples, self.digests, strict=True)]
         settings = image_settings(self.source)
         what = "files" if self.from_files else [IMAGES, self.size_hw]
         return _sha256([FORMAT_VERSION, what, settings, rows])
 
     def labels_key(self, size_hw: Size_HW | None) -> str:
-        """Digest of all that the labels at a size (None: their own) and their facts depend on."""
+        """Digest of everything that labels of a size (None: native) and their facts depend on."""
         return _sha256([FORMAT_VERSION, LABELS, size_hw, self._labelling])
 
     @cached_property
@@ -62,9 +63,7 @@ class Plan:
         source, space = self.source, self.space
         facts: list[Any] = [space.name, space.classes, source.space.classes, self.table.tolist()]
         code = source.read.keywords.get("code") if isinstance(source.read, partial) else None
-        if isinstance(
-            code, LabelEncoding
-        ):  # the user's classes.toml may have changed, the files not
+        if isinstance(code, LabelEncoding):  # the user's classes.toml may change without the files
             facts.append({f.name: getattr(code, f.name) for f in fields(code)})
         for sample, digest in zip(source.samples, self.digests, strict=True):
             facts.append([{**asdict(sample), "image": "", "label": bool(sample.label)}, digest])
@@ -73,10 +72,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class LabelsTo:
-    """A new folder of labels."""
+    """A new folder of labels to write."""
 
     path: Path
-    size_hw: Size_HW | None  # None = their own
+    size_hw: Size_HW | None  # None = native
     packed: bool
 
 
@@ -86,7 +85,7 @@ def _sha256(facts: Any) -> str:
 
 
 def facts_of(source: Source) -> list[dict[str, Any]]:
-    """Return what an index says of each sample, its paths included."""
+    """Return the index entry of each sample, including its paths."""
     return [asdict(sample) for sample in source.samples]
 
 
@@ -98,10 +97,10 @@ def build(
     native_hw: Sequence[Size_HW | None],
     progress: Callable[[int, int], None],
 ) -> Iterator[None]:
-    """Decode all samples once, into a new folder of images and new ones of labels.
+    """Decode all samples once, into a new folder of images and new folders of labels.
 
-    `native_hw` are the sizes of the images where they are known, else it is empty. On entering, the
-    folders are whole; until it is left they are in use.
+    `native_hw` holds the sizes of the images, or is empty if they are unknown. Inside the `with`
+    block the folders are complete, and they count as in use until it ends.
     """
     samples, sizes = plan.source.samples, tuple(to.size_hw for to in labels)
     size_hw = None if plan.from_files else plan.size_hw
@@ -136,7 +135,7 @@ def _origin(plan: Plan) -> dict[str, Any]:
 
 
 def _add_image(folder: _Folder, number: int, result: Decoded, size_hw: Size_HW | None) -> None:
-    """Add an image; without a size only facts of it."""
+    """Add an image; without a size, add only its metadata."""
     image = result.image
     if not isinstance(image, np.ndarray):
         folder.bad[number] = str(image)
@@ -162,7 +161,7 @@ def _add_label(
 
 
 class _Folder:
-    """A new folder of pixels, locked while it is made; an index makes it whole."""
+    """A new folder of pixels, locked while it is written; writing the index completes it."""
 
     def __init__(self, path: Path, pixels: str) -> None:
         self.bad: dict[int, str] = {}
@@ -179,22 +178,22 @@ class _Folder:
         self._file.close()
 
     def row(self, **cells: Any) -> None:
-        """Note facts of one sample."""
+        """Record metadata of one sample."""
         for name, cell in cells.items():
             self._columns.setdefault(name, []).append(cell)
 
     def append(self, pixels: npt.NDArray[np.uint8]) -> int:
-        """Write the pixels of one sample and return where they begin."""
+        """Write the pixels of one sample and return their offset."""
         start = self._file.tell()
         _write(self._file, np.ascontiguousarray(pixels).reshape(-1).data)
         return start
 
     def finish(self, facts: dict[str, Any]) -> None:
-        """Write everything down to the disk."""
+        """Write the index and flush everything to disk."""
         if self._file.tell() == 0:
             _write(self._file, memoryview(b"\0"))  # an empty file cannot be mapped
         self._file.flush()
-        os.fsync(self._file.fileno())  # or a power cut could leave the right size, but zeros
+        os.fsync(self._file.fileno())  # else a power cut could leave zeros of the right size
         whole = {"version": FORMAT_VERSION, "pixels": [self._pixels, self._file.tell()]}
         index = {**whole, **facts, "bad": self.bad, **self._columns}
         write_atomic(self._path / INDEX, json.dumps(index))

@@ -1,10 +1,10 @@
-"""Samples decoded once: memory-mapped uint8, keyed by content; images and labels lie apart.
+"""The cache of decoded samples: memory-mapped uint8, keyed by content, images apart from labels.
 
-The name of a folder is a digest of everything its pixels depend on, so it is never out of date; it
-is just not asked for any more (`fleetseg data cache prune`). It appears under that name by one
-rename, when whole. Images are kept once for a size, whatever labels are wanted with them; labels
-once for a label space and a size, or at their own size for all sizes of images. Images may stay in
-their files: then only what is known of them is kept, once for all sizes.
+A folder's name is a digest of everything its pixels depend on, so it is never out of date; it is
+merely no longer requested (`fleetseg data cache prune`). It gets that name by one rename when it is
+complete. Images are stored once per size, whatever labels go with them; labels once per label space
+and size, or at their native size for all image sizes. Images may stay in their files: then only
+their metadata is stored, once for all sizes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ __all__ = ["Picked", "Pooled", "Store", "View", "default_cache_dir", "open_store
 MEMO = "digests.json"
 _ATTEMPTS = 10
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being read, how many are done, of how many)."""
+"""Called with (what is being read, number done, total)."""
 
 
 def open_store(
@@ -68,7 +68,7 @@ def open_store(
     from_files: bool = False,
     progress: Progress | None = None,
 ) -> Store:
-    """Open a source with one kind of labels; see `open_stores`."""
+    """Open a source with one kind of label; see `open_stores`."""
     (store,) = open_stores(
         source,
         size_hw=size_hw,
@@ -91,14 +91,14 @@ def open_stores(
     from_files: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Store, ...]:
-    """Open a source with some kinds of labels, decoding what was never decoded like this.
+    """Open a source with one or both kinds of labels, decoding whatever the cache lacks.
 
-    Images come at `size_hw`. Labels come projected to `space`: for each False in `native_labels` at
-    `size_hw` for training, for each True at their own resolution, where IoU is taken; those are
-    packed, as each is read once an evaluation. A sample that cannot be used is noted in
-    `Store.bad`. `from_files` leaves images in their files: each is decoded whenever it is wanted,
-    to the same pixels. `progress` is called only if something must be decoded, for the first time
-    before that begins (0 done), and tells how much room is taken where.
+    Images have size `size_hw`. Labels are projected to `space`: each False in `native_labels` gives
+    a store with labels at `size_hw` for training, each True one with labels at their native
+    resolution, at which IoU is computed; these are compressed, since each is read once per
+    evaluation. Unusable samples are recorded in `Store.bad`. `from_files` leaves images in their
+    files and decodes each on demand, to the same pixels. `progress` is called only if something
+    must be decoded, first before decoding starts (0 done), and says how much space is used where.
 
     Raises:
         DataError: the source is empty, the disk is full, or the cache folder cannot be written.
@@ -119,7 +119,7 @@ def find_store(
     native_labels: bool,
     from_files: bool = False,
 ) -> Store | None:
-    """Open a source if it was decoded like this before, else None; no file of it is read.
+    """Open a source if the cache has it with these settings, else None; none of its files is read.
 
     Raises:
         ConfigError: the source's labels cannot be projected to `space`.
@@ -143,7 +143,7 @@ def label_histograms(
     from_files: bool = False,
     progress: Progress | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Return `Store.histograms_NC` of labels at `size_hw` without decoding images.
+    """Return `Store.histograms_NC` of labels at `size_hw`, without decoding images.
 
     Raises:
         DataError, ConfigError: as for `open_stores`.
@@ -156,7 +156,7 @@ def label_histograms(
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Which parts of a source, and how."""
+    """Which parts of a source to open, and how."""
 
     size_hw: Size_HW
     space: LabelSpace
@@ -166,7 +166,7 @@ class _Wanted:
 
 
 def _image_files(source: Source, size_hw: Size_HW, from_files: bool) -> ImageFiles | None:
-    """To be called before digests are taken: later changes of the files show."""
+    """Must be called before digests are computed, so that later changes of files are detected."""
     return ImageFiles.of(source, size_hw, time.time_ns()) if from_files else None
 
 
@@ -177,10 +177,10 @@ def _plan(source: Source, digests: tuple[tuple[str, str], ...], wanted: _Wanted)
 
 
 def _get(source: Source, wanted: _Wanted, cache_dir: Path, progress: Progress | None) -> _Found:
-    """Find labels, and images if wanted, or make them."""
+    """Find labels, and images if wanted, or build them."""
     if not source.samples:
         raise DataError("no samples", where=source.name, cure="Check the root and the split")
-    projection(source.space, wanted.space)  # before files are read
+    projection(source.space, wanted.space)  # fail before files are read
     with _disk_troubles(cache_dir):
         cache_dir.mkdir(parents=True, exist_ok=True)
         plan = _plan(source, sample_digests(source, cache_dir / MEMO), wanted)
@@ -194,17 +194,17 @@ def _get(source: Source, wanted: _Wanted, cache_dir: Path, progress: Progress | 
 
 @dataclass(frozen=True)
 class _Found:
-    """Where the parts of some stores are, or ought to be; none can be removed meanwhile."""
+    """Where the parts of stores are, or should be; parts found cannot be removed meanwhile."""
 
     images: Path
     labels: dict[bool, Path]  # by whether labels are native
-    native_hw: tuple[Size_HW | None, ...]  # of the images; empty: not known
+    native_hw: tuple[Size_HW | None, ...]  # of the images; empty: unknown
     missing: frozenset[Path]
-    held: list[npt.NDArray[np.uint8]]  # maps, which keep the parts in use
+    held: list[npt.NDArray[np.uint8]]  # memory maps, which mark the parts as in use
 
 
 def _find(cache_dir: Path, plan: Plan, wanted: _Wanted) -> _Found:
-    """Look for the parts of some stores, and say so where the files lie elsewhere now."""
+    """Look for the parts of stores, and update their paths if the source's files have moved."""
     name = re.sub(r"[^\w.-]+", "_", plan.source.name)[:60].lstrip(".")
     kind = "files" if plan.from_files else "images"
     images_at = cache_dir / f"{name}-{kind}-{plan.images_key[:32]}"
@@ -236,7 +236,7 @@ def _hold(folder: Path, pixels: str, found: _Found) -> dict[str, Any] | None:
 
 
 def _label_size(plan: Plan, native: bool, native_hw: tuple[Size_HW | None, ...]) -> Size_HW | None:
-    """The size of labels, None for their own: also where all images are of that size anyway."""
+    """Return the size of labels; None = native, also used if all images have that size anyway."""
     same = bool(native_hw) and all(hw in (None, plan.size_hw) for hw in native_hw)
     return None if native or same else plan.size_hw
 
@@ -245,12 +245,12 @@ def _label_size(plan: Plan, native: bool, native_hw: tuple[Size_HW | None, ...])
 def _disk_troubles(cache_dir: Path) -> Iterator[None]:
     try:
         yield
-    except CheckpointError:  # of write_atomic: the disk is full
+    except CheckpointError:  # from write_atomic: the disk is full
         raise disk_full(cache_dir) from None
     except OSError as error:
         if is_disk_full(error):
             raise disk_full(cache_dir) from None
-        at = Path(error.filename or "")  # else it is a source's trouble, and not ours to explain
+        at = Path(error.filename or "")  # elsewhere, the error is the source's, not ours to explain
         if cache_dir in (at, *at.parents) or at in cache_dir.parents:
             raise DataError(
                 f"the cache folder cannot be written ({error.strerror})",
@@ -274,7 +274,7 @@ def _make(
         with build(plan, images_at, [*labels_at.values()], found.native_hw, report):
             if images_at is not None:
                 _publish(images_at, found.images)
-            # Now that the images' own sizes are known, two kinds of labels may have become one.
+            # Now that native sizes are known, both kinds of labels may turn out to be the same.
             final = _find(cache_dir, plan, wanted)
             for native, to in labels_at.items():
                 _publish(to.path, final.labels[native])
@@ -291,9 +291,9 @@ def _make(
 
 
 def _new_labels(found: _Found, plan: Plan, cache_dir: Path) -> dict[bool, LabelsTo]:
-    """Say how to make the labels that are missing; those for training come first.
+    """Return how to build the missing labels; those for training come first.
 
-    Labels to train on lie unpacked beside decoded images, since they are read in every step.
+    Training labels beside decoded images are not compressed, since every step reads them.
     """
     return {
         native: LabelsTo(
@@ -307,7 +307,7 @@ def _new_labels(found: _Found, plan: Plan, cache_dir: Path) -> dict[bool, Labels
 
 
 def _what(plan: Plan, needed: int, cache_dir: Path) -> str:
-    """Tell what is decoded, and the room it takes."""
+    """Describe what is decoded, and the space it takes."""
     stay = "; images stay in their files" if plan.from_files else ""
     name = f"{plan.source.name}/{plan.source.samples[0].split}"
     return f"{name} (about {size_text(needed)} in {cache_dir}{stay})"
@@ -327,7 +327,7 @@ def _publish(half: Path, path: Path) -> None:
         else:
             return sync_folder(path.parent)
         if any(read_index(path, pixels) for pixels in (IMAGES, LABELS)):
-            return None  # somebody else was faster: the content is the same, by the name's meaning
+            return None  # another process was faster: the same name implies the same content
         broken = new_unfinished(path.parent)
         with suppress(FileNotFoundError):
             os.rename(path, broken)

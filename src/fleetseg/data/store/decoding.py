@@ -1,4 +1,4 @@
-"""One sample at working resolution and in the fleet's label space, or the reason why not."""
+"""Decode one sample to working resolution and the fleet's label space, or say why not."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ Size_HW = tuple[int, int]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to make of each sample of a source."""
+    """What to decode of each sample of a source."""
 
     source: Source
-    size_hw: Size_HW | None  # of images; None = their own
+    size_hw: Size_HW | None  # of images; None = native
     space: LabelSpace
     table: Table  # train ids of the source -> train ids of `space`
     images: bool
-    label_sizes: tuple[Size_HW | None, ...]  # None = the label's own
+    label_sizes: tuple[Size_HW | None, ...]  # None = native
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of a sample; a part that cannot be used is the reason why not."""
+    """The result for one sample; an unusable part is replaced by the BadSample that explains it."""
 
-    image: Image_HWC | BadSample | None  # None: not wanted
+    image: Image_HWC | BadSample | None  # None: not requested
     native_hw: Size_HW | None  # of the image; None: unknown
     labels: tuple[Label_HW | BadSample | None, ...]  # one for each size; None: unlabelled
 
 
 def decode(sample: Sample, native_hw: Size_HW | None, wanted: Wanted) -> Decoded:
-    """Read what is wanted of a sample: a label without its image, where the source can do so.
+    """Read the wanted parts of a sample; the label without its image if the source allows that.
 
-    `native_hw` is the size of the image, if it is known.
+    `native_hw` is the size of the image, if known.
     """
     how = file_settings(wanted.source)
     image: Image_HWC | BadSample | None
@@ -67,7 +67,7 @@ def decode(sample: Sample, native_hw: Size_HW | None, wanted: Wanted) -> Decoded
 
 
 def read_image_of(sample: Sample, source: Source) -> Image_HWC:
-    """Return an image at its own size, without its label where the source can do so.
+    """Return an image at its native size, without reading its label if the source allows that.
 
     Raises:
         BadSample: it cannot be read.
@@ -78,7 +78,7 @@ def read_image_of(sample: Sample, source: Source) -> Image_HWC:
 
 
 def file_settings(source: Source) -> dict[str, Any] | None:
-    """Return how `read_sample` reads the files of a source; None if the source reads otherwise."""
+    """Return a source's arguments to `read_sample`; None if it uses another function."""
     read = source.read
     if not isinstance(read, partial) or read.func is not reading.read_sample or read.args:
         return None
@@ -86,7 +86,7 @@ def file_settings(source: Source) -> dict[str, Any] | None:
 
 
 def image_settings(source: Source) -> dict[str, Any]:
-    """Return the settings of a source's way of reading that images depend on, labels aside."""
+    """Return those of a source's reading settings that affect images."""
     how = source.read.keywords if isinstance(source.read, partial) else {}
     return {name: value for name, value in how.items() if name not in ("space", "code")}
 
@@ -101,7 +101,7 @@ def _both(
 
 
 def _label(sample: Sample, native_hw: Size_HW | None, how: dict[str, Any]) -> Label_HW | None:
-    """Read a label, and the head of its image for the size where that is not known yet."""
+    """Read a label, and the header of its image if the size is not yet known."""
     known = native_hw is not None
     size_hw = native_hw or reading.image_size(sample.image)
     try:
@@ -109,7 +109,7 @@ def _label(sample: Sample, native_hw: Size_HW | None, how: dict[str, Any]) -> La
     except BadSample:
         if known:
             raise
-        return reading.read_sample(sample, **how)[1]  # heads do not tell all
+        return reading.read_sample(sample, **how)[1]  # headers do not say everything
 
 
 def _attempt(work: Callable[[], T]) -> T | BadSample:
@@ -122,7 +122,7 @@ def _attempt(work: Callable[[], T]) -> T | BadSample:
 def _flavour(
     sample: Sample, label: Label_HW | BadSample | None, size_hw: Size_HW | None, wanted: Wanted
 ) -> Label_HW | BadSample | None:
-    """Bring a label to a size and, by the table, to the label space."""
+    """Map a label to the label space and resize it; bad if no labelled pixel is left."""
     if not isinstance(label, np.ndarray):
         return label
     label_HW = wanted.table[label]
@@ -140,7 +140,7 @@ def _flavour(
 def _checked(
     pair: tuple[Image_HWC, Label_HW | None], sample: Sample, space: LabelSpace
 ) -> tuple[Image_HWC, Label_HW | None]:
-    """Refuse what a source of the user's own could get wrong; the built-in ones never do."""
+    """Check for mistakes that a user-defined source could make; built-in ones never do."""
     image_HWC, label_HW = pair
     where = sample.label or sample.image
     if image_HWC.dtype != np.uint8 or image_HWC.ndim != 3 or image_HWC.shape[2] != 3:
@@ -165,16 +165,16 @@ def _checked(
 
 
 def resized_image(image_HWC: Image_HWC, size_hw: tuple[int, int]) -> Image_HWC:
-    """Return an image at `size_hw`; bilinear, with a filter that widens when shrinking."""
+    """Resize an image to `size_hw`: bilinear, with antialiasing when shrinking."""
     if image_HWC.shape[:2] == size_hw:
         return image_HWC
     height, width = size_hw
-    # Unlike OpenCV's and torch's default, PIL's bilinear filter does not alias.
+    # Unlike the defaults of OpenCV and torch, PIL's bilinear filter does not alias.
     return np.asarray(Image.fromarray(image_HWC).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def resized_label(label_HW: Label_HW, size_hw: tuple[int, int]) -> Label_HW:
-    """Return a label map at `size_hw`; nearest, with pixel centres at half-pixels as for images.
+    """Resize a label map to `size_hw`: nearest neighbour, with half-pixel centres as for images.
 
     >>> resized_label(np.array([[0, 1, 2, 3]], dtype=np.uint8), (1, 2)).tolist()
     [[1, 3]]

@@ -1,4 +1,4 @@
-"""SHA-256 of samples, remembered by what `stat` says of their files, as git's index does."""
+"""SHA-256 of samples, remembered by the `stat` data of their files, as in git's index."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from fleetseg.files import write_atomic
 
 RACY_NS = 2_000_000_000
 """A file changed this shortly before it was hashed may change again within one clock tick of the
-file system (2 s on FAT) without showing; its digest is not remembered (git's "racily clean")."""
+file system (2 s on FAT) undetected, so its digest is not remembered (git's "racily clean")."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def sample_digests(source: Source, memo_path: Path) -> tuple[tuple[str, str], ...]:
-    """Digest (image, label) of every sample of a source, reading only files not seen before.
+    """Return digests (image, label) of a source's samples, reading only files not seen before.
 
-    A sample whose files cannot be read has ("", ""); reading it will tell what is wrong.
+    A sample whose files cannot be read gets ("", ""); reading the sample reports the error.
     """
     memo = _read(memo_path)
     fresh: dict[str, str] = {}
     digests = tuple(_digest(source, sample, memo, fresh) for sample in source.samples)
     if fresh:
-        # Another process may have added its own since; the last one to write wins for the rest.
+        # Another process may have added entries since; for entries after that, the last wins.
         write_atomic(memo_path, json.dumps({**_read(memo_path), **fresh}))
     return digests
 
 
 def known_digests(source: Source, memo_path: Path) -> tuple[tuple[str, str], ...] | None:
-    """Return what `sample_digests` does if no file need be read for it, else None."""
+    """Return the result of `sample_digests` if that needs no file to be read, else None."""
     memo = _read(memo_path)
     for sample in source.samples:
         found = _keys(sample)
@@ -47,10 +47,10 @@ def known_digests(source: Source, memo_path: Path) -> tuple[tuple[str, str], ...
 def _digest(
     source: Source, sample: Sample, memo: dict[str, str], fresh: dict[str, str]
 ) -> tuple[str, str]:
-    now_ns = time.time_ns()  # before the file is read: what comes after may go unseen
+    now_ns = time.time_ns()  # taken before reading: a later change may go undetected
     found = _keys(sample)
     try:
-        if found is None:  # a recipe, or a file that is not there: cheap, or the source's to judge
+        if found is None:  # a recipe or a missing file: cheap, or reported by the source
             return source.digest(sample)
         keys, changed_ns = found
         if all(key in memo for key in keys):
@@ -64,10 +64,10 @@ def _digest(
 
 
 def _keys(sample: Sample) -> tuple[Sequence[str], int] | None:
-    """Return the memo's keys of image and label, and when the younger of them last changed.
+    """Return the memo keys of image and label, and the time of the latest change to either.
 
-    The sample's id is part of a key, since a source may keep many samples in one file. So is the
-    time of the last status change: unlike the modification time, copying tools cannot set it.
+    A key includes the sample's id, since a source may keep many samples in one file, and the time
+    of the last status change, which copying tools cannot set, unlike the modification time.
     """
     paths = [sample.image] if sample.label is None else [sample.image, sample.label]
     keys, changed_ns = [], 0
@@ -83,7 +83,7 @@ def _keys(sample: Sample) -> tuple[Sequence[str], int] | None:
 
 
 def forget_stale(memo_path: Path, *, dry_run: bool = False) -> int:
-    """Forget digests of files that are gone or have changed; returns their number."""
+    """Forget digests of files that are gone or have changed; return their number."""
     memo = _read(memo_path)
     fresh = {key: digest for key, digest in memo.items() if not _is_stale(key)}
     if len(fresh) < len(memo) and not dry_run:
@@ -93,13 +93,13 @@ def forget_stale(memo_path: Path, *, dry_run: bool = False) -> int:
 
 def _is_stale(key: str) -> bool:
     known, *seen = key.rsplit("|", 3)
-    # An id or a path may have a bar in it too.
+    # An id or a path may contain a bar too.
     for path in (known[bar.end() :] for bar in re.finditer(r"\|(?=/)", known)):
         try:
             facts = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (OSError, ValueError):  # not to be told now
+        except (OSError, ValueError):  # cannot be determined now
             return False
         now = [str(n) for n in (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)]
         if now == seen:

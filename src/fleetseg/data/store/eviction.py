@@ -1,7 +1,7 @@
-"""What lies in a cache folder, and making room in it.
+"""List the contents of a cache folder, and free space in it.
 
-Only folders that fleetseg made are looked at: known by their name and by having nothing but its own
-files in them. Nothing is removed while a living process has it open.
+Only folders made by fleetseg are considered: those with a matching name that contain nothing but
+its files. Nothing is removed while a running process has it open.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Entry:
 
     path: Path
     state: State
-    in_use: bool  # a living process has it open, or makes it
+    in_use: bool  # a running process has it open or is writing it
     holds: str  # "images 192x256", "labels camvid11 360x480", ...
     source: str
     num_samples: int
@@ -41,13 +41,13 @@ class Entry:
 
     @property
     def is_rest(self) -> bool:
-        """Say whether no run will ask for it again."""
+        """Whether this is a leftover that no run will use again."""
         return self.state in ("half", "old format")
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A folder that was to be removed, and why it was not."""
+    """A folder that should have been removed, and why it was not."""
 
     entry: Entry
     reason: str
@@ -66,7 +66,7 @@ class Pruned:
 
 @dataclass(frozen=True)
 class Rules:
-    """What is to go beside the rests: half stores and those of an old format."""
+    """What to remove besides leftovers, which are unfinished stores and those in an old format."""
 
     older_than_days: float | None = None
     keep_gb: float | None = None
@@ -74,16 +74,16 @@ class Rules:
 
 
 def entries(cache_dir: Path) -> list[Entry]:
-    """List the folders of a cache, the last used first."""
+    """List the folders of a cache, most recently used first."""
     found = []
     for path in _own_folders(cache_dir):
-        with suppress(FileNotFoundError):  # somebody else removes it
+        with suppress(FileNotFoundError):  # another process removed it
             found.append(_entry(path))
     return sorted(found, key=lambda entry: (-entry.last_used_s, entry.path.name))
 
 
 def prune(cache_dir: Path, rules: Rules, *, dry_run: bool = False) -> Pruned:
-    """Remove the rests and what the rules say, but nothing that a living process has open."""
+    """Remove leftovers and what the rules select, but nothing that a running process has open."""
     found = entries(cache_dir)
     removed, kept = [], []
     for entry in choose(found, rules, time.time()):
@@ -101,7 +101,7 @@ def prune(cache_dir: Path, rules: Rules, *, dry_run: bool = False) -> Pruned:
 
 
 def choose(found: Sequence[Entry], rules: Rules, now_s: float) -> list[Entry]:
-    """Return what ought to go: rests, then stores by age, then the longest unused by room."""
+    """Select what to remove: leftovers, old stores, then the least recently used over `keep_gb`."""
     chosen = [entry for entry in found if entry.is_rest or rules.everything]
     if rules.older_than_days is not None:
         oldest_s = now_s - rules.older_than_days * _DAY_S
@@ -122,7 +122,7 @@ def _own_folders(cache_dir: Path) -> Iterator[Path]:
             path = Path(at.path)
             named = unfinished.is_unfinished(path) or _NAME.fullmatch(at.name)
             if named and at.is_dir(follow_symlinks=False):
-                with suppress(OSError):  # it has just gone, or is not ours to look into
+                with suppress(OSError):  # just removed, or not readable
                     files = unfinished.own_files(path)
                     if files or (files is not None and unfinished.is_unfinished(path)):
                         yield path
@@ -175,10 +175,10 @@ def _count(index: dict[str, Any]) -> int:
 
 
 def _in_the_way(entry: Entry) -> str | None:
-    """Say why a folder cannot be removed now; None if it can."""
+    """Return why a folder cannot be removed now; None if it can."""
     if unfinished.is_unfinished(entry.path) and not unfinished.is_abandoned(entry.path):
         return "it may still be in the making"
-    if entry.state == "old format" and _is_mapped(entry.path):  # it bears no locks
+    if entry.state == "old format" and _is_mapped(entry.path):  # it has no locks
         return "a living process has it open"
     try:
         with nobody_uses((entry.path / IMAGES, entry.path / LABELS)) as free:
@@ -188,7 +188,7 @@ def _in_the_way(entry: Entry) -> str | None:
 
 
 def _is_mapped(folder: Path) -> bool:
-    """Say whether some process that one may look at has files of a folder in its memory."""
+    """Return whether any process that we may inspect has files of a folder mapped."""
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with suppress(OSError):
             if f"{folder.resolve()}/" in maps.read_text(encoding="utf-8", errors="replace"):
@@ -197,7 +197,7 @@ def _is_mapped(folder: Path) -> bool:
 
 
 def _remove(entry: Entry) -> str | None:
-    """Remove a folder, file by file; returns why it was not."""
+    """Remove a folder, file by file; return None, or why it was not removed."""
     reason = _in_the_way(entry)
     if reason is not None:
         return reason
@@ -206,7 +206,7 @@ def _remove(entry: Entry) -> str | None:
         with nobody_uses((entry.path / IMAGES, entry.path / LABELS)) as free:
             if not free:
                 return "a living process has it open"
-            os.rename(entry.path, doomed)  # at once: whoever opens it now finds nothing
+            os.rename(entry.path, doomed)  # atomic: new openers no longer find it
         unfinished.remove(doomed)
     except OSError as error:
         return f"it cannot be removed ({error.strerror})"
@@ -214,7 +214,7 @@ def _remove(entry: Entry) -> str | None:
 
 
 def _remove_temporaries(cache_dir: Path) -> None:
-    """Remove what writers of the digests left behind when they were killed."""
+    """Remove temporary files of killed processes that were writing digests."""
     with suppress(OSError):
         for path in cache_dir.iterdir():
             if (

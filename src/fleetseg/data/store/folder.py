@@ -1,4 +1,4 @@
-"""Where decoded samples are kept: where the user says, the user's cache, or a temporary folder."""
+"""Choose the folder for decoded samples: as configured, the user's cache, or a temporary folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CURE = f"Set {VARIABLE} to a folder of yours"
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """A folder, and what the user should know of the choice."""
+    """A folder, and what the user should know about the choice."""
 
     path: Path
     note: str = ""
@@ -31,11 +31,11 @@ def default_cache_dir() -> Path:
 
 
 def cache_folder() -> CacheFolder:
-    """Choose the folder; a user without a home that can be written to gets a temporary one.
+    """Choose the folder; a user without a writable home folder gets a temporary one.
 
     Raises:
         ConfigError: FLEETSEG_CACHE cannot be expanded, or there is no folder at all.
-        DataError: the temporary folder belongs to somebody else.
+        DataError: the temporary folder belongs to another user or cannot be made.
     """
     if chosen := path_from_environment(VARIABLE):
         return CacheFolder(chosen.absolute())
@@ -48,9 +48,9 @@ def cache_folder() -> CacheFolder:
 
 
 def _users_cache() -> tuple[Path | None, str]:
-    """Return the folder, or None and why there is none."""
+    """Return the user's cache folder, or None and the reason."""
     named = path_from_environment("XDG_CACHE_HOME")
-    if named is not None and named.is_absolute():  # its specification says: ignore others
+    if named is not None and named.is_absolute():  # the XDG specification: ignore relative paths
         if can_write(named):
             return named, ""
         return None, f"XDG_CACHE_HOME ({named}) cannot be written to"
@@ -67,7 +67,7 @@ def _temporary() -> Path:
     folder = temporary_folder() / f"fleetseg-{who}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        # Everybody may write where this lies: what another user put there is not ours.
+        # Anyone may write to the parent folder: do not use what another user put there.
         if hasattr(os, "getuid") and folder.lstat().st_uid != os.getuid():
             raise DataError("the cache folder belongs to another user", where=folder, cure=_CURE)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Who has a file of a store open.
+"""Locks that show whether a process has a file of a store open.
 
-A user holds a shared lock; whoever wants to remove the file asks for an exclusive one. Where a file
-system knows no locks, users go on without, and nothing counts as free.
+Each process that uses a file holds a shared lock; to remove the file, a process requests an
+exclusive lock. On a file system without locks, users proceed without, and no file counts as free.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from fleetseg.locks import try_lock
 
 
 def share(file: IO[Any]) -> bool:
-    """Say that a file is in use, as long as it (or a map of it) is open; False = it is leaving."""
+    """Mark a file as in use while it (or a map of it) is open; False = it is being removed."""
     try:
-        try_lock(file, shared=True)  # without locks, users go on
+        try_lock(file, shared=True)  # without lock support, proceed
     except BlockingIOError:
         return False
     return True
@@ -27,10 +27,10 @@ def share(file: IO[Any]) -> bool:
 
 @contextmanager
 def nobody_uses(paths: Iterable[Path]) -> Iterator[bool]:
-    """Keep new users off some files, those that are there, and say whether there is none now.
+    """Lock those files that exist against new users, and yield whether no process uses them.
 
     Raises:
-        OSError: a file may not be written, or the file system knows no locks.
+        OSError: a file is not writable, or the file system does not support locks.
     """
     with ExitStack() as stack:
         try:

@@ -1,7 +1,7 @@
-"""Label maps made small: road scenes have few classes in large areas, and shrink 18 to 50 times.
+"""Compress label maps: road scenes have few classes in large areas and shrink 18 to 50 times.
 
-zlib at its fastest setting is enough: slower ones pack a third smaller and take four times as long,
-and PNG takes longer for the same size. Unpacking 360 x 480 pixels takes 0.15 ms.
+zlib at its fastest setting is enough: slower settings save another third but take four times as
+long, and PNG takes longer for the same size. Decompressing 360 x 480 pixels takes 0.15 ms.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from fleetseg.errors import DataError
 _FASTEST = 1
 
 EXPECTED_RATIO = 10
-"""By how much labels shrink at least, for estimates of room; noise would not shrink."""
+"""Least compression ratio of labels, for estimating space; noise would not compress."""
 
 
 def pack(label_HW: Label_HW) -> npt.NDArray[np.uint8]:
-    """Return the packed bytes of a label map; its shape is kept elsewhere."""
+    """Return the compressed bytes of a label map; its shape is stored elsewhere."""
     if label_HW.size == 0:
         return np.zeros(0, np.uint8)
     return np.frombuffer(zlib.compress(np.ascontiguousarray(label_HW).data, _FASTEST), np.uint8)
 
 
 def unpack(packed: npt.NDArray[np.uint8], size_hw: tuple[int, int], where: Path) -> Label_HW:
-    """Return a label map that `pack` made small; `where` it was read from is for the error.
+    """Return the label map that `pack` compressed; `where` names its file in the error.
 
     Raises:
         DataError: the bytes are damaged.

@@ -1,4 +1,4 @@
-"""How much room a store will take, and whether its disk has it, before anything is decoded."""
+"""Before decoding, estimate the size of a store and check that its disk has enough space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fleetseg.data.store.packing import EXPECTED_RATIO
 from fleetseg.errors import BadSample, DataError
 from fleetseg.text import size_text
 
-_PROBES = 16  # samples whose heads tell the size of labels
+_PROBES = 16  # samples whose headers are read for the size of labels
 
 
 def num_bytes(
@@ -26,9 +26,9 @@ def num_bytes(
     labels: Sequence[LabelsTo],
     native_hw: tuple[Size_HW | None, ...],
 ) -> int:
-    """Estimate how many bytes of pixels will be written, from the heads of some files.
+    """Estimate how many bytes of pixels will be written, from the headers of some files.
 
-    `images` says whether images are among them, and `native_hw` are their sizes if known.
+    `images` says whether images will be written; `native_hw` holds the image sizes if known.
     """
     samples, pixels = plan.source.samples, plan.size_hw[0] * plan.size_hw[1]
     num_labelled = sum(sample.label is not None for sample in samples)
@@ -40,10 +40,10 @@ def num_bytes(
 
 
 def require_room(cache_dir: Path, needed: int) -> None:
-    """Refuse to begin what the disk has no room for.
+    """Refuse to start if the disk does not have enough space.
 
     Raises:
-        DataError: with the room needed, the room there is, and what to do.
+        DataError: with the space needed, the space available, and the cure.
     """
     free = shutil.disk_usage(cache_dir).free
     if free < needed:
@@ -51,7 +51,7 @@ def require_room(cache_dir: Path, needed: int) -> None:
 
 
 def disk_full(cache_dir: Path, needed: int = 0, free: int | None = None) -> DataError:
-    """Build the error for a disk without room for the cache."""
+    """Build the error for a disk without enough space for the cache."""
     return DataError(
         "no space left on the disk for the cache",
         where=cache_dir,

@@ -1,9 +1,9 @@
-"""Decoded samples on disk, memory-mapped: cheap to open again and to hand to another process.
+"""Decoded samples on disk, memory-mapped: cheap to reopen and to pass to another process.
 
 A store is two folders. One has images.u8 (N, H, W, 3), the other labels.u8 (label maps one after
-another, none for an unlabelled sample, packed or not); each has an index.json, which says how large
-the other file must be. Several folders of labels may go with one of images. Where images are read
-from their own files, images.u8 holds no pixel. fleetseg.data.store.cache makes the folders.
+another, none for an unlabelled sample, compressed or not); each has an index.json, which says how
+large the other file must be. Several label folders may belong to one image folder. If images are
+read from their own files, images.u8 holds no pixels. fleetseg.data.store.cache makes the folders.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from fleetseg.data.store.locking import share
 from fleetseg.data.store.packing import unpack
 from fleetseg.errors import BadSample, DataError
 
-FORMAT_VERSION = 5  # raise it whenever the same files would give other bytes
+FORMAT_VERSION = 5  # increase it whenever the same files would give other bytes
 IMAGES, LABELS, INDEX = "images.u8", "labels.u8", "index.json"
 
 
 @dataclass(frozen=True)
 class Store:
-    """One split of one source, decoded. It is but two paths: they are opened once it is used.
+    """One split of one source, decoded. It holds only two paths, which are opened on first use.
 
-    `files` says how to read images that are not kept decoded.
+    `files` says how to read images that are not stored decoded.
     """
 
     images: Path
@@ -44,12 +44,12 @@ class Store:
 
     @classmethod
     def load(cls, images: Path, labels: Path, files: ImageFiles | None = None) -> Store:
-        """Open a store made earlier, in this process or another one.
+        """Open an existing store, made by this process or another.
 
-        While it is open, no `fleetseg data cache prune` removes it.
+        While it is open, `fleetseg data cache prune` does not remove it.
 
         Raises:
-            DataError: no whole store lies there.
+            DataError: there is no complete store.
         """
         store = cls(images, labels, files)
         _ = store._opened
@@ -60,7 +60,7 @@ class Store:
         return opened(self.images, self.labels)
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path, Path, ImageFiles | None]]:
-        """Cross to another process as two paths, and how to read images."""
+        """Send only the two paths, and how to read images, to another process."""
         return Store, (self.images, self.labels, self.files)
 
     def __len__(self) -> int:
@@ -73,12 +73,12 @@ class Store:
 
     @property
     def digests(self) -> tuple[tuple[str, str], ...]:
-        """SHA-256 of image and label per sample; "" for no label or a file that is not there."""
+        """SHA-256 of image and label per sample; "" for no label or a missing file."""
         return self._opened.digests
 
     @property
     def bad(self) -> dict[int, str]:
-        """Index to what is wrong with image or label, for samples that cannot be used."""
+        """Index of each unusable sample -> what is wrong with its image or label."""
         return self._opened.bad
 
     @property
@@ -90,7 +90,7 @@ class Store:
     def histograms_NC(self) -> npt.NDArray[np.int64]:
         """Valid pixels per sample and class at the stored resolution, shape (N, num_classes).
 
-        They are those of the label, also where it is the image that is bad.
+        They are counted in the label, even if the image is bad.
         """
         return self._opened.histograms_NC
 
@@ -105,10 +105,10 @@ class Store:
         return height, width
 
     def pair(self, index: int) -> tuple[Image_HWC, Label_HW]:
-        """Return one sample, without copying what lies decoded; no label is a label all IGNORE.
+        """Return one sample without copying decoded pixels; a missing label is all IGNORE.
 
         Raises:
-            BadSample: it could not be read when the store was made, or its file cannot now.
+            BadSample: it was unreadable when the store was made, or its image file is now.
             DataError: the store is damaged.
         """
         store = self._opened
@@ -136,7 +136,7 @@ class Store:
 
 @dataclass(frozen=True)
 class View:
-    """Some samples of a store, as pairs; crosses to another process as a path and numbers."""
+    """Some samples of a store, as pairs; sent to another process as paths and numbers."""
 
     store: Store
     indices: Sequence[int]
@@ -164,7 +164,7 @@ class Picked:
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """What is known of each pair, in the same order."""
+        """The Sample of each pair, in the same order."""
         of_store = [store.samples for store in self.stores]
         return tuple(of_store[store][index] for store, index in self.places)
 
@@ -199,12 +199,12 @@ class _Opened:
     labelled: npt.NDArray[np.bool_]
     histograms_NC: npt.NDArray[np.int64]
     native_hw: tuple[tuple[int, int] | None, ...]
-    images_NHWC: npt.NDArray[np.uint8] | None  # None: they are in their files
+    images_NHWC: npt.NDArray[np.uint8] | None  # None: images stay in their files
     labels: npt.NDArray[np.uint8]
     packed: bool
     label_shapes: list[list[int]]
-    label_starts: list[int]  # and where the last one ends
-    held: npt.NDArray[np.uint8]  # a map that keeps the folder of images in use, with pixels or not
+    label_starts: list[int]  # and the end of the last one
+    held: npt.NDArray[np.uint8]  # a map that marks the image folder as in use, even without pixels
 
 
 @lru_cache(maxsize=64)
@@ -212,7 +212,7 @@ def opened(images: Path, labels: Path) -> _Opened:
     """Read the indices of a store and map its pixels, once per process and store.
 
     Raises:
-        DataError: no whole store lies there.
+        DataError: there is no complete store.
     """
     image_pixels, image_index = open_folder(images, IMAGES)
     label_pixels, label_index = open_folder(labels, LABELS)
@@ -241,7 +241,7 @@ def opened(images: Path, labels: Path) -> _Opened:
 
 
 def read_index(folder: Path, pixels: str) -> dict[str, Any] | None:
-    """Return the index of a folder of IMAGES or LABELS, None if that is not there or not whole."""
+    """Return the index of a folder of IMAGES or LABELS, None if it is missing or incomplete."""
     index = read_json(folder / INDEX)
     if index is None or index.get("version") != FORMAT_VERSION:
         return None
@@ -253,7 +253,7 @@ def read_index(folder: Path, pixels: str) -> dict[str, Any] | None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the table in a file, None if it is not there or not a table."""
+    """Return the JSON object in a file, None if the file is missing or holds something else."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -262,23 +262,23 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def open_folder(folder: Path, pixels: str) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
-    """Map the pixels of a folder and read its index; it is in use until the map is gone.
+    """Map the pixels of a folder and read its index; the folder is in use while the map exists.
 
     Raises:
-        DataError: it is not there or not whole.
+        DataError: the folder is missing or incomplete.
     """
     try:
         with open(folder / pixels, "rb") as file:
-            stays = share(file)  # before the index is read: from here on nobody removes it
+            stays = share(file)  # before reading the index: from here on it is not removed
             mapped = np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
             index = read_index(folder, pixels)
             stays = stays and os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
-    except (OSError, ValueError):  # not there, or empty
+    except (OSError, ValueError):  # missing or empty
         index, stays = None, False
     if index is None or not stays:
         raise DataError(
             "no whole store of decoded samples", where=folder, cure="Open its source again"
         )
-    with suppress(OSError):  # when it was last used; a cache of somebody else may be read-only
+    with suppress(OSError):  # record the last use; another user's cache may be read-only
         os.utime(folder / INDEX)
     return mapped, index

@@ -1,4 +1,4 @@
-"""Folders of a cache that are not whole yet, or not any more, and taking such a folder away."""
+"""Cache folders that are being written or removed, and the removal of abandoned ones."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from pathlib import Path
 from fleetseg.data.store.locking import nobody_uses
 from fleetseg.data.store.store import IMAGES, INDEX, LABELS
 
-TEMPORARY = re.compile(r"\.(index|digests)\.json\.\d+\.tmp")  # of `write_atomic`
+TEMPORARY = re.compile(r"\.(index|digests)\.json\.\d+\.tmp")  # written by `write_atomic`
 _PREFIX = ".building-"
 _NAME = re.compile(re.escape(_PREFIX) + r"[0-9a-f]{32}")
 _ABANDONED_S = 60.0  # unlocked, and not written to for this long
-_UNLOCKED_S = 3600.0  # the same where the file system knows no locks
+_UNLOCKED_S = 3600.0  # the same on a file system without locks
 
 
 def new_unfinished(cache_dir: Path) -> Path:
-    """Return a new name for a folder that is not whole."""
+    """Return a new path for an unfinished folder."""
     return cache_dir / f"{_PREFIX}{uuid.uuid4().hex}"
 
 
 def is_unfinished(path: Path) -> bool:
-    """Say whether a name is one of `new_unfinished`."""
+    """Return whether a path is one made by `new_unfinished`."""
     return _NAME.fullmatch(path.name) is not None
 
 
 def is_abandoned(half: Path) -> bool:
-    """Say whether nobody is at work on a half store."""
+    """Return whether no process is working on an unfinished store."""
     try:
         newest = max(path.stat().st_mtime for path in (half, *half.iterdir()))
-    except OSError:  # it has just gone
+    except OSError:  # just removed
         return False
     age_s = time.time() - newest
     try:
@@ -44,7 +44,7 @@ def is_abandoned(half: Path) -> bool:
 
 
 def sweep(cache_dir: Path) -> None:
-    """Remove half stores whose builders were killed."""
+    """Remove unfinished stores whose builders were killed."""
     for half in cache_dir.glob(f"{_PREFIX}*"):
         if is_unfinished(half) and is_abandoned(half):
             with suppress(OSError):
@@ -52,7 +52,7 @@ def sweep(cache_dir: Path) -> None:
 
 
 def own_files(folder: Path) -> list[Path] | None:
-    """Return the files in a folder of the cache; None if it has anything that is not fleetseg's."""
+    """Return the files in a cache folder; None if it contains anything not made by fleetseg."""
     files = []
     with os.scandir(folder) as found:
         for file in found:
@@ -64,7 +64,7 @@ def own_files(folder: Path) -> list[Path] | None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder of the cache, file by file; one that has anything else in it is left alone.
+    """Remove a cache folder, file by file; leave it alone if it contains anything else.
 
     Raises:
         OSError: it cannot be removed.

@@ -1,7 +1,7 @@
-"""Styles: how images look, in a few numbers, and images that take on another one's look.
+"""Styles: the look of images as a few numbers, and transfer of that look to other images.
 
-`styled(image_HWC, style)` gives an image a style; `Restyling` draws styles from a fleet's bank, for
-a client or for a server that trains on images of its own.
+`styled(image_HWC, style)` applies a style to an image; `Restyling` draws styles from the fleet's
+bank, for a client or for a server that trains on its own images.
 """
 
 from __future__ import annotations
@@ -25,4 +25,4 @@ __all__ = [
 ]
 
 STYLES = "styles"
-"""What the fleet's bank is called among facts, and a client's styles among what it reports."""
+"""Key of the fleet's bank among facts, and of a client's styles in its report."""

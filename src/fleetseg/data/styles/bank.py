@@ -1,8 +1,8 @@
-"""The styles of a fleet, and images that take them on: the vehicle is drawn first, then its style.
+"""The bank of a fleet's styles, and its use on images: draw a vehicle, then one of its styles.
 
-A bank is written as one float32 array: a row for each style, a number that stands for its owner
-before the style's own. Which number is a client's follows from its name alone, so that a client
-knows its own styles, and a name can be guessed but not read.
+A bank is one float32 array with one row per style: a number that identifies the owner, then the
+style's numbers. A client's number depends on its name alone, so that a client recognises its own
+styles; a name can be guessed but not read.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ Numbers_N4 = npt.NDArray[np.float64]
 
 
 def owner_number(client_id: str) -> float:
-    """Return the number that stands for a client: one of 2^24, which float32 holds exactly."""
+    """Return the number that identifies a client: one of 2^24, all exact in float32."""
     digest = hashlib.blake2b(client_id.encode(), digest_size=3, person=b"style owner").digest()
     return float(int.from_bytes(digest, "little"))
 
 
 def bank_of(styles_of: Mapping[str, Floats], most: int) -> Floats:
-    """Put the styles of clients together in one bank of at most so many numbers.
+    """Combine the styles of clients into one bank of at most `most` numbers.
 
-    Clients keep as many styles as there is room for each, evenly; where there is no room for one of
-    each, some clients are left out, the same whoever the others are.
+    Each client keeps as many evenly chosen styles as fit. If there is not room for one style of
+    each, the clients with the highest owner numbers are left out, whoever the others are.
 
     Args:
         styles_of: client -> its styles, shape (styles, ...).
-        most: numbers, owners included.
+        most: largest number of values, including owner numbers.
 
     Returns:
         float32 of shape (rows, 1 + numbers of a style), in order of owners.
@@ -58,13 +58,13 @@ def bank_of(styles_of: Mapping[str, Floats], most: int) -> Floats:
 
 
 def num_owners(bank: Floats) -> int:
-    """Number of clients that a bank has styles of."""
+    """Return the number of clients with styles in a bank."""
     return len(np.unique(bank[:, 0]))
 
 
 @dataclass(frozen=True)
 class Restyling:
-    """Gives images styles of others, each with some probability."""
+    """Applies styles of other clients to images, each with some probability."""
 
     kind: str
     probability: float
@@ -74,23 +74,23 @@ class Restyling:
     def of(
         cls, config: StyleConfig, bank: Floats, size_hw: tuple[int, int], client_id: str = ""
     ) -> Restyling:
-        """Read a bank, as `client_id`, whose own styles are none of others; of a server, nobody's.
+        """Read a bank, leaving out the styles of `client_id`; a server, with "", keeps all.
 
-        Without a style of others images stay as they are.
+        If no other client has a style, images stay unchanged.
         """
         shape = shape_of(config, size_hw)
-        bank = bank.reshape(-1, 1 + math.prod(shape))  # an empty list comes flat from the wire
+        bank = bank.reshape(-1, 1 + math.prod(shape))  # an empty bank arrives flat from the network
         owners = [x for x in np.unique(bank[:, 0]) if x != owner_number(client_id)]
         rows = (bank[bank[:, 0] == owner, 1:] for owner in owners)
         styles = tuple(part.reshape(len(part), *shape) for part in rows)
         return cls(config.kind, config.probability, styles)
 
     def draw(self, count: int, generator: np.random.Generator) -> Numbers_N4:
-        """Draw the numbers of a batch: a row for each image, shape (count, 4)."""
+        """Draw the random numbers of a batch: one row per image, shape (count, 4)."""
         return generator.random((count, 4))
 
     def style(self, numbers_4: npt.NDArray[np.float64]) -> Style | None:
-        """Choose a style by an image's numbers; None = it stays as it is."""
+        """Choose a style from an image's random numbers; None = leave the image unchanged."""
         chance, client, which, share = numbers_4.tolist()
         if not self.styles or chance >= self.probability:
             return None
@@ -100,6 +100,6 @@ class Restyling:
         )
 
     def restyled(self, image_HWC: Image_HWC, numbers_4: npt.NDArray[np.float64]) -> Image_HWC:
-        """Return an image in the style that its numbers choose, or as it is."""
+        """Return an image in the style that its numbers select, or unchanged."""
         style = self.style(numbers_4)
         return image_HWC if style is None else styled(image_HWC, style)

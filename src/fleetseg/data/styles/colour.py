@@ -1,4 +1,4 @@
-"""sRGB to CIE Lab (D65, 2 degrees) and back, of whole images: by tables where values are few."""
+"""Convert whole images from sRGB to CIE Lab (D65, 2 degrees) and back, by tables if possible."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _XYZ_OF_RGB = np.array(
 _WHITE_3 = np.array([0.95047, 1.0, 1.08883])
 _TO_WHITE = _XYZ_OF_RGB / _WHITE_3[:, None]
 _FROM_WHITE = np.linalg.inv(_TO_WHITE)
-_KNEE = 6 / 29  # below its cube, Lab's root is a line
+_KNEE = 6 / 29  # below its cube, Lab's cube root is replaced by a line
 
 
 def lab_of(image_HWC: Image_HWC) -> Floats:
@@ -33,7 +33,7 @@ def lab_of(image_HWC: Image_HWC) -> Floats:
 
 
 def image_of(lab_CHW: Floats) -> Image_HWC:
-    """Return the image of L, a and b: clipped to what sRGB can show, rounded, uint8 HWC."""
+    """Return the image of L, a and b: clipped to the sRGB gamut, rounded, uint8 HWC."""
     light, a, b = lab_CHW
     y = (light + 16) / 116
     white_CHW = [_unroot(root) for root in (y + a / 500, y, y - b / 200)]
@@ -44,7 +44,7 @@ def image_of(lab_CHW: Floats) -> Image_HWC:
 
 
 def _mixed(row_3: npt.NDArray[np.float64], planes_CHW: list[Floats]) -> Floats:
-    # Not a matrix product: numpy starts a thread per core for one, and its bits depend on them.
+    # Avoid a matrix product: numpy would start a thread per core, and the bits depend on those.
     first, second, third = (np.float32(w) for w in row_3)
     mixed: Floats = first * planes_CHW[0] + second * planes_CHW[1] + third * planes_CHW[2]
     return mixed
@@ -62,7 +62,7 @@ def _unroot(root_HW: Floats) -> Floats:
 
 @cache
 def _linear_levels() -> Floats:
-    """Linear light, 0 to 1, of each of the 256 levels."""
+    """Linear light, 0 to 1, for each of the 256 levels."""
     level = np.arange(256) / 255
     linear = np.where(level > 0.04045, ((level + 0.055) / 1.055) ** 2.4, level / 12.92)
     return linear.astype(np.float32)
@@ -70,7 +70,7 @@ def _linear_levels() -> Floats:
 
 @cache
 def _levels() -> npt.NDArray[np.uint8]:
-    """The level of each of 65536 steps of linear light."""
+    """The level for each of 65536 steps of linear light."""
     linear = np.arange(65536) / 65535
     level = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
     levels: npt.NDArray[np.uint8] = np.rint(255 * level).astype(np.uint8)

@@ -1,6 +1,6 @@
 """Styles as mean and standard deviation of L, a and b: six numbers.
 
-Each channel of an image is shifted and stretched to those of another one. Reinhard et al. 2001; in
+Each channel of an image is shifted and scaled to match another image. Reinhard et al. 2001; in
 federated segmentation, FedDrive: Fantauzzo et al., IROS 2022, arXiv 2202.13670.
 """
 
@@ -13,21 +13,21 @@ from fleetseg.data.sample import Image_HWC
 from fleetseg.data.styles.colour import image_of, lab_of
 
 Floats = npt.NDArray[np.float32]
-_FLAT = 1e-3  # a channel that deviates by no more has nothing to stretch, but rounding
+_FLAT = 1e-3  # a smaller deviation is only rounding error: do not scale it
 
 
 def moments(image_HWC: Image_HWC) -> Floats:
-    """Take means (row 0) and standard deviations (row 1) of L, a, b: float32 of shape (2, 3)."""
+    """Return means (row 0) and standard deviations (row 1) of L, a, b: float32, shape (2, 3)."""
     return _moments(lab_of(image_HWC)).astype(np.float32)
 
 
 def with_moments(image_HWC: Image_HWC, target_23: Floats, share: float = 1.0) -> Image_HWC:
-    """Give an image other means and deviations, or bring it a share of the way to them."""
+    """Move an image's means and deviations to the target, or a share of the way there."""
     return image_of(moved(lab_of(image_HWC), target_23, share))
 
 
 def moved(lab_CHW: Floats, target_23: Floats, share: float = 1.0) -> Floats:
-    """Shift and stretch the channels of an image in Lab; a flat one is shifted only."""
+    """Shift and scale the channels of a Lab image; a flat channel is only shifted."""
     own_23 = _moments(lab_CHW)
     to_23 = own_23 + share * (target_23 - own_23)
     flat_3 = own_23[1] < _FLAT

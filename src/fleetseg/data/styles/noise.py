@@ -1,10 +1,11 @@
-"""Noise on a vehicle's style, so that no image of its shows in it: the Gaussian mechanism.
+"""The Gaussian mechanism: noise on a vehicle's style that hides each single image.
 
-A vehicle's style is the mean over n images, each cut to what images of roads have. One image in the
-place of another moves it by at most d / n, d the distance from the lowest to the highest corner of
-that range. Noise of standard deviation z d / n on every number is (epsilon, delta) private for each
-image, where delta = Phi(1/(2z) - epsilon z) - e^epsilon Phi(-1/(2z) - epsilon z): Balle, Wang, ICML
-2018, arXiv 1805.06530. It hides an image, and not what is common to all of a vehicle's images.
+A vehicle's style is the mean over n images, each clipped to the range typical of road images.
+Replacing one image moves the mean by at most d / n, where d is the distance from the lowest to the
+highest corner of that range. Noise of standard deviation z d / n on every number is (epsilon,
+delta)-private for each image, where delta = Phi(1/(2z) - epsilon z) - e^epsilon Phi(-1/(2z) -
+epsilon z): Balle, Wang, ICML 2018, arXiv 1805.06530. It hides a single image, but not what all
+images of a vehicle have in common.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ Floats = npt.NDArray[np.float32]
 
 
 def noise_std(config: StyleConfig, shape: tuple[int, ...], num_images: int) -> float:
-    """Standard deviation of the noise on each number of a vehicle's style, in its units.
+    """Return the standard deviation of the noise on each number of a vehicle's style.
 
-    Of what is there twice, one counts: the other is its copy, noise included.
+    Of two mirrored numbers, only one counts: the other is its copy, including the noise.
     """
     kind = KINDS[config.kind]
     low, high = kind.typical(shape)
@@ -34,9 +35,9 @@ def noise_std(config: StyleConfig, shape: tuple[int, ...], num_images: int) -> f
 
 
 def noised(styles: Floats, config: StyleConfig, num_images: int) -> Floats:
-    """Add noise to a vehicle's one style, and cut the sum to what a style can be.
+    """Add noise to a vehicle's single style, and clip the sum to the range of possible styles.
 
-    The noise comes from the operating system: a seed that others know would give it away.
+    The noise is seeded by the operating system, because a known seed would reveal it.
     """
     kind, shape = KINDS[config.kind], styles.shape[1:]
     key = int.from_bytes(os.urandom(16), "little")
@@ -48,6 +49,6 @@ def noised(styles: Floats, config: StyleConfig, num_images: int) -> Floats:
 
 
 def _once(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Mark the middle of each window and what comes after it: its mirror image comes before."""
+    """Mark the middle of each window and everything after it, which mirrors what comes before."""
     window = math.prod(shape[1:])
     return np.broadcast_to((np.arange(window) >= window // 2).reshape(shape[1:]), shape)

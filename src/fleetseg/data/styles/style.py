@@ -1,4 +1,4 @@
-"""A style: how an image, or a vehicle's images, look, in a few numbers; images in that style."""
+"""Measure the style of an image, or of a vehicle's images, and apply it to other images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Style:
-    """What an image is given, and how far: lambda of own + lambda (target - own)."""
+    """A target style, and how far to move towards it: lambda of own + lambda (target - own)."""
 
     kind: str  # a name in KINDS
     numbers: Floats  # of that kind's shape
@@ -30,13 +30,13 @@ class Kind:
     """A kind of style.
 
     Args:
-        shape: of a style's numbers, for images of a size and the settings.
-        measure: an image and that shape -> its numbers.
-        apply: an image, a style's numbers, share -> the image in that style.
-        limits: a shape -> the least and the most that its numbers can be, of any image.
-        typical: the same, of images of roads: what is beyond is clipped before noise is added.
-        mixes: how far an image is brought towards a style is drawn for each, from 0 to 1.
-        mirrored: the last two axes hold each number twice, but for the one in the middle.
+        shape: settings, image size -> shape of a style's numbers.
+        measure: image, shape -> the image's numbers.
+        apply: image, a style's numbers, share -> the image in that style.
+        limits: shape -> the least and greatest numbers that any image can have.
+        typical: the same for road images; values outside are clipped before noise is added.
+        mixes: for each image, the share of the way to the style is drawn from 0 to 1.
+        mirrored: the last two axes hold each number twice, except the one in the middle.
     """
 
     shape: Callable[[StyleConfig, tuple[int, int]], tuple[int, ...]]
@@ -49,23 +49,23 @@ class Kind:
 
 
 def styled(image_HWC: Image_HWC, style: Style) -> Image_HWC:
-    """Return an image in another style; clipped and rounded, of the same size."""
+    """Return an image in another style, clipped, rounded, and of the same size."""
     return KINDS[style.kind].apply(image_HWC, style.numbers, style.share)
 
 
 def shape_of(config: StyleConfig, size_hw: tuple[int, int]) -> tuple[int, ...]:
-    """Shape of one style's numbers, for images of a (height, width)."""
+    """Return the shape of one style's numbers, for images of size (height, width)."""
     return KINDS[config.kind].shape(config, size_hw)
 
 
 def measured(
     train: Pairs, config: StyleConfig, size_hw: tuple[int, int], *, clipped: bool = False
 ) -> Floats:
-    """Measure the styles of a vehicle: one of each image, or one, the mean of its images'.
+    """Measure the styles of a vehicle: one per image, or a single one, the mean over its images.
 
-    Of at most `config.images` images, evenly over all, in their order. The mean of deviations is
-    taken, too, and not the deviation over all pixels: styles are given to single images.
-    `clipped`: each image's numbers are cut to what images of roads have, so that none counts more.
+    At most `config.images` images are measured, evenly chosen and in order. Deviations are averaged
+    too, not computed over all pixels, because styles are applied to single images. `clipped` limits
+    each image's numbers to the range typical of road images, so that no image counts more.
 
     Returns:
         float32 of shape (styles, *shape_of(config, size_hw)).
@@ -81,7 +81,7 @@ def measured(
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """Choose at most so many of 0 .. count - 1, evenly.
+    """Choose at most `most` of 0 .. count - 1, evenly spaced.
 
     >>> evenly(3, 5), evenly(10, 4)
     ([0, 1, 2], [0, 2, 5, 7])
@@ -123,7 +123,7 @@ def _road_amplitudes(shape: tuple[int, ...]) -> tuple[Floats, Floats]:
 
 
 def _lab_limits(shape: tuple[int, ...]) -> tuple[Floats, Floats]:
-    # Of all colours of sRGB: L 0 to 100, a -87 to 99, b -108 to 95; deviations are half of that.
+    # Range of all sRGB colours: L 0 to 100, a -87 to 99, b -108 to 95; deviations: half of that.
     low = np.array([[0, -87, -108], [0, 0, 0]], np.float32)
     return low, np.array([[100, 99, 95], [50, 93, 102]], np.float32)
 
@@ -154,4 +154,4 @@ KINDS: dict[str, Kind] = {
         _road_colours,
     ),
 }
-"""Every kind of style but none."""
+"""Every kind of style except "none"."""

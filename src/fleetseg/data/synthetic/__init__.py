@@ -1,1 +1,1 @@
-"""The painter behind the synthetic source: street layout, drawing, surfaces, light and weather."""
+"""The renderer of the synthetic source: street layout, drawing, surfaces, light and weather."""

@@ -1,8 +1,8 @@
-"""Camera, street bend and the canvas: every pixel belongs to exactly one painted surface.
+"""Camera, street bend and canvas: every pixel belongs to exactly one painted surface.
 
 Street coordinates: s metres to the right of the street's middle, y metres up, z metres along it.
 Camera coordinates: x metres right, z metres forward. Surfaces are drawn far to near as integer
-ids; label, depth and colour of a pixel all come from its id, so they cannot disagree.
+ids; label, depth and colour of a pixel all derive from its id, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class View:
     bend: tuple[float, float, float]  # amplitude_m, wavelength_m, phase
 
     def offset(self, z_m: float) -> float:
-        """Metres by which the street's middle lies to the right at z."""
+        """Return how far the street's middle lies to the right at z, in metres."""
         amplitude_m, wavelength_m, phase = self.bend
         return amplitude_m * math.sin(2 * math.pi * z_m / wavelength_m + phase)
 
     @property
     def axes(self) -> tuple[float, float]:
-        """(sin, cos) of the camera's heading, which follows the street where the car is."""
+        """Return (sin, cos) of the camera's heading, which follows the street at the car."""
         slope = (self.offset(self.z_m + 1.0) - self.offset(self.z_m - 1.0)) / 2
         angle = math.atan(slope) + self.yaw
         return math.sin(angle), math.cos(angle)
 
 
 class Style(NamedTuple):
-    """What a surface is and what it is made of; `grain` holds four numbers of its material."""
+    """Class and material of a surface; `grain` holds four parameters of the material."""
 
     label: int
     material: int
@@ -64,7 +64,7 @@ class Style(NamedTuple):
 
 
 class Glow(NamedTuple):
-    """A lamp that is seen: position in camera coordinates, colour, radius of its halo."""
+    """A visible lamp: position in camera coordinates, colour, radius of its halo."""
 
     x_m: float
     y_m: float
@@ -79,8 +79,8 @@ class Canvas:
 
     view: View
     base_ids_HW: npt.NDArray[np.int32]
-    sun_xz: tuple[float, float] = (0.0, -1.0)  # where light comes from, camera coordinates
-    contrast: float = 0.0  # how much surfaces turned to the sun are brighter, 0-1
+    sun_xz: tuple[float, float] = (0.0, -1.0)  # direction of the light, camera coordinates
+    contrast: float = 0.0  # how much brighter surfaces facing the sun are, 0-1
     rows: list[tuple[float, ...]] = field(default_factory=list)
     glows: list[Glow] = field(default_factory=list)
 
@@ -96,7 +96,7 @@ class Canvas:
 
     @property
     def ids_HW(self) -> npt.NDArray[np.int32]:
-        """Surface ids; below `first_id` sky and ground."""
+        """Surface ids; ids below `first_id` are sky and ground."""
         return np.asarray(self._ids)
 
     @property
@@ -110,13 +110,13 @@ class Canvas:
         return self._first_id
 
     def place(self, s_m: float, z_m: float) -> Ground:
-        """Street coordinates to camera coordinates."""
+        """Convert street coordinates to camera coordinates."""
         x = s_m + self.view.offset(z_m) - self._x0
         z = z_m - self.view.z_m
         return self._cos * x - self._sin * z, self._sin * x + self._cos * z
 
     def project(self, x_m: float, y_m: float, z_m: float) -> tuple[float, float]:
-        """Camera coordinates to (column, row) in pixels."""
+        """Convert camera coordinates to (column, row) in pixels."""
         view = self.view
         scale = view.focal_px / max(z_m, NEAR_M)
         column = view.centre_px + x_m * scale
@@ -161,7 +161,7 @@ class Canvas:
     def solid(
         self, points_xyz: Sequence[tuple[float, float, float]], style: Style, light: float = 1.0
     ) -> None:
-        """Draw a small polygon in space, taken to lie at its mean distance."""
+        """Draw a small polygon in space, treated as lying at its mean distance."""
         if min(z for _, _, z in points_xyz) < NEAR_M:
             return
         inverse = len(points_xyz) / sum(z for _, _, z in points_xyz)
@@ -204,7 +204,7 @@ class Canvas:
         self._shade_draw.polygon([self.project(x, 0.0, z) for x, z in corners], fill=darkness)
 
     def glow(self, x_m: float, y_m: float, z_m: float, colour: Rgb, radius_m: float) -> None:
-        """Note a lamp; its halo is added where nothing hides it."""
+        """Record a lamp; its halo is added later unless something hides it."""
         if z_m > 1.0:
             self.glows.append(Glow(x_m, y_m, z_m, colour, radius_m))
 

@@ -1,4 +1,4 @@
-"""Five invented cities: how each builds, paves, plants and drives."""
+"""Five invented cities: buildings, paving, plants and traffic of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fleetseg.data.synthetic.canvas import Rgb
 class City:
     """The character of one city; lengths in metres, densities per 100 m of street."""
 
-    side: int  # of the road they drive on: +1 right, -1 left
+    side: int  # side of the road that traffic drives on: +1 right, -1 left
     lanes: int  # per direction
     lane_m: float
     bike_lane_m: float  # 0 = none
@@ -45,7 +45,7 @@ class City:
     pedestrians: float
     bicyclists: float
     mount_m: float  # camera height
-    bonnet: bool  # whether the own car is in the picture
+    bonnet: bool  # whether the ego car is visible
     tint: Rgb  # white balance of this city's cameras
 
 

@@ -1,4 +1,4 @@
-"""Draws what stands still but houses: trees, fences, lamps, signs, lights, bins, the skyline."""
+"""Draw static objects other than houses: trees, fences, lamps, signs, lights, bins, the skyline."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ SHAPES: dict[str, tuple[tuple[float, float], ...]] = {
 
 
 def sign(canvas: Canvas, thing: Thing, city: City, lit: bool) -> None:
-    """Draw a traffic sign on its post; the back is grey for those who come the other way."""
+    """Draw a traffic sign on its post; signs for oncoming traffic show a grey back."""
     x, z = canvas.place(thing.s_m, thing.z_m)
     if z < 3.0:
         return
@@ -191,14 +191,14 @@ def light(canvas: Canvas, thing: Thing, city: City, lit: bool) -> None:
 
 
 def litter_bin(canvas: Canvas, thing: Thing, city: City, lit: bool) -> None:
-    """Draw a litter bin: a thing without a class, so it is void."""
+    """Draw a litter bin; it belongs to no class, so it is void."""
     x, z = canvas.place(thing.s_m, thing.z_m)
     shape = [(-0.26, 0.0), (-0.3, 0.95), (0.3, 0.95), (0.26, 0.0)]
     canvas.board(x, z, shape, Style(IGNORE, m.PLAIN, thing.colour))
 
 
 def skyline(canvas: Canvas, city: City, rng: np.random.Generator) -> None:
-    """Draw what closes the view: a row of distant houses and trees along the horizon."""
+    """Draw the skyline: a row of distant houses and trees along the horizon."""
     column, width = -20.0, canvas.view.size_hw[1] + 20.0
     scale = canvas.view.focal_px / (FAR_M + 60.0)
     floor_px = canvas.view.horizon_px + 4.0

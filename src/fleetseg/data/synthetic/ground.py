@@ -29,7 +29,7 @@ class Ground:
 
 
 def lay(view: View, city: City, crossings_m: tuple[float, ...]) -> Ground:
-    """Meet every pixel's ray with the flat ground and say what lies there."""
+    """Intersect every pixel's ray with the flat ground and determine what lies there."""
     height, width = view.size_hw
     top = min(max(int(np.floor(view.horizon_px)) + 2, 1), height - 1)
     rows = np.arange(top, height, dtype=np.float32)[:, None]
@@ -52,7 +52,7 @@ def lay(view: View, city: City, crossings_m: tuple[float, ...]) -> Ground:
 
 
 def _offsets(view: View, z_GW: Floats) -> Floats:
-    """The street's offset at every z, from a table in steps of one metre."""
+    """Return the street's offset at every z, from a table in steps of one metre."""
     start = view.z_m - 40.0
     table = np.array([view.offset(start + i) for i in range(int(FAR_M) + 140)], dtype=np.float32)
     index = np.clip(z_GW - np.float32(start), 0, len(table) - 2)
@@ -80,7 +80,7 @@ def _zones(
 
 
 def markings(ground: Ground, city: City, view: View, crossings_m: tuple[float, ...]) -> Floats:
-    """How much of each ground pixel is covered with paint, 0-1 (centre line excluded)."""
+    """Return the share of each ground pixel covered with paint, 0-1 (centre line excluded)."""
     foot = ground.depth_GW * np.float32(1.0 / view.focal_px)  # width of a pixel on the road
     s, z = ground.s_GW, ground.z_GW
     half = road_half_m(city)
@@ -111,7 +111,7 @@ def markings(ground: Ground, city: City, view: View, crossings_m: tuple[float, .
 
 
 def centre_line(ground: Ground, city: City, view: View) -> Floats:
-    """How much of each ground pixel is covered with the centre line's paint, 0-1."""
+    """Return the share of each ground pixel covered by the centre line, 0-1."""
     foot = ground.depth_GW * np.float32(1.0 / view.focal_px)
     if city.lanes > 1:
         line = stripe(np.abs(ground.s_GW), 0.14, 0.12, foot)
@@ -123,7 +123,7 @@ def centre_line(ground: Ground, city: City, view: View) -> Floats:
 
 
 def stripe(s: Floats, middle: float, width_m: float, foot: Floats) -> Floats:
-    """Coverage of pixels by a line along the street, box-filtered over the pixel's footprint."""
+    """Return pixel coverage of a line along the street, box-filtered over the pixel's footprint."""
     covered = (width_m / 2 - np.abs(s - np.float32(middle))) / foot + np.float32(0.5)
     cover: Floats = np.clip(covered, 0.0, 1.0) * np.minimum(width_m / foot, 1.0)
     return cover

@@ -1,4 +1,4 @@
-"""Draws houses: end wall, roof, chimney, front with windows, shop or door."""
+"""Draw houses: end wall, roof, chimney, front with windows, shop or door."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fleetseg.data.synthetic.cities import City
 from fleetseg.data.synthetic.street import Thing
 
 WALLS = (m.PLASTER, m.BRICK, m.TOWER)
-"""By a city's wall_grain."""
+"""Indexed by a city's wall_grain."""
 
 
 def house(canvas: Canvas, thing: Thing, city: City, lit: bool) -> None:

@@ -1,4 +1,4 @@
-"""Draws people on foot and on bicycles as flat figures that face the camera."""
+"""Draw people on foot and on bicycles as flat figures that face the camera."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def pedestrian(canvas: Canvas, thing: Thing, city: City, lit: bool) -> None:
 
 
 def bicyclist(canvas: Canvas, thing: Thing, city: City, lit: bool) -> None:
-    """Draw a rider with the bicycle, seen from behind, from in front or from the side."""
+    """Draw a rider with a bicycle, seen from behind, the front or the side."""
     x, z = canvas.place(thing.s_m, thing.z_m)
     if z < 3.5:
         return
@@ -147,13 +147,13 @@ def _rider_aside(canvas: Canvas, thing: Thing) -> list[Part]:
         (thing.colour, 0.05, (0.16, 1.36), (0.44, 1.04)),
     ]
     parts: list[Part] = [(DARK, _ring(way * u, 0.34)) for u in (-0.52, 0.52)]
-    parts += [(colour, remove_start_scripts(a, b, wide, way)) for colour, wide, a, b in strips]
+    parts += [(colour, _limb(a, b, wide, way)) for colour, wide, a, b in strips]
     parts.extend(_head(thing, way * 0.22, 1.58, 0.125))
     return parts
 
 
 def _ring(u: float, radius: float) -> list[Point]:
-    """A tyre: outer circle, then inner circle back, so that one sees through the spokes."""
+    """Return a tyre: outer circle, then inner circle back, leaving the spokes see-through."""
     turns = [2 * math.pi * i / 12 for i in range(13)]
     outer = [(u + radius * math.cos(a), radius + radius * math.sin(a)) for a in turns]
     small = 0.74 * radius
@@ -161,8 +161,8 @@ def _ring(u: float, radius: float) -> list[Point]:
     return outer + inner
 
 
-def remove_start_scripts(a: Point, b: Point, half_m: float, way: float) -> list[Point]:
-    """A bar from a to b, `half_m` to each side of its middle line; way = -1 mirrors it."""
+def _limb(a: Point, b: Point, half_m: float, way: float) -> list[Point]:
+    """Return a bar from a to b, `half_m` to each side of its centre line; way = -1 mirrors it."""
     along = b[0] - a[0], b[1] - a[1]
     scale = half_m / math.hypot(*along)
     u, y = -along[1] * scale, along[0] * scale

@@ -1,4 +1,4 @@
-"""Paints one frame: lay the ground, draw all things far to near, colour, light and weather."""
+"""Paint one frame: lay the ground, draw all things far to near, add colour, light and weather."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fleetseg.data.weather.noise import smooth
 from fleetseg.data.weather.physics import veil
 
 STEP_M = 4.5
-"""Metres the own car moves between two frames."""
+"""Metres that the ego car moves between two frames."""
 STEP_S = 0.8
 """Seconds between two frames."""
 
@@ -48,7 +48,7 @@ DRAW: dict[str, Draw] = {
 
 @dataclass(frozen=True)
 class Painting:
-    """One frame with what it was made from; ids say which surface owns a pixel."""
+    """One frame with what it was made from; ids give the surface of each pixel."""
 
     image_HWC: Image_HWC
     label_HW: Label_HW
@@ -90,7 +90,7 @@ def paint_frame(
 
 
 def _view(drive: Drive, city: City, frame: int, size_hw: tuple[int, int]) -> View:
-    """Where the own car is and how its camera sits: fixed per drive, swaying a little per frame."""
+    """Return the ego car's view: its camera mount is fixed per drive and sways with each frame."""
     height, width = size_hw
     fixed = drive.generator("camera")
     amplitude, wavelength, phase = (float(fixed.random()) for _ in range(3))
@@ -118,7 +118,7 @@ def _draw(
     canvas = Canvas(view, floor.ids_HW, (0.85 * sun, -0.53), air.sun)
     furniture.skyline(canvas, city, drive.generator("skyline"))
     things = scene(drive, view.z_m, STEP_S * frame)
-    # Houses stand behind all that is on the street beside them, so their far end counts.
+    # Houses stand behind everything on the street beside them, so sort them by their far end.
     things.sort(key=lambda t: (-(t.z_m + t.length_m if t.kind == "house" else t.z_m), t.s_m))
     for thing in things:
         DRAW[thing.kind](
@@ -130,7 +130,7 @@ def _draw(
 
 
 def _bonnet(canvas: Canvas) -> None:
-    """Draw the own car's bonnet along the lower edge: void."""
+    """Draw the ego car's bonnet along the lower edge, as void."""
     height, width = canvas.view.size_hw
     low, high = height + 2.0, height * 0.93
     points = [(width * 0.06, low), (width * 0.16, height * 0.965), (width * 0.34, high + 1)]
@@ -144,9 +144,9 @@ def _expose(
     canvas: Canvas, picture: Floats, glow_HW: Floats, inverse_HW: Floats, floor: ground.Ground,
     air: weather.Weather, things: list[Thing], rng: np.random.Generator,
 ) -> Floats:  # fmt: skip
-    """Put light, wetness, fog, halos and rain on the coloured picture."""
+    """Add light, wetness, fog, halos and rain to the coloured picture."""
     is_sky = canvas.ids_HW == ground.SKY
-    glow_HW[is_sky] = 1.0  # the sky lights itself
+    glow_HW[is_sky] = 1.0  # the sky is self-luminous
     light = weather.light(canvas.view, air, inverse_HW, _lamp_places(canvas, air, things))
     picture *= light + (1.0 - light) * glow_HW[:, :, None]
     if air.wet:
@@ -164,7 +164,7 @@ def _expose(
 def _lamp_places(
     canvas: Canvas, air: weather.Weather, things: list[Thing]
 ) -> list[tuple[float, float, float]]:
-    """Where the lit street lamps near the camera are: (x, y, z) in camera coordinates."""
+    """Return positions of lit street lamps near the camera: (x, y, z) in camera coordinates."""
     places: list[tuple[float, float, float]] = []
     for thing in reversed(things if air.night >= 0.4 else []):  # near ones first
         if thing.kind == "lamp" and len(places) < 8 and thing.z_m < canvas.view.z_m + 75:
@@ -177,7 +177,7 @@ def _lamp_places(
 def _wetness(
     canvas: Canvas, floor: ground.Ground, air: weather.Weather
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Strength of the reflection on every pixel, and which pixels stand above the wet ground."""
+    """Return each pixel's reflection strength, and which pixels stand above the wet ground."""
     share = np.array([0.0, air.wet, 0.55 * air.wet, 0.0, 0.0], dtype=np.float32)
     ids = np.minimum(canvas.ids_HW, canvas.first_id)
     wet: Floats = share[ids]

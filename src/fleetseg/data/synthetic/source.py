@@ -1,7 +1,7 @@
 """The synthetic source: painted drives through five invented cities in five conditions.
 
-A sample holds a recipe, a line of text that fully determines the picture; nothing is on disk.
-A recipe reads
+A sample holds a recipe, a line of text that fully determines the image; nothing is on disk.
+A recipe has the form
 `fleetseg-synthetic/<version> seed=.. split=.. city=.. condition=.. frame=.. size=<w>x<h>`.
 """
 
@@ -24,7 +24,7 @@ from fleetseg.data.synthetic.weather import CONDITIONS
 from fleetseg.errors import BadSample, ConfigError, DataError, unknown_name
 
 VERSION = 1
-"""Of the painter: raised whenever the same recipe gives other pixels."""
+"""Version of the renderer, increased whenever the same recipe gives other pixels."""
 SIZE_HW = (192, 256)
 """Native size of the samples, pixels."""
 SPLITS = ("train", "val", "test")
@@ -38,7 +38,7 @@ _RECIPE = re.compile(
 def paint(
     seed: int, split: str, city: str, condition: str, frame: int, size_hw: tuple[int, int] = SIZE_HW
 ) -> tuple[Image_HWC, Label_HW]:
-    """Paint one frame and its labels in CamVid-11; a pure function of its arguments.
+    """Paint one frame and its CamVid-11 labels; a pure function of its arguments.
 
     Raises:
         ConfigError: unknown split, city or condition, or a size below 32 x 32 pixels.
@@ -53,7 +53,7 @@ def paint(
 
 
 def open_synthetic(config: SourceConfig, size_hw: tuple[int, int] = SIZE_HW) -> Source:
-    """Open the painted drives that a source config asks for, painted at `size_hw` when read.
+    """Open the synthetic drives that a config selects; frames are painted at `size_hw` when read.
 
     Raises:
         ConfigError: unknown split, city or condition.
@@ -79,7 +79,7 @@ def write_dataset(
     `progress` is called with (done, total).
 
     Raises:
-        DataError: `out` is a file or a folder that is not empty.
+        DataError: `out` is a file or a non-empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(
@@ -91,7 +91,7 @@ def write_dataset(
         assert label_HW is not None
         for folder in (sample.split, f"{sample.split}annot"):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        name = f"{sample.sequence}_{sample.frame:04d}.png"  # CamVid's way to name a drive
+        name = f"{sample.sequence}_{sample.frame:04d}.png"  # CamVid's naming of drives
         Image.fromarray(image_HWC).save(out / sample.split / name)
         label_HW = label_HW.copy()
         label_HW[label_HW >= void] = void
@@ -142,7 +142,7 @@ def _read(sample: Sample) -> tuple[Image_HWC, Label_HW]:
 
 
 def _digest(sample: Sample) -> tuple[str, str]:
-    """SHA-256 of the recipe, which stands for the content: one recipe, one picture."""
+    """Return the SHA-256 of the recipe, which identifies the content: one recipe, one image."""
     return (
         hashlib.sha256(f"image {sample.image}".encode()).hexdigest(),
         hashlib.sha256(f"label {sample.label}".encode()).hexdigest() if sample.label else "",

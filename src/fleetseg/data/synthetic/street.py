@@ -1,8 +1,8 @@
-"""What stands along a street: blocks of houses, plants, street furniture and parked cars.
+"""Static objects along a street: blocks of houses, plants, street furniture and parked cars.
 
-A street is endless and made of blocks between side streets. Each block is a pure function of
-(seed, drive, block number), so any frame of a drive can be painted on its own and still agrees
-with its neighbours.
+A street is endless and consists of blocks between side streets. Each block is a pure function of
+(seed, drive, block number), so any frame of a drive can be painted on its own and still matches
+its neighbours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CROSSING_HALF_M = 4.0
 
 
 class Drive(NamedTuple):
-    """Which street: everything that a block's content depends on."""
+    """A street: everything that the content of a block depends on."""
 
     seed: int
     split: str
@@ -36,7 +36,7 @@ class Drive(NamedTuple):
 
 
 class Thing(NamedTuple):
-    """One object on the street; (s, z) is its foot: the near end of what has a length."""
+    """One object on the street; (s, z) is its foot, or the near end of a long object."""
 
     kind: str
     s_m: float
@@ -48,7 +48,7 @@ class Thing(NamedTuple):
     accent: Rgb = (0.3, 0.3, 0.3)
     variant: int = 0
     heading: int = 1  # +1 away from the camera, -1 towards it, +-2 across to the right or left
-    phase: float = 0.0  # 0-1, a number of its own
+    phase: float = 0.0  # 0-1, random for each thing
 
 
 CAR_COLOURS: tuple[Rgb, ...] = (
@@ -65,12 +65,12 @@ CLOTHES: tuple[Rgb, ...] = (
 
 @lru_cache(maxsize=1024)
 def crossing_m(drive: Drive, number: int) -> float:
-    """Where along the street the side street before block `number` is (its middle)."""
+    """Return where the middle of the side street before block `number` is, along the street."""
     return number * BLOCK_M + 12.0 * float(drive.generator("crossing", number).random())
 
 
 def pick(rng: np.random.Generator, choices: tuple[Rgb, ...], spread: float = 0.05) -> Rgb:
-    """One of the colours, a little changed."""
+    """Return one of the colours, slightly varied."""
     red, green, blue = choices[int(rng.integers(len(choices)))]
     gain = 1.0 + spread * (2.0 * float(rng.random()) - 1.0) * 2.0
     tint = spread * (2.0 * float(rng.random()) - 1.0)
@@ -79,7 +79,7 @@ def pick(rng: np.random.Generator, choices: tuple[Rgb, ...], spread: float = 0.0
 
 @lru_cache(maxsize=1024)
 def block(drive: Drive, number: int) -> tuple[Thing, ...]:
-    """Everything that stands still between two side streets."""
+    """Return all static objects between two side streets."""
     city = CITIES[drive.city]
     rng = drive.generator("block", number)
     start = crossing_m(drive, number) + CROSSING_HALF_M + 1.0

@@ -1,7 +1,7 @@
-"""What surfaces look like before light and weather: colour and own glow of every pixel.
+"""The look of surfaces before light and weather: colour and emission of every pixel.
 
-All pixels of one material are done at once, with (u, y) metres on their surface recovered from
-the surface's plane. Patterns finer than a pixel fade to their mean, so nothing flickers far away.
+All pixels of one material are processed at once, with (u, y) metres on their surface recovered from
+the surface's plane. Patterns finer than a pixel fade to their mean, so distant ones do not flicker.
 P = pixels of the objects in one picture, K = pixels of one material.
 """
 
@@ -35,7 +35,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Painted:
-    """Colour, own glow (0-1) and inverse distance of the object pixels; flat picture indices."""
+    """Colour, emission (0-1) and inverse distance of the object pixels; flat picture indices."""
 
     index_P: npt.NDArray[np.intp]
     colour_P3: Floats
@@ -102,7 +102,7 @@ def _brick(patch: Patch) -> Textured:
 
 
 def _cover(position: Floats, share: Floats, foot: Floats) -> Floats:
-    """Coverage of pixels by the middle `share` of every unit cell; foot = pixel size in cells."""
+    """Return pixel coverage by the middle `share` of each unit cell; foot = pixel size in cells."""
     distance = np.abs(np.mod(position, 1.0) - 0.5)
     foot = np.maximum(foot, 1e-3)
     sharp = np.clip((share / 2 - distance) / foot + 0.5, 0.0, 1.0)

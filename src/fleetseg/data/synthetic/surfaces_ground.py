@@ -18,7 +18,7 @@ def ground_colour(
     canvas: Canvas, floor: Ground, city: City, crossings_m: tuple[float, ...],
     air: Weather, things: list[Thing],
 ) -> Floats:  # fmt: skip
-    """Colour every pixel below the horizon as ground, with shadows, (G, W, 3)."""
+    """Colour every pixel below the horizon as ground, with shadows; shape (G, W, 3)."""
     view = canvas.view
     s, z = floor.s_GW + np.float32(512), floor.z_GW + np.float32(512)
     foot = floor.depth_GW[:, :1] * np.float32(1.0 / view.focal_px)
@@ -49,7 +49,7 @@ def ground_colour(
 def _put(
     colour_GW3: Floats, paint: tuple[float, float, float], cover: Floats, patches: Floats
 ) -> None:
-    """Lay worn paint over the road where it covers, in place."""
+    """Blend worn paint onto the road by its coverage, in place."""
     where = cover > 0
     worn = (cover[where] * (0.83 + 0.25 * patches[where]))[:, None]
     under = colour_GW3[where]
@@ -72,14 +72,14 @@ def _paving(
 def _shadows(
     canvas: Canvas, floor: Ground, city: City, air: Weather, things: list[Thing]
 ) -> Floats:
-    """Share of light taken from the ground by things on it and, in sun, by the houses."""
+    """Return the share of light that objects and, in sun, houses take from the ground."""
     soft = 0.45 + 0.55 * min(1.0, air.sun / 0.3)
     dark = canvas.shade_HW[floor.top :].astype(np.float32) * np.float32(soft * 0.85 / 255.0)
     if air.sun_reach:
         sun = 1 if canvas.sun_xz[0] > 0 else -1
         reach = _reach(canvas.view.z_m - 40.0, sun, air.sun_reach, things)
         index = np.clip(floor.z_GW - np.float32(canvas.view.z_m - 40.0), 0, len(reach) - 1)
-        # The longest shadow stops short of the far pavement, so no street is all dark.
+        # The longest shadow ends before the far pavement, so no street is entirely dark.
         far = np.minimum(reach[index.astype(np.int32)], wall_line_m(city) * 1.45)
         in_shade = floor.s_GW * sun > wall_line_m(city) - far
         np.maximum(dark, in_shade * np.float32(0.39), out=dark)
@@ -89,7 +89,7 @@ def _shadows(
 def _reach(
     start_m: float, sun: int, per_height: float, things: list[Thing]
 ) -> npt.NDArray[np.float32]:
-    """Length of the houses' shadow across the street at every metre from `start_m` on."""
+    """Return the length of the houses' shadow across the street, per metre from `start_m` on."""
     reach = np.zeros(int(FAR_M) + 140, dtype=np.float32)
     for thing in things:
         if thing.kind == "house" and thing.s_m * sun > 0:

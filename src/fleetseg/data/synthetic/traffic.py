@@ -1,7 +1,7 @@
-"""What moves along a street, and the whole scene at one moment.
+"""Moving objects on a street, and the whole scene at one moment.
 
-Moving things live in cells that travel along with their stream's speed; like the blocks of the
-street, a cell is a pure function of (seed, drive, stream, cell number).
+Moving things belong to cells that travel at their stream's speed; like the blocks of the street, a
+cell is a pure function of (seed, drive, stream, cell number).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CELL_M = 24.0
 
 
 def scene(drive: Drive, z_m: float, time_s: float) -> list[Thing]:
-    """All things between the camera at z and the far end, in no order."""
+    """Return all things between the camera at z and the far end, in no particular order."""
     first = math.floor((z_m - 30.0) / BLOCK_M)
     last = math.floor((z_m + FAR_M) / BLOCK_M)
     things = [thing for number in range(first, last + 1) for thing in block(drive, number)]
@@ -37,10 +37,10 @@ def scene(drive: Drive, z_m: float, time_s: float) -> list[Thing]:
 
 
 class Stream(NamedTuple):
-    """Things that move along the street together, spread over cells of CELL_M."""
+    """Things that move along the street at one speed, spread over cells of CELL_M."""
 
     kind: str
-    number: int  # tells streams of one kind apart
+    number: int  # distinguishes streams of one kind
     speed: float  # m/s along z
     per_100_m: float
     s_m: tuple[float, float]  # range of places across the street
@@ -48,7 +48,7 @@ class Stream(NamedTuple):
 
 @lru_cache(maxsize=16)
 def streams(name: str) -> tuple[Stream, ...]:
-    """All streams of a city: cars each way, bicyclists each way, people on both pavements."""
+    """Return a city's streams: cars and bicyclists each way, people on both pavements."""
     city = CITIES[name]
     side, lane = city.side, city.lane_m
     found: list[Stream] = []
@@ -72,7 +72,7 @@ def streams(name: str) -> tuple[Stream, ...]:
 
 @lru_cache(maxsize=4096)
 def cell(drive: Drive, stream: Stream, number: int) -> tuple[Thing, ...]:
-    """What one cell of a stream holds; z counts from the cell's start."""
+    """Return the content of one cell of a stream; z counts from the cell's start."""
     city = CITIES[drive.city]
     rng = drive.generator(f"stream {stream.kind} {stream.number}", number)
     wished = stream.per_100_m * CELL_M / 100.0
@@ -90,7 +90,7 @@ def cell(drive: Drive, stream: Stream, number: int) -> tuple[Thing, ...]:
 
 
 def traffic(drive: Drive, z_m: float, time_s: float) -> Iterator[Thing]:
-    """Everything that moves and is near enough to be seen at this time."""
+    """Yield everything that moves and is near enough to be visible at this time."""
     city = CITIES[drive.city]
     own_lane = city.side * (city.lanes - 0.5) * city.lane_m
     for stream in streams(drive.city):
@@ -107,7 +107,7 @@ def traffic(drive: Drive, z_m: float, time_s: float) -> Iterator[Thing]:
 
 
 def _crossing(drive: Drive, city: City, z_m: float, time_s: float) -> Iterator[Thing]:
-    """Yield people on zebra crossings and bicyclists who come out of side streets."""
+    """Yield people on zebra crossings and bicyclists coming out of side streets."""
     first = math.floor(z_m / BLOCK_M)
     half = road_half_m(city)
     for number in range(first, first + 3):

@@ -1,4 +1,4 @@
-"""Draws cars, vans and buses as boxes with bodies, panes, wheels, lamps and shadows."""
+"""Draw cars, vans and buses as boxes with bodies, panes, wheels, lamps and shadows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Box:
         self.side = self.along[1] * half, -self.along[0] * half  # to the vehicle's right
 
     def at(self, u: float, v: float, y: float) -> tuple[float, float, float]:
-        """Camera coordinates of a point; v = -1 left side, +1 right side."""
+        """Return the camera coordinates of a point; v = -1 left side, +1 right side."""
         return (
             self.near[0] + u * self.along[0] + v * self.side[0],
             y,
@@ -93,7 +93,7 @@ def _top_faces(canvas: Canvas, box: _Box, thing: Thing, rear_seen: bool) -> None
         faces.reverse()
     for (u0, v0, y0), (u1, v1, y1), style, gain in faces:
         if style is pane and (u1 < 0.5) != rear_seen:
-            continue  # the pane at the far end looks away
+            continue  # the pane at the far end faces away
         quad = [box.at(u0, -v0, y0), box.at(u1, -v1, y1), box.at(u1, v1, y1), box.at(u0, v0, y0)]
         if style is pane:
             canvas.solid(quad, body)
@@ -121,7 +121,7 @@ def _side(canvas: Canvas, box: _Box, thing: Thing, v: float) -> None:
     tops = ((top + 0.03, split - 0.02), (split + 0.02, front_top - 0.01))
     for number, (start, (high_a, high_b)) in enumerate(zip(starts, tops, strict=True)):
         if thing.variant == 3 and number == 0:
-            continue  # a van has a closed side
+            continue  # a van has no side windows
         stop = split - 0.02 if number == 0 else front_foot - 0.05
         window = [(start, v, low), (high_a, narrow * 1.02, high)]
         window += [(high_b, narrow * 1.02, high), (stop, v, low)]

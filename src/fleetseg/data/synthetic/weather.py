@@ -1,4 +1,4 @@
-"""Time of day and weather: how they light a street, and what they put before the lens."""
+"""Time of day and weather: their light on a street, and their effects in front of the lens."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Weather:
     sky_top: Rgb
     sky_low: Rgb
     cloud: Rgb
-    cover: float  # of the sky by clouds
-    light: Rgb  # of all that is not lit by lamps
-    sun: float  # contrast between faces turned to the sun and away, and depth of shadows
-    sun_reach: float  # length of shadows over height of what throws them; 0 = none
+    cover: float  # share of the sky covered by clouds
+    light: Rgb  # on everything not lit by lamps
+    sun: float  # contrast between faces towards and away from the sun, and depth of shadows
+    sun_reach: float  # length of shadows divided by object height; 0 = none
     fog_per_m: float
     fog: Rgb
     night: float  # share of lamps and windows that are lit
@@ -68,9 +68,9 @@ def sky(view: View, weather: Weather, bottom: int, drift: float) -> Floats:
 def light(
     view: View, weather: Weather, inverse_HW: Floats, lamps: list[tuple[float, float, float]]
 ) -> Floats:
-    """Light on every pixel: the sky's, that of the street lamps at `lamps`, the own headlights.
+    """Return light on every pixel from the sky, street lamps at `lamps` and the ego headlights.
 
-    Shape (H, W, 3), or (3,) where it is the same everywhere.
+    Shape (H, W, 3), or (3,) if it is uniform.
     """
     height, width = view.size_hw
     base = np.array(weather.light, dtype=np.float32)
@@ -91,7 +91,7 @@ def light(
 
 
 def clearness(weather: Weather, inverse_HW: Floats) -> Floats:
-    """Share of light that reaches the camera through the air (Koschmieder's law), by distance."""
+    """Return the share of light that reaches the camera through the air (Koschmieder's law)."""
     table = np.array([math.exp(-weather.fog_per_m * i / 2) for i in range(1000)], dtype=np.float32)
     clear: Floats = table[np.minimum(2.0 / inverse_HW, 999.0).astype(np.int32)]
     return clear
@@ -100,10 +100,10 @@ def clearness(weather: Weather, inverse_HW: Floats) -> Floats:
 def reflections(
     picture_HW3: Floats, wet_HW: Floats, standing_HW: npt.NDArray[np.bool_], top: int
 ) -> Floats:
-    """Mix into wet ground the mirror image of what stands above it, ruffled by drops.
+    """Blend into wet ground the mirror image of what stands above it, ruffled by drops.
 
-    `standing_HW` is true where the pixel is not wet ground; each ground pixel mirrors at the lowest
-    standing pixel above it in its column.
+    `standing_HW` is true for pixels that are not wet ground; each ground pixel mirrors about the
+    lowest standing pixel above it in its column.
     """
     height, width = wet_HW.shape
     rows = np.arange(height, dtype=np.int32)[:, None]
@@ -111,16 +111,16 @@ def reflections(
     columns = np.broadcast_to(np.arange(width, dtype=np.int32), foot.shape)
     ripple = (white(columns, rows[top:] + 0 * columns) * 2.2).astype(np.int32)
     mirror = np.zeros((height - top, width, 3), dtype=np.float32)
-    for tap in (0, 3, 7):  # a rough surface smears upright
+    for tap in (0, 3, 7):  # a rough surface smears vertically
         source = np.clip(2 * foot - rows[top:] - tap + ripple, 0, height - 1)
         mirror += picture_HW3.reshape(-1, 3)[source * width + columns]
     share = wet_HW[top:, :, None]
-    darker = picture_HW3[top:] * (1 - share)  # wet tarmac is darker, and most of it mirrors
+    darker = picture_HW3[top:] * (1 - share)  # wet tarmac is darker, and most of it reflects
     return np.concatenate([picture_HW3[:top], darker + mirror * (share / 3)])
 
 
 def halos(canvas: Canvas, picture_HW3: Floats, inverse_HW: Floats, weather: Weather) -> None:
-    """Add the halo of every lamp that nothing hides, in place."""
+    """Add the halo of every lamp that is not hidden, in place."""
     view = canvas.view
     height, width = view.size_hw
     for lamp in canvas.glows:
@@ -143,7 +143,7 @@ def halos(canvas: Canvas, picture_HW3: Floats, inverse_HW: Floats, weather: Weat
 
 
 def streaks(picture_HW3: Floats, weather: Weather, rng: np.random.Generator) -> None:
-    """Add falling drops as short bright lines, in place; labels are not touched."""
+    """Add falling drops as short bright lines, in place; labels are unaffected."""
     height, width = picture_HW3.shape[:2]
     count = weather.streaks * height * width // 10_000
     if not count:
@@ -153,7 +153,7 @@ def streaks(picture_HW3: Floats, weather: Weather, rng: np.random.Generator) -> 
 
 
 def lens(picture_HW3: Floats, weather: Weather, tint: Rgb, rng: np.random.Generator) -> Floats:
-    """Soften a little, tint as this city's camera does, add sensor noise; result 0-255."""
+    """Blur slightly, tint as this city's camera does, add sensor noise; result 0-255."""
     soft = picture_HW3 * np.float32(0.76)
     soft[:, 1:] += picture_HW3[:, :-1] * np.float32(0.06)
     soft[:, :-1] += picture_HW3[:, 1:] * np.float32(0.06)

@@ -1,1 +1,1 @@
-"""Weather on photographs: fog, rain, night, snow and glare, by the physics of painted streets."""
+"""Weather on photographs: fog, rain, night, snow and glare, by the physics of synthetic streets."""

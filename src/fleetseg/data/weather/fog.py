@@ -1,4 +1,4 @@
-"""Fog: far things fade into the light of the air (Koschmieder's law), and lose their edges."""
+"""Fog: distant things fade into airlight (Koschmieder's law) and lose their edges."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fleetseg.data.weather.planes import column, desaturate, to_image, to_planes
 from fleetseg.data.weather.scene import Scene, blurred, enlarged, guess_scene, luma
 
 _THICKEST = 0.075
-"""Attenuation per metre at severity 1: things are seen up to 50 m (3.9 over it)."""
+"""Attenuation per metre at severity 1: visibility 50 m (3.9 divided by it)."""
 
 
 def fog(
     image_HWC: Image_HWC, severity: float, rng: np.random.Generator, scene: Scene | None = None
 ) -> Image_HWC:
-    """Put fog on a picture; severity is from 0 (the picture itself) to 1 (seen up to 50 m)."""
+    """Add fog to an image; severity is from 0 (unchanged) to 1 (visibility 50 m)."""
     if severity <= 0:
         return image_HWC.copy()
     scene = scene or guess_scene(image_HWC, rng)
@@ -26,19 +26,19 @@ def fog(
     planes_3HW = to_planes(image_HWC)
     desaturate(planes_3HW, luma(planes_3HW), 0.35 * severity)
     soft_3HW = blurred(scene.small_3hw, scene.size_hw, 1)
-    # Light that was scattered once more on its way blurs what is far.
+    # Light scattered once more on its way blurs distant things.
     veil(planes_3HW, np.minimum(0.35 + clear_HW, 1), soft_3HW)
     veil(planes_3HW, clear_HW, airlight(scene, tone, warmth))
     return to_image(planes_3HW)
 
 
 def fog_per_m(severity: float) -> float:
-    """Attenuation per metre: more than in proportion, so that half of it is a light fog."""
+    """Return attenuation per metre; it grows faster than severity, so that 0.5 is a light fog."""
     return float(_THICKEST * severity**1.6)
 
 
 def airlight(scene: Scene, tone: float, warmth: float) -> Floats:
-    """Colour of the air, (3, 1, 1): grey, as bright as the day is, near to the sky's."""
+    """Return the colour of the air, (3, 1, 1): grey, as bright as the day, close to the sky's."""
     day = float(np.clip(luma(scene.sky_3[:, None, None])[0, 0], 0.25, 1.0))
     grey = (0.25 + 0.54 * day) * (0.88 + 0.24 * tone)
     tint = scene.sky_3[:, None, None] - np.float32(luma(scene.sky_3[:, None, None])[0, 0])
@@ -48,7 +48,7 @@ def airlight(scene: Scene, tone: float, warmth: float) -> Floats:
 
 
 def clearness(scene: Scene, per_m: float, patchy: float, rng: np.random.Generator) -> Floats:
-    """Share of light that comes through the air from what each pixel shows; none from the sky.
+    """Return the share of light that passes through the air to each pixel; none from the sky.
 
     The air is thicker in places by up to the share `patchy`.
     """

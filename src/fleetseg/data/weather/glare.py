@@ -1,4 +1,4 @@
-"""Glare: a low sun ahead, its light in the lens and on a dirty windscreen, all else too dark."""
+"""Glare: a low sun ahead, stray light in the lens and on a dirty windscreen, the rest too dark."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fleetseg.data.weather.noise import Floats, clouds
 from fleetseg.data.weather.planes import column, to_image, to_planes
 from fleetseg.data.weather.scene import Scene, enlarged, guess_scene
 
-_SMALL = 4  # stray light varies gently
+_SMALL = 4  # subsampling step: stray light varies slowly
 
 
 def glare(
     image_HWC: Image_HWC, severity: float, rng: np.random.Generator, scene: Scene | None = None
 ) -> Image_HWC:
-    """Put a low sun ahead; severity is from 0 (the picture itself) to 1 (blinding)."""
+    """Add a low sun ahead; severity is from 0 (unchanged) to 1 (blinding)."""
     if severity <= 0:
         return image_HWC.copy()
     scene = scene or guess_scene(image_HWC, rng)
@@ -23,7 +23,7 @@ def glare(
     row_px, column_px = _place(scene, rng)
     warmth, dirt, wide = (float(number) for number in rng.random(3))
     colour = column(1.0, 0.93 - 0.15 * warmth, 0.80 - 0.38 * warmth)
-    # The camera shuts down for the sun, and what faces it is lit from behind.
+    # The camera reduces exposure for the sun, and things facing the camera are backlit.
     planes_3HW *= np.float32(1 - 0.45 * severity)
     planes_3HW *= 1 + column(0.06, 0.0, -0.10) * np.float32(severity * warmth)
     light_HW = _stray_light(scene, (row_px, column_px), severity, (dirt, wide), rng)
@@ -36,7 +36,7 @@ def glare(
 
 
 def _place(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
-    """Draw where the sun is: in the sky, rather low; above the picture where that shows none."""
+    """Draw the sun's position: low in the sky, or above the image if it shows no sky."""
     height, width = scene.size_hw
     chance, aside = float(rng.random()), float(rng.random())
     low_h1 = np.arange(0, height, _SMALL, dtype=np.float32)[:, None] / np.float32(height)
@@ -48,7 +48,7 @@ def _place(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
 
 
 def _away(size_hw: tuple[int, int], place_px: tuple[float, float], step: int) -> Floats:
-    """Squared distance from a place, in heights of the picture, for every `step`-th pixel."""
+    """Return squared distance from a place, in image heights, for every `step`-th pixel."""
     height, width = size_hw
     dy = (np.arange(0, height, step, dtype=np.float32) - np.float32(place_px[0])) / height
     dx = (np.arange(0, width, step, dtype=np.float32) - np.float32(place_px[1])) / height
@@ -63,7 +63,7 @@ def _stray_light(
     looks: tuple[float, float],
     rng: np.random.Generator,
 ) -> Floats:
-    """Light that lens and windscreen scatter: around the sun and, thinner, over all of it."""
+    """Return light scattered by lens and windscreen: around the sun and, weaker, everywhere."""
     dirt, wide = looks
     away = _away(scene.size_hw, place_px, _SMALL)
     reach = 0.03 + 0.10 * wide
@@ -75,7 +75,7 @@ def _stray_light(
 
 
 def _disc(size_hw: tuple[int, int], place_px: tuple[float, float], severity: float) -> Floats:
-    """The sun itself, which no sensor can take."""
+    """Return the sun itself, which saturates any sensor."""
     away = np.sqrt(_away(size_hw, place_px, 1))
     radius = np.float32(0.018 + 0.028 * severity)
     disc: Floats = np.clip(1.5 - away / radius, 0, 1)
@@ -84,7 +84,7 @@ def _disc(size_hw: tuple[int, int], place_px: tuple[float, float], severity: flo
 
 
 def _on_the_road(scene: Scene, column_px: float, severity: float, planes_3HW: Floats) -> Floats:
-    """The sun's image on the road: a stripe towards the camera, brighter where the road is."""
+    """Return the sun's reflection: a stripe towards the camera, brighter where the road is."""
     width = scene.size_hw[1]
     columns = (np.arange(width, dtype=np.float32) - np.float32(column_px)) / np.float32(width)
     spread = 0.05 + 0.10 * scene.ahead_HW
@@ -101,7 +101,7 @@ def _ghosts(
     colour: Floats,
     rng: np.random.Generator,
 ) -> None:
-    """Add the sun's reflections between the lenses, on its line through the middle, in place."""
+    """Add lens flare, on the line from the sun through the centre, in place."""
     height, width = planes_3HW.shape[1:]
     for _ in range(int(rng.integers(0, 4))):
         along, size, strength = (float(number) for number in rng.random(3))

@@ -1,4 +1,4 @@
-"""Kinds of weather by name, and how a training image gets one of them."""
+"""Kinds of weather by name, and their random application to training images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fleetseg.data.weather.rain import rain
 from fleetseg.data.weather.snow import snow
 
 Kind = Callable[[Image_HWC, float, np.random.Generator], Image_HWC]
-"""(picture, severity from 0 to 1, generator) -> another picture; a pure function of these.
+"""(image, severity from 0 to 1, generator) -> new image; a pure function of these.
 
-At severity 0 it is the picture as it was. Each of them also takes a `Scene`, whose depth may be
-known; without one it is guessed.
+Severity 0 leaves the image unchanged. Each kind also takes a `Scene`, whose depth may be known;
+without one it is guessed.
 """
 
 KINDS: dict[str, Kind] = {"fog": fog, "rain": rain, "night": night, "snow": snow, "glare": glare}
@@ -27,9 +27,9 @@ KINDS: dict[str, Kind] = {"fog": fog, "rain": rain, "night": night, "snow": snow
 def with_weather(
     image_HWC: Image_HWC, settings: WeatherConfig, rng: np.random.Generator
 ) -> Image_HWC:
-    """Draw whether a picture gets weather, which kind and how severe, and put it on.
+    """Draw whether an image gets weather, which kind and how severe, and apply it.
 
-    No label is looked at, so that a picture gets the same with one, without and with a wrong one.
+    Labels are not used, so an image gets the same weather with, without or with a wrong label.
     """
     happens, which, how = (float(number) for number in rng.random(3))
     if happens >= settings.probability:

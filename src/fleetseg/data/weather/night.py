@@ -1,4 +1,4 @@
-"""Night: little light and that blue, lamps and headlights with their pools, lights kept, noise."""
+"""Night: dim bluish light, pools of lamp and headlight, bright lights kept, sensor noise."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from fleetseg.data.weather.physics import Point, headlights, lamplight, veil
 from fleetseg.data.weather.planes import add_noise, column, to_image, to_planes
 from fleetseg.data.weather.scene import MOUNT_M, Scene, blurred, enlarged, guess_scene, luma
 
-_SMALL = 4  # light falls off gently: it is worked out for every fourth pixel
+_SMALL = 4  # light falls off gradually: compute it for every fourth pixel
 _LAMPS = {"sodium": (1.0, 0.66, 0.30), "warm": (1.0, 0.80, 0.55), "led": (0.92, 0.96, 1.0)}
 
 
 def night(
     image_HWC: Image_HWC, severity: float, rng: np.random.Generator, scene: Scene | None = None
 ) -> Image_HWC:
-    """Turn a picture into night; severity is from 0 (the picture itself) to 1 (hardly a lamp)."""
+    """Turn an image into night; severity is from 0 (unchanged) to 1 (hardly a lamp)."""
     if severity <= 0:
         return image_HWC.copy()
     scene = scene or guess_scene(image_HWC, rng)
     planes_3HW = to_planes(image_HWC)
     lights_HW = _lights(planes_3HW, scene)
     kept_3HW = planes_3HW * lights_HW
-    np.multiply(planes_3HW, planes_3HW, out=planes_3HW)  # from here to the root, light adds up
+    np.multiply(planes_3HW, planes_3HW, out=planes_3HW)  # until the square root, light is additive
     _without_sun(planes_3HW, scene, severity)
     planes_3HW *= np.float32(np.clip(0.12 / (float(planes_3HW.mean()) + 1e-6), 0.8, 3.0))
     sky_3HW = _night_sky(scene, severity, rng)
@@ -36,20 +36,20 @@ def night(
     veil(planes_3HW, np.clip(1.1 - 1.8 * scene.sky_HW, 0, 1), sky_3HW)
     _halos(planes_3HW, scene, lamps, colour)
     planes_3HW += np.square(kept_3HW) * np.float32(0.9)
-    planes_3HW *= np.float32(0.8 + 1.2 * float(rng.random()) ** 2)  # how long the shutter is open
+    planes_3HW *= np.float32(0.8 + 1.2 * float(rng.random()) ** 2)  # exposure time
     np.sqrt(np.maximum(planes_3HW, 0, out=planes_3HW), out=planes_3HW)
     add_noise(planes_3HW, 0.008 + 0.028 * severity * float(rng.random()), rng)
     return to_image(planes_3HW)
 
 
 def _lights(planes_3HW: Floats, scene: Scene) -> Floats:
-    """Find what shines by itself, 0-1: small, bright and coloured, brighter than around it."""
+    """Find light sources, 0-1: small, bright and coloured, brighter than their surroundings."""
     around_HW = blurred(scene.small_3hw.max(axis=0)[None], scene.size_hw, 3)[0]
     most_HW = planes_3HW.max(axis=0)
     colour_HW = most_HW - planes_3HW.min(axis=0)
     stands_out_HW = (most_HW - around_HW) * 2.5 + colour_HW - 0.75
     red_HW = planes_3HW[0] - np.maximum(planes_3HW[1], planes_3HW[2])  # rear and traffic lights
-    # What is bright but grey above the horizon is more often sky between leaves than a lamp.
+    # A bright grey spot above the horizon is more often sky between leaves than a lamp.
     stands_out_HW -= np.float32(1.2) * (scene.ahead_HW <= 0) * np.maximum(0.35 - colour_HW, 0)
     shines_HW = np.maximum(stands_out_HW * 2, (red_HW - 0.38) * 3) * np.clip(most_HW * 4 - 2, 0, 1)
     lights: Floats = np.clip(shines_HW, 0, 1) * np.clip(1 - 4 * scene.sky_HW, 0, 1)
@@ -57,17 +57,17 @@ def _lights(planes_3HW: Floats, scene: Scene) -> Floats:
 
 
 def _without_sun(planes_3HW: Floats, scene: Scene, severity: float) -> None:
-    """Take some of day's contrast and colour away, in place: eyes and sensors see few at night."""
+    """Reduce daytime contrast and colour, in place: eyes and sensors see little of it at night."""
     grey_HW = luma(planes_3HW)
     planes_3HW *= np.float32(1 - 0.4 * severity)
     planes_3HW += grey_HW * np.float32(0.4 * severity)
-    # Walls that the sun lit are not lit now, least where no headlight reaches.
+    # Sunlit walls are not lit now, least of all where no headlight reaches.
     brake_H1 = (0.8 + 3.0 * (scene.ahead_HW <= 0)) * np.float32(severity)
     planes_3HW /= 1 + brake_H1 * grey_HW
 
 
 def _night_sky(scene: Scene, severity: float, rng: np.random.Generator) -> Floats:
-    """Colour the sky: dark above, and where the town is, lit by it."""
+    """Colour the sky: dark above, lit by the town near the horizon."""
     height = scene.size_hw[0]
     glow, haze, dusk = (float(number) for number in rng.random(3))
     low = np.clip(np.arange(height, dtype=np.float32) / np.float32(scene.horizon_px), 0, 1)
@@ -79,7 +79,7 @@ def _night_sky(scene: Scene, severity: float, rng: np.random.Generator) -> Float
 
 
 def _lamps(scene: Scene, severity: float, rng: np.random.Generator) -> list[Point]:
-    """Stand lamps along both sides of the street; some streets have none."""
+    """Place lamps along both sides of the street; some streets have none."""
     if float(rng.random()) < 0.15 + 0.3 * max(0.0, severity - 0.6):
         return []
     step_m, start_m, height_m = 18 + 14 * rng.random(), 7 + 12 * rng.random(), 5 + 3 * rng.random()
@@ -95,7 +95,7 @@ def _lamps(scene: Scene, severity: float, rng: np.random.Generator) -> list[Poin
 def _light(
     scene: Scene, severity: float, lamps: list[Point], colour: Floats, rng: np.random.Generator
 ) -> Floats:
-    """Light on every pixel, (3, H, W): of the sky, of street lamps, of the own headlights."""
+    """Return light on every pixel, (3, H, W), from the sky, street lamps and ego headlights."""
     depth_hw = np.ascontiguousarray(scene.depth_HW[::_SMALL, ::_SMALL])
     rows = np.arange(0, scene.size_hw[0], _SMALL, dtype=np.float32)[:, None]
     columns = np.arange(0, scene.size_hw[1], _SMALL, dtype=np.float32)[None, :]

@@ -1,4 +1,4 @@
-"""Noise that tiles: clouds, and white noise that also serves as a hash of two whole numbers."""
+"""Tileable noise: clouds, and white noise that also serves as a hash of two integers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fleetseg.rng import generator
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 TILE = 256
-_GRAIN = 1024  # side of the tile of a sensor's noise, larger than most pictures
+_GRAIN = 1024  # side of the tile of sensor noise, larger than most images
 
 
 @lru_cache(maxsize=1)
@@ -41,19 +41,19 @@ def _stretch(knots: Floats) -> Floats:
 
 @lru_cache(maxsize=1)
 def white_tile() -> Floats:
-    """White noise, shape (TILE, TILE), even over -1 to 1."""
+    """White noise, shape (TILE, TILE), uniform over -1 to 1."""
     rng = generator(0, purpose="synthetic white tile")
     return rng.random((TILE, TILE), dtype=np.float32) * 2 - 1
 
 
 def smooth(u: Floats, v: Floats) -> Floats:
-    """Look smooth noise up at (u, v) texels."""
+    """Look up smooth noise at (u, v) texels."""
     noise: Floats = smooth_tile()[v.astype(np.int32) & 255, u.astype(np.int32) & 255]
     return noise
 
 
 def white(u: Floats | Ints, v: Floats | Ints) -> Floats:
-    """Look white noise up at (u, v) texels; serves as a hash of two whole numbers."""
+    """Look up white noise at (u, v) texels; also serves as a hash of two integers."""
     noise: Floats = white_tile()[v.astype(np.int32) & 255, u.astype(np.int32) & 255]
     return noise
 
@@ -65,7 +65,7 @@ def _grain_tile() -> Floats:
 
 
 def grain(size_hw: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Normal noise of one value a pixel, cut out of a tile at a place that is drawn.
+    """Return normal noise, one value per pixel, cut from a tile at a random position.
 
     Cutting takes a tenth of the time of drawing each value.
     """
@@ -79,7 +79,7 @@ def grain(size_hw: tuple[int, int], rng: np.random.Generator) -> Floats:
 
 
 def clouds(size_hw: tuple[int, int], rng: np.random.Generator, *, across: float = 1.5) -> Floats:
-    """Cloud-like noise over a picture, about -1 to 1, with so many tiles across its width."""
+    """Return cloud-like noise over an image, about -1 to 1, with `across` tiles per width."""
     height, width = size_hw
     left, top = rng.random(2) * TILE
     step = np.float32(across * TILE / width)

@@ -1,4 +1,4 @@
-"""What air and lamps do to light: of a painted street, and of a photograph whose depth is guessed.
+"""Effects of air and lamps on light, for synthetic streets and for photographs of guessed depth.
 
 Camera coordinates: x metres right, y up from the road, z forward.
 """
@@ -28,12 +28,12 @@ def veil(picture: Floats, clear: Floats, airlight: Floats) -> None:
 
 
 def lamplight(x: Floats, y: Floats, z: Floats, lamps: Sequence[Point]) -> Floats:
-    """Light of street lamps on points (x, y, z), by the square of the distance."""
+    """Return the light of street lamps on points (x, y, z), by the inverse-square law."""
     # |p - l|^2 = |p|^2 - 2 p.l + |l|^2, so each lamp costs few passes over the picture.
     square = x * x + y * y + z * z
     glow = np.zeros(z.shape, dtype=np.float32)
     for lamp_x, lamp_y, lamp_z in lamps:
-        lamp_y -= 0.6  # the lamp's cover keeps light off what is above it
+        lamp_y -= 0.6  # the lamp's cover shields what is above it
         constant = lamp_x * lamp_x + lamp_y * lamp_y + lamp_z * lamp_z + 14.0
         reach = square + np.float32(constant)
         reach -= x * np.float32(2 * lamp_x)
@@ -44,7 +44,7 @@ def lamplight(x: Floats, y: Floats, z: Floats, lamps: Sequence[Point]) -> Floats
 
 
 def headlights(x: Floats, y: Floats, z: Floats) -> Floats:
-    """Light of the own car's dipped beam on points (x, y, z)."""
+    """Return the light of the ego car's dipped beam on points (x, y, z)."""
     ahead = 1.0 / (1.0 + np.square(z * np.float32(1 / 17.0)))
     aside = np.square(x / (1.6 + 0.20 * z))
     near = np.minimum(z * np.float32(1 / 3.0), np.float32(1.0))
@@ -63,9 +63,9 @@ def streak_mask(
     gain: tuple[float, float] = (0.05, 0.11),
     slant: tuple[float, float] = (0.10, 0.10),
 ) -> Floats:
-    """Falling drops as short slanting lines, 0 where there is none; each pair is (least, spread).
+    """Return falling drops as short slanting lines, 0 elsewhere; each pair is (least, spread).
 
-    A slant is columns a row.
+    A slant is in columns per row.
     """
     height, width = size_hw
     columns = rng.random(count) * width

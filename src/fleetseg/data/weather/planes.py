@@ -1,4 +1,4 @@
-"""Pictures as three planes of floats, which numpy adds and multiplies fastest, and back."""
+"""Convert images to three planes of floats, on which numpy is fastest, and back."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def to_image(planes_3HW: Floats) -> Image_HWC:
 
 
 def column(*colour: float) -> Floats:
-    """Make a colour that broadcasts over planes, (3, 1, 1)."""
+    """Return a colour that broadcasts over planes, (3, 1, 1)."""
     return np.array(colour, dtype=np.float32)[:, None, None]
 
 
 def desaturate(planes_3HW: Floats, grey_HW: Floats, share: float) -> None:
-    """Draw colours towards grey, in place."""
+    """Move colours towards grey, in place."""
     planes_3HW *= np.float32(1 - share)
     planes_3HW += grey_HW * np.float32(share)
 
 
 def add_noise(planes_3HW: Floats, sigma: float, rng: np.random.Generator) -> None:
-    """Add a sensor's noise, mostly the same to all colours, in place."""
+    """Add sensor noise, mostly the same in all colours, in place."""
     size_hw = (planes_3HW.shape[1], planes_3HW.shape[2])
     common_HW = grain(size_hw, rng) * np.float32(0.8 * sigma)
     for plane_HW in planes_3HW:

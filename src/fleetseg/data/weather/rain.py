@@ -1,4 +1,4 @@
-"""Rain: a dull sky, thick air, wet ground that mirrors, drops in the air and on the windscreen."""
+"""Rain: dull sky, thick air, reflecting wet ground, drops in the air and on the windscreen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fleetseg.data.weather.scene import Scene, blurred, enlarged, guess_scene, l
 def rain(
     image_HWC: Image_HWC, severity: float, rng: np.random.Generator, scene: Scene | None = None
 ) -> Image_HWC:
-    """Make it rain in a picture; severity is from 0 (the picture itself) to 1 (a cloudburst)."""
+    """Add rain to an image; severity is from 0 (unchanged) to 1 (a cloudburst)."""
     if severity <= 0:
         return image_HWC.copy()
     scene = scene or guess_scene(image_HWC, rng)
@@ -35,10 +35,10 @@ def rain(
 
 
 def overcast(planes_3HW: Floats, scene: Scene, share: float) -> None:
-    """Take away what the sun does, in place: shadows, high lights, strong colours, a bright sky."""
+    """Remove the sun's effects, in place: shadows, highlights, strong colours, a bright sky."""
     grey_HW = luma(planes_3HW)
     desaturate(planes_3HW, grey_HW, 0.45 * share)
-    lift_HW = 0.22 * share * np.clip(0.35 - grey_HW, 0, 1)  # the sky lights shadows
+    lift_HW = 0.22 * share * np.clip(0.35 - grey_HW, 0, 1)  # the sky brightens shadows
     lift_HW -= 0.45 * share * np.clip(grey_HW - 0.6, 0, 1)
     planes_3HW += lift_HW
     cover_HW = scene.sky_HW * np.float32(0.8 * share)
@@ -47,7 +47,7 @@ def overcast(planes_3HW: Floats, scene: Scene, share: float) -> None:
 
 
 def _mirror(planes_3HW: Floats, scene: Scene, share: float, rng: np.random.Generator) -> None:
-    """Let the ground mirror what stands above the horizon, smeared upright, in place."""
+    """Mirror what stands above the horizon in the ground, smeared vertically, in place."""
     height, width = scene.size_hw
     foot = min(int(scene.horizon_px * 1.06) + 1, height - 1)
     count = height - foot
@@ -60,12 +60,12 @@ def _mirror(planes_3HW: Floats, scene: Scene, share: float, rng: np.random.Gener
     smeared = np.stack([_smeared(plane[::-1]) for plane in above])
     image_3GW = enlarged(smeared, (count, width))
     image_3GW *= np.float32(0.72)
-    ground_3GW *= np.float32(1 - 0.35 * share)  # water darkens what it soaks
+    ground_3GW *= np.float32(1 - 0.35 * share)  # wet ground is darker
     veil(ground_3GW, 1 - wet_GW, image_3GW)
 
 
 def _smeared(plane_hw: Floats) -> Floats:
-    """Mean over a stretch of rows, as a rough wet surface mirrors."""
+    """Average over a range of rows, as in reflections from a rough wet surface."""
     reach = max(1, plane_hw.shape[0] // 6)
     padded = np.pad(plane_hw, ((reach, reach + 1), (0, 0)), mode="edge")
     total = np.cumsum(padded, axis=0, dtype=np.float64)
@@ -75,7 +75,7 @@ def _smeared(plane_hw: Floats) -> Floats:
 
 
 def _streaks(planes_3HW: Floats, severity: float, light: float, rng: np.random.Generator) -> None:
-    """Add far drops as many short faint lines, near ones as few long blurred ones, in place."""
+    """Add far drops as many short faint lines, near drops as few long blurred ones, in place."""
     height, width = planes_3HW.shape[1:]
     scale, area = height / 360, height * width / 10_000
     lean = float(rng.normal(0, 0.12))
@@ -97,7 +97,7 @@ def _streaks(planes_3HW: Floats, severity: float, light: float, rng: np.random.G
 def _drops_on_the_pane(
     planes_3HW: Floats, scene: Scene, severity: float, rng: np.random.Generator
 ) -> None:
-    """Put drops on the windscreen, in place: out of focus, each shows the street upside down."""
+    """Add drops on the windscreen, in place: out of focus, each shows the street upside down."""
     height, width = scene.size_hw
     soft_3HW = blurred(scene.small_3hw, scene.size_hw, 2) * np.float32(0.85)
     for _ in range(int(4 + 26 * severity * float(rng.random()))):

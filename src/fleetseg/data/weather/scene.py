@@ -1,7 +1,7 @@
-"""What a photograph of a street is guessed to show: how far things are, and where the sky is.
+"""Guess the scene of a street photograph: how far away things are, and where the sky is.
 
-Nothing here needs a label. A street is a floor and two walls that meet in the distance, as seen by
-a camera of ordinary width: enough for air, light and snow to thicken with distance as they do.
+No label is needed. A street is modelled as a floor and two walls that meet in the distance, seen by
+a camera with an ordinary field of view: enough for air, light and snow to vary with distance.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from fleetseg.data.weather.planes import to_planes
 MOUNT_M = 1.4
 """Height of a camera behind a windscreen."""
 _LUMA_3 = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
-_ROWS = 90  # of the small picture that guesses are made from
+_ROWS = 90  # of the downscaled image that guesses are based on
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A street before a camera; h and w are of a smaller picture."""
+    """A street in front of a camera; h and w are the size of a downscaled image."""
 
     size_hw: tuple[int, int]
     horizon_px: float
     centre_px: float  # column where the street ends
     focal_px: float
     wall_m: float  # from the camera to either side of the street
-    depth_HW: Floats  # metres; the sky's is not in it
+    depth_HW: Floats  # metres; ignores the sky
     sky_HW: Floats  # 0-1
-    small_3hw: Floats  # the picture, 0-1
-    sky_3: Floats  # colour of the sky, or of the brightest that is far up
+    small_3hw: Floats  # the downscaled image, 0-1
+    sky_3: Floats  # colour of the sky, or of the brightest area near the top
 
     @cached_property
     def ground_HW(self) -> Floats:
-        """How surely a pixel is of the ground, 0-1."""
+        """Confidence that a pixel is ground, 0-1."""
         return enlarged(_ground(self.small_3hw, self.horizon_px / self.size_hw[0]), self.size_hw)
 
     @property
     def ahead_HW(self) -> Floats:
-        """Rows below the horizon, as a share of those between it and the lower edge: (H, 1)."""
+        """Distance of rows below the horizon, as a share of that of the lower edge: (H, 1)."""
         height = self.size_hw[0]
         rows = np.arange(height, dtype=np.float32)[:, None] - np.float32(self.horizon_px)
         ahead: Floats = np.clip(rows / np.float32(height - self.horizon_px), 0, 1)
@@ -53,7 +53,7 @@ class Scene:
 
     @property
     def aside_HW(self) -> Floats:
-        """Metres to the right of the camera of what each pixel shows."""
+        """How far to the right of the camera each pixel's content lies, in metres."""
         columns = np.arange(self.size_hw[1], dtype=np.float32) - np.float32(self.centre_px)
         aside: Floats = self.depth_HW * (columns / np.float32(self.focal_px))
         return aside
@@ -62,9 +62,9 @@ class Scene:
 def guess_scene(
     image_HWC: Image_HWC, rng: np.random.Generator, depth_HW: Floats | None = None
 ) -> Scene:
-    """Guess the street that a picture shows; what a picture cannot tell is drawn.
+    """Guess the street that an image shows; what an image cannot show is drawn at random.
 
-    With a depth, in metres and infinite in the sky, nothing but the camera is guessed.
+    Given a depth, in metres and infinite in the sky, only the camera is guessed.
     """
     height, width = image_HWC.shape[:2]
     horizon, centre, wall, far = (float(number) for number in rng.random(4))
@@ -76,7 +76,7 @@ def guess_scene(
     if depth_HW is None:
         rows = np.arange(height, dtype=np.float32)[:, None] - np.float32(horizon_px)
         columns = np.abs(np.arange(width, dtype=np.float32) - np.float32(centre_px))
-        # What stands near the horizon hides what is behind it: floor and air meet gradually.
+        # Things near the horizon hide what is behind them, so blend floor and air gradually.
         soft = 0.05 * height
         floor = focal_px * MOUNT_M / (soft * np.logaddexp(0, rows / soft) + 0.3)
         walls = focal_px * wall_m / np.maximum(columns, 1e-3)
@@ -90,15 +90,15 @@ def guess_scene(
 
 
 def luma(planes_3HW: Floats) -> Floats:
-    """Brightness as eyes weigh colours, (H, W)."""
-    # Not a product of matrices, for which numpy starts a thread on every core.
+    """Return perceived brightness, (H, W)."""
+    # Avoid a matrix product, for which numpy would start a thread on every core.
     red, green, blue = _LUMA_3
     weighed: Floats = planes_3HW[0] * red + planes_3HW[1] * green + planes_3HW[2] * blue
     return weighed
 
 
 def enlarged(small_hw: Floats, size_hw: tuple[int, int]) -> Floats:
-    """Resize a map, or planes of them, bilinearly."""
+    """Resize a map, or a stack of maps, bilinearly."""
     planes_hw = torch.from_numpy(small_hw).view(1, -1, *small_hw.shape[-2:])
     resized = functional.interpolate(planes_hw, size_hw, mode="bilinear")
     result: Floats = resized.numpy().reshape(*small_hw.shape[:-2], *size_hw)
@@ -106,17 +106,17 @@ def enlarged(small_hw: Floats, size_hw: tuple[int, int]) -> Floats:
 
 
 def blurred(planes_3hw: Floats, size_hw: tuple[int, int], reach: int) -> Floats:
-    """Enlarge a small picture, smeared over so many of its pixels to each side."""
+    """Enlarge a small image, blurred over `reach` of its pixels to each side."""
     return enlarged(np.stack([_box(plane, reach) for plane in planes_3hw]), size_hw)
 
 
 def _sky(small_3hw: Floats, horizon: float) -> tuple[Floats, Floats]:
-    """Find the sky in a small picture: bright, even, alike in colour, and reaching from the top."""
+    """Find the sky in a small image: bright, smooth, uniform in colour, and reaching the top."""
     height = small_3hw.shape[1]
     light_hw = luma(small_3hw)
     edge_hw = _edges(light_hw)
     top = max(1, int(height * horizon * 0.6))
-    warm_hw = np.maximum(small_3hw[0] - small_3hw[2] - 0.08, 0)  # as walls are, and few skies
+    warm_hw = np.maximum(small_3hw[0] - small_3hw[2] - 0.08, 0)  # true of walls, but of few skies
     even = light_hw[:top] - 4 * edge_hw[:top] - 3 * warm_hw[:top]
     best = even >= np.quantile(even, 0.8)
     sky_3 = np.median(small_3hw[:, :top][:, best], axis=1).astype(np.float32)
@@ -126,7 +126,7 @@ def _sky(small_3hw: Floats, horizon: float) -> tuple[Floats, Floats]:
     unlike_hw = np.abs(tint_3hw - tint_3[:, None, None]).max(axis=0) * 1.5 + warm_hw
     unlike_hw += np.maximum(light - light_hw - 0.04, 0) + 0.8 * edge_hw
     like_hw = np.clip((0.22 - unlike_hw) * 8, 0, 1)
-    # Clouds are darker than the brightest: sky goes on downwards until an edge ends it.
+    # Clouds are darker than the brightest sky: extend the sky downwards until an edge ends it.
     steps_hw = np.abs(np.diff(_box(light_hw, 1), axis=0, prepend=light_hw[:1]))
     passed_hw = np.cumsum(np.maximum(steps_hw - 0.012, 0), axis=0)
     grown_hw = np.clip((0.30 - _box(passed_hw, 2)) * 12, 0, 1) * np.clip(
@@ -137,13 +137,13 @@ def _sky(small_3hw: Floats, horizon: float) -> tuple[Floats, Floats]:
     like_hw *= 0.35 + 0.65 * np.clip(reach_hw * 2, 0, 1)
     rows = np.arange(height, dtype=np.float32)[:, None] / height
     like_hw *= np.clip((horizon + 0.06 - rows) * 20, 0, 1)
-    # Where nothing far up is brighter than the street, there is no sky to be seen.
+    # If nothing near the top is brighter than the street, no sky is visible.
     seen = np.clip((light - float(light_hw[height // 2 :].mean()) - 0.06) * 8, 0, 1)
     return (like_hw * np.float32(seen)).astype(np.float32), sky_3
 
 
 def _ground(small_3hw: Floats, horizon: float) -> Floats:
-    """Find the ground in a small picture: even, and alike to what lies before the car."""
+    """Find the ground in a small image: smooth, and similar to the area in front of the car."""
     height, width = small_3hw.shape[1:]
     light_hw = luma(small_3hw)
     rows = slice(int(height * 0.66), max(int(height * 0.9), int(height * 0.66) + 1))
@@ -160,7 +160,7 @@ def _ground(small_3hw: Floats, horizon: float) -> Floats:
 
 
 def _edges(light_hw: Floats) -> Floats:
-    """Differences to the pixels above and to the left, added."""
+    """Return the sum of the differences to the pixels above and to the left."""
     edge_hw = np.zeros_like(light_hw)
     edge_hw[1:] += np.abs(np.diff(light_hw, axis=0))
     edge_hw[:, 1:] += np.abs(np.diff(light_hw, axis=1))
@@ -168,9 +168,9 @@ def _edges(light_hw: Floats) -> Floats:
 
 
 def patches(scene: Scene, per_m: float, rng: np.random.Generator) -> Floats:
-    """Cloud-like noise that lies on the ground, for every second pixel; far away it is even.
+    """Return cloud-like noise on the ground, for every second pixel; it fades with distance.
 
-    So many tiles go into a metre across, half as many along the street.
+    There are `per_m` tiles per metre across the street, half as many along it.
     """
     half = np.s_[::2, ::2]
     texels = np.float32(per_m * TILE)
@@ -183,9 +183,9 @@ def patches(scene: Scene, per_m: float, rng: np.random.Generator) -> Floats:
 
 
 def _along_edges(small_hw: Floats, small_3hw: Floats, image_HWC: Image_HWC) -> Floats:
-    """Enlarge a map so that its borders lie where the picture has its own (guided filter).
+    """Enlarge a map so that its borders follow edges of the image (guided filter).
 
-    He, Sun, Tang 2013, with the coefficients found on the small picture (He, Sun 2015).
+    He, Sun, Tang 2013, with coefficients computed on the small image (He, Sun 2015).
     """
     guide_hw = luma(small_3hw)
     mean_g, mean_m = _box(guide_hw, 2), _box(small_hw, 2)
@@ -201,7 +201,7 @@ def _along_edges(small_hw: Floats, small_3hw: Floats, image_HWC: Image_HWC) -> F
 
 
 def _box(plane_hw: Floats, reach: int) -> Floats:
-    """Mean over a square of so many pixels to each side; the border is repeated."""
+    """Return the mean over a square of `reach` pixels to each side; the border is repeated."""
     side = 2 * reach + 1
     for axis in (0, 1):
         pad = [(0, 0), (0, 0)]

@@ -1,4 +1,4 @@
-"""Snow: white air, ground and leaves that whiten with distance and beside the tracks, flakes."""
+"""Snow: white air, flakes, and ground and leaves that whiten with distance and beside tracks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fleetseg.data.weather.scene import Scene, enlarged, guess_scene, luma, patc
 def snow(
     image_HWC: Image_HWC, severity: float, rng: np.random.Generator, scene: Scene | None = None
 ) -> Image_HWC:
-    """Let it snow in a picture; severity is from 0 (the picture itself) to 1 (a snowstorm)."""
+    """Add snow to an image; severity is from 0 (unchanged) to 1 (a snowstorm)."""
     if severity <= 0:
         return image_HWC.copy()
     scene = scene or guess_scene(image_HWC, rng)
@@ -27,7 +27,7 @@ def snow(
     white = column(0.93, 0.96, 1.0) * np.float32(day)
     cover_HW = _on_the_ground(scene, severity * (0.45 + 0.75 * lying), rng)
     cover_HW = np.maximum(cover_HW, _on_things(planes_3HW, scene, severity * (0.3 + 0.6 * lying)))
-    shade_HW = 0.86 + 0.25 * luma(planes_3HW)  # what was in shadow stays a little darker
+    shade_HW = 0.86 + 0.25 * luma(planes_3HW)  # shadows stay slightly darker
     veil(planes_3HW, 1 - cover_HW, white * shade_HW)
     air = white * np.float32(0.86 + 0.08 * tone)
     veil(planes_3HW, clearness(scene, 0.028 * severity**1.4, 0.4, rng), air)
@@ -38,9 +38,9 @@ def snow(
 
 
 def _on_the_ground(scene: Scene, share: float, rng: np.random.Generator) -> Floats:
-    """How white the ground is, 0-1: more beside the street than on it, least where wheels go."""
+    """Return the ground's whiteness, 0-1: more beside the street than on it, least in tracks."""
     track, lane, half_m = (float(number) for number in rng.random(3))
-    half = np.s_[::2, ::2]  # it varies gently
+    half = np.s_[::2, ::2]  # it varies slowly
     aside = np.abs(scene.aside_HW[half] - np.float32(2 * lane - 1))
     wheel = np.minimum(np.abs(aside - 0.85), np.abs(aside - 4.2) + 0.15)
     rutted = np.clip(1.1 - wheel * 1.6, 0, 1) * np.float32(0.45 + 0.5 * track)
@@ -52,10 +52,10 @@ def _on_the_ground(scene: Scene, share: float, rng: np.random.Generator) -> Floa
 
 
 def _on_things(planes_3HW: Floats, scene: Scene, share: float) -> Floats:
-    """How white leaves, grass and upper edges are, 0-1."""
+    """Return the whiteness of leaves, grass and upper edges, 0-1."""
     leaves_HW = planes_3HW[1] - np.maximum(planes_3HW[0], planes_3HW[2]) + 0.02
     grey_HW = luma(planes_3HW)
-    top_HW = np.zeros_like(grey_HW)  # of what is darker than what it stands against
+    top_HW = np.zeros_like(grey_HW)  # upper edges of things darker than their background
     top_HW[2:] = np.clip((grey_HW[:-2] - grey_HW[2:] - 0.10) * 4, 0, 1)
     speckle_HW = 0.8 + 0.3 * np.clip(grey_HW * 3 - 0.3, -1, 1)
     cover_HW = np.maximum(np.clip(leaves_HW * 12, 0, 1) * speckle_HW, 0.8 * top_HW)
@@ -78,7 +78,7 @@ def _flakes(size_hw: tuple[int, int], share: float, rng: np.random.Generator) ->
         radius_px, count = max(radius * scale, 0.6), int(number * area * share)
         reach = int(radius_px * 1.8) + 1
         dy, dx = (axis.ravel() for axis in np.mgrid[-reach : reach + 1, -reach : reach + 1])
-        along = dx - lean * dy * 0.5  # a flake moves while the shutter is open
+        along = dx - lean * dy * 0.5  # motion blur during the exposure
         shape = np.clip(1.25 - np.sqrt(along * along + dy * dy * 0.55) / radius_px, 0, 1)
         used = shape > 0
         rows = (rng.random(count) * height).astype(np.int32)[:, None] + dy[used]

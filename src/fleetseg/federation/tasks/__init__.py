@@ -1,4 +1,4 @@
-"""What a server can ask of a client, the same in this process, in a worker and on a vehicle."""
+"""The tasks of a client, the same in this process, in a worker and on a vehicle."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ CLIENT_TASKS: dict[str, ClientTask] = {
     "evaluate-personal": client_evaluate_personal,
     "norm_statistics": client_norm_statistics,
 }
-"""What a server can ask of a client."""
+"""All tasks that a server can ask a client to do, by name."""

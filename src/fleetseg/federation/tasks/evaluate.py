@@ -1,4 +1,4 @@
-"""A client scores a model on its test samples: the broadcast one, or one of its own."""
+"""A client scores a model on its test samples: the broadcast one, or its personal one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fleetseg.federation.messages import Broadcast, Evaluation, Failure, Reply
 from fleetseg.federation.personal import PERSONAL, Work
 from fleetseg.federation.tasks.train import local_inputs
 
-_NOTHING_OWN = "it has not trained yet, and so has nothing of what stays with each client"
+_NOTHING_OWN = "it has not trained yet, and so lacks the tensors that stay with each client"
 
 
 def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
-    """Score the broadcast model, with what the client keeps of its own, on its test samples."""
+    """Score the broadcast model, with the tensors that the client keeps, on its test samples."""
     state: ClientState = {}
     if runtime.start is not None:
         state = kept_before(broadcast, client.id, runtime, trained=True)
@@ -30,7 +30,7 @@ def client_evaluate(broadcast: Broadcast, client: Client, runtime: LocalRuntime)
 
 
 def client_evaluate_global(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
-    """Score the broadcast model as a client that never took part has it, on its test samples."""
+    """Score the broadcast model on the test samples, as for a client that never took part."""
     runtime.load(broadcast, {})
     return _scores(broadcast, client, runtime)
 
@@ -52,9 +52,9 @@ def _scores(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Eval
 def score_pairs(
     runtime: LocalRuntime, scored: ScoredPairs, norms: Norms, on_image: OnImage = unheard
 ) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]:
-    """Score the runtime's model as it stands: one confusion matrix per domain.
+    """Score the runtime's model as it is; returns one confusion matrix per domain.
 
-    `on_image` is told what each image adds; on a client nobody listens.
+    `on_image` is called with what each image adds; clients do not use it.
     """
     return score_by_domain(
         runtime.model,

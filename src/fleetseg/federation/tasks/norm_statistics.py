@@ -1,4 +1,4 @@
-"""A client sums up what the broadcast model's batch norms see of its training images."""
+"""A client sums the inputs of the broadcast model's batch norms over its training images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fleetseg.federation.statistics import STATISTICS
 from fleetseg.learning.batches import batches_per_epoch
 from fleetseg.models.norm_statistics import gather
 
-_NOT_ESTIMATED = "no statistics of images leave in an experiment that does not estimate any"
+_NOT_ESTIMATED = "the experiment does not estimate statistics, so none may leave"
 
 
 def client_norm_statistics(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
-    """Sum up what the broadcast model's batch norms see of all training images, as they are.
+    """Sum the inputs of the broadcast model's batch norms over all training images.
 
-    Nothing is augmented; the images come in order, in batches as equal as can be.
+    Images are not augmented; they come in order, in batches of nearly equal size.
     """
     experiment, hardware, count = runtime.experiment, runtime.hardware, len(client.train)
     if not STATISTICS[experiment.federation.statistics].estimated:

@@ -1,4 +1,4 @@
-"""A client's round: it trains from the broadcast model, and sends the change."""
+"""A client's round: it trains from the broadcast model and sends the change."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _RESIDUAL = "residual"
 
 
 def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -> Reply:
-    """Train on the client's samples from the broadcast model; returns the change, or its message.
+    """Train on the client's samples from the broadcast model; returns the update, or its message.
 
-    What the client keeps is read first, and written last, once it is known what is sent.
+    The client's state is read first, and written last, once it is known what is sent.
     """
     memory = runtime.memory
     before = kept_before(broadcast, client.id, runtime)
@@ -62,7 +62,7 @@ def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -
     if memory and train_own:
         work = Work(runtime, broadcast, client.train, inputs, before)
         after |= in_section("personal", train_own(work))
-    if memory and (after or before or keeps_state(runtime)):  # nothing is a state, too
+    if memory and (after or before or keeps_state(runtime)):  # an empty state is a state, too
         memory.save(client.id, broadcast.round, after, broadcast.lineage)
     return reply
 
@@ -70,10 +70,10 @@ def client_update(broadcast: Broadcast, client: Client, runtime: LocalRuntime) -
 def with_chosen(
     broadcast: Broadcast, client: Client, runtime: LocalRuntime, before: ClientState
 ) -> tuple[Broadcast, dict[str, float]]:
-    """Choose the cluster to train from where a client is to: that of the lowest loss on its images.
+    """Choose the cluster to train from, if clients choose: that with the lowest loss on the images.
 
-    Of equal ones the first; a loss that is no number is none of the lowest. Returns the broadcast
-    with the model of that cluster alone, and what the client tells of it.
+    On a tie, the first; a loss that is not finite counts as infinite. Returns the broadcast with
+    that cluster's model alone, and the choice as a measure.
     """
     experiment, exchange = runtime.experiment, runtime.exchange
     if not exchange.is_clustered or experiment.federation.clustered_by != BY_LOSS:
@@ -91,7 +91,7 @@ def with_chosen(
 def local_inputs(
     broadcast: Broadcast, client: Client, runtime: LocalRuntime, before: ClientState
 ) -> LocalInputs:
-    """Gather what training goes by: the broadcast, and what the client kept before it."""
+    """Collect the inputs of training: the broadcast, and what the client kept before it."""
     experiment, wire = runtime.experiment, runtime.exchange.wire
     keeps = runtime.memory is not None and experiment.training.optimiser_state == "kept"
     return LocalInputs(
@@ -116,7 +116,7 @@ def local_inputs(
 def _measured(
     name: str, client: Client, runtime: LocalRuntime, inputs: LocalInputs
 ) -> dict[str, float]:
-    """Take the loss of the model as it stands, if it is asked for under this name."""
+    """Measure the loss of the current model, if the measure of this name is wanted."""
     if name not in wanted_measures(runtime.experiment.federation):
         return {}
     return {name: mean_loss(runtime.model, client.train, inputs)}
@@ -151,7 +151,7 @@ def _update(
 def _packed(
     update: Update, codec: UpdateCodec | None, before: ClientState
 ) -> tuple[Update | Packed | Failure, Tensor | None]:
-    """Write an update as its message, if it becomes one here; returns what that left out, too."""
+    """Encode an update if there is a codec; returns it with the residual."""
     if codec is None:
         return update, None
     try:
@@ -164,14 +164,14 @@ def _packed(
 def _kept_by(
     result: LocalResult, runtime: LocalRuntime, residual_T: Tensor | None
 ) -> dict[str, Tensor]:
-    """Put together what a client keeps after a round, each owner's part under its name."""
+    """Collect what a client keeps after a round, each owner's part in its own section."""
     after = in_section("optimiser", result.optimiser_state)
     after |= in_section("objective", result.state)
     if runtime.start is not None:
         own, start = runtime.exchange.kept.empty(), runtime.start
         runtime.kept.read(own)
         moved = not torch.equal(own.values_F, start.values_F)
-        if moved or not torch.equal(own.counters_K, start.counters_K):  # else it is everybody's
+        if moved or not torch.equal(own.counters_K, start.counters_K):  # else all clients have it
             after |= {"own/values": own.values_F, "own/counters": own.counters_K}
     if residual_T is not None:
         after[_RESIDUAL] = residual_T

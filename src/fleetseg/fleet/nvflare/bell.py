@@ -1,8 +1,8 @@
-"""Ringing: a vehicle is told that there is something for it, and need not ask ten times a second.
+"""Notifications: a vehicle is told that a task is waiting, and need not poll ten times a second.
 
-On the server, `Bell` knows who has been asked and has not fetched it yet, and rings until that is
-done, as a ring may be lost like any other message. On a vehicle, `Waiting` stands between NVFlare's
-loop and its questions for tasks: it asks when it is rung, and otherwise now and then.
+On the server, `Bell` tracks which sites have not yet fetched a task, and notifies them until they
+have, as a notification may be lost like any other message. On a vehicle, `Waiting` sits between
+NVFlare's loop and its requests for tasks: it sends one when notified, and otherwise now and then.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 from nvflare.private.defs import SpecialTaskName, TaskConstant
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 10.0  # between two rings of one site
-_LOOK_S = 0.2  # whether the job is over
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 10.0  # between two notifications of one site
+_LOOK_S = 0.2  # between two checks whether the job is over
 
 
 @dataclass
 class _Call:
-    """What a site has been asked and has not fetched, and when it is rung next."""
+    """The tasks that a site has not fetched, and when it is notified next."""
 
     tasks: set[str] = field(default_factory=set)
     next_s: float = 0.0
@@ -30,11 +30,11 @@ class _Call:
 
 
 class Bell:
-    """Rings those who have something to fetch; threads may share it.
+    """Notifies sites that have a task to fetch; threads may share it.
 
     Args:
-        ring: rings sites.
-        clock: seconds.
+        ring: sends a notification to sites.
+        clock: in seconds.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Bell:
         self._over = False
 
     def listens(self, site: str) -> None:
-        """Note that a site hears the bell; others ask by themselves."""
+        """Note that a site supports notifications; others poll."""
         if site not in self._listening:
             with self._changed:
                 self._listening.add(site)
                 self._changed.notify_all()
 
     def asked(self, task: str, sites: list[str]) -> None:
-        """Ring sites at once, and again until they have fetched a task."""
+        """Notify sites at once, and again until they have fetched a task."""
         now_s = self._clock()
         with self._changed:
             for site in sites:
@@ -64,18 +64,18 @@ class Bell:
             self._changed.notify_all()
 
     def fetched(self, task: str, site: str) -> None:
-        """Note that a site has fetched a task; with more for it, it asks again by itself."""
+        """Note that a site has fetched a task; if there are more, it asks again by itself."""
         with self._changed:
             self._forget(task, site)
 
     def cancelled(self, task: str) -> None:
-        """Forget a task, whoever has not fetched it."""
+        """Forget a task for all sites that have not fetched it."""
         with self._changed:
             for site in list(self._calls):
                 self._forget(task, site)
 
     def due(self) -> list[str]:
-        """Return who is to be rung now; the next time comes later each time."""
+        """Return the sites to notify now; their intervals grow each time."""
         now_s = self._clock()
         with self._changed:
             sites = [s for s, call in self._heard().items() if call.next_s <= now_s]
@@ -86,7 +86,7 @@ class Bell:
         return sites
 
     def keep_ringing(self) -> None:
-        """Ring until the end."""
+        """Send notifications until the end."""
         while not self._over:
             if sites := self.due():
                 self._ring(sites)
@@ -97,7 +97,7 @@ class Bell:
                     self._changed.wait(pause_s)
 
     def end(self) -> None:
-        """Ring nobody any more."""
+        """Stop sending notifications."""
         with self._changed:
             self._over = True
             self._changed.notify_all()
@@ -114,9 +114,10 @@ class Bell:
 
 
 class Waiting:
-    """A vehicle's wait for the bell, in place of NVFlare's sleep between two questions.
+    """A vehicle's wait for a notification, which replaces NVFlare's sleep between two requests.
 
-    Until the first task it asks as often as the server says: nobody knows of its bell yet.
+    Until its first task it polls as often as the server says: the server does not know yet that it
+    supports notifications.
     """
 
     def __init__(self, heart_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -125,13 +126,13 @@ class Waiting:
         self._has_worked = False
 
     def ring(self) -> None:
-        """Have it ask now."""
+        """Request a task now."""
         self._rung.set()
 
     def before(
         self, ask: Callable[[Any, Any], Any]
     ) -> Callable[[Any, Any], Any]:  # NVFlare's `get_task_assignment`
-        """Return what asks only when there is reason to; a question that fails is NVFlare's."""
+        """Wrap `ask`: wait for a reason before asking again; NVFlare handles failed requests."""
 
         def get_task(fl_ctx: Any, timeout: Any = None) -> Any:
             over = fl_ctx.get_run_abort_signal()
@@ -143,7 +144,7 @@ class Waiting:
                 idle = task.name == SpecialTaskName.TRY_AGAIN
                 self._has_worked |= not idle
                 if not idle or (over is not None and over.triggered):
-                    task.data.set_header(TaskConstant.WAIT_TIME, 0.0)  # perhaps there is more
+                    task.data.set_header(TaskConstant.WAIT_TIME, 0.0)  # there may be more
                     return task
                 if not self._has_worked:
                     return task
@@ -152,7 +153,7 @@ class Waiting:
         return get_task
 
     def _wait(self, over: Any) -> None:
-        # Not all at once, who were all asked at once.
+        # Randomised, so that vehicles that were asked at once do not ask at once.
         until_s = self._clock() + self._heart_s * (0.75 + secrets.randbelow(500) / 1000)
         while not self._rung.wait(_LOOK_S) and self._clock() < until_s:
             if over is not None and over.triggered:

@@ -1,7 +1,7 @@
-"""Certificates of a fleet: its root key signs a vehicle's key, wherever that was made.
+"""Certificates of a fleet: its root key signs vehicles' keys, wherever those were made.
 
-A certificate says a name and a key, and that the root vouches for both. One more costs one
-signature, whatever the fleet's size. Keys are RSA: NVFlare's registration signs with nothing else.
+A certificate binds a name to a key, signed by the root. Each costs one signature, whatever the
+fleet's size. Keys are RSA: NVFlare's registration supports no other kind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROOT_DAYS = 3650
 VEHICLE_DAYS = 360
 _KEY_BITS = 2048
-_CLOCKS = timedelta(minutes=5)  # by which a vehicle's clock may lag behind this one
+_CLOCKS = timedelta(minutes=5)  # how far a vehicle's clock may lag behind this machine's
 _MAX_REQUEST = 1 << 16  # bytes
 _STATE = Path("pki", "ws", "fleetseg", "state", "cert.json")  # where NVFlare keeps the root key
 
@@ -36,20 +36,20 @@ class Authority:
 
     @property
     def pem(self) -> bytes:
-        """The certificate, as vehicles and the server have it."""
+        """The certificate in the form in which vehicles and the server have it."""
         return certificate_pem(self.certificate)
 
     def issue(
         self, name: str, public: RSAPublicKey, *, host: str | None = None, role: str | None = None
     ) -> Certificate:
-        """Sign a name and its key; `host` is for the server's, `role` for the operator's."""
+        """Sign a name and its key; `host` is for the server, `role` for the operator."""
         from nvflare.lighter.utils import Identity, generate_cert
 
         now = datetime.now(UTC)
         ends = min(now + timedelta(days=VEHICLE_DAYS), self.certificate.not_valid_after_utc)
         if ends <= now:
             raise ConfigError(
-                "the fleet's root certificate has ended",
+                "the fleet's root certificate has expired",
                 got=f"{ends:%Y-%m-%d}",
                 cure="Renew it first: fleetseg fleet rotate --server",
             )
@@ -67,9 +67,9 @@ class Authority:
         )
 
     def renewed(self) -> Authority:
-        """Return the same key and name with a certificate that begins now.
+        """Return the same key and name with a certificate that is valid from now on.
 
-        What either certificate vouches for, the other does, too: they can be in use side by side.
+        Each certificate verifies what the other does, so both can be in use side by side.
         """
         from nvflare.lighter.utils import Identity, generate_cert
 
@@ -90,7 +90,7 @@ def read_authority(fleet: Path) -> Authority:
     """Read a fleet's root key.
 
     Raises:
-        ConfigError: it is not there, or cannot be read.
+        ConfigError: it is missing or cannot be read.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -98,7 +98,7 @@ def read_authority(fleet: Path) -> Authority:
     path = fleet / _STATE
     try:
         state = json.loads(path.read_text(encoding="ascii"))
-        # Its primes were tested when it was made; to do so again takes longer than a signature.
+        # Its primes were tested when it was made; testing them again takes longer than a signature.
         key = load_pem_private_key(
             state["root_pri_key"].encode(), password=None, unsafe_skip_rsa_key_validation=True
         )
@@ -107,22 +107,22 @@ def read_authority(fleet: Path) -> Authority:
         raise ConfigError(
             f"the fleet's root key cannot be read ({type(error).__name__})",
             where=path,
-            cure="Put the copy of pki/ from your backup back for as long as this takes",
+            cure="Restore pki/ from your backup for as long as this takes",
         ) from None
     return Authority(cast("RSAPrivateKey", key), certificate)
 
 
 def write_root(fleet: Path, authority: Authority) -> None:
-    """Put the root's certificate in the place of the one before."""
+    """Replace the stored root certificate."""
     _change_state(fleet, lambda state: state.update(root_cert=authority.pem.decode("ascii")))
 
 
 def forget_copies(fleet: Path, name: str) -> None:
-    """Remove the copies of a vehicle's private key that NVFlare's own provisioning kept.
+    """Remove the copies of a vehicle's private key that NVFlare's provisioning kept.
 
-    Fleets of earlier versions have them; kits of this one are in no other place.
+    Fleets made by earlier versions have such copies; this version makes none.
     """
-    if not (fleet / _STATE).is_file():  # the operator has taken the root key off the machine
+    if not (fleet / _STATE).is_file():  # the operator has moved the root key off the machine
         return
     for path in (fleet / "pki").glob(f"ws/fleetseg/prod_*/{name}/startup/client.key"):
         path.unlink()
@@ -132,7 +132,7 @@ def forget_copies(fleet: Path, name: str) -> None:
 
 
 def _change_state(fleet: Path, change: Any) -> None:
-    """Change what NVFlare keeps of a fleet's keys."""
+    """Change NVFlare's stored keys of a fleet."""
     path = fleet / _STATE
     state = json.loads(path.read_text(encoding="ascii"))
     change(state)
@@ -147,14 +147,14 @@ def new_key() -> RSAPrivateKey:
 
 
 def certificate_pem(certificate: Certificate) -> bytes:
-    """Write a certificate as text."""
+    """Encode a certificate as PEM."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return certificate.public_bytes(Encoding.PEM)
 
 
 def key_pem(key: RSAPrivateKey) -> bytes:
-    """Write a private key as text, in the form that NVFlare writes."""
+    """Encode a private key as PEM, in the form that NVFlare writes."""
     from cryptography.hazmat.primitives.serialization import (
         Encoding,
         NoEncryption,
@@ -181,7 +181,7 @@ def read_key(path: Path) -> RSAPrivateKey:
 
 
 def make_request(name: str, key: RSAPrivateKey) -> bytes:
-    """Write a signing request: a name and a key, signed with the key itself."""
+    """Make a signing request: a name and a key, signed with that key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.serialization import Encoding
@@ -193,12 +193,13 @@ def make_request(name: str, key: RSAPrivateKey) -> bytes:
 
 
 def read_request(path: Path) -> tuple[str, RSAPublicKey]:
-    """Read a signing request: the name and the key it asks a certificate for.
+    """Read a signing request: the name and the key that it asks a certificate for.
 
-    Nothing else in it counts: what a certificate says besides is the fleet's to say.
+    Nothing else in it is used: the fleet determines the rest of the certificate.
 
     Raises:
-        ConfigError: it is none, is not signed with its own key, or has a key of another kind.
+        ConfigError: it is not a signing request, is not signed with its own key, or has a key of
+            another kind.
     """
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm

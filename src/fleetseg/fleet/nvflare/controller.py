@@ -1,14 +1,14 @@
-"""The server's end inside an NVFlare job: hands out tasks and forwards replies, nothing else.
+"""The server's relay inside an NVFlare job: hands out tasks and forwards replies, nothing else.
 
-It does what the aggregating process asks for over a socket (`server.dispatcher`) and ends when that
-closes; by the same socket, that process notices when this one dies.
+It follows orders of the aggregating process over a socket (`server.dispatcher`) and ends when that
+closes; through the same socket, the aggregating process notices if this one dies.
 
-Messages to it: {"is": "joined", "job", "sites", "beat_s"}, {"is": "alive"} once a second, and
-{"is": "sent" | "reply" | "beat" | "gone" | "late", "site", ...}. Orders from it: {"do": "ask",
-"task", "targets", "header"} and a payload, or "same_as", a task that has it, {"do": "cancel",
-"task"}, {"do": "end"}.
+Messages to the aggregating process: {"is": "joined", "job", "sites", "beat_s"}, {"is": "alive"}
+once a second, and {"is": "sent" | "reply" | "beat" | "gone" | "late", "site", ...}. Orders from it:
+{"do": "ask", "task", "targets", "header"} with a payload, or with "same_as", a task that has that
+payload; {"do": "cancel", "task"}; {"do": "end"}.
 
-Whoever is asked is rung (`bell`); what it then fetches goes NVFlare's way.
+Sites that are asked are notified (`bell`); they then fetch the task through NVFlare.
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ from fleetseg.fleet.subprocesses import end_with_parent
 from fleetseg.fleet.threads import start_thread
 
 _ALIVE_S = 1.0
-_UNACKNOWLEDGED = 2  # replies in this process that the other has not taken yet
+_UNACKNOWLEDGED = 2  # replies in this process that the other has not received yet
 _MAX_TASK_NAME = 100
 _MAX_PROGRESS = 80
-_HOURS_S = 7 * 24 * 3600  # a task ends when it is cancelled; deadlines are the other side's
+_HOURS_S = 7 * 24 * 3600  # tasks end when cancelled; the other side has the deadlines
 
 
 def _disable_debug_repr() -> None:
-    """Keep NVFlare 2.9 from writing whole messages out as text for a debug line that nobody reads.
+    """Keep NVFlare 2.9 from formatting whole messages as text for a debug line that is not logged.
 
-    `cell.py` formats each reply before it asks whether the line is wanted: 38 MB of text and 0.1 s
-    for a model of 13.5 MB, half the time of a round without training.
+    `cell.py` formats each reply before it checks the log level: 38 MB of text and 0.1 s for a model
+    of 13.5 MB, half the time of a round without training.
     """
     try:
         from nvflare.fuel.utils.buffer_list import ConsumableBufferList
-    except ImportError:  # another version: nothing to mend
+    except ImportError:  # another version: nothing to fix
         return
     ConsumableBufferList.__repr__ = lambda self: "<buffers>"
     ConsumableBufferList.__str__ = ConsumableBufferList.__repr__
@@ -74,7 +74,7 @@ def _disable_debug_repr() -> None:
 class FleetController(Controller):  # type: ignore[misc]
     """Relays between the aggregating process and the sites of one job.
 
-    `idle_beat_s` is how often a vehicle without work gives a sign of life.
+    `idle_beat_s` is the heartbeat interval of a vehicle without work.
     """
 
     def __init__(self, idle_beat_s: float = QUICK_S) -> None:
@@ -82,7 +82,7 @@ class FleetController(Controller):  # type: ignore[misc]
         self._idle_beat_s = idle_beat_s
         self._bell = Bell(self._ring)
         self._tasks: dict[str, Task] = {}
-        self._payloads: dict[str, bytes] = {}  # of tasks that stand; many may share one
+        self._payloads: dict[str, bytes] = {}  # of open tasks; many may share one
         self._out: queue.Queue[tuple[Header, bytes] | None] = queue.Queue()
         self._room = threading.Semaphore(_UNACKNOWLEDGED)
         self._connection: Connection | None = None
@@ -91,9 +91,9 @@ class FleetController(Controller):  # type: ignore[misc]
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Connect to the aggregating process and start forwarding messages."""
         _disable_debug_repr()
-        end_with_parent()  # NVFlare's own watch takes up to ten seconds
+        end_with_parent()  # NVFlare's own check takes up to ten seconds
         self._connection = connect(os.environ[LINK_VARIABLE])
-        # Not as the engine's handler of a topic: that is not told whose message it is.
+        # Not as the engine's topic handler, which is not told who sent a message.
         self._engine.get_cell().register_request_cb(
             channel=CellChannel.AUX_COMMUNICATION, topic=BEAT, cb=self._beat
         )
@@ -121,7 +121,7 @@ class FleetController(Controller):  # type: ignore[misc]
             self._out.put(None)
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
-        """Nothing is left to stop."""
+        """Do nothing: there is nothing left to stop."""
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Report sites that NVFlare has found dead."""
@@ -138,7 +138,7 @@ class FleetController(Controller):  # type: ignore[misc]
         result: Shareable,
         fl_ctx: FLContext,
     ) -> None:
-        """Report that a late reply came; it is not read."""
+        """Report that a late reply arrived; it is not read."""
         payload = result.get(PAYLOAD)
         num_bytes = len(payload) if isinstance(payload, bytes) else 0
         self._send({"is": "late", "site": client.name, "bytes": num_bytes})
@@ -147,7 +147,7 @@ class FleetController(Controller):  # type: ignore[misc]
         what = header["do"]
         if what == "ask":
             shared = header.get("same_as", "")
-            if not shared or shared in self._payloads:  # else a job's before: nobody waits for it
+            if not shared or shared in self._payloads:  # else from an earlier job: not needed
                 self._ask(header, self._payloads[shared] if shared else payload, fl_ctx)
         elif what == "cancel":
             self._bell.cancelled(header["task"])
@@ -177,7 +177,7 @@ class FleetController(Controller):  # type: ignore[misc]
             TASK, data, timeout=_HOURS_S, after_task_sent_cb=sent, result_received_cb=received
         )
         self._tasks[name] = task
-        # min_responses=0: the task stands until every target has answered.
+        # min_responses=0: the task stays open until every target has answered.
         self.broadcast(task, fl_ctx, targets=targets, min_responses=0)
         self._bell.asked(name, targets)
 
@@ -187,7 +187,7 @@ class FleetController(Controller):  # type: ignore[misc]
                 targets=sites,
                 topic=BELL,
                 request=Shareable(),
-                timeout=0.0,  # nobody waits for a reply: who does not fetch is rung again
+                timeout=0.0,  # do not wait for a reply: sites are notified again until they fetch
                 fl_ctx=fl_ctx,
                 optional=True,
             )
@@ -198,7 +198,7 @@ class FleetController(Controller):  # type: ignore[misc]
             detail = f"return code {result.get_return_code()}"
             passed = json.dumps(failure_header("lost", "engine-error", detail)), b""
         header, payload = passed
-        # Blocks where the other side is slower than the network: two replies at most wait here.
+        # Blocks if the other side is slower than the network: at most two replies wait here.
         self._room.acquire()
         self._out.put(({"is": "reply", "task": task, "site": site, "header": header}, payload))
 
@@ -214,7 +214,7 @@ class FleetController(Controller):  # type: ignore[misc]
         return make_reply(ReturnCode.OK)
 
     def _alive(self) -> None:
-        """Give signs of life of this process itself: where they end, no vehicle is to blame."""
+        """Send heartbeats of this process itself: if they stop, no vehicle is to blame."""
         while not self._over.wait(_ALIVE_S):
             self._send({"is": "alive"})
 
@@ -228,7 +228,7 @@ class FleetController(Controller):  # type: ignore[misc]
             try:
                 self._connection.send(header, payload)
             except ConnectionLost:
-                self._connection.close()  # control_flow ends by it
+                self._connection.close()  # this ends control_flow
                 return
             finally:
                 if header["is"] == "reply":

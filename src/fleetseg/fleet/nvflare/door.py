@@ -1,12 +1,12 @@
-"""The server's door: who sent a message is whose certificate its connection was opened with.
+"""Authenticates incoming messages: the sender is the owner of the connection's certificate.
 
-NVFlare binds a connection to its certificate and a token to a name, and then hands a message on
-with fields of the sender's own beside them ("peer context", "origin"). Here all of them have to be
-the certificate's, for every message that enters the server, also for those on their way to a job;
-what reads a name behind the door reads the sender's. And a vehicle gives no orders: NVFlare would
-take "abort", "stop" and the list of everybody's tokens from whoever asks in a job's own words.
+NVFlare binds a connection to its certificate and a token to a name, but then passes on messages
+with fields that the sender chose itself ("peer context", "origin"). Here all of these must match
+the certificate, for every message that enters the server, including those on their way to a job, so
+that later code can trust the names it reads. A vehicle may also give no orders: NVFlare would
+accept "abort" and "stop", and hand out the list of all tokens, to anyone who uses a job's commands.
 
-Vehicles have to be connected directly: behind a relay, the certificate would be the relay's.
+Vehicles must connect directly: behind a relay, the certificate would be the relay's.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from nvflare.fuel.f3.cellnet.utils import make_reply
 from nvflare.fuel.f3.streaming.stream_const import StreamHeaderKey
 from nvflare.private.defs import CellChannel, CellMessageHeaderKeys
 
-_UNNAMED = ("", "N/A")  # of a connection inside this machine
+_UNNAMED = ("", "N/A")  # names of connections inside this machine
 _NOT_FOR_VEHICLES = (CellChannel.SERVER_PARENT_LISTENER, "_net_manager")
 _ASKED_BY_VEHICLES = (ServerCommandNames.GET_TASK, ServerCommandNames.SUBMIT_UPDATE)
 
 
 class Door:
-    """A filter of incoming messages; `sender` is whose message this thread is at work on."""
+    """A filter of incoming messages; `sender` is the sender of the message this thread handles."""
 
     def __init__(self) -> None:
         self._here = threading.local()
 
     def install(self, cell: Any) -> None:
-        """Stand behind NVFlare's own check of tokens, in the server's process."""
+        """Install the filter after NVFlare's own check of tokens, in the server's process."""
         cell.core_cell.add_incoming_filter(channel="*", topic="*", cb=self.refusal)
 
     @property
     def sender(self) -> str:
-        """The name in the certificate; empty inside this machine and for the operator."""
+        """The name in the certificate; empty for connections on this machine and the operator."""
         return str(getattr(self._here, "sender", ""))
 
     def refusal(self, message: Any) -> Any:
-        """Answer a message that is not its sender's own, or that no vehicle may send; else None."""
+        """Return a refusal of a message with a false name or not allowed to vehicles; else None."""
         name = str(message.get_prop(MessagePropKey.COMMON_NAME) or "")
         vehicle = "" if name in _UNNAMED or "@" in name else name  # the operator has an address
         self._here.sender = vehicle
@@ -50,12 +50,12 @@ class Door:
 
 
 def why_refused(message: Any, vehicle: str) -> str:
-    """Say what is wrong with a message that came by a vehicle's connection; empty if nothing is."""
+    """Return what is wrong with a message from a vehicle's connection; empty if nothing is."""
     origin = str(message.get_header(MessageHeaderKey.ORIGIN, "")).partition(".")[0]
     claimed = message.get_header(CellMessageHeaderKeys.CLIENT_NAME, vehicle)
     if origin != vehicle or claimed != vehicle:
-        return f"a message in another one's name came by the connection of {vehicle}"
-    # Of a message that is streamed, these name the stream, and its own are beside them.
+        return f"a message in another one's name came over the connection of {vehicle}"
+    # In a streamed message, the first keys describe the stream and the second the message itself.
     for keys in (MessageHeaderKey, StreamHeaderKey):
         channel, topic = (message.get_header(key, "") for key in (keys.CHANNEL, keys.TOPIC))
         orders = channel == CellChannel.SERVER_COMMAND and topic not in _ASKED_BY_VEHICLES
@@ -65,5 +65,5 @@ def why_refused(message: Any, vehicle: str) -> str:
 
 
 def sender_of(message: Any) -> str:
-    """Return who sent a message that has passed the door, in a job's process."""
+    """Return the sender of a message that has passed the filter, in a job's process."""
     return str(message.get_header(CellMessageHeaderKeys.CLIENT_NAME, ""))

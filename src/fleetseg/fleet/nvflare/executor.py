@@ -1,7 +1,7 @@
-"""A vehicle's end inside an NVFlare job: forwards tasks to the trainer and its answers back.
+"""A vehicle's relay inside an NVFlare job: forwards tasks to the trainer and its replies back.
 
-No torch here: were this process to run out of memory, NVFlare would end the job for the whole
-fleet. A trainer that dies is one typed failure.
+It does not load torch: if this process ran out of memory, NVFlare would end the job for the whole
+fleet, while a trainer that dies is just one typed failure.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from fleetseg.fleet.subprocesses import end_with_parent
 from fleetseg.fleet.threads import start_thread
 from fleetseg.strict_json import BadJson, read_table
 
-_LONGEST_S = 600.0  # that a server may ask this side to be silent, or not to ask
+_LONGEST_S = 600.0  # limit on intervals that a server may set
 _MOST_FAILED_BEATS = 5
 _TRAINER_S = 60.0  # how long a trainer may take to start (again)
 
@@ -69,7 +69,7 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
         self._over, self._stir = threading.Event(), threading.Event()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Give signs of life from the start of a job to its end."""
+        """Send heartbeats from the start of a job to its end."""
         if event_type == EventType.START_RUN:
             end_with_parent()
             self._idle_beat_s = _setting(IDLE_BEAT_S) or QUICK_S
@@ -83,7 +83,7 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
             self._stir.set()
 
     def _listen(self, engine: Any) -> None:
-        """Ask for tasks when the bell rings, where the server has one."""
+        """Request tasks when notified, if the server sends notifications."""
         if heart_s := _setting(HEART_S):
             self._waiting = Waiting(heart_s)
             engine.get_task_assignment = self._waiting.before(engine.get_task_assignment)
@@ -98,16 +98,16 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
     def execute(
         self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
     ) -> Shareable:
-        """Have the trainer do one task; every way it can fail is an answer, too."""
+        """Have the trainer do one task; every failure also becomes a reply."""
         site = fl_ctx.get_identity_name()
         try:
             header = read_table(shareable[HEADER], max_bytes=MAX_HEADER_BYTES)
         except BadJson as bad:
-            detail = f"a request that is none: {bad}"
+            detail = f"not a request: {bad}"
             text, payload = self._failed("refused", "malformed", detail, site)
         else:
             self._beat_s = _seconds(header.get(BEAT_S))
-            self._busy = str(header.get("task", ""))  # until the answer is sent: `handle_event`
+            self._busy = str(header.get("task", ""))  # until the reply is sent: `handle_event`
             self._stir.set()
             text, payload = self._served(header, shareable[PAYLOAD], abort_signal, site)
         reply = make_reply(OK)
@@ -118,7 +118,7 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
     def _served(
         self, header: Header, payload: bytes, abort_signal: Signal, site: str
     ) -> tuple[bytes, bytes]:
-        """Have the trainer answer; what it writes is passed on as it is, and so is its digest."""
+        """Have the trainer answer; its reply is passed on unchanged, so that its digest holds."""
         connection = None
         try:
             connection = _to_trainer(abort_signal)
@@ -138,10 +138,10 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
         return self._failed("lost", reason, "", vehicle)
 
     def _beats(self, engine: Any) -> None:
-        failed, pause_s = 0, QUICK_S / 2  # in a row: one may, where a job is ending
+        failed, pause_s = 0, QUICK_S / 2  # failed in a row; one may fail while a job is ending
         page = Path(os.environ[TRAINER_VARIABLE]).with_name(PAGE_NAME)
         while not self._over.is_set():
-            if self._stir.is_set():  # what is new is said more than once: messages may be lost
+            if self._stir.is_set():  # send news more than once: messages may be lost
                 self._stir.clear()
                 pause_s = QUICK_S / 2
             try:
@@ -150,7 +150,7 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
             except Exception:
                 failed += 1
                 if failed == _MOST_FAILED_BEATS and not self._over.is_set():
-                    raise  # a vehicle that only looks dead would be lost for this whole job
+                    raise  # a vehicle without heartbeats would be lost for the whole job
             usual_s = self._beat_s if self._busy else self._idle_beat_s
             pause_s = QUICK_S if failed else min(2 * pause_s, usual_s)
             self._stir.wait(pause_s)
@@ -173,7 +173,7 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
     def _failed(
         self, kind: FailureKind, reason: str, detail: str, vehicle: str
     ) -> tuple[bytes, bytes]:
-        """Answer for the trainer; what it has not answered is not in the list yet."""
+        """Answer for the trainer, and log that reply, which the trainer has not logged."""
         egress = Egress(Path(os.environ[OWN_VARIABLE]), self.logger.warning)
         header = failure_header(kind, reason, detail)
         header, payload = egress.passed("failure", vehicle, header, b"")
@@ -181,13 +181,13 @@ class TrainerExecutor(Executor):  # type: ignore[misc]
 
 
 def _setting(name: str) -> float | None:
-    """Return a number of the job's settings of vehicles; a server of before has none."""
+    """Return a number from the job's vehicle settings; None from an older server."""
     number = ConfigService.get_float_var(name, conf=SystemConfigs.APPLICATION_CONF, default=None)
     return None if number is None else _seconds(number)
 
 
 def _seconds(told: Any) -> float:
-    """Read the seconds between two signs of life, or questions; a server of before says none."""
+    """Read the interval of heartbeats or requests; the default if an older server sent none."""
     known = isinstance(told, int | float) and told >= QUICK_S
     return float(min(told, _LONGEST_S)) if known else QUICK_S
 

@@ -1,9 +1,9 @@
-"""One process per kit: a second one with the same certificate is refused while the first lives.
+"""One process per kit: a second one with the same certificate is refused while the first is alive.
 
-NVFlare takes a new registration of a name for a restart and drops the old one, which then looks
-alive and receives nothing. Here each process reports where it runs, and the server lets a name be
-taken over from the same place at once, from another one only when the first has fallen silent.
-Whose name it is says the certificate: see `door`.
+NVFlare treats a new registration of a name as a restart and drops the old one, which then looks
+alive and receives nothing. Here each process reports where it runs. The server lets a process in
+the same place take over a name at once, and one in another place only when the first has fallen
+silent. The name is the one in the certificate: see `door`.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from nvflare.apis.fl_exception import NotAuthenticated
 from fleetseg.fleet.nvflare.door import Door
 
 _PLACE = "fleetseg_place"
-_FRESH_S = 25.0  # two heartbeats of NVFlare and some
+_FRESH_S = 25.0  # more than two of NVFlare's heartbeats
 
 
 class LocationReporter(FLComponent):  # type: ignore[misc]
     """On a vehicle: reports at registration which machine and folder it runs in."""
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Add the place, as a digest, to what is sent with a registration."""
+        """Add the place, as a digest, to the registration."""
         if event_type in (EventType.SYSTEM_START, EventType.BEFORE_CLIENT_REGISTER):
             fl_ctx.set_prop(_PLACE, _place(), private=False, sticky=True)
 
 
 class DuplicateKitGuard(FLComponent):  # type: ignore[misc]
-    """On the server: knows where each kit runs."""
+    """On the server: tracks where each kit runs."""
 
     def __init__(self) -> None:
         super().__init__()
         self._door = Door()
-        self._seen: dict[str, tuple[str, float]] = {}  # name -> place, time of last sign of life
+        self._seen: dict[str, tuple[str, float]] = {}  # name -> place, time of last heartbeat
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Refuse a second place; note signs of life."""
+        """Refuse a second place; note heartbeats."""
         if event_type == EventType.SYSTEM_BOOTSTRAP:
             self._door.install(fl_ctx.get_engine().get_cell())
         peer, name = fl_ctx.get_peer_context(), self._door.sender
@@ -64,7 +64,7 @@ class DuplicateKitGuard(FLComponent):  # type: ignore[misc]
 
 
 def _place() -> str:
-    """Digest of this machine and folder; the kit's own start if the machine has no name."""
+    """Return a digest of this machine and folder; by network address if there is no machine id."""
     try:
         machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""NVFlare's job for a segment: two class names, the sites by name, and no code."""
+"""The NVFlare job of a segment: two class names, the names of the sites, and no code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fleetseg.fleet.nvflare.sites import CONTROLLER, EXECUTOR
 
 
 def write_job(folder: Path, sites: Sequence[str]) -> Path:
-    """Write the job of a segment of these sites; returns the folder that is submitted."""
+    """Write the job of a segment with these sites; returns the folder to submit."""
     config = folder / "app" / "config"
     config.mkdir(parents=True, exist_ok=True)
     pace = pace_of(len(sites))

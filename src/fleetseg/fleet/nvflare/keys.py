@@ -1,7 +1,8 @@
-"""Keys of a fleet over its life: made on the vehicle, handed over, replaced before they end.
+"""The life cycle of a fleet's keys: made on the vehicle, handed over, replaced before expiry.
 
-A certificate that is replaced stays valid until its own end, so old and new ones serve side by
-side, vehicle by vehicle. The server takes a vehicle by name: what shuts one out is to revoke it.
+A replaced certificate stays valid until it expires, so old and new ones can be in use side by side
+while vehicles change over one by one. The server admits vehicles by name: only revocation locks a
+vehicle out.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ from fleetseg.locks import try_lock
 
 @dataclass(frozen=True)
 class Member:
-    """A vehicle as the operator's folder knows it."""
+    """A vehicle as recorded in the operator's folder."""
 
     name: str
     revoked: bool
-    ends: datetime | None  # of its newest certificate; None where its kit is not here any more
-    key_here: bool  # whether a copy of its private key lies in the fleet's folder
+    ends: datetime | None  # expiry of its newest certificate; None if its kit is not here any more
+    key_here: bool  # whether the fleet's folder has a copy of its private key
 
 
 def members(fleet: Fleet) -> list[Member]:
@@ -61,7 +62,7 @@ def members(fleet: Fleet) -> list[Member]:
 
 
 def certificate_end(path: Path) -> datetime | None:
-    """Return when a certificate ends; None where there is none that can be read."""
+    """Return when a certificate expires; None if there is no readable one."""
     from cryptography import x509
 
     try:
@@ -71,33 +72,33 @@ def certificate_end(path: Path) -> datetime | None:
 
 
 def request_certificate(kit: Path, vehicle: str) -> Path:
-    """On a vehicle: make its private key in a new kit; returns the file to have signed.
+    """On a vehicle: make its private key in a new kit; returns the signing request's file.
 
     Raises:
-        ConfigError: there is a key already, or the name is not usable.
+        ConfigError: there already is a key, or the name is not usable.
     """
     check_names([vehicle])
     startup, request = kit / "startup", kit / f"{vehicle}.csr"
     if (startup / "client.key").exists():
         raise ConfigError(
-            "there is a private key already",
+            "there already is a private key",
             where=startup / "client.key",
-            cure="Name another folder with --kit; the one in use goes on until it is replaced",
+            cure="Name another folder with --kit; the kit in use works until you replace it",
         )
     startup.mkdir(parents=True, exist_ok=True)
     startup.chmod(0o700)
     key = new_key()
-    # The request first: a key without one would stand in the way of the next try.
+    # The request first: a key without a request would block the next try.
     write_atomic(request, make_request(vehicle, key))
     write_atomic(startup / "client.key", key_pem(key), mode=0o600)
     return request
 
 
 def hand_over(fleet: Fleet, vehicle: str) -> None:
-    """Remove a vehicle's private key from the fleet's folder: the vehicle has its kit.
+    """Remove a vehicle's private key from the fleet's folder, once the vehicle has its kit.
 
     Raises:
-        EngineError: the vehicle runs from this very folder.
+        EngineError: the vehicle is running from this folder.
     """
     with changing(fleet.folder):
         fleet = read_fleet(fleet.folder)
@@ -108,17 +109,19 @@ def hand_over(fleet: Fleet, vehicle: str) -> None:
 
 
 def rotate_vehicle(fleet: Fleet, vehicle: str, request: Path | None = None) -> None:
-    """Write a kit with a new certificate; the old one is accepted until its end, too.
+    """Write a kit with a new certificate; the old one is accepted until it expires.
 
-    With a signing request of the vehicle's own, the kit has no private key.
+    With a signing request from the vehicle, the kit has no private key.
 
     Raises:
-        ConfigError: the vehicle is revoked, or the request is another one's.
-        EngineError: the vehicle runs from the folder that would be changed.
+        ConfigError: the vehicle is revoked, or the request is from another vehicle.
+        EngineError: the vehicle is running from the folder that would be changed.
     """
     name, public = (vehicle, None) if request is None else read_request(request)
     if name != vehicle:
-        raise ConfigError("a request of another vehicle", where=request, got=name, expected=vehicle)
+        raise ConfigError(
+            "a request from another vehicle", where=request, got=name, expected=vehicle
+        )
     with changing(fleet.folder):
         fleet = read_fleet(fleet.folder)
         require_vehicle(fleet, vehicle)
@@ -126,7 +129,7 @@ def rotate_vehicle(fleet: Fleet, vehicle: str, request: Path | None = None) -> N
             raise ConfigError(
                 f"'{vehicle}' is revoked",
                 where=fleet.folder,
-                cure=f"To have it back: fleetseg fleet unrevoke {vehicle}",
+                cure=f"To readmit it: fleetseg fleet unrevoke {vehicle}",
             )
         kit = fleet.kit(vehicle)
         if not (kit / "startup" / "fed_client.json").exists():
@@ -140,15 +143,15 @@ def rotate_vehicle(fleet: Fleet, vehicle: str, request: Path | None = None) -> N
 def rotate_server(fleet: Fleet) -> None:
     """Renew the certificates of the root, the server and the operator.
 
-    The root's and the server's keys and names stay, so vehicles go on with what they have: either
-    side takes the other's old and new certificates, and the tokens that running vehicles got from
-    the server before are still its own. (NVFlare refuses others without a word to the vehicle.)
+    The root's and the server's keys and names stay, so vehicles need no change: each side accepts
+    the other's old and new certificates, and the tokens that running vehicles have from the server
+    stay valid. (NVFlare refuses other tokens without telling the vehicle.)
 
     Raises:
         ConfigError: the server's key cannot be read.
-        EngineError: the server runs; its processes read these files when each of them starts.
+        EngineError: the server is running; each of its processes reads these files as it starts.
     """
-    busy = "the fleet's server runs"
+    busy = "the fleet's server is running"
     with changing(fleet.folder), _locked(fleet.folder / "server.lock", busy):
         authority = read_authority(fleet.folder).renewed()
         server, operator = fleet.server / "startup", fleet.operator / "startup"
@@ -168,7 +171,7 @@ def rotate_server(fleet: Fleet) -> None:
 @contextmanager
 def _unused(kit: Path) -> Iterator[None]:
     if (kit / "fleetseg").is_dir():
-        with _locked(kit / "fleetseg" / "lock", "a vehicle runs from this folder"):
+        with _locked(kit / "fleetseg" / "lock", "a vehicle is running from this folder"):
             yield
     else:
         yield

@@ -1,4 +1,4 @@
-"""A vehicle's side, put together: what its supervisor has to keep running."""
+"""A vehicle's kit: checks before the start, and the plan of what its supervisor keeps running."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ _KIT_IN_USE = (
 )
 _PART_FAILED = (
     "this vehicle's part of a job has failed, which ends the job for all vehicles; after three in "
-    "a row the server leaves this one out for a time. The engine.log beside this one and those in "
-    "the folders of jobs say why: mostly another or a broken installation (fleetseg doctor)"
+    "a row the server leaves this one out for a time. The engine.log next to this log and those in "
+    "the job folders say why: usually a different or broken installation (fleetseg doctor)"
 )
-_FAILURE_CODES = (101, 102, 103, 104)  # NVFlare's, of a process that was not asked to end
+_FAILURE_CODES = (101, 102, 103, 104)  # NVFlare's, for a process that ended without being asked to
 _LOG_MESSAGES = {
     **{f"child worker process finished with RC {code}": _PART_FAILED for code in _FAILURE_CODES},
     "is disabled": "this vehicle has been revoked by the fleet's operator; the server refuses it",
-    "Failed to send heartbeat": "the server does not take this vehicle's heartbeats: it is down, "
+    "Failed to send heartbeat": "the server does not accept this vehicle's heartbeats: it is down, "
     "or it has revoked this vehicle",
     "register_client unauthenticated": _KIT_IN_USE,
     "in use at another place": _KIT_IN_USE,
-    "Maximum number of clients reached": "the server takes no more vehicles",
+    "Maximum number of clients reached": "the server accepts no more vehicles",
     "Successfully registered client": "connected to the server",
-    "CERTIFICATE_VERIFY_FAILED": "the certificates do not fit: this kit is of another fleet, or a "
-    "clock is wrong",
-    "is not in allow_list": "this vehicle's list of allowed classes (local/resources.json) is of "
-    "another version of fleetseg: restart `fleetseg client`, which writes it anew",
+    "CERTIFICATE_VERIFY_FAILED": "the certificates do not match: this kit belongs to another "
+    "fleet, or a clock is wrong",
+    "is not in allow_list": "this vehicle's list of allowed classes (local/resources.json) is from "
+    "another version of fleetseg: restart `fleetseg client`, which rewrites it",
     "No space left on device": "the disk of this vehicle is full: free some space",
 }
 
 
 @dataclass(frozen=True)
 class Kit:
-    """A start-up kit: who it is for and where its server is."""
+    """A start-up kit: its vehicle's name, and where its server is."""
 
     folder: Path
     name: str
@@ -65,7 +65,7 @@ class Kit:
 
     @property
     def own(self) -> Path:
-        """Where fleetseg keeps what is this vehicle's."""
+        """The folder where fleetseg keeps this vehicle's own files."""
         return self.folder / "fleetseg"
 
 
@@ -73,7 +73,7 @@ def read_kit(folder: Path) -> Kit:
     """Read a start-up kit.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the folder is not a start-up kit.
     """
     folder = folder.resolve()
     path = folder / "startup" / "fed_client.json"
@@ -91,11 +91,11 @@ def read_kit(folder: Path) -> Kit:
 
 
 def check_certificate(kit: Kit) -> datetime:
-    """Return when the kit's certificate ends.
+    """Return when the kit's certificate expires.
 
     Raises:
-        ConfigError: the kit has no private key, or one that the certificate is not for.
-        EngineError: it is not valid now, by this machine's clock.
+        ConfigError: the kit has no private key, or one that does not match the certificate.
+        EngineError: the certificate is not valid now, by this machine's clock.
     """
     from cryptography import x509
 
@@ -136,10 +136,10 @@ def _require_key(path: Path, certificate: Certificate) -> None:
 
 
 def shake_hands(kit: Kit, timeout_s: float = 5.0) -> bool:
-    """Try the server's certificate and ours once; false if nobody listens there yet.
+    """Try a TLS handshake with the server; returns False if nothing listens there yet.
 
     Raises:
-        EngineError: the two do not trust each other; says which side can mend it.
+        EngineError: one side does not trust the other's certificate; says how to fix it.
     """
     startup = kit.folder / "startup"
     context = ssl.create_default_context(cafile=str(startup / "rootCA.pem"))
@@ -157,13 +157,13 @@ def shake_hands(kit: Kit, timeout_s: float = 5.0) -> bool:
         raise EngineError(
             f"the server's certificate is not trusted ({error.verify_message})",
             where=where,
-            cure="This kit is of another fleet, or this machine's clock is wrong",
+            cure="This kit belongs to another fleet, or this machine's clock is wrong",
         ) from None
     except ssl.SSLError as error:
         raise EngineError(
             f"the server does not trust this kit's certificate ({error.reason})",
             where=where,
-            cure="Use a kit that this server's fleet made: fleetseg fleet add NAME",
+            cure="Use a kit of this server's fleet: fleetseg fleet add NAME",
         ) from None
     except OSError:
         return False
@@ -171,7 +171,7 @@ def shake_hands(kit: Kit, timeout_s: float = 5.0) -> bool:
 
 
 def plan_of(kit: Kit) -> dict[str, Any]:
-    """Describe for a supervisor which processes of a kit it has to keep running."""
+    """Make the supervisor's plan: the processes of a kit that it has to keep running."""
     sockets = private_directory()
     trainer_log = kit.own / "logs" / "trainer.log"
     engine_log = kit.own / "logs" / "engine.log"
@@ -203,7 +203,7 @@ def plan_of(kit: Kit) -> dict[str, Any]:
 
 
 def supervisor_command(kit: Kit) -> list[str]:
-    """Write the supervisor's plan; returns the command that follows it."""
+    """Write the supervisor's plan; returns the command that runs the supervisor."""
     kit.own.mkdir(parents=True, exist_ok=True)
     if (kit.folder / "local").is_dir():
         write_kit_settings(kit.folder)
@@ -215,7 +215,7 @@ def supervisor_command(kit: Kit) -> list[str]:
 def wait_for_server(
     kit: Kit, notify: Callable[[str], None], patience_s: float = float("inf")
 ) -> None:
-    """Wait until the server answers; notifies a person once, if it does not at first."""
+    """Wait until the server answers; tells the user once if it does not answer at first."""
     until_s, notified, watchdog = time.monotonic() + patience_s, False, Watchdog()
     while not shake_hands(kit):
         watchdog.alive()

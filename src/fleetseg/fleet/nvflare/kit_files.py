@@ -1,10 +1,10 @@
-"""What lies in a kit: a certificate, where the server is, what the vehicle allows.
+"""The files of a kit: a certificate, the server's address, what the vehicle allows.
 
     startup/  client.key, client.crt, rootCA.pem, fed_client.json
     local/    what this site allows, how it connects, and how much it logs
-    fleetseg/ what the vehicle has of its own: made there
+    fleetseg/ the vehicle's own files, made on the vehicle
 
-As NVFlare's own provisioning lays it out, but without its scripts: one kit costs one key and one
+The layout is that of NVFlare's own provisioning, without its scripts. A kit costs one key and one
 signature.
 """
 
@@ -37,12 +37,12 @@ def make_kit(
     authority: Authority,
     public: RSAPublicKey | None = None,
 ) -> None:
-    """Make a vehicle's kit, with a key of its own or for one that the vehicle has made.
+    """Make a vehicle's kit, with a new key or for a key that the vehicle has made.
 
-    `server` is "host:port"; NVFlare's defaults for a site are those of the folder `defaults`.
+    `server` is "host:port"; the folder `defaults` has NVFlare's defaults for a site.
     """
     unfinished = kit.with_name(f".{vehicle}.new")
-    for path in (unfinished, kit):  # of an addition that was cut off
+    for path in (unfinished, kit):  # left by an interrupted attempt
         shutil.rmtree(path, ignore_errors=True)
     for folder in ("startup", "local"):
         (unfinished / folder).mkdir(parents=True)
@@ -57,7 +57,7 @@ def make_kit(
 def write_identity(
     kit: Path, vehicle: str, authority: Authority, public: RSAPublicKey | None = None
 ) -> None:
-    """Write a new certificate into a kit, with a new key unless the vehicle has its own."""
+    """Write a new certificate into a kit, with a new key unless the vehicle has made its own."""
     startup = kit / "startup"
     if public is None:
         key = new_key()
@@ -70,7 +70,7 @@ def write_identity(
 
 
 def _client_settings(vehicle: str, server: str) -> dict[str, Any]:
-    """NVFlare's start-up file of a vehicle, as its own provisioning writes it."""
+    """Return NVFlare's start-up settings of a vehicle, as its provisioning writes them."""
     host, _, _ = server.rpartition(":")
     service = {"target": server, "scheme": "grpc"}
     client = {
@@ -86,7 +86,7 @@ def _client_settings(vehicle: str, server: str) -> dict[str, Any]:
 
 
 def write_kit_settings(kit: Path) -> None:
-    """Write a vehicle's settings; a kit may be of an earlier version."""
+    """Write a vehicle's settings; also updates kits made by an earlier version."""
     write_json(kit / "local" / "resources.json", client_resources())
     write_json(kit / "local" / "authorization.json", permissions())
     write_transport(kit, vehicle_transport())
@@ -95,7 +95,7 @@ def write_kit_settings(kit: Path) -> None:
 
 
 def remove_start_scripts(kit: Path) -> None:
-    """Leave no script that would start a second process with this kit."""
+    """Remove scripts that would start a second process with this kit."""
     for name in _SCRIPTS:
         (kit / "startup" / name).unlink(missing_ok=True)
     for path in [*kit.glob("readme.txt"), *kit.glob("startup/readme.txt")]:
@@ -105,16 +105,16 @@ def remove_start_scripts(kit: Path) -> None:
 
 
 def write_transport(site: Path, settings: Mapping[str, Any]) -> None:
-    """Write how a site connects; what somebody has written there stays."""
+    """Write how a site connects, unless the file exists, as somebody may have edited it."""
     path = site / "local" / "comm_config.json"
     if not path.exists():
         write_json(path, settings)
 
 
 def write_log_settings(site: Path) -> None:
-    """Bound what NVFlare's own logs of a site may take: its defaults are four times 220 MB.
+    """Limit the size of NVFlare's logs of a site: its defaults allow four times 220 MB.
 
-    All else is as its defaults have it; what somebody has written there stays.
+    Everything else is NVFlare's default; an existing file is kept.
     """
     if (site / "local" / "log_config.json").exists():
         return
@@ -123,7 +123,7 @@ def write_log_settings(site: Path) -> None:
         settings = json.loads(text)
         handlers = settings["handlers"].values()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return  # NVFlare goes by what there is
+        return  # NVFlare uses what there is
     for handler in handlers:
         if "maxBytes" in handler:
             handler.update(maxBytes=_LOG_BYTES, backupCount=_OLD_LOGS)

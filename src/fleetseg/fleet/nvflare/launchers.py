@@ -1,7 +1,7 @@
-"""How NVFlare starts a process for a job: by one text, split at blanks, so paths are quoted.
+"""Launchers of NVFlare's job processes that quote paths, as NVFlare splits commands at blanks.
 
-NVFlare 2.9 puts the paths of the server and of the kits into that text as they are: in a folder
-called "my run", every job would end at once with "unrecognized arguments".
+NVFlare 2.9 puts the paths of the server and the kits into the command unquoted: in a folder called
+"my run", every job would end at once with "unrecognized arguments".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ServerLauncher(ProcessJobLauncher):  # type: ignore[misc]
     """Starts the server's part of a job."""
 
     def get_command(self, job_meta: Any, fl_ctx: FLContext) -> str:
-        """Return the command as a text that splits into the right words."""
+        """Return the command as a string that splits into the right words."""
         return command_text(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS), get_server_job_args())
 
 
@@ -30,12 +30,12 @@ class VehicleLauncher(ProcessJobLauncher):  # type: ignore[misc]
     """Starts a vehicle's part of a job."""
 
     def get_command(self, job_meta: Any, fl_ctx: FLContext) -> str:
-        """Return the command as a text that splits into the right words."""
+        """Return the command as a string that splits into the right words."""
         return command_text(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS), get_client_job_args())
 
 
 def command_text(arguments: dict[str, tuple[str, Any]], names: Sequence[str]) -> str:
-    """Write a command of this Python; the options after `--set` are several words already."""
+    """Build a command of this Python; the options after `--set` are several words already."""
     words = [shlex.quote(sys.executable)]
     for name in names:
         if given := arguments.get(name):

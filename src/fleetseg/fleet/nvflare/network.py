@@ -1,8 +1,8 @@
-"""NVFlare on the server's machine: its process kept alive, one job after another kept running.
+"""NVFlare on the server's machine: keeps its process alive and one job after another running.
 
-NVFlare ends a job for all when one vehicle's part of it crashes, never resumes one, and its job
-status is not the truth. So nothing of ours lives in a job: this thread submits the next one as soon
-as the last is gone, and `FleetEngine` goes on where it was.
+NVFlare ends a job for all vehicles when one vehicle's part of it crashes, never resumes a job, and
+its job status is not reliable. So no state of ours is in a job: this thread submits the next one as
+soon as the last is gone, and `FleetEngine` continues where it was.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from fleetseg.fleet.threads import start_thread
 from fleetseg.text import plain
 
 _POLL_S = 0.25
-_LEAST_FREE = 1 << 18  # bytes, for logs
-_INFO_S = 2.0  # between two looks at who is registered
+_LEAST_FREE = 1 << 18  # bytes of disk space, for logs
+_INFO_S = 2.0  # between two queries of the registered sites
 _START_S = 60.0  # for a submitted job to connect, before it is submitted again
 _FRESH_S = 15.0  # NVFlare's heartbeats come every 10 s
-_HUNG_S = 45.0  # no answer from a server that has answered before: it is started again
+_HUNG_S = 45.0  # a server that has answered before and is silent for this long is restarted
 _LOG_TAIL = 1 << 16  # bytes
 _QUIET = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "GRPC_VERBOSITY": "NONE"}
 
@@ -61,13 +61,14 @@ class NvflareNetwork:
         log: Path | None = None,
     ) -> None:
         self._fleet, self._dispatcher = fleet, dispatcher
-        self._job_patience_s = 2 / 3 * silent_s  # before its silence is taken for the vehicles'
-        self._answered_s: float | None = None  # when this start of the server last answered
+        self._job_patience_s = 2 / 3 * silent_s  # before its silence could count as the vehicles'
+        self._answered_s: float | None = None  # when the server last answered since its start
         self._environment = {**_QUIET, LINK_VARIABLE: str(socket)}
-        self._segment = socket.parent / "segment"  # in a plain path: a submission is a line of text
+        # A path without blanks: a submission is a line of text.
+        self._segment = socket.parent / "segment"
         self._expected_s = expected_s  # how long to wait for all vehicles before the first job
         self._process: Any = None
-        self._start = 0  # of the server; a session belongs to one
+        self._start = 0  # number of the server's start; a session belongs to one
         self._session: Any = None
         self._session_start = 0
         self._job, self._submitted_s = "", 0.0
@@ -79,13 +80,13 @@ class NvflareNetwork:
         self._trouble = "the server is starting"
         self._fatal: FleetSegError | None = None
         self._revoked: frozenset[str] = frozenset(fleet.revoked)
-        self._disabled: set[str] = set()  # those that NVFlare knows of
+        self._disabled: set[str] = set()  # those disabled in NVFlare
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> NvflareNetwork:
         """Start the server."""
-        # Two threads: a call to a server that has just died may take seconds to fail.
+        # Two threads, because a call to a server that has just died may take seconds to fail.
         self._threads = [
             start_thread(self._keep_server, "fleetseg-server", self._fail),
             start_thread(self._keep_job, "fleetseg-job", self._fail),
@@ -104,7 +105,7 @@ class NvflareNetwork:
         return self._trouble
 
     def registered(self) -> Mapping[str, float]:
-        """Sites that are connected -> seconds since their last heartbeat."""
+        """Return the connected sites -> seconds since their last heartbeat."""
         now = time.time()
         return {name: now - seen for name, seen in self._registered.items()}
 
@@ -152,7 +153,7 @@ class NvflareNetwork:
     def _start_server(self) -> None:
         if self._process is not None:
             stop(self._process, patience_s=0)
-            self._dispatcher.drop()  # its job goes with it, only later
+            self._dispatcher.drop()  # its job ends with it, but later
             self._over.wait(1.0)
         _fresh_server(self._fleet)
         self._registered, self._began_s = {}, time.monotonic()
@@ -166,20 +167,20 @@ class NvflareNetwork:
         self._start += 1
 
     def _end_what_hangs(self) -> None:
-        """Kill what neither ends nor goes on: from there it is as if it had died.
+        """Kill processes that hang: they are then handled as if they had died.
 
-        Of NVFlare nobody else would notice: its own watches wait for processes to end.
+        Nothing in NVFlare would notice: its own monitors wait for processes to end.
         """
         clock, job = self._dispatcher.clock, self._dispatcher.job
         if job and self._dispatcher.job_silent_s() > self._job_patience_s:
-            self._trouble = "the engine's job has stopped; another takes its place"
+            self._trouble = "the engine's job hangs; a new one replaces it"
             kill_descendants(self._process.pid, job)
             self._dispatcher.drop()
         if self._answered_s is not None and clock() - self._answered_s > _HUNG_S:
-            self._trouble = "the server's process has stopped; it is started again"
+            self._trouble = "the server's process hangs; it is being restarted"
             stop(self._process, patience_s=0)
 
-    # The job, by way of a session with the server
+    # The job, through a session with the server
 
     def _keep_job(self) -> None:
         while not self._over.wait(_POLL_S):
@@ -191,7 +192,7 @@ class NvflareNetwork:
                 self._submit_if_due()
             except FleetSegError as error:
                 self._fatal = error
-            except Exception as error:  # whatever NVFlare raises: the next turn tries again
+            except Exception as error:  # whatever NVFlare raises: try again in the next iteration
                 self._trouble = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 self._close_session()
         self._close_session()
@@ -200,7 +201,7 @@ class NvflareNetwork:
         if self._session_start != self._start:
             self._close_session()
             self._job, self._submitted_s, self._disabled = "", 0.0, set()
-            self._segments.forget()  # it has ended with NVFlare's server, through nobody
+            self._segments.forget()  # it ended with NVFlare's server: no site's fault
         if self._session is None:
             self._session_start = self._start
             self._session = _open_session(self._fleet)
@@ -215,14 +216,14 @@ class NvflareNetwork:
 
     def _keep_revoked(self) -> None:
         self._fleet = read_fleet(self._fleet.folder)  # vehicles may have been added, too
-        # A name that is not in the list has a certificate that nobody here remembers making.
+        # A name that is not in the list has a certificate of which this folder has no record.
         unknown = set(self._registered) - set(self._fleet.vehicles)
         revoked = frozenset(self._fleet.revoked) | unknown
         self._revoked = revoked  # the engine refuses them from here on
         for name in revoked - self._disabled:
             self._session.disable_client(name)  # and this keeps them from coming back
             self._disabled.add(name)
-        # An unknown name is no longer connected once it is refused: it stays refused.
+        # An unknown name disappears once it is refused, and has to stay refused.
         for name in (self._disabled - revoked) & set(self._fleet.vehicles):
             self._session.enable_client(name)
             self._disabled.discard(name)
@@ -253,9 +254,9 @@ class NvflareNetwork:
         self._trouble = "the engine's job is starting"
 
     def _judge_last(self, now_s: float) -> bool:
-        """Judge the last job, if it has ended; says whether the next one is due."""
+        """Judge the last job, if it has ended; returns whether the next one is due."""
         if not self._segments.has_connected and not self._ended():
-            if now_s - self._submitted_s >= _START_S:  # nobody knows what has become of it
+            if now_s - self._submitted_s >= _START_S:  # its fate is unknown
                 self._segments.forget()
             return not self._segments.is_open
         log = self._fleet.server / "console.log"
@@ -278,7 +279,7 @@ class NvflareNetwork:
 
 
 def _require_room(folder: Path) -> None:
-    """Raise where the disk is full: NVFlare would go on and answer nobody."""
+    """Raise if the disk is full: NVFlare would keep running but answer no one."""
     if shutil.disk_usage(folder).free < _LEAST_FREE:
         raise disk_full(folder, _LEAST_FREE)
 
@@ -307,7 +308,7 @@ def client_command(kit: Path, name: str) -> list[str]:
 
 
 def _fresh_server(fleet: Fleet) -> None:
-    """Forget NVFlare's jobs of earlier starts: one that died is called running for ever."""
+    """Delete NVFlare's jobs of earlier starts: a job that died is reported as running for ever."""
     kill_orphans("nvflare.", fleet.server)
     write_server_settings(fleet)
     for name in ("jobs", "snapshots", "transfer"):
@@ -327,7 +328,7 @@ def _open_session(fleet: Fleet) -> Any:
     logging.getLogger("nvflare").setLevel(logging.CRITICAL)
     session = Session(OPERATOR, str(fleet.operator))
     session.set_timeout(5.0)
-    session.api._print_hci = lambda text: None  # it would print into the live table
+    session.api._print_hci = lambda text: None  # keeps it from printing into the live table
     try:
         session.try_connect(5.0)
     except BaseException:
@@ -337,7 +338,7 @@ def _open_session(fleet: Fleet) -> Any:
 
 
 def read_witnessed(path: Path, job: str) -> Mapping[str, str]:
-    """Return through which sites a job ended, and why; empty where nobody was seen."""
+    """Return the sites that made a job end, and why; empty if none was observed."""
     found = {}
     with contextlib.suppress(OSError):
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -349,7 +350,7 @@ def read_witnessed(path: Path, job: str) -> Mapping[str, str]:
 
 
 def last_words(log: Path) -> str:
-    """Return the last line of a log that reports an error, else its last one."""
+    """Return the last line of a log that reports an error, else its last line."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - _LOG_TAIL))

@@ -1,8 +1,8 @@
-"""How often what is said in a job, by the number of its sites.
+"""Message intervals in a job, by its number of sites.
 
-A few vehicles are asked about often, as nobody feels it: they are at work within a tenth of a
-second and missed within seconds. Each message of a vehicle costs the server 2 to 4 ms of processor
-time, so from some twenty on, what all of them say together stays about the same.
+With few vehicles, messages are frequent, as the load is negligible: vehicles start working within a
+tenth of a second and are missed within seconds. Each message of a vehicle costs the server 2 to 4
+ms of processor time, so from about twenty vehicles on, the total rate stays about the same.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from fleetseg.fleet.beats import beat_every_s
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds between two messages of one vehicle, and patience that follows from them."""
+    """Seconds between two messages of one vehicle, and the time-outs that follow from them."""
 
-    poll_s: float  # questions for tasks, of a vehicle that no bell calls
-    heart_s: float  # questions for tasks, of one that is called by a bell
-    beat_s: float  # signs of life of one that is idle
+    poll_s: float  # task requests of a vehicle without notifications
+    heart_s: float  # task requests of a vehicle with notifications
+    beat_s: float  # heartbeats of an idle vehicle
     job_beat_s: float  # NVFlare's own heartbeats of a vehicle's part of a job
-    retry_s: float  # after a question for tasks that failed
-    join_s: float  # for a vehicle's part of a job to reach the server's, else it ends for all
-    sync_s: float  # for the answer to one try at that: asked again too soon, hundreds drown it
+    retry_s: float  # after a failed task request
+    join_s: float  # for a vehicle's part of a job to reach the server's, else the job ends for all
+    sync_s: float  # for the reply to one attempt: frequent retries by hundreds overload the server
 
 
 def pace_of(num_sites: int) -> Pace:
@@ -43,7 +43,7 @@ def pace_of(num_sites: int) -> Pace:
 
 
 def admin_timeout_s(num_vehicles: int) -> float:
-    """How long the server waits for vehicles to take a job in: the slowest holds up all.
+    """Return how long the server waits for vehicles to accept a job: the slowest delays all.
 
     >>> admin_timeout_s(4), admin_timeout_s(500)
     (10.0, 60.0)

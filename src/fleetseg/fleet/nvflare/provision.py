@@ -1,11 +1,11 @@
 """A fleet on disk: certificates, the server's folder, one start-up kit per vehicle.
 
 DIR/fleet.json      host, port, vehicles
-    revocations.jsonl   who may no longer take part
+    revocations.jsonl   vehicles that may no longer take part
     pki/            the root key and NVFlare's project: keep it safe, back it up
     server/         the server's own NVFlare folder
-    operator/       who may submit runs: used by `fleetseg server`, stays here
-    kits/NAME/      carry each to its vehicle; without a key where the vehicle has made its own
+    operator/       the identity that submits runs: used by `fleetseg server`, stays here
+    kits/NAME/      carry each to its vehicle; without a key if the vehicle has made its own
     status.json, sites.json   what `fleetseg fleet status` shows
 """
 
@@ -46,13 +46,13 @@ OPERATOR = "operator@fleet.local"
 ORG = "fleet"
 PORT = 8102
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")  # NVFlare parts names at dots
-_TAKEN = ("server",)  # NVFlare's own name of it
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")  # NVFlare splits names at dots
+_TAKEN = ("server",)  # NVFlare's name for the server
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """What `fleet.json` says, and where it lies."""
+    """The contents of `fleet.json`, and the fleet's folder."""
 
     folder: Path
     host: str
@@ -77,7 +77,7 @@ class Fleet:
         return tuple(name for name in self.vehicles if name not in revoked)
 
     def kit(self, vehicle: str) -> Path:
-        """A vehicle's start-up kit."""
+        """Return the folder of a vehicle's start-up kit."""
         return self.folder / "kits" / vehicle
 
     def save(self) -> None:
@@ -90,7 +90,7 @@ def read_fleet(folder: Path) -> Fleet:
     """Read a fleet's folder.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the folder is not a fleet's.
     """
     folder = folder.resolve()
     try:
@@ -113,18 +113,18 @@ def create_fleet(folder: Path, host: str, port: int, vehicles: Sequence[str]) ->
     """Make certificates and kits for a new fleet.
 
     Raises:
-        ConfigError: the folder holds one already, or a name is not usable.
+        ConfigError: the folder already holds a fleet, or a name is not usable.
         EngineError: NVFlare could not make them.
     """
     if (folder / "fleet.json").exists():
         raise ConfigError(
-            "this folder holds a fleet already", where=folder, cure="Add to it: fleetseg fleet add"
+            "this folder already holds a fleet", where=folder, cure="Add to it: fleetseg fleet add"
         )
     if not _HOST.fullmatch(host):
         raise ConfigError("not usable as a host", got=repr(host), expected="a-z, 0-9, . _ -")
     check_names(vehicles)
     if len(set(vehicles)) < len(vehicles) or host in vehicles:
-        raise ConfigError("two vehicles (or a vehicle and the server) of one name")
+        raise ConfigError("two vehicles (or a vehicle and the server) have the same name")
     (folder / "pki").mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
     folder.chmod(0o700)
@@ -142,17 +142,17 @@ def create_fleet(folder: Path, host: str, port: int, vehicles: Sequence[str]) ->
 
 
 def add_vehicle(fleet: Fleet, vehicle: str) -> Fleet:
-    """Make a kit for one more vehicle; nothing of the others is touched."""
+    """Make a kit for one more vehicle; the others are not touched."""
     return _added(fleet, vehicle, None)
 
 
 def sign_request(fleet: Fleet, path: Path) -> tuple[Fleet, str]:
-    """Take in a vehicle that has made its own key; its kit has no private key.
+    """Add a vehicle that has made its own key; its kit has no private key.
 
     Returns the fleet and the vehicle's name.
 
     Raises:
-        ConfigError: it is no signing request, or there is a vehicle of its name.
+        ConfigError: it is not a signing request, or there already is a vehicle of its name.
     """
     vehicle, public = read_request(path)
     return _added(fleet, vehicle, public), vehicle
@@ -161,10 +161,10 @@ def sign_request(fleet: Fleet, path: Path) -> tuple[Fleet, str]:
 def _added(fleet: Fleet, vehicle: str, public: RSAPublicKey | None) -> Fleet:
     check_names([vehicle])
     with changing(fleet.folder):
-        fleet = read_fleet(fleet.folder)  # somebody may have added another one since
+        fleet = read_fleet(fleet.folder)  # another vehicle may have been added since
         if vehicle in fleet.vehicles or vehicle == fleet.host:
             raise ConfigError(
-                f"there is a '{vehicle}' already",
+                f"there already is a '{vehicle}'",
                 where=fleet.folder,
                 cure=f"For new keys: fleetseg fleet rotate {vehicle}",
             )
@@ -175,7 +175,7 @@ def _added(fleet: Fleet, vehicle: str, public: RSAPublicKey | None) -> Fleet:
 
 
 def new_kit(fleet: Fleet, vehicle: str, public: RSAPublicKey | None = None) -> None:
-    """Make a vehicle's kit in the place where the fleet keeps it."""
+    """Make a vehicle's kit in the fleet's folder."""
     require_nvflare()
     defaults = fleet.server / "local"
     server = f"{fleet.host}:{fleet.port}"
@@ -188,7 +188,7 @@ def revoke_vehicle(fleet: Fleet, vehicle: str) -> Fleet:
 
 
 def unrevoke_vehicle(fleet: Fleet, vehicle: str) -> Fleet:
-    """Let a revoked vehicle take part again, with the certificate it has."""
+    """Let a revoked vehicle take part again, with its existing certificate."""
     return _decide(fleet, vehicle, revoked=False)
 
 
@@ -203,7 +203,7 @@ def _decide(fleet: Fleet, vehicle: str, *, revoked: bool) -> Fleet:
 
 
 def require_vehicle(fleet: Fleet, vehicle: str) -> None:
-    """Raise where a fleet has no vehicle of that name."""
+    """Raise ConfigError if a fleet has no vehicle of that name."""
     if vehicle not in fleet.vehicles:
         known = ", ".join(fleet.vehicles[:20]) + (", ..." if len(fleet.vehicles) > 20 else "")
         raise ConfigError(
@@ -213,7 +213,7 @@ def require_vehicle(fleet: Fleet, vehicle: str) -> None:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[None]:
-    """Change a fleet's folder one after another: two operators must not lose a vehicle."""
+    """Lock a fleet's folder for a change: two operators at once must not lose a vehicle."""
     with open(folder / "change.lock", "w", encoding="utf-8") as lock:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -221,7 +221,7 @@ def changing(folder: Path) -> Iterator[None]:
 
 
 def write_server_settings(fleet: Fleet) -> None:
-    """Write the server's settings; paths in it are those of today."""
+    """Write the server's settings, with the folder's current paths."""
     resources = server_resources(fleet.server, len(fleet.vehicles))
     write_json(fleet.server / "local" / "resources.json", resources)
     write_json(fleet.server / "local" / "authorization.json", permissions())
@@ -231,7 +231,7 @@ def write_server_settings(fleet: Fleet) -> None:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise ConfigError where one cannot be a vehicle's or the server's."""
+    """Raise ConfigError if a name cannot be a vehicle's."""
     for name in names:
         if not _NAME.fullmatch(name) or name in _TAKEN:
             raise ConfigError(
@@ -242,7 +242,7 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def _project(fleet: Fleet) -> dict[str, Any]:
-    """NVFlare's project file; YAML reads JSON."""
+    """Return NVFlare's project file, for JSON, which is valid YAML."""
     builders = "nvflare.lighter.impl"
     participants = [
         {
@@ -294,7 +294,7 @@ def _provision(folder: Path) -> Path:
 
 
 def require_nvflare() -> None:
-    """Raise MissingExtra where NVFlare is not installed."""
+    """Raise MissingExtra if NVFlare is not installed."""
     try:
         import nvflare  # noqa: F401
     except ImportError:

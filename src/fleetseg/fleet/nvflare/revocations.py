@@ -1,7 +1,7 @@
-"""Who may no longer take part: a list that lines are added to, and none is taken from.
+"""The list of revoked vehicles: an append-only file.
 
-A whole file written again by somebody who read it a while ago would bring a revoked vehicle back;
-a line that is added cannot. The last line about a vehicle counts.
+Rewriting a whole file from an outdated copy could reinstate a revoked vehicle; appending a line
+cannot. The last line about a vehicle counts.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _FILE = "revocations.jsonl"
 
 
 def read_revoked(folder: Path, before: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return who is revoked; `before` is who was when fleets had no such list.
+    """Return the revoked vehicles; `before` are those from when fleets had no such list.
 
     Raises:
-        ConfigError: a whole line cannot be read; nobody is let in by a damaged list.
+        ConfigError: a complete line cannot be read; a damaged list never admits a vehicle.
     """
     path = folder / _FILE
     try:
@@ -30,14 +30,14 @@ def read_revoked(folder: Path, before: Iterable[str] = ()) -> tuple[str, ...]:
     except FileNotFoundError:
         return tuple(sorted(set(before)))
     revoked = set()
-    # What a crash cut off was never said to be done, and the next line takes its place.
+    # A line truncated by a crash was never confirmed, and the next line replaces it.
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
             fields = json.loads(line)
             vehicle, is_revoked = str(fields["vehicle"]), bool(fields["revoked"])
         except (ValueError, KeyError, TypeError) as error:
             what = f"line {number} cannot be read ({type(error).__name__})"
-            cure = "Mend the line, or put the file back from a backup"
+            cure = "Fix the line, or restore the file from a backup"
             raise ConfigError(what, where=path, cure=cure) from None
         if is_revoked:
             revoked.add(vehicle)
@@ -47,7 +47,7 @@ def read_revoked(folder: Path, before: Iterable[str] = ()) -> tuple[str, ...]:
 
 
 def note(folder: Path, vehicles: Iterable[str], *, revoked: bool) -> None:
-    """Add what has been decided about vehicles; on disk when this returns."""
+    """Append a decision about vehicles; it is on the disk when this returns."""
     lines = [
         json.dumps({"time": round(time.time(), 3), "vehicle": vehicle, "revoked": revoked})
         for vehicle in vehicles
@@ -61,7 +61,7 @@ def note(folder: Path, vehicles: Iterable[str], *, revoked: bool) -> None:
 
 
 def has_list(folder: Path) -> bool:
-    """Say whether there is a list; fleets of earlier versions have none."""
+    """Return whether there is a list; fleets made by earlier versions have none."""
     return (folder / _FILE).exists()
 
 

@@ -1,7 +1,7 @@
-"""What each site allows and where it keeps things: NVFlare's `resources.json` and permissions.
+"""What each site allows and where it stores files: NVFlare's `resources.json` and permissions.
 
-Tighter than NVFlare's own: a site runs two classes of ours and nothing else, takes no code with a
-job, and sends no logs.
+Stricter than NVFlare's defaults: a site runs two classes of ours and nothing else, accepts no code
+with a job, and sends no logs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ CONTROLLER = f"{_HERE}.controller.FleetController"
 EXECUTOR = f"{_HERE}.executor.TrainerExecutor"
 _COMMON = "nvflare.app_common"
 _HEARTBEAT_TIMEOUT_S = 60
-WITNESSED = "witnessed.jsonl"  # through which sites jobs have ended, in the server's folder
+WITNESSED = "witnessed.jsonl"  # file in the server's folder: sites that made jobs end
 MAX_VEHICLES = 10_000
 
 
 def permissions() -> dict[str, Any]:
-    """Who may do what: the operator submits and stops runs; nobody sends code or opens a shell."""
+    """Return permissions: the operator submits and stops runs; nobody sends code or has a shell."""
     nothing = {"byoc": "none", "shell_commands": "none", "clone_job": "none"}
     return {
         "format_version": "1.0",
@@ -52,7 +52,7 @@ def _allowed() -> dict[str, Any]:
 
 
 def client_resources() -> dict[str, Any]:
-    """Settings of a vehicle."""
+    """Return the settings of a vehicle."""
     return {
         **_allowed(),
         "allow_log_streaming": False,
@@ -78,16 +78,16 @@ def client_resources() -> dict[str, Any]:
     }
 
 
-# Of what is sent and not acknowledged yet, to each: with NVFlare's 16 MiB, models of a cohort of 32
-# filled the link between the server's own processes, and nothing else got through.
+# Unacknowledged bytes per receiver: with NVFlare's 16 MiB, the models for a cohort of 32 filled the
+# link between the server's own processes, and nothing else got through.
 _WINDOW = {"streaming_window_size": 4 << 20, "streaming_ack_interval": 1 << 20}
 
 
 def server_transport() -> dict[str, Any]:
-    """How the server's processes take connections (`comm_config.json`).
+    """Return how the server's processes accept connections (`comm_config.json`).
 
-    NVFlare's default keeps a thread for each stream of a vehicle, 100 at most, and beyond 1,024
-    open files the link between its own two processes breaks (`select`).
+    NVFlare's default uses a thread for each stream of a vehicle, at most 100, and beyond 1,024 open
+    files the link between its own two processes breaks (`select`).
     """
     inside = {"host": "localhost", "connection_security": "clear"}
     return {
@@ -99,12 +99,12 @@ def server_transport() -> dict[str, Any]:
 
 
 def vehicle_transport() -> dict[str, Any]:
-    """How a vehicle connects: by one connection, which its part of a job shares."""
+    """Return how a vehicle connects: with one connection, which its part of a job shares."""
     return {"backbone_conn_gen": 1, **_WINDOW}
 
 
 def server_resources(folder: Path, num_vehicles: int = 0) -> dict[str, Any]:
-    """Settings of the server of so many vehicles; its storage lies inside `folder`."""
+    """Return the server's settings for `num_vehicles`; its storage is inside `folder`."""
     filesystem = f"{_COMMON}.storages.filesystem_storage.FilesystemStorage"
     return {
         **_allowed(),

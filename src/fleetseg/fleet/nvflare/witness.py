@@ -1,8 +1,8 @@
-"""In NVFlare's server: which site a job was ended through, as only that process learns.
+"""In NVFlare's server: records which site made a job end, as only that process learns it.
 
-NVFlare ends a job for all when one site's part of it fails, and its job status does not say whose.
-Each such report is written to a file that the aggregating process reads: one line with the job, the
-site by its authenticated session, and why.
+NVFlare ends a job for all sites when one site's part of it fails, and its job status does not say
+which. Each report of a failure is written to a file that the aggregating process reads: one line
+with the job, the site (by its authenticated session), and the reason.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from nvflare.private.defs import ERROR_MSG_PREFIX, CellMessageHeaderKeys, JobFai
 
 _KILLED = 9
 _REASONS = {**PROCESS_EXIT_REASON, _KILLED: "killed"}
-# What a site finds out by itself, also when its job is ended through another one meanwhile.
+# Reasons in the site itself, even if its job is being ended because of another site.
 _OWN = (ProcessExitCode.UNSAFE_COMPONENT, ProcessExitCode.CONFIG_ERROR)
 
 
 class FailureWitness(FLComponent):  # type: ignore[misc]
-    """Writes down whose failure ends a job, before NVFlare ends it."""
+    """Records which site's failure ends a job, before NVFlare ends it."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class FailureWitness(FLComponent):  # type: ignore[misc]
         self._seen: dict[str, set[str]] = {}  # job -> sites
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Listen in, once the server is there, on reports of failures and on starts."""
+        """Once the server has started, observe reports of failures and starts of jobs."""
         if event_type != EventType.SYSTEM_START:
             return
         engine = fl_ctx.get_engine()
@@ -58,7 +58,7 @@ class FailureWitness(FLComponent):  # type: ignore[misc]
     def _on_report(self, request: Any) -> Any:
         try:
             self._note(request)
-        except Exception as error:  # NVFlare's own handling goes on, whatever came
+        except Exception as error:  # NVFlare's own handling must go on in any case
             self.logger.error(f"a report of a failure could not be noted ({error})")
         return self._server.process_job_failure(request)
 
@@ -71,7 +71,7 @@ class FailureWitness(FLComponent):  # type: ignore[misc]
             return
         if not engine.job_runner.is_client_outcome_pending(job, client.name):
             return
-        # Where the server's own part of the job has died, sites fail in consequence.
+        # If the server's own part of the job has died, sites fail as a consequence.
         if job not in engine.run_processes or job in engine.exception_run_processes:
             return
         if job not in self._seen or code in _OWN:

@@ -1,1 +1,1 @@
-"""The server's side of a networked fleet."""
+"""The server of a networked fleet."""

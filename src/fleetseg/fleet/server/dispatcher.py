@@ -1,7 +1,7 @@
-"""Routes replies from the engine's job to the requests that wait for them, and knows who is there.
+"""Routes replies from the engine's job to the waiting requests, and tracks which sites are there.
 
-One thread reads what the job sends. When the job ends, by plan or by kill -9, the connection is
-lost, and the next job that connects takes its place: a new *segment*.
+One thread reads what the job sends. When the job ends, planned or by kill -9, the connection is
+lost, and the next job that connects starts a new *segment*.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ from fleetseg.fleet.sockets import (
 from fleetseg.fleet.threads import start_thread
 from fleetseg.strict_json import BadJson, read_table
 
-_BESIDE_RUNS = ("release",)  # tasks whose bytes are no round's
-_NO_WORK = ("", "hello", "revoked")  # tasks, and none at all, whose answers are no client's work
-_WAITING_REPLIES = 2  # read but not folded yet; beyond it, the network waits
+_BESIDE_RUNS = ("release",)  # tasks whose bytes do not count for a round
+_NO_WORK = ("", "hello", "revoked")  # tasks, and no task, whose replies are not a client's work
+_WAITING_REPLIES = 2  # read but not yet aggregated; beyond that, the network waits
 _LOOK_S = 0.2
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A task that stands."""
+    """An open task."""
 
     batch: TaskBatch
     num_bytes: int
     what: str
-    beat_s: float  # between two signs of life of a site that is at work on it
+    beat_s: float  # heartbeat interval of a site working on it
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a task: it was fetched, it was answered, or the segment is over."""
+    """What happened to a task: it was fetched or answered, or the segment is over."""
 
     what: Literal["sent", "reply", "over"]
     task: str = ""
     site: str = ""
     header: Header = field(default_factory=dict)
     payload: bytes = b""
-    at_s: float = 0.0  # when it came, by the dispatcher's clock
+    at_s: float = 0.0  # time of arrival, by the dispatcher's clock
 
 
 class TaskBatch:
-    """Tasks asked together; use it as a context manager, which cancels what is left."""
+    """Tasks asked together; use it as a context manager, which cancels tasks still open."""
 
     def __init__(self, dispatcher: TaskDispatcher) -> None:
         self._dispatcher = dispatcher
@@ -73,34 +73,33 @@ class TaskBatch:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Cancel every task that still stands."""
+        """Cancel every open task."""
         self.close()
 
     def close(self) -> None:
-        """Cancel every task that still stands."""
+        """Cancel every open task."""
         self.over = True
         self._dispatcher.cancel(self)
 
     def ask(self, header: Header, payload: bytes, targets: Sequence[str], same_as: str = "") -> str:
         """Ask sites; returns the task's name.
 
-        `same_as` names a task of this batch with the same payload, which the job need not have
-        twice.
+        `same_as` names a task of this batch with the same payload, which is then not sent twice.
         """
         return self._dispatcher.ask(self, header, payload, targets, same_as)
 
     def next(self, timeout_s: float) -> Event | None:
-        """Wait for something to happen."""
+        """Wait for the next event; returns None on time-out."""
         with contextlib.suppress(queue.Empty):
             return self.events.get(timeout=timeout_s) if timeout_s else self.events.get_nowait()
         return None
 
     def acknowledge(self) -> None:
-        """Let the next update in: one that came out of `next` is no longer needed."""
+        """Make room for the next update: one returned by `next` is no longer needed."""
         self.room.release()
 
     def put(self, event: Event) -> None:
-        """Hand an event over; one with an update waits until there is room for it."""
+        """Pass on an event; one with an update waits until there is room for it."""
         while event.payload and not self.room.acquire(timeout=0.2):
             if self.over:
                 return
@@ -108,32 +107,32 @@ class TaskBatch:
 
 
 class TaskDispatcher:
-    """Reads the connection of one segment after another and routes what comes."""
+    """Reads the connection of each segment in turn and routes its messages."""
 
     def __init__(
         self, listener: Listener, message_log: MessageLog, clock: Callable[[], float]
     ) -> None:
         self._listener, self._message_log, self.clock = listener, message_log, clock
         self.changed = threading.Condition()
-        self.job = ""  # the engine's name of the segment; "" while there is none
+        self.job = ""  # the engine's name for the segment; "" while there is none
         self.segment = 0  # number of segments so far
         self.began_s = 0.0
         self.sites: dict[str, Site] = {}
         self.ending = False  # whether this side has asked the segment to end
         self.answered = 0  # number of the last segment in which a site has done a client's task
         self.bytes_down = self.bytes_up = 0
-        self.fatal: FleetSegError | None = None  # what waiting does not mend
+        self.fatal: FleetSegError | None = None  # an error that waiting does not resolve
         self._connection: Connection | None = None
-        self._caught_up_s = 0.0  # when nothing that the job had sent was left unread
-        self._listening_s: float | None = None  # since when the job has the word
+        self._caught_up_s = 0.0  # when everything sent by the job had last been read
+        self._listening_s: float | None = None  # since when this thread waits for the job
         self._tasks: dict[str, _Asked] = {}
-        self._idle_beat_s = QUICK_S  # between two signs of life of a site that has no work
+        self._idle_beat_s = QUICK_S  # heartbeat interval of a site without work
         self._named = 0
         self._closing = False
         self._thread = start_thread(self._serve, "fleetseg-dispatcher", self.fail)
 
     def fail(self, error: FleetSegError) -> None:
-        """End the run with an error, whoever waits for whatever."""
+        """End the run with an error and wake everything that waits."""
         with self.changed:
             self.fatal = self.fatal or error
             self.changed.notify_all()
@@ -147,7 +146,7 @@ class TaskDispatcher:
         self._listener.close()
 
     def end_segment(self) -> None:
-        """Have the engine's job end; a new one may follow."""
+        """Ask the engine's job to end; a new one may follow."""
         connection = self._connection
         if connection is not None:
             self.ending = True
@@ -155,7 +154,7 @@ class TaskDispatcher:
                 connection.send({"do": "end"})
 
     def drop(self) -> None:
-        """Take the segment for lost: its job, if it is still there, ends by it."""
+        """Give up the segment; this ends its job if that is still running."""
         connection = self._connection
         if connection is not None:
             connection.close()
@@ -195,7 +194,7 @@ class TaskDispatcher:
         return task
 
     def cancel(self, batch: TaskBatch) -> None:
-        """Take back all tasks of a batch; who is still at work on one is overdue."""
+        """Cancel all tasks of a batch; sites still working on one are overdue."""
         connection = self._connection
         for task in batch.tasks:
             with self.changed:
@@ -205,10 +204,10 @@ class TaskDispatcher:
                     connection.send({"do": "cancel", "task": task})
 
     def silent_s(self, site: str) -> float:
-        """Seconds for which a site has been silent; infinite for one not in this segment.
+        """Return the seconds for which a site has been silent; infinite if not in this segment.
 
-        From when more than a second had passed in which it should have been heard, and up to when
-        nothing was left unread: a sign that waits behind updates is none that failed.
+        Silence starts a second before a heartbeat is due, and ends when everything had last been
+        read: a heartbeat queued behind updates is not a missing one.
         """
         with self.changed:
             known = self.sites.get(site)
@@ -219,7 +218,7 @@ class TaskDispatcher:
         return counts_from_s(site, task.beat_s if task else self._idle_beat_s)
 
     def stalled_s(self, site: str) -> float:
-        """Seconds without progress of a site that gives signs of life; 0 if it reports none."""
+        """Return the seconds without progress of a site that is heard; 0 if it reports none."""
         with self.changed:
             known = self.sites.get(site)
             if known is None or not known.progress:
@@ -227,17 +226,17 @@ class TaskDispatcher:
             return max(0.0, self._caught_up_s - known.moved_s)
 
     def all_silent(self, patience_s: float) -> bool:
-        """Say whether no site can be heard, and some stopped together: that is nobody's fault."""
+        """Return whether no site is heard and several stopped together: not the sites' fault."""
         with self.changed:
             beats_s = [self._heard_s(site) for site in self.sites.values()]
             return fell_silent_together(beats_s, self._caught_up_s, patience_s)
 
     def behind_s(self) -> float:
-        """Seconds since nothing of what the job has sent was left unread."""
+        """Return the seconds since everything that the job had sent was read."""
         return self.clock() - self._caught_up_s
 
     def job_silent_s(self) -> float:
-        """Seconds for which the job itself has said nothing, though somebody listened."""
+        """Return the seconds for which the job has sent nothing while this side listened."""
         since_s = self._listening_s
         return self.clock() - since_s if self.job and since_s is not None else 0.0
 
@@ -259,13 +258,13 @@ class TaskDispatcher:
         while message is None:
             self._caught_up_s = self.clock()
             message = connection.receive(timeout_s=_LOOK_S)
-        self._listening_s = None  # while it is at work on a message, or waits for room for it
+        self._listening_s = None  # while a message is handled, or waits for room
         return message
 
     def _error_of(
         self, connection: Connection, header: Header, payload: bytes
     ) -> FleetSegError | None:
-        """Handle a message; never in silence: who no longer listens would wait for nothing."""
+        """Handle a message; returns any error, so that a failed dispatcher never goes unnoticed."""
         try:
             self._on_message(connection, header, payload)
         except OSError as error:
@@ -350,7 +349,7 @@ class TaskDispatcher:
         reply = _read_reply(text)
         if what not in _NO_WORK and not is_failure(reply):
             self.answered = self.segment
-        # Of what came, not of what was made of it: both sides' lists have the same digests.
+        # Log the message as received, so that both sides' logs have the same digests.
         self._message_log.append(what or "late", name, reply, payload, text=text.encode())
         if asked is not None:
             wanted = b"" if what in _NO_WORK else payload
@@ -358,7 +357,7 @@ class TaskDispatcher:
 
 
 def _read_reply(text: str) -> Header:
-    """Read the header of a site's reply; one that is none becomes that site's failure."""
+    """Read the header of a site's reply; an unreadable one becomes that site's failure."""
     try:
         return read_table(text, max_bytes=MAX_REPLY_HEADER)
     except BadJson as bad:
@@ -372,5 +371,5 @@ def _log_error(path: Path, error: OSError) -> FleetSegError:
 
 
 def names_of(sites: Mapping[str, Any]) -> str:
-    """List names in a text."""
+    """Join the names of sites into a text."""
     return ", ".join(sorted(sites)) or "none"

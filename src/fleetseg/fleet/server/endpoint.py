@@ -1,4 +1,4 @@
-"""`GET /metrics` and `GET /healthz` on the loopback, for Prometheus and for whoever restarts us."""
+"""`GET /metrics` and `GET /healthz` on the loopback, for Prometheus and service managers."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class _Server(ThreadingHTTPServer):
 def answering(
     port: int, metrics: Callable[[], bytes], health: Callable[[], tuple[bool, str]]
 ) -> Iterator[int]:
-    """Answer while the block lasts; gives the port.
+    """Serve HTTP while the block runs; yields the port.
 
     Args:
-        port: 0 is any free one.
-        metrics: gives Prometheus' text.
-        health: gives whether all goes on, and a line that says so or what does not.
+        port: 0 = any free port.
+        metrics: returns the text in Prometheus' format.
+        health: returns whether the server is healthy, and a line of text about it.
 
     Raises:
         ConfigError: the port cannot be opened.
@@ -60,10 +60,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "fleetseg", ""
-    timeout = 30  # seconds that a connection may be kept open without asking
+    timeout = 30  # seconds that a connection may be open without a request
 
     def do_GET(self) -> None:
-        """Answer with the metrics, or with whether all goes on."""
+        """Answer with the metrics or the health."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
             self._metrics()
@@ -77,14 +77,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _metrics(self) -> None:
         try:
             text = self.server.metrics()
-        except Exception as error:  # such as a fleet.json that is being mended: the next scrape
+        except Exception as error:  # such as a fleet.json being edited; the next scrape may work
             name = type(error).__name__
             self._send(HTTPStatus.INTERNAL_SERVER_ERROR, f"{name}\n".encode(), "text/plain")
             return
         self._send(HTTPStatus.OK, text, TEXT)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep the terminal to ourselves."""
+        """Log nothing to the terminal."""
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         self.send_response(status)

@@ -1,8 +1,8 @@
 """The engine of a networked fleet: deadlines, silence, stragglers, segments.
 
-What carries the messages is behind a `Network` (NVFlare first). It may lose a job, a server or a
-vehicle at any moment; what is asked again then is asked with the same broadcast, and the answer is
-the same, so a crash costs time and never changes the model.
+The transport is behind a `Network` (NVFlare first). It may lose a job, a server or a vehicle at any
+moment. A task is then asked again with the same broadcast, and the answer is the same, so a crash
+costs time and never changes the model.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from fleetseg.fleet.server.releases import ReleaseOffers
 from fleetseg.fleet.server.requests import Requests
 
 _TICK_S = 0.1
-_JUDGED_A_SECOND = 1_000  # of those who are waited for; of more, each is looked at less often
-_FEW_OF_ALL = 0.02  # vehicles, of those in a job: for as many, or more, it is renewed as told
+_JUDGED_A_SECOND = 1_000  # vehicles checked per second; with more, each is checked less often
+_FEW_OF_ALL = 0.02  # share of a job's vehicles that must have returned for a renewal after renew_s
 _NOTIFY_REVOKED_S = 3.0
 
 
 class Network(Protocol):
-    """Whatever keeps an engine's job running between this process and the sites."""
+    """Keeps an engine's job running between this process and the sites."""
 
     def trouble(self) -> str:
-        """Say why there is no segment now; empty while one runs or is on its way."""
+        """Return why there is no segment now; empty while one runs or is starting."""
         ...
 
     def fatal(self) -> FleetSegError | None:
-        """What waiting does not mend, such as a full disk."""
+        """Return an error that waiting does not resolve, such as a full disk."""
         ...
 
     def expected(self) -> frozenset[str]:
-        """All sites that may take part, whether they are there or not."""
+        """Return all sites that may take part, whether connected or not."""
         ...
 
     def returned(self) -> frozenset[str]:
-        """Sites that are reachable but not part of the running segment."""
+        """Return sites that are reachable but not part of the running segment."""
         ...
 
     def revoked(self) -> frozenset[str]:
-        """Sites that may no longer take part."""
+        """Return sites that may no longer take part."""
         ...
 
     def quarantined(self) -> Mapping[str, str]:
-        """Sites that are left out for a time, as segments ended through them; and why."""
+        """Return sites that are left out for a time because they ended segments, and why."""
         ...
 
 
@@ -85,22 +85,22 @@ class FleetEngine:
         self.pulse = Pulse()
 
     def segment_ends(self) -> Mapping[str, int]:
-        """Count why segments have ended; `lost` are those that nobody here has ended."""
+        """Count the reasons for segments' ends; `lost` are those that this side did not end."""
         begun, planned = self._dispatcher.segment, sum(self._planned_ends.values())
         lost = begun - planned - bool(self._dispatcher.job)
         return {**self._planned_ends, "lost": max(0, lost)}
 
     def meter(self) -> Meter:
-        """See Engine: bytes as they were handed to the network."""
+        """See Engine: bytes as handed to the network."""
         return Meter(self._dispatcher.bytes_down, self._dispatcher.bytes_up, time.monotonic())
 
     def available(self) -> Mapping[str, Enrolment]:
-        """Every enrolled vehicle that gives signs of life and is not at work on an old task.
+        """Return every enrolled vehicle that is alive and not working on an old task.
 
         Waits, up to `fleet.wait_s`, for `fleet.min_vehicles` of them.
 
         Raises:
-            QuorumLost: too few came.
+            QuorumLost: too few vehicles came.
         """
         began_s = self._patience.cut_off_s or self._clock()
         while True:
@@ -128,9 +128,9 @@ class FleetEngine:
     def ask(
         self, task: str, asks: Mapping[str, Broadcast], deadline_s: float = 0.0
     ) -> Iterator[Received]:
-        """Have vehicles work; each has until the deadline, and loses its place by silence.
+        """Have vehicles do a task; each has until the deadline, and is given up if it falls silent.
 
-        Without a deadline, each has as long as turns at the task have taken: see `TurnTimes`.
+        Without a deadline, the limit follows from how long turns have taken: see `TurnTimes`.
         """
         self._rounds_in_segment += task == "train"
         num_classes, codec = self._spec.space.num_classes, self._spec.codec
@@ -143,7 +143,7 @@ class FleetEngine:
             yield reply
         self.pulse.working()
 
-    # One task: ask, wait, ask again where a segment was lost
+    # One task: ask, wait, ask again if a segment was lost
 
     def _request(
         self, task: str, asks: Mapping[str, Broadcast], deadline_s: float
@@ -166,13 +166,13 @@ class FleetEngine:
                 self._ask(batch, requests, waiting)
                 try:
                     yield from self._collect(batch, waiting, until_s)
-                except GeneratorExit:  # enough have answered: nobody waits for the others
+                except GeneratorExit:  # enough have answered: the others are not needed
                     for pending in waiting.values():
                         self._patience.abandon(pending)
                     raise
 
     def _ask(self, batch: TaskBatch, requests: Requests, waiting: dict[str, Pending]) -> None:
-        """Ask all vehicles: those of one site in turn, those of different sites by one task."""
+        """Ask all vehicles: those of one site one after another, across sites in one task."""
         turns: dict[str, int] = {}
         waves: dict[tuple[int, int], dict[str, str]] = {}
         for vehicle, pending in waiting.items():
@@ -210,7 +210,7 @@ class FleetEngine:
                 if event.payload:
                     batch.acknowledge()
                 if event.at_s <= until_s:
-                    continue  # others may have answered, too: read that before anyone is judged
+                    continue  # read other replies first, before giving up any vehicle
             due_s = judged_s + len(waiting) / _JUDGED_A_SECOND
             if self._clock() < min(due_s, until_s):
                 continue
@@ -232,14 +232,14 @@ class FleetEngine:
             return
         del waiting[vehicle]
         if read_failure(vehicle, event.header) is None:
-            # Named "train-7": what was asked, and a number.
+            # Tasks are named like "train-7": what was asked, and a number.
             self._patience.turns.add(
                 event.task.rpartition("-")[0], vehicle, event.at_s - pending.asked_s
             )
         if pending.site in self._network.revoked():
             yield vehicle, Failure(vehicle, "refused", "revoked"), b""
             return
-        for other in at_site:  # its turn comes now
+        for other in at_site:  # the site's other vehicles get their turn now
             if other in waiting:
                 waiting[other].asked_s = self._clock()
         yield vehicle, event.header, event.payload
@@ -250,7 +250,7 @@ class FleetEngine:
         if self._clock() > until_s:
             return [(v, Failure(v, "late", "deadline", "no answer in time")) for v in waiting]
         if self.roster.segment != self._dispatcher.segment or not self._dispatcher.job:
-            return []  # the event that ends the batch is on its way
+            return []  # the event that ends the batch is coming
         return self._patience.given_up(waiting)
 
     # Segments and enrolment
@@ -267,7 +267,7 @@ class FleetEngine:
         return self._dispatcher.silent_s(site.name) <= self._settings.silent_s
 
     def _min_vehicles(self) -> int:
-        """As many as are set; else as many as a round of the whole fleet could not do without."""
+        """Return fleet.min_vehicles, or a quorum of the cohort that the whole fleet would give."""
         federation, assigned = self._spec.experiment.federation, self._spec.assigned
         if self._settings.min_vehicles:
             return self._settings.min_vehicles
@@ -295,13 +295,13 @@ class FleetEngine:
             raise fatal
 
     def _notify(self, text: str) -> None:
-        """Let a person know why nothing happens, when that changes."""
+        """Tell the user why nothing happens, whenever the reason changes."""
         if text and text != self._notified:
             self._notified = text
             self._spec.tell(text)
 
     def _notify_quarantined(self) -> None:
-        """Let a person know once of each site that is left out for a time, and of its return."""
+        """Tell the user once about each site that is left out for a time, and about its return."""
         kept_out = self._network.quarantined()
         for site, why in kept_out.items():
             if site not in self._left_out:
@@ -311,12 +311,12 @@ class FleetEngine:
         self._left_out = frozenset(kept_out)
 
     def _renew_if_due(self) -> None:
-        """End a segment that is long enough, that a vehicle waits for the end of, or must leave."""
+        """End a segment at its length, for a returned vehicle, or to remove a revoked one."""
         dispatcher, settings = self._dispatcher, self._settings
         if not dispatcher.job or self.roster.segment != dispatcher.segment:
             return
         returned, renew_s = self._network.returned(), settings.renew_s
-        # A new start costs all of them: for one of hundreds it comes later than for one of a few.
+        # A new segment costs every vehicle time: the fewer have returned, the later it comes.
         renew_s *= max(1.0, _FEW_OF_ALL * len(dispatcher.sites) / max(len(returned), 1))
         waited = returned and dispatcher.began_s + renew_s < self._clock()
         revoked = self._network.revoked() & set(dispatcher.sites)
@@ -329,7 +329,7 @@ class FleetEngine:
             self._wait_for_segment(after=segment)
 
     def _notify_revoked(self, sites: Collection[str]) -> None:
-        """Send the revoked vehicles the reason why nothing more will come."""
+        """Tell revoked vehicles that they have been revoked and will get no more tasks."""
         waiting, until_s = set(sites), self._clock() + _NOTIFY_REVOKED_S
         with TaskBatch(self._dispatcher) as batch:
             if waiting:
@@ -351,7 +351,7 @@ class FleetEngine:
                 raise EngineError(
                     f"no connection to the fleet for {self._settings.outage_s:.0f} s",
                     got=self._network.trouble() or None,
-                    cure="The run folder is intact: go on with --resume",
+                    cure="The run folder is intact: continue with --resume",
                 )
             with dispatcher.changed:
                 dispatcher.changed.wait(0.2)
@@ -372,7 +372,7 @@ class FleetEngine:
         until_s = self._clock() + self._settings.gather_s
         if self._hellos is not None:
             self._hellos.close()
-        # Not closed at the end: who takes longer to open its data is registered later.
+        # Not closed at the end: a site that takes longer to open its data is registered later.
         self._hellos = batch = TaskBatch(dispatcher)
         batch.ask(*hello(self._spec), sorted(sites))
         while sites and self._clock() < until_s:

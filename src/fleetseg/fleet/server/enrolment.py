@@ -1,4 +1,4 @@
-"""Who takes part in a run: what is agreed on, who has enrolled in which segment, who is refused."""
+"""Participation in a run: what server and vehicles agree on, and who enrolled or was refused."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ from fleetseg.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 class RunSpec:
     """What a run and its vehicles must agree on."""
 
-    run: str  # the run's name, for client state
+    run: str  # the run's name, for state of clients
     experiment: Experiment
     exchange: Exchange
     space: LabelSpace
     codec: UpdateCodec
-    # Of the network's inputs: what comes with start weights, which vehicles do not have.
+    # Of the network's inputs; it belongs to the start weights, which vehicles do not have.
     normalisation: Normalisation = (IMAGENET_MEAN, IMAGENET_STD)
-    start: ModelState | None = None  # of what stays with the vehicles, before their first round
+    start: ModelState | None = None  # initial values of tensors that stay with vehicles
     assigned: Mapping[str, Sequence[str]] | None = None  # site -> its vehicles; None = itself
-    tell: Callable[[str], None] = lambda text: None  # what a person should know while waiting
+    tell: Callable[[str], None] = lambda text: None  # messages to the user while waiting
 
 
 @dataclass
 class Roster:
-    """Who has enrolled in which segment, and who was refused."""
+    """The sites that have enrolled in a segment or were refused."""
 
     segment: int = 0
     site_of: dict[str, str] = field(default_factory=dict)
@@ -60,10 +60,10 @@ class Roster:
     machines: dict[str, dict[str, str]] = field(default_factory=dict)  # per site
     refused: dict[str, Failure] = field(default_factory=dict)  # per site
     last_round: dict[str, int] = field(default_factory=dict)  # per site, over all segments
-    drives: dict[str, dict[str, Any]] = field(default_factory=dict)  # per site, by its own word
+    drives: dict[str, dict[str, Any]] = field(default_factory=dict)  # per site, as it reports
 
     def register(self, site: str, header: Mapping[str, Any], spec: RunSpec) -> None:
-        """Take in what a site answered to the hello: its vehicles, or why it takes no part."""
+        """Register a site's reply to the hello: its vehicles, or why it takes no part."""
         failure = read_failure(site, header)
         try:
             if failure is None:
@@ -76,7 +76,7 @@ class Roster:
                     max_images=settings.max_images_of.get(site, settings.max_images),
                 )
                 _require_own(site, enrolments, spec)
-                if spec.assigned is None:  # else the server has given it its vehicles
+                if spec.assigned is None:  # else the server has assigned its vehicles
                     require_bounded(site, enrolments, settings)
                 for enrolment in taking_part(enrolments).values():
                     check_reported(spec.experiment, enrolment.facts)
@@ -93,10 +93,10 @@ class Roster:
 
 
 def require_bounded(site: str, enrolments: Mapping[str, Enrolment], settings: FleetConfig) -> None:
-    """Refuse a kit that stands for more vehicles, or more images, than the operator allows.
+    """Refuse a kit that enrols more vehicles, or more images, than the operator allows.
 
     Raises:
-        UpdateRejected: naming the option that allows more.
+        UpdateRejected: naming the option that would allow more.
     """
     most = settings.max_vehicles_of.get(site, settings.max_vehicles)
     if len(enrolments) > most:
@@ -122,15 +122,15 @@ def require_bounded(site: str, enrolments: Mapping[str, Enrolment], settings: Fl
 
 
 def _require_closed_labels(enrolments: Mapping[str, Enrolment], spec: RunSpec) -> None:
-    """Refuse a vehicle that has read labels though it is called unlabelled."""
+    """Refuse a vehicle that has read labels although it counts as unlabelled."""
     patterns = spec.experiment.partition.unlabelled.clients
     for vehicle, enrolment in enrolments.items():
         if enrolment.num_pixels and any(fnmatchcase(vehicle, p) for p in patterns):
-            raise UpdateRejected("labels", "called unlabelled, and has counted pixels of labels")
+            raise UpdateRejected("labels", "counts as unlabelled, but has counted labelled pixels")
 
 
 def _admitted(vehicle: str, enrolment: Enrolment, spec: RunSpec) -> Enrolment:
-    """Let a vehicle that the experiment leaves out abstain: it stays connected and is not asked."""
+    """Make a left-out vehicle abstain: it stays connected, but is not asked."""
     why = why_left_out(vehicle, spec.experiment.federation)
     if not why:
         return enrolment
@@ -142,7 +142,7 @@ def hello(spec: RunSpec) -> tuple[dict[str, Any], bytes]:
     """Build the request that opens a run at a site: its header and its bytes."""
     own = {} if is_built_in(spec.space) else {"space": write_space(spec.space)}
     start = b""
-    if spec.start is not None:  # a vehicle has no start weights, and part of the model stays there
+    if spec.start is not None:  # part of the model stays with vehicles, which have no start weights
         start = encode_broadcast(Broadcast(0, spec.start), spec.exchange.kept)
     header = {
         **own,
@@ -162,8 +162,8 @@ def hello(spec: RunSpec) -> tuple[dict[str, Any], bytes]:
 
 
 def _require_own(site: str, enrolments: Mapping[str, Enrolment], spec: RunSpec) -> None:
-    """Let a site speak for its own vehicles only."""
+    """Refuse enrolments of vehicles that are not the site's own."""
     own = {site} if spec.assigned is None else set(spec.assigned.get(site, ()))
     others = [v for v in enrolments if v not in own and not v.startswith(f"{site}/")]
     if others:
-        raise UpdateRejected("identity", "enrols in another one's name", got=others[0][:100])
+        raise UpdateRejected("identity", "enrols in another vehicle's name", got=others[0][:100])

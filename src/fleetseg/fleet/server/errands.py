@@ -1,7 +1,7 @@
-"""Something that every site of a fleet is asked once, in no run: to take a release, to judge one.
+"""Requests to every site of a fleet, once and outside of runs: install a release, judge a model.
 
-Sites may be away, at work, or lost in the middle: who has not answered is asked again in the next
-segment, and a site that comes back is let in by a new one.
+Sites may be away, busy, or lost while they work. A site that has not answered is asked again in the
+next segment, and for a site that comes back a new segment is started.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from fleetseg.fleet.sockets import Header
 
 _TICK_S = 0.1
 _START_S = 120.0  # for the server and the first segment
-_IDLE_S = 30.0  # idle for so long, and no answer: it has lost the task
-_END_S = 30.0  # for a segment to end
+_IDLE_S = 30.0  # a site idle for this long without a reply has lost the task
+_END_S = 30.0  # longest wait for a segment to end
 
 
 @dataclass(frozen=True)
 class Errand:
-    """What every site is asked."""
+    """A request to every site."""
 
     header: Mapping[str, Any]
     payload: bytes = b""
@@ -32,7 +32,7 @@ class Errand:
 
 @dataclass(frozen=True)
 class Answered:
-    """A site's answer; nobody has checked it yet."""
+    """A site's reply, not checked yet."""
 
     site: str
     errand: str
@@ -42,10 +42,10 @@ class Answered:
 
 @dataclass
 class Errands:
-    """Asks sites, each for all errands, until all have answered or nothing happens any more.
+    """Asks each site for all errands, until all have answered or there is no more progress.
 
-    `absent_s` is how long to wait for sites when none is at work, `work_s` the most that one may
-    work on an errand, `silent_s` how long one at work may give no sign of life.
+    `absent_s` is how long to wait for sites while none is working, `work_s` the longest that a site
+    may work on an errand, `silent_s` how long a working site may go without a heartbeat.
     """
 
     dispatcher: TaskDispatcher
@@ -57,10 +57,10 @@ class Errands:
     silent_s: float = 15.0
     tell: Callable[[str], None] = lambda text: None
     clock: Callable[[], float] = time.monotonic
-    missing: dict[str, str] = field(default_factory=dict)  # who has not answered all, and why
+    missing: dict[str, str] = field(default_factory=dict)  # sites with errands left, and why
 
     def __post_init__(self) -> None:
-        """Note what is to be done."""
+        """Set up what is left to do."""
         self._left = {site: set(self.errands) for site in self.sites}
         self._why = dict.fromkeys(self.sites, "away")
         self._idle_since_s = self.clock()
@@ -68,7 +68,7 @@ class Errands:
         self._told = ""
 
     def __iter__(self) -> Iterator[Answered]:
-        """Yield answers as they come; `missing` is complete at the end.
+        """Yield replies as they arrive; `missing` is complete at the end.
 
         Raises:
             EngineError: there is no connection to the fleet at all.
@@ -89,7 +89,7 @@ class Errands:
             self.missing[site] = "revoked"
             del self._left[site]
         if self.dispatcher.segment != self._seen:
-            # From here on somebody is waited for; until now it was the server.
+            # From here on, the wait is for sites; until now it was for the server.
             self._seen, self._idle_since_s = self.dispatcher.segment, self.clock()
         patience_s = self.absent_s + (0.0 if self.dispatcher.segment else _START_S)
         idle_s = self.clock() - self._idle_since_s
@@ -120,7 +120,7 @@ class Errands:
                 event = batch.next(_TICK_S)
                 if event is not None and event.what == "over":
                     return
-                if event is not None:  # a sign of life of all that it was asked
+                if event is not None:  # counts as a heartbeat for all of the site's errands
                     asked_s |= {key: self.clock() for key in asked_s if key[1] == event.site}
                 if event is not None and event.what == "reply":
                     name = asked.pop((event.task, event.site), None)
@@ -134,7 +134,7 @@ class Errands:
                 if any(self._works(key, asked_s[key]) for key in asked):
                     self._idle_since_s = self.clock()
                 elif self.network.returned() & {s for s, names in self._left.items() if names}:
-                    self.dispatcher.end_segment()  # the next one lets them in
+                    self.dispatcher.end_segment()  # the next segment includes them
                     self._wait_for_end(segment)
                     return
 
@@ -144,7 +144,7 @@ class Errands:
         asked: dict[tuple[str, str], str],
         asked_s: dict[tuple[str, str], float],
     ) -> None:
-        """Ask the sites of this segment that have not been asked in it."""
+        """Ask the sites that have not been asked in this segment yet."""
         there = set(self.dispatcher.sites) - {site for _, site in asked_s}
         new = sorted(site for site in there if self._left.get(site))
         for name, errand in self.errands.items():
@@ -156,7 +156,7 @@ class Errands:
                     self._why[site] = "no answer"
 
     def _works(self, key: tuple[str, str], asked_s: float) -> bool:
-        """Say whether an answer may still come of a site that was asked."""
+        """Return whether a site that was asked may still answer."""
         site, waited_s = self.dispatcher.sites.get(key[1]), self.clock() - asked_s
         if site is None or self.dispatcher.silent_s(site.name) > self.silent_s:
             return False

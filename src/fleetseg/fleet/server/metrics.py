@@ -1,4 +1,4 @@
-"""What a server tells Prometheus: counters of this start, and how its vehicles are now."""
+"""The server's Prometheus metrics: counters since this start, and the vehicles' current states."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 STATES = ("busy", "idle", "overdue", "outside", "refused", "revoked", "away")
-"""States of a vehicle: at work on a task; waiting for one; at work on one that nobody waits for;
+"""States of a vehicle: working on a task; waiting for one; working on one that was abandoned;
 connected but not in the running segment; refused at the hello; revoked; not connected."""
 ENDS = ("length", "returned", "revoked", "lost")
-"""Why segments end: long enough; for a vehicle that waits to be let in; for one that must leave;
-without having been asked to, as its job or NVFlare's server has died."""
+"""Why segments end: at their length; to include a returned vehicle; to remove a revoked one;
+unplanned, because the job or NVFlare's server has died."""
 PHASES = ("waiting", "training", "closing")
-"""Parts of a round: for vehicles and the pace; until the last answer; fold, step, scores, disk."""
+"""Parts of a round: vehicles and pace; until the last reply; aggregation, step, scores, disk."""
 
 
 @dataclass(frozen=True)
 class FleetNow:
-    """How a fleet is at this moment."""
+    """The current state of a fleet."""
 
     states: Mapping[str, int]  # state -> number of vehicles (kits)
     segments: int = 0
@@ -39,7 +39,7 @@ class FleetNow:
 
 
 class Metrics:
-    """Counts what a run's watcher sees, and writes it down in Prometheus' text format."""
+    """Counts what a run's watcher sees, and renders it in Prometheus' text format."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -53,7 +53,7 @@ class Metrics:
         self.now: Callable[[], FleetNow] = lambda: FleetNow({})
 
     def watching(self, watcher: Watcher) -> Watcher:
-        """Return a watcher that counts, and then does what the given one does."""
+        """Return a watcher that counts and then calls the given one."""
 
         def opened(round_: int, cohort: object) -> None:
             self._leave("waiting")
@@ -90,7 +90,7 @@ class Metrics:
         return generate_latest(registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric; what prometheus_client asks a collector for."""
+        """Yield every metric; the interface of collectors in prometheus_client."""
         yield from self._of_rounds()
         yield from self._of_the_fleet(self.now())
 
@@ -121,7 +121,7 @@ class Metrics:
 
 
 def require_prometheus() -> None:
-    """Raise MissingExtra where prometheus_client is not installed."""
+    """Raise MissingExtra if prometheus_client is not installed."""
     try:
         import prometheus_client  # noqa: F401
     except ImportError:

@@ -1,4 +1,4 @@
-"""How a running server is watched from outside: what it counts, and whether it goes on."""
+"""Monitoring of a running server from outside: its metrics and its health."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fleetseg.fleet.server.engine import FleetEngine
 from fleetseg.fleet.server.metrics import FleetNow, Metrics
 
 ONLINE_S = 25.0
-"""Who was not seen for longer is away; a server whose status is older was killed."""
+"""A vehicle not seen for longer is away; a server whose status is older was killed."""
 
 
 @dataclass(frozen=True)
 class Operations:
-    """Where a server answers, and with what."""
+    """The port and metrics of a server's HTTP endpoint."""
 
     port: int
     metrics: Metrics
@@ -33,7 +33,7 @@ class Operations:
         dispatcher: TaskDispatcher,
         network: NvflareNetwork,
     ) -> Iterator[int]:
-        """Answer while the block lasts; gives the port."""
+        """Serve metrics and health while the block runs; yields the port."""
 
         def now() -> FleetNow:
             states = states_of(read_fleet(fleet.folder), engine, dispatcher, network)
@@ -56,7 +56,7 @@ class Operations:
 def states_of(
     fleet: Fleet, engine: FleetEngine, dispatcher: TaskDispatcher, network: NvflareNetwork
 ) -> Counter[str]:
-    """Count the vehicles of a fleet by state, see `metrics.STATES`; each has one."""
+    """Count the vehicles of a fleet by state, see `metrics.STATES`; each has one state."""
     registered, sites = network.registered(), dict(dispatcher.sites)
     refused, revoked = set(engine.roster.refused), set(fleet.revoked)
     counted: Counter[str] = Counter()
@@ -79,15 +79,14 @@ def states_of(
 def health_of(
     engine: FleetEngine, dispatcher: TaskDispatcher, network: NvflareNetwork
 ) -> tuple[bool, str]:
-    """Say whether the loop goes on, in one line.
+    """Return whether the loop is making progress, and one line about it.
 
-    A fleet without vehicles is waited for, and that is no fault of the server's: it would not help
-    to start it again.
+    A server that waits for a fleet without vehicles is healthy: restarting it would not help.
     """
     fatal = dispatcher.fatal or network.fatal()
     if fatal is not None:
         return False, f"ending: {fatal.what}"
     if stalled_s := engine.pulse.stalled_s():
-        return False, f"the loop has not gone on for {stalled_s:.0f} s"
+        return False, f"the loop has made no progress for {stalled_s:.0f} s"
     trouble = network.trouble()
     return True, f"ok: {trouble}" if trouble else f"ok: segment {dispatcher.segment}"

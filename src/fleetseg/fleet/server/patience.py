@@ -1,7 +1,7 @@
-"""Who is given up, and why: silence, no progress, time; and when none of that is a vehicle's fault.
+"""When a vehicle is given up: silence, no progress, time; and when none of these is its fault.
 
-All is judged by the dispatcher's clock, which stands still while this process does, and only once
-nothing that came is left unread.
+Times are by the dispatcher's clock, which stops while this process is stopped, and vehicles are
+judged only once every message that has arrived has been read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fleetseg.federation.messages import Failure
 from fleetseg.fleet.server.dispatcher import TaskDispatcher
 from fleetseg.fleet.server.turns import TurnTimes
 
-_JOB_S = 3.0  # the job says something once a second; while it does not, nobody is judged
+_JOB_S = 3.0  # the job sends something once a second; while it does not, no vehicle is judged
 _UNREAD_S = 1.0
 
 
@@ -30,7 +30,7 @@ class Pending:
 
 
 class Patience:
-    """Judges those who have not answered; knows since when nobody at all can be heard."""
+    """Judges vehicles that have not answered; tracks since when no vehicle at all can be heard."""
 
     def __init__(
         self,
@@ -46,26 +46,26 @@ class Patience:
 
     @property
     def stalled_s(self) -> float:
-        """How long a site may report no progress; its own supervisor acts before."""
+        """How long a site may report no progress; its own supervisor acts earlier."""
         return self._settings.stalled_s + self._settings.silent_s
 
     def given_up(self, waiting: Mapping[str, Pending]) -> list[tuple[str, Failure]]:
-        """Name the vehicles that are not waited for any more, each with the reason."""
+        """Return the vehicles that are given up, each with the reason."""
         dispatcher, now_s = self._dispatcher, self._dispatcher.clock()
         if dispatcher.job_silent_s() > _JOB_S or dispatcher.behind_s() > _UNREAD_S:
-            return []  # what would clear them may be on its way
+            return []  # what would clear them may still be unread
         if self.is_cut_off():
             for pending in waiting.values():
-                pending.asked_s = now_s  # their time begins again with the first sign of life
+                pending.asked_s = now_s  # their time starts again with the first heartbeat
             if now_s - (self.cut_off_s or now_s) <= self._settings.wait_s:
                 return []
         judged = ((v, self._why(v, pending, now_s)) for v, pending in waiting.items())
         return [(vehicle, failure) for vehicle, failure in judged if failure is not None]
 
     def is_cut_off(self) -> bool:
-        """Whether nobody at all can be heard: that is the segment or this side, and nobody's fault.
+        """Return whether no vehicle can be heard: then the segment or this side is at fault.
 
-        Where the vehicles can be reached all the same, it is the segment: another takes its place.
+        If the vehicles can be reached nevertheless, it is the segment, and a new one replaces it.
         """
         dispatcher = self._dispatcher
         if not dispatcher.job:
@@ -81,7 +81,7 @@ class Patience:
         return True
 
     def abandon(self, pending: Pending) -> None:
-        """Note that a vehicle may be at work on what nobody waits for any more."""
+        """Note that a vehicle may still be working on an abandoned task."""
         with self._dispatcher.changed:
             site = self._dispatcher.sites.get(pending.site)
             if site is not None and pending.fetched:
@@ -89,15 +89,15 @@ class Patience:
 
     def _why(self, vehicle: str, pending: Pending, now_s: float) -> Failure | None:
         if self._dispatcher.silent_s(pending.site) > self._settings.silent_s:
-            return Failure(vehicle, "lost", "silent", "no sign of life")
+            return Failure(vehicle, "lost", "silent", "no heartbeat")
         if self._dispatcher.stalled_s(pending.site) > self.stalled_s:
-            return Failure(vehicle, "lost", "stalled", "signs of life, and no progress")
+            return Failure(vehicle, "lost", "stalled", "heartbeats, but no progress")
         if self._ignores(pending, now_s):
             reason = "dropped" if pending.fetched else "not-fetched"
-            return Failure(vehicle, "lost", reason, "idle, and no answer")
+            return Failure(vehicle, "lost", reason, "idle, but no answer")
         if now_s - pending.asked_s > pending.limit_s:
             detail = (
-                f"no answer in {pending.limit_s:.0f} s; federation.deadline_s sets another time"
+                f"no answer in {pending.limit_s:.0f} s; federation.deadline_s sets another limit"
             )
             return Failure(vehicle, "late", "deadline", detail)
         return None

@@ -1,7 +1,7 @@
-"""Whether a server's loop goes on: what hangs neither ends nor says so, and looks like one at work.
+"""Detects a hanging server loop, which neither ends nor reports an error and looks busy.
 
-While it waits for vehicles, the loop turns several times a second. At its own work (folding the
-last update, scoring on its own frames) it gives no sign until that is done.
+While it waits for vehicles, the loop iterates several times a second. During its own work
+(aggregating the last update, scoring on its own frames) it gives no sign until that is done.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ import time
 from collections.abc import Callable
 
 WAITING_S = 60.0
-"""Longest time between two turns of a loop that waits for vehicles."""
+"""Longest time between two iterations while the loop waits for vehicles."""
 WORKING_S = 3600.0
 """Longest time for the server's own work between two requests, such as scoring on its frames."""
 
 
 class Pulse:
-    """When the loop last gave a sign, and for how long it may be silent from there."""
+    """When the loop last gave a sign, and how long it may be silent after that."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last = clock(), WORKING_S  # one value: other threads read it
 
     def waiting(self) -> None:
-        """Note a turn of a loop that waits for vehicles."""
+        """Note an iteration while the loop waits for vehicles."""
         self._last = self._clock(), WAITING_S
 
     def working(self) -> None:
-        """Note that the server goes on with its own work."""
+        """Note that the server starts its own work."""
         self._last = self._clock(), WORKING_S
 
     def stalled_s(self) -> float:
-        """Seconds for which the loop has hung; 0 while it goes on.
+        """Return the seconds for which the loop has hung; 0 if it does not hang.
 
         >>> times = iter([0.0, 10.0, 69.0, 71.0])
         >>> pulse = Pulse(lambda: next(times))

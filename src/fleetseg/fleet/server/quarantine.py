@@ -1,9 +1,9 @@
-"""Which sites end segments for all others, and how long each of them is left out for it.
+"""Quarantine of sites that end segments for all others.
 
-An engine may end its job for all when one site's part of it fails. A site through which that has
-happened a few times in a row is left out; after a pause it is tried once more, and each failure
-from then on doubles the pause. A segment that it lives through makes all good. A server that is
-started again knows what stood against whom, from a file beside its logs.
+An engine may end its job for all sites when one site's part of it fails. A site that has caused
+this a few times in a row is left out; after a pause it is tried once more, and each further failure
+doubles the pause. A segment that the site survives clears its record. A restarted server reads the
+records from a file next to its logs.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from fleetseg.strict_json import BadJson, read_json
 from fleetseg.text import plain
 
 STRIKES = 3
-"""Segments in a row that may end through a site before it is left out."""
+"""Consecutive segments that may end because of a site before it is left out."""
 FIRST_PAUSE_S = 120.0
 LONGEST_PAUSE_S = 4 * 3600.0
 _MOST_BYTES = 1 << 24
 CURE = (
-    "see fleetseg/logs/engine.log in its kit: mostly another or a broken installation, or too "
-    "little memory; `fleetseg doctor` there, then restart `fleetseg client`"
+    "see fleetseg/logs/engine.log in its kit: usually a different or broken installation, or too "
+    "little memory; run `fleetseg doctor` there, then restart `fleetseg client`"
 )
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What stands against a site."""
+    """A site's record."""
 
-    strikes: int  # segments in a row that ended through it
-    reason: str  # of the last one
-    pauses: int = 0  # how often it has been left out for that
+    strikes: int  # consecutive segments that ended because of it
+    reason: str  # of the last end
+    pauses: int = 0  # how often it has been left out
     until_s: float = 0.0  # when it may be tried again, by the clock; 0 = it is not left out
 
 
 class Quarantine:
-    """The standings of all sites; threads may share it.
+    """The records of all sites; threads may share the object.
 
     Args:
-        clock: seconds that only go forwards.
-        kept: file that outlives this process; None = nothing does.
+        clock: a monotonic clock in seconds.
+        kept: file that keeps the records beyond this process; None = they are not kept.
     """
 
     def __init__(self, clock: Callable[[], float], kept: Path | None = None) -> None:
@@ -55,7 +55,7 @@ class Quarantine:
         self._standings = self._read()
 
     def ended_through(self, site: str, reason: str) -> bool:
-        """Note that a segment ended through a site; says whether it is left out from here on."""
+        """Note that a segment ended because of a site; returns whether it is now left out."""
         with self._lock:
             known = self._standings.get(site, Standing(0, ""))
             strikes, pauses, until_s = known.strikes + 1, known.pauses, 0.0
@@ -67,7 +67,7 @@ class Quarantine:
             return until_s > 0
 
     def lived_through(self, sites: Collection[str]) -> None:
-        """Note that sites took part in a segment that did its work and did not end through them."""
+        """Note that sites took part in a segment that did work and did not end because of them."""
         with self._lock:
             if good := self._standings.keys() & set(sites):
                 for site in good:
@@ -75,13 +75,13 @@ class Quarantine:
                 self._write()
 
     def sites(self) -> frozenset[str]:
-        """Sites that are left out now."""
+        """Return the sites that are left out now."""
         now_s = self._clock()
         with self._lock:
             return frozenset(n for n, s in self._standings.items() if s.until_s > now_s)
 
     def reasons(self) -> Mapping[str, str]:
-        """Why each site that is left out is, for how long, and what an operator can do."""
+        """Return, for each site left out: why, for how long, and what an operator can do."""
         now_s = self._clock()
         with self._lock:
             standings = dict(self._standings)
@@ -94,10 +94,10 @@ class Quarantine:
         }
 
     def _read(self) -> dict[str, Standing]:
-        """Read what an earlier process wrote; a file that is none of its own says nothing.
+        """Read what an earlier process wrote; an invalid file is ignored.
 
-        The clock's zero is another in each process: the file has the time of day, and no pause is
-        longer than the longest, whatever was done to the clock meanwhile.
+        The clock has a different origin in each process, so the file has wall-clock times. No pause
+        exceeds the longest, whatever has happened to the wall clock meanwhile.
         """
         with suppress(OSError, BadJson, TypeError, AttributeError):
             text = self._kept.read_bytes() if self._kept else b"{}"
@@ -110,7 +110,7 @@ class Quarantine:
         return {}
 
     def _write(self) -> None:
-        """Keep what stands against whom; a full disk is no reason to end a run."""
+        """Write the records to the file; a full disk does not end a run."""
         if self._kept is None:
             return
         shift_s = time.time() - self._clock()
@@ -121,7 +121,7 @@ class Quarantine:
 
 
 def _moved(standing: Standing, by_s: float, now_s: float = float("inf")) -> Standing:
-    """Say when a pause is over by another clock; 0 stays what it is."""
+    """Convert the end of a pause to another clock; 0 stays 0."""
     if not standing.until_s:
         return standing
     return replace(standing, until_s=min(standing.until_s + by_s, now_s + LONGEST_PAUSE_S))

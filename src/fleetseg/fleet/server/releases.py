@@ -1,7 +1,7 @@
-"""The release that a fleet is told to drive, and which one each vehicle says it drives.
+"""The release that a fleet should use ("drive"), and the one that each vehicle reports to use.
 
-fleet/models/       the releases that were published, and `current`: see fleet.held_releases
-fleet/drives.json   of each site: release and digest by its own word, when, or why it refused
+fleet/models/       the published releases, and `current`: see fleet.held_releases
+fleet/drives.json   per site: the release and digest that it reports, when, or why it refused
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ DRIVES = "drives.json"
 
 
 def publish_to(fleet: Path, number: int, folder: Path) -> HeldRelease:
-    """Copy a release of a registry into a fleet's folder; its vehicles are to drive it.
+    """Copy a release from a registry into a fleet's folder, for its vehicles to use.
 
     Raises:
         UpdateRejected: the files changed while they were copied.
-        OSError: it cannot be read, or written.
+        OSError: the release cannot be read or written.
     """
     names = [p.name for p in sorted(folder.iterdir()) if p.is_file() and _is_for_vehicles(p.name)]
     store(fleet / FOLDER, number, unpack(*pack(folder, names)))
@@ -48,15 +48,15 @@ def publish_to(fleet: Path, number: int, folder: Path) -> HeldRelease:
 
 
 def _is_for_vehicles(name: str) -> bool:
-    """The model and its card go; how it was judged stays with the operator."""
+    """Return whether a file is sent to vehicles: the report of how a model was judged is not."""
     return not name.startswith(".") and name not in (RECORD, "release.html")
 
 
 def offer_of(held: HeldRelease) -> tuple[dict[str, Any], bytes]:
-    """Return the request that has a vehicle drive a release: its header and its bytes.
+    """Return the request that makes a vehicle use a release: its header and its bytes.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the release cannot be read.
     """
     names = [p.name for p in sorted(held.folder.iterdir()) if _is_for_vehicles(p.name)]
     listed, payload = pack(held.folder, names)
@@ -64,7 +64,7 @@ def offer_of(held: HeldRelease) -> tuple[dict[str, Any], bytes]:
 
 
 def read_drives(fleet: Path) -> dict[str, dict[str, Any]]:
-    """Read what each site said last of the release it drives; empty where nobody has."""
+    """Read which release each site last reported; empty if none has."""
     try:
         rows = json.loads((fleet / DRIVES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -75,10 +75,10 @@ def read_drives(fleet: Path) -> dict[str, dict[str, Any]]:
 
 
 def note_drives(fleet: Path, site: str, told: Mapping[str, Any]) -> None:
-    """Write down what a site says it drives, or why it refused; only where that is new."""
+    """Store the release that a site reports, or why it refused one; only if that is new."""
     rows = read_drives(fleet)
     known = {key: value for key, value in rows.get(site, {}).items() if key != "time"}
-    if "refused" in told:  # it drives on what it drove
+    if "refused" in told:  # it still uses the previous one
         told = {**{key: known[key] for key in ("release", "digest") if key in known}, **told}
     if known != dict(told):
         rows[site] = {**told, "time": round(time.time(), 1)}
@@ -86,7 +86,7 @@ def note_drives(fleet: Path, site: str, told: Mapping[str, Any]) -> None:
 
 
 def taken(site: str, header: Mapping[str, Any], held: HeldRelease) -> dict[str, Any]:
-    """Read a site's answer to an offer: what it drives now, or why it has refused."""
+    """Read a site's reply to an offer: the release it uses now, or why it refused."""
     try:
         failure = read_failure(site, header)
         told = read_told(header.get("drives"))
@@ -101,23 +101,23 @@ def taken(site: str, header: Mapping[str, Any], held: HeldRelease) -> dict[str, 
 
 @dataclass
 class ReleaseOffers:
-    """Hands the fleet's release to vehicles of a running server; nobody ever waits for it."""
+    """Offers the fleet's release to the vehicles of a running server, without ever waiting."""
 
     fleet: Path
     dispatcher: TaskDispatcher
     tell: Callable[[str], None] = lambda text: None
     _held: HeldRelease | None = None
-    _stamp: int = -1  # of the file that says which it is
+    _stamp: int = -1  # modification time of `current`
     _segment: int = 0
     _batch: TaskBatch | None = None
-    _asked: set[str] = field(default_factory=set)  # in this segment, of this release
+    _asked: set[str] = field(default_factory=set)  # in this segment, about this release
     _said: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # in this segment
 
     def poll(self, drives: Mapping[str, Mapping[str, Any]], not_to: Collection[str] = ()) -> None:
-        """Take in what has been answered, and ask who drives something else.
+        """Process replies, and offer the release to sites that use another one.
 
-        `drives` has what each site said as it enrolled in this segment. Trouble with a release is
-        told, and never ends a run.
+        `drives` has what each site reported when it enrolled in this segment. Problems with a
+        release are reported and never end a run.
         """
         try:
             self._poll(drives, not_to)
@@ -125,7 +125,7 @@ class ReleaseOffers:
             self.tell(f"the release cannot be handed out: {error}")
 
     def take_in(self) -> None:
-        """Take in what has been answered: the last that a run does for releases."""
+        """Process the remaining replies, at the end of a run."""
         with suppress(OSError, FleetSegError):
             self._take_in()
 
@@ -146,7 +146,7 @@ class ReleaseOffers:
             self._batch.ask(*offer_of(self._held), sites)
 
     def _is_new(self) -> bool:
-        """Read which release the vehicles are to drive, if that may have changed."""
+        """Read the release to use again if it may have changed; returns whether it may have."""
         try:
             stamp = (self.fleet / FOLDER / CURRENT).stat().st_mtime_ns
         except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""How segments end: through whom, and how many in a row in which nothing was done.
+"""Judges ended segments: which sites ended them, and how many in a row achieved nothing.
 
-Every segment costs all vehicles some seconds, so who ends one after another is left out
-(`quarantine`), and where one after another ends and nobody in particular is why, the run ends.
+Every new segment costs all vehicles some seconds. So a site that ends one after another is left out
+(`quarantine`), and if segment after segment ends without a particular site at fault, the run ends.
 """
 
 from __future__ import annotations
@@ -16,55 +16,55 @@ from fleetseg.fleet.server.dispatcher import TaskDispatcher
 from fleetseg.fleet.server.quarantine import CURE, Quarantine
 
 MOST_BARREN = 6
-"""Segments in a row that may end without an answer to any task, and through nobody."""
+"""Consecutive segments that may end without a reply to any task and without a site at fault."""
 
 
 class Segments:
-    """Judges one segment after another, from its start to its end."""
+    """Judges each segment at its end."""
 
     def __init__(
         self, dispatcher: TaskDispatcher, quarantine: Quarantine, log: Path | None = None
     ) -> None:
         self._dispatcher, self._quarantine, self._log = dispatcher, quarantine, log
         self._sites: frozenset[str] = frozenset()
-        self._before = -1  # segments of the dispatcher when this one was begun; -1 = none is open
+        self._before = -1  # the dispatcher's count of segments at the start; -1 = none open
         self._barren = 0
 
     @property
     def is_open(self) -> bool:
-        """Whether one has been begun and not been judged."""
+        """Whether a segment has started and has not been judged."""
         return self._before >= 0
 
     @property
     def has_connected(self) -> bool:
-        """Whether the one that was begun has reached the dispatcher."""
+        """Whether the open segment has connected to the dispatcher."""
         return self.is_open and self._dispatcher.segment > self._before
 
     def deployed_to(self, registered: Collection[str], revoked: Collection[str]) -> list[str]:
-        """Choose the sites of the next segment: all but who is left out, if there are others."""
+        """Choose the sites of the next segment: all that are not left out, if there are any."""
         allowed = set(registered) - set(revoked)
-        # Where nobody is left whom they could harm, they may as well try at once.
+        # If there is no other site that they could harm, they may as well try at once.
         return sorted(allowed - self._quarantine.sites() or allowed)
 
     def begin(self, sites: Collection[str]) -> None:
-        """Note that a segment is on its way."""
+        """Note that a segment is starting."""
         self._sites, self._before = frozenset(sites), self._dispatcher.segment
 
     def forget(self) -> None:
-        """Judge nobody by the segment at hand: what carried it has gone."""
+        """Drop the open segment without judging it: the network under it has gone."""
         self._before = -1
 
     def end(self, job: str, through: Mapping[str, str], log: Path, last_words: str) -> None:
         """Judge a segment that has ended.
 
         Args:
-            job: the engine's name of it.
-            through: sites that it ended through, and why, as far as the engine knows.
-            log: of the engine, for a person.
-            last_words: of that log.
+            job: the engine's name for it.
+            through: sites that made it end, and why, as far as the engine knows.
+            log: the engine's log, to name to the user.
+            last_words: the last line of that log.
 
         Raises:
-            EngineError: too many in a row in which nothing was done.
+            EngineError: too many segments in a row achieved nothing.
         """
         planned = self.has_connected and self._dispatcher.ending
         answered = self.has_connected and self._dispatcher.answered == self._dispatcher.segment
@@ -82,12 +82,12 @@ class Segments:
         if self._barren >= MOST_BARREN:
             told = "; ".join(f"{site}: {why}" for site, why in sorted(blamed.items())[:5])
             raise EngineError(
-                f"the engine's job ended {self._barren} times in a row and nothing was done in it",
+                f"the engine's job ended {self._barren} times in a row without any work done",
                 where=log,
                 got=told or last_words,
-                expected="a job that lives until a vehicle has answered",
-                cure=f"{'On each of them: ' + CURE if told else 'Mend what the log says'}; "
-                "then go on with --resume",
+                expected="a job that runs until a vehicle has answered",
+                cure=f"{'On each of them: ' + CURE if told else 'Fix what the log reports'}; "
+                "then continue with --resume",
             )
 
     def _note(self, job: str, planned: bool, answered: bool, through: Mapping[str, str]) -> None:

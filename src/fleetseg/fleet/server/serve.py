@@ -1,4 +1,4 @@
-"""From a fleet's folder to an engine that trains it: the server's side, put together."""
+"""Starts a fleet's server: from a fleet's folder to an engine that trains it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from fleetseg.locks import try_lock
 
 
 class ServerRuns(EngineError):
-    """Another server works on this fleet."""
+    """Another server is running for this fleet."""
 
 
 @contextmanager
 def serving(
     fleet: Fleet, spec: RunSpec, run_folder: Path, operations: Operations | None = None
 ) -> Iterator[FleetEngine]:
-    """Start the server of a fleet for one run; everything it started ends with the block.
+    """Start the server of a fleet for one run; everything that it started ends with the block.
 
     Raises:
-        EngineError: the port is taken, or another server works on this folder.
+        EngineError: the port is taken, or another server is running for this folder.
         MissingExtra: NVFlare is not installed.
     """
     settings = spec.experiment.fleet
@@ -58,14 +58,14 @@ def serving(
 def connected(
     fleet: Fleet, log_folder: Path, gather_s: float, silent_s: float = 15.0
 ) -> Iterator[tuple[TaskDispatcher, NvflareNetwork]]:
-    """Start the server of a fleet; everything it started ends with the block.
+    """Start the server of a fleet; everything that it started ends with the block.
 
-    It waits up to `gather_s` seconds for all vehicles before the first segment, and takes a job
-    that says nothing well before `silent_s` for one that hangs; what comes in is listed in
-    `logs/ingress.jsonl` of `log_folder`.
+    It waits up to `gather_s` seconds for all vehicles before the first segment, and takes a silent
+    job for hanging well before `silent_s`. Incoming messages are logged in `logs/ingress.jsonl` of
+    `log_folder`.
 
     Raises:
-        ServerRuns: another server works on this folder.
+        ServerRuns: another server is running for this folder.
         EngineError: the port is taken.
         MissingExtra: NVFlare is not installed.
     """
@@ -88,7 +88,7 @@ def connected(
 
 
 def run_name(folder: Path) -> str:
-    """Return the name under which vehicles know a run; the same after a resume."""
+    """Return the name by which vehicles know a run; it stays the same after a resume."""
     path = folder / "fleet-run.json"
     if path.is_file():
         return str(json.loads(path.read_text(encoding="utf-8"))["run"])
@@ -102,10 +102,10 @@ def run_name(folder: Path) -> str:
 def _locked(fleet: Fleet) -> Iterator[None]:
     with open(fleet.folder / "server.lock", "w", encoding="utf-8") as lock:
         try:
-            try_lock(lock)  # without locks, the port is still the server's alone
+            try_lock(lock)  # without locks, the port still excludes a second server
         except BlockingIOError:
             raise ServerRuns(
-                "another server works on this fleet",
+                "another server is running for this fleet",
                 where=fleet.folder,
                 cure="Stop it first: one fleet has one server",
             ) from None

@@ -1,4 +1,4 @@
-"""Sites by their signs of life: from when one's silence counts, and who fell silent together."""
+"""Heartbeats: from when a site's silence counts, and whether sites fell silent together."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 from fleetseg.fleet.beats import QUICK_S
 
-_AT_ONCE_S = 5.0  # some sign of life comes each second: who stopped within so much did so together
+_AT_ONCE_S = 5.0  # sites whose heartbeats stopped within this time stopped together
 
 
 @dataclass
 class Site:
-    """One kit's process in the current segment."""
+    """One kit's process in the current segment, as the server sees it."""
 
     name: str
-    beat_s: float  # monotonic time of the last sign of life
-    busy: str = ""  # the task it reports to be at work on
-    progress: str = ""  # how far it reports to be; any other text is progress
-    moved_s: float = 0.0  # when that, or the task, last changed
-    overdue: str = ""  # a task it fetched and nobody waits for any more
-    asked_s: float = float("-inf")  # when it was last asked, which has it give a sign of life
+    beat_s: float  # monotonic time of the last heartbeat
+    busy: str = ""  # the task that it reports to be working on
+    progress: str = ""  # its reported progress; a different text is progress
+    moved_s: float = 0.0  # when the progress, or the task, last changed
+    overdue: str = ""  # a task that it fetched and that was abandoned
+    asked_s: float = float("-inf")  # when it was last asked, which it answers with a heartbeat
 
 
 def counts_from_s(site: Site, beat_s: float) -> float:
-    """From when a site's silence counts that is to be heard every `beat_s`.
+    """Return the time from which the silence of a site counts, with heartbeats every `beat_s`.
 
-    One without work is rung when it is asked, and gives a sign of life for that.
+    A site without work is notified when it is asked, and sends a heartbeat in response.
 
     >>> counts_from_s(Site("a", beat_s=100.0), 25.0)
     124.0
@@ -39,9 +39,9 @@ def counts_from_s(site: Site, beat_s: float) -> float:
 
 
 def fell_silent_together(beats_s: Iterable[float], now_s: float, patience_s: float) -> bool:
-    """Say whether nobody can be heard, and at least two stopped at the same time.
+    """Return whether no site can be heard and at least two stopped at the same time.
 
-    `beats_s` are the last signs of life, -inf of a site that the network has given up.
+    `beats_s` are the last heartbeats; -inf for a site that the network has given up.
 
     >>> fell_silent_together([10.0, 11.0, 2.0], now_s=30.0, patience_s=15.0)
     True

@@ -1,10 +1,10 @@
-"""What a server writes down for `fleetseg fleet status` and `fleetseg watch`, and how it is read.
+"""The status that a server writes for `fleetseg fleet status` and `fleetseg watch`.
 
-status.json   that it runs, and at what: some lines, every other second
-sites.json    who is there, at work, refused, and what each holds: only when that has changed, and
-              less often in large fleets
+status.json   that the server runs, and its run: a few lines, every two seconds
+sites.json    which sites are there, working or refused, and what each holds: only when that has
+              changed, and less often in large fleets
 
-Neither is anything that has to survive a crash, so nothing waits for the disk.
+Neither has to survive a crash, so no write waits for the disk.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fleetseg.fleet.server.operations import ONLINE_S
 from fleetseg.fleet.threads import start_thread
 
 _EVERY_S = 2.0
-_SITES_A_SECOND = 100  # that may be written
+_SITES_A_SECOND = 100  # most sites written per second
 HEAD, SITES = "status.json", "sites.json"
 
 
@@ -40,7 +40,7 @@ def status_updated(
     dispatcher: TaskDispatcher,
     network: NvflareNetwork,
 ) -> Iterator[None]:
-    """Keep a fleet's status fresh while the block lasts."""
+    """Keep a fleet's status up to date while the block runs."""
     over, status = threading.Event(), StatusFiles(fleet)
 
     def update() -> None:
@@ -62,7 +62,7 @@ def status_updated(
 
 
 def head_of(spec: RunSpec, dispatcher: TaskDispatcher, network: NvflareNetwork) -> dict[str, Any]:
-    """Collect what the server is at."""
+    """Collect the server's own status."""
     return {
         "time": time.time(),
         "running": True,
@@ -76,7 +76,7 @@ def head_of(spec: RunSpec, dispatcher: TaskDispatcher, network: NvflareNetwork) 
 def sites_of(
     engine: FleetEngine, dispatcher: TaskDispatcher, network: NvflareNetwork
 ) -> dict[str, dict[str, Any]]:
-    """Collect who is there and what they hold; who is "here" has just been seen."""
+    """Collect the sites' status and what they hold; a site that is "here" was seen just now."""
     roster, now = engine.roster, time.time()
     sites: dict[str, dict[str, Any]] = {}
     for name, age_s in network.registered().items():
@@ -109,20 +109,20 @@ def sites_of(
 
 
 class StatusFiles:
-    """Writes the two files of one fleet, as seldom as will do."""
+    """Writes the two files of one fleet, no more often than needed."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._written: dict[str, dict[str, Any]] | None = None
         self._next_s = float("-inf")
-        self._head_s = 0.0  # when the head was last written: who was here was seen then
+        self._head_s = 0.0  # when the head was last written; sites "here" were seen then
 
     def write(self, head: Mapping[str, Any], sites: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write that the server runs, and the sites if they have changed and it is time to."""
+        """Write the server's status, and the sites if they have changed and it is time to."""
         if self._written is None:
             self._written = self._of_before(str(head["run"]))
         merged = self._merged(sites)
-        # At the end and at first, too, as nobody would know later.
+        # Also at the start and at the end, as it could not be written later.
         due = head["time"] >= self._next_s or not head["running"]
         if due and _lasting(merged) != _lasting(self._written):
             self._save(SITES, {"run": head["run"], "sites": merged})
@@ -132,14 +132,14 @@ class StatusFiles:
         self._head_s = head["time"]
 
     def _merged(self, sites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Show a site that is away with what was known of it."""
+        """Add what is known about sites that are away."""
         known = {name: self._away(fields) for name, fields in (self._written or {}).items()}
         return {n: {**known.get(n, {}), **sites.get(n, {})} for n in {**known, **sites}}
 
     def _away(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what is known of a site, should nothing more be heard of it."""
+        """Return what stays known about a site that is not heard of any more."""
         seen = {"last_seen": max(fields["last_seen"], self._head_s)} if fields.get("here") else {}
-        # That it is left out, or at work, is said again as long as it holds.
+        # "quarantined" and "busy" are reported again for as long as they hold.
         lasting = {k: v for k, v in fields.items() if k not in ("quarantined", "busy")}
         return {**lasting, **seen, "here": False}
 
@@ -153,7 +153,7 @@ class StatusFiles:
 
 
 def _lasting(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Leave out when somebody was seen who is here, as that is always just now."""
+    """Leave out when a site that is here was last seen, as that is always just now."""
     left_out = {True: ("last_seen",), False: ()}
     return {
         name: {k: v for k, v in fields.items() if k not in left_out[bool(fields.get("here"))]}
@@ -162,7 +162,7 @@ def _lasting(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]
 
 
 def read_status(fleet: Fleet) -> dict[str, Any]:
-    """Read the last status, with its "sites"; empty if there never was one."""
+    """Read the last status, including "sites"; empty if there never was one."""
     status = _read(fleet, HEAD)
     written = _read(fleet, SITES)
     if status and written.get("run") == status.get("run") and "sites" not in status:
@@ -183,5 +183,5 @@ def _read(fleet: Fleet, name: str) -> dict[str, Any]:
 
 
 def is_running(status: Mapping[str, Any], now_s: float) -> bool:
-    """Say whether the server that wrote a status runs; one that was killed did not write so."""
+    """Return whether the server that wrote a status is running; a killed one could not say so."""
     return bool(status.get("running")) and now_s - status.get("time", 0) < ONLINE_S

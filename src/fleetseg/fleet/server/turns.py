@@ -1,9 +1,9 @@
-"""How long a vehicle may take for a task where nobody has set a deadline: five times the usual.
+"""How long a vehicle may take for a task without a deadline: five times the usual.
 
-A turn is from when a vehicle has fetched a task to its answer. The limit is a multiple of the
+A turn lasts from when a vehicle has fetched a task to its reply. The limit is a multiple of the
 median of past turns at that task, of all vehicles or of this one, whichever is longer: a vehicle
-with ten times the images is not late for it. Nobody is held to others' times before having had a
-turn.
+with ten times the images is not late because of that. Before its first turn, a vehicle is not
+measured by the times of others.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections import deque
 from statistics import median
 
-_TIMES = 5.0  # the median
-LEAST_S = 120.0  # whatever the median: for a busy machine, a link that stumbles
-_OF_ALL, _OF_ONE = 256, 8  # turns that are remembered
+_TIMES = 5.0  # multiple of the median
+LEAST_S = 120.0  # least limit, for a busy machine or an unsteady link
+_OF_ALL, _OF_ONE = 256, 8  # turns remembered of all vehicles, of one vehicle
 
 
 class TurnTimes:
@@ -25,7 +25,7 @@ class TurnTimes:
         self._median_s: dict[tuple[str, str], float] = {}
 
     def add(self, task: str, vehicle: str, seconds: float) -> None:
-        """Note how long a vehicle took for an answer that is none of failure."""
+        """Note how long a vehicle took for a reply that is not a failure."""
         for key, most in (((task, ""), _OF_ALL), ((task, vehicle), _OF_ONE)):
             took_s = self._took_s.setdefault(key, deque(maxlen=most))
             took_s.append(max(0.0, seconds))

@@ -1,1 +1,1 @@
-"""A vehicle's side of a networked fleet."""
+"""The vehicle's side of a networked fleet."""

@@ -1,4 +1,4 @@
-"""A client whose work can be seen to go on: each sample that it reads is a step."""
+"""A client whose progress can be monitored: each sample that it reads counts as a step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Counted:
 
 @dataclass(frozen=True)
 class _CountedPicked(Picked):
-    """What knows where its samples lie goes on knowing it."""
+    """Keeps the type of `Picked`, which knows where its samples lie."""
 
     step: Step = field(repr=False)
 
@@ -37,7 +37,7 @@ class _CountedPicked(Picked):
 
 
 def counted(client: Client, step: Step) -> Client:
-    """Have every sample that the client trains or scores on counted; all else is as it was."""
+    """Return the client with every sample that it trains or scores on counted as a step."""
     test = client.test
     if len(test):
         test = ScoredPairs(_counted(test.pairs, step), test.domains)

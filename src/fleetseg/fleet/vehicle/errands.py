@@ -1,7 +1,7 @@
-"""What a site does besides taking part in runs: take a release in, and judge a model.
+"""What a site does besides taking part in runs: install a release, and judge a model.
 
-Neither needs a run to be open, and neither changes one that is. A release is kept in
-`kit/fleetseg/models/`; of a model that is judged nothing is kept, and only sums leave.
+Neither needs an open run, or changes one. A release is kept in `kit/fleetseg/models/`; a judged
+model is not kept, and only sums leave the site.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from fleetseg.models.folder import load_model
 from fleetseg.models.segmenter import Segmenter
 
 Answer = tuple[Header, bytes]
-_JUDGED = "judged-"  # folders of models that are judged
+_JUDGED = "judged-"  # folders of models being judged
 
 
 @dataclass(frozen=True)
 class _OnDevice:
-    """A model that is on its device already; see judging.measure.Looking."""
+    """A model that is already on its device; see judging.measure.Looking."""
 
     segmenter: Segmenter
     hardware: Hardware
@@ -47,7 +47,7 @@ class _OnDevice:
 
 
 def told_release(models: Path) -> dict[str, Any]:
-    """Return which release is driven here, for an answer to the server; nothing if none is."""
+    """Return the release in use here, for a reply to the server; empty if there is none."""
     held = current_release(models)
     return {} if held is None else {"drives": held.told()}
 
@@ -55,18 +55,18 @@ def told_release(models: Path) -> dict[str, Any]:
 def take_release(
     header: Header, payload: bytes, models: Path, notify: Callable[[str], None]
 ) -> Answer:
-    """Verify a release, see that it can be loaded, keep it, and drive it from here on.
+    """Verify a release, check that it can be loaded, store it, and put it into use.
 
     Raises:
-        UpdateRejected: its bytes are not those that were announced, or no model is in them; what
-            was driven before still is.
+        UpdateRejected: the bytes are not those announced, or do not contain a model; the release
+            used before stays in use.
     """
     number = header.get("release")
     if type(number) is not int or not 0 < number <= MOST:
-        raise UpdateRejected("malformed", "no number of a release", got=repr(number)[:40])
+        raise UpdateRejected("malformed", "not the number of a release", got=repr(number)[:40])
     files = unpack(header.get("files"), payload)
     if RECORD in files:
-        raise UpdateRejected("malformed", f"{RECORD} is for the vehicle to write")
+        raise UpdateRejected("malformed", f"only the vehicle may write {RECORD}")
     digests = {name: digest for name, _, digest in header["files"]}
     if digest_of(digests) != header.get("digest"):
         raise UpdateRejected("digest", "the files are not those of the release")
@@ -79,13 +79,13 @@ def take_release(
         held = drive(models, number)
     except OSError as error:
         words = "the disk is full" if is_disk_full(error) else error.strerror or "no such place"
-        return failure_header("lost", "no-room", f"the release cannot be kept: {words}"), b""
+        return failure_header("lost", "no-room", f"the release cannot be stored: {words}"), b""
     notify(f"release {number:04d} is driven from now on: {held.folder}")
     return {"drives": held.told()}, b""
 
 
 def _require_loadable(folder: Path, models: Path) -> None:
-    """Load a release once, before it is driven; one that cannot be goes, unless it is driven."""
+    """Load a release before it is used; delete one that cannot be loaded, unless it is in use."""
     try:
         load_model(folder)
     except FleetSegError as error:
@@ -97,22 +97,22 @@ def _require_loadable(folder: Path, models: Path) -> None:
 
 @dataclass(frozen=True)
 class JudgingSite:
-    """Where a model is judged: the data, a folder for its files, who is told, what is counted."""
+    """Where a model is judged: the data, a folder for its files, and callbacks."""
 
     data: SiteData
     folder: Path
     notify: Callable[[str], None]
-    step: Callable[[], None]  # called for each frame that is read: its progress
+    step: Callable[[], None]  # called for each frame read, to count progress
 
 
 def judge_model(
     header: Header, payload: bytes, described: tuple[Experiment, LabelSpace], site: JudgingSite
 ) -> Answer:
-    """Score a model on the frames that each vehicle of this site holds out; sums are the answer.
+    """Score a model on the frames held out by each vehicle of this site; returns sums.
 
     Raises:
-        UpdateRejected: the request or the model cannot be used.
-        DataError: no vehicle here holds a labelled frame out.
+        UpdateRejected: the request or the model cannot be used, or no labelled frame is held out.
+        DataError: the data cannot be used.
     """
     experiment, space = described
     try:
@@ -120,7 +120,7 @@ def judge_model(
     except ConfigError as error:
         raise UpdateRejected("policy", error.what) from None
     if experiment.partition.holdout == 0:
-        raise UpdateRejected("experiment", "nothing is held out to judge on")
+        raise UpdateRejected("experiment", "no frames are held out to judge on")
     files = unpack(header.get("files"), payload)
     hardware = hardware_of(experiment.engine)
     with _loaded(files, site.folder, space) as model, threads(experiment.engine.threads):
@@ -138,7 +138,7 @@ def judge_model(
         looking = _OnDevice(model.to(hardware.device), hardware)
         sums = _sums(clients, looking, policy)
     if not sums:
-        raise UpdateRejected("no-frames", "no vehicle here holds a labelled frame out")
+        raise UpdateRejected("no-frames", "no vehicle here holds out a labelled frame")
     return write_sums(sums)
 
 
@@ -152,7 +152,7 @@ def _sums(clients: Mapping[str, Any], looking: _OnDevice, policy: Policy) -> dic
 
 @contextlib.contextmanager
 def _loaded(files: Files, folder: Path, space: LabelSpace) -> Iterator[Segmenter]:
-    """Load a model from the files of a message; they are gone when the block ends."""
+    """Load a model from the files of a message; they are deleted when the block ends."""
     for left in folder.glob(f"{_JUDGED}*"):
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=_JUDGED, dir=folder) as place:
@@ -168,5 +168,7 @@ def _loaded(files: Files, folder: Path, space: LabelSpace) -> Iterator[Segmenter
         if model.space is None or model.space.classes != space.classes:
             raise UpdateRejected("labels", "the model has other classes than the experiment")
         if model.untrained:
-            raise UpdateRejected("unusable", "the model lacks what stayed with the vehicles")
+            raise UpdateRejected(
+                "unusable", "the model lacks the tensors that stayed with the vehicles"
+            )
         yield model

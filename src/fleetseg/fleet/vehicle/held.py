@@ -1,4 +1,4 @@
-"""What a site's vehicles were sent last, on disk: later broadcasts may build on it."""
+"""The last broadcasts to a site's vehicles, on disk: later broadcasts may build on them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fleetseg.federation.wire import decode_broadcast
 
 @dataclass(frozen=True)
 class HeldBroadcasts:
-    """The last few broadcasts of each vehicle; a late one's base is not overwritten by them."""
+    """The last few broadcasts of each vehicle, so that the base of a late one is still there."""
 
     store: ClientStateStore
 
     def read(self, task: str, payload: bytes, vehicle: str, runtime: LocalRuntime) -> Broadcast:
-        """Decode a broadcast, whole or as changes; one to train from is kept if others may follow.
+        """Decode a broadcast, whole or as changes; store it if later training may build on it.
 
         Raises:
-            UpdateRejected: it is none, or builds on what this vehicle does not hold.
+            UpdateRejected: it is not a broadcast, or its base is not held by this vehicle.
         """
         layout, codec = runtime.exchange.sent_by(task), runtime.changes
         if codec is None or not are_changes(payload):
@@ -41,7 +41,7 @@ class HeldBroadcasts:
     def _of(self, vehicle: str, round_: int) -> ModelState | None:
         try:
             kept = self.store.load(vehicle, round_ + 1)
-        except StateMissing:  # damaged: as if it had never come
+        except StateMissing:  # damaged: treated as never received
             return None
         if not kept or int(kept["round"]) != round_:
             return None

@@ -1,4 +1,4 @@
-"""What a site holds: written by `fleetseg client` beside its kit, read by its trainer."""
+"""A site's data: written by `fleetseg client` next to its kit, read by its trainer."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from fleetseg.errors import ConfigError, DataError
 from fleetseg.experiment_file import load_experiment
 from fleetseg.files import write_atomic
 
-if TYPE_CHECKING:  # these load torch, which `fleetseg client` has no need of
+if TYPE_CHECKING:  # these load torch, which `fleetseg client` does not need
     from fleetseg.data.pool import Progress
     from fleetseg.federation.client import Client
 
 
 @dataclass(frozen=True)
 class SiteData:
-    """The data of one site, and the vehicles it stands for."""
+    """The data of one site, and the vehicles that it represents."""
 
     site: str
     sources: tuple[SourceConfig, ...] = ()
-    split_file: str = ""  # who holds what, where the sources hold more than this site
+    split_file: str = ""  # split of the sources, if they hold more than this site's data
     vehicles: tuple[str, ...] = ()  # names in the split; empty = one vehicle, named as the site
     experiment: str = ""  # instead of sources: the data and partition of this experiment (loopback)
-    keeps: str = ""  # where vehicles keep what is theirs, if not with the site (loopback)
+    keeps: str = ""  # where vehicles keep their state, if not with the site (loopback)
 
     def write(self, path: Path) -> None:
         """Write as JSON."""
@@ -59,10 +59,10 @@ def open_clients(
     space: LabelSpace | None = None,
     released: Path | None = None,
 ) -> Mapping[str, Client]:
-    """Open the data as the experiment wants them and give every vehicle its samples.
+    """Open the data for an experiment and give every vehicle its samples.
 
-    What is wrong with samples is for `notify`, and does not leave this site. Without a label
-    `space` it is the one that the experiment names. What is told with noise is kept in `released`.
+    Problems with samples are passed to `notify` and do not leave this site. Without a label
+    `space`, the experiment's is used. Reports with noise are kept in `released`.
 
     Raises:
         DataError, ConfigError: the data cannot be used, or a vehicle is not in the split.
@@ -90,12 +90,14 @@ def open_clients(
 def _not_held(name: str, held: Mapping[str, Client]) -> DataError:
     some = ", ".join(sorted(held)[:10]) + (" ..." if len(held) > 10 else "")
     return DataError(
-        f"nobody named '{name}' in the split", expected=f"one of: {some}", cure="Use --vehicle NAME"
+        f"no vehicle named '{name}' in the split",
+        expected=f"one of: {some}",
+        cure="Use --vehicle NAME",
     )
 
 
 def _described(site_data: SiteData, experiment: Experiment) -> Experiment:
-    """Put the site's own data in place of the experiment's; the server's are not here."""
+    """Replace the experiment's data, which are the server's, by the site's own."""
     if site_data.experiment:
         own = load_experiment(Path(site_data.experiment))
         data, partition = own.data, own.partition
@@ -122,19 +124,20 @@ def _described(site_data: SiteData, experiment: Experiment) -> Experiment:
 
 
 def _unlabelled(site_data: SiteData, rule: UnlabelledConfig) -> UnlabelledConfig:
-    """Turn the server's patterns of names into those of what is opened here.
+    """Turn the server's name patterns into patterns for the data opened here.
 
     Raises:
-        ConfigError: a share of all vehicles, which no vehicle can draw by itself.
+        ConfigError: a share of all vehicles is set, which no vehicle can draw by itself.
     """
     if rule.share:
         raise ConfigError(
-            "partition.unlabelled.share is of vehicles that this one does not know",
+            "partition.unlabelled.share needs all vehicles, and this one knows only itself",
             cure="Name them on the server: partition.unlabelled.clients",
         )
     names = site_data.vehicles or (site_data.site,)
     fit = [p for p in rule.clients if any(fnmatchcase(name, p) for name in names)]
-    alone = not site_data.vehicles and not site_data.split_file  # called otherwise while it is read
+    # Such a vehicle has another name while its data is read.
+    alone = not site_data.vehicles and not site_data.split_file
     return UnlabelledConfig(clients=("*",) if fit and alone else tuple(fit))
 
 

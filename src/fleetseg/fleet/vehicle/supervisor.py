@@ -1,9 +1,10 @@
-"""A vehicle's smallest process: keeps two others running, and does nothing else.
+"""A vehicle's supervisor: keeps two other processes running, and does nothing else.
 
     python -m fleetseg.fleet.vehicle.supervisor PLAN.json
 
-PLAN names a folder, the engine's command, the trainer's, and texts in the engine's log that a
-person should see. It imports nothing heavy: an idle vehicle pays for the engine, hardly for this.
+PLAN names a folder, the commands of the engine and the trainer, and texts in the engine's log that
+should be explained to a person. It imports nothing heavy: an idle vehicle bears the cost of the
+engine, and hardly any for this process.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from fleetseg.fleet.subprocesses import kill_orphans, rotate_log, start_child, s
 from fleetseg.fleet.watchdog import Watchdog
 
 _POLL_S = 0.25
-_CALM_S = 60.0  # a child that ran this long starts again at once
+_CALM_S = 60.0  # a child that ran this long is restarted at once
 _PATIENCE_S = 5.0
 _MAX_PAUSE_S = 10.0
-_START_S = 1800.0  # before a child that reports its progress has reported any
-_MOST_READ, _MOST_COPIED = 1 << 20, 1 << 16  # bytes of a log at once
+_START_S = 1800.0  # patience with a child that has not reported any progress yet
+_MOST_READ, _MOST_COPIED = 1 << 20, 1 << 16  # bytes of a log read at once
 
 
 class Child:
-    """A process that is started again when it dies, sooner or later, or makes no progress.
+    """A process that is restarted, after a pause, when it dies or makes no progress.
 
-    `page` is the file in which it counts its steps, if it does.
+    `page` is the file in which it counts its steps, if any.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Child:
         self._pause_s = 0.5
 
     def ensure_running(self, now_s: float) -> str:
-        """Start it if it is not running; returns a text if it has died, or hangs."""
+        """Start the process if it is not running; returns a message if it has died or hangs."""
         if self._process is None:
             if now_s >= self._next_s:
                 self._begin(now_s)
@@ -72,16 +73,16 @@ class Child:
         calm = now_s - self._began_s > _CALM_S
         self._pause_s = 0.5 if calm else min(2 * self._pause_s, _MAX_PAUSE_S)
         self._next_s = now_s + self._pause_s * _spread()
-        return f"{self.name} {how}; starting it again in {self._pause_s:.0f} s (log: {self.log})"
+        return f"{self.name} {how}; restarting it in {self._pause_s:.0f} s (log: {self.log})"
 
     def _begin(self, now_s: float) -> None:
         if self._page is not None:
-            self._page.unlink(missing_ok=True)  # of the one before
+            self._page.unlink(missing_ok=True)  # left by the previous process
         self._progress, self._began_s, self._moved_s = None, now_s, now_s
         self._process = start_child(self._command, log=self.log, environment=self._environment)
 
     def _hangs(self, now_s: float) -> str:
-        """Say that it has stood still for too long, in its own words on how long that is."""
+        """Return a message if it has gone without progress for longer than it said it may."""
         progress = read_progress(self._page) if self._page is not None else None
         if progress != self._progress:
             self._progress, self._moved_s = progress, now_s
@@ -91,7 +92,7 @@ class Child:
         return f"has made no progress for {now_s - self._moved_s:.0f} s ({progress or 'starting'})"
 
     def stop(self) -> None:
-        """End it."""
+        """End the process."""
         if self._process is not None:
             stop(self._process, patience_s=_PATIENCE_S)
 
@@ -101,12 +102,12 @@ def _how_it_ended(code: int) -> str:
 
 
 def _spread() -> float:
-    """By what pauses differ: many vehicles whose one server has gone must not come back at once."""
+    """Return a random factor for pauses: vehicles whose server has gone must not return at once."""
     return 1 + secrets.randbelow(500) / 1000
 
 
 class Follower:
-    """Follows a log and explains known texts in it, each at most once a minute."""
+    """Follows a log and explains known messages in it, each at most once a minute."""
 
     def __init__(self, path: Path, texts: dict[str, str]) -> None:
         self._path, self._texts = path, texts
@@ -114,7 +115,7 @@ class Follower:
         self._explained_s: dict[str, float] = {}
 
     def new(self, now_s: float) -> list[str]:
-        """Return explanations of what was appended, for a person."""
+        """Return explanations of newly appended messages, for a person."""
         found = []
         for line in self._lines():
             for text, words in self._texts.items():
@@ -141,7 +142,7 @@ class Follower:
 
 
 def supervise(plan: dict[str, Any]) -> int:
-    """Run until a signal ends it; returns the exit code."""
+    """Run until a signal arrives; returns the exit code."""
     folder = Path(plan["folder"])
     with open(folder / "lock", "w", encoding="utf-8") as lock:
         try:
@@ -150,7 +151,7 @@ def supervise(plan: dict[str, Any]) -> int:
             log(f"error: this kit is in use by another process ({folder})")
             return 1
         except OSError:
-            log(f"{folder}: this file system knows no locks; see to it that one process uses it")
+            log(f"{folder}: this file system has no locks; make sure that only one process uses it")
         return _supervise(plan, folder)
 
 
@@ -171,7 +172,7 @@ def _supervise(plan: dict[str, Any], folder: Path) -> int:
     copied = trainer.stat().st_size if trainer.exists() else 0
     stopping: list[int] = []
     watchdog = Watchdog()
-    clock = AwakeClock()  # while this process stood still, the trainer may have, too
+    clock = AwakeClock()  # while this process was stopped, the trainer may have been, too
 
     def request_stop(number: int, frame: FrameType | None) -> None:
         stopping.append(number)
@@ -189,7 +190,7 @@ def _supervise(plan: dict[str, Any], folder: Path) -> int:
                     log(notice)
             copied = _copy_log(trainer, copied)
             for child in children:
-                rotate_log(child.log)  # after what is new in it has been read
+                rotate_log(child.log)  # after its new lines have been read
             watchdog.alive()
             time.sleep(_POLL_S)
     finally:
@@ -202,10 +203,10 @@ def _supervise(plan: dict[str, Any], folder: Path) -> int:
 
 
 def _copy_log(path: Path, at: int) -> int:
-    """Copy what the trainer has logged to this process's own output."""
+    """Copy new lines of the trainer's log to this process's output."""
     try:
         with open(path, "rb") as file:
-            at = at if at <= os.fstat(file.fileno()).st_size else 0  # it has begun anew
+            at = at if at <= os.fstat(file.fileno()).st_size else 0  # it was rotated
             file.seek(at)
             data = file.read(_MOST_COPIED)
     except OSError:
@@ -218,7 +219,7 @@ def _copy_log(path: Path, at: int) -> int:
 
 
 def _whole_lines(data: bytes, most: int) -> bytes:
-    """Return the lines that have ended; all of it where one line is longer than what is read."""
+    """Return the complete lines; everything if one line is longer than what was read."""
     whole, end, _ = data.rpartition(b"\n")
     return whole + end if end or len(data) < most else data
 
@@ -231,7 +232,7 @@ def log(text: str) -> None:
 
 if __name__ == "__main__":
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not where it is closed
-            stream.reconfigure(errors="replace")  # a name that cannot be written must not end this
+        if hasattr(stream, "reconfigure"):  # not if it is closed
+            stream.reconfigure(errors="replace")  # an unprintable name must not end this process
     with open(sys.argv[1], encoding="utf-8") as plan_file:
         sys.exit(supervise(json.load(plan_file)))

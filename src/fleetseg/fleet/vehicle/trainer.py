@@ -1,10 +1,10 @@
-"""The long-lived process of a site: keeps torch, model and data loaded over rounds and jobs.
+"""The trainer, a site's long-lived process: keeps torch, model and data loaded across jobs.
 
     python -m fleetseg.fleet.vehicle.trainer FOLDER SOCKET
 
-FOLDER holds `site-data.json` and what the site keeps for itself: what vehicles remember between
-rounds, and `logs/egress.jsonl`, the list of every message that went out. Requests come over SOCKET,
-one at a time; an answer is written to the list before it is handed over.
+FOLDER holds `site-data.json` and the site's own files: the vehicles' state between rounds, and
+`logs/egress.jsonl`, the log of every message sent. Requests come over SOCKET, one at a time; a
+reply is logged before it is handed over.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ from fleetseg.models.group_norm import wished_groups
 from fleetseg.streams import prepare_streams
 
 _RUNS_KEPT = 3
-_OPENING_S = 1800.0  # without a step, while data are opened and decoded, or a network is built
-_IDLE_S = 300.0  # before a run has said how long: it looks for requests once a second
+_OPENING_S = 1800.0  # longest without a step while opening data or building a network
+_IDLE_S = 300.0  # the same while idle before any run: it checks for requests once a second
 Answer = tuple[Header, bytes]
 
 
 class Refusal(FleetSegError):
-    """This site takes no part in a run; the reason is its answer to the server."""
+    """This site takes no part in a run; the reason is its reply to the server."""
 
     def __init__(self, reason: str, what: str, **parts: object) -> None:
         self.reason = reason
@@ -90,7 +90,7 @@ class Refusal(FleetSegError):
 
 @dataclass(frozen=True)
 class Kept:
-    """Where vehicles keep what is theirs: states, broadcasts, what they have told with noise."""
+    """Where vehicles keep their states, their broadcasts, and reports released with noise."""
 
     states: ClientStateStore
     held: HeldBroadcasts
@@ -98,13 +98,13 @@ class Kept:
 
     @classmethod
     def of(cls, states: Path, broadcasts: Path, released: Path) -> Kept:
-        """Name the folders."""
+        """Make the stores in these folders."""
         return cls(ClientStateStore(states), HeldBroadcasts(ClientStateStore(broadcasts)), released)
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A run that this site takes part in."""
+    """A prepared run that this site takes part in."""
 
     run: str
     runtime: LocalRuntime
@@ -113,7 +113,7 @@ class Ready:
 
 
 class Trainer:
-    """Answers requests; knows one run at a time and the last answer of every vehicle."""
+    """Answers requests; holds one run at a time and the last reply of every vehicle."""
 
     def __init__(
         self, folder: Path, log: Callable[[str], None], page: ProgressPage | None = None
@@ -126,13 +126,13 @@ class Trainer:
         self._last: dict[str, tuple[tuple[Any, ...], Answer]] = {}
 
     def serve(self, listener: Listener) -> None:
-        """Answer one request after another, for ever."""
+        """Answer requests, one after another, until the listener's folder is removed."""
         while True:
             self._page.begin("idle", self._patience_s("idle"))
             connection = listener.accept(timeout_s=1.0)
             if connection is None:
                 if not listener.path.exists():
-                    return  # the supervisor has gone and taken the folder along
+                    return  # the supervisor has ended and removed the folder
                 continue
             try:
                 while True:
@@ -141,12 +141,12 @@ class Trainer:
                     if message is not None:
                         connection.send(*self.answer(*message))
             except ConnectionLost:
-                continue  # whoever asked is gone; if it asks again, the answer is kept
+                continue  # the caller is gone; the reply is kept in case it asks again
             finally:
                 connection.close()
 
     def answer(self, header: Header, payload: bytes) -> Answer:
-        """Answer one request; whatever goes wrong with it is an answer, too."""
+        """Answer one request; an error also becomes a reply."""
         vehicle = header.get("vehicles", {}).get(self._site_data.site, self._site_data.site)
         self._page.begin(str(header["what"]), self._patience_s(header["what"]))
         try:
@@ -161,7 +161,7 @@ class Trainer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            # In a run's opening: `attempt` answers for what is missing in a client's work.
+            # While opening a run; during a client's work, `attempt` handles out of memory.
             answer = _failed("lost", "out-of-memory", out_of_memory_text(error, "this machine"))
         if too_large := oversize(header_text(answer[0]), answer[1], max_payload_of(header)):
             answer = _failed("refused", "oversize", too_large)
@@ -185,21 +185,21 @@ class Trainer:
         if header["what"] == "release":
             return take_release(header, payload, self._folder / FOLDER, self._log)
         if header["what"] == "judge":
-            # A model may wait for another one to be judged: how long is nothing about clocks.
+            # A request may have waited for another one, so its age says nothing about clocks.
             described = _checked({**header, "time": time.time()})
             site = JudgingSite(self._site_data, self._folder, self._log, self._page.step)
             return judge_model(header, payload, described, site)
         ready = self._ready_for(header["run"])
         if vehicle not in ready.clients:
             raise Refusal("unknown-vehicle", f"no vehicle '{vehicle}' here")
-        # The digest, because models to score may share a round's number.
+        # The digest is needed because models to score may share a round number.
         digest = hashlib.sha256(payload).digest()
         counted = read_counted(header.get("counted", {}).get(vehicle))
         lineage = read_lineage(header.get("lineage", ""))
         key = (header["run"], header["what"], header["round"], digest, counted, lineage)
         if vehicle in self._last and self._last[vehicle][0] == key:
             return self._last[vehicle][1]
-        # What comes now may take back what an older answer has left here.
+        # The new request may roll back the state that an older reply has left here.
         self._last.pop(vehicle, None)
         broadcast = ready.held.read(header["what"], payload, vehicle, ready.runtime)
         broadcast = replace(broadcast, counted=counted, lineage=lineage)
@@ -210,9 +210,9 @@ class Trainer:
         return answer
 
     def _patience_s(self, what: str) -> float:
-        """How long a phase may go on without a step, before this process is taken to hang."""
+        """Return how long a phase may go without a step before this process counts as hanging."""
         if what not in (*CLIENT_TASKS, "hello", "idle"):
-            return math.inf  # no samples are read that could be counted
+            return math.inf  # no samples are read, so there is nothing to count
         if what == "hello" or (self._ready is None and what != "idle"):
             return _OPENING_S
         if self._ready is None:
@@ -220,7 +220,7 @@ class Trainer:
         return self._ready.runtime.experiment.fleet.stalled_s
 
     def _ready_for(self, run: str) -> Ready:
-        """Return the run at hand; after a restart of this process, prepare it again."""
+        """Return the current run; after a restart of this process, prepare it again."""
         if self._ready is None and (self._folder / "hello.json").is_file():
             header = json.loads((self._folder / "hello.json").read_text())
             start = (self._folder / "hello.bin").read_bytes()
@@ -264,7 +264,7 @@ class Trainer:
         return Ready(header["run"], runtime, clients, kept.held)
 
     def _kept(self, run: str) -> Kept:
-        """Give a run its places for what vehicles remember; those of old runs here go."""
+        """Return where a run's vehicles keep their state; delete the folders of old runs."""
         if self._site_data.keeps:
             own = Path(self._site_data.keeps)
             return Kept.of(own, own / "broadcasts", own / "released")
@@ -284,7 +284,7 @@ class Trainer:
 
 
 def _checked(header: Header) -> tuple[Experiment, LabelSpace]:
-    """Read the experiment and the classes of a hello; refuse what is not understood here."""
+    """Read the experiment and the classes from a hello; refuse what is not supported here."""
     if not speak_together(header["protocol"], header.get("since")):
         raise Refusal(
             "protocol",
@@ -328,7 +328,7 @@ def _failed(kind: FailureKind, reason: str, detail: str) -> Answer:
 
 
 def _machine(ready: Ready) -> dict[str, Any]:
-    """Describe this machine to the server's operator."""
+    """Return a description of this machine for the server's operator."""
     hardware = ready.runtime.hardware
     return {
         "fleetseg": __version__,

@@ -1,4 +1,4 @@
-"""What is added to a client's loss, so that what it learns fits the fleet; one file for each."""
+"""Objectives: additions to a client's loss that align it with the fleet; one module each."""
 
 from __future__ import annotations
 

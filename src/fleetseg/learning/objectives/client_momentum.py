@@ -1,12 +1,13 @@
-"""FedCM: each step goes mostly where the fleet went in its last round.
+"""FedCM: each step mostly follows the direction of the fleet's last round.
 
 Xu et al. 2021, FedCM: Federated Learning with Client-level Momentum, arXiv 2106.10874: with D the
 mean gradient of the last round's steps, each gradient g becomes
 
     alpha g + (1 - alpha) D,    D = -(mean change) / (K lr) of the last round; zero in the first.
 
-Here K lr is the travel of each client's own steps, so that D is a gradient however many those are.
-Clients are told D; the server makes it of their changes and numbers of steps, which it has anyway.
+Here K lr is the travel of each client's own steps, so that D is a gradient however many steps they
+are. The server sends D to clients; it computes D from their changes and numbers of steps, which it
+has anyway.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def _tell(change_T: Tensor, fleet_T: Tensor, travel: float) -> Tensor:
 
 
 def _server(fleet_T: Tensor, mean_change_T: Tensor, share: float) -> Tensor:
-    """Take the mean over the cohort, however large a part of the fleet that is."""
+    """Use the mean over the cohort, whatever its share of the fleet."""
     return fleet_T + mean_change_T
 
 

@@ -1,4 +1,4 @@
-"""FedDC: a client's drift as FedDyn has it, and its gradients corrected as SCAFFOLD has them.
+"""FedDC: a client's drift as in FedDyn, and a correction of its gradients as in SCAFFOLD.
 
 Gao et al. 2022, FedDC: Federated Learning with Non-IID Data via Local Drift Decoupling and
 Correction, arXiv 2203.11751, with the signs of its authors' code. To each gradient is added
@@ -6,7 +6,7 @@ Correction, arXiv 2203.11751, with the signs of its authors' code. To each gradi
     alpha (y - (w - h_i)) + c - c_i,
 
 and after the round h_i <- h_i + (y_i - w), c_i <- c_i - c + (w - y_i) / (K lr), c the mean of all
-c_i. What of h is the server's is in `federation.drift`.
+c_i. The server's part of h is in `federation.drift`.
 """
 
 from __future__ import annotations

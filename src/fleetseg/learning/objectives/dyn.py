@@ -6,8 +6,8 @@ drift h_i = -g_i / alpha, the sum of all y_i - w, that adds to each gradient
 
     alpha (y - (w - h_i)),    h_i <- h_i + (y_i - w).
 
-What of it is the server's is in `federation.drift`. Where no y_i moves any more, the gradient of L
-at y_i is g_i, and the mean of all g_i is zero: w is where the mean loss has its minimum.
+The server's part is in `federation.drift`. When no y_i moves any more, the gradient of L at y_i is
+g_i, and the mean of all g_i is zero: the mean loss has its minimum at w.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _end(memo: _Memo, shared: Trainables, cost: LocalCost) -> tuple[Vectors, Vec
 
 
 def drifting(alpha_of: Callable[[TrainingConfig], float]) -> Objective:
-    """Make the objective, given where its alpha is set."""
+    """Return the objective, given how to read its alpha from the settings."""
 
     def begin(inputs: LocalInputs, shared: Trainables) -> _Memo:
         received_T = shared.values()

@@ -1,13 +1,13 @@
 """FedSpeed: SAM's gradients, a pull towards the received model, and a correction of that pull.
 
-Sun, Shen, Huang, Ding, Tao 2023, arXiv 2302.10429, Algorithm 1. With h_i what client i has gathered
-of its pulls, zero at first, and g the gradient at y + rho grad L(y) / |grad L(y)|, a step is along
+Sun, Shen, Huang, Ding, Tao 2023, arXiv 2302.10429, Algorithm 1. With h_i the accumulated pulls of
+client i, zero at first, and g the gradient at y + rho grad L(y) / |grad L(y)|, a step is along
 
     g + mu (y - w) - h_i,    and after the last    h_i <- h_i - mu (y - w);    y - h_i / mu is sent.
 
-mu is the paper's 1 / lambda, in half of the codes called lambda. Where the fleet rests, y = w and
-h_i is the client's own gradient, so that their mean is zero. The perturbation has a length of rho
-and is the whole gradient's (alpha = 1), as in the authors' code.
+mu is the paper's 1 / lambda; half of the implementations call it lambda. At a fixed point of the
+fleet, y = w and h_i is the client's own gradient, so the mean of the h_i is zero. The perturbation
+has length rho, and the whole gradient is taken there (alpha = 1), as in the authors' code.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _correct(memo: _Memo, shared: Trainables) -> None:
 
 @torch.no_grad()
 def _end(memo: _Memo, shared: Trainables, cost: LocalCost) -> tuple[Vectors, Vectors]:
-    if not cost.num_steps:  # no update comes of it
+    if not cost.num_steps:  # this round yields no update
         return {}, {}
     learnt_T = shared.values()
     own_T = memo.own_T - memo.mu * (learnt_T - memo.received_T)

@@ -1,14 +1,14 @@
-"""MimeLite: clients step with the fleet's momentum, which no step of theirs changes.
+"""MimeLite: clients step with the fleet's momentum, which local steps do not change.
 
-Karimireddy, Jaggi, Kale, Mohri, Reddi, Stich, Suresh 2020, arXiv 2008.03606, with SGD and momentum
-as what is mimicked. With m the fleet's and w the received model, a step is along
+Karimireddy, Jaggi, Kale, Mohri, Reddi, Stich, Suresh 2020, arXiv 2008.03606, mimicking SGD with
+momentum. With m the fleet's momentum and w the received model, a step is along
 
     (1 - beta) g(y) + beta m,    and the server takes    m <- (1 - beta) mean_i g_i(w) + beta m.
 
-g_i(w) is the client's gradient where its round began, here the mean over the batches of the round:
-each is passed through once more at w. The paper takes a pass over all samples for it, of the same
-cost if a round is an epoch. With one step a round this is SGD with momentum on the mean loss of the
-cohort. What a sharing policy keeps with the client has no m, and takes plain steps.
+g_i(w) is the client's gradient at the start of its round, here the mean over the round's batches:
+each goes through a second pass at w. The paper uses a pass over all samples instead, of the same
+cost if a round is an epoch. With one step per round, this is SGD with momentum on the mean loss of
+the cohort. Parameters that a sharing policy keeps on the client have no m and take plain steps.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _end(memo: _Memo, shared: Trainables, cost: LocalCost) -> tuple[Vectors, Vec
 
 
 def _advance(fleet_T: Tensor, mean_change_T: Tensor, share: float) -> Tensor:
-    """Take the change whole, whoever was asked: the cohort's gradient stands for the fleet's."""
+    """Apply the whole change whatever the cohort: its gradient stands for the fleet's."""
     return fleet_T + mean_change_T
 
 

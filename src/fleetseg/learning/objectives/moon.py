@@ -1,16 +1,16 @@
-"""MOON: features nearer to the received model's than to those of the client's own last model.
+"""MOON: keep features closer to the received model's than to the client's own last model's.
 
-Li, He, Song 2021, Model-Contrastive Federated Learning, arXiv 2103.16257, equations 3 and 4. To the
-loss comes mu times
+Li, He, Song 2021, Model-Contrastive Federated Learning, arXiv 2103.16257, equations 3 and 4. Added
+to the loss is mu times
 
     -log( e^{cos(z, z_glob) / tau} / (e^{cos(z, z_glob) / tau} + e^{cos(z, z_prev) / tau}) ).
 
-There z is one vector an image; here, one for each class in each image: the mean over its pixels of
-the features that the classifier is given (no projection head is added). z_glob and z_prev are of
-networks that learn nothing and run in eval mode, as in the authors' code: with the running
-statistics and without dropout, while z is of the pass that the loss comes from, in training mode.
-The client's own last model is all of it, statistics included. Before there is one it is the
-received model, and the term is mu log 2 whatever the weights are: nothing is computed for that.
+In the paper, z is one vector per image. Here it is one per class in each image: the mean over the
+class's pixels of the classifier's input features (no projection head is added). z_glob and z_prev
+come from frozen networks in eval mode, as in the authors' code, that is with running statistics and
+without dropout; z comes from the pass that computes the loss, in training mode. The client's own
+last model is kept complete, including statistics. Before there is one, the received model takes its
+place and the term is mu log 2 whatever the weights, so nothing needs to be computed.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class _Memo:
 def _begin(inputs: LocalInputs, shared: Trainables) -> _Memo:
     network = shared.network
     assert isinstance(network, Segmenter)
-    # Both are made in a client's first round, too: a network that allows of neither is found out by
-    # the trial step before round 1.
+    # Do both in a client's first round too, so that the trial step before round 1 detects a network
+    # that does not support them.
     classifier = find_classifier(network, inputs.training.crop or inputs.size_hw)
     received = _frozen(network, {})
     last = _frozen(network, inputs.state) if inputs.state else None
@@ -53,7 +53,7 @@ def _begin(inputs: LocalInputs, shared: Trainables) -> _Memo:
 
 
 def _frozen(network: Segmenter, values: Mapping[str, Tensor]) -> Segmenter:
-    """Copy a network, with other values where they are given; counters do not matter in eval."""
+    """Copy a network, replacing given values; counters do not matter in eval mode."""
     made = copy.deepcopy(network).eval().requires_grad_(False)
     made.load_state_dict(dict(values), strict=False)
     return made
@@ -98,14 +98,14 @@ def _means(network: Segmenter, seen: list[Tensor], labels_NHW: Tensor) -> tuple[
     size_hw = (features_NDhw.shape[2], features_NDhw.shape[3])
     labels_Nhw = labels_at_centres(labels_NHW, size_hw, covered_hw)
     means_NCD, present_NC = class_means(features_NDhw, labels_Nhw, network.num_classes)
-    # Ones in the place of no mean: cosines of zeros have no gradient.
+    # Replace missing means by ones: cosines of zeros have no gradient.
     return means_NCD.where(present_NC.unsqueeze(2), 1.0), present_NC
 
 
 def contrast(
     means_NCD: Tensor, received_NCD: Tensor, last_NCD: Tensor, present_NC: Tensor, tau: float
 ) -> Tensor:
-    """Mean of the contrastive term over the classes that are present; 0 if none is."""
+    """Return the mean contrastive term over the classes present; 0 if none is."""
     near_NC = functional.cosine_similarity(means_NCD, received_NCD, dim=2)
     far_NC = functional.cosine_similarity(means_NCD, last_NCD, dim=2)
     terms_NC = functional.softplus((far_NC - near_NC) / tau) * present_NC

@@ -1,8 +1,8 @@
-"""What an objective is: plain functions around a client's steps.
+"""The definition of an objective: plain functions around a client's steps.
 
-They are called at the begin of a client's round, around the passes of each step and at the end.
-Vectors with the suffix T are as long as the trainable values that the fleet shares, flat and on the
-CPU.
+They are called at the start of a client's round, around the passes of each step, and at the end.
+Vectors with the suffix T are flat, on the CPU, and as long as the trainable values that the fleet
+shares.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Vectors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class LocalCost:
-    """What a round of local training took."""
+    """The cost of a round of local training."""
 
     num_steps: int  # optimiser steps taken
-    # How far they move a parameter whose gradient is always 1: the sum of their learning rates,
-    # and with momentum the share of earlier gradients that each repeats. Of SGD only.
+    # How far the steps move a parameter whose gradient is always 1: the sum of their learning
+    # rates, plus the repeated share of earlier gradients with momentum. For SGD only.
     travel: float
 
 
@@ -52,26 +52,25 @@ class Objective:
     """How one method corrects local training.
 
     Args:
-        extras: names of vectors that are sent beside the model, down and up; zero at first.
-        told: names of vectors that are sent down only; zero at first. `tell` makes their changes.
-        facts: what it takes of the fleet: see federation.fleet_facts.
-        begin: (inputs, trainables as they were received) -> what the next four are given.
-        loss: (that, loss of a step) -> the loss of a step in its place. Left out where it would be
-            the same, as are the next two.
-        perturb: (that, trainables): moves parameters in place after the backward pass, for the
-            batch to be passed through once more, with the same draws and statistics, which move
-            once. The gradients that are left are those at the moved parameters, which then are
-            put back, bit for bit.
-        correct: (that, trainables): may change gradients, after the last backward pass and before
-            they are clipped.
-        end: (that, trainables as they were learnt, cost) -> what the client keeps for its next
-            round, and the change of each extra. What it leaves in the trainables is sent.
-        tell: on the server, (a client's change of the trainables, a vector as that client was told
-            it, travel of its steps) -> what that client changes of it.
-        server: (extra or vector told, weighted mean of its changes, share of the fleet whose
-            changes these are) -> the new vector. Left out, it keeps the mean over all clients, if
-            weights are uniform, of what each has sent in sum.
-        pull: how strong a pull towards the received model it adds to gradients, per distance.
+        extras: names of vectors sent beside the model in both directions; zero at first.
+        told: names of vectors sent only to clients; zero at first. `tell` computes their changes.
+        facts: facts about the fleet that it needs: see federation.fleet_facts.
+        begin: (inputs, trainables as received) -> a memo, passed to the next four functions.
+        loss: (memo, loss of a step) -> its replacement. Omit if unchanged, like the next two.
+        perturb: (memo, trainables): moves parameters in place after the backward pass. The batch
+            then goes through a second pass with the same random draws and statistics, which are
+            updated only once. The gradients are those at the moved parameters, which are then
+            restored, bit for bit.
+        correct: (memo, trainables): may change gradients, after the last backward pass and before
+            clipping.
+        end: (memo, trainables after training, cost) -> what the client keeps for its next round,
+            and the change of each extra. What it leaves in the trainables is sent.
+        tell: on the server, (a client's change of the trainables, the told vector as sent to that
+            client, travel of its steps) -> that client's change of the vector.
+        server: (extra or told vector, weighted mean of its changes, the cohort's share of the
+            fleet) -> the new vector. By default, and with uniform weights, the vector is the mean
+            over all clients of the sum of the changes that each has sent.
+        pull: strength, per distance, of the pull towards the received model in the gradients.
     """
 
     extras: tuple[str, ...] = ()
@@ -88,10 +87,10 @@ class Objective:
 
     @property
     def may_keep(self) -> bool:
-        """Whether clients may keep something of their own for their next round."""
+        """Whether clients may keep their own state for their next round."""
         return self.end is not _no_vectors
 
     @property
     def keeps_means(self) -> bool:
-        """Whether its extras are means over the fleet, which a vehicle that joins makes smaller."""
+        """Whether its extras are means over the fleet, which shrink when a vehicle joins."""
         return bool(self.extras) and self.server is _add_share

@@ -1,8 +1,8 @@
-"""FedProx: a pull towards the model that was received.
+"""FedProx: a pull towards the received model.
 
 Li et al. 2020, Federated Optimization in Heterogeneous Networks, arXiv 1812.06127, Section 3.2:
-mu / 2 |y - w|^2 is added to the loss, so mu (y - w) to its gradient. The norm is squared: without
-the square the pull would be of the same length wherever the model is.
+mu / 2 |y - w|^2 is added to the loss, hence mu (y - w) to its gradient. The norm is squared:
+without the square the pull would have the same length wherever the model is.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _begin(inputs: LocalInputs, shared: Trainables) -> _Memo:
 
 @torch.no_grad()
 def add_pull(shared: Trainables, anchors: Sequence[Tensor], strength: float) -> None:
-    """Add to each gradient how far its parameter is from its anchor, times a strength."""
+    """Add to each gradient the offset of its parameter from its anchor, times `strength`."""
     for parameter, anchor in zip(shared.parameters, anchors, strict=True):
         if parameter.grad is not None:
             parameter.grad.add_(parameter - anchor, alpha=strength)
@@ -41,7 +41,7 @@ def _correct(memo: _Memo, shared: Trainables) -> None:
 
 
 def pull_towards(anchor_T: Tensor, mu: float) -> Objective:
-    """Make the objective whose pull is to given values, not to those that training began with."""
+    """Return the objective with a pull towards given values instead of the received ones."""
     return Objective(
         begin=lambda inputs, shared: _Memo(shared.split(anchor_T), mu), correct=_correct
     )

@@ -1,4 +1,4 @@
-"""SAM and ASAM: steps along the gradient of where the loss nearby is highest.
+"""SAM and ASAM: step along the gradient at the nearby point of highest loss.
 
 Foret, Kleiner, Mobahi, Neyshabur 2021, arXiv 2010.01412, Algorithm 1 and equation 2:
 
@@ -8,10 +8,11 @@ Kwon, Kim, Park, Choi 2021, arXiv 2102.11600, Algorithm 1: with T = |y| + eta fo
 
     e = rho T^2 g / |T g|,
 
-so that scaling a layer up and the next one down changes nothing. T is 1 for biases, as there, and
-for what norm layers learn, which the authors' code, going by the name "weight", takes half along.
+so that scaling one layer up and the next down changes nothing. T is 1 for biases, as in the paper,
+and for parameters of norm layers, half of which the authors' code includes since it selects by the
+name "weight".
 
-Norms are of all tensors as one vector. Weight decay is no part of L: it is the optimiser's, at y.
+Norms are of all tensors as one vector. L excludes weight decay, which the optimiser applies at y.
 In a federation: Caldarola, Caputo, Ciccone 2022, arXiv 2203.11834; Qu et al. 2022, 2206.02618.
 """
 
@@ -27,19 +28,19 @@ from fleetseg.learning.inputs import LocalInputs
 from fleetseg.learning.objectives.objective import Objective
 from fleetseg.learning.parameters import Trainables, weight_ids
 
-_TINY = 1e-12  # of no gradient, no perturbation; the authors' code has it, too
+_TINY = 1e-12  # no gradient, no perturbation; the authors' code has it too
 
 
 @dataclass(frozen=True)
 class _Memo:
     rho: float
     eta: float = 0.0
-    scaled: Collection[int] = ()  # ids of the parameters that T is of
+    scaled: Collection[int] = ()  # ids of the parameters to which T applies
 
 
 @torch.no_grad()
 def climb(parameters: Sequence[Tensor], rho: float) -> None:
-    """Move parameters by `rho` along their gradients, in place; those without one stay."""
+    """Move parameters by `rho` along their gradients, in place; skip those without a gradient."""
     found = [(p, p.grad) for p in parameters if p.grad is not None]
     factor = rho / (_norm([gradient for _, gradient in found]) + _TINY)
     for parameter, gradient in found:
@@ -62,13 +63,13 @@ def _perturb_sam(memo: _Memo, shared: Trainables) -> None:
 
 def _begin_asam(inputs: LocalInputs, shared: Trainables) -> _Memo:
     settings, network = inputs.training.asam, shared.network
-    assert network is not None  # it tells weights from what norm layers learn
+    assert network is not None  # needed to distinguish weights from norm parameters
     return _Memo(settings.rho, settings.eta, weight_ids(network))
 
 
 @torch.no_grad()
 def _perturb_asam(memo: _Memo, shared: Trainables) -> None:
-    """Climb in coordinates of y / T, where the gradient is T g and a step of e is one of T e."""
+    """Climb in the coordinates y / T, where the gradient is T g and a step e corresponds to T e."""
     found = [(p, p.grad, _scale(p, memo)) for p in shared.all_trained() if p.grad is not None]
     factor = memo.rho / (_norm([scale * gradient for _, gradient, scale in found]) + _TINY)
     for parameter, gradient, scale in found:

@@ -1,12 +1,12 @@
-"""SCAFFOLD: what a client's gradients lack, to be those of the fleet, is added to each.
+"""SCAFFOLD: add to each gradient the difference between the fleet's and the client's gradients.
 
 Karimireddy et al. 2020, arXiv 1910.06378, Algorithm 1, option II. With c_i the mean gradient of
 client i in its last round and c the mean of all c_i, each gradient becomes g - c_i + c, and
 
     c_i <- c_i - c + (w - y_i) / (K lr),    c <- c + (1 / N) sum over the cohort of the changes.
 
-K lr is the travel of the steps that were taken, so momentum and a schedule are allowed for. Over
-all rounds c is the mean of the c_i of all N clients, those among them that were never asked (zero).
+K lr is the travel of the steps taken, which accounts for momentum and a schedule. Over all rounds c
+is the mean of the c_i of all N clients, including those never selected (zero).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _correct(memo: _Memo, shared: Trainables) -> None:
 
 
 def _end(memo: _Memo, shared: Trainables, cost: LocalCost) -> tuple[Vectors, Vectors]:
-    if not cost.num_steps:  # no update comes of it
+    if not cost.num_steps:  # this round yields no update
         return {}, {"control": torch.zeros_like(memo.own_T)}
     moved_T = (memo.received_T - shared.values()) / cost.travel
     change_T = moved_T - memo.fleet_T

@@ -1,4 +1,4 @@
-"""Learning without labels, from what another model says: the supervision self_training."""
+"""Learning without labels, from another model's predictions: the supervision self_training."""
 
 from __future__ import annotations
 

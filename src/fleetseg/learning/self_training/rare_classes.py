@@ -1,7 +1,7 @@
-"""Images that show rare classes are trained on more often, by what a teacher sees in them.
+"""Rare class sampling: train more often on images in which the teacher sees rare classes.
 
-Rare class sampling, with pseudo-labels in the place of labels: DAFormer, Hoyer, Dai, Van Gool, CVPR
-2022, arXiv 2111.14887, equations 7 and 8. Suffixes: N images, C classes.
+With pseudo-labels instead of labels: DAFormer, Hoyer, Dai, Van Gool, CVPR 2022, arXiv 2111.14887,
+equations 7 and 8. Suffixes: N images, C classes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from fleetseg.data.sample import Image_HWC, Label_HW, Pairs
 Counts_NC = npt.NDArray[np.int64]
 Floats_C = npt.NDArray[np.float64]
 _LEAST = 0.001
-"""Share of an image's pixels from which on it shows a class."""
+"""Least share of an image's pixels for the image to show a class."""
 
 
 def class_chances(counts_C: npt.NDArray[np.int64], temperature: float) -> Floats_C:
-    """Return the chance of each class: in proportion to exp((1 - share of the pixels) / T).
+    """Return the probability of each class, proportional to exp((1 - share of the pixels) / T).
 
-    That of a class without a pixel is 0; there is one with some.
+    It is 0 for a class without pixels; at least one class must have some.
 
     >>> class_chances(np.array([75, 25, 0]), 0.5).round(3)
     array([0.269, 0.731, 0.   ])
@@ -38,9 +38,9 @@ def class_chances(counts_C: npt.NDArray[np.int64], temperature: float) -> Floats
 def drawn_by_class(
     counts_NC: Counts_NC, pixels: int, temperature: float, generator: np.random.Generator
 ) -> list[int]:
-    """Draw as many images as there are: a class by its chance, then one of those that show it.
+    """Draw as many images as there are: first a class by its chance, then an image that shows it.
 
-    Each as it is where none shows anything. `pixels` are those of an image.
+    If no image shows any class, each is taken once. `pixels` is the number of pixels of an image.
     """
     shown_NC = np.where(counts_NC >= max(1.0, _LEAST * pixels), counts_NC, 0)
     numbers_N2 = generator.random((len(counts_NC), 2))
@@ -49,7 +49,7 @@ def drawn_by_class(
     ends_C = class_chances(shown_NC.sum(axis=0), temperature).cumsum()
     chosen = []
     for of_class, of_image in numbers_N2:
-        last = int(np.flatnonzero(ends_C < ends_C[-1]).size)  # the last class with a chance
+        last = int(np.flatnonzero(ends_C < ends_C[-1]).size)  # the last class with a nonzero chance
         c = min(int(np.searchsorted(ends_C, of_class, side="right")), last)
         showing = np.flatnonzero(shown_NC[:, c])
         chosen.append(int(showing[int(of_image * len(showing))]))
@@ -58,7 +58,7 @@ def drawn_by_class(
 
 @dataclass(frozen=True)
 class Drawn:
-    """Some samples in the places of all: with repetitions, and without those not drawn."""
+    """The drawn samples in place of all, possibly repeated."""
 
     pairs: Pairs
     chosen: Sequence[int]

@@ -1,6 +1,6 @@
-"""The loss of a step without labels: a teacher looks at plain images, the student at others.
+"""The loss of a step without labels: a teacher sees plain images, the student augmented ones.
 
-A vehicle that has labels is not asked here: it trains with them, as by the supervision `labels`.
+A vehicle with labels does not use this: it trains with them, as with the supervision `labels`.
 Suffixes: N images, C classes, H and W pixels.
 """
 
@@ -32,26 +32,26 @@ from fleetseg.learning.self_training.terms import (
 )
 
 _PICTURE = 0
-"""Stands for every pixel of a picture without labels: what is IGNORE in a batch lies outside."""
+"""Label of every pixel of an unlabelled image, so that IGNORE marks pixels outside the image."""
 
 
 @dataclass(frozen=True)
 class Teachers:
-    """Frozen models that say what is to be learnt, in eval mode."""
+    """Frozen models in eval mode that provide the targets."""
 
     teacher: nn.Module
-    first: nn.Module | None  # what training started from; None = it is not asked
+    first: nn.Module | None  # the initial model of the run; None = not used
 
 
 def is_unlabelled(inputs: LocalInputs) -> bool:
-    """Say whether a client has no labelled pixel, or is called unlabelled."""
+    """Return whether a client has no labelled pixel, or is declared unlabelled."""
     return sum(inputs.pixels_C) == 0
 
 
 def references_of(training: TrainingConfig) -> tuple[str, ...]:
-    """Name the models that come beside the received one: see federation.references.
+    """Return the names of models sent beside the received one: see federation.references.
 
-    None where the teacher is the received model itself, which costs no byte.
+    Empty if the teacher is the received model itself, which costs no bytes.
     """
     settings = training.self_training
     received = settings.teacher == "round" and settings.every == 1
@@ -61,7 +61,7 @@ def references_of(training: TrainingConfig) -> tuple[str, ...]:
 
 
 def teachers_of(inputs: LocalInputs, model: nn.Module, pairs: Pairs) -> Teachers | None:
-    """Make the teachers of a round; None for a client that has labels."""
+    """Build the teachers of a round; None for a client with labels."""
     if not is_unlabelled(inputs):
         return None
     settings = inputs.training.self_training
@@ -72,7 +72,7 @@ def teachers_of(inputs: LocalInputs, model: nn.Module, pairs: Pairs) -> Teachers
 
 
 def _frozen(model: nn.Module, inputs: LocalInputs, name: str = "") -> nn.Module:
-    """Copy the received model, filled with a reference if there is one of this name."""
+    """Copy the received model, and load the reference of this name into it, if there is one."""
     copied = copy.deepcopy(model)
     if name in inputs.references:
         inputs.references[name](copied)
@@ -81,7 +81,7 @@ def _frozen(model: nn.Module, inputs: LocalInputs, name: str = "") -> nn.Module:
 
 @dataclass(frozen=True)
 class _Pictures:
-    """Pairs whose labels are left out, whatever they are: only where a picture is stays known."""
+    """Pairs without their labels: a constant label marks only where the image is."""
 
     pairs: Pairs
 
@@ -94,7 +94,7 @@ class _Pictures:
 
 
 def view_without_labels(inputs: LocalInputs, pairs: Pairs) -> tuple[LocalInputs, Pairs]:
-    """Say how batches are made: without labels, and of plain colours for the teacher to look at."""
+    """Return inputs and pairs for batches without labels, and without jitter for the teacher."""
     if not is_unlabelled(inputs):
         return inputs, pairs
     plain = inputs.training.model_copy(update={"colour_jitter": 0.0})
@@ -105,7 +105,7 @@ def view_without_labels(inputs: LocalInputs, pairs: Pairs) -> tuple[LocalInputs,
 
 
 def _by_rare_classes(inputs: LocalInputs, pictures: Pairs) -> Drawn:
-    """Draw a round's images by the classes that the teacher is sure to see in them."""
+    """Draw a round's images by the classes that the teacher confidently sees in them."""
     settings = inputs.training.self_training
     counts_NC = np.stack([_seen_in(pictures[k][0], inputs) for k in range(len(pictures))])
     pixels, generator = inputs.size_hw[0] * inputs.size_hw[1], inputs.context.generator("rare")
@@ -114,11 +114,11 @@ def _by_rare_classes(inputs: LocalInputs, pictures: Pairs) -> Drawn:
 
 
 def _seen_in(image_HWC: Image_HWC, inputs: LocalInputs) -> npt.NDArray[np.int64]:
-    """Count the pixels of each class that are learnt of an image as it is, or would be sure."""
+    """Count an unaugmented image's pixels of each class that would be learnt (or are confident)."""
     settings, teacher = inputs.training.self_training, inputs.survey.teacher
-    if settings.select == "quality":  # which weighs whole images
+    if settings.select == "quality":  # it weights whole images, so count confident pixels
         settings = settings.model_copy(update={"select": "threshold"})
-    image_NHWC = torch.from_numpy(np.stack([image_HWC]))  # a copy: a store's are read-only
+    image_NHWC = torch.from_numpy(np.stack([image_HWC]))  # copy: a store's arrays are read-only
     with inputs.hardware.exact():
         images_NCHW = Batch(image_NHWC, torch.zeros(0)).images_on(inputs.hardware)
         probs_NCHW = _look(teacher, images_NCHW, inputs).softmax(dim=1)
@@ -134,7 +134,7 @@ def _seen_in(image_HWC: Image_HWC, inputs: LocalInputs) -> npt.NDArray[np.int64]
 def self_training_loss(
     inputs: LocalInputs, teachers: Teachers
 ) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
-    """Make the loss of a step, of (model, images_NCHW, where pictures are as labels_NHW)."""
+    """Return the loss of a step: (model, images_NCHW, labels_NHW that mark the image area)."""
     settings, aux_weight = inputs.training.self_training, inputs.training.aux_weight
 
     def loss(model: nn.Module, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def self_training_loss(
 
 @torch.no_grad()
 def _look(model: nn.Module | None, images_NCHW: Tensor, inputs: LocalInputs) -> Tensor:
-    """Return a frozen model's logits at the images' own size, float32."""
+    """Return a frozen model's logits at the size of the images, float32."""
     assert model is not None
     with inputs.hardware.autocast():
         outputs = model(images_NCHW)
@@ -171,11 +171,11 @@ def _look(model: nn.Module | None, images_NCHW: Tensor, inputs: LocalInputs) -> 
 
 @dataclass(frozen=True)
 class _Target:
-    """What the student's predictions are compared with, mixed as its images are."""
+    """The target of the student's predictions, mixed in the same way as its images."""
 
     labels: PseudoLabels
     valid_NHW: Tensor
-    old_NCHW: Tensor | None  # logits of the first model; None = they do not count
+    old_NCHW: Tensor | None  # logits of the first model; None = not used
 
     @classmethod
     def mixed(

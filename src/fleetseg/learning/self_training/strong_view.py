@@ -1,7 +1,7 @@
-"""What the student sees and the teacher does not: colours, blur, and pieces of other images.
+"""Strong augmentation that only the student sees: colours, blur, and pieces of other images.
 
-All draws come from torch's default generator, which is the client's own while it trains, and is put
-back where a batch is passed through twice. Suffixes: N images, C classes, H and W pixels.
+All draws come from torch's default generator, which is the client's own during training, and is
+rewound if a batch is passed through twice. Suffixes: N images, C classes, H and W pixels.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch.nn import functional
 from fleetseg.config import SelfTrainingConfig
 
 _LUMA_3 = (0.299, 0.587, 0.114)  # ITU-R BT.601
-_RADIUS = 3  # of the blur's window: nearly three of its widest sigmas
+_RADIUS = 3  # of the blur window: nearly three times its widest sigma
 _SIGMA = (0.15, 1.15)  # pixels: DAFormer's
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Which pixels of each image come from the one before it in the batch."""
+    """Which pixels of each image come from the previous image of the batch."""
 
     taken_NHW: Tensor | None  # bool; None = none
 
     def __call__(self, of_batch: Tensor) -> Tensor:
-        """Mix anything that has a row for each image, and ends in (..., H, W)."""
+        """Mix any tensor with one row per image and shape (..., H, W)."""
         if self.taken_NHW is None:
             return of_batch
         taken = self.taken_NHW
@@ -36,7 +36,7 @@ class Mix:
 
 
 def draw_mix(ids_NHW: Tensor, valid_NHW: Tensor, settings: SelfTrainingConfig) -> Mix:
-    """Draw what is mixed; a batch of one has nothing to mix with."""
+    """Draw the mix of a batch; a batch of one has nothing to mix with."""
     if settings.mix == "none" or len(ids_NHW) < 2:
         return Mix(None)
     if settings.mix == "cutmix":
@@ -45,10 +45,10 @@ def draw_mix(ids_NHW: Tensor, valid_NHW: Tensor, settings: SelfTrainingConfig) -
 
 
 def classmix_masks(ids_NHW: Tensor, valid_NHW: Tensor) -> Tensor:
-    """Draw half of the classes that each image shows, rounded up, and say where they are.
+    """Draw half of the classes in each image, rounded up, and return the masks of their pixels.
 
     Olsson, Tranheden, Pinto, Svensson, WACV 2021, arXiv 2007.07936, with the teacher's predictions
-    for classes.
+    as classes.
     """
     masks = []
     for ids_HW, valid_HW in zip(ids_NHW, valid_NHW, strict=True):
@@ -60,7 +60,7 @@ def classmix_masks(ids_NHW: Tensor, valid_NHW: Tensor) -> Tensor:
 
 
 def cutmix_boxes(valid_NHW: Tensor) -> Tensor:
-    """Draw a box of half of each image's area, anywhere in it, between 1:2 and 2:1 of its shape.
+    """Draw a box with half of each image's area, of 1:2 to 2:1 its aspect ratio, anywhere in it.
 
     French, Laine, Aila, Mackiewicz, Finlayson, BMVC 2020, arXiv 1906.01916.
     """
@@ -68,7 +68,7 @@ def cutmix_boxes(valid_NHW: Tensor) -> Tensor:
     boxes = torch.zeros_like(valid_NHW, dtype=torch.bool)
     draws_N3 = torch.rand(count, 3, generator=torch.default_generator).tolist()
     for box_HW, (shape, top, left) in zip(boxes, draws_N3, strict=True):
-        tall = 0.5**shape  # of the height; the box is as much narrower
+        tall = 0.5**shape  # share of the height; the width shrinks accordingly
         rows, columns = max(1, round(tall * height)), max(1, round(0.5 / tall * width))
         y, x = int(top * (height - rows + 1)), int(left * (width - columns + 1))
         box_HW[y : y + rows, x : x + columns] = True
@@ -76,7 +76,7 @@ def cutmix_boxes(valid_NHW: Tensor) -> Tensor:
 
 
 def strong_colours(images_NCHW: Tensor, settings: SelfTrainingConfig) -> Tensor:
-    """Change colours and sharpness of images in [0, 1]; where things are stays as it was."""
+    """Change colours and sharpness of images in [0, 1], but not their geometry."""
     draws_N5 = torch.rand(len(images_NCHW), 5, generator=torch.default_generator)
     draws_N5 = draws_N5.to(images_NCHW.device)
     if settings.jitter > 0:
@@ -90,7 +90,7 @@ def strong_colours(images_NCHW: Tensor, settings: SelfTrainingConfig) -> Tensor:
 
 
 def _jittered(images_NCHW: Tensor, factors_N3: Tensor) -> Tensor:
-    """Scale saturation, then contrast, then brightness: each image by factors of its own."""
+    """Scale saturation, then contrast, then brightness, each image by its own factors."""
     brightness, contrast, saturation = (f.view(-1, 1, 1, 1) for f in factors_N3.unbind(dim=1))
     luma = torch.tensor(_LUMA_3, device=images_NCHW.device).view(1, 3, 1, 1)
     grey = (images_NCHW * luma).sum(dim=1, keepdim=True)
@@ -100,7 +100,7 @@ def _jittered(images_NCHW: Tensor, factors_N3: Tensor) -> Tensor:
 
 
 def blurred(images_NCHW: Tensor, sigmas_N: Tensor) -> Tensor:
-    """Blur each image by a Gaussian of its own width, in pixels; edges are repeated outwards."""
+    """Blur each image with a Gaussian of its own width, in pixels; the border is replicated."""
     count, channels, height, width = images_NCHW.shape
     offsets = torch.arange(-_RADIUS, _RADIUS + 1, device=images_NCHW.device)
     weights = torch.exp(-0.5 * (offsets / sigmas_N.view(-1, 1)) ** 2)
