@@ -57,7 +57,7 @@ def serve_and_show(
             raise
         except FleetSegError:
             if has_run(out):
-                print_line(stderr_console(), f"go on with: {command}", "dim")
+                print_line(stderr_console(), f"resume with: {command}", "dim")
             raise
         show_end(run, style, console)
         end_with_page([run.folder], console, silent=style in ("json", "quiet"))
