@@ -204,7 +204,7 @@ def test_own_data_and_an_experiments_data_go_together(tmp_path: Path) -> None:
     run = fleetseg.run(experiment, out=tmp_path / "b", net=net, clients={"me": street})
     assert run.records[0].cohort == ("me",)
     assert set(run.scores.to_dict()["by_domain"]) == {"birch-day", "birch-rain"}
-    with pytest.raises(ConfigError, match="space= says what the ids of your own data mean"):
+    with pytest.raises(ConfigError, match="space= gives the meaning of ids in your own data"):
         fleetseg.run(experiment, out=tmp_path / "c", net=net, space=SPACE)
     with pytest.raises(ConfigError, match=r"got dark, bright \(two\), expected sky, building"):
         fleetseg.run(
@@ -221,7 +221,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     }
     experiment = make_experiment({"federation": {"rounds": 1}, "data": {"size": [32, 32]}})
     fleetseg.run(experiment, **options)
-    with pytest.raises(CheckpointError, match="holds a run already"):
+    with pytest.raises(CheckpointError, match="already holds a run"):
         fleetseg.run(experiment, **options)
 
 

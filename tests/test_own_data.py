@@ -117,10 +117,10 @@ def test_a_run_on_own_data_goes_on_with_the_same_data_and_classes_only(tmp_path:
     changed[1][1][0, 0] = 255
     space = fleetseg.LabelSpace("mine", ("a", "c", "b"), COLOURS, ())
     for changes, words in (
-        ({"clients": {"a": drive(3), "b": changed}}, "the data differ .*; got vehicle 'b'"),
-        ({"clients": {"a": drive(3)}}, "the data differ .*; got vehicle 'b'"),
-        ({"evaluation": {"test": drive(2)}}, "the data differ .*; got evaluation set 'test'"),
-        ({"space": space}, r"the classes differ .*; got a, c, b \(mine\) now"),
+        ({"clients": {"a": drive(3), "b": changed}}, "the data have changed .*; got vehicle 'b'"),
+        ({"clients": {"a": drive(3)}}, "the data have changed .*; got vehicle 'b'"),
+        ({"evaluation": {"test": drive(2)}}, "the data have changed .*; got evaluation set 'test'"),
+        ({"space": space}, r"the classes have changed .*; got a, c, b \(mine\) now"),
     ):
         with pytest.raises(DataError, match=words):
             run(tmp_path / "run", resume=True, **changes)

@@ -226,7 +226,7 @@ def test_training_that_needs_labels_leaves_them_out(root: Path, tmp_path: Path) 
         root, tmp_path / "cache", training={"supervision": "labels", "self_training": {}}
     )
     enrolled = fleetseg.clients.open_fleet_data(described).enrolled
-    assert "called unlabelled" in enrolled["camvid-birch-day"].abstains
+    assert "declared unlabelled" in enrolled["camvid-birch-day"].abstains
     assert not enrolled["camvid-amber-day"].abstains
 
 

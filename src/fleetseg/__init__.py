@@ -54,7 +54,7 @@ __all__ = [
     "sweep",
 ]
 
-# Imported when first asked for: torch takes seconds, and `fleetseg --help` needs none of it.
+# Imported on first access: importing torch takes seconds, and `fleetseg --help` does not need it.
 _HOMES = {
     "Comparison": "runs.comparison",
     "Evaluated": "runs.evaluate",

@@ -1,3 +1,3 @@
-"""The version, where everything may import it."""
+"""The package version, in a module that every other module may import."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`fleetseg.run`, `fleetseg.serve` and `fleetseg.run_local`: what the commands call, too."""
+"""`fleetseg.run`, `fleetseg.serve` and `fleetseg.run_local`, which the commands call as well."""
 
 from __future__ import annotations
 
@@ -46,29 +46,29 @@ def run(
     watcher: Watcher | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Run an experiment; returns the run with its scores, records and model.
+    """Run an experiment and return the run, with its scores, records and model.
 
     Args:
         experiment: an Experiment, or the path of its TOML file.
         out: the run folder; default `runs/<time>_<name>`.
-        resume: go on with the run in `out` if it holds one.
-        net: your own network, (N, 3, H, W) -> logits (N, classes, H, W); it gets images normalised
-            with ImageNet's mean and deviation, unless you `wrap` it. A copy of it is trained.
+        resume: continue the run in `out`, if there is one.
+        net: your own network, (N, 3, H, W) -> logits (N, classes, H, W); its input is normalised
+            with ImageNet's mean and standard deviation, unless you `wrap` it. A copy is trained.
         clients: your own data in place of data.sources: client name or number -> anything with a
-            length and an index that gives (image, label), as numpy arrays, PIL images or tensors.
+            length and (image, label) items, as numpy arrays, PIL images or tensors.
         evaluation: your own held-out data in place of data.evaluation, by name, as `clients`.
-        space: the label space of your own data; default the experiment's.
-        baseline: "centralised" pools all data in one client; "local" is `run_local`'s to do.
-        watcher: called as rounds open and close.
-        progress: called while data are read.
+        space: the label space of your own data; default: the experiment's.
+        baseline: "centralised" pools all data in one client; for "local", call `run_local`.
+        watcher: called when rounds open and close.
+        progress: called while the data are read.
 
     Raises:
-        FleetSegError: see fleetseg.errors; the text says what, where, and the cure.
+        FleetSegError: see fleetseg.errors; the message says what is wrong, where, and the cure.
     """
     described = _read(experiment)
     if baseline == "local":
         raise ConfigError(
-            "one run is one model, and baseline='local' is one for each client",
+            "one run makes one model, and baseline='local' makes one for each client",
             cure="Use fleetseg.run_local, which takes the same arguments",
         )
     with _own_folder(described, out, resume) as owned:
@@ -90,11 +90,11 @@ def serve(
     progress: Progress | None = None,
     metrics_port: int = 0,
 ) -> Run:
-    """Train the vehicles of a fleet over a network, as the server of the fleet in `fleet`.
+    """Train the vehicles of a fleet over a network, as the server of the fleet folder `fleet`.
 
-    What the experiment says of training data and their partition is not used: the vehicles hold
-    what they hold. On `metrics_port` of the loopback, if it is one, `/metrics` and `/healthz` are
-    answered while the server is up. Returns the run as `run` does.
+    The experiment's training data and partition are not used: each vehicle trains on its own data.
+    With `metrics_port`, the server answers `/metrics` and `/healthz` on that port of the loopback
+    interface while it is up. Returns the run as `run` does.
 
     Raises:
         FleetSegError: see fleetseg.errors.
@@ -139,7 +139,7 @@ def run_local(
     watcher: Watcher | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Run]:
-    """Train each client alone; returns one run per client, in sub-folders of `out`.
+    """Train each client alone and return one run per client, in sub-folders of `out`.
 
     The arguments are those of `run`.
 
@@ -161,7 +161,7 @@ def run_local(
 
 
 def _read(experiment: Experiment | str | Path) -> Experiment:
-    """Read an experiment, and refuse at once what would fail later."""
+    """Read an experiment and refuse at once what would fail later."""
     described = (
         experiment
         if isinstance(experiment, Experiment)
@@ -180,9 +180,9 @@ def _read(experiment: Experiment | str | Path) -> Experiment:
 def _own_folder(
     experiment: Experiment, out: str | Path | None, resume: bool
 ) -> Iterator[Ownership]:
-    """Choose the run folder and own it, before any data are read: nobody should wait to be told."""
+    """Choose and lock the run folder before any data are read, so that an error comes at once."""
     if out is None and resume:
-        raise CheckpointError("--resume needs --out: the run folder to go on with")
+        raise CheckpointError("--resume needs --out: the run folder to resume")
     folder = new_run_folder(experiment.name) if out is None else given_path(out)
     try:
         with owning(folder) as owned:
@@ -212,7 +212,7 @@ def _fleet_data(
         return open_fleet_data(experiment, progress)
     if evaluation is None:
         raise ConfigError(
-            "space= says what the ids of your own data mean, and there are none",
+            "space= gives the meaning of ids in your own data, and there are no such data",
             cure="Give clients= or evaluation=, or set data.label_space in the experiment",
         )
     return _with_own_evaluation(experiment, evaluation, space, progress)
@@ -238,6 +238,6 @@ def _with_own_evaluation(
 
 
 def _folder_name(client: str) -> str:
-    """Make a client's name that of one folder: it may be a path, or two dots."""
+    """Make a folder name from a client's name, which may be a path or ".."."""
     safe = re.sub(r"[^\w. -]|^\.+", "_", client)
     return safe if safe == client else f"{safe}-{hashlib.sha256(client.encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""From an experiment to a fleet: open the data, decide who holds what, write it down."""
+"""From an experiment to a fleet: open the data, assign them to clients, record the assignment."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.text import listing
 
 BAD = "bad sample skipped: "
-"""How the note on a bad sample begins."""
+"""Prefix of the note on a bad sample."""
 HELD_OUT = "held-out frames of all clients"
-"""What these are called as one evaluation set."""
+"""Name of all clients' held-out frames when they form one evaluation set."""
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Samples the server scores on, at their labels' own resolution."""
+    """Samples that the server scores on, with labels at their original resolution."""
 
     name: str
     scored: ScoredPairs
@@ -73,25 +73,26 @@ class FleetData:
     manifest: Manifest | None  # None when the user brought pairs of their own
     notes: tuple[str, ...] = ()  # bad samples, clients that abstain, drives on both sides
     holds_out: bool = False  # clients keep frames for testing
-    own_data: Mapping[str, str] = field(default_factory=dict)  # whose -> digest of their samples
-    # Of a centralised run, whose one client has all images: the frames of each that it stands for.
+    own_data: Mapping[str, str] = field(default_factory=dict)  # owner -> digest of the samples
+    # In a centralised run, whose one client has all images: the frames of each client it stands
+    # for.
     members: Mapping[str, ScoredPairs] = field(default_factory=dict)
 
     @property
     def seen_domains(self) -> frozenset[str] | None:
-        """Domains of any training sample; None where that is not known."""
+        """Domains of all training samples; None where they are not known."""
         trained = [c.train_domains for c in self.clients.values() if not c.enrolment.abstains]
         known = [domains for domains in trained if domains is not None]
         return frozenset().union(*known) if known and len(known) == len(trained) else None
 
     @property
     def bad(self) -> tuple[str, ...]:
-        """What is wrong with each bad sample."""
+        """The defect of each bad sample."""
         return tuple(n.removeprefix(BAD) for n in self.notes if n.startswith(BAD))
 
     @property
     def enrolled(self) -> dict[str, Enrolment]:
-        """What every client reports of itself."""
+        """The enrolment of each client: what it reports about its data."""
         return {name: client.enrolment for name, client in self.clients.items()}
 
 
@@ -103,8 +104,8 @@ def open_fleet_data(
 ) -> FleetData:
     """Open all data of an experiment and give every client its samples.
 
-    A vehicle of a fleet gets the label `space` from its server, and keeps what it tells with noise
-    in the folder `released`.
+    A vehicle of a fleet receives the label `space` from its server, and keeps the values that it
+    reports with noise in the folder `released`.
 
     Raises:
         DataError, LeakError, ConfigError: see fleetseg.errors.
@@ -136,14 +137,14 @@ def open_fleet_data(
     trained = [pool.owner_N[n] for part in split.values() for n in pool.good(part.train)]
     notes += one_group(pool.samples, experiment.partition)
     notes += [*unlabelled_by_all(subsets, labelling, space), *repeated_images(manifest)]
-    if trained:  # else there are no labels to look for classes in
+    if trained:  # otherwise there are no labels to look for classes in
         notes += unseen_classes(pool.train, trained, space)
     notes.sort(key=lambda note: note.startswith(BAD))  # many bad samples must not hide the rest
     return FleetData(space, clients, evaluation, manifest, tuple(notes), bool(manifest.held_out))
 
 
 def open_server_data(experiment: Experiment, progress: Progress | None = None) -> FleetData:
-    """Open what the server of a fleet scores on; the clients are elsewhere.
+    """Open the server's evaluation sets; the clients are on other machines.
 
     Raises:
         DataError, ConfigError: see fleetseg.errors.
@@ -161,7 +162,7 @@ def open_server_data(experiment: Experiment, progress: Progress | None = None) -
 def open_evaluation(
     experiment: Experiment, space: LabelSpace, progress: Progress | None
 ) -> tuple[tuple[EvaluationSet, ...], dict[str, Store]]:
-    """Open the sets that the server scores on; returns them and their stores by name."""
+    """Open the server's evaluation sets; return them and their stores by name."""
     stores = [
         open_source_stores(open_source(config), experiment.data, space, (True,), progress)[0]
         for config in experiment.data.evaluation
@@ -172,17 +173,17 @@ def open_evaluation(
 
 
 def progress_on(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    """Make a callback for one thing that is read."""
+    """Make a progress callback for one data set."""
     return None if progress is None else lambda done, of: progress(what, done, of)
 
 
 def require_clients(clients: Mapping[str, Client], stores: Sequence[Store] = ()) -> None:
-    """Refuse a fleet of which nobody can take part, and say why nobody can.
+    """Refuse a fleet in which no client can take part, and say why.
 
-    `stores` hold the training samples, if they come from disk: the commonest reasons are named.
+    `stores` hold the training samples if they come from disk; the most common reasons are named.
 
     Raises:
-        DataError: there is no client, or all abstain.
+        DataError: there are no clients, or all abstain.
     """
     if not taking_part({name: client.enrolment for name, client in clients.items()}):
         raise nobody_takes_part([client.enrolment.abstains for client in clients.values()], stores)
@@ -236,13 +237,13 @@ def _client(
 def _trained_on(
     name: str, train: Sequence[int], pool: Pool, experiment: Experiment
 ) -> tuple[list[int], str]:
-    """Choose the samples that a client trains on; and say why it abstains, if it does."""
+    """Choose the samples that a client trains on, and say why it abstains if it does."""
     supervision = SUPERVISION[experiment.training.supervision]
     only_labelled = supervision.needs_labels or (supervision.self_taught and bool(pool.good(train)))
     good = pool.good(train, labelled=only_labelled)
     num_bad = len(train) - len(pool.good(train, labelled=supervision.needs_labels))
     if not good and supervision.needs_labels and name in pool.hidden.clients:
-        return good, "it is called unlabelled, and training.supervision needs labels"
+        return good, "it is declared unlabelled, and training.supervision needs labels"
     if not good:
         return good, f"no usable {'labelled ' if supervision.needs_labels else ''}sample"
     if num_bad > experiment.data.max_bad_share * len(train):
@@ -258,7 +259,7 @@ def _enrol(
 
 
 def _names(stores: Sequence[Store]) -> list[str]:
-    """Name evaluation sets after data set and split; a second one of the same is numbered."""
+    """Name evaluation sets by data set and split; sets of the same name are numbered."""
     names: list[str] = []
     for store in stores:
         name = f"{store.samples[0].dataset}/{store.samples[0].split}"
@@ -276,7 +277,7 @@ def _evaluation_set(name: str, store: Store, experiment: Experiment) -> Evaluati
 
 
 def scored_pairs(pairs: Picked, by: str) -> ScoredPairs:
-    """Group samples for their scores by one of their facts."""
+    """Group samples for scoring by one of their facts."""
     return ScoredPairs(pairs, _domains(pairs.samples, by))
 
 
@@ -310,7 +311,7 @@ def _evaluated(stores: Mapping[str, Store]) -> dict[str, tuple[Entry, ...]]:
 
 
 def _cache_notes(data: DataConfig) -> list[str]:
-    """Say so where decoded samples lie in a place that may not last."""
+    """Note where decoded samples are kept in a place that may not last."""
     note = "" if data.cache else cache_folder().note
     return [note] if note else []
 
@@ -329,7 +330,7 @@ def _notes(
     notes += [abstention(c) for c in clients.values() if c.enrolment.abstains]
     if SUPERVISION[experiment.training.supervision].self_taught:
         notes += _half_labelled(pool, split, clients)
-    # Painted drives of different splits share a name, not a street.
+    # Synthetic drives of different splits share a name, not a street.
     tests = [s for store in stores for s in store.samples if s.dataset != "synthetic"]
     samples = pool.samples
     trained = [samples[n] for part in split.values() for n in part.train]
@@ -346,7 +347,7 @@ def _notes(
 def _half_labelled(
     pool: Pool, split: Mapping[str, Split], clients: Mapping[str, Client]
 ) -> list[str]:
-    """Note images without labels of clients that have some with, and train on those alone."""
+    """Note clients that have unlabelled images beside labelled ones and train on the latter."""
     idle = {
         name: len(pool.good(part.train, labelled=False)) - clients[name].enrolment.num_images
         for name, part in split.items()
@@ -360,7 +361,7 @@ def _half_labelled(
 
 
 def _squeezed(stores: Sequence[Store], size_hw: tuple[int, int]) -> list[str]:
-    """Note each source whose images have another aspect ratio than the working size."""
+    """Note each source whose images differ in aspect ratio from the working size."""
     notes = []
     for store in stores:
         name = f"{store.samples[0].dataset}/{store.samples[0].split}"

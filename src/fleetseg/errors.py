@@ -8,15 +8,15 @@
   x ModelError           a network or a saved model does not fit what is asked of it
   x MissingExtra         an optional dependency is not installed
   x EngineError          a worker or an engine broke; the run folder stays resumable
-  x OutOfMemory          the memory of a device is too small for the work
+  x OutOfMemory          a device has too little memory for the work
   x UpdateRejected       an update from a client is refused; the run goes on without it
   x QuorumLost           too few usable updates for too many rounds
   x CheckpointError      a run folder or a checkpoint cannot be read or written
-    - FolderInUse        another process is at work in the run folder
+    - FolderInUse        another process is using the run folder
     - DamagedFile        a file is not what was written: its digest differs, or it is cut short
-    - StateMissing       what a client kept of its last update that counted is not there
+    - StateMissing       the state that a client kept after its last accepted update is missing
 
-Each text says what is wrong, where, what was got, what was expected, and the cure.
+Each message says what is wrong, where, what was got, what was expected, and the cure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 
 
 class FleetSegError(Exception):
-    """Base of all errors that are the user's to read: what, where, got, expected, cure."""
+    """Base of all errors meant for the user: what, where, got, expected, cure."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class EngineError(FleetSegError):
 
 
 class OutOfMemory(FleetSegError):
-    """The memory of a device is too small for the work."""
+    """A device has too little memory for the work."""
 
 
 class UpdateRejected(FleetSegError):
@@ -108,7 +108,7 @@ class CheckpointError(FleetSegError):
 
 
 class FolderInUse(CheckpointError):
-    """Another process is at work in the run folder."""
+    """Another process is using the run folder."""
 
 
 class DamagedFile(CheckpointError):
@@ -116,13 +116,13 @@ class DamagedFile(CheckpointError):
 
 
 class StateMissing(CheckpointError):
-    """What a client kept of its last update that counted is not there."""
+    """The state that a client kept after its last accepted update is missing."""
 
 
 def unknown_name(
     kind: str, name: str, valid: Iterable[str], *, where: str | Path | None = None
 ) -> ConfigError:
-    """Build the error for a name that is not in a table of choices, with the nearest match.
+    """Build the error for a name that is not among the valid choices, with the nearest match.
 
     >>> print(unknown_name("loss", "focall", ["ce", "focal"]))
     unknown loss 'focall'; expected one of: ce, focal. Did you mean 'focal'?

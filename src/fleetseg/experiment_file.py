@@ -1,4 +1,4 @@
-"""Experiments as TOML: read with overrides and resolved paths, written back, faults explained."""
+"""Experiment files (TOML): read with overrides and resolved paths, write back, explain errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_fields(path: Path, what: str = "experiment file") -> dict[str, Any]:
     """Read a TOML file as nested fields.
 
     Raises:
-        ConfigError: it is not there, cannot be read, or is no TOML.
+        ConfigError: the file does not exist, cannot be read, or is not TOML.
     """
     try:
         return tomllib.loads(read_text(path))
@@ -44,12 +44,12 @@ def read_fields(path: Path, what: str = "experiment file") -> dict[str, Any]:
         raise ConfigError(f"{what} not found", where=path) from None
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", where=path) from None
-    except (ValueError, RecursionError) as error:  # wrong TOML, or text that is not UTF-8
+    except (ValueError, RecursionError) as error:  # invalid TOML, or text that is not UTF-8
         raise ConfigError(f"not valid TOML ({error})", where=path) from None
 
 
 def make_experiment_from_text(text: str, *, where: str) -> Experiment:
-    """Read an experiment that came as a message; paths in it are left as they are.
+    """Read an experiment that arrived as a message; its paths are left unchanged.
 
     Raises:
         ConfigError: as `load_experiment`.
@@ -64,15 +64,15 @@ def make_experiment_from_text(text: str, *, where: str) -> Experiment:
 def make_experiment(
     fields: Mapping[str, Any], *, where: str = "experiment", base: Path | None = Path()
 ) -> Experiment:
-    """Build an Experiment from nested fields; paths are taken relative to `base`, if there is one.
+    """Build an Experiment from nested fields; paths are relative to `base`, if it is given.
 
     Raises:
         ConfigError: as `load_experiment`.
     """
     fields = _with_preset(fields, where)
     try:
-        # As JSON, because there pydantic can be strict ("3" and true are no numbers) and still take
-        # lists for tuples.
+        # As JSON, because pydantic's strict mode for JSON rejects "3" and true as numbers and still
+        # accepts lists for tuples.
         text = json.dumps(fields, default=str)
         experiment = Experiment.model_validate_json(text, strict=True)
     except ValidationError as error:
@@ -81,17 +81,17 @@ def make_experiment(
 
 
 def _with_preset(fields: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """Lay the fields of a method under an experiment's own, if it names one."""
+    """Merge an experiment's fields over the preset of the method that it names, if any."""
     name = fields.get("method", "")
     if not isinstance(name, str) or not name:
-        return fields  # what is no name is refused where types are checked
+        return fields  # a value that is not a name is refused when types are checked
     if name not in METHODS:
         raise unknown_name("method", name, METHODS, where=where)
     return laid_under(METHODS[name].fields, fields)
 
 
 def to_toml(experiment: Experiment) -> str:
-    """Write an experiment as TOML that `load_experiment` reads back to an equal experiment."""
+    """Write an experiment as TOML from which `load_experiment` reads an equal experiment."""
     return fields_to_toml(experiment.model_dump(mode="json"))
 
 
@@ -103,7 +103,7 @@ def fields_to_toml(fields: Mapping[str, Any]) -> str:
 
 
 def dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested fields by their dotted names.
+    """Flatten nested fields to their dotted names.
 
     >>> dotted({"training": {"lr": 0.1, "prox": {"mu": 0.2}}})
     {'training.lr': 0.1, 'training.prox.mu': 0.2}
@@ -118,16 +118,16 @@ def dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def make_evaluation(overrides: Sequence[str]) -> EvaluationConfig:
-    """Make the section `evaluation` of overrides alone, `evaluation.key=value`.
+    """Build the section `evaluation` from overrides of the form `evaluation.key=value` alone.
 
     Raises:
-        ConfigError: as `load_experiment`; an override of another section.
+        ConfigError: as `load_experiment`, or an override of another section.
     """
     fields: dict[str, Any] = {}
     for override in overrides:
         if not override.strip().startswith("evaluation."):
             raise ConfigError(
-                "without an experiment, --set says how to score only",
+                "without an experiment, --set can only set how to score",
                 got=repr(override),
                 expected="evaluation.key=value",
             )
@@ -136,10 +136,10 @@ def make_evaluation(overrides: Sequence[str]) -> EvaluationConfig:
 
 
 def apply_override(fields: dict[str, Any], override: str) -> None:
-    """Set one of nested fields as `section.key=value` says, its value in TOML or a bare word.
+    """Apply an override `section.key=value` to nested fields; the value is TOML or a bare word.
 
     Raises:
-        ConfigError: it says no such thing.
+        ConfigError: the override does not have this form.
     """
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
@@ -158,13 +158,11 @@ def apply_override(fields: dict[str, Any], override: str) -> None:
 
 
 def explained_fault(error: ValidationError, where: str, section: type[Section]) -> ConfigError:
-    """Say what is wrong with the fields of a section, with the nearest key to an unknown one."""
+    """Describe what is wrong with fields of a section, with the nearest key to an unknown one."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     if path in RENAMED:
-        return ConfigError(
-            f"'{path}' has another name now", where=where, expected=f"'{RENAMED[path]}'"
-        )
+        return ConfigError(f"'{path}' has been renamed", where=where, expected=f"'{RENAMED[path]}'")
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
         keys = _known_keys(first["loc"][:-1], section)
@@ -186,7 +184,7 @@ RENAMED = {
     "federation.conditions": "federation.faults",
     "training.fix_norms_after": "training.freeze_bn_after",
 }
-"""Names of earlier versions, and today's."""
+"""Option names of earlier versions, with today's names."""
 
 
 def _known_keys(location: Sequence[int | str], of: type[Section]) -> list[str]:
@@ -201,7 +199,7 @@ def _known_keys(location: Sequence[int | str], of: type[Section]) -> list[str]:
 
 
 def _elsewhere(key: str) -> list[str]:
-    """Return the one option of another section that has this name, for a key without its section.
+    """Return the option of this name in another section: the only one, or the one in training.
 
     >>> _elsewhere("local_epochs"), _elsewhere("kind")
     (['training.local_epochs'], [])
@@ -240,7 +238,7 @@ def _resolve_paths(experiment: Experiment, base: Path) -> Experiment:
 
 
 def with_resolved_paths(fields: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """Resolve the paths in fields that nobody has checked yet, as `make_experiment` does later."""
+    """Resolve the paths in fields before validation, as `make_experiment` does later."""
     resolved = {name: dict(v) if isinstance(v, dict) else v for name, v in fields.items()}
     named = {"data": ("cache", "label_space"), "partition": ("file",), "model": ("start",)}
     for section, names in named.items():
@@ -263,14 +261,14 @@ def _with_root(source: Any, base: Path) -> Any:
 
 
 def _resolve_space(name: str, base: Path) -> str:
-    """Take what ends in .toml for the path of a classes.toml, and all else for a name."""
+    """Treat a name that ends in .toml as the path of a classes.toml, and any other as a name."""
     return _resolve(name, base) if name.endswith(".toml") else name
 
 
 def _resolve(text: str, base: Path) -> str:
     if not text:
         return ""
-    literal = base / text  # a folder may be called "$a": a path in a run folder is one of today
+    literal = base / text  # a folder may be called "$a": a path in a run folder is already resolved
     return str((literal if os.path.exists(literal) else base / expanded(text)).resolve())
 
 
@@ -294,8 +292,8 @@ def _is_table_array(value: Any) -> bool:
 
 
 def toml_value(value: Any) -> str:
-    """Write a string, number, truth value or list of those as TOML."""
+    """Write a string, number, Boolean or list of those as TOML."""
     if isinstance(value, list):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
-    # JSON's strings, numbers and booleans are TOML's too, but for surrogates and DEL.
+    # JSON's strings, numbers and Booleans are valid TOML, except for surrogates and DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

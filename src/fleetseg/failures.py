@@ -1,7 +1,7 @@
-"""How a failure is written in the header of a reply: in one place, for all who answer.
+"""The form of a failure in the header of a reply, for every process that answers.
 
-The processes that relay between a server and its vehicles answer with failures of their own, too,
-and load nothing heavy for it: `federation.replies` writes and reads all other replies.
+The processes that relay between a server and its vehicles also report failures of their own and
+must stay light; `federation.replies` writes and reads all other replies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _KEY = "failure"
 
 
 def failure_header(kind: FailureKind, reason: str, detail: str = "") -> dict[str, Any]:
-    """Write a failure; `reason` is a short stable code, `detail` a text for a person.
+    """Write a failure; `reason` is a short stable code, `detail` a message for people.
 
     >>> failure_header("lost", "trainer-died")
     {'failure': ['lost', 'trainer-died', '']}
@@ -29,7 +29,7 @@ def is_failure(header: Mapping[str, Any]) -> bool:
 
 
 def parse_failure(header: Mapping[str, Any]) -> tuple[FailureKind, Any, Any] | None:
-    """Read what `failure_header` wrote; None if the reply is none.
+    """Read a failure that `failure_header` wrote; None if the reply is not a failure.
 
     Raises:
         ValueError: a failure that cannot be read.

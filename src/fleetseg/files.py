@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old one or the new one; reading what people wrote."""
+"""Write files so that a crash leaves the old or the new version; read files that people wrote."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o666, durable: bool = True) -> None:
-    """Write a file by way of a temporary one beside it, fsync and one rename.
+    """Write a file by way of a temporary file beside it, fsync and one rename.
 
-    `mode` is who may read it, from its first moment on, less what the process's mask forbids. What
-    is not `durable` may be the one before, or empty, after a crash of the machine: no fsync.
+    `mode` holds the file's permissions, which apply from creation, less the process's umask.
+    Without `durable` there is no fsync: after a crash of the machine the file may be empty or the
+    previous version.
 
     Raises:
-        CheckpointError: if the disk is full; names the path and the bytes needed.
+        CheckpointError: the disk is full; names the path and the bytes needed.
     """
     content = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -49,12 +50,12 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o666, durable: b
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a list as JSON, by one rename: a line for each row, for whoever looks into the file."""
+    """Write a list as JSON, one row per line so that people can read it, by one rename."""
     write_atomic(path, "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
 
 
 def set_aside(path: Path) -> None:
-    """Rename a damaged file, out of the way and for whoever wants to look at it."""
+    """Rename a damaged file out of the way and keep it for inspection."""
     with contextlib.suppress(FileNotFoundError):
         os.replace(path, path.with_name(f"{path.name}.damaged"))
 
@@ -80,21 +81,21 @@ def read_text(path: Path) -> str:
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Say whether something could not be written for want of room, or of a quota."""
+    """Say whether a write failed because the disk is full or a quota is reached."""
     return error.errno in _FULL
 
 
 def disk_full(path: Path, num_bytes: int) -> CheckpointError:
-    """Build the error for a disk that has no room for `num_bytes` more."""
+    """Build the error for a disk without room for `num_bytes` more."""
     return CheckpointError(
         f"no space left on the disk for {num_bytes:,} bytes",
         where=path,
-        cure="Free some space and go on with --resume",
+        cure="Free some space and continue with --resume",
     )
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and new names in a folder survive a power cut."""
+    """Make renames and new names in a folder survive a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -103,14 +104,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def explained(error: OSError, where: Path | None = None) -> CheckpointError | None:
-    """Build the error, with its cure, for trouble that is this machine's; None for any other.
+    """Build the error, with its cure, for a problem of this machine; None for any other error.
 
-    `where` is what was to be written, if the error does not name a file.
+    `where` is the path that was to be written, used if the error does not name a file.
     """
     named = error.filename if isinstance(error.filename, str) else where
     at = None if named is None else Path(named).absolute()
     if error.errno in _TOO_MANY:
-        # The file at hand is a bystander: whichever came last.
+        # The file at hand is not the cause: it only came last.
         limit = open_files_limit()
         return CheckpointError(
             "too many open files",
@@ -120,7 +121,7 @@ def explained(error: OSError, where: Path | None = None) -> CheckpointError | No
         )  # fmt: skip
     if is_disk_full(error):
         return CheckpointError(
-            "no space left on the disk", where=at, cure="Free some space and go on with --resume"
+            "no space left on the disk", where=at, cure="Free some space and continue with --resume"
         )
     if error.errno in _FORBIDDEN:
         what = "a read-only file system" if error.errno == errno.EROFS else "no permission"

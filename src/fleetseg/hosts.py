@@ -1,4 +1,4 @@
-"""What this machine allows: cores, open files, a home, a folder for temporary files."""
+"""What this machine allows: cores, open files, a home directory, a temporary folder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 def allowed_cores() -> int:
     """Count the cores that this process may use, at least one.
 
-    Fewer than the machine has where a scheduler, `taskset` or a container says so, by a list of
-    cores or by a share of time.
+    A scheduler, `taskset` or a container may allow fewer than the machine has, by a CPU list or by
+    a CPU quota.
     """
     share = cpu_quota()
     cores = _listed_cores()
@@ -33,9 +33,9 @@ def _listed_cores() -> int:
 
 
 def cpu_quota(own: Path = OWN_CGROUPS, mount: Path = CGROUPS) -> float | None:
-    """Return the processor time per second that a container allows; None where it does not say.
+    """Return the CPU time per second that a container allows; None where there is no limit.
 
-    Every group above this process's own may limit it, so the smallest counts.
+    Every group above this process's own may set a limit, so the smallest applies.
     """
     shares = []
     for line in _read(own).splitlines():
@@ -71,7 +71,7 @@ def _read(path: Path) -> str:
 
 
 def open_files_limit() -> int | None:
-    """Return how many files this process may hold open (`ulimit -n`); None for no limit."""
+    """Return how many files this process may have open (`ulimit -n`); None for no limit."""
     if sys.platform == "win32":
         return None
     import resource
@@ -81,10 +81,10 @@ def open_files_limit() -> int | None:
 
 
 def expanded(text: str | Path, *, where: str | None = None) -> str:
-    """Put the home and the values of variables into a path that nobody has expanded.
+    """Expand "~" and environment variables in a path.
 
     Raises:
-        ConfigError: a variable is not set, or there is no home for "~".
+        ConfigError: a variable is not set, or there is no home directory for "~".
     """
     filled = os.path.expandvars(str(text))
     missing = re.search(r"\$(?:\{(\w+)\}|(\w+))", filled)
@@ -100,10 +100,10 @@ def expanded(text: str | Path, *, where: str | None = None) -> str:
 
 
 def given_path(text: str | Path) -> Path:
-    """Read a path from a command line: "~" and known variables are put in, all else stays.
+    """Read a path from a command line: "~" and set variables are expanded, the rest is unchanged.
 
     Raises:
-        ConfigError: there is no home for "~".
+        ConfigError: there is no home directory for "~".
     """
     return Path(_with_home(os.path.expandvars(str(text)), None))
 
@@ -112,7 +112,7 @@ def _with_home(text: str, where: str | None) -> str:
     filled = os.path.expanduser(text)
     if filled == "~" or filled.startswith("~/"):
         raise ConfigError(
-            "'~' stands for a home folder, and this user has none",
+            "'~' stands for a home folder, which this user does not have",
             where=where,
             got=text,
             cure="Write the path in full, or set HOME",
@@ -121,19 +121,20 @@ def _with_home(text: str, where: str | None) -> str:
 
 
 def path_from_environment(name: str) -> Path | None:
-    """Read a folder from an environment variable; None where it is not set or blank.
+    """Read a folder from an environment variable; None where it is unset or blank.
 
-    Values from .env files, unit files and Dockerfiles come as they were written there.
+    Values from .env files, unit files and Dockerfiles arrive unexpanded.
 
     Raises:
-        ConfigError: it names another variable that is not set, or a home that there is not.
+        ConfigError: the value names another variable that is not set, or a home directory that does
+            not exist.
     """
     text = os.environ.get(name, "").strip()
     return Path(expanded(text, where=name)) if text else None
 
 
 def home() -> Path | None:
-    """Return the user's home; None for a user without (an unknown id and no HOME)."""
+    """Return the user's home directory; None if there is none (an unknown uid and no HOME)."""
     try:
         return Path.home()
     except (RuntimeError, KeyError):
@@ -141,10 +142,10 @@ def home() -> Path | None:
 
 
 def temporary_folder() -> Path:
-    """Return where temporary files go.
+    """Return the folder for temporary files.
 
     Raises:
-        ConfigError: nowhere.
+        ConfigError: there is none.
     """
     try:
         return Path(tempfile.gettempdir())
@@ -157,7 +158,7 @@ def temporary_folder() -> Path:
 
 
 def can_write(folder: Path) -> bool:
-    """Say whether a folder can be written to, or made if it is not there."""
+    """Say whether a folder is writable, or can be created if it does not exist."""
     for place in (folder, *folder.absolute().parents):
         if os.path.lexists(place):
             return place.is_dir() and os.access(place, os.W_OK | os.X_OK)

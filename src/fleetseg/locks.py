@@ -1,8 +1,8 @@
-"""Locks of the operating system on open files: they end with the process that holds them.
+"""Operating-system locks on open files, released when the holding process ends.
 
-The kernel takes a lock back when its holder dies, even by kill -9, so a lock file that lies about
-means nothing by itself. A lock belongs to the open file, which a memory map of it shares; programs
-that are started meanwhile do not inherit it.
+The kernel releases a lock when its holder dies, even by kill -9, so a leftover lock file means
+nothing by itself. A lock belongs to the open file description, which a memory map of the file
+shares; child processes do not inherit it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
 def try_lock(file: int | IO[Any], *, shared: bool = False) -> bool:
-    """Lock an open file, now or not at all; False where the file system knows no locks.
+    """Lock an open file without waiting; return False where the file system has no locks.
 
-    Any number of processes may hold a shared lock, or one an exclusive lock.
+    Any number of processes may hold a shared lock, or one process an exclusive lock.
 
     Raises:
-        BlockingIOError: another open file holds a lock that does not go with this one.
+        BlockingIOError: another open file holds a conflicting lock.
     """
     try:
         if sys.platform == "win32":

@@ -1,6 +1,6 @@
-"""Running out of memory: told apart from other errors, and what to do about it.
+"""Recognise out-of-memory errors and say what to do about them.
 
-A client whose batch does not fit loses its own work, not everybody's.
+A client whose batch does not fit in memory loses only its own work.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from fleetseg.errors import OutOfMemory
 
-_SIGNS = (  # in bare RuntimeErrors of MPS, of CUDA's libraries and driver, and of the CPU
+_SIGNS = (  # in plain RuntimeErrors of MPS, of CUDA's libraries and driver, and of the CPU
     "out of memory",
     "alloc_failed",
     "can't allocate memory",
@@ -22,14 +22,14 @@ _SIGNS = (  # in bare RuntimeErrors of MPS, of CUDA's libraries and driver, and 
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether memory was missing, on a device or on the host."""
+    """Say whether an error means that a device or the host ran out of memory."""
     if isinstance(error, OutOfMemory | MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
 def out_of_memory_text(error: BaseException, where: object) -> str:
-    """Write what could not be allocated, and the cure."""
+    """Describe the failed allocation and its cure."""
     if isinstance(error, OutOfMemory):
         return str(error)
     return str(
@@ -42,7 +42,7 @@ def out_of_memory_text(error: BaseException, where: object) -> str:
 
 
 def free(device: torch.device) -> None:
-    """Give cached memory back; call it when the error and its frames are gone."""
+    """Release cached memory; call it once the error and its frames are gone."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -53,9 +53,9 @@ def free(device: torch.device) -> None:
 def free_bytes(
     device: torch.device, told: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")
 ) -> int | None:
-    """Return the memory that work on a device can still take; None where nobody says.
+    """Return the memory that is still available to work on a device; None where it is unknown.
 
-    On a host, less than is free where a container allows less (`memory.max` of control groups).
+    On a host, a container's limit counts where it is lower (`memory.max` of control groups).
     """
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -77,6 +77,6 @@ def free_bytes(
 
 
 def first_words(error: BaseException) -> str:
-    """How much was asked for; torch goes on with other processes of the machine and their sizes."""
+    """Return how much was requested, without torch's details on other processes and their sizes."""
     text = " ".join(str(error).split()) or type(error).__name__
     return ". ".join(text.split(". ")[:2]).rstrip(".")[:200]

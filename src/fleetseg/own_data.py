@@ -1,4 +1,4 @@
-"""A fleet's data that a user brings as Python objects."""
+"""The data of a fleet that the user passes as Python objects."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fleetseg.federation.messages import Enrolment
 from fleetseg.files import write_atomic
 
 OWN_DATA, CLASSES = "own_data.json", "classes.toml"
-"""In a run folder: digests of what a user brought as objects, and classes that are not built in."""
+"""Files in a run folder: digests of the user's objects, and classes that are not built in."""
 
 
 def fleet_data_of_pairs(
@@ -41,7 +41,7 @@ def fleet_data_of_pairs(
     evaluation: Collections | None,
     progress: Progress | None = None,
 ) -> FleetData:
-    """Make a fleet's data of a user's own collections of samples (see fleetseg.data.own).
+    """Make a fleet's data from the user's own collections of samples (see fleetseg.data.own).
 
     Without `evaluation`, the experiment's own evaluation sets are opened.
 
@@ -57,7 +57,7 @@ def fleet_data_of_pairs(
     size_hw = experiment.data.size
     enrolled: dict[str, Client] = {}
     notes: list[str] = []
-    seen: dict[bytes, str] = {}  # digest of an image -> who trains on it
+    seen: dict[bytes, str] = {}  # digest of an image -> the client that trains on it
     digests = {}
     for name, samples in named(clients, "vehicle", "clients").items():
         owner = f"vehicle '{name}'"
@@ -87,9 +87,9 @@ def with_own_evaluation(
     progress: Progress | None = None,
     seen: Mapping[bytes, str] | None = None,
 ) -> FleetData:
-    """Give a fleet's data evaluation sets of a user's own.
+    """Use the user's own evaluation sets in a fleet's data.
 
-    `seen` tells by an image's digest who trains on it.
+    `seen` maps an image's digest to the client that trains on it.
 
     Raises:
         DataError, ConfigError: naming the set and the sample that cannot be used.
@@ -105,11 +105,11 @@ def with_own_evaluation(
 
 @dataclass(frozen=True)
 class OwnSets:
-    """A user's own evaluation sets, looked over."""
+    """The user's own evaluation sets, checked."""
 
     sets: tuple[EvaluationSet, ...]
     notes: tuple[str, ...]
-    digests: Mapping[str, str]  # whose samples -> their SHA-256
+    digests: Mapping[str, str]  # owner -> SHA-256 of the samples
 
 
 def own_evaluation_sets(
@@ -119,9 +119,9 @@ def own_evaluation_sets(
     progress: Progress | None = None,
     seen: Mapping[bytes, str] | None = None,
 ) -> OwnSets:
-    """Make evaluation sets of a user's own collections, for images of a working size.
+    """Make evaluation sets from the user's own collections, for a given working size.
 
-    `seen` tells by an image's digest who trains on it.
+    `seen` maps an image's digest to the client that trains on it.
 
     Raises:
         DataError, ConfigError: naming the set and the sample that cannot be used.
@@ -142,7 +142,7 @@ def own_evaluation_sets(
 
 
 def record_own(folder: Path, fleet_data: FleetData) -> None:
-    """Write down, for a resumption, what of the data is the user's own and in no file."""
+    """Record, for resuming, the user's own data that are in no file."""
     folder.mkdir(parents=True, exist_ok=True)
     if not is_built_in(fleet_data.space):
         write_atomic(folder / CLASSES, space_toml(fleet_data.space))
@@ -151,16 +151,16 @@ def record_own(folder: Path, fleet_data: FleetData) -> None:
 
 
 def require_same_own(folder: Path, fleet_data: FleetData) -> None:
-    """Refuse to go on with classes or samples that are not those the run started with.
+    """Refuse to resume with classes or samples other than those the run started with.
 
     Raises:
         DataError: naming what differs.
     """
-    cure = "Put it back, or start a new run with another --out"
+    cure = "Restore it, or start a new run with another --out"
     path, space = folder / CLASSES, fleet_data.space
     if path.is_file() and path.read_text(encoding="utf-8") != space_toml(space):
         raise DataError(
-            "the classes differ from when the run was started",
+            "the classes have changed since the run was started",
             where=path,
             got=f"{', '.join(space.classes)} ({space.name}) now",
             cure=cure,
@@ -174,7 +174,7 @@ def require_same_own(folder: Path, fleet_data: FleetData) -> None:
     ]
     if differ:
         raise DataError(
-            "the data differ from when the run was started",
+            "the data have changed since the run was started",
             where=path,
             got=", ".join(differ[:10]) + (" ..." if len(differ) > 10 else ""),
             cure=cure,

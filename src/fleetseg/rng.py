@@ -1,6 +1,6 @@
 """The only source of randomness: a pure function of (seed, round, client, purpose).
 
-Nothing here has state, so a resumed run, another worker count or another arrival order
+Nothing here has state, so a resumed run, another number of workers or another order of arrival
 draws the same numbers, and no generator state is ever saved.
 """
 
@@ -22,7 +22,7 @@ def derive(seed: int, round_: int = 0, client_id: str = "", purpose: str = "") -
     >>> derive(0, 1, "car-1", "shuffle") == derive(0, 1, "car-1", "augment")
     False
     """
-    # Lengths are part of the text, so ("a", "bc") and ("ab", "c") cannot collide.
+    # Lengths are part of the text, so that ("a", "bc") and ("ab", "c") cannot collide.
     text = f"{seed}|{round_}|{len(client_id)}:{client_id}|{len(purpose)}:{purpose}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
@@ -45,9 +45,9 @@ def torch_generator(
 def torch_default(
     seed: int, round_: int = 0, client_id: str = "", purpose: str = ""
 ) -> Iterator[None]:
-    """Seed torch's default generators inside the block, on all devices, and put them back after it.
+    """Seed torch's default generators on all devices within the block, and restore them after it.
 
-    Module constructors and dropout can draw from nothing else; the caller's stream is untouched.
+    Module constructors and dropout can draw from nothing else; the caller's stream is unaffected.
     """
     key = derive(seed, round_, client_id, purpose) >> 1
     go_back = remember_torch_default()
@@ -62,7 +62,7 @@ def torch_default(
 
 
 def remember_torch_default() -> Callable[[], None]:
-    """Remember where torch's default generators stand, on all devices; a call takes them there."""
+    """Save the state of torch's default generators on all devices; a call restores it."""
     generators = _default_generators()
     states = [generator.get_state() for generator in generators]
     mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
@@ -77,7 +77,7 @@ def remember_torch_default() -> Callable[[], None]:
 
 
 def _default_generators() -> list[torch.Generator]:
-    """The CPU's, and those of the GPUs once CUDA is in use."""
+    """The CPU's generator, and those of the GPUs once CUDA is in use."""
     generators = [torch.default_generator]
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         generators += torch.cuda.default_generators

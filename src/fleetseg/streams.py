@@ -1,4 +1,4 @@
-"""Standard output and error that work never ends for: any encoding, a reader that has gone."""
+"""Standard output and error that never end the work: any encoding, even a reader that has gone."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _PLAIN = {
     "×": "x",
     "±": "+-",
 }
-_DOTS = {chr(code) for code in range(0x2800, 0x2900)}  # a spinner's
-_GONE = (errno.EPIPE, errno.EIO)  # a closed pipe, a terminal that was hung up
+_DOTS = {chr(code) for code in range(0x2800, 0x2900)}  # spinner characters
+_GONE = (errno.EPIPE, errno.EIO)  # a closed pipe, a terminal that hung up
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Write what an encoding lacks in characters that each one has."""
+    """Replace characters that an encoding lacks with ones that every encoding has."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -37,12 +37,12 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 class _Patient(io.FileIO):
-    """A descriptor to write to whose trouble is kept for the end of the command."""
+    """A file descriptor whose write errors are kept until the end of the command."""
 
     trouble: OSError | None = None
 
     def write(self, data: Buffer, /) -> int:
-        """Write, or drop what cannot be written."""
+        """Write, or drop the data if they cannot be written."""
         try:
             return super().write(data)
         except BlockingIOError:
@@ -53,12 +53,13 @@ class _Patient(io.FileIO):
 
 
 def prepare_streams() -> None:
-    """Have standard output and error take any text, and lose it rather than end the work."""
+    """Let standard output and error take any text, and lose output rather than end the work."""
     codecs.register_error(_HANDLER, _plain)
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream: TextIO | None = getattr(sys, name)
         if stream is None:
-            # Closed by whoever started us; else the next file that is opened would take its place.
+            # Closed by the parent process: unless replaced, the next opened file would take its
+            # number.
             stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper) and _is_descriptor(stream, number):
             stream.flush()
@@ -82,7 +83,7 @@ def _is_descriptor(stream: TextIO, number: int) -> bool:
 
 
 def finish_streams() -> str:
-    """Write out what is left; returns why output was lost, but not that nobody wanted it."""
+    """Flush both streams; return why output was lost, unless its reader has gone."""
     told = ""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

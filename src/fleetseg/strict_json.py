@@ -1,7 +1,7 @@
-"""JSON from another machine: its size, depth and count are known before anything is built of it.
+"""JSON from another machine: size, depth and item count are limited before any object is built.
 
-Python's own reader takes what strict JSON is not (NaN, UTF-16, one key twice), numbers that fit no
-array, and lists in lists so deep that the same Python cannot write them again.
+Python's own parser accepts what strict JSON forbids (NaN, UTF-16, duplicate keys), numbers that fit
+no array, and lists nested so deep that the same Python cannot write them again.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import re
 from typing import Any
 
 MAX_DEPTH = 32
-"""Lists and tables in one another."""
+"""Nesting depth of lists and tables."""
 MAX_ITEMS = 1 << 19
-"""Values, of all lists and tables together."""
-# To the end of the text where a string is not closed: never over the same characters twice.
+"""Number of values in all lists and tables together."""
+# An unclosed string matches to the end of the text, so that no character is scanned twice.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
-_MAX_DIGITS = 19  # of an int64
+_MAX_DIGITS = 19  # digits of an int64
 
 
 class BadJson(ValueError):
-    """A text that is no JSON, or not within its limits; says what is wrong and quotes nothing."""
+    """Not JSON, or beyond the limits; the message says what is wrong and quotes nothing."""
 
 
 def read_json(
@@ -35,8 +35,8 @@ def read_json(
 ) -> Any:
     """Read JSON in UTF-8, or raise BadJson and nothing else.
 
-    Integers are those of int64. `finite` = False lets NaN and infinities through, for values whose
-    own check tells them apart from what cannot be read.
+    Integers must fit an int64. `finite` = False lets NaN and infinities through, for values that
+    have a check of their own which tells them from unreadable ones.
     """
     data = _as_bytes(text, max_bytes)
     _check_structure(data, max_depth, max_items)
@@ -49,7 +49,7 @@ def read_json(
             parse_constant=_no_constant if finite else float,
         )
         if b"\\ud" in data.lower():
-            json.dumps(value, ensure_ascii=False).encode()  # half a character cannot be written
+            json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate cannot be written
     except BadJson:
         raise
     except UnicodeError:
@@ -60,7 +60,7 @@ def read_json(
 
 
 def read_table(text: str | bytes | bytearray, **limits: Any) -> dict[str, Any]:
-    """Read JSON that is a table, or raise BadJson; see `read_json`."""
+    """Read JSON that is a table (an object), or raise BadJson; see `read_json`."""
     value = read_json(text, **limits)
     if not isinstance(value, dict):
         raise BadJson("not a table")
@@ -68,7 +68,7 @@ def read_table(text: str | bytes | bytearray, **limits: Any) -> dict[str, Any]:
 
 
 def _as_bytes(text: str | bytes | bytearray, max_bytes: int) -> bytes:
-    if len(text) > max_bytes:  # a character has a byte or more
+    if len(text) > max_bytes:  # a character takes at least one byte
         raise BadJson(f"more than {max_bytes} bytes")
     try:
         data = text.encode() if isinstance(text, str) else bytes(text)
@@ -80,7 +80,7 @@ def _as_bytes(text: str | bytes | bytearray, max_bytes: int) -> bytes:
 
 
 def _check_structure(data: bytes, max_depth: int, max_items: int) -> None:
-    """Count values and brackets outside of strings; whether it is JSON is found out later."""
+    """Count values and brackets outside strings; whether the text is JSON is checked later."""
     bare = _STRING.sub(b"", data)
     opened = bare.count(b"[") + bare.count(b"{")
     if opened + bare.count(b",") > max_items:
@@ -100,7 +100,7 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    number = int(digits) if len(digits) <= _MAX_DIGITS + 1 else None  # and a sign
+    number = int(digits) if len(digits) <= _MAX_DIGITS + 1 else None  # one more for the sign
     if number is None or not -(1 << 63) <= number < 1 << 63:
         raise BadJson("an integer beyond 64 bits")
     return number

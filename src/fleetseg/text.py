@@ -1,4 +1,4 @@
-"""Small pieces of text: from elsewhere, made fit for a terminal; and long lists, cut short."""
+"""Text helpers: make foreign text safe for a terminal, shorten long lists."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def plain(text: object, limit: int) -> str:
-    r"""Make a text of whatever another machine sent, without what a terminal would obey.
+    r"""Turn what another machine sent into text without terminal control characters.
 
     >>> plain("a\x1b[31m", 10), plain(None, 10)
     ('a?[31m', 'None')
@@ -17,7 +17,7 @@ def plain(text: object, limit: int) -> str:
 
 
 def listing(names: Sequence[str], limit: int = 3) -> str:
-    """Name the first few, and how many more there are.
+    """List the first few names, and how many more there are.
 
     >>> listing(["a", "b"]), listing(["a", "b", "c", "d", "e"])
     ('a, b', 'a, b, c and 2 more')
@@ -27,7 +27,7 @@ def listing(names: Sequence[str], limit: int = 3) -> str:
 
 
 def size_text(num_bytes: float) -> str:
-    """Write a number of bytes in decimal units, to three digits at most.
+    """Format a number of bytes in decimal units, to at most three digits.
 
     >>> size_text(480), size_text(349_600_000), size_text(1_234_000_000)
     ('480 bytes', '350 MB', '1.2 GB')
@@ -40,10 +40,10 @@ def size_text(num_bytes: float) -> str:
 
 
 def composed(name: str) -> str:
-    r"""Return a file's name in Unicode's composed form (NFC), as a text that can be written.
+    r"""Return a file name in Unicode's composed form (NFC), as text that can be encoded.
 
-    Macs write file names decomposed and other systems composed: the two look the same and are not.
-    Bytes of a name that are not UTF-8, which Python holds as lone surrogates, become %XX.
+    macOS writes file names decomposed and other systems composed: the two look the same but differ.
+    Bytes that are not UTF-8, which Python holds as lone surrogates, become %XX.
 
     >>> composed("Mu\u0308nchen") == "M\u00fcnchen"
     True
@@ -55,7 +55,7 @@ def composed(name: str) -> str:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Read a list of names.
+    """Split a comma-separated list of names.
 
     >>> names("amber, birch,")
     ('amber', 'birch')

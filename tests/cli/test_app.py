@@ -272,7 +272,7 @@ def test_centralised_is_one_client(tmp_path: Path) -> None:
         (["run", "nowhere.toml"], "nowhere.toml: experiment file not found"),
         (["run", str(TINY), "--set", "federation.round=3"], "Did you mean 'rounds'?"),
         (["run", str(TINY), "--set", "model.name=fast_scn"], "Did you mean 'fast_scnn'?"),
-        (["run", "--resume", "--out", "nothing"], "nothing: there is no run to go on with"),
+        (["run", "--resume", "--out", "nothing"], "nothing: there is no run to resume"),
         (["run", str(TINY), "--resume"], "--resume needs --out"),
         (["evaluate", "nothing", "--dataset", "synthetic"], "nothing: no saved model here"),
         (["predict", "model", "nothing", "--out", "x"], "nothing: there is no such file or folder"),
@@ -306,7 +306,7 @@ def test_wrong_usage_has_exit_code_2(words: list[str]) -> None:
 
 def test_a_run_folder_is_not_overwritten(finished: Path) -> None:
     result = fleetseg("run", TINY, *SERIAL, "--out", finished)
-    assert "this folder holds a run already. Go on with it by --resume" in error_of(result)
+    assert "this folder already holds a run. Resume it with --resume" in error_of(result)
 
 
 def test_debug_shows_the_traceback() -> None:
@@ -367,7 +367,7 @@ def test_evaluate_with_the_statistics_of_the_test_images(finished: Path, tmp_pat
     assert json.loads(learnt.stdout)["norms"].startswith("tent (online, adam, lr 0, steps 1)")
     assert json.loads(learnt.stdout)["confusion"] == json.loads(batch.stdout)["confusion"]
     told = error_of(fleetseg(*words, "--set", "federation.rounds=2"))
-    assert "without an experiment, --set says how to score only" in told
+    assert "without an experiment, --set can only set how to score" in told
     told = error_of(fleetseg(*words, "--norms", "domian"))
     assert told.startswith("unknown norm statistics 'domian'")
     looks = ["--pictures", tmp_path / "looks"]
@@ -377,9 +377,9 @@ def test_evaluate_with_the_statistics_of_the_test_images(finished: Path, tmp_pat
     assert "the model has no such cluster" in told
     images = ["predict", finished, streets, "--out", tmp_path / "maps"]
     assert "Leave the cluster out" in error_of(fleetseg(*images, "--cluster", "0"))
-    assert "they are read once here" in error_of(fleetseg(*images, "--norms", "domain"))
+    assert "here they are read once" in error_of(fleetseg(*images, "--norms", "domain"))
     for name in ("tent", "cotta-like"):
-        assert "otherwise alone than after others" in error_of(fleetseg(*images, "--norms", name))
+        assert "differently alone than after others" in error_of(fleetseg(*images, "--norms", name))
     assert fleetseg(*images, "--norms", "batch").exit_code == 0
 
 
@@ -515,7 +515,7 @@ def test_an_interrupted_run_goes_on_to_the_same_model(
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
-    assert stderr.splitlines()[-1].startswith("interrupted; go on with: fleetseg run ")
+    assert stderr.splitlines()[-1].startswith("interrupted; resume with: fleetseg run ")
     assert stderr.splitlines()[-1].endswith(f"--resume --out {out}")
     assert read_end(out)["reason"] == "interrupted"  # type: ignore[index]
     assert 2 <= len(read_records(out)) < 6
@@ -564,6 +564,6 @@ def test_sweep(tmp_path: Path) -> None:
     assert "nowhere" in told
     plan = fleetseg("sweep", "--out", out, "--dry-run")
     assert plan.stdout.splitlines()[1] == "finished  good_seed0  (1 round)"
-    assert "holds a sweep already" in error_of(fleetseg("sweep", file, *settings, "--out", out))
+    assert "already holds a sweep" in error_of(fleetseg("sweep", file, *settings, "--out", out))
     assert fleetseg("sweep").exit_code == 2
     assert fleetseg("compare", out).exit_code == 0

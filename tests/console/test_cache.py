@@ -54,7 +54,7 @@ def test_list_names_each_folder_and_the_total(cache: Path) -> None:
     assert "labels camvid11 48x64" in text
     assert re.search(r"camvid-\w{8} .* old format", text)
     assert re.search(rf"3 folders, \d+ kB in {re.escape(str(cache))}", text)
-    assert "of no use any more: fleetseg data cache prune" in text
+    assert "unusable: fleetseg data cache prune" in text
 
 
 def test_list_as_json(cache: Path) -> None:

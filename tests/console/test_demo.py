@@ -43,5 +43,5 @@ def test_it_draws_a_picture(demo: Path) -> None:
 
 
 def test_it_does_not_overwrite_another(demo: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds a demo already"):
+    with pytest.raises(CheckpointError, match="already holds a demo"):
         run_demo(demo)

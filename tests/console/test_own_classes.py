@@ -97,7 +97,7 @@ def test_a_resumed_run_has_its_classes_still(depot: Path) -> None:
     (depot / "depot" / "classes.toml").write_text(CLASSES.replace("floor", "ground"))
     changed = call("run", "--resume", "--out", out, "--engine", "inprocess")
     assert changed.exit_code == 1
-    assert "the classes differ from when the run was started; got ground, person" in text_of(
+    assert "the classes have changed since the run was started; got ground, person" in text_of(
         changed
     )
 

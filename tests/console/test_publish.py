@@ -33,11 +33,11 @@ def test_who_does_not_is_named(
     assert "release 0012: 1 vehicle drives it\n" in said
     assert "b refuses it: digest: no\n" in said
     assert "c: away\n" in said
-    assert "they get it from the next server" in said
+    assert "they get it from this fleet's next server" in said
     assert "fleetseg fleet status --fleet 'my fleet'" in said
     running = Published(1, "d", (), {}, {"c": "no answer yet"}, server_runs=True)
     assert shown(monkeypatch, running) == 3
-    assert "the running server goes on handing it out" in capsys.readouterr().out
+    assert "the running server keeps handing it out" in capsys.readouterr().out
 
 
 def test_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

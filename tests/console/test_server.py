@@ -50,7 +50,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, end: Exception | type[BaseException
     monkeypatch.setattr(api, "serve", serving)
 
 
-GO_ON = "go on with: fleetseg server --fleet fleet x.toml --set federation.rounds=1 --resume --out"
+GO_ON = "resume with: fleetseg server --fleet fleet x.toml --set federation.rounds=1 --resume --out"
 
 
 def test_the_heading_counts_the_vehicles_that_may_take_part(

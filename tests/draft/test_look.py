@@ -66,7 +66,7 @@ def test_what_nobody_can_train_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"several data sets .* Name the folder of one"):
         look(tmp_path)
     save(tmp_path / "bare" / "images" / "1.png", picture())
-    with pytest.raises(DataError, match="there are images and no masks"):
+    with pytest.raises(DataError, match="there are images but no masks"):
         look(tmp_path / "bare")
     with pytest.raises(DataError, match="folder not found"):
         look(tmp_path / "nowhere")

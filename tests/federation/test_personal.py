@@ -382,7 +382,7 @@ def test_scores_stand_side_by_side_and_say_who_was_never_asked(model: str, tmp_p
     asked = {name for record in run.records for name in record.accepted}
     same = {n for n in common if common[n]["confusion"] == own_scores[n]["confusion"]}
     assert same == (set() if model == "fine-tuned" else common.keys() - asked)
-    assert any("the saved model is not whole" in note for note in run.notes)
+    assert any("the saved model is incomplete" in note for note in run.notes)
     for record in run.records:
         assert record.scored is not None
         assert record.scored.personal == model

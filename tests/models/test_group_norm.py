@@ -138,7 +138,7 @@ def test_a_run_has_them_from_start_to_end_and_another_goes_on_from_it(tmp_path: 
     further = tiny(cache, model={**start, "norm": "group", "norm_groups": 8})
     assert fleetseg.run(further, out=tmp_path / "further").model_sha256 != run.model_sha256
     for other in ({}, {"norm": "group", "norm_groups": 4}):
-        with pytest.raises(ModelError, match="the model to start from has other norm layers"):
+        with pytest.raises(ModelError, match="the start model has other norm layers"):
             fleetseg.run(tiny(cache, model={**start, **other}), out=tmp_path / "other")
     silobn = tiny(cache, federation={"sharing": "silobn"}, evaluation={"norms": "domain"})
     with pytest.raises(ModelError, match="nothing of this network stays"):

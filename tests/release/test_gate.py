@@ -67,12 +67,12 @@ def record_of(decision: Decision) -> dict[str, Any]:
 
 def test_the_first_release_has_nothing_to_fall_behind(first: Decision) -> None:
     assert first.promoted
-    assert first.reasons == ("the first release: there is no current model to fall behind",)
-    assert any("nothing was asked of this model" in note for note in first.notes)
+    assert first.reasons == ("the first release: there is no current model to compare it with",)
+    assert any("nothing was required of this model" in note for note in first.notes)
     assert first.release is not None
     assert (first.release.number, first.release.is_current) == (1, True)
     assert record_of(first)["current"] is None
-    assert "with nothing before it" in (first.out / "release.html").read_text()
+    assert "without a predecessor" in (first.out / "release.html").read_text()
 
 
 def test_a_planted_fall_of_pedestrians_is_refused(refused: Decision, ask: Question) -> None:
@@ -150,7 +150,9 @@ def test_the_fleet_judges_as_one_would(ask: Question, world: World, tmp_path: Pa
 
 
 def test_what_cannot_be_judged(ask: Question, world: World, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the candidate is no run folder.*--on EXPERIMENT.toml"):
+    with pytest.raises(
+        ConfigError, match=r"the candidate is not a run folder.*--on EXPERIMENT.toml"
+    ):
         decide(replace(ask, on=None))
     with pytest.raises(ModelError, match=r"no saved model here"):
         decide(replace(ask, against=tmp_path))
@@ -165,5 +167,5 @@ def test_a_current_release_that_was_changed_is_no_measure(
 ) -> None:
     ask = replace(ask, models=shutil.copytree(ask.models, tmp_path / "models"))
     shutil.copy(ask.candidate / "config.json", ask.models / "0001" / "README.md")
-    with pytest.raises(ModelError, match=r"release 0001 cannot be used: README.md is not"):
+    with pytest.raises(ModelError, match=r"release 0001 cannot be used: README.md has"):
         decide(ask)

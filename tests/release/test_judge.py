@@ -50,7 +50,7 @@ def test_the_same_counts_hold_everywhere() -> None:
     found = checks(GOOD, GOOD)
     assert list(found) == [
         ("overall", "all frames"), ("class", "person"), ("domain", "day"), ("domain", "night"),
-        ("robustness", "fog"), ("calibration", "ECE"), ("latency", "ms an image"),
+        ("robustness", "fog"), ("calibration", "ECE"), ("latency", "ms per image"),
     ]  # fmt: skip
     assert {check.verdict for check in found.values()} == {"held"}
     assert found["class", "person"].reason == (
@@ -83,11 +83,9 @@ def test_without_a_current_model_only_the_least_counts() -> None:
     assert {key: check.verdict for key, check in found.items()} == {
         ("least", "mIoU"): "fallen",
         ("least", "person"): "fallen",
-        ("latency", "ms an image at most"): "fallen",
+        ("latency", "ms per image at most"): "fallen",
     }
-    assert found["least", "person"].reason == (
-        "IoU of person 0.500, and 0.6 is the least that is allowed"
-    )
+    assert found["least", "person"].reason == ("IoU of person 0.500; the minimum is 0.6")
 
 
 def test_calibration_and_latency() -> None:
@@ -99,8 +97,8 @@ def test_calibration_and_latency() -> None:
     for ratio, verdict in ((1.2, "fallen"), (1.3, "held")):
         *_, last = judge(sides, make_policy({"latency": {"max_ratio": ratio}, "robustness":
                                              {"kinds": []}}))  # fmt: skip
-        assert (last.name, last.verdict) == ("ms an image", verdict)
-    assert last.reason == "from 10.0 to 12.5 ms an image, 1.25 times; 1.3 times are allowed"
+        assert (last.name, last.verdict) == ("ms per image", verdict)
+    assert last.reason == "from 10.0 to 12.5 ms per image, 1.25 times; at most 1.3 times is allowed"
 
 
 @pytest.mark.parametrize(
@@ -169,4 +167,4 @@ def test_few_vehicles_do_not_decide_for_all(
     check = enough_vehicles(judged, asked, policy)
     assert check.verdict == verdict
     assert refuses(check, policy) == (verdict == "fallen")
-    assert check.reason.startswith(f"{judged} of {asked} vehicles judged; {least} are the least")
+    assert check.reason.startswith(f"{judged} of {asked} vehicles judged; at least {least} must")

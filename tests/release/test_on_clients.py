@@ -80,7 +80,7 @@ def test_only_sums_leave_a_vehicle(world: World) -> None:
 def test_vehicles_that_hold_nothing_out_cannot_judge(world: World) -> None:
     experiment = load_experiment(world.experiment, ["partition.holdout=0"])
     models = [ready_model(world.current, "cpu", "fp32")]
-    with pytest.raises(DataError, match=r"hold no frames out.*partition.holdout = 0"):
+    with pytest.raises(DataError, match=r"hold out no frames.*partition.holdout = 0"):
         measure_on_clients(models, experiment, POLICY)
 
 

@@ -112,7 +112,7 @@ def test_over_a_network_the_gate_decides_as_in_one_process(
     assert alone["vehicles"] == {"judged": names, "silent": {}, "over": "this process"}
     assert over_network.notes[0] == "1 of 4 vehicles did not judge: away (away)"
     page = (tmp_path / "out" / "release.html").read_text()
-    assert "vehicles, over a network, hold out: the fleet is the judge" in page
+    assert "vehicles, over a network: the fleet is the judge" in page
     assert "3 vehicles" in next(c["drawn"] for c in record["checks"] if c["kind"] == "overall")
 
 
@@ -164,5 +164,5 @@ def test_a_fleet_that_holds_nothing_out_is_not_started(
     world: World, fleet: Path, models: list[ReadyModel], tmp_path: Path
 ) -> None:
     nothing = load_experiment(world.experiment, ["partition.holdout=0"])
-    with pytest.raises(DataError, match="hold no frames out"):
+    with pytest.raises(DataError, match="hold out no frames"):
         measure_on_fleet(models, nothing, POLICY, fleet, log_folder=tmp_path, wait_s=0.1)

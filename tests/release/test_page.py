@@ -55,8 +55,8 @@ def test_it_says_that_the_fleet_judged_and_who_did_not() -> None:
     judged = {**RECORD, "vehicles": vehicles, "scored_on": sets, "notes": [note]}
     text = Tags(page(judged, CAMVID_11, [])).text
     assert (
-        "Scored on 1,004 frames that 2 vehicles, over a network, hold out: the fleet is the judge, "
-        "and of each only sums are known; 1 did not judge;"
+        "Scored on 1,004 frames held out by 2 vehicles, over a network: the fleet is the judge, "
+        "and only the sums of each vehicle are known; 1 did not judge;"
     ) in text
     assert note in text
     assert "the fleet is the judge" not in Tags(page(RECORD, CAMVID_11, [])).text
@@ -76,14 +76,14 @@ def test_it_stands_alone_and_names_are_no_markup() -> None:
 def test_it_says_what_was_decided_and_why() -> None:
     text = Tags(page(RECORD, CAMVID_11, PANELS)).text
     assert "The candidate is not good enough in one way" in text
-    assert "The pictures that decided" in text
+    assert "The frames that decided" in text
     two = {**RECORD, "reasons": ["it fell", "it is slow"]}
     assert "not good enough in 2 ways" in Tags(page(two, CAMVID_11, PANELS)).text
     kept = {**RECORD, "decision": "promoted", "current": None, "against": "", "checks": []}
     text = Tags(page(kept, CAMVID_11, ())).text
     assert "may go into the vehicles" in text
-    assert "judged with nothing before it" in text
-    assert "What was judged" not in text
+    assert "judged without a predecessor" in text
+    assert "Checks" not in text
 
 
 def test_an_interval_is_drawn_to_scale_and_said_in_words() -> None:

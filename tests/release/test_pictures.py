@@ -57,7 +57,7 @@ def test_the_frames_furthest_behind_are_shown_for_each_check() -> None:
 
 def test_a_promoted_model_shows_its_worst_too() -> None:
     assert [one.name for one in choose(SIDES, [])] == ["frame-3", "frame-1", "frame-0"]
-    assert not any(one.decided for one in choose(SIDES, [check("latency", "ms an image")]))
+    assert not any(one.decided for one in choose(SIDES, [check("latency", "ms per image")]))
     assert choose(sides(rows(3, 3), rows(3, 3)), []) == ()
     assert choose(replace(SIDES, current=None), []) == ()
 

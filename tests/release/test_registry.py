@@ -65,9 +65,9 @@ def test_going_back_goes_to_what_was_replaced(three: Path, model: Path) -> None:
 def test_a_release_that_was_changed_is_not_gone_back_to(three: Path) -> None:
     (three / "0002" / "model.safetensors").write_text("another")
     assert [r.damage for r in releases(three)] == [
-        "", "model.safetensors is not as it was released", "",
+        "", "model.safetensors has changed since the release", "",
     ]  # fmt: skip
-    with pytest.raises(ModelError, match=r"release 0002 cannot be used: model.safetensors is not"):
+    with pytest.raises(ModelError, match=r"release 0002 cannot be used: model.safetensors has"):
         rollback(three)
     assert current_number(three) == 3
     (three / "0003" / "config.json").unlink()
@@ -107,5 +107,5 @@ def test_what_there_is_not(tmp_path: Path, three: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no release 0009.*one of: 0001, 0002, 0003"):
         rollback(three, to=9)
     (three / "current").write_text("../../etc\n")
-    with pytest.raises(CheckpointError, match=r"damaged: no number of a release"):
+    with pytest.raises(CheckpointError, match=r"damaged: not the number of a release"):
         current_number(three)

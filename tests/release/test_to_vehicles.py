@@ -105,7 +105,7 @@ def test_only_whole_releases_go_into_vehicles(fleet: Path, models: Path) -> None
     with pytest.raises(ConfigError, match=r"there is no release 0009.*0001, 0002"):
         publish_to_vehicles(models, 9, fleet, wait_s=0.1)
     (models / "0002" / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"config\.json is not as it was released"):
+    with pytest.raises(ModelError, match=r"config\.json has changed since the release"):
         publish_to_vehicles(models, 2, fleet, wait_s=0.1)
     (models / registry.CURRENT).unlink()
     with pytest.raises(ConfigError, match="no release is current"):

@@ -69,10 +69,12 @@ def test_the_headline_compares_only_at_equal_images(
 
 
 def test_the_headline_of_a_run_that_is_not_over_or_not_scored(plain: ReportFigures) -> None:
-    assert findings.headline(replace(plain, reason="")) == "Two vehicles, round 2 of 10: not over"
+    assert (
+        findings.headline(replace(plain, reason="")) == "Two vehicles, round 2 of 10: not finished"
+    )
     unscored = replace(plain, run=replace(plain.run, miou=None))
     assert findings.headline(unscored).endswith("; nothing was scored")
-    assert findings.verdict(unscored).startswith("Without scores nothing can be said")
+    assert findings.verdict(unscored).startswith("The model was not scored, so nothing")
     assert {item.section for item in lists.good(unscored)} == {"fleet", "left"}
 
 
@@ -84,7 +86,7 @@ def test_a_baseline_is_not_called_a_fleet(plain: ReportFigures) -> None:
 def test_what_federating_costs(plain: ReportFigures) -> None:
     assert "costs nothing here" in findings.verdict(beside(plain, 0.5))
     assert "costs little here: 2.0 points" in findings.verdict(beside(plain, 0.52))
-    assert "costs much here: 20 points" in findings.verdict(beside(plain, 0.7))
+    assert "costs a lot here: 20 points" in findings.verdict(beside(plain, 0.7))
     assert "costs" not in findings.verdict(beside(plain, 0.7, images=1))
 
 
@@ -137,7 +139,7 @@ def rounds(*mious: float | None) -> list[RoundFigures]:
         ((0.5, 0.5, 0.5, 0.5), "Level at the end"),
         ((0.5, 0.6, 0.5, 0.5, 0.5), "Level at the end, 10 points below its best in round 2"),
         ((0.5, 0.6, 0.7, 0.6, 0.5), "Falling at the end: −10.0 points in the last round"),
-        ((None, None, 0.5), "Three rounds; scored too seldom to speak of a trend"),
+        ((None, None, 0.5), "Three rounds; scored too rarely to show a trend"),
         ((None, None), "Two rounds, never scored"),
     ],
 )
@@ -155,13 +157,15 @@ def test_a_vehicle_that_is_last_for_a_class_it_hardly_holds() -> None:
     said = findings.vehicles([rare, other], CLASSES)
     assert said == "a is last only because of pole, which it hardly holds: 0.850 without"
     worse = vehicle("a", 0.5, 0.4, 0.0, share=(0.6, 0.3999, 0.0001))
-    assert findings.vehicles([worse, other], CLASSES).startswith("a is served worst: 0.300, 40")
+    assert findings.vehicles([worse, other], CLASSES).startswith("a scores lowest: 0.300, 40")
 
 
 def test_vehicles_that_are_served_alike_or_not_scored() -> None:
     alike = [vehicle(name, 0.5, 0.5, 0.5) for name in "ab"]
-    assert findings.vehicles(alike, CLASSES) == "All vehicles are served alike"
-    assert findings.vehicles([], CLASSES) == "Single vehicles were not scored"
+    assert (
+        findings.vehicles(alike, CLASSES) == "All vehicles score within half a point of each other"
+    )
+    assert findings.vehicles([], CLASSES) == "Vehicles were not scored individually"
 
 
 def test_the_least_alike_vehicle() -> None:
@@ -171,15 +175,15 @@ def test_the_least_alike_vehicle() -> None:
     assert said == "a is least like the fleet: hardly any pole, 3 times the fleet’s share of car"
     near = replace(odd, distance=0.05)
     assert findings.mix([near], CLASSES, fleet) == "The vehicles hold much the same classes"
-    assert findings.mix([], CLASSES, fleet) == "Who holds which classes is not known"
+    assert findings.mix([], CLASSES, fleet) == "Which classes the vehicles hold is not known"
 
 
 def test_failures_are_counted_in_the_heading(plain: ReportFigures) -> None:
-    assert findings.attendance(plain) == "Every vehicle that was asked answered"
+    assert findings.attendance(plain) == "Every request was answered"
     trouble = replace(plain.rounds[0], asked=4, answered=1, failed={"late": 2, "lost": 1})
     figures = replace(plain, rounds=(trouble, *plain.rounds[1:]))
     said = findings.attendance(figures)
-    assert said == "Of six requests three gave no usable answer: two late and one lost"
+    assert said == "Of six requests, three gave no usable answer: two late and one lost"
     assert "Every request was answered" not in [item.link for item in lists.good(figures)]
     assert "three requests" in [item.link for item in lists.not_good(figures)]
 
@@ -191,11 +195,12 @@ def domain(name: str, seen: bool | None, miou: float | None) -> DomainFigures:
 def test_domains_that_nobody_trained_on() -> None:
     day, night = domain("day", True, 0.6), domain("night", False, 0.2)
     assert findings.domains([day, night]) == (
-        "From 0.600 where it trained to 0.200 in night, where nobody did"
+        "From 0.600 where vehicles trained to 0.200 in night, where none did"
     )
     level = domain("night", False, 0.6)
-    assert findings.domains([day, level]) == "What nobody trained on is seen as well as the rest"
-    assert findings.domains([day]) == "One domain only, day, and vehicles trained on it"
+    said = "Domains that no vehicle trained on score as well as the rest"
+    assert findings.domains([day, level]) == said
+    assert findings.domains([day]) == "One domain only, day, which vehicles trained on"
     unknown = [domain("day", None, 0.6), domain("night", None, 0.2)]
     assert findings.domains(unknown) == "night is lowest at 0.200"
     assert findings.domains([]) == "No domain was scored"
@@ -210,7 +215,8 @@ def test_what_the_least_found_class_is_taken_for() -> None:
     said = "Pole is taken for road (50\u202f%) and car (32\u202f%)"
     assert findings.confusion(figures) == said
     right = replace(figures, share_CC=((0.96, 0.02, 0.02), (0, 1, 0), (0, 0, 1)))
-    assert findings.confusion(right) == "Pole is found least: 96\u202f% of its pixels"
+    found = "Pole has the lowest recall: 96\u202f% of its pixels are found"
+    assert findings.confusion(right) == found
     assert findings.confusion(None) == "Nothing was scored"
 
 

@@ -45,8 +45,8 @@ def test_rounds_without_enough_answers_are_one_event_each_stretch(tmp_path: Path
     rounds = [*calm(1), *(record(n, quorum=False, accepted=()) for n in (2, 3, 4)), *calm(5)]
     rounds.append(record(6, quorum=False, accepted=()))
     assert told(folder(tmp_path / "run", rounds)) == [
-        (2, "too few usable answers, and the model stayed as it was, until round 4"),
-        (6, "too few usable answers, and the model stayed as it was"),
+        (2, "too few usable answers, and the model was left unchanged, until round 4"),
+        (6, "too few usable answers, and the model was left unchanged"),
     ]
 
 
@@ -76,9 +76,9 @@ def test_a_run_that_went_on_says_after_which_round(tmp_path: Path) -> None:
     record_resume(path, 3)  # and nothing came of it
     (number, text), *rest = told(path)
     assert (number, rest) == (3, [])
-    assert text.startswith("the run had been stopped, and went on from here (20")
+    assert text.startswith("the run had been stopped, and was resumed here (20")
     (path / "resumed.jsonl").write_text('{"after_round": 1, "at": ""}\n{half')
-    assert told(path) == [(2, "the run had been stopped, and went on from here")]
+    assert told(path) == [(2, "the run had been stopped, and was resumed here")]
 
 
 def test_a_model_that_was_not_published_is_told(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_model_that_was_not_published_is_told(tmp_path: Path) -> None:
     rounds = [record(1, scored=good), record(2, scored=bad)]
     back = RunEnd("collapsed", 2, 1.0, good, 1, "f" * 64)
     assert told(folder(tmp_path / "run", rounds, back)) == [
-        (1, "this model was published, as that of round 2 was not safe to"),
+        (1, "this model was published, because that of round 2 was unsafe"),
         (2, "the run was ended: its predictions had shrunk to few classes"),
     ]
     usual = RunEnd("rounds", 2, 1.0, bad, 2, "f" * 64)
@@ -104,7 +104,7 @@ def test_many_events_are_cut_and_counted(tmp_path: Path) -> None:
     rounds = [record(n, clusters={"a": n % 2}) for n in range(1, 41)]
     found = told(folder(tmp_path / "run", rounds))
     assert len(found) == MOST
-    assert found[-1][1].endswith("; and in 27 later rounds, too: see the table")
+    assert found[-1][1].endswith("; the events of 27 later rounds are not listed")
 
 
 def test_every_event_is_marked_named_and_listed(tmp_path: Path, browser: Any) -> None:
@@ -128,7 +128,7 @@ def test_every_event_is_marked_named_and_listed(tmp_path: Path, browser: Any) ->
         assert page.locator(".events li:target").inner_text().startswith("1")
         assert page.locator(".eventline").count() == 2 * page.locator(".plot").count()
         page.locator("#round").focus()
-        assert "went on from here" in page.locator("#round-out").text_content()
+        assert "was resumed here" in page.locator("#round-out").text_content()
     finally:
         page.close()
 

@@ -75,7 +75,7 @@ def test_a_run_and_the_centralised_one_are_drawn_together(tmp_path: Path) -> Non
     assert gap.leaves_zero_out
     assert gap.high - gap.low < own.high - own.low
     page = render(gather([one, pooled]))
-    assert "95\u202f% intervals: the 12 frames" in page
+    assert "95\u202f% intervals from 2,000 resamples of the 12 frames" in page
     assert 'class="fed whisker"' in page
 
 
@@ -89,7 +89,7 @@ def test_other_frames_are_not_drawn_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("blocks", "round_", "why"),
-    [(FEWEST - 1, 1, "too few that differ (7 of 8)"), (NUM_BLOCKS, 2, "is not known here")],
+    [(FEWEST - 1, 1, "too few blocks of frames (7 of 8)"), (NUM_BLOCKS, 2, "is not known here")],
 )
 def test_few_frames_and_counts_of_another_model_give_none(
     tmp_path: Path, blocks: int, round_: int, why: str

@@ -151,14 +151,14 @@ def test_vehicles_that_are_scored_without_their_own_parts_are_told_of(tmp_path: 
     assert fleetseg.compare(tmp_path).notes == ()
     run_folder(tmp_path / "c", [own], name="fedper", federation={"sharing": "body"})
     (note,) = fleetseg.compare(tmp_path).notes
-    assert note.startswith("single vehicles of c are scored with what a newcomer has")
+    assert note.startswith("single vehicles of c are scored with a newcomer's model")
 
 
 def test_one_run_counts_once(tmp_path: Path) -> None:
     run_folder(tmp_path / "a", [0.5])
     run_folder(tmp_path / "b", [0.5])
     assert len(fleetseg.compare([tmp_path / "a", tmp_path / "a"]).rows) == 1
-    with pytest.raises(ConfigError, match="one experiment with one seed counts once"):
+    with pytest.raises(ConfigError, match="the same experiment with the same seed is given twice"):
         fleetseg.compare(tmp_path)
 
 
@@ -173,7 +173,7 @@ def test_a_run_that_is_not_over(tmp_path: Path) -> None:
         "2 of 10 rounds",
         "2 of 10 rounds (interrupted)",
     ]
-    with pytest.raises(CheckpointError, match="this run is not over; got 2 of 10 rounds"):
+    with pytest.raises(CheckpointError, match="this run is not finished; got 2 of 10 rounds"):
         fleetseg.compare(tmp_path / "sweep" / "b")
 
 
@@ -181,7 +181,7 @@ def test_where_there_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no run here"):
         fleetseg.compare(tmp_path)
     run_folder(tmp_path / "a", [0.5], reason="")
-    with pytest.raises(CheckpointError, match="no run is over"):
+    with pytest.raises(CheckpointError, match="no run is finished"):
         fleetseg.compare(tmp_path)
 
 

@@ -96,7 +96,7 @@ class Tripping(nn.Conv2d):
 @pytest.mark.parametrize(
     ("net", "given", "words"),
     [
-        (Infinite(3, 2, 1), {}, "the first training step .* not a finite number"),
+        (Infinite(3, 2, 1), {}, "the very first training step .* not a finite number"),
         (nn.Conv2d(3, 2, 1), {"training": {"lr": 1e9}}, "a value is too large.*training.lr"),
         (nn.Conv2d(3, 5, 1), {}, r"wrong shape; got shape \(4, 5, 32, 32\)"),
         (ClassesWhenScored(3, 2, 1), {}, r"wrong shape; got shape \(1, 32, 32\)"),

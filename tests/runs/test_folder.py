@@ -105,7 +105,7 @@ def test_layout_of_a_new_run(tmp_path: Path) -> None:
 
 def test_create_refuses_a_folder_that_holds_a_run(run: RunFolder) -> None:
     before = log(run).read_bytes()
-    with pytest.raises(CheckpointError, match=r"run: this folder holds a run already\. .*--resume"):
+    with pytest.raises(CheckpointError, match=r"run: this folder already holds a run\. .*--resume"):
         folder_at(run.path).create(EXPERIMENT, {}, state(0), None)
     assert log(run).read_bytes() == before
 
@@ -182,7 +182,7 @@ def test_a_line_of_another_form_is_an_error(run: RunFolder) -> None:
     lines = log(run).read_text().splitlines(keepends=True)
     lines[1] = json.dumps({"round": 2}) + "\n"
     log(run).write_text("".join(lines))
-    with pytest.raises(CheckpointError, match=r"rounds\.jsonl: a line that is no round"):
+    with pytest.raises(CheckpointError, match=r"rounds\.jsonl: a line that is not a round"):
         resumed(run)
 
 

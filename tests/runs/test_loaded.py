@@ -105,7 +105,7 @@ def test_what_cannot_work_is_told(model: LoadedModel, tmp_path: Path) -> None:
         model.overlay(tmp_path / "gone.png")
     with pytest.raises(ConfigError, match="batch_size; got 0"):
         model.predict(picture(), batch_size=0)
-    with pytest.raises(ConfigError, match="looks at all images twice"):
+    with pytest.raises(ConfigError, match="reads all images twice"):
         model.predict(picture(), norms="domain")
     with pytest.raises(ModelError, match="no saved model here"):
         load_model(tmp_path)

@@ -94,7 +94,7 @@ def test_a_file_system_without_locks_gets_a_note(
 
     monkeypatch.setattr("fcntl.flock", refuse)
     with owning(tmp_path) as owned:
-        assert "knows no locks" in owned.note
+        assert "has no locks" in owned.note
 
 
 @pytest.mark.parametrize(

@@ -87,14 +87,14 @@ def test_predictions_below_the_images_are_no_images_the_next_time(drives: Path) 
 def test_two_images_of_one_name_are_refused_before_any_work(drives: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for given in ([drives / "a/1.png", drives / "b/1.png"], [drives / "a", drives / "b"]):
-        with pytest.raises(ConfigError, match=r"one file; got .*a/1\.png and .*b/1\.png"):
+        with pytest.raises(ConfigError, match=r"the same file; got .*a/1\.png and .*b/1\.png"):
             find_jobs(Request(given, out))
     (drives / "b/clip.avi").write_bytes(b"another")
-    with pytest.raises(ConfigError, match=r"one file; got .*clip\.MP4 and .*clip\.avi"):
+    with pytest.raises(ConfigError, match=r"the same file; got .*clip\.MP4 and .*clip\.avi"):
         find_jobs(Request([drives / "a/clip.MP4", drives / "b/clip.avi"], out))
     (drives / "a/clip").mkdir()
     (drives / "a/clip/000001.png").write_bytes(b"where a frame's map would be")
-    with pytest.raises(ConfigError, match=r"one file; got .*clip\.MP4 and .*000001\.png"):
+    with pytest.raises(ConfigError, match=r"the same file; got .*clip\.MP4 and .*000001\.png"):
         find_jobs(Request([drives / "a"], out))
     assert not out.exists()
 

@@ -78,7 +78,7 @@ def test_what_is_no_run_folder_is_refused(done: fleetseg.Run, tmp_path: Path) ->
     text = log.read_text()
     try:
         log.write_text('{"round": 1}\n' + text)
-        with pytest.raises(CheckpointError, match=r"rounds\.jsonl: a line that is no round"):
+        with pytest.raises(CheckpointError, match=r"rounds\.jsonl: a line that is not a round"):
             fleetseg.read_run(done.folder)
     finally:
         log.write_text(text)

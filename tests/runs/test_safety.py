@@ -165,7 +165,7 @@ def test_a_model_whose_scores_are_not_known_is_not_published(cache: Path, tmp_pa
     watcher = Watcher(round_closed=interrupt)
     run = fleetseg.run(described, net=small_net(), out=tmp_path / "run", watcher=watcher)
     assert run.reason == "interrupted"
-    assert any("that one has not been scored" in note for note in run.notes)
+    assert any("the latter has not been scored" in note for note in run.notes)
 
 
 def test_where_nothing_can_watch_that_is_told(cache: Path, tmp_path: Path) -> None:

@@ -149,13 +149,13 @@ def test_a_folder_that_holds_a_sweep_is_left_alone(
     whole: fleetseg.SweepEnd, cache: Path, tmp_path: Path
 ) -> None:
     file = written(tmp_path / "two.toml", cache)
-    with pytest.raises(CheckpointError, match="holds a sweep already"):
+    with pytest.raises(CheckpointError, match="already holds a sweep"):
         fleetseg.sweep(file, out=whole.folder)
-    with pytest.raises(CheckpointError, match="another experiment than the sweep's"):
+    with pytest.raises(CheckpointError, match="a run of another experiment"):
         fleetseg.sweep(file, out=whole.folder, resume=True, overrides=["training.lr=0.5"])
     with owning(whole.folder), pytest.raises(FolderInUse):
         fleetseg.sweep(file, out=whole.folder, resume=True)
-    with pytest.raises(CheckpointError, match="no sweep to go on with"):
+    with pytest.raises(CheckpointError, match="no sweep to resume"):
         fleetseg.sweep(None, out=tmp_path, resume=True)
     with pytest.raises(CheckpointError, match="--resume needs --out"):
         fleetseg.sweep(file, resume=True)
@@ -282,7 +282,7 @@ def test_ctrl_c_leaves_everything_usable(cache: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
-    assert f"interrupted; go on with: fleetseg sweep --resume --out {out}" in stderr
+    assert f"interrupted; resume with: fleetseg sweep --resume --out {out}" in stderr
     assert "Traceback" not in stderr
     states = {line.split()[1].rstrip(":"): line.split()[0] for line in stdout.splitlines()
               if line.startswith("interrupted ")}  # fmt: skip

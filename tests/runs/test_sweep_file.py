@@ -118,11 +118,11 @@ WRONG = {
     "[grid]\ntraining.lr = 0.5": "grid: 'training.lr' has no list of values",
     "[grid]\ntraining.lr = []": "has no list of values",
     "[grid]\nseed = [1]": "'seed' is not varied",
-    '[[run]]\nname = "a/b"': "no name of a setting; got 'a/b'",
+    '[[run]]\nname = "a/b"': "invalid name of a setting; got 'a/b'",
     "[[run]]\nname = 3": "the name of a ..run..",
-    "[[run]]": "no name of a setting; got ''",
-    '[[run]]\nname = "a"\nbaseline = "local"': "a baseline that is not one run",
-    '[[run]]\nname = "a"\n[[run]]\nname = "a"': "settings of one name; got a. Name each",
+    "[[run]]": "invalid name of a setting; got ''",
+    '[[run]]\nname = "a"\nbaseline = "local"': "this baseline is not a single run",
+    '[[run]]\nname = "a"\n[[run]]\nname = "a"': "several settings with the same name; got a. Name",
     '[[run]]\nname = "a"\ntraining = 3\n"training.lr" = 3': "'training' is not a table",
 }
 

@@ -243,7 +243,7 @@ def test_a_picture_that_fails_is_the_last_one_tried(tmp_path: Path, opened: list
 
     rounds = [record(n, scored=scored(0.5)) for n in (1, 2)]
     warned, _ = follow(tmp_path, ["tensorboard"], [], rounds, draw)
-    assert warned == ["note: no more pictures are tracked: MemoryError: no room for the frame"]
+    assert warned == ["note: pictures are no longer tracked: MemoryError: no room for the frame"]
     assert opened[0].steps == [1, 2]
 
 

@@ -93,9 +93,9 @@ def test_what_is_missing_is_run_again_and_gives_the_same(tuned: Tuned) -> None:
 
 
 def test_a_folder_with_trials_is_not_begun_anew(tuned: Tuned, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds trials already"):
+    with pytest.raises(CheckpointError, match="already holds trials"):
         tune(tuned.folder / BASE, out=tuned.folder)
-    with pytest.raises(CheckpointError, match=f"no trials to go on with.*{TRIALS}"):
+    with pytest.raises(CheckpointError, match=f"no trials to resume.*{TRIALS}"):
         tune(None, out=tmp_path, resume=True)
 
 

@@ -35,7 +35,7 @@ def test_nothing_is_said_of_a_model_without_faults() -> None:
 
 def test_a_model_without_scores_says_so() -> None:
     assert weak_spots(None) == weak_spots(Scored(SPACE))
-    assert weak_spots(None) == ["How good it is is not known: it was not scored."]
+    assert weak_spots(None) == ["Its quality is not known: it was not scored."]
 
 
 def test_missed_classes_are_named_with_what_is_found_critical_ones_first() -> None:
@@ -72,7 +72,7 @@ def test_unseen_domains_are_called_worse_only_where_they_are() -> None:
     night = conf((60, 30, 0), (10, 40, 0), (0, 0, 10))
     domains = {"day": PERFECT, "night": night}
     assert of(domains, seen_domains=frozenset({"day"}))[0].startswith(
-        "It is worse where it was not trained: mIoU 0.7"
+        "It is worse on domains that it was not trained on: mIoU 0.7"
     )
     others = of(domains, seen_domains=frozenset({"night"}))
     assert [spot for spot in others if "not trained" in spot] == []
@@ -82,8 +82,7 @@ def test_what_scores_rest_on_is_said() -> None:
     few = replace(PROTOCOL, sets=(ScoredSet("val", 12, ""),), seen=("day",), unseen=())
     assert of({"day": PERFECT}, protocol=few) == [
         "Its scores are of 12 images only.",
-        "All domains that it was scored on are domains that it was trained on: on other roads it "
-        "may be worse.",
+        "It was trained on all domains that it was scored on: on other roads it may be worse.",
     ]
     many = replace(few, sets=(ScoredSet("val", 500, ""),), unseen=("night",))
     assert of({"day": PERFECT}, protocol=many) == []

@@ -181,7 +181,7 @@ def test_a_round_appears_without_a_reload_and_the_end_is_told(training: Path, br
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(address)
         live = page.locator("#live")
-        live.locator("span", has_text="Round 2 of 4 is in, mIoU").wait_for()
+        live.locator("span", has_text="Round 2 of 4 is done, mIoU").wait_for()
         page.evaluate("window.sameDocument = true")
         page.locator("#live-vehicles th", has_text="car-1").wait_for()
 
@@ -193,7 +193,7 @@ def test_a_round_appears_without_a_reload_and_the_end_is_told(training: Path, br
         top = page.evaluate("document.querySelector('#configuration').getBoundingClientRect().top")
 
         (training / "go-2").touch()
-        live.locator("span", has_text="Round 3 of 4 is in, mIoU").wait_for()
+        live.locator("span", has_text="Round 3 of 4 is done, mIoU").wait_for()
         rows = fold.locator("tbody tr")
         rows.nth(2).wait_for()  # the fold is still open, and has the new round
         assert rows.count() == 3

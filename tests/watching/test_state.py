@@ -34,7 +34,7 @@ def test_a_run_at_work_says_which_round_is_in_and_what_it_scores(tmp_path: Path)
     folder = run_folder(tmp_path / "one", [0.25, None], reason="", **TEN)
     hold(folder, os.getpid())
     state = look(folder)
-    assert state.sentence == "Round 2 of 10 is in, mIoU 0.250"
+    assert state.sentence == "Round 2 of 10 is done, mIoU 0.250"
     assert not state.is_over
     assert state.last is not None
     assert state.last.round == 2
@@ -44,7 +44,7 @@ def test_before_the_first_round_is_over(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "one", [0.25], reason="", **TEN)
     (folder / "rounds.jsonl").write_text("")
     hold(folder, os.getpid())
-    assert look(folder).sentence == "At work on round 1 of 10"
+    assert look(folder).sentence == "Working on round 1 of 10"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_run_whose_process_was_killed_is_not_over(tmp_path: Path) -> None:
     gone.wait()
     hold(folder, gone.pid)
     state = look(folder)
-    assert state.sentence == "No process is at work on this run: round 1 of 10"
+    assert state.sentence == "No process is working on this run: round 1 of 10"
     assert not state.is_over
 
 

@@ -51,14 +51,14 @@ def test_each_vehicle_has_a_state(fleet: Path) -> None:
     last = record(9, failures=(failed("car-3", "late"),))
     html = vehicles_html(fleet, last)
     assert states(html) == {
-        "car-1": "here",
+        "car-1": "connected",
         "car-2": "busy training",
         "car-3": "late in round 9",
         "car-4": "away",
         "car-5": "refused version: 0.0.1",
         "car-6": "revoked",
     }
-    assert "3 of 6 vehicles are here" in html
+    assert "3 of 6 vehicles are connected" in html
     assert "1,234" in html
     assert "66 min ago" in html
 
@@ -103,7 +103,7 @@ def test_of_many_vehicles_those_that_need_a_look_come_first(tmp_path: Path) -> N
     assert list(states(shown))[:3] == ["car-299", "car-250", "car-000"]
     assert len(states(shown)) == 24
     assert "<summary>276 more vehicles</summary>" in rest
-    assert "298 of 300 vehicles are here" in shown
+    assert "298 of 300 vehicles are connected" in shown
 
 
 def test_a_folder_without_a_fleet_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""The command line: thin commands, each calls one function of a room.
+"""The command line: thin commands that each call one function of the package.
 
-Rooms that need torch are imported inside the commands, so that help comes at once.
+Modules that need torch are imported inside the commands, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Look data over, paint some, clear the cache.")
+data_app = typer.Typer(
+    no_args_is_help=True, help="Check data, generate synthetic data, manage the cache."
+)
 data_app.add_typer(cache_app, name="cache")
 app.add_typer(audit_app, name="audit")
 app.add_typer(data_app, name="data")
@@ -86,7 +88,7 @@ def run(
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """Train a fleet, or one of the two baselines it is compared with.
+    """Train a fleet, or one of its two baselines.
 
     \b
     Examples:
@@ -151,7 +153,7 @@ def evaluate(
     cluster: o.ClusterOption = None,
     debug: o.Debug = False,
 ) -> None:
-    """Score a model on a data set, or where an experiment scores: IoU of every class, per domain.
+    """Score a model on a data set or an experiment's test frames: IoU per class and domain.
 
     \b
     Examples:
@@ -192,9 +194,9 @@ def norm_banks(
     by: o.BanksBy = "condition",
     debug: o.Debug = False,
 ) -> None:
-    """Fill statistics of batch norms for each condition, for fleetseg evaluate --norms banks.
+    """Compute batch-norm statistics per condition, for fleetseg evaluate --norms banks.
 
-    They go into the model's folder, with what says which condition an image shows, by its pixels.
+    They are stored in the model's folder, with a classifier that recognises an image's condition.
 
     \b
     Examples:
@@ -221,7 +223,7 @@ def partition(
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Say which vehicle holds what, and whether a sample stands on two sides.
+    """Show which vehicle holds which samples, and check that no sample is on two sides of a split.
 
     \b
     Examples:
@@ -245,9 +247,9 @@ def data_check(
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Read every sample once, list bad files with what is wrong, and note what is seldom meant.
+    """Read every sample once, list defective files, and note what is probably unintended.
 
-    The exit code is 1 if there is a bad file, or an image that lies in two splits.
+    The exit code is 1 if there is a bad file, or an image that is in two splits.
 
     \b
     Examples:
@@ -272,7 +274,7 @@ def data_synth(
     size: o.Size = "192x256",
     debug: o.Debug = False,
 ) -> None:
-    """Paint street scenes with exact labels into a folder, in CamVid's layout.
+    """Generate synthetic street scenes with exact labels, in CamVid's layout.
 
     \b
     Examples:
@@ -295,7 +297,7 @@ def data_synth(
 @app.command()
 @reports_errors
 def doctor(debug: o.Debug = False) -> None:
-    """Look at this machine: versions, processor, memory, GPUs, extras, cache, speed.
+    """Check this machine: versions, processor, memory, GPUs, extras, cache, speed.
 
     \b
     Example:
@@ -309,7 +311,7 @@ def doctor(debug: o.Debug = False) -> None:
 @app.command()
 @reports_errors
 def demo(out: o.DemoOut = None, debug: o.Debug = False) -> None:
-    """See it work: a fleet in four painted cities learns in three minutes, and is compared.
+    """Train a fleet in four synthetic cities in three minutes, and compare it with its baselines.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The commands for lists of messages; `cli` puts them beside the others."""
+"""The commands for message lists, registered by `cli.app`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from fleetseg.hosts import given_path
 
 MessageList = Annotated[
     Path,
-    typer.Argument(metavar="PATH", help="A list, a kit, or a run folder.", parser=given_path),
+    typer.Argument(
+        metavar="PATH", help="A message list, a kit, or a run folder.", parser=given_path
+    ),
 ]
 
-audit_app = typer.Typer(no_args_is_help=True, help="Look over what left vehicles and arrived.")
+audit_app = typer.Typer(
+    no_args_is_help=True, help="Verify the records of messages sent and received."
+)
 
 
 @audit_app.command("verify")
 @reports_errors
 def audit_verify(path: MessageList, as_json: o.Json = False, debug: o.Debug = False) -> None:
-    """Walk the chain of a list of messages, and say where it breaks; exit code 3 if it does.
+    """Verify the hash chain of a message list and say where it breaks; exit code 3 if it does.
 
     PATH is a list (egress.jsonl of a vehicle, ingress.jsonl of a run), a vehicle's kit, or a run
     folder.

@@ -1,4 +1,4 @@
-"""The commands of the cache of decoded samples; `cli` puts them beside the others."""
+"""The commands for the cache of decoded samples, registered by `cli.app`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import typer
 from fleetseg.cli import options as o
 from fleetseg.console import reports_errors
 
-cache_app = typer.Typer(no_args_is_help=True, help="See and clear the cache of decoded samples.")
+cache_app = typer.Typer(no_args_is_help=True, help="List and clear the cache of decoded samples.")
 
 
 @cache_app.command("list")
 @reports_errors
 def cache_list(as_json: o.Json = False, debug: o.Debug = False) -> None:
-    """List the decoded samples in $FLEETSEG_CACHE: of what, how large, and when last used.
+    """List the decoded samples in $FLEETSEG_CACHE: their source, size and last use.
 
     \b
     Examples:
@@ -36,10 +36,10 @@ def cache_prune(
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Remove half stores and those of an old format; with options, whole ones too.
+    """Remove incomplete stores and those of an old format; with options, complete ones too.
 
-    What a living process has open is kept, and what fleetseg did not make. What is removed is
-    decoded again when a run asks for it.
+    Stores in use by a running process and files that fleetseg did not make are kept. Removed
+    samples are decoded again when a run needs them.
 
     \b
     Examples:

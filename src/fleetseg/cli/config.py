@@ -1,4 +1,4 @@
-"""`fleetseg config show`: what an experiment says, and who says it."""
+"""`fleetseg config show`: the values of an experiment, and where each comes from."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import typer
 from fleetseg.cli import options as o
 from fleetseg.console import cohort_words, reports_errors
 
-config_app = typer.Typer(no_args_is_help=True, help="See what an experiment says.")
+config_app = typer.Typer(no_args_is_help=True, help="Show the settings of an experiment.")
 Resolved = Annotated[
     bool,
-    typer.Option("--resolved", help="Behind each value, who set it: default, preset, file, --set."),
+    typer.Option("--resolved", help="Show each value's origin: default, preset, file, --set."),
 ]  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def config_show(
     resolved: Resolved = False,
     debug: o.Debug = False,
 ) -> None:
-    """Print an experiment with all its defaults filled in; without a file, all defaults.
+    """Print an experiment with all defaults filled in; without a file, only the defaults.
 
     \b
     Examples:

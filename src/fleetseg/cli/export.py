@@ -1,4 +1,4 @@
-"""`fleetseg export`: a model as a file that other programs run."""
+"""`fleetseg export`: a model as a file for other programs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ ExportSize = Annotated[
     str,
     typer.Option(
         "--size", metavar="HxW", show_default=False,
-        help="Height x width of the images that go in; default: that of training.",
+        help="Height x width of the input images; default: the training size.",
     ),
 ]  # fmt: skip
 ExportOut = Annotated[
     Path | None,
     typer.Option(
-        "--out", metavar="DIR", help="Where it goes; default: a folder beside the model's weights.",
+        "--out", metavar="DIR", help="Output folder; default: beside the model's weights.",
         show_default=False, parser=o._path,
     ),
 ]  # fmt: skip
@@ -31,25 +31,25 @@ ExportImages = Annotated[
     list[Path] | None,
     typer.Option(
         "--images", metavar="PATH", show_default=False, parser=o._path,
-        help="Images to hold it against torch on: a file or a folder, again for several; "
+        help="Images for the comparison with torch: a file or a folder; repeatable; "
         "default: what the model's run scored on.",
     ),
 ]  # fmt: skip
 InInt8 = Annotated[
-    bool, typer.Option("--int8", help="Also an ONNX file in 8 bits; needs --calibrate.")
+    bool, typer.Option("--int8", help="Also write an 8-bit ONNX file; needs --calibrate.")
 ]
 Calibrate = Annotated[
     list[Path] | None,
     typer.Option(
         "--calibrate", metavar="PATH", show_default=False, parser=o._path,
-        help="Your images that show what values 8 bits have to hold; no labels are needed.",
+        help="Your images, from which value ranges for 8 bits are taken; no labels needed.",
     ),
 ]  # fmt: skip
 MinAgreement = Annotated[
     float,
     typer.Option(
         "--min-agreement", metavar="X", min=0, max=1,
-        help="Share of pixels whose class 8 bits must leave as it is.",
+        help="Least share of pixels whose class must be the same in 8 bits.",
     ),
 ]  # fmt: skip
 
@@ -68,11 +68,11 @@ def export(
     force: o.Force = False,
     debug: o.Debug = False,
 ) -> None:
-    """Write a model as ONNX, as a program of torch.export, or as a folder with its card.
+    """Write a model as ONNX, as a torch.export program, or as a folder with its card.
 
-    Normalisation is inside: RGB bytes go in, (N, H, W, 3), and logits come out. The file is
-    compared with torch on real images first, and not written if it computes something else.
-    Beside an ONNX file lies predict.py, which needs numpy, Pillow and onnxruntime only.
+    Normalisation is included: the input is RGB bytes, (N, H, W, 3), the output logits. The file
+    is compared with torch on real images first, and not written if its results differ.
+    An ONNX file comes with predict.py, which needs only numpy, Pillow and onnxruntime.
 
     \b
     Examples:

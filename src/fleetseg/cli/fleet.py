@@ -1,4 +1,4 @@
-"""The commands of a fleet over a network; `cli` puts them beside the others."""
+"""The commands of a networked fleet, registered by `cli.app`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fleetseg.cli.tracking import Track, tracking
 from fleetseg.console import reports_errors
 from fleetseg.text import names
 
-fleet_app = typer.Typer(no_args_is_help=True, help="Set a fleet of real vehicles up.")
+fleet_app = typer.Typer(no_args_is_help=True, help="Set up and manage a fleet of real vehicles.")
 
 
 @fleet_app.command("init")
@@ -26,7 +26,7 @@ def fleet_init(
     port: o.Port = 8102,
     debug: o.Debug = False,
 ) -> None:
-    """Make certificates and start-up kits for a server and its vehicles.
+    """Create certificates and start-up kits for a server and its vehicles.
 
     \b
     Examples:
@@ -44,7 +44,7 @@ def fleet_init(
 def fleet_add(
     vehicle: o.VehicleName, fleet: o.FleetFolder = Path("fleet"), debug: o.Debug = False
 ) -> None:
-    """Make a kit for one more vehicle; a running server takes it without a restart.
+    """Create a kit for one more vehicle; a running server admits it without a restart.
 
     \b
     Example:
@@ -60,7 +60,7 @@ def fleet_add(
 def fleet_revoke(
     vehicle: o.VehicleName, fleet: o.FleetFolder = Path("fleet"), debug: o.Debug = False
 ) -> None:
-    """Take a vehicle out: a running server refuses it within seconds.
+    """Revoke a vehicle: a running server refuses it within seconds.
 
     \b
     Example:
@@ -80,7 +80,7 @@ for _name, _command in KEY_COMMANDS.items():
 def fleet_status(
     fleet: o.FleetFolder = Path("fleet"), as_json: o.Json = False, debug: o.Debug = False
 ) -> None:
-    """Say who is there, what they hold, on what machine, and when they last served.
+    """Show which vehicles are connected, their data and machine, and when they last answered.
 
     \b
     Examples:
@@ -102,10 +102,10 @@ def fleet_publish(
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Have the vehicles drive a release: they fetch it, verify its digest and say that they do.
+    """Have the vehicles drive a release: they fetch it, verify its digest and confirm.
 
-    A running server hands it out at the beginning of a round; where none runs, one is started for
-    it. The exit code is 0 if every vehicle drives it, and 3 if one is away or has refused it.
+    A running server hands it out at the beginning of a round; if none is running, one is started
+    for it. The exit code is 0 if every vehicle drives it, and 3 if one is away or has refused it.
 
     \b
     Examples:
@@ -133,7 +133,7 @@ def server(
     """Train the vehicles of a fleet: start its server and run an experiment to its end.
 
     Vehicles hold their own data; of the experiment's [data] only the label space, the working size
-    and the evaluation sets count. The run folder is runs/<name> if --out does not say otherwise.
+    and the evaluation sets are used. The run folder is runs/<name> unless --out names another.
 
     \b
     Examples:
@@ -169,7 +169,7 @@ def client(
     vehicle: o.InSplit = None,
     debug: o.Debug = False,
 ) -> None:
-    """Be a vehicle: serve the fleet's server with this machine's images, until stopped.
+    """Run as a vehicle: train for the fleet's server on this machine's images, until stopped.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The commands about a fleet's keys; `cli.fleet` puts them beside the others."""
+"""The commands for a fleet's keys, registered by `cli.fleet`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fleetseg.console import reports_errors
 def fleet_list(
     fleet: o.FleetFolder = Path("fleet"), as_json: o.Json = False, debug: o.Debug = False
 ) -> None:
-    """Say who is of a fleet, whose certificate ends when, and where private keys are.
+    """List a fleet's vehicles, when their certificates expire, and where private keys are.
 
     \b
     Examples:
@@ -30,7 +30,7 @@ def fleet_list(
 def fleet_request(
     vehicle: o.VehicleName, kit: k.NewKit = Path("kit"), debug: o.Debug = False
 ) -> None:
-    """On a vehicle: make its private key, and a request that the fleet's operator signs.
+    """On a vehicle: create its private key, and a request for the fleet's operator to sign.
 
     \b
     Example:
@@ -45,7 +45,7 @@ def fleet_request(
 def fleet_sign(
     request: k.SigningRequest, fleet: o.FleetFolder = Path("fleet"), debug: o.Debug = False
 ) -> None:
-    """Take a vehicle in that has made its own key; its kit has no private key.
+    """Admit a vehicle that has created its own key; its kit has no private key.
 
     \b
     Example:
@@ -60,7 +60,7 @@ def fleet_sign(
 def fleet_handed(
     vehicle: o.VehicleName, fleet: o.FleetFolder = Path("fleet"), debug: o.Debug = False
 ) -> None:
-    """Remove a vehicle's private key from here: the vehicle has its kit.
+    """Remove a vehicle's private key from this machine, once the vehicle has its kit.
 
     \b
     Example:
@@ -75,7 +75,7 @@ def fleet_handed(
 def fleet_unrevoke(
     vehicle: o.VehicleName, fleet: o.FleetFolder = Path("fleet"), debug: o.Debug = False
 ) -> None:
-    """Let a revoked vehicle take part again; a running server lets it in within seconds.
+    """Let a revoked vehicle take part again; a running server admits it within seconds.
 
     \b
     Example:
@@ -95,7 +95,7 @@ def fleet_rotate(
     server: k.RotateServer = False,
     debug: o.Debug = False,
 ) -> None:
-    """Make new certificates; old and new ones are accepted side by side.
+    """Issue new certificates; old and new ones are accepted side by side.
 
     \b
     Examples:

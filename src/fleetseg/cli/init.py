@@ -19,18 +19,18 @@ Folder = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", metavar="FILE.toml", help="The file; default: the data set's name, here.",
+        "--out", metavar="FILE.toml", help="The file; default: named after the data set.",
         show_default=False, parser=o._path,
     ),
 ]  # fmt: skip
 Kind = Annotated[
     str,
     typer.Option(
-        "--dataset", metavar="KIND", help="Its layout, or synthetic; default: found out.",
+        "--dataset", metavar="KIND", help="Its layout, or synthetic; default: detected.",
         show_default=False,
     ),
 ]  # fmt: skip
-Replace = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
+Replace = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 
 
 @reports_errors
@@ -41,9 +41,9 @@ def init(
     force: Replace = False,
     debug: o.Debug = False,
 ) -> None:
-    """Look at a folder of images and masks, and write an experiment file that runs.
+    """Inspect a folder of images and masks, and write an experiment file that runs.
 
-    Layout, classes, image size, drives and splits are found out; network, batch and engine are
+    Layout, classes, image size, drives and splits are detected; network, batch and engine are
     chosen for this machine. Each line of the file says why.
 
     \b

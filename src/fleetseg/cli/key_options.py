@@ -1,4 +1,4 @@
-"""Options of the commands about a fleet's keys."""
+"""Options of the commands for a fleet's keys."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fleetseg.cli.paths import as_path as _path
 
 NewKit = Annotated[
     Path,
-    typer.Option("--kit", metavar="DIR", help="Where this vehicle's kit is to be.", parser=_path),
+    typer.Option("--kit", metavar="DIR", help="Folder for this vehicle's kit.", parser=_path),
 ]
 SigningRequest = Annotated[
     Path,
     typer.Argument(
-        metavar="NAME.csr", help="What fleetseg fleet request wrote.", show_default=False,
+        metavar="NAME.csr", help="The file from fleetseg fleet request.", show_default=False,
         parser=_path,
     ),
 ]  # fmt: skip
@@ -26,7 +26,7 @@ RotationRequest = Annotated[
     typer.Option(
         "--request",
         metavar="NAME.csr",
-        help="For a key that the vehicle has made (fleetseg fleet request).",
+        help="For a key that the vehicle created (fleetseg fleet request).",
         show_default=False,
         parser=_path,
     ),
@@ -34,5 +34,5 @@ RotationRequest = Annotated[
 AllVehicles = Annotated[bool, typer.Option("--all", help="Every vehicle that may take part.")]
 RotateServer = Annotated[
     bool,
-    typer.Option("--server", help="The root, the server and the operator; the server is stopped."),
+    typer.Option("--server", help="Root, server and operator; the server must be stopped."),
 ]

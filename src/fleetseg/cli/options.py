@@ -12,7 +12,7 @@ from fleetseg.cli.paths import as_path as _path
 
 
 class EngineKind(StrEnum):
-    """Where clients run."""
+    """Where clients train."""
 
     inprocess = "inprocess"
     workers = "workers"
@@ -40,7 +40,7 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a key, e.g. federation.rounds=20; may be given again and again.",
+        help="Override a key, e.g. federation.rounds=20; repeatable.",
         show_default=False,
     ),
 ]
@@ -52,7 +52,7 @@ RunFolder = Annotated[
     ),
 ]  # fmt: skip
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run in --out, from its last round.")
+    bool, typer.Option("--resume", help="Resume the run in --out from its last round.")
 ]
 Engine = Annotated[
     EngineKind | None,
@@ -82,7 +82,7 @@ Only = Annotated[
     typer.Option(
         "--only",
         metavar="PATTERN",
-        help="Only vehicles of such names take part, e.g. 'car-*'; may be given again and again.",
+        help="Only vehicles with matching names take part, e.g. 'car-*'; repeatable.",
         show_default=False,
     ),
 ]
@@ -91,14 +91,15 @@ Exclude = Annotated[
     typer.Option(
         "--exclude",
         metavar="PATTERN",
-        help="Vehicles of such names take no part; may be given again and again.",
+        help="Vehicles with matching names do not take part; repeatable.",
         show_default=False,
     ),
 ]
 Rehearse = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Check, read data and take one step, as before round 1; no run."
+        "--dry-run",
+        help="Do everything that precedes round 1, then stop: check, read data, take a step.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
@@ -126,42 +127,42 @@ TestFrames = Annotated[
     typer.Option(
         "--experiment",
         metavar="EXPERIMENT.toml",
-        help="Instead of a data set: what this experiment scores on, held-out frames included.",
+        help="Instead of a data set: this experiment's evaluation sets or held-out frames.",
         show_default=False,
         parser=_path,
     ),
 ]
 Root = Annotated[
-    str, typer.Option("--root", metavar="PATH", help="Its folder; none for synthetic.")
+    str, typer.Option("--root", metavar="PATH", help="Folder of the data set; none for synthetic.")
 ]
-Split = Annotated[str, typer.Option("--split", metavar="S", help="Which part of it.")]
+Split = Annotated[str, typer.Option("--split", metavar="S", help="Split of the data set.")]
 NormsOption = Annotated[
     str | None,
     typer.Option(
         "--norms", metavar="S", show_default=False,
         help="Statistics of batch norms: running, batch, domain, adapted, tent, cotta-like "
-        "or banks; default: what the experiment says, else running.",
+        "or banks; default: the experiment's, else running.",
     ),
 ]  # fmt: skip
 BanksDataset = Annotated[
     str,
     typer.Option(
-        "--dataset", metavar="KIND", help="Whose frames: synthetic, camvid, idd_lite, ... or folder"
+        "--dataset", metavar="KIND", help="Data set: synthetic, camvid, idd_lite, ... or folder."
     ),
 ]
 BanksBy = Annotated[
     str,
     typer.Option(
         "--by", metavar="WHAT",
-        help="condition, city, sequence or domain, as the data set says; or weather, as pixels do.",
+        help="condition, city, sequence or domain, from the data set; or weather, from the pixels.",
     ),
 ]  # fmt: skip
 EvaluationOverrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="KEY=VALUE", show_default=False,
-        help="What belongs to the norms, e.g. evaluation.tent.lr=1e-4, or an override of "
-        "EXPERIMENT.toml; may be given again and again.",
+        help="A setting of the norms, e.g. evaluation.tent.lr=1e-4, or an override of "
+        "EXPERIMENT.toml; repeatable.",
     ),
 ]  # fmt: skip
 ClusterOption = Annotated[
@@ -173,7 +174,9 @@ ClusterOption = Annotated[
 ]  # fmt: skip
 PredictNorms = Annotated[
     str,
-    typer.Option("--norms", metavar="S", help="Of batch norms: running, batch, adapted or banks."),
+    typer.Option(
+        "--norms", metavar="S", help="Batch-norm statistics: running, batch, adapted or banks."
+    ),
 ]
 Pictures = Annotated[
     Path | None,
@@ -195,7 +198,7 @@ PredictionsOut = Annotated[
     typer.Option(
         "--out",
         metavar="DIR",
-        help="Where all that is written goes.",
+        help="The folder for all output.",
         show_default=False,
         parser=_path,
     ),
@@ -204,7 +207,7 @@ Overlay = Annotated[
     bool,
     typer.Option("--overlay", help="Also write each image with its classes' colours and names."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 
 FleetFolder = Annotated[
     Path, typer.Option("--fleet", metavar="DIR", help="The fleet's folder.", parser=_path)
@@ -223,7 +226,7 @@ Host = Annotated[
     ),
 ]  # fmt: skip
 Port = Annotated[
-    int, typer.Option("--port", min=1, max=65535, help="The one port that the server opens.")
+    int, typer.Option("--port", min=1, max=65535, help="The only port that the server opens.")
 ]
 VehicleName = Annotated[str, typer.Argument(metavar="NAME", help="The vehicle.")]
 KitFolder = Annotated[
@@ -241,17 +244,17 @@ ClientDataset = Annotated[
     ),
 ]  # fmt: skip
 ClientSplit = Annotated[
-    str, typer.Option("--split", metavar="S", help="Which part of it; default: train.")
+    str, typer.Option("--split", metavar="S", help="Split of the data set; default: train.")
 ]
 Sequences = Annotated[
-    str, typer.Option("--sequences", metavar="A,B", help="Only these drives of it.")
+    str, typer.Option("--sequences", metavar="A,B", help="Only these drives of the data set.")
 ]
 SplitFile = Annotated[
     Path | None,
     typer.Option(
         "--split-file",
         metavar="FILE",
-        help="Who holds what: a manifest (fleetseg partition --out) or a published split.",
+        help="The partition: a manifest (fleetseg partition --out) or a published split.",
         show_default=False,
         parser=_path,
     ),
@@ -261,7 +264,7 @@ InSplit = Annotated[
     typer.Option(
         "--vehicle",
         metavar="NAME",
-        help="Whose part of the split file; default: the kit's name. Again for several.",
+        help="Vehicle in the split file; default: the kit's name; repeatable.",
         show_default=False,
     ),
 ]
@@ -270,40 +273,40 @@ DataPath = Annotated[
     Path, typer.Argument(metavar="PATH", help="A data set, or a folder of data sets.", parser=_path)
 ]
 OptionalKind = Annotated[
-    str, typer.Option("--kind", metavar="KIND", help="Its layout; default: found out.")
+    str, typer.Option("--kind", metavar="KIND", help="Layout of the data set; default: detected.")
 ]
 OptionalSplit = Annotated[
-    str, typer.Option("--split", metavar="S", help="Which part of it; default: all.")
+    str, typer.Option("--split", metavar="S", help="Split of the data set; default: all.")
 ]
 SynthOut = Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.", parser=_path)]
-Cities = Annotated[str, typer.Option("--cities", metavar="A,B", help="Which cities; default: all.")]
+Cities = Annotated[str, typer.Option("--cities", metavar="A,B", help="Cities; default: all.")]
 Conditions = Annotated[
-    str, typer.Option("--conditions", metavar="A,B", help="Which conditions; default: all.")
+    str, typer.Option("--conditions", metavar="A,B", help="Conditions; default: all.")
 ]
 Frames = Annotated[
-    int, typer.Option("--frames", min=1, metavar="N", help="Frames of each (city, condition).")
+    int, typer.Option("--frames", min=1, metavar="N", help="Frames per city and condition.")
 ]
 SynthSplit = Annotated[str, typer.Option("--split", metavar="S", help="train, val or test.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the painter.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the generator.")]
 Size = Annotated[
     str, typer.Option("--size", metavar="HxW", help="Height x width of the pictures in pixels.")
 ]
 OlderThan = Annotated[
     float | None,
     typer.Option(
-        "--older-than", min=0, metavar="DAYS", help="Whole ones too, unused for so long.",
+        "--older-than", min=0, metavar="DAYS", help="Also remove stores unused for this long.",
         show_default=False,
     ),
 ]  # fmt: skip
 KeepGb = Annotated[
     float | None,
     typer.Option(
-        "--keep-gb", min=0, metavar="N", help="The longest unused too, until N GB remain.",
+        "--keep-gb", min=0, metavar="N", help="Also remove the longest unused until N GB remain.",
         show_default=False,
     ),
 ]  # fmt: skip
-Everything = Annotated[bool, typer.Option("--all", help="All that no living process has open.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")]
+Everything = Annotated[bool, typer.Option("--all", help="Remove everything not in use.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")]
 ManifestOut = Annotated[
     Path | None,
     typer.Option(
@@ -314,7 +317,7 @@ ManifestOut = Annotated[
 DemoOut = Annotated[
     Path | None,
     typer.Option(
-        "--out", metavar="DIR", help="Where runs and pictures go; default runs/<time>_demo.",
+        "--out", metavar="DIR", help="Folder for runs and pictures; default runs/<time>_demo.",
         show_default=False, parser=_path,
     ),
 ]  # fmt: skip
@@ -322,22 +325,23 @@ ScenarioName = Annotated[str, typer.Argument(metavar="NAME", help="The scenario.
 ScenarioOut = Annotated[
     Path,
     typer.Option(
-        "--out", metavar="FILE", help="FILE.json: who holds what; FILE.toml: an experiment too.",
+        "--out", metavar="FILE", help="FILE.json: the partition; FILE.toml: an experiment too.",
         show_default=False, parser=_path,
     ),
 ]  # fmt: skip
 PublishedSplit = Annotated[
     Path | None,
     typer.Option(
-        "--from", metavar="PATH", help="A published split: its JSON file, or the folder of them.",
+        "--from", metavar="PATH", help="A published split: its JSON file, or its folder.",
         show_default=False, parser=_path,
     ),
 ]  # fmt: skip
 ScenarioClients = Annotated[
-    int, typer.Option("--clients", min=0, metavar="N", help="How many; 0 = the scenario's.")
+    int,
+    typer.Option("--clients", min=0, metavar="N", help="Number of clients; 0 = the scenario's."),
 ]
 ScenarioSeed = Annotated[
-    int, typer.Option("--seed", metavar="N", help="Of the rule, and of the experiment.")
+    int, typer.Option("--seed", metavar="N", help="Seed of the rule and of the experiment.")
 ]
 
 Runs = Annotated[
@@ -373,7 +377,7 @@ Despite = Annotated[
     list[str] | None,
     typer.Option(
         "--despite", metavar="FIELD",
-        help="Compare although this differs: size_hw, norms, seen or unseen. Again for several.",
+        help="Compare although this differs: size_hw, norms, seen or unseen; repeatable.",
         show_default=False,
     ),
 ]  # fmt: skip
@@ -384,14 +388,12 @@ OptionalSweep = Annotated[
 SweepFolder = Annotated[
     Path | None,
     typer.Option(
-        "--out", metavar="DIR", help="Its folder; default runs/<time>_<name>.",
+        "--out", metavar="DIR", help="The sweep's folder; default runs/<time>_<name>.",
         show_default=False, parser=_path,
     ),
 ]  # fmt: skip
 Jobs = Annotated[
     int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Runs at the same time.")
 ]
-ResumeSweep = Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out.")]
-PlanOnly = Annotated[
-    bool, typer.Option("--dry-run", help="Check and list the runs; start none of them.")
-]
+ResumeSweep = Annotated[bool, typer.Option("--resume", help="Resume the sweep in --out.")]
+PlanOnly = Annotated[bool, typer.Option("--dry-run", help="Check and list the runs; start none.")]

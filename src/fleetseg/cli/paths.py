@@ -1,4 +1,4 @@
-"""Paths among the arguments and options of the commands."""
+"""Paths in the arguments and options of the commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fleetseg.hosts import given_path
 
 
 def as_path(text: str) -> Path:
-    """Read a path that a shell may not have expanded (--out=~/runs, a unit file)."""
+    """Parse a path that a shell may not have expanded (--out=~/runs, a unit file)."""
     try:
         return given_path(text)
     except ConfigError as error:

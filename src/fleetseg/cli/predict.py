@@ -22,7 +22,7 @@ Confidence = Annotated[
     bool, typer.Option("--confidence", help="Also write the probability of each pixel's class.")
 ]
 Entropy = Annotated[
-    bool, typer.Option("--entropy", help="Also write how undecided the model is at each pixel.")
+    bool, typer.Option("--entropy", help="Also write the entropy of the prediction at each pixel.")
 ]
 Ids = Annotated[
     IdsKind,
@@ -38,14 +38,14 @@ Camera = Annotated[
     int | None,
     typer.Option(
         "--camera", metavar="N", min=0, show_default=False,
-        help="Also this machine's camera N, from 0, until Ctrl-C.",
+        help="Also read this machine's camera N, from 0, until Ctrl-C.",
     ),
 ]  # fmt: skip
 Frames = Annotated[
     int | None,
     typer.Option(
         "--frames", metavar="N", min=1, show_default=False,
-        help="At most so many frames of each video and camera.",
+        help="At most this many frames of each video and camera.",
     ),
 ]  # fmt: skip
 
@@ -67,10 +67,10 @@ def predict(
     cluster: o.ClusterOption = None,
     debug: o.Debug = False,
 ) -> None:
-    """Write a class for every pixel of images and videos: PNGs of ids, at each image's own size.
+    """Predict a class for every pixel of images and videos: PNGs of ids, at each image's own size.
 
     The exit code is 1 if an image could not be read; it is named, and the others
-    are written. The maps of a video CLIP are CLIP/000001.png and on, and --overlay
+    are written. The maps of a video CLIP are CLIP/000001.png and so on, and --overlay
     writes one video of its frames. Videos and cameras need the extra 'video'.
 
     \b

@@ -1,4 +1,4 @@
-"""`fleetseg release`, `releases` and `rollback`: which model the vehicles are to drive."""
+"""`fleetseg release`, `releases` and `rollback`: the model that the vehicles are to drive."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def release(
 ) -> None:
     """Judge whether a model may go into the vehicles, and release it if it may.
 
-    It and the current model see the same frames: no critical class and no domain may fall, nor may
-    bad weather, calibration and latency get worse, by more than the policy allows. The exit code
-    is 0 if it is promoted, and 3 if it is refused.
+    Candidate and current model are scored on the same frames. No critical class and no domain may
+    fall, and robustness, calibration and latency may not get worse, by more than the policy allows.
+    The exit code is 0 if the model is promoted, and 3 if it is refused.
 
     \b
     Examples:
@@ -61,7 +61,7 @@ def release(
 
 @reports_errors
 def releases(models: r.Registry = Path("models"), debug: o.Debug = False) -> None:
-    """List the releases, which of them is current, and whether their files are as released.
+    """List the releases, which one is current, and whether their files are unchanged.
 
     \b
     Example:
@@ -74,7 +74,7 @@ def releases(models: r.Registry = Path("models"), debug: o.Debug = False) -> Non
 
 @reports_errors
 def rollback(models: r.Registry = Path("models"), to: r.To = None, debug: o.Debug = False) -> None:
-    """Make the release current again that the current one replaced.
+    """Make the previous release current again, or another one.
 
     \b
     Examples:

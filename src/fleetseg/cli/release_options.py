@@ -13,14 +13,14 @@ Against = Annotated[
     Path | None,
     typer.Option(
         "--against", metavar="CURRENT", show_default=False, parser=as_path,
-        help="What drives today: a run, a model folder or a registry; default: that of --models.",
+        help="The current model: a run, a model folder or a registry; default: from --models.",
     ),
 ]  # fmt: skip
 PolicyFile = Annotated[
     Path | None,
     typer.Option(
         "--policy", metavar="POLICY.toml", show_default=False, parser=as_path,
-        help="What a candidate must keep to; default: see docs/release.md.",
+        help="The policy for candidates; default: see docs/release.md.",
     ),
 ]  # fmt: skip
 Registry = Annotated[
@@ -31,13 +31,13 @@ ReleaseOn = Annotated[
     Path | None,
     typer.Option(
         "--on", metavar="EXPERIMENT.toml", show_default=False, parser=as_path,
-        help="Where both are scored; default: where the run scored.",
+        help="Experiment with the test frames; default: those of the run.",
     ),
 ]  # fmt: skip
 OnClients = Annotated[
     bool,
     typer.Option(
-        "--on-clients", help="The vehicles judge on frames they hold out; only sums leave them."
+        "--on-clients", help="Vehicles judge on their held-out frames; only sums leave them."
     ),
 ]
 OnFleet = Annotated[
@@ -49,28 +49,28 @@ OnFleet = Annotated[
 ]  # fmt: skip
 Wait = Annotated[
     float,
-    typer.Option("--wait", min=0, metavar="SECONDS", help="For vehicles that are away."),
+    typer.Option("--wait", min=0, metavar="SECONDS", help="Time to wait for absent vehicles."),
 ]
 Number = Annotated[
     int | None,
     typer.Argument(
-        min=1, metavar="[NUMBER]", show_default=False, help="Which release; default: the current."
+        min=1, metavar="[NUMBER]", show_default=False, help="The release; default: the current one."
     ),
 ]  # fmt: skip
 ReleaseOut = Annotated[
     Path | None,
     typer.Option(
         "--out", metavar="DIR", show_default=False, parser=as_path,
-        help="Where release.json and the page go; default: RUN/release.",
+        help="Folder for release.json and the page; default: RUN/release.",
     ),
 ]  # fmt: skip
 JudgeOnly = Annotated[
-    bool, typer.Option("--dry-run", help="Judge, and put nothing into the registry.")
+    bool, typer.Option("--dry-run", help="Judge, and add nothing to the registry.")
 ]
 To = Annotated[
     int | None,
     typer.Option(
         "--to", min=1, metavar="NUMBER", show_default=False,
-        help="Which release; default: the one before.",
+        help="The release; default: the previous one.",
     ),
 ]  # fmt: skip

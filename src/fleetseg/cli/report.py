@@ -1,4 +1,4 @@
-"""`fleetseg report`: one page to look at."""
+"""`fleetseg report`: the report page of one or several runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fleetseg.console import reports_errors
 def report(
     runs: o.Runs, out: o.ReportPage = None, despite: o.Despite = None, debug: o.Debug = False
 ) -> None:
-    """Write one page of a run: findings, curves, classes, vehicles, pictures. Needs no network.
+    """Write a run's report page: findings, curves, classes, vehicles, pictures; works offline.
 
-    Of several runs, the first federated one is what the page is about; the others, and its
-    centralised and local baselines, stand beside it. Runs that were not scored in one way are
-    refused, as by fleetseg compare.
+    Of several runs, the first federated one is the subject of the page; the others, and its
+    centralised and local baselines, stand beside it. Runs that were not scored in the same way
+    are refused, as by fleetseg compare.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The commands of scenarios; `cli` puts them beside the others."""
+"""The commands for scenarios, registered by `cli.app`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from fleetseg.cli import options as o
 from fleetseg.console import reports_errors
 
 scenario_app = typer.Typer(
-    no_args_is_help=True, help="Who holds what, as published: list, show and make scenarios."
+    no_args_is_help=True, help="Published partitions: list, show and make scenarios."
 )
 
 
 @scenario_app.command("list")
 @reports_errors
 def scenario_list(as_json: o.Json = False, debug: o.Debug = False) -> None:
-    """List the scenarios: FedDrive's, FedSeg's, by embeddings, and painted ones of their shapes.
+    """List the scenarios: FedDrive's, FedSeg's, by embeddings, and synthetic ones like them.
 
     \b
     Examples:
@@ -30,7 +30,7 @@ def scenario_list(as_json: o.Json = False, debug: o.Debug = False) -> None:
 @scenario_app.command("show")
 @reports_errors
 def scenario_show(name: o.ScenarioName, as_json: o.Json = False, debug: o.Debug = False) -> None:
-    """Say what a scenario is, by which rule clients get their images, and how to make it.
+    """Describe a scenario, the rule that assigns images to clients, and how to make it.
 
     \b
     Examples:
@@ -54,10 +54,10 @@ def scenario_make(
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Write who holds what (FILE.json) and, if FILE ends in .toml, an experiment that uses it.
+    """Write a partition (FILE.json) and, if FILE ends in .toml, an experiment that uses it.
 
-    Without --from the clients are made by the scenario's rule, and no image is lost. The class
-    split also writes FILE-classes.json: which classes each client labels.
+    Without --from, the scenario's rule makes the clients, and no image is lost. The class split
+    also writes FILE-classes.json: which classes each client labels.
 
     \b
     Examples:

@@ -13,6 +13,6 @@ MetricsPort = Annotated[
         min=0,
         max=65535,
         metavar="PORT",
-        help="Answer /metrics (Prometheus) and /healthz on this port of 127.0.0.1; 0 = do not.",
+        help="Answer /metrics (Prometheus) and /healthz on this port of 127.0.0.1; 0 = off.",
     ),
 ]

@@ -19,10 +19,10 @@ def compare(
     despite: o.Despite = None,
     debug: o.Debug = False,
 ) -> None:
-    """Set runs side by side: scores, classes, domains, cost; seeds pooled to mean and deviation.
+    """Compare runs: scores, classes, domains, cost; seeds as mean and standard deviation.
 
-    Runs whose scores were not taken in one way are refused, saying where they differ. The folder of
-    a sweep, or any folder of run folders, stands for those of its runs that are over.
+    Runs that were not scored in the same way are refused, with the differences. The folder of a
+    sweep, or any folder of run folders, stands for its finished runs.
 
     \b
     Examples:
@@ -51,9 +51,9 @@ def sweep(
     plan_only: o.PlanOnly = False,
     debug: o.Debug = False,
 ) -> None:
-    """Run an experiment in many settings and with several seeds, and compare the runs.
+    """Run an experiment with many settings and seeds, and compare the runs.
 
-    All settings are checked before the first run starts. A run that fails does not stop the others:
+    All settings are checked before the first run starts. A failing run does not stop the others:
     it is listed at the end, and the exit code is 1. --resume runs what is missing.
 
     \b

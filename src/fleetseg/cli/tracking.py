@@ -1,4 +1,4 @@
-"""The option --track, which several commands have."""
+"""The option --track, shared by several commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Track = Annotated[
     list[str] | None,
     typer.Option(
         "--track", metavar="NAME", show_default=False,
-        help="Also send figures to tensorboard, wandb, mlflow or trackio; again for several.",
+        help="Also send figures to tensorboard, wandb, mlflow or trackio; repeatable.",
     ),
 ]  # fmt: skip
 

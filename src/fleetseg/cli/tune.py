@@ -16,14 +16,14 @@ N = TypeVar("N", int, float)
 TuneFolder = Annotated[
     Path | None,
     typer.Option(
-        "--out", metavar="DIR", help="Where trials go; default runs/<time>_<name>-tune.",
+        "--out", metavar="DIR", help="Folder for the trials; default runs/<time>_<name>-tune.",
         show_default=False, parser=o._path,
     ),
 ]  # fmt: skip
 Rates = Annotated[
     str,
     typer.Option(
-        "--lr", metavar="A,B", help="Learning rates to try; default: a third, the file's, thrice.",
+        "--lr", metavar="A,B", help="Learning rates to try; default: 1/3, 1, 3 times the file's.",
         show_default=False,
     ),
 ]  # fmt: skip
@@ -31,16 +31,16 @@ Epochs = Annotated[
     str,
     typer.Option(
         "--local-epochs", metavar="A,B", show_default=False,
-        help="Local epochs to try, at equal images seen; default: the file's, and twice.",
+        help="Local epochs to try, at equal images seen; default: the file's, and twice that.",
     ),
 ]  # fmt: skip
 Budget = Annotated[
     int,
     typer.Option(
-        "--rounds", min=0, metavar="N", help="Rounds of a trial; 0 = a quarter of the file's."
+        "--rounds", min=0, metavar="N", help="Rounds per trial; 0 = a quarter of the file's."
     ),
 ]
-ResumeTuning = Annotated[bool, typer.Option("--resume", help="Go on with the trials in --out.")]
+ResumeTuning = Annotated[bool, typer.Option("--resume", help="Resume the trials in --out.")]
 
 
 @reports_errors
@@ -57,8 +57,8 @@ def tune(
 ) -> None:
     """Try learning rates and local epochs, and write the experiment with the best of them.
 
-    Trials are scored on the held-out end of the vehicles' own drives, never on what the experiment
-    scores on. All see as many images. --resume runs what is missing.
+    Trials are scored on the held-out end of the vehicles' own drives, never on the experiment's
+    test frames. All see equally many images. --resume runs what is missing.
 
     \b
     Examples:

@@ -17,12 +17,12 @@ WatchedRun = Annotated[
 WatchedFleet = Annotated[
     Path | None,
     typer.Option(
-        "--fleet", metavar="DIR", help="Show this fleet's vehicles, too.", show_default=False,
+        "--fleet", metavar="DIR", help="Also show this fleet's vehicles.", show_default=False,
         parser=given_path,
     ),
 ]  # fmt: skip
 WatchPort = Annotated[
-    int, typer.Option("--port", min=0, max=65535, help="On this machine; 0 = any that is free.")
+    int, typer.Option("--port", min=0, max=65535, help="Port on this machine; 0 = any free one.")
 ]
 
 
@@ -32,8 +32,8 @@ def watch(
 ) -> None:
     """Show the report page of a run while it trains, in a browser on this machine.
 
-    The page keeps itself up to date and stays when the run ends. It is served on 127.0.0.1 only;
-    from elsewhere: ssh -L 8765:127.0.0.1:8765 HOST.
+    The page updates itself and stays when the run ends. It is served on 127.0.0.1 only; from
+    another machine: ssh -L 8765:127.0.0.1:8765 HOST.
 
     \b
     Examples:

@@ -1,6 +1,6 @@
-"""What a person sees in a terminal: consoles, the error line, small helpers for texts.
+"""Terminal output: consoles, the error line, small text helpers.
 
-The other rooms compute and return; only this one prints.
+All other packages compute and return; only this one prints.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from fleetseg.files import explained
 
 P = ParamSpec("P")
 INTERRUPTED = 130  # exit code of Ctrl-C: 128 + SIGINT
-_PIPE_WIDTH = 120  # columns where no terminal says how wide it is
+_PIPE_WIDTH = 120  # columns where no terminal gives its width
 
 
 def stdout_console() -> Console:
-    """Return a console on whatever standard output is now."""
+    """Return a console on the current standard output."""
     return _console(stderr=False)
 
 
 def stderr_console() -> Console:
-    """Return a console on whatever standard error is now."""
+    """Return a console on the current standard error."""
     return _console(stderr=True)
 
 
@@ -40,14 +40,14 @@ def _console(stderr: bool) -> Console:
 
 
 def print_line(console: Console, text: str | Text, style: str = "") -> None:
-    """Print a text as it is: no markup, and no line break put into a path or a digest."""
+    """Print a text verbatim: no markup, and no line breaks within paths or digests."""
     console.print(text if isinstance(text, Text) else Text(text, style), soft_wrap=True)
 
 
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn errors of a command into one line on standard error and an exit code.
+    """Turn the errors of a command into one line on standard error and an exit code.
 
-    The command may take `debug`; when it is true, errors come with their traceback.
+    The command may take `debug`; if it is true, errors come with their traceback.
     """
 
     @wraps(command)
@@ -69,7 +69,7 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def error_text(error: Exception) -> str:
-    """Say an error in one line; what is not the user's to mend says that it is our bug."""
+    """Describe an error in one line; an error that the user cannot fix is called a bug of ours."""
     if isinstance(error, FleetSegError):
         return str(error)
     if isinstance(error, OSError):
@@ -82,13 +82,13 @@ def error_text(error: Exception) -> str:
 
 
 def print_error(text: str) -> None:
-    """Print the error line."""
+    """Print the line of an error."""
     sys.stdout.flush()
     print_line(stderr_console(), Text.assemble(("error: ", "bold red"), text))
 
 
 def clock(seconds: float) -> str:
-    """Write a duration as m:ss or h:mm:ss.
+    """Format a duration as m:ss or h:mm:ss.
 
     >>> clock(75.4), clock(3700)
     ('1:15', '1:01:40')
@@ -99,12 +99,12 @@ def clock(seconds: float) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """Write an IoU or an accuracy with three digits; "–" where there is nothing to rate."""
+    """Format an IoU or an accuracy with three digits; "–" where there is nothing to rate."""
     return "–" if value is None else f"{value:.3f}"
 
 
 def count(number: int, what: str) -> str:
-    """Write a number with its noun.
+    """Format a number with its noun.
 
     >>> count(1, "vehicle"), count(12_000, "image")
     ('1 vehicle', '12,000 images')
@@ -113,7 +113,7 @@ def count(number: int, what: str) -> str:
 
 
 def cohort_words(cohort: float) -> str:
-    """Say whom a cohort asks.
+    """Describe the size of a cohort.
 
     >>> cohort_words(1), cohort_words(1.0), cohort_words(4), cohort_words(0.25)
     ('1 vehicle', 'the whole fleet', '4 vehicles', '25% of the fleet')

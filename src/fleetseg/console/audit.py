@@ -1,4 +1,4 @@
-"""`fleetseg audit verify`: what the walk along lists of messages found."""
+"""`fleetseg audit verify`: the result of checking the chains of message lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BROKEN = 3
 
 
 def verify_and_show(path: Path, *, as_json: bool) -> int:
-    """Walk along every list at a path, print what was found, and return the exit code."""
+    """Verify every list at a path, print the result, and return the exit code."""
     audits = [verify(found) for found in lists_in(path)]
     if as_json:
         rows = [{**asdict(audit), "path": str(audit.path)} for audit in audits]

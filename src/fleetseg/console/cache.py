@@ -20,7 +20,7 @@ _HEADS = ("store", "holds", "source", "samples", "size", "last used", "")
 
 
 def list_and_show(*, as_json: bool) -> None:
-    """Print what lies in the cache folder."""
+    """Print the contents of the cache folder."""
     folder = default_cache_dir()
     found = entries(folder)
     total = sum(entry.num_bytes for entry in found)
@@ -46,13 +46,11 @@ def list_and_show(*, as_json: bool) -> None:
     print_line(console, f"{count(len(found), 'folder')}, {size_text(total)} in {folder}")
     rests = sum(entry.num_bytes for entry in found if entry.is_rest)
     if rests:
-        print_line(
-            console, f"{size_text(rests)} of it is of no use any more: fleetseg data cache prune"
-        )
+        print_line(console, f"{size_text(rests)} of it is unusable: fleetseg data cache prune")
 
 
 def prune_and_show(rules: Rules, *, dry_run: bool, as_json: bool) -> None:
-    """Make room in the cache folder and say how much."""
+    """Remove entries from the cache folder and say how much space was freed."""
     folder = default_cache_dir()
     done = prune(folder, rules, dry_run=dry_run)
     if as_json:
@@ -92,7 +90,7 @@ def _state(entry: Entry) -> str:
 
 
 def _short(name: str) -> str:
-    """Cut a digest down to what tells stores apart."""
+    """Shorten a digest to the part that distinguishes stores."""
     return name[:-24]
 
 

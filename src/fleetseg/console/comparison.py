@@ -17,7 +17,7 @@ from fleetseg.runs.comparison import Comparison, compare
 from fleetseg.runs.comparison_files import to_csv, to_latex, to_markdown
 from fleetseg.runs.comparison_tables import TextTable, remarks_of, tables_of
 
-_GAP = 3  # columns of the screen between two of a table
+_GAP = 3  # columns of the screen between two columns of a table
 
 
 def compare_and_show(
@@ -42,7 +42,7 @@ def compare_and_show(
 
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the tables; those that are too wide in several parts, each with the rows' names."""
+    """Print the tables; split those that are too wide into parts, each with the row names."""
     for table in tables_of(comparison, brief=True):
         for part in _parts(table, console.width):
             console.print(part)

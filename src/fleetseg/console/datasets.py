@@ -35,9 +35,9 @@ _BAD_LISTED = 10
 
 
 def check_and_show(path: Path, *, kind: str, split: str, as_json: bool) -> int:
-    """Look data sets over and list what is wrong; the exit code is 1 if a run would stumble on it.
+    """Check data sets and list their defects; the exit code is 1 for any that would affect a run.
 
-    That is a bad file, or an image that lies in two splits.
+    These are bad files, and images that are in two splits.
     """
     console, num_bad = stdout_console(), 0
     reports: dict[str, list[CheckReport]] = {}  # by root
@@ -84,7 +84,7 @@ def _configs(path: Path, kind: str, split: str) -> list[SourceConfig]:
     elif split:
         return [SourceConfig(kind=kind, root=str(path), split=split)]
     else:
-        # Without a known split the source itself says best what it looked for.
+        # Without a known split, the error of the source itself says best what it looked for.
         splits = SPLITS[kind](path) or ("train",)
         return [SourceConfig(kind=kind, root=str(path), split=name) for name in splits]
     found = [config for config in configs if split in ("", config.split)]
@@ -98,7 +98,7 @@ def _configs(path: Path, kind: str, split: str) -> list[SourceConfig]:
 
 
 def synthesise(out: Path, config: SourceConfig, size: str) -> None:
-    """Paint synthetic drives into a folder in CamVid's layout."""
+    """Draw synthetic drives into a folder in CamVid's layout."""
     match = re.fullmatch(r"(\d+)x(\d+)", size)
     if match is None:
         raise ConfigError("--size takes HEIGHTxWIDTH", got=repr(size), expected="e.g. 192x256")
@@ -107,14 +107,14 @@ def synthesise(out: Path, config: SourceConfig, size: str) -> None:
         written = write_dataset(source, out, lambda n, of: progress(f"to {out}", n, of))
     console = stdout_console()
     print_line(console, f"{count(written, 'picture')} with labels in {out}")
-    print_line(console, f"look them over: fleetseg data check {shlex.quote(str(out))}", "dim")
+    print_line(console, f"check them: fleetseg data check {shlex.quote(str(out))}", "dim")
 
 
 def partition_and_show(experiment: Experiment, out: Path | None, *, as_json: bool) -> None:
-    """Say who holds what; a leak is an error.
+    """Print the partition; a leak is an error.
 
     Raises:
-        LeakError: a sample stands on two sides.
+        LeakError: a sample is on both sides of a split.
     """
     with reading(stderr_console(), quiet=as_json) as progress:
         fleet_data = open_fleet_data(experiment, progress)

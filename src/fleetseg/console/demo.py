@@ -1,4 +1,4 @@
-"""`fleetseg demo`: a small fleet, its two comparisons and a picture, in three minutes."""
+"""`fleetseg demo`: a small fleet, its two baselines and a picture, in three minutes."""
 
 from __future__ import annotations
 
@@ -72,16 +72,16 @@ class _Stage:
 
 
 def run_demo(out: Path | None, fields: Mapping[str, Any] = FIELDS) -> int:
-    """Run the demo into a folder; returns the exit code.
+    """Run the demo in a folder; return the exit code.
 
     Raises:
-        CheckpointError: the folder holds a demo already.
+        CheckpointError: the folder already holds a demo.
     """
     started_s = time.monotonic()
     folder = out or new_run_folder("demo")
     if has_run(folder / "federated"):
         raise CheckpointError(
-            "this folder holds a demo already", where=folder, cure="Choose another --out"
+            "this folder already holds a demo", where=folder, cure="Choose another --out"
         )
     stage = _Stage(stdout_console(), folder)
     with interruptible(), owning(folder):
@@ -107,7 +107,7 @@ def run_demo(out: Path | None, fields: Mapping[str, Any] = FIELDS) -> int:
 
 
 def _next(folder: Path) -> tuple[str, str, str]:
-    """What people do then: their own images, a street photo of theirs, more rounds of this."""
+    """Suggest next steps: the user's own images, a street photo, more rounds of this run."""
     federated = folder / "federated"
     again = federated / "experiment.toml"
     return (
@@ -139,7 +139,7 @@ def _federated(stage: _Stage, experiment: Experiment, fleet_data: FleetData) -> 
 
 
 def _centralised(stage: _Stage, experiment: Experiment, fleet_data: FleetData) -> Run:
-    stage.head("2  centralised: all pictures in one place, as many of them seen")
+    stage.head("2  centralised: all pictures in one place, equally many seen")
     pooled, one = baselines.centralised(experiment, fleet_data)
     with stage.watch(pooled, f"all pictures pooled · {experiment.model.name}", 1) as watcher:
         return _whole(run_experiment(pooled, one, stage.folder / "centralised", watcher=watcher))
@@ -149,7 +149,7 @@ def _alone(stage: _Stage, experiment: Experiment, fleet_data: FleetData) -> dict
     fleet = len(fleet_data.clients)
     stage.head(f"3  local only: {min(ALONE, fleet)} of the {fleet} vehicles, each on its own")
     runs = {}
-    # Nobody needs to see these rounds one by one.
+    # These rounds need no line each.
     for name, run in run_alone(experiment, fleet_data, stage.folder / "local"):
         runs[name] = _whole(run)
         print_line(stage.console, f"{name:<24} mIoU {ratio(run.miou)}  in {clock(run.seconds)}")

@@ -28,7 +28,7 @@ def evaluate_and_show(
     settings: EvaluationConfig | None = None,
     cluster: int | None = None,
 ) -> None:
-    """Score a model folder or run folder on a data set, or where an experiment scores; print it."""
+    """Score a model or run folder on a data set or an experiment's test frames; print scores."""
     with reading(stderr_console(), quiet=as_json) as progress:
         result = evaluate(
             path,

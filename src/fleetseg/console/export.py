@@ -1,4 +1,4 @@
-"""`fleetseg export`: what was written, what it computes, and how fast."""
+"""`fleetseg export`: the written files, what they compute, and how fast."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def export_and_show(
     cluster: int | None,
     force: bool,
 ) -> None:
-    """Export, and print what came of it; notes on the way go to standard error."""
+    """Export a model and print the result; progress notes go to standard error."""
     errors = stderr_console()
     with reading(errors) as progress:
         done = export_model(
@@ -46,7 +46,7 @@ def export_and_show(
 
 
 def export_folder_and_show(run: Path, out: Path | None, *, force: bool) -> None:
-    """Write a model folder with its card out of a run."""
+    """Write a model folder with its card from a run."""
     if out is None:
         raise ConfigError("no folder is named", cure="Say where to: --out DIR")
     sha256 = export_folder(run, out, force=force)

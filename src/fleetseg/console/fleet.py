@@ -24,7 +24,7 @@ _MACHINE = ("machine", "device", "precision")
 
 
 def init_and_show(folder: Path, vehicles: str, host: str, port: int) -> None:
-    """Make a fleet and say what comes next."""
+    """Create a fleet and print the next steps."""
     from fleetseg.fleet.nvflare.provision import create_fleet
 
     fleet = create_fleet(folder, host, port, vehicle_names(vehicles))
@@ -41,20 +41,20 @@ def init_and_show(folder: Path, vehicles: str, host: str, port: int) -> None:
             "on each vehicle, with its kit",
             f"fleetseg client --kit {shlex.quote(str(kits / shown))} --dataset camvid --root PATH",
         ),
-        ("who is there", f"fleetseg fleet status --fleet {quoted}"),
+        ("which vehicles are connected", f"fleetseg fleet status --fleet {quoted}"),
     ):
         print_line(console, Text.assemble((f"{what:<32}", "dim"), command))
     print_line(
         console,
-        f"Keep {folder / 'pki'} and {folder / 'operator'} to yourself: the keys in there make "
-        "vehicles and start runs. A kit goes to its vehicle over a safe way, and to one only; "
+        f"Keep {folder / 'pki'} and {folder / 'operator'} to yourself: their keys create "
+        "vehicles and start runs. Send each kit to one vehicle only, over a secure channel; "
         f"then remove its key here: fleetseg fleet handed {shown} --fleet {quoted}",
         "yellow",
     )
 
 
 def vehicle_names(text: str) -> tuple[str, ...]:
-    """Read a number or a list of names.
+    """Parse a number of vehicles or a list of names.
 
     >>> vehicle_names("2"), vehicle_names("depot, van-7")
     (('car-1', 'car-2'), ('depot', 'van-7'))
@@ -71,7 +71,7 @@ def vehicle_names(text: str) -> tuple[str, ...]:
 
 
 def add_and_show(folder: Path, vehicle: str) -> None:
-    """Make one more kit."""
+    """Create one more kit."""
     from fleetseg.fleet.nvflare.provision import add_vehicle, read_fleet
 
     fleet = add_vehicle(read_fleet(folder), vehicle)
@@ -82,11 +82,11 @@ def add_and_show(folder: Path, vehicle: str) -> None:
     kit, quoted = shlex.quote(str(fleet.kit(vehicle))), shlex.quote(str(folder))
     print_line(console, f"fleetseg client --kit {kit} --dataset camvid --root PATH", "dim")
     handed = f"fleetseg fleet handed {vehicle} --fleet {quoted}"
-    print_line(console, f"its private key lies in it; once the vehicle has it: {handed}", "dim")
+    print_line(console, f"it contains the private key; once the vehicle has it: {handed}", "dim")
 
 
 def revoke_and_show(folder: Path, vehicle: str) -> None:
-    """Take a vehicle out of the fleet."""
+    """Revoke a vehicle."""
     from fleetseg.fleet.nvflare.provision import read_fleet, revoke_vehicle
 
     fleet = revoke_vehicle(read_fleet(folder), vehicle)
@@ -98,7 +98,7 @@ def revoke_and_show(folder: Path, vehicle: str) -> None:
 
 
 def show_status(folder: Path, *, as_json: bool) -> None:
-    """Show who is there, what they hold and when they were last seen."""
+    """Print which vehicles are connected, what data they have and when they were last seen."""
     from fleetseg.fleet.nvflare.provision import read_fleet
     from fleetseg.fleet.server.releases import read_drives
     from fleetseg.fleet.server.status import is_running, read_status
@@ -189,7 +189,7 @@ def _machine(told: Mapping[str, Any]) -> str:
 
 
 def _ago(seconds: float) -> str:
-    """Say how long ago in one unit.
+    """Format the time since an event in one unit.
 
     >>> _ago(3), _ago(400), _ago(9000), _ago(200_000)
     ('3 s', '7 min', '2 h', '2 d')

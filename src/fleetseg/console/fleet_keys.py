@@ -22,7 +22,7 @@ _SOON_DAYS = 60
 
 
 def list_and_show(folder: Path, *, as_json: bool) -> None:
-    """Show every vehicle, whether it may take part, when its certificate ends, where its key is."""
+    """Print every vehicle: whether it may take part, its certificate's expiry, where its key is."""
     from fleetseg.fleet.nvflare.keys import certificate_end, members
     from fleetseg.fleet.nvflare.provision import read_fleet, require_nvflare
 
@@ -56,7 +56,7 @@ def list_and_show(folder: Path, *, as_json: bool) -> None:
 
 
 def request_and_show(vehicle: str, kit: Path) -> None:
-    """On a vehicle: make its key and what the operator signs."""
+    """On a vehicle: create its key and the request that the operator signs."""
     from fleetseg.fleet.nvflare.keys import request_certificate
     from fleetseg.fleet.nvflare.provision import require_nvflare
 
@@ -77,7 +77,7 @@ def request_and_show(vehicle: str, kit: Path) -> None:
 
 
 def sign_and_show(folder: Path, request: Path) -> None:
-    """Take in a vehicle that has made its own key."""
+    """Admit a vehicle that has created its own key."""
     from fleetseg.fleet.nvflare.provision import read_fleet, require_nvflare, sign_request
 
     require_nvflare()
@@ -88,7 +88,7 @@ def sign_and_show(folder: Path, request: Path) -> None:
 
 
 def hand_over_and_show(folder: Path, vehicle: str) -> None:
-    """Remove a private key that has reached its vehicle."""
+    """Remove a private key that its vehicle has received."""
     from fleetseg.fleet.nvflare.keys import hand_over
     from fleetseg.fleet.nvflare.provision import read_fleet
 
@@ -109,7 +109,7 @@ def unrevoke_and_show(folder: Path, vehicle: str) -> None:
 def rotate_and_show(
     folder: Path, vehicle: str, request: Path | None, *, all_vehicles: bool, server: bool
 ) -> None:
-    """Make new certificates for one vehicle, for all, or for the server."""
+    """Issue new certificates for one vehicle, for all, or for the server."""
     from fleetseg.fleet.nvflare.provision import read_fleet, require_nvflare
 
     require_nvflare()
@@ -161,20 +161,20 @@ def _rotate_server(folder: Path) -> None:
     _say_rotated("new certificates for the root, the server and the operator")
     print_line(
         stdout_console(),
-        "vehicles go on with theirs; they get the new root with their own next certificate",
+        "vehicles keep theirs; they get the new root with their own next certificate",
         "dim",
     )
 
 
 def _say_rotated(what: str) -> None:
-    print_line(stdout_console(), f"{what}; those before it are accepted until they end, too")
+    print_line(stdout_console(), f"{what}; the previous ones are accepted until they expire")
 
 
 def _say_what_to_carry(kit: Path, vehicle: str) -> None:
     there = f"{shlex.quote(str(kit))}/. {vehicle}:KIT/"
     print_line(
         stdout_console(),
-        f"its kit has no private key; put it into the vehicle's: scp -r {there}",
+        f"its kit has no private key; copy it into the vehicle's: scp -r {there}",
     )
 
 

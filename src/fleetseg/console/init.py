@@ -1,4 +1,4 @@
-"""`fleetseg init`: what was found, what was chosen, and what to type next."""
+"""`fleetseg init`: what was found, what was chosen, and the next commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fleetseg.text import listing
 
 
 def draft_and_show(folder: Path, *, kind: str, out: Path | None, force: bool) -> None:
-    """Write an experiment file, and say what it goes by."""
+    """Write an experiment file, and say what it is based on."""
     drafted = draft(folder, kind=kind, out=out, force=force)
     console = stdout_console()
     for key, text in (*_found(drafted.found), *_chosen(drafted)):

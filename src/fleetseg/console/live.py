@@ -1,4 +1,4 @@
-"""A run while it runs: a live table, a line per round, a JSON object per round, or nothing."""
+"""A run in progress: a live table, a line per round, a JSON object per round, or nothing."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Style = Literal["live", "plain", "json", "quiet"]
 
 _ROWS = 12  # rounds on the screen
 _FRAME_LINES = 9  # lines of the screen that are not rounds
-_PACE_ROUNDS = 5  # the time left goes by the last few rounds
+_PACE_ROUNDS = 5  # last rounds that the time left is estimated from
 
 
 @dataclass(frozen=True)
 class Heading:
-    """What stands over a run."""
+    """The heading above a run."""
 
     title: str
     concurrency: int = 1  # how many vehicles train at the same time
 
 
 class Pace:
-    """How long rounds take, and so how long the rest will."""
+    """The duration of rounds, and from it the time left."""
 
     def __init__(self, total_rounds: int, now: Callable[[], float] = time.monotonic) -> None:
         self._total, self._now = total_rounds, now
@@ -50,11 +50,11 @@ class Pace:
         self._opened_s = now()
 
     def open(self) -> None:
-        """Note that a round begins."""
+        """Record that a round begins."""
         self._opened_s = self._now()
 
     def close(self) -> float:
-        """Note that it is over; returns its seconds."""
+        """Record that a round ends; return its seconds."""
         self._recent.append(self._now() - self._opened_s)
         return self._recent[-1]
 
@@ -75,13 +75,13 @@ def watching(
     heading: Callable[[], Heading],
     total_rounds: int,
 ) -> Iterator[Watcher]:
-    """Show a run on a console while the block lasts.
+    """Show a run on a console within the block.
 
     Args:
-        style: how; one of the names in `Style`.
-        console: where.
-        heading: asked once the first round is open, when the run folder is there.
-        total_rounds: after which the run ends at the latest.
+        style: one of the names in `Style`.
+        console: where to print.
+        heading: called once, when the first round is open and the run folder exists.
+        total_rounds: the number of rounds after which the run ends at the latest.
     """
     if style == "quiet":
         yield Watcher()
@@ -101,7 +101,7 @@ def watching(
 
 
 class _PlainLines:
-    """One line a round, for logs and pipes."""
+    """One line per round, for logs and pipes."""
 
     def __init__(self, console: Console, heading: Callable[[], Heading], total_rounds: int) -> None:
         self._console, self._heading, self._total = console, heading, total_rounds
@@ -127,7 +127,7 @@ class _PlainLines:
 
 
 def plain_line(facts: RoundFacts, total_rounds: int, left_s: float | None) -> str:
-    """Write a round as one line of text."""
+    """Format a round as one line of text."""
     names = ("late", "refused", "lost", "abstained")
     cohort = [f"{facts.ok} ok"] + [f"{n} {k}" for k in names if (n := getattr(facts, k))]
     parts = [f"round {facts.round}/{total_rounds}", ", ".join(cohort)]
@@ -143,7 +143,7 @@ def plain_line(facts: RoundFacts, total_rounds: int, left_s: float | None) -> st
 
 
 class LiveTable:
-    """The last rounds as a table, and what is happening now below it; drawn again and again."""
+    """The last rounds as a table with the current activity below, redrawn repeatedly."""
 
     def __init__(
         self, heading: Callable[[], Heading], total_rounds: int, *, height: int = 24
@@ -162,7 +162,7 @@ class LiveTable:
         self.over = False
 
     def watcher(self, on_start: Callable[[], Any]) -> Watcher:
-        """Return the callbacks that feed the table; the first of them starts the drawing."""
+        """Return the callbacks that feed the table; the first call starts drawing."""
         self._start = on_start
         return Watcher(self._begin, self._opened, self._replied, self._closed)
 
@@ -188,7 +188,7 @@ class LiveTable:
         self._done, self._waiting, self._inside = record.round, (), False
 
     def __rich__(self) -> RenderableType:
-        """Draw what is known now."""
+        """Draw the current state."""
         parts: list[RenderableType] = [
             Text(self._heading.title, "bold", no_wrap=True, overflow="ellipsis")
         ]
@@ -199,7 +199,7 @@ class LiveTable:
         return Group(*parts)
 
     def _bar(self) -> Table:
-        # Of nobody, all are back.
+        # An empty cohort has answered in full.
         back = 1 - len(self._waiting) / max(1, len(self._cohort)) if self._inside else 0.0
         grid = Table.grid(expand=True, padding=(0, 1))
         grid.add_column(ratio=1)
@@ -213,7 +213,7 @@ class LiveTable:
         grid = Table.grid(padding=(0, 1))
         grid.add_column(no_wrap=True)
         grid.add_column(no_wrap=True, overflow="ellipsis")
-        # Clients are handed out in order, so the first of those not back are in training.
+        # Clients are handed out in order, so the first of the outstanding ones are in training.
         now = ", ".join(short_names(self._cohort, self._waiting[: self._heading.concurrency]))
         doing = f"training: {now}" if now else "scoring and saving"
         back = f"{len(self._cohort) - len(self._waiting)} of {count(len(self._cohort), 'vehicle')}"
@@ -225,7 +225,7 @@ class LiveTable:
 
 
 def short_names(cohort: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Leave out the first words that all of a cohort's names share.
+    """Drop the leading words that all names of a cohort share.
 
     >>> short_names(["synthetic-amber-day", "synthetic-birch-day"], ["synthetic-amber-day"])
     ['amber-day']
@@ -240,7 +240,7 @@ def short_names(cohort: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def rounds_table(rows: Sequence[RoundFacts] | deque[RoundFacts], total_rounds: int) -> Table:
-    """Lay rounds out as a table of at most 80 columns."""
+    """Lay out rounds as a table of at most 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
     heads = ["round", "ok", "late", "ref.", "lost", "loss", "mIoU", "crit.", "MB up", "down", "s"]
     for head in heads:

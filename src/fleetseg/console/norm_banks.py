@@ -12,7 +12,7 @@ from fleetseg.runs.norm_banks import fill_norm_banks
 
 
 def fill_and_show(model: Path, frames: SourceConfig, by: str) -> None:
-    """Fill a model's banks, and say what of."""
+    """Fill a model's banks, and print the conditions and their image counts."""
     with reading(stderr_console()) as progress:
         banks = fill_norm_banks(model, frames, by=by, progress=progress)
     console = stdout_console()

@@ -21,9 +21,10 @@ def predict_and_show(
     norms: str = "running",
     cluster: int | None = None,
 ) -> int:
-    """Predict, write, and return the exit code.
+    """Predict, write the files, and return the exit code.
 
-    It is 1 if an image could not be read, and 130 after Ctrl-C, which is how a camera is ended: 0.
+    It is 1 if an image could not be read, and 130 after Ctrl-C; for a camera, Ctrl-C is the normal
+    end: 0.
     """
     if request.camera is not None and request.most_frames is None:
         print_line(stderr_console(), f"camera {request.camera}: Ctrl-C ends it")
@@ -45,7 +46,7 @@ def predict_and_show(
 
 
 def _written(done: PredictedFiles, wanted: Wanted) -> str:
-    """Say what there is now."""
+    """Print what was written."""
     beside = [f"{kind} map" for kind in wanted.certain]
     if wanted.overlays and not done.videos:
         beside.insert(0, "overlay")

@@ -1,4 +1,4 @@
-"""How far the reading of data is: a bar in a terminal, a line elsewhere.
+"""Progress of reading data: a bar in a terminal, a line elsewhere.
 
 It goes to standard error, so that standard output holds results only.
 """
@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fleetseg.console import count, print_line
 
 Report = Callable[[str, int, int], None]
-"""Called with (what is being read, how many are done, of how many; 0 = nobody knows)."""
+"""Called with (what is being read, number done, total; 0 = not known)."""
 
 
 @contextmanager
 def reading(console: Console, *, quiet: bool = False, verb: str = "reading") -> Iterator[Report]:
-    """Give a function that shows progress; nothing is shown where nothing needs to be read."""
+    """Yield a function that shows progress; nothing is shown where nothing needs to be read."""
     if quiet:
         yield lambda what, done, total: None
     elif console.is_terminal:
@@ -43,7 +43,7 @@ def _plain(console: Console, verb: str) -> Report:
 
 
 class _Bars:
-    """A bar at a time, started by the first report and gone when its work is done."""
+    """One bar at a time, started by the first report and removed when its work is done."""
 
     def __init__(self, console: Console, verb: str) -> None:
         self._console, self._verb = console, verb
@@ -70,7 +70,7 @@ class _Bars:
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done)
         if total and done >= total:
-            # The screen must be free for whoever draws next.
+            # The screen must be free for the next output.
             self._stop()
 
     def _stop(self) -> None:

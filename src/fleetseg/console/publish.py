@@ -1,4 +1,4 @@
-"""`fleetseg fleet publish`: who drives a release now, and who does not."""
+"""`fleetseg fleet publish`: which vehicles drive a release now, and which do not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INCOMPLETE = 3
 def publish_and_show(
     models: Path, number: int | None, fleet: Path, wait_s: float, *, as_json: bool
 ) -> int:
-    """Publish a release, say who drives it, and return the exit code: 0 = all, INCOMPLETE."""
+    """Publish a release, show who drives it, and return the exit code: 0 = all, INCOMPLETE."""
     console = stderr_console()
     published = publish_to_vehicles(
         models, number, fleet, wait_s=wait_s, tell=lambda text: print_line(console, text, "dim")
@@ -42,7 +42,7 @@ def _show(published: Published, fleet: Path) -> None:
     for name, why in sorted(published.missing.items()):
         print_line(console, f"{name}: {why}", "yellow")
     if published.missing:
-        words = "the running server goes on handing it out" if published.server_runs else (
-            "they get it from the next server of this fleet, or by publishing again")  # fmt: skip
+        words = "the running server keeps handing it out" if published.server_runs else (
+            "they get it from this fleet's next server, or when it is published again")  # fmt: skip
         print_line(console, f"{words}; see: fleetseg fleet status --fleet "
                    f"{shlex.quote(str(fleet))}", "dim")  # fmt: skip

@@ -13,7 +13,7 @@ from fleetseg.runs.rehearsal import rehearse
 
 
 def rehearse_and_show(file: Path, overrides: Sequence[str]) -> None:
-    """Do all that comes before round 1, and say what a run would start with."""
+    """Do everything before round 1, and print what a run would start with."""
     experiment = load_experiment(file, overrides)
     with interruptible(), reading(stderr_console()) as progress:
         found = rehearse(experiment, progress)

@@ -1,4 +1,4 @@
-"""`fleetseg release`, `releases` and `rollback`: the decision, its checks, and what is current."""
+"""`fleetseg release`, `releases` and `rollback`: the decision, its checks, the current release."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fleetseg.release.judge import Check, signed
 from fleetseg.release.registry import PAGE, Listed, releases, rollback
 
 REFUSED = 3
-"""Exit code of a model that may not go into the vehicles; 1 is an error, 2 a wrong command."""
+"""Exit code for a refused model; 1 is an error, 2 a wrong command."""
 _STYLES = {"held": "green", "unsure": "yellow", "fallen": "bold red", "not judged": "dim"}
 _NOTES = 12
 
 
 def decide_and_show(question: Question, *, as_json: bool) -> int:
-    """Judge a model, print why, and return the exit code: 0 = promoted, REFUSED."""
+    """Judge a model, print the reasons, and return the exit code: 0 = promoted, REFUSED."""
     console = stderr_console()
     with (
         reading(console, quiet=as_json) as progress,
@@ -53,7 +53,7 @@ def _show(decision: Decision, question: Question) -> None:
     if (one := decision.release) is not None:
         print_line(console, f"release {one.number:04d} is current: {one.folder}")
     elif decision.promoted:
-        print_line(console, f"a dry run: nothing was put into {question.models}")
+        print_line(console, f"dry run: nothing was added to {question.models}")
 
 
 def _table(checks: tuple[Check, ...]) -> Table:
@@ -86,7 +86,7 @@ def _figures(check: Check) -> tuple[str, str, str, str]:
 
 
 def list_releases(registry: Path) -> None:
-    """Print all releases, which is current, and which are not as they were released."""
+    """Print all releases, which one is current, and which ones have changed since their release."""
     console, known = stdout_console(), releases(registry)
     table = Table(box=None, pad_edge=False)
     for name in (
@@ -124,7 +124,7 @@ def _cells(one: Listed) -> tuple[str | Text, ...]:
 
 
 def roll_back_and_show(registry: Path, to: int | None) -> None:
-    """Make an earlier release current, and say which."""
+    """Make an earlier release current, and print it."""
     before, now = rollback(registry, to)
     print_line(
         stdout_console(),

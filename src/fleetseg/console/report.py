@@ -1,4 +1,4 @@
-"""`fleetseg report`, and the page that a run ends with."""
+"""`fleetseg report`, and the page written at the end of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fleetseg.console import error_text, print_line, stdout_console
 from fleetseg.errors import MissingExtra
 from fleetseg.report import write_report
 
-_LABEL = 12  # columns of what a line is about, as in a run's summary
+_LABEL = 12  # columns for the label of a line, as in a run's summary
 
 
 def report_and_show(
@@ -29,14 +29,14 @@ def report_and_show(
 def end_with_page(
     runs: Sequence[Path], console: Console, *, out: Path | None = None, silent: bool = False
 ) -> None:
-    """Write the page of what has just ended; whatever goes wrong here is a note, and no error."""
+    """Write the page of a run that has just ended; a failure here is a note, not an error."""
     try:
         page = write_report(runs, out)
     except MissingExtra as missing:
         if not silent:
             print_line(console, Text(f"no page: {missing}", "dim"))
         return
-    except Exception as error:  # the run itself is complete, and its page can be made again
+    except Exception as error:  # the run itself is complete, and its page can be written later
         if not silent:
             print_line(console, Text(f"no page: {error_text(error)}", "yellow"))
         return

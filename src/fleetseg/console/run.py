@@ -1,4 +1,4 @@
-"""`fleetseg run`: start it, show it, say how to go on."""
+"""`fleetseg run`: start a run, show it, and say how to resume it."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from fleetseg.runs.run import Run
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """The parsed command line."""
 
     experiment: Experiment
     out: Path
     style: Style
-    resume_command: str  # the command that goes on with this run
+    resume_command: str  # the command that resumes this run
     resume: bool = False
     baseline: Literal["centralised", "local"] | None = None
-    chosen: bool = False  # `out` is a name of ours
+    chosen: bool = False  # the name of `out` was chosen automatically
 
 
 def make_request(
@@ -68,14 +68,14 @@ def make_request(
     if chosen:
         out = new_run_folder(experiment.name)
     if out is None:
-        raise CheckpointError("--resume needs --out: the run folder to go on with")
+        raise CheckpointError("--resume needs --out: the run folder to resume")
     more = ("--baseline", baseline) if baseline else ()
     command = resume_command(["run", str(file)], overrides, out, *more)
     return Request(experiment, out, style, command, resume, baseline, chosen)
 
 
 def resume_command(words: Sequence[str], overrides: Sequence[str], out: Path, *more: str) -> str:
-    """Write the command that goes on with a run: the words that started it, and where it lies."""
+    """Write the command that resumes a run: the words that started it, and its folder."""
     settings = [word for override in overrides for word in ("--set", override)]
     return shlex.join(["fleetseg", *words, *settings, *more, "--resume", "--out", str(out)])
 
@@ -83,13 +83,13 @@ def resume_command(words: Sequence[str], overrides: Sequence[str], out: Path, *m
 def _own_experiment(out: Path, baseline: str | None) -> Path:
     if not has_run(out):
         raise CheckpointError(
-            "there is no run to go on with",
+            "there is no run to resume",
             where=out,
             expected="a run folder with experiment.toml",
             cure="Name the EXPERIMENT.toml to start it",
         )
     if baseline is not None or read_experiment(out).baseline.kind:
-        # A baseline's own experiment.toml says what its one client did, not whom it stands for.
+        # A baseline's own experiment.toml describes its one client, not the vehicles behind it.
         raise ConfigError(
             "a baseline is resumed from the experiment it was started with",
             where=out,
@@ -99,7 +99,7 @@ def _own_experiment(out: Path, baseline: str | None) -> Path:
 
 
 def output_style(console: Console, *, as_json: bool, quiet: bool) -> Style:
-    """Choose how a run is shown."""
+    """Choose how to show a run."""
     if as_json:
         return "json"
     if quiet:
@@ -108,7 +108,7 @@ def output_style(console: Console, *, as_json: bool, quiet: bool) -> Style:
 
 
 def run_and_show(request: Request) -> int:
-    """Run, show, and return the exit code."""
+    """Run, show the result, and return the exit code."""
     console = stdout_console()
     with interruptible():
         try:
@@ -147,7 +147,7 @@ def _run(request: Request, console: Console) -> Mapping[str, Run]:
 
 
 class Watched(TypedDict):
-    """Arguments of a run that show it while it lasts."""
+    """Arguments of a run that show its progress."""
 
     watcher: Watcher
     progress: Progress
@@ -157,7 +157,7 @@ class Watched(TypedDict):
 def shown(
     style: Style, console: Console, heading: Callable[[], Heading], experiment: Experiment
 ) -> Iterator[Watched]:
-    """Show the reading of data and then the rounds of a run while the block lasts."""
+    """Show the reading of data and then the rounds of a run within the block."""
     with (
         reading(stderr_console(), quiet=style in ("json", "quiet")) as progress,
         watching(
@@ -172,7 +172,7 @@ def _heading(request: Request) -> Heading:
     name, model = experiment.name, experiment.model.name
     if request.baseline == "local":
         return Heading(f"{name}, local only: every vehicle alone · {model}")
-    # The run folder knows the fleet: it was written before the first round.
+    # The run folder has the manifest: it was written before the first round.
     manifest = Manifest.read(request.out / "manifest.json").taking_part()
     fleet, num_clients = fleet_words(manifest), len(manifest.clients)
     if request.baseline == "centralised":
@@ -184,13 +184,13 @@ def _heading(request: Request) -> Heading:
 
 
 def fleet_words(manifest: Manifest) -> str:
-    """Say how large a fleet is."""
+    """Describe the size of a fleet."""
     images = sum(len(entries) for entries in manifest.clients.values())
     return f"{count(len(manifest.clients), 'vehicle')}, {count(images, 'image')}"
 
 
 def asked_words(cohort: float, fleet: int) -> str:
-    """Say how many of a fleet are asked each round.
+    """Describe how many vehicles of a fleet are asked each round.
 
     >>> asked_words(1, 8), asked_words(1.0, 8), asked_words(0.5, 8)
     ('asks 1 of 8 a round', 'asks all 8 a round', 'asks 4 of 8 a round')
@@ -202,6 +202,6 @@ def asked_words(cohort: float, fleet: int) -> str:
 def _print_resume_command(request: Request) -> None:
     folders = [request.out, *request.out.glob("*/")] if request.out.is_dir() else []
     if any(can_resume(folder) for folder in folders):
-        print_line(stderr_console(), f"interrupted; go on with: {request.resume_command}")
+        print_line(stderr_console(), f"interrupted; resume with: {request.resume_command}")
     else:
         print_line(stderr_console(), "interrupted before the first round")

@@ -1,4 +1,4 @@
-"""`fleetseg scenario`: scenarios listed, shown and made."""
+"""`fleetseg scenario`: list, show and make scenarios."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def list_scenarios(*, as_json: bool) -> None:
 
 
 def show_scenario(name: str, *, as_json: bool) -> None:
-    """Say what a scenario is and how it is made."""
+    """Describe a scenario and how to make it."""
     scenario = find_scenario(name)
     if as_json:
         typer.echo(json.dumps({"name": name, **dataclasses.asdict(scenario)}))
@@ -60,7 +60,7 @@ def show_scenario(name: str, *, as_json: bool) -> None:
 
 
 def make_and_show(wanted: Wanted, *, as_json: bool) -> None:
-    """Make a scenario's files and say what is in them."""
+    """Make a scenario's files and describe their contents."""
     with reading(stderr_console(), quiet=as_json) as progress:
         made = make_scenario(wanted, progress)
     if as_json:

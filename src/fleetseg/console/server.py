@@ -1,4 +1,4 @@
-"""`fleetseg server`: train a fleet over a network, show it, say how to go on."""
+"""`fleetseg server`: train a fleet over a network, show it, and say how to resume."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def serve_and_show(
     quiet: bool,
     metrics_port: int = 0,
 ) -> int:
-    """Run as a fleet's server, show, and return the exit code."""
+    """Run as a fleet's server, show the result, and return the exit code."""
     known, experiment = read_fleet(fleet), load_experiment(file, overrides)
     out = out or Path("runs") / experiment.name
     words = ["server", "--fleet", str(fleet), str(file)]
@@ -57,13 +57,13 @@ def serve_and_show(
             raise
         except FleetSegError:
             if has_run(out):
-                print_line(stderr_console(), f"go on with: {command}", "dim")
+                print_line(stderr_console(), f"resume with: {command}", "dim")
             raise
         show_end(run, style, console)
         end_with_page([run.folder], console, silent=style in ("json", "quiet"))
     if run.reason != "interrupted":
         return exit_code([run])
-    print_line(stderr_console(), f"interrupted; go on with: {command}")
+    print_line(stderr_console(), f"interrupted; resume with: {command}")
     return INTERRUPTED
 
 

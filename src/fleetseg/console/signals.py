@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one ends a run in good order, the second one ends it at once."""
+"""Ctrl-C and SIGTERM: the first ends a run cleanly, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fleetseg.console import INTERRUPTED, stderr_console
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside the block, SIGTERM is a Ctrl-C, and a second one of either does not wait."""
+    """Within the block, SIGTERM acts like Ctrl-C, and a second signal of either exits at once."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's only
+        yield  # only the main thread may handle signals
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     asked = False

@@ -1,4 +1,4 @@
-"""How a run ended: scores, effort, traffic, and where everything lies."""
+"""The end of a run: scores, effort, traffic, and the location of its files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fleetseg.runs.folder import read_end
 from fleetseg.runs.records import effort, last_scored_round, traffic
 from fleetseg.runs.run import Run
 
-_NOTES = 5  # of the end, before "and so many more"
+_NOTES = 5  # notes at the end, before "and N more"
 REASONS = {
     "rounds": "all rounds are done",
     "target": "the target mIoU is reached",
@@ -41,7 +41,7 @@ REASONS = {
 
 
 def exit_code(runs: Iterable[Run]) -> int:
-    """Return 1, and say why on standard error, if a run has used no update; else 0."""
+    """Return 1 if some run has used no update, with the reason on standard error; otherwise 0."""
     unused = [run for run in runs if run.reason == rounds.UNUSED]
     for run in unused:
         why = rounds.why_unused(run.records)
@@ -52,7 +52,7 @@ def exit_code(runs: Iterable[Run]) -> int:
 
 
 def show_end(run: Run, style: Style, console: Console) -> None:
-    """Show scores, notes and facts of a run; one line if quiet, one JSON object if asked."""
+    """Show scores, notes and facts of a run; one line if quiet, one JSON object if requested."""
     critical = run.space.critical if run.space else ()
     if style == "json":
         fields = {**(read_end(run.folder) or {}), "notes": run.notes, "folder": str(run.folder)}
@@ -69,7 +69,7 @@ def show_end(run: Run, style: Style, console: Console) -> None:
 
 
 def show_scores(scores: Mapping[str, Any], critical: Sequence[str], console: Console) -> None:
-    """Show what there is: of the server's set, of the vehicles, of both or of none."""
+    """Show the available scores: of the server's set, of the vehicles, both or none."""
     if "iou" in scores:
         console.print()
         console.print(iou_table(scores, critical))
@@ -85,7 +85,7 @@ def show_scores(scores: Mapping[str, Any], critical: Sequence[str], console: Con
     if not scores:
         console.print()
         print_line(
-            console, "nothing was scored: there is neither a test set nor a held-out frame", "dim"
+            console, "nothing was scored: there are no test sets and no held-out frames", "dim"
         )
 
 
@@ -97,7 +97,7 @@ def _vehicles_table(scores: Mapping[str, Any]) -> Table:
 
 
 def _worst(scores: Mapping[str, Any]) -> str:
-    """Name the vehicle that is served worst, by the global model and by its own."""
+    """Name the vehicle with the lowest score, for the global model and for the vehicles' own."""
     named = {
         "": scores["by_client"],
         "of its own model ": scores.get("personal", {}).get("by_client", {}),
@@ -133,7 +133,7 @@ def _stopped(run: Run) -> str:
 
 
 def _which_round(run: Run) -> list[tuple[str, str]]:
-    """Say so if the scores are not the final model's: an interrupted run is not scored again."""
+    """Say which model was scored if not the final one: an interrupted run is not scored again."""
     scored = last_scored_round(run.records)
     stale = run.reason == "interrupted" and scored and scored != run.records[-1].round
     return [("scores", f"of round {scored}, the last one scored")] if stale else []
@@ -171,7 +171,7 @@ def _show_notes(notes: Sequence[str], console: Console) -> None:
 
 
 def show_local(runs: Mapping[str, Run], style: Style, console: Console) -> None:
-    """Show what the models of vehicles that trained alone score."""
+    """Show the scores of models of vehicles that trained alone."""
     if style == "json":
         for client, run in runs.items():
             end = read_end(run.folder) or {}

@@ -1,4 +1,4 @@
-"""`fleetseg sweep`: how far its runs are, then their comparison and what failed."""
+"""`fleetseg sweep`: the progress of its runs, then their comparison and the failures."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def sweep_and_show(
     resume: bool,
     overrides: Sequence[str],
 ) -> int:
-    """Run a sweep and show it; returns the exit code."""
+    """Run a sweep and show it; return the exit code."""
     console = stdout_console()
     with interruptible(), watching_sweep(console) as watcher:
         end = sweep(file, out=out, jobs=jobs, resume=resume, overrides=overrides, watcher=watcher)
     _show_end(end, console)
     if end.interrupted:
         again = shlex.join(["fleetseg", "sweep", "--resume", "--out", str(end.folder)])
-        print_line(stderr_console(), f"interrupted; go on with: {again}")
+        print_line(stderr_console(), f"interrupted; resume with: {again}")
         return INTERRUPTED
     return 0 if end.is_whole and end.comparison else 1
 
 
 def show_plan(file: Path | None, *, out: Path | None, overrides: Sequence[str]) -> None:
-    """List the runs of a sweep, and what is there of them; nothing is run."""
+    """List the runs of a sweep and what exists of them; nothing is run."""
     described, runs = planned_sweep(file, out, overrides)
     console = stdout_console()
     for run in runs:
@@ -63,7 +63,7 @@ def show_plan(file: Path | None, *, out: Path | None, overrides: Sequence[str]) 
 
 @contextmanager
 def watching_sweep(console: Console) -> Iterator[SweepWatcher]:
-    """Show how far the runs of a sweep are while the block lasts."""
+    """Show the progress of a sweep's runs within the block."""
     if not console.is_terminal:
         yield _PlainLines(console).changed
         return
@@ -73,7 +73,7 @@ def watching_sweep(console: Console) -> Iterator[SweepWatcher]:
 
 
 def summary_line(statuses: Statuses, left_s: float | None) -> str:
-    """Say how many runs are in which state, and how long the rest will take."""
+    """Format how many runs are in each state, and the time left."""
     number = counts(statuses)
     parts = [f"{number[state]} {state}" for state in _STATES if number[state]]
     left = "" if left_s is None or not number["running"] else f", about {clock(left_s)} left"
@@ -81,7 +81,7 @@ def summary_line(statuses: Statuses, left_s: float | None) -> str:
 
 
 def status_line(status: RunStatus) -> str:
-    """Say how a run stands."""
+    """Describe the state of a run."""
     miou = "" if status.miou is None else f", mIoU {ratio(status.miou)}"
     rounds = f"{status.rounds_done}/{status.rounds} rounds{miou}"
     told = {"failed": status.why, "running": status.doing}.get(status.state) or rounds
@@ -89,7 +89,7 @@ def status_line(status: RunStatus) -> str:
 
 
 class _PlainLines:
-    """A line for each run that begins or ends, for logs and pipes."""
+    """One line for each run that begins or ends, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -112,7 +112,7 @@ class _PlainLines:
 
 
 class _Screen:
-    """The runs that are at work, and a line about all; drawn again and again."""
+    """The runs in progress, and a line about all runs, redrawn repeatedly."""
 
     def __init__(self) -> None:
         self._lines: list[Text] = []
@@ -124,7 +124,7 @@ class _Screen:
         self._lines += [Text(status_line(s), styles[s.state]) for s in shown]
 
     def __rich__(self) -> RenderableType:
-        """Draw what is known now."""
+        """Draw the current state."""
         for line in self._lines:
             line.no_wrap, line.overflow = True, "ellipsis"
         return Group(*self._lines)

@@ -12,7 +12,7 @@ from rich.text import Text
 from fleetseg.console import ratio
 from fleetseg.data.labels import LabelSpace
 
-if TYPE_CHECKING:  # they need torch, and the console of a vehicle does without
+if TYPE_CHECKING:  # they need torch, which a vehicle's console does without
     from fleetseg.runs.client_summary import ClientSummary
     from fleetseg.runs.compare import ComparedRun
 
@@ -23,7 +23,7 @@ CRITICAL_MARK = "!"
 
 
 def plain_table(*heads: str, left: Collection[str] = (), caption: str = "") -> Table:
-    """Start a table in the house's look; columns are right-aligned but those in `left`."""
+    """Start a table in the common style; columns are right-aligned except those in `left`."""
     table = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -32,19 +32,19 @@ def plain_table(*heads: str, left: Collection[str] = (), caption: str = "") -> T
         caption_justify="left",
     )
     for head in heads:
-        # Columns that may wrap are the first to shrink: numbers are never cut.
+        # Columns that may wrap shrink first: numbers are never cut.
         is_left = head in left
         table.add_column(head, justify="left" if is_left else "right", no_wrap=not is_left)
     return table
 
 
 def name_cell(name: str, style: str = "") -> Text:
-    """Write a name that is cut short where the table would not fit."""
+    """Format a name that is truncated where the table would not fit."""
     return Text(name, style, no_wrap=True, overflow="ellipsis")
 
 
 def iou_table(scores: Mapping[str, Any], critical: Collection[str]) -> Table:
-    """List the IoU of every class; safety-critical classes bear a mark."""
+    """List the IoU of every class; safety-critical classes are marked."""
     table = plain_table("class", "", "IoU", " ", left=("class", "", " "))
     for name, iou in scores.get("iou", {}).items():
         is_critical = name in critical
@@ -58,7 +58,7 @@ def iou_table(scores: Mapping[str, Any], critical: Collection[str]) -> Table:
 
 
 def score_lines(scores: Mapping[str, Any], critical: Sequence[str]) -> list[str]:
-    """Write the summary of a scored model, each figure with its convention; nothing for none."""
+    """Summarise a scored model, each figure with its definition; nothing for None."""
     if "miou" not in scores:
         return []
     _, _, how = scores.get("convention", "").partition(" ")
@@ -77,7 +77,7 @@ def score_lines(scores: Mapping[str, Any], critical: Sequence[str]) -> list[str]
 
 
 def _cluster_lines(clusters: Mapping[str, Any]) -> list[str]:
-    """Say whose model is scored where clusters of vehicles have their own, and what each scores."""
+    """Name the scored models where clusters of vehicles have their own, with the score of each."""
     if not clusters:
         return []
     of = [*clusters["of"].values()]
@@ -109,7 +109,7 @@ def domains_table(by_domain: Mapping[str, Mapping[str, Any]], head: str = "domai
 def personal_table(
     by_client: Mapping[str, Mapping[str, Any]], own: Mapping[str, Mapping[str, Any]], head: str
 ) -> Table:
-    """Set the scores of the global model and of each client's own side by side."""
+    """Show the scores of the global model and of each client's own model side by side."""
     heads = ("mIoU", "own mIoU", "critical", "own critical", "pixels")
     table = plain_table(head, *heads, left=(head,))
     for name in sorted({*by_client, *own}):
@@ -123,7 +123,7 @@ def personal_table(
 
 
 def clients_table(clients: Sequence[ClientSummary], space: LabelSpace) -> Table:
-    """List what the vehicles hold; the bars compare each class with the vehicle richest in it."""
+    """List the vehicles' data; the bars compare each class with the vehicle that has most of it."""
     heads = ["vehicle", "images", "bad", "held out", "Mpx", "classes", "domains"]
     if not any(h.held_out for h in clients):
         heads.remove("held out")
@@ -155,7 +155,7 @@ def class_bars(share_C: Sequence[float], most_C: Sequence[float], space: LabelSp
 
 
 def comparison_table(rows: Sequence[ComparedRun]) -> Table:
-    """Set runs side by side; the best mIoU and the best critical mIoU, as printed, are bold."""
+    """Show runs side by side; the best mIoU and the best critical mIoU, as printed, are bold."""
     best_miou = _best(row.miou for row in rows)
     best_critical = _best(row.critical_miou for row in rows)
     heads = ("", "mIoU", "critical", "images seen", "steps", "in a row")

@@ -1,4 +1,4 @@
-"""`fleetseg tune`: how far its trials are, then their table and the file with the best of them."""
+"""`fleetseg tune`: the progress of its trials, then their table and the file with the best one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tune_and_show(
     jobs: int,
     resume: bool,
 ) -> int:
-    """Run the trials and show them; returns the exit code."""
+    """Run the trials and show them; return the exit code."""
     console = _stdout()
     with interruptible(), watching_sweep(console) as watcher:
         tuned = tune(
@@ -32,7 +32,7 @@ def tune_and_show(
     _show(tuned)
     if tuned.sweep.interrupted:
         again = shlex.join(["fleetseg", "tune", "--resume", "--out", str(tuned.folder)])
-        print_line(stderr_console(), f"interrupted; go on with: {again}")
+        print_line(stderr_console(), f"interrupted; resume with: {again}")
         return INTERRUPTED
     return 0 if tuned.sweep.is_whole and tuned.file is not None else 1
 

@@ -1,4 +1,4 @@
-"""`fleetseg watch`: the live page of a run, until one has seen enough."""
+"""`fleetseg watch`: the live page of a run, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOOK_S = 1.0
 
 
 def watch_and_show(run: Path, fleet: Path | None, port: int) -> None:
-    """Serve the page and say in the terminal what it says on top; Ctrl-C ends it.
+    """Serve the page and repeat its status line in the terminal; Ctrl-C ends it.
 
     Raises:
         CheckpointError, ConfigError, MissingExtra: there is no such run or fleet, the port is

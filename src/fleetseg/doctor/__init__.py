@@ -1,1 +1,1 @@
-"""Whether this machine can train, how fast, and what is missing; it returns, and prints nothing."""
+"""Whether this machine can train, how fast, and what is missing: findings, nothing is printed."""

@@ -28,7 +28,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 def examine() -> Iterator[Finding]:
-    """Yield what each check finds; one that breaks is a finding, too."""
+    """Yield the findings of each check; a check that fails itself is a finding too."""
     for check in CHECKS:
         try:
             findings = list(check())

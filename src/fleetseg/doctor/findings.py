@@ -1,4 +1,4 @@
-"""What a check of this machine finds."""
+"""The findings of a check of this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Verdict = Literal["ok", "note", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at."""
+    """One finding."""
 
     verdict: Verdict
     what: str

@@ -1,4 +1,4 @@
-"""Limits, folders, variables and streams of this machine, each with its cure."""
+"""Limits, folders, variables and streams of this machine, each problem with its cure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fleetseg.doctor.findings import Finding, Verdict
 from fleetseg.errors import FleetSegError
 from fleetseg.hosts import allowed_cores, can_write, cpu_quota, home, open_files_limit
 
-_FEW_FILES = 256  # a few workers and data sets, and the machine's own
+_FEW_FILES = 256  # enough for a few workers and data sets, and the system's own files
 _LEAST_FILES = 64
 _MIN_FREE_GB = 2.0
 
 
 def cores() -> str:
-    """Say how many cores may be used, of how many."""
+    """Say how many of the machine's cores may be used."""
     allowed, there = allowed_cores(), os.cpu_count() or 1
     if allowed == there:
         return f"{there} core" + ("" if there == 1 else "s")
@@ -40,7 +40,7 @@ def open_files() -> Iterator[Finding]:
 
 
 def shared_memory() -> Iterator[Finding]:
-    """Where workers get the model from."""
+    """Where workers receive the model."""
     from fleetseg.engines.shared import probe
 
     try:
@@ -56,7 +56,7 @@ def shared_memory() -> Iterator[Finding]:
 
 
 def user() -> Iterator[Finding]:
-    """Who runs this, and whether there is a home."""
+    """The current user and the home directory."""
     folder, known = home(), _known_user()
     who = "" if known else f"user id {os.getuid()} has no name here; "
     if folder is None:
@@ -82,10 +82,10 @@ def _known_user() -> bool:
 
 
 def variables() -> Iterator[Finding]:
-    """Folders that the environment names."""
+    """Folders named by environment variables."""
     named = os.environ.get("XDG_CACHE_HOME", "").strip()
     if named and not named.startswith(("/", "~", "$")):
-        detail = f"XDG_CACHE_HOME={named} is no full path and is ignored; write it in full"
+        detail = f"XDG_CACHE_HOME={named} is not a full path and is ignored; write it in full"
         yield Finding("note", "variables", detail)
     data = os.environ.get("FLEETSEG_DATA", "").strip()
     if not data:
@@ -124,7 +124,7 @@ def temporary() -> Iterator[Finding]:
 
 
 def working_folder() -> Iterator[Finding]:
-    """Whether runs can be written here, and owned by one process at a time."""
+    """Whether runs can be written here, with exclusive ownership of a run folder."""
     from fleetseg.runs.lock import owning
 
     here = Path.cwd()
@@ -141,13 +141,15 @@ def working_folder() -> Iterator[Finding]:
     free_gb = shutil.disk_usage(here).free / 1e9
     detail = f"{here / 'runs'}, {free_gb:.1f} GB free"
     if unlocked:
-        detail += "; no locks on this file system: see to it that a run folder has one process"
+        detail += (
+            "; no locks on this file system: make sure that only one process uses a run folder"
+        )
     verdict: Verdict = "note" if unlocked or free_gb < _MIN_FREE_GB else "ok"
     yield Finding(verdict, "runs", detail)
 
 
 def output() -> Iterator[Finding]:
-    """What standard output can write."""
+    """The encoding of standard output."""
     encoding = getattr(sys.stdout, "encoding", None) or "none"
     if encoding.lower().replace("-", "").startswith("utf"):
         yield Finding("ok", "output", encoding)

@@ -33,7 +33,7 @@ _EXTRAS = {
 
 
 def versions() -> Iterator[Finding]:
-    """This package's version, Python's and those of the packages it needs."""
+    """The versions of this package, of Python and of the required packages."""
     from fleetseg._version import __version__
 
     good = sys.version_info >= (3, 11)
@@ -133,7 +133,7 @@ def cache() -> Iterator[Finding]:
 
 
 def speed() -> Iterator[Finding]:
-    """Images a second in training."""
+    """Training speed in images per second."""
     from fleetseg.runs.speed import measure_speed
 
     size_hw = height, width = 192, 256

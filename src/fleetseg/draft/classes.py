@@ -1,4 +1,4 @@
-"""A classes.toml drafted from the values that masks hold, where nobody has written one."""
+"""Draft a classes.toml from the values in masks, where there is none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fleetseg.data.sources.reading import LABEL_FORMATS
 from fleetseg.errors import DataError
 from fleetseg.experiment_file import toml_value
 
-_MOST = 100  # classes of a road scene; more values are soft edges, instances or a picture
+_MOST = 100  # more values than classes of a road scene are soft edges, instances or a photo
 _LOOKED_AT = 500  # masks, evenly spaced
 _ID_MODES = ("1", "L", "P", "I", "I;16")
 _BLACK = (0, 0, 0)
@@ -23,36 +23,36 @@ _BLACK = (0, 0, 0)
 
 @dataclass
 class _Values:
-    """What occurs in masks: ids in those of one channel, colours in the others."""
+    """The values in masks: ids in single-channel masks, colours in the others."""
 
     ids: set[int] = field(default_factory=set)
     colours: set[Colour] = field(default_factory=set)
     unreadable: int = 0
 
     def add(self, path: str) -> None:
-        """Look at one mask; one that cannot be read is counted: `data check` says what it has."""
+        """Read one mask; unreadable ones are counted, and described by `data check`."""
         try:
             with Image.open(path, formats=LABEL_FORMATS) as image:
                 if image.mode in _ID_MODES:
                     self.ids |= {int(value) for value in np.unique(np.array(image))}
                 else:
                     self.colours |= _colours(np.array(image.convert("RGB")))
-        except Exception:  # PIL raises whatever it trips over
+        except Exception:  # PIL raises all kinds of errors
             self.unreadable += 1
 
 
 def draft_classes(masks: Sequence[str], folder: Path) -> str:
     """Write the text of a classes.toml for masks that have none.
 
-    Ids become classes in their order, colours those of a built-in label space where they are
-    all its own.
+    Ids become classes in ascending order; colours become the classes of a built-in label space if
+    it contains them all.
 
     Args:
         masks: paths of mask files.
-        folder: where they lie, for errors.
+        folder: their folder, for errors.
 
     Raises:
-        DataError: no mask can be read, or their values are those of no classes.
+        DataError: no mask can be read, or their values cannot be classes.
     """
     values, step = _Values(), max(1, len(masks) // _LOOKED_AT)
     looked_at = masks[::step]

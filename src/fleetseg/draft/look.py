@@ -1,4 +1,4 @@
-"""What lies in a folder: layout, splits, classes, drives, image sizes. Nothing is asked."""
+"""Inspect a folder: layout, splits, classes, drives, image sizes. The user is asked nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PAINTED_HW = (192, 256)
 _TRAIN = ("train", "training", "Train")
 _SCORED = ("val", "validation", "test", "Test")
 _DUMMY_LABELS = {("cityscapes", "test")}
-"""Splits whose label files say nothing: they are there to fill a folder."""
+"""Splits whose label files are placeholders without content."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Found:
-    """What a data set has that an experiment goes by."""
+    """The facts of a data set that an experiment depends on."""
 
     kind: str
-    root: str  # "" of painted streets
+    root: str  # "" for synthetic data
     name: str
     space: LabelSpace
     parts: tuple[Part, ...]
     train: Part
-    scored: Part | None  # a split to score on; None: there is none with labels
-    facts: dict[str, int]  # of the training images: how many drives, cities, vehicles
+    scored: Part | None  # a split to score on; None: no other split has labels
+    facts: dict[str, int]  # number of drives, cities, vehicles in the training images
     size_hw: tuple[int, int]  # the most frequent size of images
-    num_sizes: int  # of those that were looked at
+    num_sizes: int  # among the images examined
     wrote: Path | None = None  # a classes.toml that was missing
 
     @property
@@ -63,11 +63,11 @@ class Found:
 
 
 def look(path: Path, kind: str = "") -> Found:
-    """Look a folder over; a classes.toml that a folder of images and masks lacks is drafted there.
+    """Inspect a folder; draft the classes.toml that a folder of images and masks may lack.
 
     Args:
-        path: the folder of a data set; not looked at for kind "synthetic".
-        kind: its layout; "" = found out.
+        path: the folder of a data set; ignored for kind "synthetic".
+        kind: its layout; "" = detect it.
 
     Raises:
         ConfigError: no such layout.
@@ -82,7 +82,7 @@ def look(path: Path, kind: str = "") -> Found:
         train = max(parts, key=lambda part: part.labelled)
     if not train.labelled:
         raise DataError(
-            "no image has a label, and somebody has to say what is what",
+            "no image has a label, and the model has to learn the classes from somewhere",
             where=path,
             got=", ".join(f"{part.images} images in {part.split}" for part in parts),
             cure="Put masks beside the images, or teach vehicles without labels: "
@@ -140,7 +140,7 @@ def _draft_missing_classes(configs: Sequence[SourceConfig]) -> Path | None:
         masks += list(stems(labels).values()) if labels.is_dir() else []
     if not masks:
         raise DataError(
-            "there are images and no masks",
+            "there are images but no masks",
             where=root,
             expected=" or ".join(folder.EXPECTED_LAYOUT),
         )

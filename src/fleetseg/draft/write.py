@@ -1,4 +1,4 @@
-"""The experiment file: what was found and chosen, as TOML with a reason behind each choice."""
+"""The experiment file: findings and choices as TOML, with a reason for each choice."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fleetseg.experiment_file import make_experiment, toml_value
 from fleetseg.files import write_atomic
 
 ONE = {"vehicle": "vehicle", "city": "city", "sequence": "drive"}
-"""What one group of samples is called, by the fact that they have in common."""
+"""Noun for one group of samples, by the fact that they have in common."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """An experiment file that was written, and what it goes by."""
+    """An experiment file that was written, and what it is based on."""
 
     file: Path
     found: Found
@@ -30,17 +30,17 @@ class Draft:
 
 
 def draft(folder: Path, *, kind: str = "", out: Path | None = None, force: bool = False) -> Draft:
-    """Look at a data set and this machine, and write an experiment that runs.
+    """Inspect a data set and this machine, and write an experiment that runs.
 
     Args:
         folder: of images and masks, or a published data set.
-        kind: its layout; "" = found out; "synthetic" needs no folder.
-        out: the file to write; default <name of the data set>.toml, here.
-        force: replace a file that is there.
+        kind: its layout; "" = detect it; "synthetic" needs no folder.
+        out: the file to write; default <name of the data set>.toml in the working folder.
+        force: replace an existing file.
 
     Raises:
-        ConfigError: the file is there, or no such layout.
-        DataError: nothing that can be trained on lies in the folder.
+        ConfigError: the file exists, or there is no such layout.
+        DataError: the folder holds nothing that can be trained on.
     """
     if out is not None:
         _require_new(out, force)
@@ -60,14 +60,14 @@ def draft(folder: Path, *, kind: str = "", out: Path | None = None, force: bool 
 def _require_new(file: Path, force: bool) -> None:
     if file.exists() and not force:
         raise ConfigError(
-            "this file is there already", where=file, cure="Choose another --out, or --force"
+            "this file exists already", where=file, cure="Choose another --out, or --force"
         )
 
 
 def experiment_text(
     found: Found, choice: Choice, machine: Machine, *, name: str, base: Path
 ) -> str:
-    """Write an experiment as commented TOML; the data's folder is told relative to `base`."""
+    """Write an experiment as commented TOML; a data folder within `base` is relative to it."""
     return "\n".join(
         [
             f"# Drafted by fleetseg init from {found.name} ({found.kind}): change what you know "
@@ -95,7 +95,7 @@ def experiment_text(
 
 
 def engine_words(choice: Choice, machine: Machine) -> str:
-    """Say where clients will train on this machine.
+    """Describe where clients will train on this machine.
 
     >>> choice = Choice("iid", "", 9, False, 0.0, (64, 64), None, False, 4, 20, 0)
     >>> engine_words(choice, Machine(2, "cpu", has_pretrained=False))
@@ -142,7 +142,7 @@ def _source(table: str, found: Found, part: Part, base: Path, what: str) -> list
 
 
 def _told(root: Path, base: Path) -> str:
-    """Write a folder relative to the file's own, if it lies in there; else in full."""
+    """Write a folder relative to the file's own if it is inside it, otherwise in full."""
     whole, here = root.resolve(), base.resolve()
     return os.path.relpath(whole, here) if whole.is_relative_to(here) else str(whole)
 

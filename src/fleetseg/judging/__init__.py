@@ -1,1 +1,1 @@
-"""What is counted of a model before it may drive: on the server and in a vehicle alike."""
+"""What is counted of a model before it may drive, on the server and in a vehicle alike."""

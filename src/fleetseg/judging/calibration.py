@@ -1,8 +1,8 @@
-"""Expected calibration error: how far confidences lie from how often they are right.
+"""Expected calibration error: how far confidences are from the frequency of being right.
 
 Naeini, Cooper, Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (2015);
 bins of equal width, each open below and closed above, as in Guo et al., "On Calibration of Modern
-Neural Networks" (2017), https://arxiv.org/abs/1706.04599. Sums of bins are integers: they add over
+Neural Networks" (2017), https://arxiv.org/abs/1706.04599. Bins hold integer sums, which add over
 images and vehicles to the same error in any order.
 """
 

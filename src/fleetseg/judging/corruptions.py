@@ -1,10 +1,11 @@
-"""Pictures made worse, each kind at three severities: weather, noise, blur, JPEG, brightness.
+"""Image corruptions, each kind at three severities: weather, noise, blur, JPEG, brightness.
 
-All are pure functions of (picture, severity, generator): the same bytes in every call, as far as
-Pillow's JPEG is the same build. Widths are shares of the height, so that sizes of images compare.
-Kinds and severities are after Hendrycks, Dietterich, "Benchmarking Neural Network Robustness to
-Common Corruptions and Perturbations" (2019), https://arxiv.org/abs/1903.12261: their severities 1,
-3 and 5 of noise, JPEG and brightness; weather is that of `data.weather`.
+All are pure functions of (picture, severity, generator): the same bytes in every call, as long as
+Pillow's JPEG is the same build. Widths are relative to the image height, so that images of
+different sizes compare. Kinds and severities are after Hendrycks, Dietterich, "Benchmarking Neural
+Network Robustness to Common Corruptions and Perturbations" (2019),
+https://arxiv.org/abs/1903.12261: their severities 1, 3 and 5 of noise, JPEG and brightness; weather
+is that of `data.weather`.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from fleetseg.data.weather.rain import rain
 SEVERITIES = (1, 2, 3)
 
 Corruption = Callable[[Image_HWC, int, np.random.Generator], Image_HWC]
-"""(picture, severity from 1 to 3, generator) -> another picture of the same size."""
+"""(picture, severity from 1 to 3, generator) -> corrupted picture of the same size."""
 
-_WEATHER = (0.3, 0.6, 0.9)  # severities of data.weather, of 1
-_SIGMA = (0.08, 0.18, 0.38)  # of white
-_BLUR = (0.004, 0.008, 0.016)  # radius, of the height
+_WEATHER = (0.3, 0.6, 0.9)  # severities of data.weather, out of 1
+_SIGMA = (0.08, 0.18, 0.38)  # relative to white
+_BLUR = (0.004, 0.008, 0.016)  # radius, relative to the height
 _QUALITY = (25, 15, 7)
-_LIFT = (0.1, 0.3, 0.5)  # of white
+_LIFT = (0.1, 0.3, 0.5)  # relative to white
 
 
 def corrupted(kind: str, severity: int, image_HWC: Image_HWC, frame: str, seed: int) -> Image_HWC:
-    """Make a frame worse: the same whenever it is asked for, of whatever model."""
+    """Corrupt a frame; the result is the same in every call, whatever the model."""
     draws = rng.generator(seed, severity, frame, f"release {kind}")
     return CORRUPTIONS[kind](image_HWC, severity, draws)
 
@@ -64,7 +65,7 @@ def _jpeg(image_HWC: Image_HWC, severity: int, draws: np.random.Generator) -> Im
 
 
 def _brightness(image_HWC: Image_HWC, severity: int, draws: np.random.Generator) -> Image_HWC:
-    """Lift the value of HSV, and leave hue and saturation: channels grow by one factor."""
+    """Raise the value of HSV and keep hue and saturation: all channels grow by one factor."""
     value_HW1 = image_HWC.max(axis=2, keepdims=True).astype(np.float32)
     lifted_HW1 = np.minimum(value_HW1 + np.float32(255 * _LIFT[severity - 1]), 255)
     factor_HW1 = np.divide(lifted_HW1, value_HW1, out=np.zeros_like(value_HW1), where=value_HW1 > 0)

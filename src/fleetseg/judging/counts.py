@@ -1,4 +1,4 @@
-"""Exact counts of what one model said, kept apart by frame or by vehicle, and its confidences.
+"""Exact counts of one model's predictions, by frame or by vehicle, and of its confidences.
 
 Suffixes: R rows, C classes, B bins. A row is a frame, or all that one vehicle counted in a domain.
 """
@@ -16,15 +16,15 @@ from fleetseg.evaluation.confusion import Conf_CC
 Conf_RCC = npt.NDArray[np.int64]
 """A confusion matrix for each row: truth down, prediction across."""
 Bins_3B = npt.NDArray[np.int64]
-"""Of each bin of confidence: pixels, pixels that are right, sum of confidences in units of ONE."""
+"""For each bin of confidence: pixels, correct pixels, sum of confidences in units of ONE."""
 
 ONE = 1 << 24
-"""Confidences are added as whole numbers of 2^-24, as fine as float32: sums are exact."""
+"""Confidences are added as multiples of 2^-24, as fine as float32, so that sums are exact."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a row of counts is of."""
+    """The subject of one row of counts."""
 
     name: str  # the frame, or the vehicle
     domain: str
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Confusion matrices of one model, a row each."""
+    """Confusion matrices of one model, one per row."""
 
     rows: tuple[Row, ...]
     conf_RCC: Conf_RCC
@@ -60,14 +60,14 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """All that is counted of one model."""
+    """All counts of one model."""
 
     clean: Rows
     bins_3B: Bins_3B
-    worse: Mapping[tuple[str, int], Rows]  # (kind of corruption, severity) -> a part of the frames
+    worse: Mapping[tuple[str, int], Rows]  # (kind of corruption, severity) -> some of the frames
 
     def worse_of(self, kind: str) -> Rows:
-        """Return one kind of corruption, its severities added row by row."""
+        """Return the counts of one kind of corruption, summed over severities row by row."""
         parts = [rows for (name, _), rows in sorted(self.worse.items()) if name == kind]
         return Rows(parts[0].rows, sum_rows([part.conf_RCC for part in parts]))
 
@@ -79,7 +79,7 @@ def sum_rows(parts: Sequence[Conf_RCC]) -> Conf_RCC:
 
 
 def joined(parts: Sequence[Measured]) -> Measured:
-    """Put measurements of several vehicles below each other; bins add."""
+    """Concatenate the measurements of several vehicles; bins are added."""
     return Measured(
         _below([part.clean for part in parts]),
         np.sum(np.stack([part.bins_3B for part in parts]), axis=0),
@@ -93,6 +93,6 @@ def _below(parts: Sequence[Rows]) -> Rows:
 
 
 def by_domain_only(rows: Rows, name: str) -> Rows:
-    """Add up all rows of each domain: what may leave a vehicle, under the vehicle's name."""
+    """Sum the rows of each domain, under the vehicle's name: these counts may leave a vehicle."""
     confs = [rows.of_domain(domain).total_CC for domain in rows.domains]
     return Rows(tuple(Row(name, domain) for domain in rows.domains), np.stack(confs))

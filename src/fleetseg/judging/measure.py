@@ -1,7 +1,8 @@
-"""Frames one by one through one model: a confusion matrix of each, and the confidences of all.
+"""Run frames one by one through a model: a confusion matrix for each, and all confidences.
 
-Suffixes: H x W pixels, C classes. Images are given at the model's working size; all is counted at
-the labels' own resolution, with the statistics of norms that the model has learnt: as in a vehicle.
+Suffixes: H x W pixels, C classes. Images are given at the model's working size; everything is
+counted at the labels' own resolution, with the norm statistics that the model has learnt, as in a
+vehicle.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from fleetseg.models.segmenter import Segmenter
 
 
 class Looking(Protocol):
-    """A model, and what it computes on."""
+    """A model and the hardware that it runs on."""
 
     @property
     def segmenter(self) -> Segmenter:
@@ -47,25 +48,25 @@ class Looking(Protocol):
         ...
 
     def on_device(self) -> AbstractContextManager[None]:
-        """Have the model on its device for as long as the block lasts."""
+        """Keep the model on its device within the block."""
         ...
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A labelled frame, read when it is wanted."""
+    """A labelled frame, read on demand."""
 
     row: Row
     pairs: Pairs
     number: int
 
     def pair(self) -> tuple[Image_HWC, Label_HW]:
-        """Read the image, at working size, and its label, at its own."""
+        """Read the image at working size and its label at the label's own."""
         return self.pairs[self.number]
 
 
 def frames_in(scored: ScoredPairs, name: str) -> tuple[Frame, ...]:
-    """List the frames of some pairs, numbered under a name; their drives where they are known."""
+    """List the frames of some pairs, numbered under a name, with their drives where known."""
     pairs = scored.pairs
     drives = [""] * len(scored)
     if isinstance(pairs, Picked):
@@ -83,7 +84,7 @@ def measure(
     progress: Progress | None = None,
     what: str = "frames",
 ) -> Measured:
-    """Score a model on each frame, and on some of them made worse.
+    """Score a model on each frame, and on corrupted versions of some.
 
     Raises:
         OutOfMemory: not even one image fits.
@@ -115,7 +116,7 @@ def measure(
 
 
 class _Counter:
-    """Makes confusion matrices, and says how many are made."""
+    """Computes confusion matrices and reports how many are done."""
 
     def __init__(self, progress: Progress | None, what: str, total: int) -> None:
         self._progress, self._what, self._total, self._done = progress, what, total, 0
@@ -131,7 +132,7 @@ class _Counter:
 def seen(
     ready: Looking, image_HWC: Image_HWC, size_hw: tuple[int, ...]
 ) -> tuple[Label_HW, npt.NDArray[np.float32]]:
-    """Return the class of each pixel at `size_hw`, and the softmax's share of it."""
+    """Return the class of each pixel at `size_hw`, and its softmax probability."""
     logits_1CHW = _logits(ready, image_HWC)
     resized_1CHW = functional.interpolate(
         logits_1CHW, size_hw, mode="bilinear", align_corners=False

@@ -1,8 +1,8 @@
-"""What may leave a vehicle that judges a model: sums of counts; as a message, and back.
+"""What may leave a vehicle that judges a model: sums of counts, written to and read from messages.
 
 For each vehicle of a site: one confusion matrix for each of its domains, one for each corruption
-and severity, three sums for each bin of confidence. No image, label map, name or score of a frame.
-What is read here may come from anybody: it raises nothing but UpdateRejected.
+and severity, three sums for each bin of confidence. No image, label map, name or score of a frame
+is sent. The message may come from anybody, so reading it raises nothing but UpdateRejected.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_DOMAIN_NAME = 200  # characters
 
 @dataclass(frozen=True, eq=False)
 class VehicleSums:
-    """What one vehicle has counted of one model, and on how many frames."""
+    """One vehicle's counts of one model, and the number of frames."""
 
     frames: int
     measured: Measured
@@ -44,7 +44,7 @@ def client_sums(client: Client, looking: Looking, policy: Policy) -> Measured:
 
 
 def same_frames(one: Measured, other: Measured) -> bool:
-    """Say whether two models were scored on frames of the same truth: only then do they compare."""
+    """Say whether two models were scored on frames with equal truth: only then do they compare."""
     return set(one.worse) == set(other.worse) and all(
         a.rows == b.rows and bool((a.conf_RCC.sum(axis=2) == b.conf_RCC.sum(axis=2)).all())
         for a, b in [(one.clean, other.clean), *((one.worse[w], other.worse[w]) for w in one.worse)]
@@ -69,10 +69,10 @@ def write_sums(by_vehicle: Mapping[str, VehicleSums]) -> tuple[dict[str, Any], b
 def read_sums(
     header: Mapping[str, Any], payload: bytes, policy: Policy, num_classes: int, max_images: int
 ) -> dict[str, VehicleSums]:
-    """Read what `write_sums` wrote, checked whole.
+    """Read what `write_sums` wrote, fully validated.
 
     Raises:
-        UpdateRejected: it is not such a message, or its counts cannot be those of frames.
+        UpdateRejected: it is not such a message, or no frames can give its counts.
     """
     judged = header.get("judged")
     if not isinstance(judged, dict) or not 0 < len(judged) <= _MAX_VEHICLES:
@@ -92,7 +92,7 @@ def read_sums(
     for (name, (frames, clean, worse)), size in zip(forms.items(), sizes, strict=True):
         part_V = values_V[start : start + size]
         start += size
-        # Before anything is added up: sums below 2^53 are exact, and none can wrap around.
+        # Before anything is summed: sums below 2^53 are exact, and none can wrap around.
         if (part_V < 0).any() or part_V.astype(np.float64).sum() > (1 << 62):
             raise UpdateRejected("count", "a count is negative or too large")
         measured = _measured(name, part_V, clean, worse, sorted(ways), num_classes, bins)
@@ -152,7 +152,7 @@ def _measured(
 
 
 def _require_counts_of_frames(measured: Measured, frames: int) -> None:
-    """Refuse what no frames can give: pixels without a bin, another truth in fog."""
+    """Refuse counts that no frames can give: pixels without a bin, another truth in fog."""
     clean, (pixels_B, right_B, units_B) = measured.clean, measured.bins_3B
     total = int(clean.conf_RCC.sum())
     if not 0 < total <= frames * MAX_IMAGE_PIXELS:

@@ -1,1 +1,1 @@
-"""Whether a model may go into the vehicles: the gate, and the registry of what went."""
+"""Whether a model may go into the vehicles: the gate, and the registry of released models."""

@@ -1,8 +1,8 @@
-"""How sure a difference of two models is, when both saw the same frames: a paired bootstrap.
+"""Uncertainty of a difference between two models scored on the same frames: a paired bootstrap.
 
 Efron, Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13: frames (or whole drives,
-or vehicles) are drawn with replacement, counts of those drawn are added, and the ratio is taken of
-the sums; the percentiles of many such differences are the interval.
+or vehicles) are drawn with replacement, their counts are summed, and the ratio is taken of the
+sums; the percentiles of many such differences are the interval.
 
 Suffixes: S draws, U units, R rows, C classes; 3 = right, true, predicted pixels.
 """
@@ -26,13 +26,13 @@ _AT_A_TIME = 256  # draws: bounds the memory
 
 @dataclass(frozen=True)
 class Difference:
-    """Candidate minus current, of an IoU or a mean of them."""
+    """Candidate minus current model, for an IoU or a mean IoU."""
 
     current: float
     candidate: float
-    low: float | None  # of the interval; None where there is one unit only
+    low: float | None  # of the interval; None if there is only one unit
     high: float | None
-    units: int  # what was drawn from
+    units: int  # number of units to draw from
 
     @property
     def change(self) -> float:
@@ -52,8 +52,8 @@ def difference(
 ) -> Difference | None:
     """Compare the IoU of a class, or the mean IoU, of two models on the same rows.
 
-    Means are over the classes that occur in the truth, and a class that does not has no
-    difference: None is returned. Rows of one unit are drawn together.
+    Means are over the classes that occur in the truth. For a class that does not occur, None is
+    returned. Rows of one unit are drawn together.
     """
     current_U3C, candidate_U3C = unit_parts(current_RCC, units), unit_parts(candidate_RCC, units)
     both = [_ratio(parts.sum(axis=0), class_id) for parts in (current_U3C, candidate_U3C)]
@@ -79,7 +79,7 @@ def unit_parts(conf_RCC: Conf_RCC, units: Sequence[str]) -> npt.NDArray[np.int64
 
 
 def draws(num_units: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:
-    """Say how often each unit is drawn in each resample, (S, U); every row adds up to U."""
+    """Return how often each unit is drawn in each resample, (S, U); every row sums to U."""
     generator = rng.generator(seed, num_units, "", "release bootstrap")
     return generator.multinomial(num_units, np.full(num_units, 1 / num_units), size=resamples)
 
@@ -99,14 +99,14 @@ def resampled(
     changes = []
     for start in range(0, resamples, _AT_A_TIME):
         some_SU = weights_SU[start : start + _AT_A_TIME].astype(np.float64)
-        # Sums of counts stay below 2^53, so that they are exact.
+        # Sums of counts stay below 2^53, so they are exact.
         ratios = [_ratio((some_SU @ parts).reshape(-1, *shape), class_id) for parts in both]
         changes.append(ratios[1] - ratios[0])
     return np.concatenate(changes)
 
 
 def _ratio(parts: npt.NDArray[np.int64] | Floats, class_id: int | None) -> Floats:
-    """Take the IoU of a class, or the mean over the classes that occur, of (..., 3, C)."""
+    """Return the IoU of a class, or the mean over the classes that occur, of (..., 3, C)."""
     hits, true, predicted = (parts[..., k, :].astype(np.float64) for k in range(3))
     occurs = true > 0
     iou = np.full(hits.shape, np.nan)

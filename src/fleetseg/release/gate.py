@@ -36,22 +36,22 @@ from fleetseg.runs.scored_frames import ScoredFrames, open_scored_frames, own_ex
 from fleetseg.text import listing
 
 FORMAT = 1
-"""Of release.json."""
+"""Format version of release.json."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be judged, and by what."""
+    """What is to be judged, and how."""
 
     candidate: Path  # a run folder or a model folder
     models: Path  # the registry
     policy: Policy = field(default_factory=Policy)
-    against: Path | None = None  # a run, a model or a registry; None = the registry's current
+    against: Path | None = None  # a run, a model or a registry; None = the registry's current one
     on: Experiment | None = None  # where both are scored; None = where the candidate's run was
-    on_clients: bool = False  # on frames that its vehicles hold out, of which only sums leave
+    on_clients: bool = False  # on frames that its vehicles hold out; only sums leave them
     fleet: Path | None = None  # the same, on the vehicles of a networked fleet
-    wait_s: float = 60.0  # for vehicles of that fleet which are away
-    out: Path | None = None  # where release.json and the page go; None = beside the candidate
+    wait_s: float = 60.0  # for absent vehicles of that fleet
+    out: Path | None = None  # folder for release.json and the page; None = beside the candidate
     dry_run: bool = False  # put nothing into the registry
     device: str = "auto"
     precision: str = "auto"
@@ -59,26 +59,26 @@ class Question:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate decided, and why."""
+    """The decision of the gate, and the reasons."""
 
     promoted: bool
     checks: tuple[Check, ...]
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
-    against: str  # "" = nothing: the first release
+    against: str  # "" = none: this is the first release
     out: Path
-    release: registry.Listed | None  # in the registry; None if refused, or for a dry run
+    release: registry.Listed | None  # in the registry; None if refused, or in a dry run
 
 
 @dataclass(frozen=True)
 class _Counted:
-    """What was counted of the models, and on what."""
+    """The counts of the models, and the frames they are from."""
 
     sides: Sides
     scored_on: tuple[ScoredSet, ...]
-    frames: tuple[tuple[Frame, ...], ...]  # of each model; () on clients
+    frames: tuple[tuple[Frame, ...], ...]  # for each model; () on clients
     bad: tuple[str, ...] = ()
-    judged: Judged | None = None  # by vehicles; None = here
+    judged: Judged | None = None  # by vehicles; None = by this process
 
 
 def decide(
@@ -87,13 +87,13 @@ def decide(
     scoring: Progress | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Decision:
-    """Judge a candidate by a policy, write what was found, and release it if it is promoted.
+    """Judge a candidate by a policy, write the findings, and release it if it is promoted.
 
-    `progress` is called while data are read, `scoring` while frames are scored; `tell` says what a
-    fleet is waiting for.
+    `progress` is called while data are read, `scoring` while frames are scored; `tell` reports what
+    a fleet is waiting for.
 
     Raises:
-        ModelError: no model, or one of other classes than the current one.
+        ModelError: no model, or its classes differ from the current model's.
         ConfigError: nothing to score on, or a model that cannot be scored without a client.
         DataError: no usable labelled frame.
         CheckpointError: the registry cannot be written, or changed meanwhile.
@@ -139,7 +139,7 @@ def _out(question: Question) -> Path:
 
 
 def _against(question: Question) -> tuple[Path | None, str]:
-    """Find the current model, and what it is called; ("", None) where there is none yet."""
+    """Find the current model and its name; ("", None) if there is none yet."""
     given = question.against
     folder = question.models if given is None else given
     if (number := registry.current_number(folder)) is not None:
@@ -222,7 +222,7 @@ def _scored_on(question: Question) -> Experiment:
         return question.on
     if not has_run(question.candidate):
         raise ConfigError(
-            "nothing to score on: the candidate is no run folder",
+            "nothing to score on: the candidate is not a run folder",
             where=question.candidate,
             cure="Name an experiment: --on EXPERIMENT.toml",
         )
@@ -230,7 +230,7 @@ def _scored_on(question: Question) -> Experiment:
 
 
 def _sets(scored: ScoredFrames) -> tuple[ScoredSet, ...]:
-    """Describe what was scored on as a run's protocol does."""
+    """Describe the scored sets in the form of a run's protocol."""
     sets = []
     for part in scored.sets:
         pairs, digest = part.scored.pairs, ""
@@ -243,7 +243,7 @@ def _sets(scored: ScoredFrames) -> tuple[ScoredSet, ...]:
 
 def _kept(checks: Sequence[Check], against: str) -> str:
     if not against:
-        return "the first release: there is no current model to fall behind"
+        return "the first release: there is no current model to compare it with"
     judged = sum(check.verdict != "not judged" for check in checks)
     return f"nothing falls by more than the policy allows ({judged} checks)"
 
@@ -251,9 +251,9 @@ def _kept(checks: Sequence[Check], against: str) -> str:
 def _notes(
     checks: Sequence[Check], policy: Policy, counted: _Counted, models: Sequence[ReadyModel]
 ) -> tuple[str, ...]:
-    """List what a person should know though it does not decide."""
+    """List what a person should know although it does not decide."""
     notes = [
-        f"not sure: {check.reason}"
+        f"unsure: {check.reason}"
         for check in checks
         if check.verdict == "unsure" and not refuses(check, policy)
     ]
@@ -264,11 +264,13 @@ def _notes(
     scores = policy.scores
     if len(models) == 1 and not (scores.least_miou or scores.least_critical_iou):
         notes.append(
-            "nothing was asked of this model: there is none to compare it with, and the policy "
-            "has no scores.least_miou and no scores.least_critical_iou"
+            "nothing was required of this model: there is none to compare it with, and the "
+            "policy sets neither scores.least_miou nor scores.least_critical_iou"
         )
     if not models[0].space.critical:
-        notes.append("no class of this label space is safety-critical: none is judged by itself")
+        notes.append(
+            "no class of this label space is safety-critical, so none is judged on its own"
+        )
     if counted.judged is not None and (silent := counted.judged.silent):
         who = listing([f"{name} ({why})" for name, why in sorted(silent.items())], 20)
         notes.insert(0, f"{len(silent)} of {len(silent) + len(counted.judged.sets)} vehicles did "
@@ -325,7 +327,7 @@ def _enough(judged: Judged | None, policy: Policy) -> tuple[Check, ...]:
 
 
 def _attendance(judged: Judged | None) -> dict[str, Any] | None:
-    """Say who judged over what, and who did not; None where the server has."""
+    """Say which vehicles judged on which frames, and which did not; None if the server judged."""
     if judged is None:
         return None
     names = [one.name for one in judged.sets]

@@ -1,4 +1,4 @@
-"""What a policy says to the counts of two models: a list of checks, each with its reason."""
+"""Apply a policy to the counts of two models: a list of checks, each with its reason."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Verdict = Literal["held", "unsure", "fallen", "not judged"]
 
 @dataclass(frozen=True)
 class Check:
-    """One figure of both models, and what the policy says to it."""
+    """One figure of both models, and the policy's verdict on it."""
 
     kind: str  # overall, class, domain, robustness, calibration, latency, least
     name: str
     verdict: Verdict
-    reason: str  # in one sentence, with the figures
+    reason: str  # one sentence, with the figures
     candidate: float | None = None
-    current: float | None = None  # None where there is no current model, or it does not matter
+    current: float | None = None  # None if there is no current model, or it does not matter
     low: float | None = None  # of candidate minus current
     high: float | None = None
-    allowed: float = 0.0  # by how much it may get worse, or what it must reach
-    drawn: str = ""  # what the interval was drawn from: "54 images"
+    allowed: float = 0.0  # the allowed fall, or the required minimum
+    drawn: str = ""  # the resampling units of the interval: "54 images"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -39,7 +39,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Sides:
-    """What is judged: the candidate's counts, and the current model's where there is one."""
+    """What is judged: the candidate's counts, and the current model's if there is one."""
 
     space: LabelSpace
     candidate: Measured
@@ -49,16 +49,16 @@ class Sides:
 
 
 def judge(sides: Sides, policy: Policy) -> tuple[Check, ...]:
-    """Return all checks of a policy, in the order in which people read them."""
+    """Return all checks of a policy, in reading order."""
     return tuple([*_least(sides, policy), *_falls(sides, policy), *_costs(sides, policy)])
 
 
 def enough_vehicles(judged: int, asked: int, policy: Policy) -> Check:
-    """Say whether so many vehicles may decide for all that were asked and hold frames out."""
+    """Check whether enough of the vehicles that were asked and hold frames out have judged."""
     least, share = policy.vehicles.least, judged / asked
     held = judged >= least and share >= policy.vehicles.least_share
-    reason = f"{judged} of {asked} vehicles judged; {least} are the least, "
-    reason += f"and {100 * policy.vehicles.least_share:g}% of those that hold frames out"
+    reason = f"{judged} of {asked} vehicles judged; at least {least} must, "
+    reason += f"and {100 * policy.vehicles.least_share:g}% of those that hold out frames"
     verdict: Verdict = "held" if held else "fallen"
     allowed = policy.vehicles.least_share
     return Check("least", "vehicles that judged", verdict, reason, share, allowed=allowed)
@@ -71,7 +71,7 @@ def refuses(check: Check, policy: Policy) -> bool:
 
 
 def _least(sides: Sides, policy: Policy) -> Iterator[Check]:
-    """What must be reached, whatever the current model does."""
+    """Check the minimums, which do not depend on the current model."""
     scores = Scores.of(sides.candidate.clean.total_CC, sides.space)
     if policy.scores.least_miou:
         yield _reached("mIoU", scores.miou, policy.scores.least_miou)
@@ -85,12 +85,12 @@ def _least(sides: Sides, policy: Policy) -> Iterator[Check]:
 def _reached(name: str, value: float, least: float) -> Check:
     held = value >= least
     reason = f"IoU of {name}" if name != "mIoU" else name
-    reason += f" {value:.3f}, and {least:g} is the least that is allowed"
+    reason += f" {value:.3f}; the minimum is {least:g}"
     return Check("least", name, "held" if held else "fallen", reason, value, allowed=least)
 
 
 def _falls(sides: Sides, policy: Policy) -> Iterator[Check]:
-    """IoUs that may not fall, each with its interval."""
+    """Check the IoUs that may not fall, each with its interval."""
     if sides.current is None:
         return
     scores = policy.scores
@@ -146,10 +146,10 @@ def _fall(
 
 
 def verdict_of(found: Difference, allowed: float) -> Verdict:
-    """Say what a difference shows.
+    """Classify a difference.
 
-    "fallen": by more than is allowed, and the whole interval is a fall; "held": a fall by more than
-    is allowed is outside of the interval; "unsure": neither, or there is no interval.
+    "fallen": a fall by more than is allowed, and the whole interval is negative; "held": the
+    interval excludes a fall by more than is allowed; "unsure": neither, or there is no interval.
     """
     if found.low is None or found.high is None:
         return "fallen" if found.change < -allowed else "unsure"
@@ -159,7 +159,7 @@ def verdict_of(found: Difference, allowed: float) -> Verdict:
 
 
 def _units(rows: Rows, unit: str, bootstrap: BootstrapPolicy) -> tuple[list[str], str]:
-    """Say to which unit each row belongs, and what these are."""
+    """Assign each row to a resampling unit, and name the kind of unit."""
     drives = {row.drive for row in rows.rows}
     known = unit == "image" and "" not in drives
     wanted = {"image": False, "drive": len(drives) > 1}.get(
@@ -179,7 +179,7 @@ def _words(found: Difference, confidence: float, drawn: str) -> str:
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """Write a change with its sign, and nothing as +0.
+    """Format a change with its sign; zero is +0.
 
     >>> signed(0.0314), signed(-0.00001), signed(-3.14, 1)
     ('+0.031', '+0.000', '-3.1')
@@ -192,7 +192,7 @@ def _allowed_words(allowed: float) -> str:
 
 
 def _costs(sides: Sides, policy: Policy) -> Iterator[Check]:
-    """Calibration and latency: figures of all frames and of this machine, without intervals."""
+    """Check calibration and latency: figures of all frames and this machine, without intervals."""
     new = expected_calibration_error(sides.candidate.bins_3B)
     if sides.current is not None:
         now, most = expected_calibration_error(sides.current.bins_3B), policy.calibration.max_rise
@@ -211,10 +211,10 @@ def _latency(sides: Sides, policy: Policy) -> Iterator[Check]:
     new, *rest = sides.latency_ms
     if most := policy.latency.max_ms:
         verdict: Verdict = "fallen" if new > most else "held"
-        reason = f"{new:.1f} ms an image; {most:g} ms are allowed"
-        yield Check("latency", "ms an image at most", verdict, reason, new, allowed=most)
+        reason = f"{new:.1f} ms per image; at most {most:g} ms are allowed"
+        yield Check("latency", "ms per image at most", verdict, reason, new, allowed=most)
     if rest and (ratio := policy.latency.max_ratio):
         verdict = "fallen" if new > ratio * rest[0] else "held"
-        reason = f"from {rest[0]:.1f} to {new:.1f} ms an image, {new / rest[0]:.2f} times"
-        reason += f"; {ratio:g} times are allowed"
-        yield Check("latency", "ms an image", verdict, reason, new, rest[0], allowed=ratio)
+        reason = f"from {rest[0]:.1f} to {new:.1f} ms per image, {new / rest[0]:.2f} times"
+        reason += f"; at most {ratio:g} times is allowed"
+        yield Check("latency", "ms per image", verdict, reason, new, rest[0], allowed=ratio)

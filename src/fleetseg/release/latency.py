@@ -1,4 +1,4 @@
-"""How long a model takes for an image, beside another one: medians of runs that take turns."""
+"""The time that models take per image, compared: medians of runs that take turns."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def medians_in_turns(
     times: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    """Return the median milliseconds of each work, done one after another and again.
+    """Return the median milliseconds of each work; the works run in turns.
 
-    Whatever else the machine does meanwhile falls on all of them alike.
+    Other load on the machine therefore affects all of them alike.
     """
     taken: list[list[float]] = [[] for _ in works]
     for number in range(_WARM_UP + times):
@@ -35,7 +35,7 @@ def medians_in_turns(
 def latencies_ms(models: Sequence[ReadyModel], times: int) -> list[float]:
     """Time one image, from its bytes at working size to the class of each of its pixels.
 
-    The image is noise: how long a network takes does not depend on what it sees.
+    The image is noise: a network's running time does not depend on what it sees.
     """
 
     def work(ready: ReadyModel) -> Callable[[], object]:

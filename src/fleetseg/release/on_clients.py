@@ -1,7 +1,7 @@
-"""The fleet as the judge: vehicles score both models on frames of their own, and send sums.
+"""Vehicles as judges: they score both models on their own frames, and send sums.
 
-What leaves a vehicle: see `judging.sums`. Here one process plays all vehicles; `on_fleet` asks
-those of a network.
+For what leaves a vehicle see `judging.sums`. Here one process simulates all vehicles; `on_fleet`
+asks the vehicles of a networked fleet.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ NO_FRAMES = "holds no labelled frame out"
 
 @dataclass(frozen=True)
 class Judged:
-    """What vehicles counted of each model, and who they were."""
+    """The vehicles' counts of each model, and which vehicles judged."""
 
-    measured: tuple[Measured, ...]  # of each model, a row for each vehicle and domain
+    measured: tuple[Measured, ...]  # of each model, one row per vehicle and domain
     sets: tuple[ScoredSet, ...]  # the frames of each vehicle that judged
-    silent: Mapping[str, str] = field(default_factory=dict)  # who did not, and why
+    silent: Mapping[str, str] = field(default_factory=dict)  # vehicles that did not judge, and why
     over: str = "this process"  # or "a network"
 
 
@@ -41,12 +41,12 @@ def measure_on_clients(
     progress: Progress | None = None,
     scoring: Progress | None = None,
 ) -> Judged:
-    """Have every simulated client that holds frames out score all models on them.
+    """Have every simulated client with held-out frames score all models on them.
 
-    One whose frames cannot be read does not judge, and is named.
+    A client whose frames cannot be read does not judge, and is named.
 
     Raises:
-        ModelError: a model of other classes than the experiment.
+        ModelError: a model's classes differ from the experiment's.
         DataError: no client holds frames out.
         ConfigError: see fleetseg.errors.
     """
@@ -77,7 +77,7 @@ def put_together(
     experiment: Experiment,
     over: str = "this process",
 ) -> Judged:
-    """Put what each vehicle counted of each model below each other, vehicles by name.
+    """Concatenate the vehicles' counts of each model, vehicles sorted by name.
 
     Raises:
         DataError: no vehicle has judged.
@@ -85,7 +85,7 @@ def put_together(
     if not sums:
         why = "; ".join(f"{name} {reason}" for name, reason in list(silent.items())[:5])
         raise DataError(
-            "no vehicle holds a labelled frame out and has judged",
+            "no vehicle with held-out labelled frames has judged",
             where=experiment.name,
             got=why or None,
         )
@@ -97,11 +97,11 @@ def require_judges(models: Sequence[ReadyModel], experiment: Experiment) -> None
     """Refuse an experiment in which vehicles hold nothing out, and models of other classes.
 
     Raises:
-        DataError, ModelError: so it is.
+        DataError, ModelError: the experiment or a model is refused.
     """
     if experiment.partition.holdout == 0:
         raise DataError(
-            "the vehicles hold no frames out to judge a model on",
+            "the vehicles hold out no frames to judge a model on",
             where=experiment.name,
             got="partition.holdout = 0",
             cure="Name an experiment with partition.holdout: --on EXPERIMENT.toml",

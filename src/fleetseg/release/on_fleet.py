@@ -1,6 +1,6 @@
-"""The vehicles of a networked fleet as the judge: they are sent both models, and send sums.
+"""The vehicles of a networked fleet as judges: they receive both models, and send sums.
 
-The models go as files, are loaded by the vehicles, and are gone when they are scored.
+The models travel as files; the vehicles load them and delete them once they are scored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fleetseg.release.on_clients import NO_FRAMES, Judged, put_together, require
 from fleetseg.runs.inference import ReadyModel
 from fleetseg.text import plain
 
-_GATHER_S = 40.0  # for all vehicles to connect, before those that are there begin
+_GATHER_S = 40.0  # for all vehicles to connect, before the connected ones begin
 
 
 def measure_on_fleet(
@@ -46,15 +46,15 @@ def measure_on_fleet(
     scoring: Progress | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Judged:
-    """Start the server of a fleet and have its vehicles score all models on what they hold out.
+    """Start the server of a fleet and have its vehicles score all models on their held-out frames.
 
-    Waits up to `wait_s` seconds for vehicles that are not there; who has not answered for every
-    model is named, and does not count for any.
+    Waits up to `wait_s` seconds for absent vehicles. A vehicle that has not answered for every
+    model is named, and counts for none of them.
 
     Raises:
-        ModelError: a model of other classes than the experiment.
+        ModelError: a model's classes differ from the experiment's.
         DataError: no vehicle has judged.
-        EngineError: the fleet's server cannot be started, or nobody connects to it.
+        EngineError: the fleet's server cannot be started, or no vehicle connects to it.
         ConfigError: there is no such fleet.
     """
     require_judges(models, experiment)
@@ -92,7 +92,7 @@ def _errand(ready: ReadyModel, experiment: Experiment, policy: Policy) -> Errand
 
 
 class Judging:
-    """Collects what sites answer, each checked whole before it counts."""
+    """Collects the answers of sites, each fully validated before it counts."""
 
     def __init__(
         self, space: LabelSpace, policy: Policy, experiment: Experiment, num_models: int
@@ -103,7 +103,7 @@ class Judging:
         self._silent: dict[str, str] = {}
 
     def add(self, answered: Answered) -> None:
-        """Take a site's answer about one model in, or note why it does not count."""
+        """Add a site's answer about one model, or record why it does not count."""
         site, failure = answered.site, read_failure(answered.site, answered.header)
         if failure is None:
             try:
@@ -133,17 +133,17 @@ class Judging:
         return sums
 
     def result(self, missing: dict[str, str]) -> Judged:
-        """Return the counts of all who judged every model on the same frames.
+        """Return the counts of all vehicles that judged every model on the same frames.
 
         Raises:
-            DataError: nobody has.
+            DataError: no vehicle did.
         """
         silent = {**missing, **self._silent}
         sums: dict[str, list[Measured]] = {}
         sets: list[ScoredSet] = []
         for site, by_model in sorted(self._of_site.items()):
             if len(by_model) < self._num_models:
-                silent.setdefault(site, "no answer for each model")
+                silent.setdefault(site, "not every model was answered for")
                 continue
             self._pair(site, [by_model[k] for k in range(self._num_models)], sums, sets, silent)
         ordered = tuple(sorted(sets, key=lambda one: one.name))
@@ -157,7 +157,7 @@ class Judging:
         sets: list[ScoredSet],
         silent: dict[str, str],
     ) -> None:
-        """Put a site's vehicles beside each other, under names that are the site's to give."""
+        """Pair the counts of a site's vehicles across models, under names within the site's own."""
         for told in by_model[0]:
             name = told if told == site or told.startswith(f"{site}/") else f"{site}/{told}"
             if why_left_out(name, self._experiment.federation):

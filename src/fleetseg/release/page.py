@@ -1,6 +1,6 @@
-"""The page of a decision: one file, for a person who has to stand by it.
+"""The page of a decision: one file, for the person who is accountable for it.
 
-It asks nothing of a network, needs no script, and prints.
+It loads nothing from a network, needs no script, and is printable.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _KINDS = {
     "calibration": "Calibration",
     "latency": "Latency",
 }
-_CHART = 240  # width of an interval's picture
+_CHART = 240  # width of an interval's drawing
 
 
 def page(record: Mapping[str, Any], space: LabelSpace, panels: Sequence[Panels]) -> str:
-    """Write the page of what is in `release.json`, with the frames that decided."""
+    """Render the page of a `release.json`, with the frames that decided."""
     promoted = record["decision"] == "promoted"
     title = f"{'Promoted' if promoted else 'Refused'}: {record['candidate']['network']}"
     return f"""<!doctype html>
@@ -48,19 +48,19 @@ def page(record: Mapping[str, Any], space: LabelSpace, panels: Sequence[Panels])
 
 
 def _head(record: Mapping[str, Any], promoted: bool) -> str:
-    """The decision, and each reason of it."""
+    """Render the decision with its reasons."""
     reasons = record["reasons"]
     failed = "is not good enough in one way" if len(reasons) == 1 else (
         f"is not good enough in {len(reasons)} ways")  # fmt: skip
     headline = "may go into the vehicles" if promoted else failed
-    beside = f"beside {record['against']}" if record["against"] else "with nothing before it"
+    against = f"against {record['against']}" if record["against"] else "without a predecessor"
     items = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
     notes = "".join(f"<li>{escape(note)}</li>" for note in record["notes"])
-    known = f"<h2>Good to know</h2><ul class=notes>{notes}</ul>" if notes else ""
+    known = f"<h2>Notes</h2><ul class=notes>{notes}</ul>" if notes else ""
     return f"""<header><p class=eyebrow>fleetseg release · {escape(record["decided"])}</p>
 <p class="stamp {record["decision"]}">{record["decision"]}</p>
 <h1>The candidate {headline}</h1><ul class=reasons>{items}</ul>
-<p class=protocol>{escape(record["candidate"]["model"])}, judged {escape(beside)}.
+<p class=protocol>{escape(record["candidate"]["model"])}, judged {escape(against)}.
 {escape(_protocol(record))}</p></header>{known}"""
 
 
@@ -77,22 +77,22 @@ def _protocol(record: Mapping[str, Any]) -> str:
 
 
 def _judges(record: Mapping[str, Any]) -> str:
-    """Name the sets, or say how many vehicles judged on how many frames, and who did not."""
+    """Name the sets, or say how many vehicles judged on how many frames, and which did not."""
     scored_on, vehicles = record["scored_on"], record.get("vehicles")
     if not vehicles:
         return "; ".join(f"{name}, {frames:,} frames" for name, frames, _ in scored_on)
     judged, silent = len(vehicles["judged"]), len(vehicles["silent"])
-    over = "over a network" if vehicles["over"] == "a network" else "played by one process"
+    over = "over a network" if vehicles["over"] == "a network" else "simulated in one process"
     words = (
-        f"{sum(frames for _, frames, _ in scored_on):,} frames that {judged} "
-        f"vehicle{'s' * (judged != 1)}, {over}, hold out: the fleet is the judge, and of each only "
-        "sums are known"
+        f"{sum(frames for _, frames, _ in scored_on):,} frames held out by {judged} "
+        f"vehicle{'s' * (judged != 1)}, {over}: the fleet is the judge, and only the sums of each "
+        "vehicle are known"
     )
     return f"{words}; {silent} did not judge" if silent else words
 
 
 def _checks(record: Mapping[str, Any]) -> str:
-    """All checks in a table, those of one kind below each other."""
+    """Render all checks in a table, grouped by kind."""
     checks = record["checks"]
     widest = max([0.02, *(abs(c[k]) for c in checks for k in ("low", "high") if c[k] is not None),
                   *(c["allowed"] for c in checks if c["low"] is not None)])  # fmt: skip
@@ -104,9 +104,9 @@ def _checks(record: Mapping[str, Any]) -> str:
         rows.append(_row(check, widest))
     if not rows:
         return ""
-    return f"""<section><h2>What was judged</h2>
+    return f"""<section><h2>Checks</h2>
 <p class=how>The bar is the interval of candidate minus current, the dot the figure itself, the
-dashed line the fall that is allowed. Held: the whole bar is right of the dashed line. Fallen: the
+dashed line the allowed fall. Held: the whole bar is right of the dashed line. Fallen: the
 dot is left of it, and the whole bar left of zero. Unsure: neither. The scale goes from
 {-widest:.3f} to {widest:+.3f}.</p>
 <div class=wide><table class=checks><thead><tr><th scope=col>check<th scope=col>verdict
@@ -132,7 +132,7 @@ def _figure(value: float | None, digits: int = 3) -> str:
 
 
 def _interval(check: Mapping[str, Any], widest: float) -> str:
-    """Draw an interval on a line from -widest to +widest, with zero and the fall allowed."""
+    """Draw an interval on a line from -widest to +widest, with zero and the allowed fall."""
     low, high = check["low"], check["high"]
     if low is None or high is None:
         return ""
@@ -153,11 +153,11 @@ def _interval(check: Mapping[str, Any], widest: float) -> str:
 
 
 def _pictures(panels: Sequence[Panels], space: LabelSpace) -> str:
-    """The frames in which the candidate is furthest behind."""
+    """Render the frames on which the candidate falls furthest behind."""
     if not panels:
         return ""
     decided = any(one.chosen.decided for one in panels)
-    heading = "The pictures that decided" if decided else "Where it is furthest behind"
+    heading = "The frames that decided" if decided else "Where the candidate is furthest behind"
     figures = []
     for one in panels:
         shown = "".join(
@@ -172,13 +172,14 @@ def _pictures(panels: Sequence[Panels], space: LabelSpace) -> str:
         f'<li><i style="background:rgb({r},{g},{b})"></i>{escape(name)}</li>'
         for name, (r, g, b) in zip(space.classes, space.colours, strict=True)
     )
-    return f"""<section><h2>{heading}</h2><p class=how>Newly wrong, in red: right by the current
-model, wrong by the candidate. Black in the truth is not scored.</p><ul class=legend>{legend}</ul>
+    return f"""<section><h2>{heading}</h2><p class=how>Newly wrong, in red: pixels that the
+current model gets right and the candidate wrong. Black in the truth is not scored.</p>
+<ul class=legend>{legend}</ul>
 {"".join(figures)}</section>"""
 
 
 def _classes(record: Mapping[str, Any], space: LabelSpace) -> str:
-    """IoU of every class, as every other figure of fleetseg has it."""
+    """Render the IoU of every class, computed like every other IoU of fleetseg."""
     new, now = record["candidate"], record["current"]
     rows = []
     for name in space.classes:
@@ -191,7 +192,7 @@ def _classes(record: Mapping[str, Any], space: LabelSpace) -> str:
     total = (f"<tr class=total><th scope=row>mIoU<td class=num>"
              f"{_figure(now['miou'] if now else None)}<td class=num>{_figure(new['miou'])}"
              "<td></tr>")  # fmt: skip
-    return f"""<section><h2>Every class</h2><p class=how>IoU over all frames together, as
+    return f"""<section><h2>All classes</h2><p class=how>IoU over all frames together, as
 fleetseg evaluate gives it; a diamond marks the safety-critical classes.</p>
 <div class=wide><table class=narrow><thead><tr><th scope=col>class<th scope=col class=num>current
 <th scope=col class=num>candidate<th scope=col class=num>change</tr></thead>
@@ -199,7 +200,7 @@ fleetseg evaluate gives it; a diamond marks the safety-critical classes.</p>
 
 
 def _provenance(record: Mapping[str, Any]) -> str:
-    """Digests, the policy and the machine: what it takes to judge again."""
+    """Render digests, the policy and the machine: all that is needed to repeat the judgement."""
     facts = {
         "candidate": f"{record['candidate']['model']}, SHA-256 {record['candidate']['sha256']}"
     }
@@ -212,5 +213,5 @@ def _provenance(record: Mapping[str, Any]) -> str:
     facts["machine"] = ", ".join(f"{key} {value}" for key, value in machine.items())
     rows = "".join(f"<dt>{escape(k)}<dd>{escape(v)}" for k, v in facts.items())
     policy = escape(json.dumps(record["policy"], indent=1))
-    return f"""<section><h2>To judge it again</h2><dl>{rows}</dl>
+    return f"""<section><h2>To reproduce this decision</h2><dl>{rows}</dl>
 <details><summary>The policy</summary><pre>{policy}</pre></details></section>"""

@@ -1,4 +1,4 @@
-"""How the page of a decision looks: light and dark, on a desk, a phone and paper."""
+"""The style of a decision's page: light and dark, for desktop, phone and paper."""
 
 STYLE = """
 :root { color-scheme: light dark; --bg: #fff; --ink: #16191d; --muted: #57606a; --rule: #d5dae0;

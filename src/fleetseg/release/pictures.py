@@ -1,4 +1,4 @@
-"""The frames that decided: where the candidate is furthest behind the current model, as pictures.
+"""The frames that decided, as pictures: where the candidate is furthest behind the current model.
 
 Suffixes: R rows, H x W pixels.
 """
@@ -27,32 +27,32 @@ from fleetseg.runs.inference import ReadyModel
 _A_CHECK = 2  # frames shown for each check that decided
 _AT_MOST = 8
 _UNDECIDED = 4  # frames shown where no check decided
-_KINDS = ("class", "domain", "robustness", "overall")  # what says most of a frame comes first
-_SEVERITY = 2  # that frames made worse are shown at
+_KINDS = ("class", "domain", "robustness", "overall")  # the most telling kinds first
+_SEVERITY = 2  # severity at which corrupted frames are shown
 _WIDTH = 420  # pixels of a panel
 _WRONG = (224, 49, 49)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A frame to show, and why."""
+    """A frame to show, and the reason."""
 
     name: str
     why: str
     corruption: str = ""  # "" = the frame as it is
-    decided: bool = True  # False = shown though no check fell for what it shows
+    decided: bool = True  # False = shown although no check fell because of it
 
 
 @dataclass(frozen=True)
 class Panels:
-    """A frame as the page shows it: data URIs of pictures, by what they are called."""
+    """A frame as the page shows it: pictures as data URIs, by name."""
 
     chosen: Chosen
     pictures: dict[str, str]
 
 
 def choose(sides: Sides, deciding: Sequence[Check]) -> tuple[Chosen, ...]:
-    """Choose the frames that are furthest behind, for each check that decided; or else over all."""
+    """Choose the frames that are furthest behind: for each deciding check, or else over all."""
     if sides.current is None:
         return ()
     now, new = sides.current.clean, sides.candidate.clean
@@ -90,14 +90,14 @@ def _of_check(sides: Sides, check: Check) -> Iterator[Chosen]:
 
 
 def _behind(now: Rows, new: Rows, class_id: int | None) -> list[tuple[str, int]]:
-    """List frames by how many more pixels the candidate has wrong, most first."""
+    """List frames by how many more pixels the candidate gets wrong, most first."""
     rise_R = _wrong(new.conf_RCC, class_id) - _wrong(now.conf_RCC, class_id)
     order = np.argsort(-rise_R, kind="stable")
     return [(new.rows[k].name, int(rise_R[k])) for k in order if rise_R[k] > 0]
 
 
 def _wrong(conf_RCC: Conf_RCC, class_id: int | None) -> npt.NDArray[np.int64]:
-    """Count wrong pixels of each row: all, or those missed or made up of a class."""
+    """Count wrong pixels of each row: all, or the misses and false alarms of one class."""
     hits_RC = np.diagonal(conf_RCC, axis1=1, axis2=2)
     if class_id is None:
         wrong: npt.NDArray[np.int64] = conf_RCC.sum(axis=(1, 2)) - hits_RC.sum(axis=1)
@@ -113,7 +113,7 @@ def draw(
     current: tuple[ReadyModel, Sequence[Frame]],
     seed: int,
 ) -> tuple[Panels, ...]:
-    """Draw the frames: image, truth, what both models say, and what is newly wrong."""
+    """Draw the frames: image, truth, both models' predictions, and what is newly wrong."""
     number = {frame.row.name: k for k, frame in enumerate(candidate[1])}
     drawn = []
     for one in chosen:

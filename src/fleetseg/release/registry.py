@@ -1,9 +1,9 @@
-"""The models that went into the vehicles, numbered, and which of them is current.
+"""The registry of released models: numbered, one of them current.
 
     models/0001/   model.safetensors, config.json ..., release.json, release.html
     models/current one line: the number of the release that the vehicles are to drive
 
-A release appears under its number by one rename, when it is whole; `current` is replaced by one.
+A complete release appears under its number by one rename; `current` is replaced by one rename.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class Listed:
     folder: Path
     record: Mapping[str, Any]  # its release.json
     is_current: bool
-    damage: str = ""  # what is not as it was released; "" = nothing
+    damage: str = ""  # how its files differ from the release; "" = they do not
 
     @property
     def replaced(self) -> int | None:
-        """The release that was current before it."""
+        """The release that it replaced as the current one."""
         value = self.record.get("replaces")
         return value if isinstance(value, int) else None
 
 
 def releases(registry: Path) -> tuple[Listed, ...]:
-    """List all releases, oldest first, with the digests of their files checked.
+    """List all releases, oldest first, with their files' digests checked.
 
     Raises:
         ConfigError: there is no registry.
@@ -61,10 +61,10 @@ def releases(registry: Path) -> tuple[Listed, ...]:
 
 
 def current_number(registry: Path) -> int | None:
-    """Return which release the vehicles are to drive; None where nothing was released.
+    """Return the release that the vehicles are to drive; None if nothing was released.
 
     Raises:
-        CheckpointError: the file says no number.
+        CheckpointError: the file does not hold a number.
     """
     try:
         text = (registry / CURRENT).read_text(encoding="utf-8").strip()
@@ -72,17 +72,17 @@ def current_number(registry: Path) -> int | None:
         return None
     if not _NUMBER.fullmatch(text):
         raise CheckpointError(
-            "damaged: no number of a release", where=registry / CURRENT, got=repr(text[:40]),
+            "damaged: not the number of a release", where=registry / CURRENT, got=repr(text[:40]),
             cure="Write the number of a release into it, such as 0001",
         )  # fmt: skip
     return int(text)
 
 
 def current_folder(registry: Path) -> Path | None:
-    """Return the folder of the current release, its files checked; None where there is none.
+    """Return the folder of the current release, its files checked; None if there is none.
 
     Raises:
-        CheckpointError, ModelError: it is missing or not as it was released.
+        CheckpointError, ModelError: it is missing or has changed since its release.
     """
     number = current_number(registry)
     return None if number is None else _whole(_listed(registry, number, True)).folder
@@ -93,7 +93,7 @@ def chosen(registry: Path, number: int | None = None) -> Listed:
 
     Raises:
         ConfigError: there is no registry, no such release, or none is current.
-        ModelError: a file of it is missing or not as it was released.
+        ModelError: one of its files is missing or has changed since its release.
     """
     known = {one.number: one for one in releases(registry)}
     wanted = current_number(registry) if number is None else number
@@ -122,8 +122,8 @@ def publish(
     `judged_by` is the release that was current when the model was judged.
 
     Raises:
-        CheckpointError: another process is at work in the registry, or the disk is full;
-            another model has become current meanwhile.
+        CheckpointError: another process is using the registry, or the disk is full; another model
+            has become current meanwhile.
     """
     registry.mkdir(parents=True, exist_ok=True)
     with owning(registry):
@@ -152,14 +152,14 @@ def publish(
 
 
 def rollback(registry: Path, to: int | None = None) -> tuple[Listed, Listed]:
-    """Make the release current again that the current one replaced, or one by its number.
+    """Make current the release that the current one replaced, or one by its number.
 
     Returns:
-        the one that was current, and the one that is.
+        the previously current release, and the one that is current now.
 
     Raises:
         ConfigError: there is no registry, no such release, or nothing to go back to.
-        ModelError: a file of it is missing or not as it was released.
+        ModelError: one of its files is missing or has changed since its release.
     """
     if not registry.is_dir():
         raise ConfigError("there is no registry of releases", where=registry)
@@ -186,7 +186,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _copy(model: Path, folder: Path) -> dict[str, str]:
-    """Copy the files of a model folder; returns the SHA-256 of each copy."""
+    """Copy the files of a model folder; return the SHA-256 of each copy."""
     folder.mkdir()
     files = {}
     for path in sorted(model.iterdir()):
@@ -221,7 +221,7 @@ def _damage(folder: Path, files: Mapping[str, str]) -> str:
         if not path.is_file():
             return f"{name} is missing"
         if sha256_of(path) != digest:
-            return f"{name} is not as it was released"
+            return f"{name} has changed since the release"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""A release on its way into the vehicles of a networked fleet."""
+"""Deliver a release to the vehicles of a networked fleet."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from fleetseg.fleet.server.releases import note_drives, offer_of, publish_to, re
 from fleetseg.fleet.server.serve import ServerRuns, connected
 from fleetseg.release import registry
 
-_GATHER_S = 20.0  # for all vehicles to connect, before those that are there get it
+_GATHER_S = 20.0  # for all vehicles to connect, before the connected ones get it
 _LOOK_S = 0.5
 
 
 @dataclass(frozen=True)
 class Published:
-    """Who drives a release, and who does not."""
+    """Which vehicles drive a release, and which do not."""
 
     number: int
     digest: str  # over the digests of its files
     drives: tuple[str, ...]
-    refused: Mapping[str, str] = field(default_factory=dict)  # and why
-    missing: Mapping[str, str] = field(default_factory=dict)  # who has not answered
-    server_runs: bool = False  # it goes on handing the release out
+    refused: Mapping[str, str] = field(default_factory=dict)  # vehicle -> reason
+    missing: Mapping[str, str] = field(default_factory=dict)  # vehicles that have not answered
+    server_runs: bool = False  # it continues to hand out the release
 
     @property
     def is_complete(self) -> bool:
@@ -47,15 +47,15 @@ def publish_to_vehicles(
 ) -> Published:
     """Have the vehicles of a fleet drive a release of a registry; without a number, the current.
 
-    Where the fleet's server runs, that one hands it out, at the beginning of rounds; or else one is
-    started for it. Waits up to `wait_s` seconds for vehicles that are not there; whoever comes
-    later gets it from the next server, or by publishing again.
+    If the fleet's server is running, that server hands it out at the beginning of rounds; otherwise
+    one is started for it. Waits up to `wait_s` seconds for absent vehicles; a vehicle that connects
+    later gets the release from the next server, or when it is published again.
 
     Raises:
         ConfigError: no such fleet, registry or release.
-        ModelError: the release is not as it was released.
+        ModelError: the release has changed since it was released.
         CheckpointError: it cannot be written into the fleet's folder.
-        EngineError: the fleet's server cannot be started, or nobody connects to it.
+        EngineError: the fleet's server cannot be started, or no vehicle connects to it.
     """
     known, release = read_fleet(fleet), registry.chosen(models, number)
     try:
@@ -92,7 +92,7 @@ def _hand_out(
 
 
 def _watch(fleet: Fleet, held: HeldRelease, wait_s: float) -> Published:
-    """Wait for what a running server notes of each vehicle."""
+    """Wait for what a running server records about each vehicle."""
     until_s = time.monotonic() + wait_s
     while True:
         published = _noted(fleet, held)

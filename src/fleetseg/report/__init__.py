@@ -1,4 +1,4 @@
-"""The page that people look at: what came out of a run, and whether to trust it."""
+"""The report page: the result of a run, and whether to trust it."""
 
 from fleetseg.report.page import render, write_report
 

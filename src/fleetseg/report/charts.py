@@ -9,7 +9,7 @@ from itertools import pairwise
 from fleetseg.report import marks, words
 from fleetseg.report.figures import ClassFigures, ReportFigures, RunFigures
 
-_OWN_LINES = 5  # runs beside the first with a colour of their own; further ones are grey
+_OWN_LINES = 5  # runs beside the first with their own colour; others are grey
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Chart:
     """A chart over rounds."""
 
     title: str
-    label: str  # for who cannot see it
+    label: str  # text alternative
     x: marks.Axis
     y: marks.Axis
     x_ticks: tuple[int, ...]
@@ -48,12 +48,12 @@ class Flag:
     text: str
     left: str
     row: int
-    is_right: bool  # of the middle: its words go to the left
+    is_right: bool  # right of the middle, so that its text goes to the left
 
 
 @dataclass(frozen=True)
 class Spark:
-    """The line of one class."""
+    """The spark line of one class."""
 
     name: str
     critical: bool
@@ -66,7 +66,7 @@ Points = Sequence[tuple[int, float]]
 
 
 def charts(figures: ReportFigures) -> list[Chart]:
-    """Draw what there is of: mIoU, loss, megabytes, seconds."""
+    """Draw the available charts: mIoU, loss, megabytes, seconds."""
     rounds = figures.rounds
     if not rounds:
         return []
@@ -88,7 +88,7 @@ def charts(figures: ReportFigures) -> list[Chart]:
 
 
 def flags(figures: ReportFigures) -> list[Flag]:
-    """Place a flag for each event, above the place of its round in every chart."""
+    """Place a flag for each event, above its round in every chart."""
     if not figures.rounds or not figures.events:
         return []
     x = _round_axis(_last_round(figures))
@@ -111,9 +111,9 @@ def _round_axis(last: int) -> marks.Axis:
 
 
 def flag_rows(places: Sequence[float], apart: float = 7.0) -> list[int]:
-    """Say in which of three rows each flag stands, so that neighbours do not cover each other.
+    """Assign each flag to one of three rows, so that neighbours do not overlap.
 
-    Places are percent of the chart's width, in order.
+    Places are in percent of the chart's width, in ascending order.
 
     >>> flag_rows([10, 12, 14, 40])
     [0, 1, 2, 0]
@@ -172,7 +172,7 @@ def _chart(
                 css=_css(k, runs),
                 end="" if runs and k > _OWN_LINES else f"{points[-1][1]:.{digits}f}",
                 end_top=f"{tops[k]:.2f}",
-                name=name if len(named) > 1 and not runs else "",  # those stand in a legend
+                name=name if len(named) > 1 and not runs else "",  # named in a legend
                 name_left=x.at(at[0]),
                 name_top=y.up(at[1]),
                 name_below=name == lower and float(y.up(at[1])) < 85,
@@ -192,7 +192,7 @@ def _mean(points: Points) -> float:
 
 
 def legend(figures: ReportFigures) -> list[tuple[str, str]]:
-    """Name the lines of several runs: (class of the line, name)."""
+    """Name the lines of several runs: (CSS class of the line, name)."""
     names = [figures.run.name, *(run.name for run in figures.others)]
     return [(_css(k, True), name) for k, name in enumerate(names)] if figures.others else []
 
@@ -206,7 +206,7 @@ def _css(k: int, runs: bool) -> str:
 
 
 def _apart(tops: Sequence[float], least: float = 9.0) -> list[float]:
-    """Push labels at line ends apart, so that none lies on another; percent from the top."""
+    """Push labels at line ends apart so that none overlap; in percent from the top."""
     order = sorted(range(len(tops)), key=lambda k: tops[k])
     placed = list(tops)
     for above, below in pairwise(order):
@@ -215,7 +215,7 @@ def _apart(tops: Sequence[float], least: float = 9.0) -> list[float]:
 
 
 def sparks(classes: Sequence[ClassFigures]) -> list[Spark]:
-    """Draw the IoU of each class over the scored rounds; nothing of fewer than two."""
+    """Draw the IoU of each class over the scored rounds; empty for fewer than two."""
     found = []
     for row in classes:
         points = [(n, iou) for n, iou in row.history if iou is not None]

@@ -1,6 +1,6 @@
-"""What the page shows, as values: every figure is computed before a template sees it.
+"""The page's content as values: every figure is computed before a template sees it.
 
-IoUs, shares and their differences are of 1; None stands where there is nothing to rate.
+IoUs, shares and their differences are fractions of 1; None means that there is nothing to rate.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ Ratio = float | None
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a figure, or a difference of two, lies when frames are drawn again."""
+    """The range of a figure, or of a difference of two, when frames are resampled."""
 
     low: float
     high: float
 
     @property
     def leaves_zero_out(self) -> bool:
-        """Whether a difference has the same sign all over it."""
+        """Whether the whole interval of a difference has the same sign."""
         return self.low > 0 or self.high < 0
 
 
@@ -30,7 +30,7 @@ class Interval:
 class IntervalFigures:
     """Intervals of the newest scores; gaps are to the centralised run, where frames are equal."""
 
-    blocks: int  # of frames, that were drawn from
+    blocks: int  # number of blocks of frames to draw from
     frames: int
     draws: int
     confidence: float
@@ -44,7 +44,7 @@ class IntervalFigures:
 
 @dataclass(frozen=True)
 class RunFigures:
-    """One run as a row: what it scores, and what it took."""
+    """One run as a row: its scores and its cost."""
 
     name: str
     kind: Kind
@@ -61,13 +61,13 @@ class RunFigures:
     planned_rounds: int
     seconds: float  # of all rounds, by the engine's clock
     model_sha256: str
-    curve: tuple[tuple[int, float], ...]  # (round, mIoU) where it was scored
+    curve: tuple[tuple[int, float], ...]  # (round, mIoU) where scored
     losses: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class on the evaluation set, beside what it is compared with."""
+    """One class on the evaluation set, with its baselines."""
 
     name: str
     critical: bool
@@ -81,7 +81,7 @@ class ClassFigures:
 
     @property
     def gap(self) -> Ratio:
-        """How far it is above the centralised run."""
+        """Difference to the centralised run, positive where this run is better."""
         if self.iou is None or self.centralised is None:
             return None
         return self.iou - self.centralised
@@ -99,14 +99,14 @@ class RoundFigures:
     miou: Ratio
     critical_miou: Ratio
     seconds: float
-    training_seconds: float | None  # of these, until the last answer; None = not recorded
+    training_seconds: float | None  # of `seconds`, until the last answer; None = not recorded
     mb_up: float
     mb_down: float
 
 
 @dataclass(frozen=True)
 class EventFigures:
-    """What happened in a round, or before it, in a few words."""
+    """A short description of what happened in a round, or before it."""
 
     round: int
     text: str
@@ -126,18 +126,18 @@ class VehicleFigures:
 
 @dataclass(frozen=True)
 class MixFigures:
-    """Which classes one vehicle holds, against the fleet."""
+    """One vehicle's class shares, compared with the fleet."""
 
     name: str
     images: int | None
     distance: float  # Jensen-Shannon, base 2: 0 (alike) to 1 (disjoint)
     share_C: tuple[float, ...]
-    log_ratio_C: tuple[float | None, ...]  # log2 of its share by the fleet's; None = no pixel
+    log_ratio_C: tuple[float | None, ...]  # log2 of its share over the fleet's; None = no pixel
 
 
 @dataclass(frozen=True)
 class LookFigures:
-    """How the images of one vehicle look on average; brightness is from 0 to 1."""
+    """The average appearance of one vehicle's images; brightness is from 0 to 1."""
 
     name: str
     brightness: float
@@ -146,7 +146,7 @@ class LookFigures:
 
 @dataclass(frozen=True)
 class AttendanceFigures:
-    """How one vehicle took part. `marks` are (first round, last round, what happened)."""
+    """One vehicle's participation. `marks` are (first round, last round, what happened)."""
 
     name: str
     images: int | None
@@ -168,7 +168,7 @@ class DomainFigures:
 
     @property
     def gap(self) -> Ratio:
-        """How far it is above the centralised run."""
+        """Difference to the centralised run, positive where this run is better."""
         if self.miou is None or self.centralised is None:
             return None
         return self.miou - self.centralised
@@ -176,7 +176,7 @@ class DomainFigures:
 
 @dataclass(frozen=True)
 class ConfusionFigures:
-    """Shares of each true class's pixels by prediction, least found class first."""
+    """Shares of each true class's pixels by prediction, the class with the lowest recall first."""
 
     classes: tuple[str, ...]
     share_CC: tuple[tuple[float, ...], ...]  # rows add to 1, or are 0 for a class without pixels
@@ -188,7 +188,7 @@ class SettingFigures:
     """One setting of the experiment."""
 
     name: str
-    values: tuple[str, ...]  # of each run that is shown
+    values: tuple[str, ...]  # for each run shown
     default: str
 
 
@@ -218,22 +218,22 @@ class FrameFigures:
     mistakes: tuple[tuple[str, str, float], ...]  # (truth, prediction, share of the wrong pixels)
     truth_ids: str  # WebP of class ids, base64
     ids_by_round: tuple[tuple[int, str, float], ...]  # (round, WebP of class ids, share wrong)
-    by: str = ""  # which model made the newest prediction, where there are several
+    by: str = ""  # which model made the newest prediction, if there are several
 
 
 @dataclass(frozen=True)
 class ReportFigures:
-    """All of one page."""
+    """All figures of one page."""
 
-    run: RunFigures  # the one that the page is about
-    others: tuple[RunFigures, ...]  # federated runs beside it
+    run: RunFigures  # the subject of the page
+    others: tuple[RunFigures, ...]  # other federated runs
     centralised: RunFigures | None
     alone: tuple[RunFigures, ...]
     classes: tuple[ClassFigures, ...]
     rounds: tuple[RoundFigures, ...]
     vehicles: tuple[VehicleFigures, ...]  # worst first
     vehicles_on: str  # which of their frames
-    mix: tuple[MixFigures, ...]  # most unlike first
+    mix: tuple[MixFigures, ...]  # least similar first
     mix_of: str  # what was counted
     attendance: tuple[AttendanceFigures, ...]
     reasons: tuple[tuple[str, int], ...]  # why answers were not used, most frequent first
@@ -243,15 +243,15 @@ class ReportFigures:
     changed: tuple[SettingFigures, ...]
     unchanged: tuple[SettingFigures, ...]
     frames: tuple[FrameFigures, ...]
-    facts: Mapping[str, str]  # of the environment, by what they are called
-    protocol: str  # the sentence that the headline stands with
+    facts: Mapping[str, str]  # of the environment, by label
+    protocol: str  # the sentence below the headline
     scored_on: str
     scored_frames: int | None
     scored_round: int
     class_names: tuple[str, ...]  # in the order of columns `_C`
     critical_names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
-    by: str  # what domains are
+    by: str  # what a domain is: condition, city, ...
     num_vehicles: int
     num_images: int | None
     command: str  # path of the run folder, for commands
@@ -260,17 +260,17 @@ class ReportFigures:
     intervals: IntervalFigures | None = None
     no_intervals: str = ""  # why there are none
     events: tuple[EventFigures, ...] = ()
-    looks: tuple[LookFigures, ...] = ()  # least like the mean vehicle first
-    looks_of: str = ""  # what was looked at; "" = nothing is known
+    looks: tuple[LookFigures, ...] = ()  # furthest from the mean vehicle first
+    looks_of: str = ""  # what was examined; "" = nothing is known
 
     @property
     def mean_brightness(self) -> float:
-        """Of the vehicles whose images' brightness is known, each counted once."""
+        """Mean over the vehicles whose images' brightness is known, each counted once."""
         return sum(row.brightness for row in self.looks) / max(1, len(self.looks))
 
     @property
     def is_over(self) -> bool:
-        """Whether the run came to an end of any kind."""
+        """Whether the run has ended, for whatever reason."""
         return bool(self.reason)
 
     @property

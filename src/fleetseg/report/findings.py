@@ -1,7 +1,7 @@
-"""Headings that state what the figures say; each has a dull fallback where they say little.
+"""Headings that state what the figures show, each with a plain fallback where they show little.
 
-A rule returns what is true of the figures it is given, and claims no more: "level" within half a
-point, "ahead" beyond; equal images only where both runs saw as many within 5 %.
+A rule states only what is true of its figures: "level" within half a point, "ahead" beyond; equal
+images only where both runs saw as many within 5 %.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from fleetseg.report.figures import (
 )
 
 LEVEL = 0.005
-"""Closer than half a point, two IoUs are called level: seeds alone move them as much."""
+"""IoUs closer than half a point are called level: the seed alone changes them as much."""
 FEW = 0.0005
-"""A class below this share of the pixels says little: a few frames decide on its IoU."""
+"""A class below this share of the pixels says little: a few frames decide its IoU."""
 MISSED, WEAK = 0.2, 0.5
-"""A class below the first IoU is called all but missed, below the second seen badly."""
+"""A class below the first IoU is called all but missed, a critical class below the second weak."""
 
 
 def headline(figures: ReportFigures) -> str:
-    """Say what came out of the run."""
+    """State the result of the run."""
     run, fleet = figures.run, words.capital(words.counted(figures.num_vehicles, "vehicle"))
     if run.kind != "federated":
         where = "All pictures in one place" if run.kind == "centralised" else "A vehicle alone"
         return f"{where}: mIoU {words.score(run.miou)}" if run.miou is not None else where
     if not figures.is_over:
-        return f"{fleet}, round {run.rounds} of {run.planned_rounds}: not over"
+        return f"{fleet}, round {run.rounds} of {run.planned_rounds}: not finished"
     if run.miou is None:
         return f"{fleet} trained one model together; nothing was scored"
     pooled = figures.centralised.miou if figures.centralised else None
@@ -52,9 +52,9 @@ def headline(figures: ReportFigures) -> str:
 
 
 def verdict(figures: ReportFigures) -> str:
-    """Say in a sentence or two what it is worth and what holds it back."""
+    """Say in a few sentences what the model is worth and what holds it back."""
     if not figures.is_scored:
-        return "Without scores nothing can be said of what the model is worth."
+        return "The model was not scored, so nothing can be said about its quality."
     said = [_cost(figures), _weakness(figures.classes), _away(figures.domains)]
     return " ".join(sentence for sentence in said if sentence)
 
@@ -66,15 +66,16 @@ def _cost(figures: ReportFigures) -> str:
     behind = pooled.miou - own
     if behind <= LEVEL:
         return "Federating costs nothing here, on this one comparison."
-    size = "little" if behind <= 0.03 else "much" if behind > 0.1 else "something"
-    return f"Federating costs {size} here: {words.distance(behind)} of mIoU."
+    cost = "costs little" if behind <= 0.03 else "costs a lot" if behind > 0.1 else "has a cost"
+    return f"Federating {cost} here: {words.distance(behind)} of mIoU."
 
 
 def _weakness(classes: Sequence[ClassFigures]) -> str:
     weak = weak_critical(classes)
     if weak:
         named = words.series([f"{row.name} ({row.iou:.2f})" for row in weak])
-        return f"What holds the model back is what it sees badly: {named}."
+        what = "a weak safety-critical class" if len(weak) == 1 else "weak safety-critical classes"
+        return f"It is held back by {what}: {named}."
     critical = [row for row in classes if row.critical and row.iou is not None]
     if not critical:
         return ""
@@ -83,7 +84,7 @@ def _weakness(classes: Sequence[ClassFigures]) -> str:
 
 
 def weak_critical(classes: Sequence[ClassFigures]) -> list[ClassFigures]:
-    """List the safety-critical classes below an IoU of a half, worst first."""
+    """List the safety-critical classes with an IoU below 0.5, worst first."""
     rows = [row for row in classes if row.critical and row.iou is not None and row.iou < WEAK]
     return sorted(rows, key=lambda row: row.iou or 0.0)
 
@@ -97,11 +98,11 @@ def _away(domains: Sequence[DomainFigures]) -> str:
     best_seen = max(row.miou or 0.0 for row in seen)
     if (worst.miou or 0.0) >= best_seen - LEVEL:
         return ""
-    return f"Where nobody trained it is at {words.score(worst.miou)} ({worst.name})."
+    return f"Where no vehicle trained, it scores {words.score(worst.miou)} ({worst.name})."
 
 
 def against(figures: ReportFigures) -> str:
-    """Say how far the run is from centralised and from vehicles alone."""
+    """State the distance to the centralised run and to vehicles alone."""
     own, said = figures.run.miou, []
     pooled = figures.centralised.miou if figures.centralised else None
     if own is None or (pooled is None and not figures.alone):
@@ -122,7 +123,7 @@ def _ahead_or_behind(who: str, difference: float) -> str:
 
 
 def per_class(classes: Sequence[ClassFigures]) -> str:
-    """Say which classes lose most to centralised, or which are lowest."""
+    """Name the classes that lose most to centralised, or the lowest class."""
     if not classes:
         return "No class was scored"
     gaps = [row for row in classes if row.gap is not None and row.share >= FEW]
@@ -153,11 +154,11 @@ def _be(names: Sequence[str]) -> str:
 
 
 def progress(rounds: Sequence[RoundFigures]) -> str:
-    """Say whether the mIoU was still rising when the rounds were over."""
+    """Say whether the mIoU was still rising in the last rounds."""
     scored = [(row.round, row.miou) for row in rounds if row.miou is not None]
     if len(scored) < 3:
         return f"{words.capital(words.counted(len(rounds), 'round'))}" + (
-            "; scored too seldom to speak of a trend" if scored else ", never scored"
+            "; scored too rarely to show a trend" if scored else ", never scored"
         )
     last, end = scored[-1]
     since, before = next(
@@ -180,16 +181,16 @@ def progress(rounds: Sequence[RoundFigures]) -> str:
 
 
 def vehicles(rows: Sequence[VehicleFigures], classes: Sequence[str]) -> str:
-    """Name the vehicle that is served worst, and whether a class it hardly holds is why."""
+    """Name the vehicle with the lowest score, and whether classes that it hardly has explain it."""
     rated = [row for row in rows if row.miou is not None]
     if not rated:
-        return "Single vehicles were not scored"
+        return "Vehicles were not scored individually"
     if len(rated) == 1:
-        return f"{rated[0].name} is at {words.score(rated[0].miou)}"
+        return f"{rated[0].name} scores {words.score(rated[0].miou)}"
     worst, best = rated[0], rated[-1]
     spread = (best.miou or 0.0) - (worst.miou or 0.0)
     if spread < LEVEL:
-        return "All vehicles are served alike"
+        return "All vehicles score within half a point of each other"
     without = _without_rare(worst)
     others = [value for value in map(_without_rare, rated[1:]) if value is not None]
     rare = [
@@ -204,20 +205,20 @@ def vehicles(rows: Sequence[VehicleFigures], classes: Sequence[str]) -> str:
             f"{words.score(without)} without"
         )
     below = f"{words.distance(spread)} below {best.name}"
-    return f"{worst.name} is served worst: {words.score(worst.miou)}, {below}"
+    return f"{worst.name} scores lowest: {words.score(worst.miou)}, {below}"
 
 
 def _without_rare(row: VehicleFigures) -> float | None:
-    """Mean IoU over the classes of which the vehicle holds more than a few pixels."""
+    """Return the mean IoU over the classes of which the vehicle has more than a few pixels."""
     pairs = zip(row.iou_C, row.share_C, strict=True)
     ious = [iou for iou, share in pairs if iou is not None and share >= FEW]
     return sum(ious) / len(ious) if ious else None
 
 
 def mix(rows: Sequence[MixFigures], classes: Sequence[str], fleet_share: Sequence[float]) -> str:
-    """Name the vehicle that is least like the fleet, and what it lacks or has most of."""
+    """Name the vehicle least like the fleet, and the classes that it lacks or has most of."""
     if not rows:
-        return "Who holds which classes is not known"
+        return "Which classes the vehicles hold is not known"
     odd = rows[0]
     if odd.distance < 0.1:
         return "The vehicles hold much the same classes"
@@ -235,26 +236,26 @@ def mix(rows: Sequence[MixFigures], classes: Sequence[str], fleet_share: Sequenc
 
 
 def attendance(figures: ReportFigures) -> str:
-    """Count who answered, and who did not."""
+    """Count the requests that were answered and those that were not."""
     asked = sum(row.asked for row in figures.rounds)
     failed = sum(sum(row.failed.values()) for row in figures.rounds)
     answered = sum(row.answered for row in figures.rounds)
     if not asked:
-        return "No vehicle was asked yet"
+        return "No vehicle has been asked yet"
     if answered == asked:
-        return "Every vehicle that was asked answered"
+        return "Every request was answered"
     if not failed:
-        return f"{answered:,} answers were used of {asked:,} asked, and none failed"
+        return f"Of {asked:,} requests, {answered:,} answers were used and none failed"
     kinds = Counter[str]()
     for row in figures.rounds:
         kinds.update(row.failed)
     told = [f"{words.number(count)} {kind}" for kind, count in kinds.most_common()]
-    requests = f"Of {words.number(asked)} requests {words.number(failed)} gave no usable answer"
+    requests = f"Of {words.number(asked)} requests, {words.number(failed)} gave no usable answer"
     return f"{requests}: {words.series(told)}"
 
 
 def domains(rows: Sequence[DomainFigures]) -> str:
-    """Say how much is lost where nobody trained, or which domain is lowest."""
+    """Say how much is lost on domains that nobody trained on, or name the lowest domain."""
     rated = [row for row in rows if row.miou is not None]
     if not rated:
         return "No domain was scored"
@@ -265,24 +266,24 @@ def domains(rows: Sequence[DomainFigures]) -> str:
         known = all(row.seen for row in rated)
         if len(rated) == 1:
             only = f"One domain only, {worst.name}"
-            return f"{only}, and vehicles trained on it" if known else only
+            return f"{only}, which vehicles trained on" if known else only
         told = f"{worst.name} is lowest at {words.score(worst.miou)}"
-        return f"{told}; all were trained on" if known else told
+        return f"{told}; vehicles trained on all of these" if known else told
     lowest = min(unseen, key=lambda row: row.miou or 0.0)
     if seen:
         best = max(row.miou or 0.0 for row in seen)
         lost = best - (lowest.miou or 0.0)
         if lost > LEVEL:
             return (
-                f"From {words.score(best)} where it trained to {words.score(lowest.miou)} in "
-                f"{lowest.name}, where nobody did"
+                f"From {words.score(best)} where vehicles trained to {words.score(lowest.miou)} in "
+                f"{lowest.name}, where none did"
             )
-        return "What nobody trained on is seen as well as the rest"
-    return f"Nobody trained on any of these; {lowest.name} is lowest at {words.score(lowest.miou)}"
+        return "Domains that no vehicle trained on score as well as the rest"
+    return f"No vehicle trained on these; {lowest.name} is lowest at {words.score(lowest.miou)}"
 
 
 def confusion(figures: ConfusionFigures | None, num_shown: int = 3) -> str:
-    """Say what the least found class is taken for."""
+    """Say what the class with the lowest recall is taken for."""
     if figures is None:
         return "Nothing was scored"
     row = figures.share_CC[0]
@@ -295,13 +296,13 @@ def confusion(figures: ConfusionFigures | None, num_shown: int = 3) -> str:
     ]
     name, found = words.capital(figures.classes[0]), words.percent(row[0])
     if not taken:
-        return f"{name} is found least: {found} of its pixels"
+        return f"{name} has the lowest recall: {found} of its pixels are found"
     told = [f"{other} ({words.percent(s)})" for s, other in sorted(taken, reverse=True)]
     return f"{name} is taken for {words.series(told[:num_shown])}"
 
 
 def pictures(frames: Sequence[FrameFigures]) -> str:
-    """Say how wrong the shown frames are, and by which mistake most."""
+    """Say how many pixels of the frames shown are wrong, and which mistake is most frequent."""
     if not frames:
         return "No predictions were kept"
     shares = [frame.wrong_share for frame in frames]

@@ -42,25 +42,25 @@ from fleetseg.runs.row_names import row_names
 from fleetseg.runs.vehicle_looks import read_looks
 
 Names = Mapping[Path, str]
-"""What runs are called, by their folders."""
+"""Display names of runs, by folder."""
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """All that a page is made of."""
+    """All that a page is made from."""
 
     figures: ReportFigures
-    comparison: Comparison | None  # of several runs
+    comparison: Comparison | None  # if there are several runs
 
 
 def gather(runs: Sequence[str | Path], despite: Collection[str] = ()) -> Gathered:
-    """Read run folders; the first federated one is what the page is about.
+    """Read run folders; the first federated run is the subject of the page.
 
-    A folder of run folders stands for those in it. Several runs must be over, and scored in one
-    way, as in a comparison.
+    A folder of run folders stands for the runs in it. Several runs must be finished, and scored in
+    the same way, as for a comparison.
 
     Raises:
-        CheckpointError: a folder holds no run, or one of several that is not over.
+        CheckpointError: a folder holds no run, or one of several runs is unfinished.
         ConfigError: scores of several runs were taken in different ways.
     """
     reports = _read([given_path(path) for path in runs])
@@ -92,9 +92,10 @@ def _read(paths: Sequence[Path]) -> list[RunReport]:
 
 
 def _compared(reports: Sequence[RunReport], despite: Collection[str]) -> Comparison | None:
-    """Compare all but vehicles alone, and check that these were scored in the same way.
+    """Compare all runs but those of single vehicles, which must be scored in the same way too.
 
-    What a vehicle alone has seen is less than what the fleet has: that is what it is shown for.
+    A vehicle alone has seen fewer domains than the fleet; that difference is the point of the
+    baseline.
     """
     if len(reports) == 1:
         return None
@@ -107,7 +108,7 @@ def _compared(reports: Sequence[RunReport], despite: Collection[str]) -> Compari
 
 
 def _alone(report: RunReport) -> str:
-    """The client that trained alone; "" in any other run."""
+    """Return the client that trained alone; "" for any other run."""
     if report.experiment.baseline.kind != "local" or not report.rounds:
         return ""
     return ", ".join(report.rounds[0].cohort)
@@ -173,7 +174,7 @@ def _with_intervals(
 def _baselines(
     rest: Sequence[RunReport], run: RunFigures, named: Mapping[Path, str]
 ) -> tuple[RunReport | None, RunFigures | None, tuple[RunFigures, ...]]:
-    """Return the centralised run, the figures of it, and those of every vehicle alone."""
+    """Return the centralised run, its figures, and the figures of every vehicle alone."""
     kinds = [(KINDS[report.experiment.baseline.kind], report) for report in rest]
     pooled = _nearest([each for kind, each in kinds if kind == "centralised"], run, named)
     alone = [
@@ -187,7 +188,7 @@ def _baselines(
 def _nearest(
     pooled: Sequence[RunReport], run: RunFigures, named: Mapping[Path, str]
 ) -> RunReport | None:
-    """Choose the centralised run whose number of images seen is nearest to the fleet's."""
+    """Choose the centralised run whose number of images is nearest to the fleet's."""
 
     def apart(report: RunReport) -> int:
         return abs(run_figures(report, named[report.path]).images - run.images)
@@ -196,7 +197,7 @@ def _nearest(
 
 
 def _images(report: RunReport) -> dict[str, int]:
-    """Return how many images each vehicle trains on, by its enrolment, else by the manifest."""
+    """Return how many images each vehicle trains on, from enrolments or else from the manifest."""
     enrolled = {each.client: each.images for each in read_enrolled(report.path)}
     if enrolled or report.manifest is None:
         return enrolled
@@ -210,7 +211,7 @@ def _num_vehicles(report: RunReport, images: Mapping[str, int]) -> int:
 
 
 def protocol_sentence(protocol: Protocol | None, run: RunFigures, round_: int) -> str:
-    """Say how the headline's figure was taken, as the sentence that follows it."""
+    """Describe how the headline's figure was taken, in the sentence that follows it."""
     if protocol is None:
         return ""
     height, width = protocol.size_hw

@@ -1,8 +1,8 @@
-"""What happened to a run beside its rounds, and is marked on the curves.
+"""Events of a run that are marked on its curves.
 
-Only what the run folder records: rounds without enough answers, vehicles that changed clusters,
-scores that could not be taken, a run that was stopped and went on, settings that changed on the
-way, and a model that was not published.
+Only events that the run folder records: rounds without enough answers, vehicles that changed
+clusters, scores that could not be taken, stops and resumptions, settings that changed on the way,
+and a model that was not published.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from fleetseg.runs.safety import COLLAPSED
 from fleetseg.runs.starts import read_resumes
 
 MOST = 12
-"""Of more events, those that came last are not marked, and counted instead."""
+"""If there are more events, the last ones are counted instead of marked."""
 
 
 def event_figures(report: RunReport) -> tuple[EventFigures, ...]:
-    """List what happened, in the order of rounds; what happened in one round is one event."""
+    """List the events in the order of rounds; the events of one round are joined into one."""
     if not report.rounds:
         return ()
     last = report.rounds[-1].round
@@ -35,7 +35,8 @@ def event_figures(report: RunReport) -> tuple[EventFigures, ...]:
     if len(events) <= MOST:
         return tuple(events)
     rest = len(events) - (MOST - 1)
-    text = f"{events[MOST - 1].text}; and in {rest - 1} later rounds, too: see the table"
+    later = words.counted(rest - 1, "later round")
+    text = f"{events[MOST - 1].text}; the events of {later} are not listed"
     return (*events[: MOST - 1], EventFigures(events[MOST - 1].round, text))
 
 
@@ -44,7 +45,7 @@ def _settings(report: RunReport) -> Iterator[tuple[int, str]]:
     reached = report.rounds[-1].round
     switches = []
     if training.warmup_rounds:
-        switches.append((training.warmup_rounds + 1, "the learning rate is warm"))
+        switches.append((training.warmup_rounds + 1, "the learning-rate warm-up is over"))
     if training.freeze_bn_after < 1:
         fixed = "batch norms train with the fleet’s statistics from here on"
         switches.append((first_round_after(training.freeze_bn_after, rounds), fixed))
@@ -56,20 +57,20 @@ def _settings(report: RunReport) -> Iterator[tuple[int, str]]:
 def _resumes(report: RunReport) -> Iterator[tuple[int, str]]:
     for resume in read_resumes(report.path):
         if resume.after_round >= report.rounds[-1].round:
-            continue  # no round has come of it yet
+            continue  # no round has been completed since
         when = f" ({resume.at[:16].replace('T', ' ')} UTC)" if resume.at else ""
-        yield resume.after_round + 1, f"the run had been stopped, and went on from here{when}"
+        yield resume.after_round + 1, f"the run had been stopped, and was resumed here{when}"
 
 
 def _without_quorum(report: RunReport) -> Iterator[tuple[int, str]]:
     numbers = [record.round for record in report.rounds if not record.quorum and record.cohort]
     for first, last in stretches(numbers):
         until = "" if first == last else f", until round {last}"
-        yield first, f"too few usable answers, and the model stayed as it was{until}"
+        yield first, f"too few usable answers, and the model was left unchanged{until}"
 
 
 def stretches(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Join numbers that follow each other.
+    """Join consecutive numbers.
 
     >>> stretches([2, 3, 4, 9])
     [(2, 4), (9, 9)]
@@ -80,7 +81,7 @@ def stretches(numbers: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _moved(report: RunReport) -> Iterator[tuple[int, str]]:
-    """Tell of vehicles that were in another cluster when they last took part."""
+    """Report vehicles that were in another cluster when they last took part."""
     known: dict[str, int] = {}
     for record in report.rounds:
         changed = [
@@ -109,12 +110,12 @@ def _ended(report: RunReport) -> Iterator[tuple[int, str]]:
         yield end.round, "the run was ended: its predictions had shrunk to few classes"
     if (newest := _set_back(report.rounds, end.scored, end.scored_round)) is not None:
         whose = "the model that training started from" if not end.scored_round else "this model"
-        yield end.scored_round, f"{whose} was published, as that of round {newest} was not safe to"
+        yield end.scored_round, f"{whose} was published, because that of round {newest} was unsafe"
 
 
 def _set_back(
     rounds: Sequence[RoundRecord], scored: Scored | None, scored_round: int
 ) -> int | None:
-    """Return the newest scored round where an earlier model was published in its place."""
+    """Return the newest scored round if an earlier model was published in its place."""
     newest = max((record.round for record in rounds if record.scored is not None), default=0)
     return newest if scored is not None and scored_round < newest else None

@@ -1,4 +1,4 @@
-"""Vehicles: what the model scores on their frames, what they hold, how they took part."""
+"""Vehicles: scores on their frames, their data, and their participation."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def vehicle_figures(scored: Scored | None) -> tuple[VehicleFigures, ...]:
 def counts_of(
     enrolled: Sequence[Enrolled], scored: Scored | None, num_classes: int
 ) -> tuple[Counts, str]:
-    """Return pixels of each class by vehicle, and what was counted: enrolments, or scored frames.
+    """Return pixels of each class by vehicle, and their source: enrolments, or scored frames.
 
-    Run folders of earlier versions do not hold enrolments; the truth of what vehicles were scored
-    on says nearly the same.
+    Run folders of earlier versions do not hold enrolments; the truth of the frames that vehicles
+    were scored on gives nearly the same shares.
     """
     told = {e.client: np.array(e.histogram_C, np.int64) for e in enrolled if sum(e.histogram_C)}
     told = {name: counts_C for name, counts_C in told.items() if len(counts_C) == num_classes}
@@ -58,7 +58,7 @@ def counts_of(
 
 
 def mix_figures(counts: Counts, images: Mapping[str, int]) -> tuple[MixFigures, ...]:
-    """Set every vehicle's class mix against the fleet's, most unlike first."""
+    """Compare every vehicle's class shares with the fleet's, least similar first."""
     counts = {name: counts_C for name, counts_C in counts.items() if counts_C.sum() > 0}
     if len(counts) < 2:
         return ()
@@ -83,7 +83,7 @@ def mix_figures(counts: Counts, images: Mapping[str, int]) -> tuple[MixFigures, 
 
 
 def jensen_shannon(one_C: npt.NDArray[np.float64], other_C: npt.NDArray[np.float64]) -> float:
-    """Return the Jensen-Shannon distance of two distributions, base 2: 0 to 1.
+    """Return the Jensen-Shannon distance of two distributions, base 2, from 0 to 1.
 
     Source: D. Endres, J. Schindelin, "A new metric for probability distributions", 2003.
 
@@ -99,7 +99,7 @@ def jensen_shannon(one_C: npt.NDArray[np.float64], other_C: npt.NDArray[np.float
 
 
 def round_figures(records: Sequence[RoundRecord]) -> tuple[RoundFigures, ...]:
-    """Take out of every round what is drawn of it."""
+    """Extract from every round what the charts show."""
     return tuple(
         RoundFigures(
             round=record.round,
@@ -119,7 +119,7 @@ def round_figures(records: Sequence[RoundRecord]) -> tuple[RoundFigures, ...]:
 
 
 def failure_reasons(records: Sequence[RoundRecord], limit: int = 8) -> tuple[tuple[str, int], ...]:
-    """Count why answers were not used, the most frequent first."""
+    """Count the reasons for unused answers, the most frequent first."""
     told = Counter(f"{f.kind}: {f.reason}" for record in records for f in record.failures)
     return tuple(told.most_common(limit))
 
@@ -127,7 +127,7 @@ def failure_reasons(records: Sequence[RoundRecord], limit: int = 8) -> tuple[tup
 def attendance_figures(
     report: RunReport, images: Mapping[str, int]
 ) -> tuple[AttendanceFigures, ...]:
-    """Say of every vehicle how it took part: those with the most failures first."""
+    """Describe every vehicle's participation, those with the most failures first."""
     told: dict[str, dict[int, str]] = {}
     for record in report.rounds:
         failed = {failure.client_id: failure.kind for failure in record.failures}
@@ -143,7 +143,7 @@ def attendance_figures(
 def _attendance(name: str, told: Mapping[int, str], images: int | None) -> AttendanceFigures:
     kinds = Counter(told.values())
     answered, spare = kinds.pop("answered", 0), kinds.pop("spare", 0)
-    del spare  # asked in excess, and the round was over without it: no failure
+    del spare  # a spare of over-selection that was not needed: no failure
     marks: list[tuple[int, int, str]] = []
     for round_, kind in sorted(told.items()):
         if marks and marks[-1][1] == round_ - 1 and marks[-1][2] == kind:

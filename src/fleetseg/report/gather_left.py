@@ -1,4 +1,4 @@
-"""What left the vehicles: the kinds of messages of a run, how often, and how large."""
+"""What left the vehicles: the kinds of messages of a run, their number and their size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fleetseg.text import size_text
 
 
 def messages_sent(report: RunReport, scored: Scored | None) -> tuple[MessageFigures, ...]:
-    """List what vehicles sent, by the table of federation.messages; nothing of a baseline."""
+    """List what vehicles sent, by the table of federation.messages; empty for a baseline."""
     experiment = report.experiment
     if experiment.baseline.kind or not report.rounds:
         return ()

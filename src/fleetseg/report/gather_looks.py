@@ -1,4 +1,4 @@
-"""How the images of vehicles look, least like the mean vehicle first."""
+"""The appearance of vehicles' images, furthest from the mean vehicle first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fleetseg.runs.vehicle_looks import Look
 
 
 def look_figures(looks: Sequence[Look]) -> tuple[LookFigures, ...]:
-    """Sort by the distance from the mean vehicle: of colours where all are known."""
+    """Sort by the distance from the mean vehicle; in colour where all colours are known."""
     if not looks:
         return ()
     in_colour = all(look.colour_3 for look in looks)
@@ -28,7 +28,7 @@ def _hex(colour_3: Sequence[float]) -> str:
 
 
 def looks_of(looks: Sequence[Look]) -> str:
-    """Say what was looked at."""
+    """Say which images were examined."""
     if not looks:
         return ""
     most = max(look.images for look in looks)

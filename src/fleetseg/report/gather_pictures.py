@@ -1,4 +1,4 @@
-"""The frames whose predictions a run has kept, as pictures for the page."""
+"""The stored frames of a run with their predictions, as pictures for the page."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from fleetseg.report.figures import FrameFigures
 from fleetseg.runs.kept_frames import Frame, Seen, ids_of, read_frames, read_seen
 
 CRITICAL, WRONG = (0, 60, 170), (222, 116, 0)
-"""Of pixels that are wrong: where the truth is safety-critical, and elsewhere."""
+"""Colours of wrong pixels: where the truth is safety-critical, and elsewhere."""
 MAX_BYTES = 2_500_000
-"""Of earlier rounds' maps on a page; of more, some rounds are left out, at even distances."""
+"""Limit for earlier rounds' maps on a page; beyond it, evenly spaced rounds are kept."""
 
 
 def frame_figures(folder: Path, space: LabelSpace, last_round: int) -> tuple[FrameFigures, ...]:
-    """Return the kept frames, worst first by the newest scoring; none where nothing was kept.
+    """Return the stored frames, worst first by the newest scoring; empty if there are none.
 
-    Rounds after `last_round` are those of a run that was set back, and are left out.
+    Rounds after `last_round` belong to a run that was rolled back, and are left out.
     """
     frames = read_frames(folder)
     seen = {n: each for n, each in read_seen(folder).items() if n <= last_round}
@@ -39,7 +39,7 @@ def frame_figures(folder: Path, space: LabelSpace, last_round: int) -> tuple[Fra
 
 
 def _thinned(seen: dict[int, tuple[Seen, ...]]) -> list[int]:
-    """Choose rounds, the first and the last among them, whose maps a page has room for."""
+    """Choose evenly spaced rounds, including the first and the last, whose maps fit on a page."""
     rounds = sorted(seen)
     size = sum(len(each.prediction) for of_round in seen.values() for each in of_round)
     number = max(2, int(len(rounds) * min(1.0, MAX_BYTES / max(1, size))))
@@ -75,7 +75,7 @@ def wrong_picture(
     pred_HW: npt.NDArray[np.uint8],
     space: LabelSpace,
 ) -> npt.NDArray[np.uint8]:
-    """Mark the wrong pixels on a photo that is greyed to 170 to 250."""
+    """Mark the wrong pixels on a photo whose greys are compressed to 170 to 250."""
     grey_HW = 170 + np.round(photo_HWC.astype(np.float64).mean(axis=2) / 255 * 80)
     picture_HWC = np.repeat(grey_HW[:, :, None], 3, axis=2).astype(np.uint8)
     wrong_HW = (truth_HW != pred_HW) & (truth_HW != IGNORE)

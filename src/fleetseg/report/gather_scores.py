@@ -1,4 +1,4 @@
-"""What models score: runs as rows, classes, domains, confusion; all of int64 matrices."""
+"""Scores of models: runs as rows, classes, domains, confusion; all from int64 matrices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fleetseg.runs.records import effort, traffic
 from fleetseg.runs.report import RunReport
 
 KINDS: Mapping[str, Kind] = {"": "federated", "centralised": "centralised", "local": "alone"}
-"""What a run is, by what its experiment says of baselines."""
+"""The kind of a run, by its experiment's baseline."""
 
 
 def known(value: float | None) -> Ratio:
@@ -30,7 +30,7 @@ def known(value: float | None) -> Ratio:
 
 
 def newest_scores(report: RunReport) -> tuple[Scored | None, int]:
-    """Return the newest scores of a run, over or not, and the round whose model they are of."""
+    """Return the newest scores of a run, finished or not, and the round of the scored model."""
     if report.end is not None and report.end.scored is not None:
         return report.end.scored, report.end.scored_round
     scored = [record for record in report.rounds if record.scored is not None]
@@ -38,7 +38,7 @@ def newest_scores(report: RunReport) -> tuple[Scored | None, int]:
 
 
 def run_figures(report: RunReport, name: str) -> RunFigures:
-    """Sum up one run."""
+    """Summarise one run."""
     scored, _ = newest_scores(report)
     overall = scored.overall if scored else None
     spent, sent = effort(report.rounds), traffic(report.rounds)
@@ -94,13 +94,13 @@ def class_figures(
 
 
 def mean(values: Sequence[Ratio]) -> Ratio:
-    """Take the mean over models of what each scores; of none it is None."""
+    """Return the mean over models; None if there are none."""
     there = [value for value in values if value is not None]
     return math.fsum(there) / len(there) if there else None
 
 
 def domain_figures(report: RunReport, centralised: RunReport | None) -> tuple[DomainFigures, ...]:
-    """Rate every domain: seen ones first, each side's lowest mIoU last."""
+    """Rate every domain: seen domains first, the lowest mIoU of each side last."""
     scored, _ = newest_scores(report)
     if scored is None:
         return ()
@@ -120,7 +120,7 @@ def domain_figures(report: RunReport, centralised: RunReport | None) -> tuple[Do
 
 
 def confusion_figures(scores: Scores | None) -> ConfusionFigures | None:
-    """Share out the pixels of each true class by what they are taken for."""
+    """Return the share of each true class's pixels by prediction."""
     if scores is None:
         return None
     conf_CC = scores.conf_CC.astype(np.float64)

@@ -1,4 +1,4 @@
-"""What the experiment says: what differs from the defaults, or between runs, first."""
+"""The settings of the experiment; those that differ from the defaults, or between runs, first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ABSENT = "–"
 def setting_figures(
     experiments: Sequence[Experiment],
 ) -> tuple[tuple[SettingFigures, ...], tuple[SettingFigures, ...]]:
-    """Split all settings: of one run by whether they differ from the default, of several by run.
+    """Split all settings: for one run by whether they differ from the default, else between runs.
 
     The first part is what differs, the second the rest.
     """

@@ -1,8 +1,8 @@
-"""How much a score hangs on the frames that were chosen: a bootstrap over blocks of frames.
+"""How much a score depends on the choice of frames: a bootstrap over blocks of frames.
 
 B. Efron, R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8.6 (blocks) and 13
-(percentiles): blocks of consecutive frames are drawn with replacement, their counts are added, and
-ratios are taken of the sums. Two runs that were scored on the same frames are drawn together.
+(percentiles): blocks of consecutive frames are drawn with replacement, their counts are summed, and
+ratios are taken of the sums. Two runs that were scored on the same frames are resampled together.
 
 Suffixes: S draws, U blocks, C classes; 3 = right, true, predicted pixels.
 """
@@ -26,7 +26,7 @@ from fleetseg.runs.report import RunReport
 
 CONFIDENCE, DRAWS = 0.95, 2_000
 FEWEST = 8
-"""Of fewer blocks, an interval would say more than is known."""
+"""With fewer blocks, an interval would claim more than is known."""
 _AT_A_TIME = 250  # draws: bounds the memory
 
 Floats = npt.NDArray[np.float64]
@@ -38,10 +38,10 @@ def interval_figures(
     """Return the intervals of a run's newest scores, or why there are none."""
     own = counts_of_newest(subject)
     if own is None:
-        return None, "what single frames added to this score is not known here"
+        return None, "what each frame contributed to this score is not known here"
     blocks = int(own.block_N.max()) + 1
     if blocks < FEWEST:
-        return None, f"its frames are too few that differ ({blocks} of {FEWEST})"
+        return None, f"there are too few blocks of frames ({blocks} of {FEWEST})"
     pooled = counts_of_newest(centralised) if centralised else None
     if pooled is not None and not own.same_frames(pooled):
         pooled = None
@@ -75,25 +75,24 @@ def with_interval(row: ClassFigures, intervals: IntervalFigures, class_id: int) 
 
 
 def about_intervals(f: ReportFigures) -> str:
-    """Say what intervals are of, or why there are none."""
+    """Explain the intervals, or why there are none."""
     if not f.is_scored:
         return ""
     if f.intervals is None:
         return f"There are no intervals: {f.no_intervals}."
     sure, drawn = words.percent(f.intervals.confidence), f.intervals
-    gap = " For the gap, both runs are drawn together; bold leaves zero out." if drawn.gap_C else ""
+    gap = " For the gap, both runs are resampled together; bold excludes zero." * bool(drawn.gap_C)
     return (
-        f"Thin lines are {sure} intervals: the {drawn.frames:,} frames, in {drawn.blocks:,} blocks "
-        f"of up to {words.number(BLOCK)} that follow each other in one drive, drawn again "
-        f"{drawn.draws:,} times. They say what other frames would change, not what another seed "
-        f"would.{gap}"
+        f"Thin lines are {sure} intervals from {drawn.draws:,} resamples of the {drawn.frames:,} "
+        f"frames, in {drawn.blocks:,} blocks of up to {words.number(BLOCK)} consecutive frames of "
+        f"one drive. They cover the choice of frames, not of the seed.{gap}"
     )
 
 
 def counts_of_newest(report: RunReport) -> ImageCounts | None:
-    """Return what frames added to a run's newest scores; None where that is not known.
+    """Return the frame counts of a run's newest scores; None if they are not known.
 
-    Counts of another round's model, or of other frames, are not taken for them.
+    Counts of another round's model, or of other frames, do not qualify.
     """
     scored, round_ = newest_scores(report)
     counts = read_counts(report.path)
@@ -107,7 +106,8 @@ def counts_of_newest(report: RunReport) -> ImageCounts | None:
 def drawn_iou(parts_U3C: npt.NDArray[np.int64]) -> Floats:
     """Return the IoU of each class in each draw, (S, C); NaN where it has no union.
 
-    As many blocks are drawn as there are; the draws of equally many blocks are always the same.
+    Each draw has as many blocks as there are; for a given number of blocks the draws are always the
+    same.
     """
     return np.concatenate(list(_drawn(parts_U3C)))
 
@@ -120,7 +120,7 @@ def _drawn(parts_U3C: npt.NDArray[np.int64]) -> Iterator[Floats]:
     for start in range(0, DRAWS, _AT_A_TIME):
         size = min(_AT_A_TIME, DRAWS - start)
         times_SU = generator.multinomial(num_blocks, shares, size=size)
-        # Sums of counts stay below 2^53, so that they are exact.
+        # Sums of counts stay below 2^53, so they are exact.
         sums_S3C = (times_SU @ flat).reshape(-1, *parts_U3C.shape[1:])
         hits_SC, true_SC, predicted_SC = (sums_S3C[:, k] for k in range(3))
         union_SC = true_SC + predicted_SC - hits_SC
@@ -145,7 +145,7 @@ def _mean(iou_SC: Floats) -> Floats:
 
 
 def interval(values_S: Floats) -> Interval | None:
-    """Return the percentiles between which the wanted share of all draws lies; None of nothing.
+    """Return the percentile interval of the draws; None if no draw has a value.
 
     >>> interval(np.arange(2001.0))
     Interval(low=50.0, high=1950.0)

@@ -1,4 +1,4 @@
-"""The four numbers that stand below the headline."""
+"""The four numbers below the headline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fleetseg.text import size_text
 
 
 def key_figures(f: ReportFigures) -> list[dict[str, str]]:
-    """Choose the numbers, each with its name and what has to be said of it."""
+    """Choose the numbers, each with its name and the caveats that belong to it."""
     if not f.is_scored:
         return []
     critical = [row.name for row in f.classes if row.critical]
@@ -26,9 +26,9 @@ def key_figures(f: ReportFigures) -> list[dict[str, str]]:
     ]
     pooled = f.centralised.miou if f.centralised else None
     if pooled is not None and f.run.miou is not None:
-        how = "at equal images" if f.equal_images else "which saw another number of images"
+        how = "at equal images" if f.equal_images else "which saw a different number of images"
         gap = f.intervals.gap_miou if f.intervals else None
-        sure = f"; {words.points_between(gap.low, gap.high)} by other frames" if gap else ""
+        sure = f"; {words.points_between(gap.low, gap.high)} with other frames" if gap else ""
         found.append(
             {
                 "name": "points against centralised",
@@ -39,7 +39,7 @@ def key_figures(f: ReportFigures) -> list[dict[str, str]]:
     unseen = [row for row in f.domains if row.seen is False and row.miou is not None]
     if unseen and len(f.domains) > 1:
         worst = min(unseen, key=lambda row: row.miou or 0.0)
-        note = f"{worst.name}, the lowest of those that nobody trained on"
+        note = f"{worst.name}, the lowest domain that no vehicle trained on"
         found.append({"name": "mIoU, unseen", "value": words.score(worst.miou), "note": note})
     if f.vehicles and f.vehicles[0].miou is not None:
         worst_vehicle = f.vehicles[0]
@@ -54,7 +54,7 @@ def key_figures(f: ReportFigures) -> list[dict[str, str]]:
 
 
 def _surely(intervals: IntervalFigures | None) -> str:
-    """Say where the mIoU lies when frames are drawn again."""
+    """Give the mIoU's interval under resampling of frames."""
     if intervals is None or intervals.miou is None:
         return ""
     sure = words.percent(intervals.confidence)

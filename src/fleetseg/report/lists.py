@@ -1,4 +1,4 @@
-"""What is good and what is not, each with a link to where it is shown."""
+"""What is good and what is not, each with a link to its evidence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fleetseg.text import size_text
 
 @dataclass(frozen=True)
 class Item:
-    """A sentence, the part of it that is a link, and the section that it leads to."""
+    """A sentence, its linked part, and the section that the link leads to."""
 
     before: str
     link: str
@@ -21,13 +21,13 @@ class Item:
 
 
 def good(figures: ReportFigures) -> list[Item]:
-    """List what speaks for the model; nothing is said without a figure for it."""
+    """List what speaks for the model; every item has a figure behind it."""
     rules = (_near_centralised, _above_alone, _all_answered, _nothing_left)
     return [item for item in (rule(figures) for rule in rules) if item is not None]
 
 
 def not_good(figures: ReportFigures) -> list[Item]:
-    """List what speaks against it, or makes its figures look better than they are."""
+    """List what speaks against the model, or makes its figures look better than they are."""
     rules = (_missed, _behind_centralised, _optimistic, _few_frames, _failed, _traffic, _one_seed)
     return [item for item in (rule(figures) for rule in rules) if item is not None]
 
@@ -104,7 +104,7 @@ def _optimistic(figures: ReportFigures) -> Item | None:
         worst = min(unseen, key=lambda row: row.miou or 0.0)
         if (worst.miou or 0.0) >= figures.run.miou - LEVEL:
             return None
-        after = f", where nobody trained: {words.score(worst.miou)}."
+        after = f", where no vehicle trained: {words.score(worst.miou)}."
         return Item("Lower in ", worst.name, after, "domains")
     return Item(
         "The headline is optimistic: ",
@@ -141,6 +141,4 @@ def _traffic(figures: ReportFigures) -> Item | None:
 def _one_seed(figures: ReportFigures) -> Item | None:
     if figures.others or figures.run.miou is None:
         return None
-    return Item(
-        "One run with one seed: how far ", "other seeds", " lie apart is not known.", "against"
-    )
+    return Item("One run with one seed: the spread ", "over seeds", " is not known.", "against")

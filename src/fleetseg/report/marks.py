@@ -1,4 +1,4 @@
-"""Where marks lie on their scales: percent of a plot's width or height."""
+"""Positions of marks on their scales, in percent of a plot's width or height."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Axis:
     ticks: tuple[float, ...]
 
     def at(self, value: float) -> str:
-        """Return where a value lies, in percent from the left, with two digits."""
+        """Return the position of a value, in percent from the left, with two digits."""
         return f"{100 * (value - self.low) / (self.high - self.low):.2f}"
 
     def up(self, value: float) -> str:
-        """Return where a value lies, in percent from the top."""
+        """Return the position of a value, in percent from the top."""
         return f"{100 * (self.high - value) / (self.high - self.low):.2f}"
 
     def text(self, value: float) -> str:
-        """Write a tick.
+        """Format a tick.
 
         >>> axis([0.2, 0.7]).text(0.4), axis([0.0, 180.0]).text(50.0)
         ('.4', '50')
@@ -38,7 +38,7 @@ class Axis:
 
 
 def axis(values: Iterable[float], *, zero: bool = False, ticks: int = 5) -> Axis:
-    """Lay a scale with round ticks around values.
+    """Fit a scale with round ticks to values.
 
     >>> axis([0.42, 0.69]).ticks
     (0.4, 0.5, 0.6, 0.7)
@@ -57,17 +57,17 @@ def axis(values: Iterable[float], *, zero: bool = False, ticks: int = 5) -> Axis
 
 
 def line(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
-    """Write a path through points."""
+    """Return an SVG path through points."""
     return "".join(f"{'L' if k else 'M'}{x.at(a)} {y.up(b)}" for k, (a, b) in enumerate(points))
 
 
 def dots(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
-    """Write a path of round points; the stroke is their size."""
+    """Return an SVG path of round points; the stroke is their size."""
     return "".join(f"M{x.at(a)} {y.up(b)}h0" for a, b in points)
 
 
 def heat(iou: float | None) -> int:
-    """Return how strong a cell is tinted, 0 to 100: nothing above 0.86, all of it below 0.13.
+    """Return the tint of a cell, 0 to 100: none above 0.86, full below 0.13.
 
     >>> heat(0.9), heat(0.495), heat(0.1), heat(None)
     (0, 50, 100, 0)

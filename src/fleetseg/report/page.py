@@ -1,4 +1,4 @@
-"""One self-contained page: the templates filled in, and written in one piece."""
+"""The self-contained page: fill in the templates, and write the file atomically."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _TEMPLATES = Path(__file__).parent / "templates"
 def write_report(
     runs: Sequence[str | Path], out: Path | None = None, despite: Collection[str] = ()
 ) -> Path:
-    """Write the page of one run or several; returns where it lies.
+    """Write the page of one or several runs; return its path.
 
     Args:
         runs: run folders, or folders of them.
-        out: the page; None = `report.html` in the first folder that is given.
-        despite: fields in which protocols may differ all the same, as in a comparison.
+        out: the page; None = `report.html` in the first of the given folders.
+        despite: fields in which protocols may differ, as in a comparison.
 
     Raises:
         MissingExtra: jinja2 is not installed.
-        CheckpointError: a folder holds no run, or one of several that is not over.
+        CheckpointError: a folder holds no run, or one of several runs is unfinished.
         ConfigError: scores of several runs were taken in different ways.
     """
     jinja()

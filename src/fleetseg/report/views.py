@@ -1,4 +1,4 @@
-"""What templates are given: figures put in the order and the groups in which they are shown."""
+"""The templates' input: figures in the order and the groups in which they are shown."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ TOPICS = {
     "configuration": "Configuration",
     "environment": "Environment and hashes",
 }
-"""Sections in their order. What a baseline or a single run has none of is left out."""
+"""Sections in their order. Sections that a baseline or a single run lacks are left out."""
 
 _WORST, _BEST, _ALL = 10, 3, 20
-"""Of more vehicles than the last number, so many of the first and last are shown unfolded."""
+"""Beyond the last number of vehicles, only this many of the first and the last stay unfolded."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Row:
 
 
 def context(gathered: Gathered) -> dict[str, Any]:
-    """Return all that the page's templates read."""
+    """Return everything that the page's templates read."""
     f = gathered.figures
     names = [row.name for row in f.attendance]
     return {
@@ -96,7 +96,7 @@ def context(gathered: Gathered) -> dict[str, Any]:
 
 def _contents(gathered: Gathered) -> list[tuple[str, str]]:
     f = gathered.figures
-    absent = set() if f.others else {"runs"}  # baselines stand in a section of their own
+    absent = set() if f.others else {"runs"}  # baselines have a section of their own
     if f.run.kind != "federated":
         absent |= {"against", "left"}
     elif not f.left:
@@ -125,12 +125,12 @@ def _findings(gathered: Gathered) -> dict[str, str]:
 
 
 def _class_names(f: ReportFigures) -> list[str]:
-    """Names of the classes in their own order, which is that of columns `_C`."""
+    """Return the names of the classes in the order of columns `_C`."""
     return list(f.class_names)
 
 
 def _fleet_share(f: ReportFigures) -> list[float]:
-    """Shares of classes in the whole fleet, from any vehicle's own and its ratio to the fleet."""
+    """Return the whole fleet's class shares, from any vehicle's shares and ratios."""
     shares = [0.0] * len(f.class_names)
     for row in f.mix:
         for k, (share, ratio) in enumerate(zip(row.share_C, row.log_ratio_C, strict=True)):
@@ -141,10 +141,10 @@ def _fleet_share(f: ReportFigures) -> list[float]:
 
 def _settings_heading(f: ReportFigures) -> str:
     number = words.counted(len(f.changed), "setting")
-    told = "is" if len(f.changed) == 1 else "are"
+    told = "differs" if len(f.changed) == 1 else "differ"
     if f.others:
-        return words.capital(f"{number} {told} not the same in all runs")
-    return words.capital(f"{number} {told} not at the default")
+        return words.capital(f"{number} {told} between the runs")
+    return words.capital(f"{number} {told} from the defaults")
 
 
 def _best_run(comparison: Comparison | None) -> str:
@@ -172,7 +172,7 @@ def _panels(f: ReportFigures) -> list[dict[str, Any]]:
         alone = tuple(sorted(v for v in map(of, f.alone) if v is not None))
         rows = []
         if f.centralised:
-            note = "equal images" if f.equal_images else "other images"
+            note = "equal images" if f.equal_images else "different number of images"
             rows.append(Row("Centralised", note, of(f.centralised), "cen"))
         rows.append(Row("Federated", "this run", of(f.run), "fed"))
         rows += [Row(run.name, "federated", of(run), f"run-{min(k, 5)}")
@@ -234,7 +234,7 @@ def _comparison(comparison: Comparison | None) -> dict[str, Any]:
 
 
 def _folded(name: str, rows: Sequence[Any]) -> dict[str, Any]:
-    """Split a long list: the first ten and the last three, and the rest to be folded away."""
+    """Split a long list: the first ten and the last three, and the rest to be folded."""
     if len(rows) <= _ALL:
         return {f"{name}_shown": list(rows), f"{name}_rest": []}
     shown = [*rows[:_WORST], *rows[-_BEST:]]
@@ -242,7 +242,7 @@ def _folded(name: str, rows: Sequence[Any]) -> dict[str, Any]:
 
 
 def _heat_order(f: ReportFigures) -> list[int]:
-    """Columns of the heat map: critical classes first, each group by its mean, worst first."""
+    """Order columns of the heat map: critical classes first, each group by mean, worst first."""
     if not f.vehicles:
         return []
     critical = {row.name for row in f.classes if row.critical} or set(f.critical_names)
@@ -257,7 +257,7 @@ def _heat_order(f: ReportFigures) -> list[int]:
 
 
 def _mix_rows(row: MixFigures, f: ReportFigures) -> list[dict[str, Any]]:
-    """Bars from a sixteenth to four times the fleet's share; the fleet's own lies at two thirds."""
+    """Lay out bars from a sixteenth to four times the fleet's share, which lies at two thirds."""
     found = []
     shares = _fleet_share(f)
     for k in sorted(range(len(f.class_names)), key=lambda k: -shares[k]):
@@ -265,11 +265,11 @@ def _mix_rows(row: MixFigures, f: ReportFigures) -> list[dict[str, Any]]:
         if shares[k] == 0:
             continue
         if ratio is None:
-            label, low, high, far = "none of it", 0.0, 66.67, True
+            label, low, high, far = "none", 0.0, 66.67, True
         else:
             at = 66.67 + max(-4.0, min(2.0, ratio)) * 100 / 6
             low, high, far = min(at, 66.67), max(at, 66.67), abs(ratio) > 2
-            label = f"{2**ratio:.2f} times the share of the fleet"
+            label = f"{2**ratio:.2f} times the fleet’s share"
         found.append(
             {
                 "name": f.class_names[k],
@@ -299,7 +299,7 @@ def _traffic(f: ReportFigures) -> str:
 
 
 def _domain_groups(f: ReportFigures) -> list[tuple[str, list[Any]]]:
-    names = {True: "Trained on", False: "Nobody trained on these", None: ""}
+    names = {True: "Trained on", False: "Not trained on", None: ""}
     groups = [(names[side], [row for row in f.domains if row.seen is side])
               for side in (True, False, None)]  # fmt: skip
     return [(name, rows) for name, rows in groups if rows]
@@ -307,9 +307,10 @@ def _domain_groups(f: ReportFigures) -> list[tuple[str, list[Any]]]:
 
 def _no_pictures(f: ReportFigures) -> str:
     return (
-        "This run kept no predictions of its evaluation frames: it has no frames at the server, "
-        "its pictures are off (evaluation.pictures = 0), or an earlier version made it. For "
-        f"pictures of the finished model: fleetseg predict {f.command} IMAGES --out DIR --overlay"
+        "This run kept no predictions of evaluation frames: the server has none, pictures are off "
+        "(evaluation.pictures = 0), scores use other norms than the model’s own, or an earlier "
+        "version made the run. For pictures of the finished model: "
+        f"fleetseg predict {f.command} IMAGES --out DIR --overlay"
     )
 
 
@@ -325,14 +326,14 @@ def _round_texts(f: ReportFigures) -> list[str]:
             critical = words.score(row.critical_miou)
             told.append(f"mIoU {words.score(row.miou)}, critical {critical}")
         told.append(words.duration(row.seconds))
-        told += [f"{size_text(up * 1e6)} up by then"] if up else []
+        told += [f"{size_text(up * 1e6)} up so far"] if up else []
         told += [happened[row.round]] if row.round in happened else []
         texts.append(" · ".join(told))
     return texts
 
 
 def page_data(f: ReportFigures) -> str:
-    """Return what the script reads, as JSON that cannot end its element."""
+    """Return the script's data as JSON that cannot close its script element."""
     data = {
         "rounds": _round_texts(f),
         "palette": [list(colour) for colour in f.colours],

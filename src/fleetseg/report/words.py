@@ -1,4 +1,4 @@
-"""How the page writes numbers: digits, signs, units, and lists of names."""
+"""Number formats of the page: digits, signs, units, and lists of names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 NOTHING = "–"
-_NARROW = "\u202f"  # a thin space that does not break, before a percent sign
+_NARROW = "\u202f"  # a thin non-breaking space, before a percent sign
 _NUMBERS = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
     "eleven", "twelve",
@@ -19,7 +19,7 @@ def is_known(value: float | None) -> bool:
 
 
 def score(value: float | None) -> str:
-    """Write an IoU with three digits.
+    """Format an IoU with three digits.
 
     >>> score(0.6764), score(None), score(float("nan"))
     ('0.676', '–', '–')
@@ -28,7 +28,7 @@ def score(value: float | None) -> str:
 
 
 def cell(value: float | None) -> str:
-    """Write an IoU with two digits and no zero in front, for narrow cells.
+    """Format an IoU with two digits and no leading zero, for narrow cells.
 
     >>> cell(0.064), cell(1.0), cell(None)
     ('.06', '1.0', '–')
@@ -39,7 +39,7 @@ def cell(value: float | None) -> str:
 
 
 def points(difference: float | None) -> str:
-    """Write a difference of two ratios in points, with its sign.
+    """Format a difference of two ratios in points, with its sign.
 
     >>> points(-0.0273), points(0.0041), points(-0.0001)
     ('−2.7', '+0.4', '±0.0')
@@ -53,7 +53,7 @@ def points(difference: float | None) -> str:
 
 
 def between(low: float, high: float) -> str:
-    """Write an interval of IoUs.
+    """Format an interval of IoUs.
 
     >>> between(0.4123, 0.4671)
     '0.412 to 0.467'
@@ -62,7 +62,7 @@ def between(low: float, high: float) -> str:
 
 
 def points_between(low: float, high: float) -> str:
-    """Write an interval of differences in points.
+    """Format an interval of differences in points.
 
     >>> points_between(-0.031, 0.004)
     '−3.1 to +0.4'
@@ -71,7 +71,7 @@ def points_between(low: float, high: float) -> str:
 
 
 def distance(difference: float) -> str:
-    """Write how many points two ratios are apart, without a sign.
+    """Format the distance of two ratios in points, without a sign.
 
     >>> distance(-0.0273), distance(0.01), distance(0.252)
     ('2.7 points', '1.0 point', '25 points')
@@ -82,7 +82,7 @@ def distance(difference: float) -> str:
 
 
 def percent(share: float | None, digits: int = 0) -> str:
-    """Write a share of one in percent.
+    """Format a fraction in percent.
 
     >>> percent(0.0851, 1) == "8.5\u202f%"
     True
@@ -93,7 +93,7 @@ def percent(share: float | None, digits: int = 0) -> str:
 
 
 def number(value: int) -> str:
-    """Write a small number as a word, and others in digits.
+    """Format a small number as a word, and others in digits.
 
     >>> number(9), number(40), number(12_000)
     ('nine', '40', '12,000')
@@ -102,7 +102,7 @@ def number(value: int) -> str:
 
 
 def counted(value: int, what: str) -> str:
-    """Write a number with its noun.
+    """Format a number with its noun.
 
     >>> counted(1, "vehicle"), counted(9, "vehicle"), counted(101, "frame")
     ('one vehicle', 'nine vehicles', '101 frames')
@@ -111,7 +111,7 @@ def counted(value: int, what: str) -> str:
 
 
 def capital(text: str) -> str:
-    """Begin a sentence.
+    """Capitalise the first letter.
 
     >>> capital("nine vehicles")
     'Nine vehicles'
@@ -120,7 +120,7 @@ def capital(text: str) -> str:
 
 
 def series(names: Sequence[str], limit: int = 4) -> str:
-    """Join names as a sentence does, the first few of them.
+    """Join names as in a sentence, up to a limit.
 
     >>> series(["pole"]), series(["a", "b", "c"]), series(list("abcdef"), 3)
     ('pole', 'a, b and c', 'a, b, c and three more')
@@ -133,7 +133,7 @@ def series(names: Sequence[str], limit: int = 4) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write how long something took, roughly.
+    """Format a duration, roughly.
 
     >>> duration(19.2), duration(2700), duration(12_000)
     ('19 s', '45 min', '3 h 20 min')
@@ -145,7 +145,7 @@ def duration(seconds: float) -> str:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Leave out what all names begin with, up to a hyphen or a slash, unless only numbers stay.
+    """Drop the common prefix of all names, up to a hyphen or a slash, unless only numbers remain.
 
     >>> short_names(["camvid-0001TP-1", "camvid-0016E5-2"])
     {'camvid-0001TP-1': '0001TP-1', 'camvid-0016E5-2': '0016E5-2'}

@@ -1,7 +1,7 @@
-"""The two runs that a federated figure is compared with.
+"""The two baselines that a federated run is compared with.
 
-* centralised: all vehicles' samples pooled in one place, trained on as many images as the fleet;
-* local: each vehicle alone, as many local steps as it would take in the federation.
+* centralised: the samples of all vehicles pooled, trained on as many images as the fleet;
+* local: each vehicle alone, with as many local steps as it would take in the federation.
 
 Both are federations of one client, so that they share every line of training code.
 """
@@ -38,7 +38,8 @@ Baseline = Literal["centralised", "local"]
 def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experiment, FleetData]:
     """Pool all samples in one client that sees as many images as the fleet does in all rounds.
 
-    `baseline.images_share` gives it more or fewer: its own best budget is found by trying.
+    `baseline.images_share` scales that number, because the baseline's own best budget has to be
+    found by trial.
     """
     members = [fleet_data.clients[name] for name in taking_part(fleet_data.enrolled)]
     histogram_C = tuple(
@@ -52,10 +53,12 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
             images,
             sum(histogram_C),
             histogram_C,
-            # Where images take on styles, any vehicle's: there is none that is one's own.
+            # Where images take on styles, any vehicle's style may be drawn: the pooled client has
+            # none of its own.
             facts=styles_of_members({c.id: c.enrolment for c in members}),
         ),
-        # Who labels which classes differs by vehicle: of all together, erased pixels say nothing.
+        # Which classes are labelled differs by vehicle: in pooled data, erased pixels carry no
+        # information.
         train=Pooled([_as_void(c.train) for c in members]),
         train_domains=fleet_data.seen_domains,
     )
@@ -69,9 +72,9 @@ def centralised(experiment: Experiment, fleet_data: FleetData) -> tuple[Experime
 
 
 def is_centralised_of(alone: Experiment, experiment: Experiment) -> bool:
-    """Say whether a run's own experiment is that of the centralised baseline of another one.
+    """Say whether a run's own experiment is the centralised baseline of another experiment.
 
-    How many steps it takes follows from the fleet's data, which are not needed to tell.
+    The number of steps follows from the fleet's data, which this comparison does not need.
     """
     derived = _pooled_training(experiment, alone.training.local_steps)
     return _alone(experiment, "centralised", derived).digest == alone.digest
@@ -80,14 +83,14 @@ def is_centralised_of(alone: Experiment, experiment: Experiment) -> bool:
 def _pooled_training(experiment: Experiment, steps: int) -> dict[str, Any]:
     training: dict[str, Any] = {"local_steps": steps, "local_epochs": 1}
     if SUPERVISION[experiment.training.supervision].takes_erased:
-        training["supervision"] = "labels"  # what one vehicle has erased another may label
+        training["supervision"] = "labels"  # what one vehicle has erased, another may label
     return training
 
 
 def at_equal_images(
     experiment: Experiment, fleet_data: FleetData, records: Sequence[RoundRecord]
 ) -> Experiment:
-    """Give the centralised run the images that a federated one saw, even if it was cut short."""
+    """Give the centralised run as many images as the federated run saw, even if cut short."""
     share = effort(records).images_seen / federated_images(experiment, fleet_data)
     baseline = experiment.baseline.model_copy(update={"images_share": share})
     return experiment.model_copy(update={"baseline": baseline})
@@ -107,9 +110,9 @@ def local_only(
 
 
 def federated_images(experiment: Experiment, fleet_data: FleetData) -> int:
-    """Number of images that the federated run trains on, summed over clients and rounds.
+    """Return the number of images that the federated run trains on, over all clients and rounds.
 
-    Of a sampler that goes by losses it is an estimate, as if all losses were 1.
+    For a sampler that selects by loss this is an estimate, as if all losses were 1.
     """
     enrolled = taking_part(fleet_data.enrolled)
     facts = facts_of_fleet(experiment, enrolled)
@@ -128,10 +131,10 @@ def federated_images(experiment: Experiment, fleet_data: FleetData) -> int:
 
 
 def _require_one_kind(experiment: Experiment, members: Sequence[Client]) -> None:
-    """Refuse to pool vehicles that learn in two ways: one client has labels, or has none.
+    """Refuse to pool labelled with self-taught vehicles: one client either has labels or has none.
 
     Raises:
-        ConfigError: some have labels, and others teach themselves.
+        ConfigError: some vehicles have labels, and others teach themselves.
     """
     if not SUPERVISION[experiment.training.supervision].self_taught:
         return
@@ -160,7 +163,7 @@ def _alone(
     training: dict[str, Any],
     rounds: int | None = None,
 ) -> Experiment:
-    """The experiment of one client: the server only passes the model on; the optimiser is kept."""
+    """Make the experiment of one client; the server only passes the model on, optimisers stay."""
     settings = experiment.federation
     federation = FederationConfig(
         rounds=rounds or settings.rounds, only=settings.only, exclude=settings.exclude
@@ -179,9 +182,9 @@ def _alone(
 
 
 def _with_client(fleet_data: FleetData, client: Client) -> FleetData:
-    """The data of one client alone; the frames that the fleet holds out become a server set."""
+    """Return the data of one client alone; the fleet's held-out frames become a server set."""
     manifest = fleet_data.manifest
-    if manifest is not None:  # says what is scored
+    if manifest is not None:  # the manifest names the scored frames
         there = taking_part(fleet_data.enrolled)
         held_out = {name: own for name, own in manifest.held_out.items() if name in there}
         manifest = replace(manifest, held_out=held_out)
@@ -194,9 +197,9 @@ def _with_client(fleet_data: FleetData, client: Client) -> FleetData:
 
 
 def test_sets(fleet_data: FleetData) -> tuple[EvaluationSet, ...]:
-    """The server's sets; where it has none, the clients' held-out frames as one; else nothing.
+    """Return the server's sets, or else the clients' held-out frames as one set, if there are any.
 
-    Of clients that take part, as in the federation.
+    Only clients that take part count, as in the federation.
     """
     if fleet_data.evaluation or not fleet_data.holds_out:
         return fleet_data.evaluation

@@ -1,4 +1,4 @@
-"""How many images go through a model at a time: as many as memory has room for, up to a limit."""
+"""The number of images that go through a model at a time: as many as memory allows, to a limit."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fleetseg.memory import free_bytes
 from fleetseg.runs.inference import ReadyModel
 
 MOST_ON_CPU = 8
-"""A CPU computes one image as fast as each of several; more only fill its memory."""
+"""A CPU takes as long for each image of a larger batch; more images only fill its memory."""
 MOST_ON_GPU = 32
 
-_PART = 0.5  # of the free memory: other programs use some, too
-_OWN_BYTES = 32  # of a pixel of the image itself: its copies, one class's logits, the map
+_PART = 0.5  # of the free memory: other programs use some as well
+_OWN_BYTES = 32  # per pixel of the image itself: its copies, one class's logits, the map
 
 
 class BatchSize:
-    """The number of images at a time: the one that is wanted, or as many as fit.
+    """The number of images at a time: the requested number, or as many as fit.
 
-    What the network needs is measured while it looks at the first image, which goes alone.
-    Statistics of a batch depend on its size, so that memory has no say in them.
+    The network's memory use is measured on the first image, which goes through alone. Norms that
+    use batch statistics depend on the batch size, so memory does not decide it for them.
     """
 
     def __init__(self, ready: ReadyModel, wanted: int | None, tiled: bool = False) -> None:
@@ -34,11 +34,11 @@ class BatchSize:
         self._fixed = wanted
         if wanted is None and ready.norms.name != "running":
             self._fixed = Norms().batch_size
-        self._network_bytes: int | None = None  # of one image
+        self._network_bytes: int | None = None  # for one image
         self._sizes: dict[tuple[int, ...], int] = {}
 
     def of(self, image_HWC: Image_HWC) -> int:
-        """Return how many images of this one's size go at a time."""
+        """Return how many images of this size go through at a time."""
         if self._fixed is not None:
             return self._fixed
         if self._network_bytes is None:
@@ -61,7 +61,7 @@ class BatchSize:
 
     @contextmanager
     def measured(self) -> Iterator[None]:
-        """Measure what the network needs for an image, if that is wanted and not known yet."""
+        """Measure the network's memory use per image, if it is needed and not yet known."""
         if self._fixed is not None or self._network_bytes is not None:
             yield
             return
@@ -73,7 +73,7 @@ class BatchSize:
 
 @contextmanager
 def _peak(device: torch.device) -> Iterator[list[int]]:
-    """Collect what the block took at its peak, as torch counts it."""
+    """Collect the peak memory that the block allocated, as torch counts it."""
     found: list[int] = []
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
@@ -83,7 +83,7 @@ def _peak(device: torch.device) -> Iterator[list[int]]:
 
 @contextmanager
 def _outputs(model: nn.Module) -> Iterator[list[int]]:
-    """Collect the bytes of what each layer puts out: together more than is held at a time."""
+    """Collect the bytes of every layer's output: their sum exceeds what is held at any one time."""
     found: list[int] = []
     by_layer: dict[nn.Module, int] = {}
 

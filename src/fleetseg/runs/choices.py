@@ -1,4 +1,4 @@
-"""Names of choices, checked against their tables before any data are read."""
+"""Check names of choices against their tables before any data are read."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ TABLES: dict[str, tuple[str, Collection[str]]] = {
 
 
 def check_choices(experiment: Experiment) -> None:
-    """Refuse what would be looked up in vain later.
+    """Refuse names and combinations of choices that would fail later.
 
     Raises:
-        ConfigError: a name that no table has, with the nearest one that it has; choices that do not
-            go together.
+        ConfigError: a name that is in no table, with the nearest valid one; choices that cannot be
+            combined.
         MissingExtra: a choice needs a package that is not installed.
     """
     for option, (kind, table) in TABLES.items():
@@ -75,5 +75,5 @@ def _check_codecs(federation: FederationConfig) -> None:
         )
     texts = [federation.uplink, federation.downlink, federation.downlink_start]
     texts += [text for _, text in federation.uplink_schedule]
-    if any([parse_codec(text) is not None for text in texts]):  # a list: all of them are read
+    if any([parse_codec(text) is not None for text in texts]):  # a list: every text is parsed
         zstandard()

@@ -1,4 +1,4 @@
-"""What every client of a fleet holds, in figures."""
+"""Summary figures of each client's data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fleetseg.clients import FleetData
 
 @dataclass(frozen=True)
 class ClientSummary:
-    """What one client holds."""
+    """One client's data in figures."""
 
     client: str
     images: int
@@ -22,7 +22,7 @@ class ClientSummary:
 
 
 def summarise_clients(fleet_data: FleetData) -> tuple[ClientSummary, ...]:
-    """Return a summary of each client of a fleet whose data lie on disk, by name."""
+    """Return a summary of each client, by name, for a fleet whose data are on disk."""
     manifest = fleet_data.manifest
     assert manifest is not None
     return tuple(

@@ -1,8 +1,8 @@
-"""Scores of clusters' models on the server's sets: each on all of them, and each on its own images.
+"""Score the clusters' models on the server's sets: each on all images, and each on its own.
 
-Where an image has a place among the vehicles (clusters by what is reported of images), each image
-is given to the model of the nearest cluster, and that is the headline. Elsewhere the headline is
-the model with the mean over clusters in the place of their own tensors.
+Where an image can be placed among the vehicles (clusters formed from reported image features), it
+is given to the model of the nearest cluster, and that score is the headline. Otherwise the headline
+is the model whose cluster-specific tensors are replaced by their mean over clusters.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OWN = "the model of its own cluster, on each vehicle"
 
 @dataclass(frozen=True)
 class OnServer:
-    """Scores of clusters, and the headline's by set and domain where images were routed."""
+    """Scores of clusters; where images were routed, also the headline's by set and domain."""
 
     scores: ClusterScores
     routed: list[dict[str, Conf_CC]] | None
@@ -44,7 +44,8 @@ def score_clusters(
 ) -> OnServer:
     """Score every cluster's model on all of the server's frames, and on those nearest to it.
 
-    `on_image` of each set is told of every image as the nearest cluster's model scores it.
+    The `on_image` callback of each set receives every image as the nearest cluster's model scores
+    it.
     """
     routes = [_routes(clusters, part.scored) for part in sets] if clusters.routes_images else []
     routed: list[dict[str, Conf_CC]] = []
@@ -68,7 +69,7 @@ def score_clusters(
 
 
 def on_own_clusters(clusters: ClusterModels | None) -> ClusterScores | None:
-    """Say what scores on vehicles were taken with, if there are clusters."""
+    """Say which models the scores on vehicles were taken with, if there are clusters."""
     return None if clusters is None else ClusterScores(OWN, clusters.members)
 
 
@@ -81,13 +82,13 @@ def _passed_on(told: OnImage, chosen: Sequence[int], index: int, conf_CC: Conf_C
 
 
 def _some(scored: ScoredPairs, chosen: tuple[int, ...]) -> ScoredPairs:
-    """Return the pairs that are given to a cluster."""
+    """Return the pairs that are routed to a cluster."""
     return ScoredPairs(_Chosen(scored.pairs, chosen), tuple(scored.domains[i] for i in chosen))
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Some pairs of many, read when they are asked for."""
+    """Some pairs of many, read on access."""
 
     pairs: Pairs
     chosen: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Whether scores were taken in one way, and if not, where they were not."""
+"""Check whether scores were taken in the same way, and report where they were not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fleetseg.evaluation.scored import Scored
 from fleetseg.text import listing
 
 MAY_DIFFER = ("size_hw", "norms", "seen", "unseen")
-"""Fields of a protocol that a method or a scenario may be about; in the others nothing compares."""
+"""Protocol fields that a method or a scenario may vary; all others must agree for a comparison."""
 _CURES = {
     "sets": "Score both models on the same frames: fleetseg evaluate RUN --experiment FILE",
     "by": "Score both by the same: evaluation.by",
@@ -23,12 +23,12 @@ _SHOWN = 3  # differences in one message
 def common_protocol(
     scored: Mapping[Path, Sequence[Scored]], despite: Collection[str] = ()
 ) -> tuple[Protocol | None, list[str]]:
-    """Find the protocol of all scores of some run folders; None if there are none.
+    """Find the protocol common to all scores of some run folders; None if there are no scores.
 
-    Returns it and a note on each of the fields `despite` that differ.
+    Returns the protocol and a note on each of the fields `despite` that differ.
 
     Raises:
-        ConfigError: protocols differ, saying in which runs and fields; a score has none.
+        ConfigError: protocols differ (says in which runs and fields), or a score has no protocol.
     """
     _require_allowed(despite)
     named = [(path, _protocol(path, one)) for path, ones in scored.items() for one in ones]
@@ -85,7 +85,7 @@ def _refusal(told: Sequence[str]) -> ConfigError:
 
 
 def _require_same_frames_of_clients(scored: Mapping[Path, Sequence[Scored]]) -> None:
-    """Scores on training frames are no scores on held-out ones."""
+    """Refuse to compare scores on training frames with scores on held-out frames."""
     frames = {one.clients_on: path for path, ones in scored.items() for one in ones}
     frames.pop("", None)
     if len(frames) > 1:
@@ -100,7 +100,7 @@ def _require_same_frames_of_clients(scored: Mapping[Path, Sequence[Scored]]) -> 
 def _other_norms_of_clients(
     scored: Mapping[Path, Sequence[Scored]], despite: Collection[str]
 ) -> list[str]:
-    """Vehicles' own frames have norm statistics of their own, beside those of the server's sets."""
+    """Compare norm statistics on vehicles' own frames, which may differ from the server's."""
     norms = {
         one.clients_norms: path for path, ones in scored.items() for one in ones if one.clients_on
     }

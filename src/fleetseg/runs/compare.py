@@ -1,4 +1,4 @@
-"""Runs side by side: what each scores, and what it cost."""
+"""Runs side by side: their scores and their cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class LocalScores:
-    """What the models of vehicles that trained alone score; each is a model of its own."""
+    """Scores of vehicles that trained alone; each is a model of its own."""
 
     num_scored: int
     mean_miou: float
@@ -34,7 +34,7 @@ class LocalScores:
 
 
 def compared_run(name: str, run: Run) -> ComparedRun:
-    """Take out of a run what comparisons show."""
+    """Extract from a run what comparisons show."""
     spent = effort(run.records)
     return ComparedRun(
         name,
@@ -60,7 +60,7 @@ def mean_run(name: str, runs: Sequence[Run]) -> ComparedRun:
 
 
 def local_scores(runs: Mapping[str, Run]) -> LocalScores | None:
-    """Sum up vehicles that trained alone; None if nothing was scored."""
+    """Summarise vehicles that trained alone; None if nothing was scored."""
     scored = {client: run.miou for client, run in runs.items() if run.miou is not None}
     if not scored:
         return None

@@ -1,7 +1,7 @@
-"""`fleetseg.compare`: run folders in one table, if their scores were taken in one way.
+"""`fleetseg.compare`: run folders in one table, if their scores were taken in the same way.
 
-Runs that differ by their seed only make one row: the mean and the sample deviation over models.
-Within one model nothing is averaged but classes: its ratios are of summed confusion matrices.
+Runs that differ only by seed make one row: the mean and the sample standard deviation over models.
+Within one model only classes are averaged: its ratios come from summed confusion matrices.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Spreads = Mapping[str, Spread | None]
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One experiment: figures over its seeds. IoUs are 0 to 1, megabytes are 1e6 bytes."""
+    """One experiment: its figures over seeds. IoUs are 0 to 1, megabytes are 1e6 bytes."""
 
     name: str
     runs: tuple[Path, ...]
@@ -43,52 +43,52 @@ class ComparisonRow:
     rounds: Spread
     steps: Spread  # gradient steps, all clients together
     images: Spread  # trained on
-    mb_up: Spread | None  # from the clients to the server; of a baseline nothing is sent
+    mb_up: Spread | None  # from the clients to the server; a baseline sends nothing
     mb_down: Spread | None
     seconds: Spread  # of all rounds, by the engine's clock; virtual where faults are simulated
     critical: tuple[str, ...] = ()
 
     @property
     def worst_critical(self) -> tuple[str, Spread] | None:
-        """The safety-critical class of the lowest mean IoU, with it."""
+        """The safety-critical class with the lowest mean IoU, and that IoU."""
         return _worst({name: self.iou.get(name) for name in self.critical})
 
     @property
     def worst_client(self) -> tuple[str, Spread] | None:
-        """The client of the lowest mean mIoU, with it."""
+        """The client with the lowest mean mIoU, and that mIoU."""
         return _worst(self.by_client)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side, scored in one way."""
+    """Runs side by side, scored in the same way."""
 
     rows: tuple[ComparisonRow, ...]
     space: LabelSpace
     protocol: Protocol | None  # of all; None if no run has scores
-    last: int = 0  # figures are means over so many last scored rounds; 0 = of the final model
-    clients_on: str = ""  # which frames the figures of clients are of
+    last: int = 0  # figures are means over this many last scored rounds; 0 = of the final model
+    clients_on: str = ""  # which frames the clients' figures are of
     notes: tuple[str, ...] = ()
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """Every domain that was scored."""
+        """All domains that were scored."""
         return tuple(sorted({domain for row in self.rows for domain in row.by_domain}))
 
 
 def compare(
     runs: Sequence[str | Path] | str | Path, *, last: int = 0, despite: Collection[str] = ()
 ) -> Comparison:
-    """Compare run folders; a folder of run folders (a sweep's) stands for those that are over.
+    """Compare run folders; a folder of run folders (a sweep's) stands for its finished runs.
 
     Args:
         runs: the folders.
-        last: take means over the last scored rounds, so many of them, instead of the final model.
-        despite: fields in which protocols may differ all the same: size_hw, norms, seen, unseen.
+        last: average over this many last scored rounds instead of taking the final model.
+        despite: fields in which protocols may differ: size_hw, norms, seen, unseen.
 
     Raises:
-        CheckpointError: a folder holds no run, or one that is not over.
-        ConfigError: scores of different protocols; one run twice; not so many scored rounds.
+        CheckpointError: a folder holds no run, or an unfinished one.
+        ConfigError: scores of different protocols; the same run twice; too few scored rounds.
     """
     if last < 0:
         raise ConfigError("unusable last", got=last, expected="0 (the final model) or more")
@@ -128,12 +128,12 @@ def _read(paths: Sequence[Path]) -> tuple[list[RunReport], list[str]]:
             else:
                 notes.append(f"left out {report.path}: {_how_far(report)}")
     if not reports:
-        raise CheckpointError("no run is over", where=paths[0], got="; ".join(notes))
+        raise CheckpointError("no run is finished", where=paths[0], got="; ".join(notes))
     return list(reports.values()), notes
 
 
 def _without_own_parts(reports: Sequence[RunReport]) -> list[str]:
-    """Tell of figures of vehicles that are not of what the vehicles have."""
+    """Note figures of vehicles that were not taken with the vehicles' own parts of the model."""
     names = [
         report.path.name
         for report in reports
@@ -145,18 +145,18 @@ def _without_own_parts(reports: Sequence[RunReport]) -> list[str]:
     if not names:
         return []
     return [
-        f"single vehicles of {listing(names)} are scored with what a newcomer has: the shared part "
-        "beside parts as the run began; how their own models do stands in the run's own scores"
+        f"single vehicles of {listing(names)} are scored with a newcomer's model: the shared part "
+        "with the other parts as initialised; the run's own scores show how their own models do"
     ]
 
 
 def _over(report: RunReport) -> RunReport:
     if not is_complete(report.end):
         raise CheckpointError(
-            "this run is not over",
+            "this run is not finished",
             where=report.path,
             got=_how_far(report),
-            cure=f"Go on with it: fleetseg run --resume --out {report.path}",
+            cure=f"Resume it: fleetseg run --resume --out {report.path}",
         )
     return report
 
@@ -167,7 +167,7 @@ def _how_far(report: RunReport) -> str:
 
 
 def _scored(report: RunReport, last: int) -> tuple[Scored, ...]:
-    """The scores that a run's figures are of: of its final model, or of its last rounds."""
+    """Return the scores that a run's figures come from: of its final model, or its last rounds."""
     if not last:
         end = report.end
         return (end.scored,) if end and end.scored else ()
@@ -175,7 +175,7 @@ def _scored(report: RunReport, last: int) -> tuple[Scored, ...]:
     if scored is None:
         number = sum(record.scored is not None for record in report.rounds)
         raise ConfigError(
-            "fewer scored rounds than a mean is wanted of",
+            "fewer scored rounds than the mean needs",
             where=report.path,
             got=number,
             expected=f"{last} or more",
@@ -191,7 +191,7 @@ def _by_experiment(reports: Sequence[RunReport]) -> list[list[RunReport]]:
         for other in group:
             if other.experiment.seed == report.experiment.seed:
                 raise ConfigError(
-                    "one experiment with one seed counts once",
+                    "the same experiment with the same seed is given twice",
                     where=report.path,
                     got=f"the same as {other.path}",
                     cure="Leave one of them out",
@@ -201,16 +201,16 @@ def _by_experiment(reports: Sequence[RunReport]) -> list[list[RunReport]]:
 
 
 def _but_for_the_seed(experiment: Experiment) -> str:
-    """Digest of what runs of several seeds have in common."""
+    """Return a digest of what runs of several seeds have in common."""
     changes: dict[str, object] = {"seed": 0}
     if experiment.baseline.kind == "centralised":
-        # It follows from whom the seed has asked how often.
+        # It depends on how often each client was selected, and so on the seed.
         changes["training"] = experiment.training.model_copy(update={"local_steps": 0})
     return experiment.model_copy(update=changes).digest
 
 
 def _alone(report: RunReport) -> str:
-    """The client that trained alone; "" in any other run."""
+    """Return the client that trained alone; "" for any other run."""
     if report.experiment.baseline.kind != "local" or not report.rounds:
         return ""
     return ", ".join(report.rounds[0].cohort)
@@ -250,7 +250,7 @@ def _row(
 def _over_models(
     runs: Sequence[Sequence[Scored]], figure: Callable[[Scored], float | None]
 ) -> Spread | None:
-    """Over seeds, each the mean of its rounds; of one seed alone, over its rounds."""
+    """Average over seeds, each by the mean of its rounds; for a single seed, over its rounds."""
     over_rounds = [spread([figure(scored) for scored in of_run]) for of_run in runs]
     if len(over_rounds) == 1:
         return over_rounds[0]

@@ -1,4 +1,4 @@
-"""A comparison as text to keep or to paste: CSV with every figure, Markdown, LaTeX (booktabs)."""
+"""A comparison as text to store or paste: CSV with every figure, Markdown, LaTeX (booktabs)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TEX = {
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Write one line per row with all figures, unrounded; what there is none of is left empty."""
+    """Write one line per row with all figures, unrounded; missing ones are left empty."""
     protocol = comparison.protocol
     how = "; ".join(protocol_lines(protocol)) if protocol else ""
     lines = [{**_csv_fields(row, comparison), "protocol": how} for row in comparison.rows]
@@ -68,7 +68,7 @@ def _csv_fields(row: ComparisonRow, comparison: Comparison) -> dict[str, object]
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Write the tables in Markdown, with what there is to know about them below."""
+    """Write the tables in Markdown, with the remarks below."""
     blocks = [_markdown_table(table) for table in tables_of(comparison)]
     remarks = "\n".join(f"* {_markdown(line)}" for line in remarks_of(comparison))
     return "\n\n".join([*blocks, remarks]).rstrip() + "\n"
@@ -85,7 +85,7 @@ def _markdown_table(table: TextTable) -> str:
 
 
 def _cells(table: TextTable, escaped: Callable[[str], str], bold: str) -> list[list[str]]:
-    """Write the cells of a table, the best of its columns in bold."""
+    """Write the cells of a table, the best of each column in bold."""
     return [
         [
             bold.format(escaped(cell)) if (at, column) in table.best else escaped(cell)
@@ -96,7 +96,7 @@ def _cells(table: TextTable, escaped: Callable[[str], str], bold: str) -> list[l
 
 
 def _markdown(text: str) -> str:
-    r"""Write a text so that no sign of it is markup.
+    r"""Escape a text so that none of its characters is markup.
 
     >>> print(_markdown("a|b_c*"))
     a\|b\_c\*
@@ -131,7 +131,7 @@ def _latex_table(table: TextTable) -> str:
 
 
 def _latex(text: str) -> str:
-    r"""Write a text so that no sign of it is a command.
+    r"""Escape a text so that none of its characters is a command.
 
     >>> print(_latex("a_b & 50% ± 1"))
     a\_b \& 50\%  $\pm$  1

@@ -1,4 +1,4 @@
-"""A comparison as tables of texts, which the terminal, Markdown and LaTeX lay out alike."""
+"""A comparison as tables of text, which the terminal, Markdown and LaTeX lay out alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CRITICAL_MARK = "!"
 
 @dataclass(frozen=True)
 class TextTable:
-    """A title, heads and rows of texts; the first column names the row."""
+    """A title, column heads and rows of text; the first column names the row."""
 
     title: str
     heads: tuple[str, ...]
@@ -24,7 +24,7 @@ class TextTable:
 
 
 def tables_of(comparison: Comparison, *, brief: bool = False) -> list[TextTable]:
-    """Lay a comparison out: scores, cost, classes and domains; if brief, the last two as means."""
+    """Lay out a comparison: scores, cost, classes and domains; if brief, means of the last two."""
     rows, space = comparison.rows, comparison.space
     classes = {
         f"{name} {CRITICAL_MARK}" if name in space.critical else name: _of(name, lambda r: r.iou)
@@ -40,7 +40,7 @@ def tables_of(comparison: Comparison, *, brief: bool = False) -> list[TextTable]
 
 
 def remarks_of(comparison: Comparison) -> list[str]:
-    """Say how the figures are to be read: what the spread is of, how they were scored."""
+    """Say how to read the figures: what the spread is of, how they were scored."""
     lines = []
     if any(len(row.seeds) > 1 for row in comparison.rows):
         lines.append("± is the sample deviation over n seeds")
@@ -58,7 +58,7 @@ def remarks_of(comparison: Comparison) -> list[str]:
 
 
 def figure_text(figure: Spread | None) -> str:
-    """Write an IoU to three digits, with its deviation if there is one.
+    """Format an IoU with three digits, and its deviation if there is one.
 
     >>> figure_text(Spread(0.6764, 0.0121, 3)), figure_text(Spread(0.5, None, 1))
     ('0.676±0.012', '0.500')
@@ -145,7 +145,7 @@ def _named(worst: tuple[str, Spread] | None) -> str:
 
 
 def _best(column: int, figures: Sequence[Spread | None]) -> set[tuple[int, int]]:
-    """The cells of the highest mean as it is printed; none where there is nothing to choose."""
+    """Return the cells with the highest mean as printed; none where there is nothing to choose."""
     known = {row: f"{figure.mean:.3f}" for row, figure in enumerate(figures) if figure is not None}
     if len(set(known.values())) < 2:
         return set()

@@ -11,10 +11,10 @@ from fleetseg.learning.hardware import Hardware, num_gpus, resolve
 def num_workers(
     experiment: Experiment, num_clients: int, hardware: Hardware, *, on_disk: bool
 ) -> int:
-    """How many worker processes to use; 0 = train in this process.
+    """Return the number of worker processes; 0 = train in this process.
 
-    `on_disk`: the clients' data lie there; a user's own Python objects need not survive the way to
-    another process.
+    `on_disk`: the clients' data are on disk; a user's own Python objects may not survive the
+    transfer to another process.
     """
     settings = experiment.engine
     cohort = size_of(experiment.federation.cohort, num_clients)
@@ -26,7 +26,7 @@ def num_workers(
 
 
 def concurrency(experiment: Experiment, num_clients: int) -> int:
-    """How many clients train at the same time, of an experiment whose data lie on disk.
+    """Return how many clients of an experiment whose data are on disk train at the same time.
 
     Raises:
         ConfigError: this machine does not have the experiment's device.

@@ -1,4 +1,4 @@
-"""The runs of the demo: a small fleet of painted streets, and what it is compared with."""
+"""The runs of the demo: a small fleet on synthetic streets, and its baselines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FIELDS: dict[str, Any] = {
         "class_weights": "fleet",
         "scale": [1.0, 1.0],
     },
-    # Half of the fleet at a time: twice the rounds in the same time.
+    # Half of the fleet per round: twice the rounds in the same time.
     "federation": {"rounds": 20, "cohort": 0.5},
     "evaluation": {"every": 5},
     # A slow machine gets a shorter demo rather than a long wait.
@@ -44,13 +44,13 @@ FIELDS: dict[str, Any] = {
 """The demo's experiment; its run folder holds it as a TOML file."""
 
 ALONE = 3
-"""So many vehicles show what a vehicle learns alone; all of them would take too long."""
+"""How many vehicles train alone to show what one learns; all of them would take too long."""
 
 
 def run_alone(
     experiment: Experiment, fleet_data: FleetData, folder: Path
 ) -> Iterator[tuple[str, Run]]:
-    """Train some of the vehicles, each on its own, in a folder of its name."""
+    """Train some of the vehicles, each on its own, in a folder named after it."""
     chosen = spread(list(fleet_data.clients), ALONE)
     for name, alone, own in baselines.local_only(experiment, fleet_data):
         if name in chosen:
@@ -60,7 +60,7 @@ def run_alone(
 def draw_predictions(
     runs: Mapping[str, Run], fleet_data: FleetData, path: Path, frames: int = 4
 ) -> None:
-    """Write test frames of several domains with truth and each run's prediction beside them."""
+    """Draw test frames of several domains, with the truth and each run's prediction beside them."""
     part = fleet_data.evaluation[0]
     first_of = {domain: i for i, domain in reversed(list(enumerate(part.scored.domains)))}
     chosen = spread(sorted(first_of), frames)
@@ -75,7 +75,7 @@ def draw_predictions(
 
 
 def spread(names: list[str], wished: int) -> list[str]:
-    """Take names at even distances, so that cities and weathers vary.
+    """Pick evenly spaced names, so that cities and weathers vary.
 
     >>> spread(["a", "b", "c", "d", "e"], 3)
     ['a', 'c', 'e']

@@ -1,6 +1,6 @@
-"""One step before the first round: what every client would trip over is found and named at once.
+"""Take one step before the first round, to find at once any error that every client would meet.
 
-It is taken on a copy of the model, so that no bit of the run depends on it.
+The step is taken on a copy of the model, so that no bit of the run depends on it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.memory import free, is_out_of_memory, out_of_memory_text
 from fleetseg.runs.setup import RunSetup
 
-_TRIES = 5  # clients, before what they all trip over counts as everybody's
-_LARGEST_STRIDE = 128  # features of larger pictures are never 1x1 because of the picture's size
+_TRIES = 5  # clients to try before an error that they share counts as general
+_LARGEST_STRIDE = 128  # above this size, features are not 1x1 because of the picture's size
 _RAISE_SIZE = "Raise data.size (and training.crop, if set)"
 _MORE_THAN_ONE = ("more than 1 value per channel", "more than 1 spatial element")
 _OF_A_STRIDE = ("Sizes of tensors must match", "must match the size of tensor")
@@ -42,9 +42,9 @@ _TOO_SMALL = ("Kernel size can't be greater", "Output size is too small", "shoul
 
 
 def try_one_step(setup: RunSetup) -> list[str]:
-    """Have a client take one training step and score one image; returns notes.
+    """Have a client take one training step and score one image; return notes.
 
-    One client's trouble may be its own, so others are tried before anything is said.
+    An error may concern one client only, so others are tried before it is raised.
 
     Raises:
         ModelError: the network cannot be trained, or not at this size.
@@ -66,7 +66,7 @@ def try_one_step(setup: RunSetup) -> list[str]:
 
 
 def _trial_runtime(setup: RunSetup) -> LocalRuntime:
-    """A copy of what the run trains with: one step of each phase, nothing is kept or packed."""
+    """Copy the run's training setup: one step of each phase, nothing stored or compressed."""
     training = setup.experiment.training
     training = training.model_copy(update={"local_steps": max(1, len(training.phases))})
     experiment = setup.experiment.model_copy(update={"training": training})
@@ -75,7 +75,7 @@ def _trial_runtime(setup: RunSetup) -> LocalRuntime:
 
 
 def _some(setup: RunSetup) -> list[Client]:
-    """Return a few clients, the largest first and the others evenly spaced below it."""
+    """Return a few clients: the largest, and others evenly spaced below it."""
     enrolled = taking_part(setup.fleet_data.enrolled)
     ordered = sorted(enrolled, key=lambda name: (-enrolled[name].num_images, name))
     if not ordered:
@@ -85,7 +85,7 @@ def _some(setup: RunSetup) -> list[Client]:
 
 
 def _stand_in(setup: RunSetup) -> Client:
-    """A client with two pictures of noise, where the clients are on other machines."""
+    """Make a client with two noise images, where the clients are on other machines."""
     height, width = setup.experiment.data.size
     classes = setup.fleet_data.space.num_classes
     generator = rng.generator(setup.experiment.seed, purpose="dry-run")
@@ -99,14 +99,14 @@ def _stand_in(setup: RunSetup) -> Client:
     counts = np.bincount(np.stack([label for _, label in pairs]).ravel(), minlength=classes)
     facts = reported_facts(setup.experiment, pairs)
     if SUPERVISION[setup.experiment.training.supervision].self_taught:
-        counts = np.zeros_like(counts)  # what is tried is the harder way: without labels
+        counts = np.zeros_like(counts)  # the stricter case is tried: without labels
     pixels = int(counts.sum())
     enrolment = Enrolment("dry-run", 2, pixels, tuple(counts.tolist()), facts=facts)
     return Client(enrolment, pairs)
 
 
 def _trouble(client: Client, runtime: LocalRuntime, setup: RunSetup) -> FleetSegError | None:
-    """Let a client take its step; return what went wrong, if it would go wrong in a run."""
+    """Let a client take its step; return the error, if it would also occur in a run."""
     exchange = runtime.exchange
     model = read_state(setup.runtime.model, exchange.model)
     state = exchange.to_try(model)
@@ -114,7 +114,7 @@ def _trouble(client: Client, runtime: LocalRuntime, setup: RunSetup) -> FleetSeg
         reply = client_update(Broadcast(1, state, _facts(client, runtime)), client, runtime)
         if not isinstance(reply, Update):
             return None  # no label in this batch, or a loss scale of fp16 that is still too high
-        if setup.fleet_data.clients:  # noise in a stand-in's place says nothing of magnitudes
+        if setup.fleet_data.clients:  # a stand-in's noise says nothing about magnitudes
             validate_update(
                 reply,
                 layout=exchange.up,
@@ -136,7 +136,7 @@ def _trouble(client: Client, runtime: LocalRuntime, setup: RunSetup) -> FleetSeg
 
 
 def _facts(client: Client, runtime: LocalRuntime) -> Facts:
-    """Make the fleet's facts as if this client were all of it."""
+    """Make the fleet's facts as if this client were the whole fleet."""
     return facts_of_fleet(runtime.experiment, {client.id: client.enrolment})
 
 
@@ -146,15 +146,15 @@ def _unusable_update(
     points = _points(runtime)
     cause = "" if not points else f": {_words_on(points, setup)}"
     return ModelError(
-        f"already the first training step gives an update that is refused ({rejected}){cause}",
+        f"the update of the very first training step is refused ({rejected}){cause}",
         where=_where(setup),
-        cure=_RAISE_SIZE if points else "Lower training.lr, or see that the loss is finite",
+        cure=_RAISE_SIZE if points else "Lower training.lr, or make sure that the loss is finite",
     )
 
 
 def _failed_step(error: Exception, runtime: LocalRuntime, setup: RunSetup) -> ModelError:
     if is_out_of_memory(error):
-        # Without its cause, whose frames hold on to the memory.
+        # Without `__cause__`, whose frames would keep the memory allocated.
         runtime.model.zero_grad(set_to_none=True)
         return ModelError(out_of_memory_text(error, runtime.hardware.device), where=_where(setup))
     text = " ".join(str(error).split())[:400]
@@ -188,10 +188,10 @@ def _crop_hw(setup: RunSetup) -> tuple[int, int]:
 
 
 def _notes(clients: Sequence[Client], runtime: LocalRuntime, setup: RunSetup) -> list[str]:
-    """Tell of features that are too small, and refuse them where there is nothing else to see."""
+    """Note features that are too small, and refuse them if no client has more than one image."""
     points = _points(runtime)
     if points and clients[0].enrolment.num_images == 1:
-        # An image beside itself: a variance of nearly nothing, by which gradients are divided.
+        # A batch of copies of one image has a variance near zero, by which gradients are divided.
         raise ModelError(
             f"{_words_on(points, setup)}, and no vehicle has more than one image",
             where=_where(setup),
@@ -211,7 +211,7 @@ def _words_on(points: Sequence[str], setup: RunSetup) -> str:
 def _points(runtime: LocalRuntime) -> list[str]:
     """Name the BatchNorm layers that see 1x1 features because of the picture's small size.
 
-    Those that see 1x1 at any size, after global pooling, are meant to.
+    Layers that see 1x1 features at any size, after global pooling, are left out: they are meant to.
     """
     height, width = runtime.experiment.training.crop or runtime.experiment.data.size
     if max(height, width) > _LARGEST_STRIDE:
@@ -222,7 +222,7 @@ def _points(runtime: LocalRuntime) -> list[str]:
             return []
         large = set(_pointlike(runtime, (4 * height, 4 * width)))
     except Exception:
-        return []  # a network of one size only
+        return []  # a network that takes one size only
     return [name for name in small if name not in large]
 
 

@@ -1,4 +1,4 @@
-"""What a pretrained encoder sees in images: a vector for each, for scenarios that go by looks."""
+"""Features of a pretrained encoder: one vector per image, for scenarios based on appearance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fleetseg.models.pretrained import LITE0
 from fleetseg.models.segmenter import Segmenter
 
 SIZE_HW = (224, 320)
-"""Images are shrunk to it first, pixels; a multiple of the encoder's stride of 32."""
+"""Images are first resized to this, in pixels: a multiple of the encoder's stride of 32."""
 _BATCH = 8
 
 
@@ -26,7 +26,7 @@ def embed(
 ) -> npt.NDArray[np.float32]:
     """Return the mean features of each image, shape (N, D), by EfficientNet-Lite0 from ImageNet.
 
-    A bad image has the vector 0: whoever trains on it will be told.
+    A bad image gets the vector 0; it is reported when the data are opened for training.
 
     Raises:
         MissingExtra: the encoder or its weights are not installed.

@@ -1,4 +1,4 @@
-"""How a run ends: its final model is scored and saved, and its log is closed."""
+"""The end of a run: its final model is scored and saved, and its log is closed."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from fleetseg.text import listing
 
 @dataclass
 class Final:
-    """Scores to end a run with: the newest there are."""
+    """The scores of a run's final model: the newest there are."""
 
     scored: Scored | None = None
     round: int = 0
-    estimator: Estimator | None = None  # of statistics of the final model, if they are estimated
-    guard: Guard | None = None  # says what may be published; None = the last model, always
-    notes: list[str] = field(default_factory=list)  # why it is another one
+    estimator: Estimator | None = None  # of the final model's statistics, if they are estimated
+    guard: Guard | None = None  # decides which model may be published; None = always the last
+    notes: list[str] = field(default_factory=list)  # why it is not the last model
 
     def take(self, records: Sequence[RoundRecord]) -> None:
-        """Take the newest of the rounds', unless there are newer ones."""
+        """Take the scores of the newest scored round, unless these are newer."""
         for record in records:
             if record.scored is not None and record.round > self.round:
                 self.scored, self.round = record.scored, record.round
 
 
 def score_final(final: Final, folder: RunFolder, scorer: Scorer, plan: Plan) -> list[str]:
-    """Score the final model where its round was not; add the clients' own scores if wanted."""
+    """Score the final model if its round was not scored; add the clients' own scores if wanted."""
     notes = []
     final.take(folder.records)
     model, round_ = plan.refined(folder.state, folder.records), folder.state.round
@@ -72,9 +72,10 @@ def score_final(final: Final, folder: RunFolder, scorer: Scorer, plan: Plan) -> 
 
 
 def _rolled_back(final: Final, setup: RunSetup) -> tuple[ModelState, tuple[ModelState, ...]] | None:
-    """Return an earlier model where the last may not be published; its scores are the final ones.
+    """Return an earlier model if the last may not be published; its scores become the final ones.
 
-    One whose scores are not known may not be. With it comes what its clusters have of their own.
+    A last model without known scores may not be published. The earlier model comes with its
+    clusters' own tensors.
     """
     guard, last = final.guard, setup.folder.state.round
     if guard is None or last == 0:

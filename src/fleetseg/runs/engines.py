@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def engine_of(setup: RunSetup) -> Iterator[Engine]:
-    """Open the engine that an experiment names, and close it."""
+    """Open the engine that an experiment names, and close it afterwards."""
     experiment, clients = setup.experiment, setup.fleet_data.clients
     if experiment.engine.kind == "fleet":
         with _loopback(setup) as fleet:
@@ -38,10 +38,10 @@ def engine_of(setup: RunSetup) -> Iterator[Engine]:
 
 
 def _workers(setup: RunSetup) -> WorkersEngine | None:
-    """Start the workers, if there are to be any.
+    """Start the workers, if any are needed.
 
-    With kind = "auto", a network of the user's that cannot be sent to them is trained in this
-    process, which gives the same model.
+    With kind = "auto", a user's network that cannot be sent to workers is trained in this process,
+    which gives the same model.
     """
     kind = setup.experiment.engine.kind
     fleet_data = setup.fleet_data
@@ -85,7 +85,7 @@ def _loopback(setup: RunSetup) -> Iterator[Engine]:
 
 
 def run_spec(setup: RunSetup) -> RunSpec:
-    """What a run and the vehicles of a fleet must agree on."""
+    """Describe what a run and the vehicles of a fleet must agree on."""
     from fleetseg.fleet.server.enrolment import RunSpec
     from fleetseg.fleet.server.serve import run_name
 
@@ -103,9 +103,9 @@ def run_spec(setup: RunSetup) -> RunSpec:
 
 
 def _with_faults(engine: Engine, setup: RunSetup) -> Engine:
-    """Put the virtual clock in front of an engine where what is simulated needs one.
+    """Wrap an engine in the virtual clock where simulated faults need it.
 
-    With over-selection, who is first must not depend on how many workers there are.
+    With over-selection, the order of arrival must not depend on the number of workers.
     """
     settings = setup.experiment.federation
     is_calm = settings.faults.dropout == 0 and settings.faults.stragglers == 0

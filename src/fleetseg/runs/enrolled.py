@@ -1,6 +1,6 @@
-"""What clients told of themselves when they enrolled, kept in the run folder: `enrolled.json`.
+"""What clients reported at enrolment, kept in the run folder: `enrolled.json`.
 
-Images and pixels of each class are in the table of what may leave a client (federation.messages).
+The table of what may leave a client (federation.messages) lists images and pixels of each class.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FILE = "enrolled.json"
 
 @dataclass(frozen=True)
 class Enrolled:
-    """What one client holds, by its own account."""
+    """One client's data, as the client reported them."""
 
     client: str
     images: int
@@ -27,7 +27,7 @@ class Enrolled:
 
 
 def record_enrolled(folder: Path, enrolled: Mapping[str, Enrolment]) -> None:
-    """Add the clients that are there to those that a run folder knows of."""
+    """Add the clients present to those that a run folder already knows."""
     known = {each.client: each for each in read_enrolled(folder)}
     told = dict(known)
     for name, each in taking_part(enrolled).items():
@@ -39,7 +39,7 @@ def record_enrolled(folder: Path, enrolled: Mapping[str, Enrolment]) -> None:
 
 
 def read_enrolled(folder: Path) -> tuple[Enrolled, ...]:
-    """Read what clients told; nothing where an earlier version made the folder."""
+    """Read what clients reported; empty if an earlier version made the folder."""
     try:
         rows = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return tuple(

@@ -1,4 +1,4 @@
-"""Statistics of batch norms, estimated anew on the clients before a model is scored or saved."""
+"""Batch-norm statistics, estimated anew on the clients before a model is scored or saved."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from fleetseg.text import listing
 
 
 class Estimator:
-    """Asks all clients what a model's batch norms see, and gives it the statistics of all of it.
+    """Asks all clients for a model's batch-norm statistics and gives it the combined ones.
 
     `claims` caps the number of images that a client counts for.
     """
@@ -44,20 +44,20 @@ class Estimator:
     def __init__(self, runtime: LocalRuntime, engine: Engine, claims: Claims) -> None:
         self._runtime, self._engine, self._claims = runtime, engine, claims
         self._newest: tuple[int, ModelState] | None = None
-        self._missing: list[str] = []  # of the newest
+        self._missing: list[str] = []  # from the newest estimate
 
     def newest(self, round_: int) -> ModelState | None:
-        """Return the model of a round if it is the last that was made."""
+        """Return the estimated model of a round if it was the last one estimated."""
         return self._newest[1] if self._newest and self._newest[0] == round_ else None
 
     def notes(self) -> list[str]:
-        """Say whose images the newest model's statistics are without."""
+        """Name the clients whose images are missing from the newest model's statistics."""
         return [f"norm statistics are without {listing(self._missing)}"] if self._missing else []
 
     def __call__(
         self, model: ModelState, round_: int, records: Sequence[RoundRecord]
     ) -> ModelState:
-        """Return a round's model with estimated statistics; as it is if nobody answers."""
+        """Return a round's model with estimated statistics, or unchanged if no client answers."""
         if (made := self.newest(round_)) is not None:
             return made
         exchange, channels_L = self._runtime.exchange, channels_of(self._runtime.model)
@@ -78,7 +78,7 @@ class Estimator:
         return made
 
     def _one_image(self) -> NormSums:
-        """Count what one image gives each layer: clients' images are all of the working size."""
+        """Count what one image gives each layer; all client images have the working size."""
         runtime, (height, width) = self._runtime, self._runtime.experiment.data.size
         black_NHWC = np.zeros((1, height, width, 3), np.uint8)
         device, context = runtime.hardware.device, runtime.hardware.inference
@@ -92,7 +92,7 @@ class Estimator:
 
 @dataclass
 class _Sums:
-    """Adds up what clients answer, each checked before it counts; in any order the same bits."""
+    """Sums validated replies of clients; the result has the same bits in any order."""
 
     asked: Mapping[str, Enrolment]
     believed: Mapping[str, Enrolment]  # what each counts for: see federation.claims
@@ -107,7 +107,7 @@ class _Sums:
 
     @property
     def total(self) -> NormSums:
-        """All that was accepted."""
+        """The sum of all accepted replies."""
         return self._summing.total
 
     def add(self, reply: Received) -> Failure | None:
@@ -116,7 +116,7 @@ class _Sums:
             return reply
         try:
             if not isinstance(reply, NormReport) or reply.client_id in self.answered:
-                raise UpdateRejected("unasked", "no sums of norm layers, or for a second time")
+                raise UpdateRejected("unasked", "no sums of norm layers, or a second reply")
             validate_norm_report(
                 reply,
                 round_=self.round_,

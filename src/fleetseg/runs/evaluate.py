@@ -1,4 +1,4 @@
-"""`fleetseg.evaluate`: what a saved model scores, at the labels' own resolution."""
+"""`fleetseg.evaluate`: the scores of a saved model, at the labels' own resolution."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PICTURES = 16
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What a model scores: counts of pixels, from which every ratio is taken."""
+    """The scores of a model: pixel counts, from which every ratio is taken."""
 
     space: LabelSpace
     conf_by_domain: Mapping[str, Conf_CC]  # int64, (classes, classes): rows = truth
@@ -48,7 +48,7 @@ class Evaluated:
 
     @property
     def transductive_images(self) -> int:
-        """Unlabelled test images that norm layers looked at; 0 = none."""
+        """Number of unlabelled test images that norm layers used; 0 = none."""
         return 0 if is_inductive(self.norms) else self.num_images
 
     @cached_property
@@ -58,7 +58,7 @@ class Evaluated:
 
     @cached_property
     def by_domain(self) -> dict[str, Scores]:
-        """The scores of each domain alone."""
+        """The scores of each domain."""
         return score_domains(self.conf_by_domain, self.space)
 
     @property
@@ -103,24 +103,24 @@ def evaluate(
     pictures: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluated:
-    """Score a model on labelled images; its scores are those that a run would print.
+    """Score a model on labelled images, exactly as a run would.
 
     Args:
         model: a run folder, a model folder, or what `load_model` returns.
         on: an Experiment or the path of its TOML file (its evaluation sets, or else its held-out
             frames); a SourceConfig (a data set, its labels projected to the model's classes); or
-            your own (image, label) collections by name, as `run` takes them. Default: where the
-            run in the folder `model` scored.
+            your own (image, label) collections by name, as `run` takes them. Default: what the run
+            in the folder `model` was scored on.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
         batch_size: images at a time. Default: the experiment's, else 8.
         norms: statistics of batch norms: "running" (the model's own), or those of the test images,
             "batch", "domain", "adapted", "tent", "cotta-like"; or "banks", the model's for each
             condition. Default: the experiment's, else "running".
-        settings: what belongs to the norms: `EvaluationConfig(tent=...)`. Default: as for norms.
+        settings: the settings of these norms: `EvaluationConfig(tent=...)`. Default: as for norms.
         cluster: the number of a cluster of vehicles, for its model. Default: the fleet's.
-        pictures: a folder to write some pictures to: image, truth and prediction side by side.
-        progress: called while data are read.
+        pictures: a folder for some pictures: image, truth and prediction side by side.
+        progress: called while the data are read.
 
     Raises:
         ModelError: there is no model, or it has another label space than an experiment.
@@ -138,7 +138,7 @@ def evaluate(
 
 
 def _evaluated(ready: ReadyModel, frames: ScoredFrames, pictures: Path | None) -> Evaluated:
-    """Score the frames, and draw some of them if there is a folder for the pictures."""
+    """Score the frames, and draw some of them if there is a folder for pictures."""
     banks: dict[str, Counter[str]] = {}
 
     def note_choice(domain: str, bank: str) -> None:
@@ -165,7 +165,7 @@ def _norms(
     chosen = replace(chosen, name=name or chosen.name, batch_size=size)
     if drawn and chosen.name != "running":
         raise ConfigError(
-            "pictures are drawn one by one, and so with running statistics only",
+            "pictures are drawn one by one, which works with running statistics only",
             got=f"norms = '{chosen.name}'",
             cure="Leave pictures out",
         )

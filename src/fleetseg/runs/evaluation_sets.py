@@ -1,4 +1,4 @@
-"""What an experiment scores on, opened without what it trains on."""
+"""Open an experiment's evaluation sets without its training data."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def open_test_sets(
 ) -> tuple[tuple[EvaluationSet, ...], tuple[str, ...]]:
     """Open the server's sets, or else the clients' held-out frames, for a network of some size.
 
-    Only what is scored is decoded; for a partition that goes by what labels show, all labels are.
+    Only the scored images are decoded; for a partition based on labels, all labels are.
 
     Returns:
         the sets, and what is wrong with each bad sample in them.
@@ -74,7 +74,7 @@ def open_test_sets(
 def _held_out(
     experiment: Experiment, sources: Sequence[Source], progress: Progress | None
 ) -> list[int]:
-    """Numbers of the frames, counted through all sources, that clients of the run hold out."""
+    """Return the numbers, counted over all sources, of the frames that clients hold out."""
     samples = [sample for source in sources for sample in source.samples]
     histograms_NC: npt.NDArray[np.int64] = np.zeros((len(samples), 0), dtype=np.int64)
     if experiment.partition.kind == "dirichlet":
@@ -94,7 +94,7 @@ def _held_out(
 
 
 def _by_source(numbers: Sequence[int], sources: Sequence[Source]) -> list[list[int]]:
-    """Sort numbers that count through all sources into indices of each source."""
+    """Split numbers that count over all sources into indices within each source."""
     first, chosen = 0, []
     for source in sources:
         end = first + len(source.samples)
@@ -110,7 +110,7 @@ def _open_some(
     size_hw: tuple[int, int],
     progress: Progress | None,
 ) -> tuple[Store, Sequence[int]]:
-    """Open some samples: out of the whole source if that is decoded already, else them alone."""
+    """Open some samples: from the whole source if it is already decoded, otherwise those alone."""
     space, cache_dir = open_space(experiment.data), _cache_dir(experiment)
     from_files = experiment.data.store == "files"
     whole = find_store(

@@ -1,4 +1,4 @@
-"""Figures of several models: means and deviations over seeds, or over a run's last rounds."""
+"""Statistics over several models: mean and deviation over seeds, or over a run's last rounds."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fleetseg.federation.records import RoundRecord
 
 @dataclass(frozen=True)
 class Spread:
-    """A mean over models, each of which has one figure, and how far they lie apart."""
+    """The mean of one figure over several models, and its deviation."""
 
     mean: float
-    std: float | None  # of the sample (divided by n - 1); None of a single model
+    std: float | None  # of the sample (divided by n - 1); None for a single model
     n: int
 
 
 def spread(figures: Iterable[float | None]) -> Spread | None:
-    """Take the mean and the sample deviation of the figures that there are; None for none.
+    """Return the mean and sample deviation of the figures that are not None; None if all are.
 
     >>> spread([2.0, 4.0, 6.0, None])
     Spread(mean=4.0, std=2.0, n=3)
@@ -35,10 +35,10 @@ def spread(figures: Iterable[float | None]) -> Spread | None:
 
 
 def last_scored(records: Sequence[RoundRecord], number: int) -> list[Scored] | None:
-    """Return the scores of the last rounds that were scored, oldest first; None for fewer.
+    """Return the scores of the last `number` scored rounds, oldest first; None if there are fewer.
 
     Source: FedDrive (Fantauzzo et al. 2022, arXiv 2202.13670), which publishes the mean and the
-    deviation over the last 100 rounds, as single rounds of few clients go up and down.
+    deviation over the last 100 rounds, because single rounds of few clients fluctuate.
     """
     scored = [record.scored for record in records if record.scored is not None]
     return scored[-number:] if 0 < number <= len(scored) else None

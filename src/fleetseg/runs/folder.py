@@ -1,25 +1,25 @@
-"""The run folder: everything one run leaves behind, and how to go on from it.
+"""The run folder: everything that one run leaves behind, and how to resume from it.
 
 experiment.toml   resolved, reads back to the same experiment
 environment.json  versions, machine, resolved device and precision
-manifest.json     which client held which sample
-enrolled.json     what each client told of itself: images, pixels of each class
-vehicle_looks.json  mean colour or brightness of each one's images, as far as known here
-own_data.json     digests of samples that a user brought as Python objects
-classes.toml      the label space, where it is no built-in one
-resumed.jsonl     when it was stopped and went on
-rounds.jsonl      one line a round, then one line for the end: the source of truth
-image_counts.npz  what each frame of the server's sets added to the newest score
-pictures/         a few evaluation frames, and what the model of each scored round makes of them
+manifest.json     which client holds which sample
+enrolled.json     what each client reported: images, pixels of each class
+vehicle_looks.json  mean colour or brightness of each client's images, where known
+own_data.json     digests of samples that a user passed as Python objects
+classes.toml      the label space, unless it is built in
+resumed.jsonl     after which round and when the run was resumed
+rounds.jsonl      one line per round, then one line for the end: the source of truth
+image_counts.npz  what each frame of the server's sets contributed to the newest score
+pictures/         a few evaluation frames, and each scored round's predictions of them
 checkpoints/      the last few rounds, each complete
 model/            the final model
-clients/          what simulated clients keep for themselves, such as what their updates left out,
-                  and the vehicles of a fleet on this machine
-tracking/         of a run with trackers: how far each is, and what it keeps here
-logs/             over a network: every message that was received
-fleet/            of a fleet on this machine: its certificates and kits; fleet-before-1/ and so on
-                  are of starts with another number of sites
-run.lock          while a process is at work here: which one (see `ownership`)
+clients/          the local state of simulated clients, such as what their updates left out, and the
+                  vehicles of a fleet on this machine
+tracking/         for a run with trackers: the progress of each, and what it keeps here
+logs/             over a network: all received messages
+fleet/            for a fleet on this machine: its certificates and kits; fleet-before-1/ and so on
+                  belong to starts with another number of sites
+run.lock          while a process uses the folder: which one (see `owning`)
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ class RunFolder:
 
     @property
     def state(self) -> ServerState:
-        """The newest committed state; the folder was created or resumed before."""
+        """The newest committed state; requires that the folder was created or resumed."""
         assert self._state is not None
         return self._state
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     def create(
@@ -90,10 +90,10 @@ class RunFolder:
         state: ServerState,
         manifest: Manifest | None,
     ) -> None:
-        """Lay out a new run folder; experiment.toml comes last and makes it one.
+        """Lay out a new run folder; experiment.toml is written last and makes it a run folder.
 
         Raises:
-            CheckpointError: if the folder holds a run already.
+            CheckpointError: the folder already holds a run.
         """
         require_no_run(self.path)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -107,13 +107,13 @@ class RunFolder:
         write_atomic(self.path / "experiment.toml", to_toml(experiment))
 
     def commit(self, state: ServerState, record: RoundRecord) -> None:
-        """Make a round final, by the rename of its checkpoint; its line follows with `publish`."""
+        """Make a round final by the rename of its checkpoint; `publish` adds its log line."""
         self._save(state, record.to_dict())
         self._records.append(record)
         self._unpublished = True
 
     def publish(self, record: RoundRecord) -> None:
-        """Log the newest round: its line is added, or rewritten if it was there without scores."""
+        """Log the newest round: add its line, or rewrite the line if it had no scores."""
         self._records[-1] = record
         if self._unpublished:
             self._append(record.to_dict())
@@ -124,9 +124,9 @@ class RunFolder:
     def resume(self) -> tuple[ServerState, list[str]]:
         """Read the last committed round and bring the log in line with it.
 
-        Returns the state and what was found damaged. A crash between `commit` and `publish` leaves
-        the log one line short: the checkpoint has all of it but the scores. A damaged newest
-        checkpoint leaves it ahead.
+        Returns the state and a list of what was damaged. A crash between `commit` and `publish`
+        leaves the log one line short: the checkpoint has the whole line except the scores. A
+        damaged newest checkpoint leaves the log ahead.
         """
         for left_by_a_crash in self.path.rglob(".*.tmp"):
             if left_by_a_crash.is_file():  # folders are those of releases, which their owner clears
@@ -181,7 +181,7 @@ class RunFolder:
 
 
 def has_run(path: Path) -> bool:
-    """Say whether a folder holds a run that was started."""
+    """Say whether a folder holds a run."""
     return (path / "experiment.toml").is_file()
 
 
@@ -189,13 +189,13 @@ def require_no_run(path: Path) -> None:
     """Refuse a folder that holds a run: nothing is overwritten.
 
     Raises:
-        CheckpointError: naming the folder and the two ways on.
+        CheckpointError: naming the folder and the two ways to proceed.
     """
     if has_run(path):
         raise CheckpointError(
-            "this folder holds a run already",
+            "this folder already holds a run",
             where=path,
-            cure="Go on with it by --resume, or choose another --out",
+            cure="Resume it with --resume, or choose another --out",
         )
 
 
@@ -205,7 +205,7 @@ def can_resume(path: Path) -> bool:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Read a run folder's own experiment."""
+    """Read the experiment of a run folder."""
     return load_experiment(path / "experiment.toml")
 
 
@@ -213,23 +213,23 @@ def read_record(fields: Mapping[str, Any], space: LabelSpace, where: Path) -> Ro
     """Read one line of a log.
 
     Raises:
-        CheckpointError: it is none of a round, or of other classes.
+        CheckpointError: the line is not a round, or has other classes.
     """
     try:
         return RoundRecord.from_dict(fields, space)
     except (KeyError, TypeError, ValueError, AttributeError, FleetSegError) as error:
         raise CheckpointError(
-            f"a line that is no round of this run ({type(error).__name__}: {error})", where=where
+            f"a line that is not a round of this run ({type(error).__name__}: {error})", where=where
         ) from None
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Read the rounds of a run folder as they are written; half a last line is left out."""
+    """Read the rounds of a run folder as plain fields; an incomplete last line is left out."""
     return [line for line in _read_lines(path) if "round" in line and "event" not in line]
 
 
 def read_end(path: Path) -> dict[str, Any] | None:
-    """Read the line that closes the log as it is written, or None for a run that is not over."""
+    """Read the closing line of the log as plain fields; None for an unfinished run."""
     lines = _read_lines(path)
     return lines[-1] if lines and lines[-1].get("event") == "end" else None
 
@@ -259,7 +259,7 @@ _DECIDING = ("torch", "cpu_capability", "device", "precision")
 
 
 def environment(device: str, precision: str) -> dict[str, Any]:
-    """Describe the machine and the versions a run was made with."""
+    """Describe the machine and the versions that a run was made with."""
     from fleetseg._version import __version__
 
     return {
@@ -276,11 +276,11 @@ def environment(device: str, precision: str) -> dict[str, Any]:
 
 
 def changed_since(folder: Path, now: Mapping[str, Any]) -> list[str]:
-    """Say what of the machine, of all that decides on bits, is not as when a run was started."""
+    """Say which facts of the machine that affect the bits have changed since the run started."""
     try:
         then = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return []  # of no use but for this
+        return []  # this file serves no other purpose
     return [
         f"resumed with {name} {now[name]}, started with {then[name]}: "
         "the model may not have the bits of a run that was never stopped"

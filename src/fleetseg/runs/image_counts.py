@@ -1,7 +1,7 @@
-"""What each frame of the server's sets added to the newest score, kept in `image_counts.npz`.
+"""What each frame of the server's sets contributed to the newest score: `image_counts.npz`.
 
-It says how much a score hangs on the frames that were chosen: frames are drawn again from it. These
-are the server's own frames; of a vehicle's frames only sums are known.
+Resampling these frames shows how much a score depends on the choice of frames. They are the
+server's own frames; of a vehicle's frames only sums are known.
 
 Suffixes: N frames, C classes; 3 = right, true, predicted pixels.
 """
@@ -27,7 +27,7 @@ from fleetseg.files import write_atomic
 
 FILE = "image_counts.npz"
 BLOCK = 10
-"""Consecutive frames of one drive that are drawn together: they show nearly the same street."""
+"""Consecutive frames of one drive that are resampled together: they show nearly the same street."""
 
 Counts_N3C = npt.NDArray[np.int64]
 Blocks_N = npt.NDArray[np.int64]
@@ -43,12 +43,12 @@ class ImageCounts:
 
     @classmethod
     def empty(cls, round_: int, sets: Sequence[EvaluationSet], num_classes: int) -> ImageCounts:
-        """Make room for all frames of the server's sets."""
+        """Allocate counts for all frames of the server's sets."""
         block_N = blocks(sets)
         return cls(round_, np.zeros((len(block_N), 3, num_classes), np.int64), block_N)
 
     def listeners(self, sets: Sequence[EvaluationSet]) -> list[OnImage]:
-        """Return who is to be told of each set's frames as they are scored."""
+        """Return the callbacks that receive each set's frames as they are scored."""
         starts = np.cumsum([0, *(len(part.scored) for part in sets)])
         return [partial(self._add, int(start)) for start in starts[:-1]]
 
@@ -64,16 +64,16 @@ class ImageCounts:
         return parts_U3C
 
     def same_frames(self, other: ImageCounts) -> bool:
-        """Say whether two scores were taken on the same frames: blocks and truths are equal."""
+        """Say whether two scores were taken on the same frames: equal blocks and equal truths."""
         return np.array_equal(self.block_N, other.block_N) and np.array_equal(
             self.parts_N3C[:, 1], other.parts_N3C[:, 1]
         )
 
 
 def blocks(sets: Sequence[EvaluationSet]) -> Blocks_N:
-    """Number the blocks of all frames: up to `BLOCK` that follow each other in one drive.
+    """Number the blocks of all frames: up to `BLOCK` consecutive frames of one drive.
 
-    Where drives are not known, domains stand for them.
+    Where drives are not known, domains take their place.
     """
     found: list[int] = []
     number = 0
@@ -92,7 +92,7 @@ def _drives(part: EvaluationSet) -> list[tuple[str, str]]:
 
 
 def keep_counts(folder: Path, counts: ImageCounts) -> None:
-    """Write the counts of the newest score in the place of those before."""
+    """Write the counts of the newest score in place of the previous ones."""
     file = io.BytesIO()
     np.savez_compressed(
         file,
@@ -104,7 +104,7 @@ def keep_counts(folder: Path, counts: ImageCounts) -> None:
 
 
 def read_counts(folder: Path) -> ImageCounts | None:
-    """Read the counts of a run folder; None where an earlier version made it, or it is damaged."""
+    """Read the counts of a run folder; None if an earlier version made it, or they are damaged."""
     try:
         with np.load(io.BytesIO((folder / FILE).read_bytes()), allow_pickle=False) as file:
             return _checked(int(file["round"]), file["parts_N3C"], file["block_N"])

@@ -1,7 +1,7 @@
-"""A trained model made ready to look at images: on its device, with its classes and its size.
+"""A trained model ready for inference: on its device, with its classes and its working size.
 
 Suffixes: N images, H x W pixels, C classes. Images are given at the model's working size; logits
-are resized to the size that is asked for, which is how a run scores.
+are resized to the requested size, as in a run's own scoring.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from fleetseg.models.segmenter import Segmenter
 
 @dataclass(frozen=True)
 class ReadyModel:
-    """A model with all that it takes to use it."""
+    """A model with all that inference needs."""
 
     segmenter: Segmenter
-    where: str  # what names it in errors
+    where: str  # its name in errors
     space: LabelSpace
-    size_hw: tuple[int, int]  # working size: images are resized to it before they go in
+    size_hw: tuple[int, int]  # working size: images are resized to it before the network
     hardware: Hardware
     norms: Norms = RUNNING
-    folder: Path | None = None  # where it was loaded from
+    folder: Path | None = None  # where the model was loaded from
 
     def with_norms(self, norms: Norms) -> ReadyModel:
-        """Choose the statistics that batch norms take.
+        """Choose the statistics that batch norms use.
 
         Raises:
-            ConfigError: no such choice; the model lacks what stayed with clients.
-            ModelError: its norm banks are wanted, and there are none or not its own.
+            ConfigError: no such choice; the model lacks the parts that stayed with clients.
+            ModelError: norm banks are requested, and the model has none or they are not its own.
         """
         if norms.name not in NORM_STATISTICS:
             raise unknown_name("norm statistics", norms.name, NORM_STATISTICS)
@@ -63,7 +63,7 @@ class ReadyModel:
         if norms.chosen.banked and norms.banks is None:
             if self.folder is None:
                 raise ConfigError(
-                    "norm banks lie in a model's folder, and this model is an object",
+                    "norm banks are in a model's folder, and this model is an object",
                     where=self.where,
                     cure="Give the path of its folder",
                 )
@@ -72,7 +72,7 @@ class ReadyModel:
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
-        """Move the model to its device for as long as the block lasts; it goes back afterwards."""
+        """Keep the model on its device within the block, and move it back afterwards."""
         home = self.segmenter.mean.device
         if home == self.hardware.device:
             yield
@@ -94,11 +94,11 @@ class ReadyModel:
     ) -> list[Looked]:
         """Return what `make` makes of the logits (N, C, h, w), float32; for use within `on_device`.
 
-        One value for each part that the batch had to be taken in, as memory allows. Norms of the
-        batch need it whole.
+        There is one value for each part into which memory forced the batch to be split. Norms with
+        batch statistics need the whole batch.
 
         Raises:
-            DataError: norms of one image that give a layer one value per channel.
+            DataError: batch statistics of a single image that give a layer one value per channel.
             OutOfMemory: not even one image fits.
         """
         assert not self.norms.chosen.of_domain
@@ -123,10 +123,10 @@ class ReadyModel:
     ) -> dict[str, Conf_CC]:
         """Return a confusion matrix for each domain; for use within `on_device`.
 
-        `on_choice` is told (domain, bank) of each image that is scored with norm banks.
+        `on_choice` is called with (domain, bank) for each image that is scored with norm banks.
 
         Raises:
-            DataError: there are no pairs, or a domain is too small for its norms.
+            DataError: there are no pairs, or a domain has too few images for its norms.
             OutOfMemory: not even one image fits.
         """
         return score_by_domain(
@@ -147,28 +147,29 @@ def ready_model(
     norms: Norms | None = RUNNING,
     cluster: int | None = None,
 ) -> ReadyModel:
-    """Load a model, unless it is loaded already, and choose what it computes on.
+    """Load a model unless it is loaded already, and choose device, precision and norms.
 
     Args:
         model: a run folder, a model folder, or what `load_model` returns.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
-        norms: statistics that batch norms take; None = `with_norms` follows.
+        norms: statistics that batch norms use; None = `with_norms` is called later.
         cluster: the number of a cluster of vehicles, for its model; None = the fleet's.
 
     Raises:
-        ModelError: there is no model, or no such cluster, or it does not say what its classes mean.
-        ConfigError: this machine does not have the device or the number format; the model lacks
-            what stayed with the clients that trained it.
+        ModelError: there is no such model or cluster, or the model does not say what its classes
+            mean.
+        ConfigError: this machine does not have the device or the number format; the model lacks the
+            parts that stayed with the clients that trained it.
     """
     hardware = resolve(device, precision)
     folder = None if isinstance(model, Segmenter) else given_path(model)
     if isinstance(model, Segmenter):
         if cluster is not None:
             raise ModelError(
-                "a loaded model is that of one cluster already",
+                "a loaded model already belongs to one cluster",
                 got=f"cluster = {cluster}",
-                cure="Give the folder, or load it so: fleetseg.load_model(path, cluster=...)",
+                cure="Give the folder, or load it with fleetseg.load_model(path, cluster=...)",
             )
         segmenter, where = model, model.name
     else:

@@ -1,11 +1,11 @@
-"""A few frames of the server's evaluation sets, whose predictions a run keeps at every scoring.
+"""A few frames of the server's evaluation sets, whose predictions a run stores at each scoring.
 
-pictures/frames.json          which frames, with their photo and their truth
-pictures/round-000011.json    what the model of that round makes of them
+pictures/frames.json          the frames, with photo and truth
+pictures/round-000011.json    the predictions of that round's model
 
 Frames are chosen at the first scoring and stay the same, so that rounds can be compared. Pictures
-are WebP in base64: photos lossy, maps of class ids lossless, each id a grey value. Nothing of a
-vehicle's own frames is kept: these are the server's.
+are WebP in base64: photos lossy, maps of class ids lossless, each id a grey value. They are the
+server's frames: no vehicle's own frames are stored.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from fleetseg.learning.inputs import Facts
 from fleetseg.runs.scoring import Scorer, server_norms
 
 FOLDER = "pictures"
-_WIDEST = 480  # pixels of a kept picture; larger ones are shrunk
-_CANDIDATES = 8  # frames of a domain that are looked at when frames are chosen
-_MISTAKES = 2  # of each frame that are named
+_WIDEST = 480  # pixels of a stored picture; larger ones are shrunk
+_CANDIDATES = 8  # frames per domain that are examined for the choice
+_MISTAKES = 2  # confusions named for each frame
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame that is kept."""
+    """One stored frame."""
 
     name: str
     set: str
@@ -59,16 +59,16 @@ class Frame:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one model makes of one frame."""
+    """The prediction of one model on one frame."""
 
     prediction: str
     wrong: float  # share of the labelled pixels, at the labels' own resolution
     mistakes: tuple[tuple[str, str, float], ...]  # (truth, prediction, share of the wrong pixels)
-    by: str = ""  # which model it was, where clusters of vehicles have models of their own
+    by: str = ""  # which model, where clusters of vehicles have their own
 
 
 class _Models:
-    """The models of one scoring: each frame is predicted by the one that it is scored with."""
+    """The models of one scoring; each frame is predicted by the model that scores it."""
 
     def __init__(
         self, runtime: LocalRuntime, model: ModelState, clusters: ClusterModels | None
@@ -79,7 +79,7 @@ class _Models:
         runtime.whole.load(model)
 
     def load_for(self, image_HWC: Image_HWC) -> str:
-        """Load the model that a frame goes to; returns its name, or "" where there is only one."""
+        """Load the model that a frame is routed to; return its name, "" if it is the only one."""
         if self._clusters is None:
             return ""
         if not self._routes:
@@ -92,7 +92,7 @@ class _Models:
 
 
 class FrameKeeper:
-    """Keeps the predictions of one run's frames; without any frames it does nothing."""
+    """Stores predictions of a run's chosen frames; does nothing if there are none."""
 
     def __init__(self, folder: Path, fleet_data: FleetData, runtime: LocalRuntime) -> None:
         settings = runtime.experiment.evaluation
@@ -104,9 +104,9 @@ class FrameKeeper:
         self._frames: tuple[Frame, ...] = ()
 
     def keep(self, model: ModelState, round_: int, clusters: ClusterModels | None = None) -> None:
-        """Predict the frames as they are scored, and write down what comes out.
+        """Predict the frames as they are scored, and write the predictions.
 
-        Where images are routed to clusters, each is predicted by the model of the nearest one.
+        Where images are routed to clusters, each is predicted by the model of the nearest cluster.
         """
         if not self._is_on:
             return
@@ -118,7 +118,7 @@ class FrameKeeper:
         write_atomic(_path(self._folder, round_), json.dumps(fields) + "\n")
 
     def _choose(self, models: _Models) -> tuple[Frame, ...]:
-        """Choose frames from the worst to the best of each domain, by a part of its frames."""
+        """Choose frames of each domain from the worst to the best of those examined."""
         groups = _by_domain(tuple(self._sets.values()))
         shares = _shared_out(self._number, len(groups))
         frames: list[Frame] = []
@@ -161,7 +161,7 @@ class FrameKeeper:
 
 
 def keeping_frames(scorer: Scorer, keeper: FrameKeeper) -> Callable[..., Scored | str]:
-    """Score as a scorer does, and keep what the scored models make of the frames."""
+    """Score as the scorer does, and store the scored models' predictions of the frames."""
 
     def score(
         model: ModelState,
@@ -179,7 +179,7 @@ def keeping_frames(scorer: Scorer, keeper: FrameKeeper) -> Callable[..., Scored 
 
 
 def wrong_share(label_HW: Label_HW, pred_HW: Label_HW) -> float:
-    """Return which share of the labelled pixels is predicted wrong; 0 where none is labelled.
+    """Return the share of labelled pixels that are predicted wrong; 0 where none is labelled.
 
     >>> wrong_share(np.array([[0, 1, 255]], np.uint8), np.array([[0, 0, 0]], np.uint8))
     0.5
@@ -211,7 +211,7 @@ def mistakes(
 
 
 def spread(items: Sequence[int], number: int) -> list[int]:
-    """Take items at even distances, the first and the last among them; of one, the first.
+    """Pick evenly spaced items including the first and the last; if only one, the first.
 
     >>> spread([10, 11, 12, 13, 14], 3), spread([10, 11], 6)
     ([10, 12, 14], [10, 11])
@@ -229,7 +229,7 @@ def _by_domain(sets: Sequence[EvaluationSet]) -> dict[tuple[str, str], list[int]
 
 
 def _shared_out(number: int, groups: int) -> list[int]:
-    """Share frames out over domains; where there are more domains, some have none.
+    """Distribute frames over domains; if there are more domains than frames, some get none.
 
     >>> _shared_out(6, 4), _shared_out(2, 3)
     ([2, 2, 1, 1], [1, 1, 0])
@@ -250,7 +250,7 @@ def _frame(part: EvaluationSet, domain: str, index: int) -> Frame:
 
 
 def _shrunk(ids_HW: Label_HW, size_hw: tuple[int, int]) -> Label_HW:
-    """Take the nearest id of each pixel of a smaller map."""
+    """Shrink a map by nearest neighbour."""
     rows, columns = (
         (np.arange(small) * large + large // 2) // small
         for small, large in zip(size_hw, ids_HW.shape, strict=True)
@@ -259,12 +259,12 @@ def _shrunk(ids_HW: Label_HW, size_hw: tuple[int, int]) -> Label_HW:
 
 
 def ids_picture(ids_HW: npt.NDArray[np.uint8]) -> str:
-    """Return a map of ids as lossless WebP in base64, each id a grey value."""
+    """Encode a map of ids as lossless WebP in base64, each id a grey value."""
     return _webp(Image.fromarray(ids_HW).convert("RGB"), lossless=True, quality=60, method=3)
 
 
 def photo_picture(photo: Image.Image) -> str:
-    """Return a photo as WebP in base64."""
+    """Encode a photo as WebP in base64."""
     return _webp(photo, quality=72, method=4)
 
 
@@ -275,13 +275,13 @@ def _webp(image: Image.Image, **how: Any) -> str:
 
 
 def ids_of(picture: str) -> Label_HW:
-    """Read what `ids_picture` wrote."""
+    """Decode what `ids_picture` wrote."""
     with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
         return np.asarray(image.convert("RGB"))[:, :, 0].copy()
 
 
 def read_frames(folder: Path) -> tuple[Frame, ...]:
-    """Read the frames of a run folder; none where none were kept, or the file is damaged."""
+    """Read the frames of a run folder; empty if none were stored or the file is damaged."""
     fields = _read(folder / FOLDER / "frames.json")
     try:
         return tuple(Frame(**row) for row in fields.get("frames", ()))
@@ -290,7 +290,7 @@ def read_frames(folder: Path) -> tuple[Frame, ...]:
 
 
 def read_seen(folder: Path) -> dict[int, tuple[Seen, ...]]:
-    """Read what the models of all scored rounds made of the frames; damaged files are left out."""
+    """Read the predictions of all scored rounds; damaged files are left out."""
     found = {}
     for path in sorted((folder / FOLDER).glob("round-*.json")):
         if (seen := _seen(path)) is not None:
@@ -299,7 +299,7 @@ def read_seen(folder: Path) -> dict[int, tuple[Seen, ...]]:
 
 
 def read_seen_in(folder: Path, round_: int) -> tuple[Seen, ...]:
-    """Read what the model of one round made of the frames; none where nothing was kept of it."""
+    """Read the predictions of one round; empty if none were stored."""
     seen = _seen(_path(folder / FOLDER, round_))
     return () if seen is None else seen[1]
 

@@ -1,4 +1,4 @@
-"""`fleetseg.load_model`: a network that also takes pictures as people have them.
+"""`fleetseg.load_model`: a network that also takes images as files, PIL images or arrays.
 
 model = fleetseg.load_model("runs/camvid")
 labels_HW = model.predict("street.png")
@@ -30,9 +30,9 @@ from fleetseg.runs.predict import is_one_image, read_images, read_once
 
 
 class LoadedModel(Segmenter):
-    """A Segmenter that says what it sees in pictures, on the device that it is on.
+    """A Segmenter that also predicts and overlays images, on the device that it is on.
 
-    `model(images_NCHW)` is the network, as ever; `model.to("cuda")` moves it.
+    `model(images_NCHW)` is still the network; `model.to("cuda")` moves it.
     """
 
     def predict(
@@ -47,22 +47,22 @@ class LoadedModel(Segmenter):
         """Return the class of every pixel, uint8, at each image's own size.
 
         Args:
-            images: one: a path, a PIL image, a uint8 array (H, W, 3) or tensor (3, H, W); or a
-                batch of them: an array or tensor with one more dimension, or any iterable.
+            images: one image (a path, a PIL image, a uint8 array (H, W, 3) or tensor (3, H, W)), or
+                a batch: an array or tensor with one more dimension, or any iterable of images.
             precision: auto, fp32, bf16 or fp16.
-            batch_size: images at a time; None = as memory allows.
+            batch_size: images at a time; None = as many as fit in memory.
             norms: as for `fleetseg.predict`.
             tiled: as for `fleetseg.predict`.
 
         Returns:
-            (H, W) for one image, (N, H, W) for an array or tensor of N, else a list of (H, W).
+            (H, W) for one image, (N, H, W) for an array or tensor of N, otherwise a list of (H, W).
 
         Raises:
             DataError: not an image.
             ModelError, ConfigError, OutOfMemory: as `fleetseg.predict`.
         """
         given = Norms(norms) if batch_size is None else Norms(norms, batch_size)
-        # One image is a batch of its own: nothing needs to be measured.
+        # A single image is a batch of its own: no memory needs to be measured.
         manner = Manner(1 if batch_size is None and is_one_image(images) else batch_size, tiled)
         ready = read_once(self._ready(precision, given))
         require_usable(ready, manner)
@@ -82,13 +82,14 @@ class LoadedModel(Segmenter):
         """Return the image with the colours of its classes over it and their names below it.
 
         Args:
-            images: one, or a batch: as for `predict`.
-            legend: name the classes below the image; without, it keeps its size.
+            images: one image or a batch, as for `predict`.
+            legend: add a legend of class names below the image; without it, the image keeps its
+                size.
             precision: auto, fp32, bf16 or fp16.
             tiled: as for `fleetseg.predict`.
 
         Returns:
-            a picture, or a list of them for a batch.
+            an image, or a list of images for a batch.
 
         Raises:
             DataError: not an image.
@@ -117,8 +118,8 @@ def load_model(
         cluster: the number of a cluster of vehicles, for its model; None = the fleet's.
 
     Raises:
-        ModelError: there is no such cluster; a file is missing, damaged or of another version, or
-            the weights do not fit.
+        ModelError: there is no such cluster; a file is missing, damaged or of another version; the
+            weights do not fit.
         MissingExtra: the network needs a package that is not installed.
     """
     found = folder.load_model(given_path(path), net, cluster)

@@ -1,4 +1,4 @@
-"""Who works in a run folder: one process, which holds the lock on the folder's lock file."""
+"""Exclusive use of a run folder: one process at a time holds the lock on its lock file."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ LOCK = "run.lock"
 
 @dataclass(frozen=True)
 class Ownership:
-    """A run folder that is this process's alone, for as long as `owning` lasts."""
+    """A run folder that belongs to this process alone while `owning` lasts."""
 
     folder: Path
-    note: str = ""  # set where the file system knows no locks
+    note: str = ""  # set where the file system has no locks
 
 
 @contextmanager
 def owning(folder: Path) -> Iterator[Ownership]:
-    """Own a run folder while the block lasts; it is made if it is not there.
+    """Own a run folder within the block; the folder is created if it does not exist.
 
     Raises:
         CheckpointError: another process owns it (says which one), or it cannot be written.
@@ -55,7 +55,7 @@ def owning(folder: Path) -> Iterator[Ownership]:
 
 
 def _lock(path: Path) -> tuple[int, bool]:
-    """Return an open lock file, and whether the file system could lock it."""
+    """Return the open lock file, and whether the file system could lock it."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -65,9 +65,9 @@ def _lock(path: Path) -> tuple[int, bool]:
             raise _in_use(path) from None
         if not locked or _is_at(handle, path):
             break
-        os.close(handle)  # its owner ended, and took the file away, between our two steps
+        os.close(handle)  # its owner ended and removed the file between our two steps
     facts = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
-    with contextlib.suppress(OSError):  # of a full disk others tell
+    with contextlib.suppress(OSError):  # a full disk is reported elsewhere
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps(facts).encode())
     return handle, locked
@@ -104,16 +104,16 @@ def _unusable(folder: Path, error: OSError) -> CheckpointError:
 
 def _unlocked(folder: Path) -> str:
     return (
-        f"{folder}: this file system knows no locks, so nothing keeps a second run from writing "
-        "here too; see to it that there is none"
+        f"{folder}: this file system has no locks, so nothing keeps a second run from writing "
+        "here too; make sure that there is none"
     )
 
 
 def new_run_folder(name: str, base: Path = Path("runs")) -> Path:
-    """Make a run folder of a name that nobody has taken: the time, the name, and maybe a number.
+    """Create a run folder under a new name: the time, the name, and a number if needed.
 
     Raises:
-        CheckpointError: folders cannot be made there.
+        CheckpointError: folders cannot be created there.
     """
     stem = f"{time.strftime('%Y-%m-%d_%H%M%S')}_{name}"
     for number in itertools.count(1):
@@ -131,6 +131,6 @@ def new_run_folder(name: str, base: Path = Path("runs")) -> Path:
 
 
 def drop_if_empty(folder: Path) -> None:
-    """Remove a folder that a run made and left nothing in."""
+    """Remove a folder that a run created and left empty."""
     with contextlib.suppress(OSError):
         folder.rmdir()

@@ -1,4 +1,4 @@
-"""What a model makes of images, one after another: their classes and, if asked, how sure it is.
+"""Predict images one after another: their classes and, on request, the model's certainty.
 
 Suffixes: H x W pixels at the image's own size, N images of a batch, or tiles of one, C classes.
 """
@@ -26,7 +26,7 @@ from fleetseg.runs.inference import ReadyModel
 
 @dataclass(frozen=True)
 class Look:
-    """One image, and what the model sees in it."""
+    """One image and the model's prediction of it."""
 
     image_HWC: Image_HWC
     map_HW: Label_HW
@@ -35,13 +35,13 @@ class Look:
 
 @dataclass(frozen=True)
 class Manner:
-    """How images are looked at.
+    """How images are predicted.
 
     Args:
-        batch_size: images, or tiles, at a time; None = as many as memory has room for.
-        tiled: at the image's own resolution, in tiles of the working size that overlap, instead of
-            once as a whole at the working size.
-        certain: also say how sure the model is.
+        batch_size: images, or tiles, at a time; None = as many as fit in memory.
+        tiled: predict at the image's own resolution, in overlapping tiles of the working size,
+            instead of once as a whole at the working size.
+        certain: also return maps of the model's certainty.
     """
 
     batch_size: int | None = None
@@ -50,10 +50,10 @@ class Manner:
 
 
 def looks(ready: ReadyModel, images: Iterable[Image_HWC], manner: Manner) -> Iterator[Look]:
-    """Yield what is seen in each image, in their order.
+    """Yield the prediction of each image, in order.
 
     Raises:
-        ConfigError: tiles with statistics of other images, of which they would be.
+        ConfigError: tiles with norm statistics other than the model's own.
         OutOfMemory: not even one image, or tile, fits.
     """
     require_usable(ready, manner)
@@ -72,7 +72,7 @@ def looks(ready: ReadyModel, images: Iterable[Image_HWC], manner: Manner) -> Ite
 
 
 def require_usable(ready: ReadyModel, manner: Manner) -> None:
-    """Refuse what cannot work, before any image is read; see `looks`."""
+    """Refuse an unusable combination before any image is read; see `looks`."""
     if manner.batch_size is not None and manner.batch_size < 1:
         raise ConfigError("unusable batch_size", got=manner.batch_size, expected="1 or more")
     if manner.tiled and ready.norms.name != "running":
@@ -127,7 +127,7 @@ def _look_tiled(ready: ReadyModel, image_HWC: Image_HWC, batch_size: int, certai
 def _batches_of_one_size(
     images: Iterable[Image_HWC], size: BatchSize
 ) -> Iterator[Sequence[Image_HWC]]:
-    """Group neighbours of one size; the order stays."""
+    """Group consecutive images of one size, in order."""
     batch: list[Image_HWC] = []
     for image_HWC in images:
         if batch and image_HWC.shape != batch[0].shape:

@@ -1,4 +1,4 @@
-"""What a run tells of its model, to stand in the model's folder: see `models.card`."""
+"""What a run records about its model in the model's folder: see `models.card`."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def model_record(
     scored_round: int,
     images: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Gather what a model card says of a run.
+    """Gather a run's facts for the model card.
 
     Args:
-        experiment: what was to be done.
-        records: of all rounds.
-        scored: newest scores; None = there are none.
-        scored_round: the round whose model they are of.
-        images: training images of each vehicle that takes part; empty = not known.
+        experiment: the run's experiment.
+        records: the records of all rounds.
+        scored: the newest scores; None = there are none.
+        scored_round: the round of the scored model.
+        images: training images of each participating vehicle; empty = not known.
     """
     return {
         **_scores(scored, scored_round),
@@ -52,7 +52,7 @@ def model_record(
 
 
 def record_of_run(report: RunReport) -> dict[str, Any]:
-    """Gather the same from a run folder, however old."""
+    """Gather the same facts from a run folder, including those of earlier versions."""
     end = report.end
     manifest = None if report.manifest is None else report.manifest.taking_part()
     images = {} if manifest is None else {name: len(own) for name, own in manifest.clients.items()}
@@ -102,7 +102,7 @@ def _data(experiment: Experiment, images: Mapping[str, int]) -> list[str]:
 
 
 def _source(config: SourceConfig) -> str:
-    """Name a data set without its path, which is of one machine."""
+    """Name a data set without its path, which is specific to one machine."""
     narrowed = [*config.sequences, *config.cities, *config.conditions]
     return f"{config.kind}, {config.split}" + (f" ({', '.join(narrowed)})" if narrowed else "")
 
@@ -135,7 +135,7 @@ def _left(
 
 
 def _messages(experiment: Experiment, scored: Scored | None) -> list[list[str]]:
-    """List the kinds of messages that this experiment's vehicles send: see federation.messages."""
+    """List the kinds of messages that the experiment's vehicles send: see federation.messages."""
     asked = [FLEET_FACTS[n].why for n in wanted_facts(experiment) if FLEET_FACTS[n].is_reported]
     facts = "".join(f"; {why}" for why in asked)
     rows = [

@@ -1,4 +1,4 @@
-"""Banks of norm statistics for a finished model, each of frames of one condition."""
+"""Banks of norm statistics for a finished model, one per condition of the frames."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from fleetseg.models.norm_statistics import Statistics, batch_norms, gather, sta
 from fleetseg.runs.inference import ReadyModel, ready_model
 
 BY = ("condition", "city", "sequence", "domain", "weather")
-"""What banks may go by: a fact of each sample, or the weather that its image seems to show."""
+"""What banks are grouped by: a fact of each sample, or the weather recognised in the image."""
 _PAINTED, _PAINTED_HW = 8, (96, 128)  # frames of each city in each weather, and their size
-_FEWEST = 8  # frames of a weather that is a bank: of fewer, statistics are of little
+_FEWEST = 8  # frames of a weather for a bank: from fewer, statistics are unreliable
 
 
 def fill_norm_banks(
@@ -38,23 +38,23 @@ def fill_norm_banks(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> NormBanks:
-    """Fill banks of frames, one for each condition, and write them into the model's folder.
+    """Fill banks from frames, one for each condition, and write them into the model's folder.
 
-    Labels of the frames are not used. Statistics are those of all values together, each layer's
-    input normalised with those of the batch at hand, as `federation.statistics = "estimated"`.
+    The frames' labels are not used. Statistics are those of all values together, each layer's input
+    normalised with the statistics of its own batch, as with `federation.statistics = "estimated"`.
 
     Args:
         model: a run folder or a model folder.
-        frames: where they are; painted ones say their condition.
-        by: condition, city, sequence or domain, by which the classifier is fitted, too; or weather,
-            as a classifier says that is fitted on painted frames.
+        frames: the frames' data set; synthetic frames state their condition.
+        by: condition, city, sequence or domain, to which the classifier is fitted as well; or
+            weather, as recognised by a classifier that is fitted on synthetic frames.
         batch_size: images at a time.
         device: auto, cpu, cuda or mps.
         progress: called after each image.
 
     Raises:
         ModelError: there is no model.
-        ConfigError: the network has no batch norms; frames that do not say their condition.
+        ConfigError: the network has no batch norms; some frames do not state their condition.
         DataError: fewer than two conditions, or one without a usable frame.
     """
     ready = ready_model(model, device, "fp32", norms=None)
@@ -80,7 +80,7 @@ def _grouped(
     source: Source, by: str, size_hw: tuple[int, int], progress: Progress | None
 ) -> tuple[dict[str, list[Sample]], ConditionClassifier | None]:
     if by not in BY:
-        raise ConfigError("banks by what is unknown", got=by, expected=f"one of: {', '.join(BY)}")
+        raise ConfigError("unknown grouping of banks", got=by, expected=f"one of: {', '.join(BY)}")
     if by == "weather":
         return _by_weather(source, size_hw, progress)
     return _by_fact(source, by), None
@@ -94,7 +94,7 @@ def _by_fact(source: Source, by: str) -> dict[str, list[Sample]]:
         raise ConfigError(
             f"{len(groups['']):,} of {len(source.samples):,} frames do not say their {by}",
             where=source.name,
-            cure="Fill banks by weather, which their pixels say, or by something else",
+            cure="Fill banks by weather, which is recognised from pixels, or by something else",
         )
     return dict(sorted(groups.items()))
 
@@ -102,7 +102,7 @@ def _by_fact(source: Source, by: str) -> dict[str, list[Sample]]:
 def _by_weather(
     source: Source, size_hw: tuple[int, int], progress: Progress | None
 ) -> tuple[dict[str, list[Sample]], ConditionClassifier]:
-    """Group frames by what a classifier that knows painted weather makes of them."""
+    """Group frames by the weather that a classifier fitted on synthetic weather recognises."""
     painted = open_synthetic(SourceConfig(frames_per_drive=_PAINTED), _PAINTED_HW)
     facts: dict[str, list[Floats]] = {}
     shown = _Counter(progress, len(painted.samples), "painted frames")
@@ -125,7 +125,7 @@ def _by_weather(
 
 
 class _Counter:
-    """Tells how many images are done."""
+    """Reports the number of finished images."""
 
     def __init__(self, progress: Progress | None, total: int, what: str = "frames") -> None:
         self._progress, self._total, self._what, self._done = progress, total, what, 0
@@ -143,7 +143,7 @@ def _batches(
     batch_size: int,
     done: Callable[[], None],
 ) -> Iterator[list[Image_HWC]]:
-    """Yield usable images in order, in batches as equal as can be; others are left out."""
+    """Yield usable images in order, in batches of sizes as equal as possible; skip the others."""
     count = batches_per_epoch(len(samples), batch_size)
     for part in np.array_split(np.arange(len(samples)), count):
         images = _read([samples[int(number)] for number in part], source, size_hw, done)
@@ -157,7 +157,7 @@ def _read(
     size_hw: tuple[int, int],
     done: Callable[[], None] = lambda: None,
 ) -> list[Image_HWC]:
-    """Read the images that can be used, at the working size."""
+    """Read the usable images at the working size."""
     images: list[Image_HWC] = []
     for sample in samples:
         with suppress(BadSample):
@@ -169,7 +169,7 @@ def _read(
 def _estimated(
     ready: ReadyModel, batches: Iterator[list[Image_HWC]], facts: list[Floats]
 ) -> dict[str, Statistics]:
-    """Estimate the statistics that a model's batch norms see; note the facts of every image."""
+    """Estimate the statistics of a model's batch norms, and collect the facts of every image."""
 
     def look(images: list[Image_HWC]) -> None:
         facts.extend(map(image_facts, images))

@@ -1,7 +1,7 @@
-"""Options of an experiment that have no effect, or can have none: what is said of them.
+"""Notes on options of an experiment that have no effect, and errors for those that contradict.
 
-An option that is set (to another value than its default) where nothing reads it gets a note; what
-contradicts itself is refused.
+An option that is set to another value than its default where nothing reads it gets a note; a
+contradiction is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _UNSCORED_CURE = (
 
 
 def option_notes(facts: Facts) -> tuple[str, ...]:
-    """Say which options that are set have no effect, and why; each once.
+    """Name the options that are set without effect, and why; each once.
 
     >>> option_notes(Facts(Experiment(partition={"alpha": 0.1}), scored=True))
     ("partition.alpha = 0.1 has no effect: kind is not 'dirichlet'",)
@@ -109,10 +109,10 @@ def _averages_statistics(experiment: Experiment) -> bool:
 
 
 def require_workable(facts: Facts) -> None:
-    """Refuse what can never do what it says.
+    """Refuse what can never work as specified.
 
     Raises:
-        ConfigError: a condition to stop looks at scores, and nothing is scored.
+        ConfigError: a stop condition depends on scores, and nothing is scored.
     """
     if facts.over_network and facts.experiment.partition.unlabelled.share:
         raise ConfigError(
@@ -155,7 +155,7 @@ _DEFAULTS, _A_SOURCE = Experiment(), SourceConfig()
 
 
 def expected_scores(experiment: Experiment) -> bool:
-    """Say whether an experiment that reads its data from disk has anything to score on."""
+    """Say whether an experiment with data on disk has anything to score on."""
     return bool(experiment.data.evaluation) or experiment.partition.holdout > 0
 
 
@@ -165,6 +165,6 @@ def has_own_frames(experiment: Experiment) -> bool:
 
 
 def notes_before(experiment: Experiment) -> Sequence[str]:
-    """Return the notes that an experiment file earns by itself."""
+    """Return the notes that follow from an experiment file alone."""
     scored = expected_scores(experiment)
     return option_notes(Facts(experiment, scored, own_frames=has_own_frames(experiment)))

@@ -17,13 +17,13 @@ from fleetseg.experiment_file import (
 from fleetseg.methods import METHODS
 
 DEFAULT, FILE, SET = "default", "file", "--set"
-_WIDTH = 44  # columns of a value, before what is said of it
+_WIDTH = 44  # columns of a value, before the comment on it
 
 
 def origins(path: Path, overrides: Sequence[str] = ()) -> dict[str, str]:
-    """Map the dotted name of each option that somebody set to who did: what is left is a default.
+    """Map the dotted name of each option that was set to its origin; all others are defaults.
 
-    An item of an array of tables has its number: "data.sources.0.kind".
+    An item of an array of tables is numbered: "data.sources.0.kind".
 
     Raises:
         ConfigError: as `load_experiment`.
@@ -42,12 +42,12 @@ def origins(path: Path, overrides: Sequence[str] = ()) -> dict[str, str]:
 
 
 def toml_with_origins(path: Path, overrides: Sequence[str] = ()) -> str:
-    """Write an experiment whole as TOML, with a comment behind each value: who says so.
+    """Write the whole experiment as TOML, each value with a comment on its origin.
 
     Raises:
         ConfigError: as `load_experiment`.
     """
-    experiment = load_experiment(path, overrides)  # first: it explains what is wrong
+    experiment = load_experiment(path, overrides)  # first, because it explains errors
     found = origins(path, overrides)
     lines, section, items = [], "", dict[str, int]()
     for line in to_toml(experiment).splitlines():

@@ -30,26 +30,27 @@ def predict(
     cluster: int | None = None,
     tiled: bool = False,
 ) -> Iterator[Label_HW]:
-    """Predict the class of every pixel; yields uint8 (H, W) for each image, in their order.
+    """Predict the class of every pixel; yields uint8 (H, W) for each image, in order.
 
-    Images are read as the maps are asked for, a batch at a time: any number will do. As in a
-    run, they go in at the model's working size, and the logits are resized to the image's own.
+    Images are read lazily, a batch at a time, so there may be any number of them. As in a run, they
+    are resized to the model's working size, and the logits are resized to the image's own.
 
     Args:
         model: a run folder, a model folder, or what `load_model` returns.
         images: one, or any number: paths, PIL images, uint8 arrays (H, W, 3), uint8 tensors.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16.
-        batch_size: images at a time, where neighbours are of one size; None = as memory allows.
+        batch_size: images at a time, where consecutive ones have the same size; None = as many as
+            fit in memory.
         norms: statistics of batch norms: "running" (the model's own), or those of each batch,
             "batch" or "adapted"; or "banks", the model's for each condition.
         cluster: the number of a cluster of vehicles, for its model; None = the fleet's.
-        tiled: at each image's own resolution, in tiles of the working size that overlap.
+        tiled: predict at each image's own resolution, in overlapping tiles of the working size.
 
     Raises:
         ModelError: there is no model.
-        ConfigError: this machine does not have the device or the number format; a model without
-            what stayed with the clients that trained it; tiles with norms of test images.
+        ConfigError: this machine does not have the device or the number format; the model lacks the
+            parts that stayed with the clients that trained it; tiles with norms of test images.
         DataError: not an image, when its turn comes.
         OutOfMemory: not even one image fits.
     """
@@ -67,33 +68,33 @@ def ready_to_predict(
     norms: Norms,
     cluster: int | None = None,
 ) -> ReadyModel:
-    """Make a model ready for images that are read once; raises as `predict`."""
+    """Make a model ready for images that are read only once; raises as `predict`."""
     return read_once(ready_model(model, device, precision, norms, cluster))
 
 
 def read_once(ready: ReadyModel) -> ReadyModel:
-    """Refuse norms that need more than one look at an image, or that learn from it.
+    """Refuse norms that read an image more than once, or that learn from it.
 
     Raises:
-        ConfigError: it has such norms.
+        ConfigError: the model has such norms.
     """
     norms = ready.norms
     if norms.chosen.of_domain:
         raise ConfigError(
-            f"norms = '{norms.name}' looks at all images twice, and they are read once here",
+            f"norms = '{norms.name}' reads all images twice, and here they are read once",
             cure="Use norms = 'batch'",
         )
     if norms.chosen.learns:
         raise ConfigError(
-            f"norms = '{norms.name}' learns from all that was predicted before, so that an image "
-            "would be predicted otherwise alone than after others",
-            cure="Use norms = 'batch' or 'adapted'; fleetseg evaluate scores with what learns",
+            f"norms = '{norms.name}' learns from all earlier predictions, so that an image "
+            "would be predicted differently alone than after others",
+            cure="Use norms = 'batch' or 'adapted'; fleetseg evaluate supports norms that learn",
         )
     return ready
 
 
 def is_one_image(images: ImageLike | Iterable[ImageLike]) -> bool:
-    """Say whether this is an image, and not several."""
+    """Say whether this is a single image rather than several."""
     return isinstance(images, str | Path | Image.Image) or (
         isinstance(images, np.ndarray | torch.Tensor) and images.ndim < 4
     )

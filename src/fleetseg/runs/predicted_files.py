@@ -1,4 +1,4 @@
-"""Predictions of image files, videos and cameras, written beside each other into a folder."""
+"""Predictions of image files, videos and cameras, written to one folder."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from fleetseg.runs.prediction_writer import Style, writing
 
 @dataclass(frozen=True)
 class PredictedFiles:
-    """What became of the images."""
+    """The result of predicting files."""
 
-    images: int  # predicted and written, frames of videos included
-    videos: int  # overlay videos that were written
-    bad: tuple[str, ...]  # what is wrong with each of the others
-    seconds: float  # from the first image's reading to the last file
-    interrupted: bool = False  # Ctrl-C came; what is written stays
+    images: int  # predicted and written, including frames of videos
+    videos: int  # overlay videos written
+    bad: tuple[str, ...]  # the defect of each unusable file
+    seconds: float  # from reading the first image to writing the last file
+    interrupted: bool = False  # by Ctrl-C; the files written so far stay
 
     @property
     def images_per_s(self) -> float:
-        """Images per second, all reading and writing included."""
+        """Images per second, including all reading and writing."""
         return self.images / max(self.seconds, 1e-9)
 
 
@@ -47,18 +47,18 @@ def predict_files(
     cluster: int | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> PredictedFiles:
-    """Predict images and videos and write the maps to a folder; bad ones are left out and listed.
+    """Predict images and videos and write the maps to a folder; bad files are skipped and listed.
 
-    Ctrl-C ends it early: what was predicted by then is written, videos are closed. `tiled`, `norms`
-    and `cluster` are as for `predict`; `progress` is called after each image, and the number of
-    all of them is 0 where nobody knows it.
+    Ctrl-C ends the work early: everything predicted so far is written, and videos are closed.
+    `tiled`, `norms` and `cluster` are as for `predict`; `progress` is called after each image, with
+    a total of 0 if it is not known.
 
     Raises:
         ModelError: there is no model.
         DataError: no such file, folder or camera, or no picture in it.
-        ConfigError: files are there already, two images want one, or one would be overwritten;
-            the data set's own ids are not known.
-        MissingExtra: a video, and PyAV is not installed.
+        ConfigError: output files exist already, two images map to one file, or an image would be
+            overwritten; the data set's own ids are not known.
+        MissingExtra: a video is given, and PyAV is not installed.
         OutOfMemory: not even one image fits.
     """
     jobs, wanted = find_jobs(request), request.wanted

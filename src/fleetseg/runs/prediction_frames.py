@@ -1,4 +1,4 @@
-"""The images that a prediction's jobs hold, one after another, read ahead in the background."""
+"""The images of prediction jobs, one after another, read ahead in the background."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FRAMES_AHEAD = 4
 
 @dataclass(frozen=True)
 class Frame:
-    """One image, and where it is from."""
+    """One image and its origin."""
 
     job: Job
     image_HWC: Image_HWC
@@ -42,10 +42,10 @@ def frames_of(
 
     Args:
         jobs: images, videos and cameras.
-        most_frames: of each video and camera; None = all, of a camera without an end.
-        on_bad: is told what is wrong with an image that cannot be read, or with a video from
-            where on; what follows is read all the same.
-        progress: is told after each image.
+        most_frames: limit for each video and camera; None = all, for a camera without end.
+        on_bad: called with the defect of an unreadable image, or of a video from some frame on;
+            reading continues with the next job.
+        progress: called after each image.
 
     Raises:
         DataError: there is no such camera.
@@ -88,7 +88,7 @@ def _of_video(
             total = min(ends, default=0)
             numbers = count(1) if most is None else range(1, most + 1)
             jobs = (partial(next, video.frames, None) for _ in numbers)
-            with done_ahead(jobs, 1, _FRAMES_AHEAD) as images:  # one thread: they come in order
+            with done_ahead(jobs, 1, _FRAMES_AHEAD) as images:  # one thread keeps the order
                 for number, image_HWC in enumerate(images, start=1):
                     if image_HWC is None:
                         break

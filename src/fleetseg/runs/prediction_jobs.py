@@ -1,4 +1,4 @@
-"""What is to be predicted, found from what a person names, and the files that will be written.
+"""Find the images that the user's arguments name, and the files that will be written.
 
     image.png       image.png          class ids, at the image's own resolution
                     image_overlay.png  colours over the image, with a legend
@@ -7,7 +7,7 @@
                     clip_overlay.mp4   one video of all overlays
     camera 0        camera0/, camera0_overlay.mp4
 
-What lies in a folder keeps its place below it.
+Files in a folder keep their relative paths.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Ids = Literal["train", "raw"]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is written of each image.
+    """What is written for each image.
 
     Args:
-        overlays: the image with the classes' colours over it; of videos, one video.
-        certain: maps of how sure the model is.
-        ids: what pixels of label maps are: train ids, or those of the data set's own files.
+        overlays: the image with the classes' colours over it; for videos, one video.
+        certain: maps of the model's certainty.
+        ids: the pixel values of label maps: train ids, or the ids of the data set's own files.
     """
 
     overlays: bool = False
@@ -44,15 +44,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be predicted, and what is to be written where.
+    """What to predict, and what to write where.
 
     Args:
         inputs: files, folders (all pictures and videos below them) and patterns.
-        out: the folder for all that is written; made if it is not there.
-        wanted: what is written of each image, beside its label map.
+        out: the folder for all output; created if it does not exist.
+        wanted: what is written for each image besides its label map.
         camera: the number of a camera, whose frames come last.
-        most_frames: of each video and of the camera; None = all.
-        force: files that are there may be replaced, but for the images themselves.
+        most_frames: limit for each video and the camera; None = all.
+        force: existing files may be replaced, but never the input images.
     """
 
     inputs: Sequence[Path]
@@ -68,30 +68,30 @@ class Job:
     """One image, video or camera."""
 
     source: Path | int  # a file, or the number of a camera
-    stem: Path  # what its files' names begin with, in the output folder
+    stem: Path  # beginning of its files' names in the output folder
 
     @property
     def moves(self) -> bool:
-        """Whether it has frames."""
+        """Whether the source is a video or a camera."""
         return isinstance(self.source, int) or is_video(self.source)
 
     @property
     def name(self) -> str:
-        """What it is called in front of people."""
+        """The name shown to the user."""
         return f"camera {self.source}" if isinstance(self.source, int) else self.source.name
 
     def png(self, kind: str, frame: int | None) -> Path:
-        """Return the file for a kind of picture, "" for class ids, of the image or of a frame."""
+        """Return the file for a kind of picture ("" = class ids) of the image or of one frame."""
         base = self.stem if frame is None else self.stem / f"{frame:06d}"
         return base.with_name(f"{base.name}_{kind}.png" if kind else f"{base.name}.png")
 
     @property
     def video(self) -> Path:
-        """The file for the video of overlays."""
+        """The file for the overlay video."""
         return self.stem.with_name(f"{self.stem.name}_overlay.mp4")
 
     def outputs(self, wanted: Wanted) -> tuple[Path, ...]:
-        """Return all files that will be written; of a video's frames, the folder."""
+        """Return all files that will be written; for a video's frames, their folder."""
         if self.moves:
             return (self.stem, self.video) if wanted.overlays else (self.stem,)
         kinds = ("", *(["overlay"] if wanted.overlays else []), *wanted.certain)
@@ -99,12 +99,12 @@ class Job:
 
 
 def find_jobs(request: Request) -> list[Job]:
-    """Find what the inputs name, and refuse what would be overwritten.
+    """Find the images that the inputs name, and refuse to overwrite anything.
 
     Raises:
         DataError: no such file or folder, or no picture in it.
-        ConfigError: files are there already, two images want one, or one would be overwritten; no
-            usable number of frames.
+        ConfigError: output files exist already, two images map to one file, or an image would be
+            overwritten; unusable number of frames.
     """
     out = request.out
     if request.most_frames is not None and request.most_frames < 1:
@@ -122,28 +122,28 @@ def find_jobs(request: Request) -> list[Job]:
                 raise _one_file(path, other, job)
     for job in jobs:
         holder = owner.get(job.stem.parent)
-        if holder is not None and holder.moves:  # an image beside a video's frames
+        if holder is not None and holder.moves:  # an image among a video's frames
             raise _one_file(job.stem.parent, holder, job)
-    unique = list({job.stem: job for job in jobs}.values())  # what was named twice is one
+    unique = list({job.stem: job for job in jobs}.values())  # a file named twice counts once
     _require_free(unique, request)
     return unique
 
 
 def _one_file(path: Path, first: Job, second: Job) -> ConfigError:
     return ConfigError(
-        "two images would be written to one file",
+        "two images would be written to the same file",
         where=path,
         got=f"{first.source} and {second.source}",
-        cure="Name the folder above them, whose subfolders are kept, or call twice",
+        cure="Name the folder above them, whose subfolders are kept, or use two calls",
     )
 
 
 def _found(given: Path, out: Path) -> list[tuple[str, Path]]:
-    """Return (stem relative to what was given, path) of the images that one argument names."""
+    """Return (stem relative to the argument, path) of the images that one argument names."""
     if given.is_dir():
         both = (*SUFFIXES, *VIDEO_SUFFIXES)
         found = [(stem, Path(path)) for stem, path in pictures(given, both)]
-        if given.resolve() != out.resolve():  # predictions of an earlier call are no images
+        if given.resolve() != out.resolve():  # predictions of an earlier call are not inputs
             found = [(s, p) for s, p in found if not p.resolve().is_relative_to(out.resolve())]
         if not found:
             raise DataError("no picture in this folder", where=given, expected=_expected())
@@ -164,7 +164,7 @@ def _expected() -> str:
 
 
 def _require_free(jobs: Sequence[Job], request: Request) -> None:
-    """Refuse to overwrite an image ever, and other files unless that is wanted."""
+    """Refuse to overwrite input images, always, and other files unless `force` is set."""
     out = request.out
     if out.exists() and not out.is_dir():
         raise ConfigError("not a folder", where=out, cure="Choose another --out")

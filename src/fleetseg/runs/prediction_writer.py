@@ -1,4 +1,4 @@
-"""What was seen in images, written to files by threads while the next images are looked at."""
+"""Write predictions to files in threads while the next images are predicted."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from fleetseg.runs.prediction_jobs import Job, Wanted
 Write = Callable[[Frame, Look], None]
 
 _MOST_WRITERS = 4
-_HELD = 4  # images a thread that may wait to be written
+_HELD = 4  # images per thread that may wait to be written
 _PHOTO_LEVEL = 2  # of PNG, for overlays: a fifth of the time of level 6, a few percent larger
 
 
 @dataclass(frozen=True)
 class Style:
-    """How what was seen is written."""
+    """How predictions are written."""
 
     space: LabelSpace
     wanted: Wanted
@@ -41,13 +41,13 @@ class Style:
 
 @contextmanager
 def writing(style: Style, on_written: Callable[[Job], None]) -> Iterator[Write]:
-    """Give a function that has a look written; however the block ends, those given are written.
+    """Yield a function that queues predictions; all are written, however the block ends.
 
     `on_written` is called by the thread that has written an image's files.
 
     Raises:
         CheckpointError: the disk is full.
-        ConfigError: this build of FFmpeg writes no video.
+        ConfigError: this build of FFmpeg cannot write the video.
     """
     threads = min(_MOST_WRITERS, max(1, allowed_cores() // 2))
     waiting: deque[Future[None]] = deque()
@@ -73,7 +73,7 @@ def writing(style: Style, on_written: Callable[[Job], None]) -> Iterator[Write]:
 
 
 class _Film:
-    """The overlay video of the job whose frames come at the moment; of one thread."""
+    """The overlay video of the current job; used by one thread only."""
 
     def __init__(self, space: LabelSpace) -> None:
         self._space = space

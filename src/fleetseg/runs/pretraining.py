@@ -1,9 +1,10 @@
 """The stage before the fleet: the server trains on labelled sources of its own.
 
-It is a federation of one client, in a run folder inside the run's own: with its own checkpoints, so
-that it can be killed and resumed at any point, and with scores of its own, which are those of a
-model that has never seen the vehicles' roads. Its images may take on the vehicles' styles, which
-are all that it has of them (LADD: Shenaj et al., WACV 2023, arXiv 2210.02326).
+The stage is a federation of one client, in a run folder inside the run's own. It has its own
+checkpoints, so that it can be killed and resumed at any point, and its own scores, which are those
+of a model that has never seen the vehicles' roads. Its images may take on the vehicles' styles,
+which is all that the server has of the vehicles' data (LADD: Shenaj et al., WACV 2023, arXiv
+2210.02326).
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ from fleetseg.runs.records import is_complete
 from fleetseg.runs.report import read_run
 
 FOLDER = "pretrain"
-"""In a run folder."""
+"""The stage's folder in a run folder."""
 _OWN_NAME = "server"
 Train = Callable[[Experiment, FleetData, Path, bool, Watcher], str]
-"""(experiment, data, folder, resume, watcher) -> why it ended."""
+"""(experiment, data, folder, resume, watcher) -> reason for the end."""
 
 
 def pretraining_of(experiment: Experiment) -> Experiment:
@@ -87,10 +88,10 @@ def pretrained(
     resume: bool,
     status: Callable[[str], None],
 ) -> Path | None:
-    """Train the first stage, or what is left of it; returns its folder, None if there is none.
+    """Train the first stage, or the rest of it; return its folder, None if there is no stage.
 
     Raises:
-        LeakError: an image of the sources is one that is scored on, or an unlabelled vehicle's.
+        LeakError: an image of the sources is scored on, or belongs to an unlabelled vehicle.
         KeyboardInterrupt: it was interrupted.
         FleetSegError: as a run's.
     """
@@ -100,7 +101,7 @@ def pretrained(
     if resume and can_resume(folder) and is_complete(read_run(folder).end):
         if read_experiment(folder).digest != alone.digest:
             raise CheckpointError(
-                "the first stage was trained by another experiment",
+                "the first stage was trained with another experiment",
                 where=folder,
                 cure="Resume with the run folder's own experiment.toml, or choose a new --out",
             )
@@ -118,9 +119,9 @@ def pretrained(
 
 
 def with_styles(own: FleetData, enrolled: Mapping[str, Enrolment]) -> FleetData:
-    """Have the client of the first stage stand for the vehicles: it tells their styles, no other.
+    """Give the first stage's client the vehicles' styles, and none of its own.
 
-    It goes by a name that no vehicle has, as nobody takes on a style of its own.
+    Its name is one that no vehicle has, because a client never takes on its own style.
     """
     (client,) = own.clients.values()
     name = _OWN_NAME
@@ -132,7 +133,7 @@ def with_styles(own: FleetData, enrolled: Mapping[str, Enrolment]) -> FleetData:
 
 
 def _scored_as(own: FleetData, fleet_data: FleetData) -> FleetData:
-    """Score the first stage on what the fleet's model is scored on."""
+    """Score the first stage on the fleet's test frames."""
     fleet, manifest = fleet_data.manifest, own.manifest
     if fleet is not None and manifest is not None:
         _require_apart(manifest, fleet)
@@ -146,7 +147,7 @@ def _scored_as(own: FleetData, fleet_data: FleetData) -> FleetData:
 
 
 def _require_apart(own: Manifest, fleet: Manifest) -> None:
-    """Refuse sources that give away labels which nobody is to see before the end, or at all."""
+    """Refuse sources that reveal labels of unlabelled vehicles or of scored frames."""
     closed = {
         entry
         for client, entries in fleet.clients.items()
@@ -161,9 +162,9 @@ def _require_apart(own: Manifest, fleet: Manifest) -> None:
         both = [e.id for e in entries if e.id in ids or e.image_sha256 in images]
         if both:
             raise LeakError(
-                f"{len(both)} images of pretrain.sources are of {what}, too",
+                f"{len(both)} images of pretrain.sources also belong to {what}",
                 got=", ".join(sorted(both)[:5]),
-                cure="Take them out of pretrain.sources: their labels would be learnt",
+                cure="Remove them from pretrain.sources: their labels would be learnt",
             )
 
 

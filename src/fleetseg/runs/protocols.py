@@ -1,4 +1,4 @@
-"""The protocol of a run's scores, as its experiment and its data make it."""
+"""The protocol of a run's scores, derived from its experiment and its data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def protocol_of(
     """Describe how a model of a run was scored.
 
     `scored_on` names the server's sets or, where it has none, the clients that answered; `domains`
-    are those that were scored, `round_` is the one that the model came out of.
+    are the scored domains, `round_` is the round that produced the model.
     """
     space, trained_on = fleet_data.space, fleet_data.seen_domains
     seen = unseen = None
@@ -64,7 +64,7 @@ def _server_set(part: EvaluationSet, fleet_data: FleetData) -> ScoredSet:
 
 
 def _clients_set(fleet_data: FleetData, scored_on: Sequence[str]) -> ScoredSet:
-    """The held-out frames of those who answered, as one set; on other machines they are unknown."""
+    """Return the held-out frames of `scored_on` as one set; on other machines they are unknown."""
     names = f"held-out frames of {', '.join(scored_on)}"
     clients, manifest = fleet_data.clients, fleet_data.manifest
     if manifest is None or not set(scored_on) <= set(clients):
@@ -81,6 +81,6 @@ def _all(manifest: Manifest) -> list[Entry]:
 
 
 def files_digest(entries: Iterable[Entry]) -> str:
-    """SHA-256 over the digests of images and labels, whatever the files' names and order."""
+    """Return the SHA-256 over the digests of images and labels, regardless of names and order."""
     files = sorted(f"{entry.image_sha256} {entry.label_sha256}" for entry in entries)
     return hashlib.sha256("\n".join(files).encode()).hexdigest() if files else ""

@@ -1,4 +1,4 @@
-"""How a run ended, and figures that follow from the records of its rounds."""
+"""The end of a run, and figures that follow from the records of its rounds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fleetseg.federation.stopping import ENDS
 
 @dataclass(frozen=True)
 class RunEnd:
-    """What stands in the last line of a run's log."""
+    """The last line of a run's log."""
 
     reason: str
-    round: int  # the last one committed
-    seconds: float  # of this start of the run
+    round: int  # the last committed round
+    seconds: float  # since this start of the run
     scored: Scored | None  # None = nothing was scored
-    scored_round: int  # the round whose model that was; 0 if nothing was scored
+    scored_round: int  # the round of that model; 0 if nothing was scored
     model_sha256: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class RunEnd:
         """Read what `to_dict` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError, DataError: it is no such thing.
+            KeyError, TypeError, ValueError, DataError: the fields are not a run's end.
         """
         return cls(
             fields["reason"],
@@ -53,13 +53,13 @@ class RunEnd:
 
 
 def is_complete(end: RunEnd | None) -> bool:
-    """Say whether a run has come to an end that its experiment foresees."""
+    """Say whether a run has reached an end that its experiment provides for."""
     return end is not None and end.reason in ENDS
 
 
 @dataclass(frozen=True)
 class RoundFacts:
-    """What is shown of one round; `seconds` are of the clock of whoever shows it."""
+    """The displayed facts of one round; `seconds` are by the clock of the caller."""
 
     round: int
     ok: int
@@ -76,7 +76,7 @@ class RoundFacts:
 
     @classmethod
     def of(cls, record: RoundRecord, seconds: float) -> RoundFacts:
-        """Take the facts out of a round's record."""
+        """Extract the facts from a round's record."""
         failed = Counter(failure.kind for failure in record.failures)
         return cls(
             round=record.round,
@@ -96,7 +96,7 @@ class RoundFacts:
 
 @dataclass(frozen=True)
 class Effort:
-    """What was trained: sums over rounds and clients."""
+    """The amount of training: sums over rounds and clients."""
 
     images_seen: int
     steps: int  # gradient steps, all clients together
@@ -105,14 +105,14 @@ class Effort:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What was sent, in bytes."""
+    """The amount of communication, in bytes."""
 
     bytes_up: int  # from clients to the server
     bytes_down: int
 
 
 def effort(records: Sequence[RoundRecord]) -> Effort:
-    """Sum up what a run's rounds trained."""
+    """Sum the training of a run's rounds."""
     return Effort(
         images_seen=sum(r.images_seen for r in records),
         steps=sum(r.steps for r in records),
@@ -121,7 +121,7 @@ def effort(records: Sequence[RoundRecord]) -> Effort:
 
 
 def traffic(records: Sequence[RoundRecord]) -> Traffic:
-    """Sum up what a run's rounds sent."""
+    """Sum the communication of a run's rounds."""
     return Traffic(
         bytes_up=sum(r.bytes_up for r in records),
         bytes_down=sum(r.bytes_down for r in records),

@@ -1,4 +1,4 @@
-"""`fleetseg run --dry-run`: everything that comes before round 1, and nothing that stays."""
+"""`fleetseg run --dry-run`: everything before round 1, without leaving anything behind."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class Rehearsal:
     """What a run would start with."""
 
     clients: int
-    images: int  # that they train on
+    images: int  # used for training
     scored: int  # images of the server's evaluation sets
     parameters: int
     notes: tuple[str, ...]
 
 
 def rehearse(experiment: Experiment, progress: Progress | None = None) -> Rehearsal:
-    """Check an experiment, read its data, build its model and take one step; no folder is written.
+    """Check an experiment, read its data, build its model and take one step, without a run folder.
 
-    A first stage of its own (`pretrain`) is not trained, and its model stands as it is drawn.
+    A first stage (`pretrain`) is not trained; the model keeps its initial weights.
 
     Raises:
-        FleetSegError: what the run would have stopped with.
+        FleetSegError: the error that the run would have stopped with.
     """
     check_choices(experiment)
     facts = Facts(experiment, expected_scores(experiment))

@@ -29,27 +29,27 @@ from fleetseg.runs.records import RunEnd
 
 @dataclass(frozen=True)
 class RunReport:
-    """All that a run folder says of its run, over or not."""
+    """The contents of a run folder, finished or not."""
 
     path: Path
     experiment: Experiment
     space: LabelSpace
-    environment: Mapping[str, Any]  # versions and machine that it was started with
+    environment: Mapping[str, Any]  # versions and machine at the start
     manifest: Manifest | None  # None where the data were Python objects, or on other machines
     rounds: tuple[RoundRecord, ...]
-    end: RunEnd | None  # None for a run that is not over
+    end: RunEnd | None  # None for an unfinished run
 
     def last_rounds(self, number: int) -> Spread | None:
-        """Mean and deviation of the mIoU over the last scored rounds; None without so many."""
+        """Mean and deviation of the mIoU over the last scored rounds; None if there are too few."""
         scored = last_scored(self.rounds, number)
         return None if scored is None else spread([one.miou for one in scored])
 
 
 def read_run(path: Path) -> RunReport:
-    """Read a run folder; it may be at work, or have been killed.
+    """Read a run folder; its run may be in progress, or have been killed.
 
     Raises:
-        CheckpointError: it is no run folder, or a file in it is damaged.
+        CheckpointError: it is not a run folder, or a file in it is damaged.
     """
     if not has_run(path):
         raise CheckpointError(
@@ -72,7 +72,7 @@ def read_run(path: Path) -> RunReport:
 
 
 def _space(path: Path) -> LabelSpace:
-    """Return what the classes of a run mean: as recorded, or as its experiment names them."""
+    """Return the label space of a run: as recorded, or as its experiment names it."""
     recorded = path / CLASSES
     return (
         own_classes.read_space(recorded)

@@ -1,4 +1,4 @@
-"""What the rows of a comparison are called: their experiments' names, and what sets them apart."""
+"""Names of the rows of a comparison: their experiments' names, and what distinguishes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMED = 4  # options in one name
 def row_names(rows: Sequence[tuple[Experiment, str]]) -> list[str]:
     """Name experiments; each comes with the client that trained alone, if it is such a run.
 
-    Rows of one name get the options in which they differ.
+    Rows of the same name get the options in which they differ.
     """
     plain = [_plain_name(experiment, alone) for experiment, alone in rows]
     names = []

@@ -1,4 +1,4 @@
-"""One experiment from its description to its run folder."""
+"""Run one experiment, from its description to its run folder."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ OpenEngine = Callable[[RunSetup], AbstractContextManager[Engine]]
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished (or interrupted) run leaves in your hands; the rest is in its folder."""
+    """The result of a finished or interrupted run; everything else is in its folder."""
 
     folder: Path
     experiment: Experiment
-    reason: str  # why it stopped
+    reason: str  # why the run stopped
     records: tuple[RoundRecord, ...]
     scores: Scored | None  # of the final model; None if nothing was scored
     model_sha256: str
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-    space: LabelSpace | None = None  # what the model's classes mean
+    space: LabelSpace | None = None  # the meaning of the model's classes
 
     @property
     def miou(self) -> float | None:
@@ -104,13 +104,13 @@ def run_experiment(
 ) -> Run:
     """Run an experiment on a fleet's data; Ctrl-C ends it with a usable run folder.
 
-    `open_engine` brings an engine whose clients are not those of the data (a fleet); `owned` says
-    that the caller owns `out` already.
+    `open_engine` opens an engine whose clients are not those of the data (a fleet); `owned` says
+    that the caller already owns `out`.
 
     Raises:
-        CheckpointError: if `out` holds a run and `resume` is false, belongs to another one, is
-            another process's at the moment, or cannot be written.
-        QuorumLost: the model of the last good round is saved by then.
+        CheckpointError: `out` holds a run and `resume` is false, holds another experiment's run, is
+            in use by another process, or cannot be written.
+        QuorumLost: by then the model of the last good round is saved.
     """
     cores = min(torch.get_num_threads(), allowed_cores())
     with owning(out) if owned is None else nullcontext(owned) as own, threads(cores):
@@ -144,7 +144,7 @@ def _run_owned(
     tried = [] if resume and can_resume(out) else try_one_step(setup)
     state, notes = _open(setup, resume)
     notes += [*tried, *_what_the_model_lacks(setup)]
-    for note in idle:  # now, and not only when the hours are spent
+    for note in idle:  # at once, not only after hours of training
         setup.watcher.status(f"note: {note}")
     final, reason = Final(), "failed"
     plan = _plan(setup, on_network=open_engine is not None)
@@ -173,12 +173,13 @@ def _run_owned(
 def _with_engine(
     plan: Plan, final: Final, setup: RunSetup, engine: Engine
 ) -> tuple[Plan, Scorer, list[str]]:
-    """Complete a plan by what asks the clients, and by what watches over its models."""
+    """Complete a plan with scoring, statistics and the guard, which need the engine."""
     keep = partial(keep_counts, setup.folder.path)
     scorer = Scorer(setup.fleet_data, setup.runtime, engine, keep)
     keeper = FrameKeeper(setup.folder.path, setup.fleet_data, setup.runtime)
-    # Not the engine's word: to ask it before round 1 may wait for vehicles, and its bytes count.
-    # What the vehicles of a networked fleet hold is written down once the loop has asked them.
+    # From the data, not from the engine: asking it before round 1 may wait for vehicles, and the
+    # bytes would count. The vehicles of a networked fleet are recorded once the loop has asked
+    # them.
     record_enrolled(setup.folder.path, setup.fleet_data.enrolled)
     record_looks(setup.folder.path, setup.fleet_data, setup.experiment.data.store)
     final.guard, notes = _guard(setup, scorer)
@@ -190,7 +191,7 @@ def _with_engine(
 
 @contextmanager
 def _watched(setup: RunSetup, notes: list[str]) -> Iterator[rounds.Watcher]:
-    """Have a run's trackers watch its rounds, too, if it has any."""
+    """Let a run's trackers, if it has any, watch its rounds as well."""
     folder, wanted = setup.folder, setup.experiment.tracking
     picture = kept_picture(folder.path, setup.fleet_data.space, wanted.pictures)
     with tracking(
@@ -200,7 +201,7 @@ def _watched(setup: RunSetup, notes: list[str]) -> Iterator[rounds.Watcher]:
 
 
 def _noting_enrolled(watcher: rounds.Watcher, folder: Path) -> rounds.Watcher:
-    """Have a run's folder know what the clients that the loop has found hold."""
+    """Record in the run folder the enrolment of the clients that the loop finds."""
 
     def enrolled(there: Mapping[str, Enrolment]) -> None:
         record_enrolled(folder, there)
@@ -211,7 +212,7 @@ def _noting_enrolled(watcher: rounds.Watcher, folder: Path) -> rounds.Watcher:
 
 
 def _at_the_end(plan: Plan, final: Final, setup: RunSetup, scorer: Scorer) -> list[str]:
-    """Score what is left to be scored; returns what there is to say."""
+    """Score what is still to be scored; return the notes."""
     told = style_notes(setup.experiment, setup.folder.state.facts, setup.fleet_data.enrolled)
     return [*told, *score_final(final, setup.folder, scorer, plan)]
 
@@ -224,7 +225,7 @@ def _pretrained(
     net: nn.Module | None,
     watcher: rounds.Watcher,
 ) -> Path | None:
-    """Train the first stage, if there is one; returns its folder."""
+    """Train the first stage, if there is one; return its folder."""
     self_taught = self_teaches(experiment, fleet_data)
     require_start(experiment, own_net=net is not None, self_taught=self_taught)
 
@@ -239,12 +240,12 @@ def _pretrained(
 
 
 def _guard(setup: RunSetup, scorer: Scorer) -> tuple[Guard | None, list[str]]:
-    """Make what watches over a run that teaches itself, and say so where nothing can."""
+    """Make the guard of a self-training run, and say so where there is nothing to guard it with."""
     fleet_data, folder = setup.fleet_data, setup.folder.path
     if not self_teaches(setup.experiment, fleet_data):
         return None, []
     layout = setup.runtime.exchange.model
-    first = read_state(setup.runtime.model, layout)  # nobody has trained yet
+    first = read_state(setup.runtime.model, layout)  # before any training
     scored = scorer.score(first, 0) if fleet_data.evaluation else UNGUARDED
     if isinstance(scored, str):
         return None, [scored]
@@ -256,13 +257,13 @@ def _what_the_model_lacks(setup: RunSetup) -> list[str]:
     if not setup.runtime.exchange.learns_apart(experiment.training):
         return []
     return [
-        "the saved model is not whole: what learns and stays with the vehicles "
-        f"(federation.sharing = '{experiment.federation.sharing}') is in it as the run began"
+        "the saved model is incomplete: the trained parts that stay with the vehicles "
+        f"(federation.sharing = '{experiment.federation.sharing}') are in it as initialised"
     ]
 
 
 def _with_what_looked_odd(lost: QuorumLost, tried: list[str]) -> QuorumLost:
-    """Add what the step before round 1 has told: it may well be the cause."""
+    """Add what the step before round 1 reported: it may well be the cause."""
     return QuorumLost(f"{lost}. Before round 1: {'; '.join(tried)}") if tried else lost
 
 
@@ -282,9 +283,9 @@ def _open(setup: RunSetup, resume: bool) -> tuple[ServerState, list[str]]:
     if resume and can_resume(folder.path):
         if manifest is not None and manifest != type(manifest).read(folder.path / "manifest.json"):
             raise DataError(
-                "the data differ from when the run was started",
+                "the data have changed since the run was started",
                 where=folder.path / "manifest.json",
-                cure="Put the data back, or start a new run with another --out",
+                cure="Restore the data, or start a new run with another --out",
             )
         require_same_own(folder.path, setup.fleet_data)
         state, notes = folder.resume()
@@ -302,7 +303,7 @@ def _open(setup: RunSetup, resume: bool) -> tuple[ServerState, list[str]]:
 def _plan(setup: RunSetup, *, on_network: bool) -> Plan:
     experiment, runtime = setup.experiment, setup.runtime
     changes = runtime.changes
-    # Of vehicles that this machine plays, all is known.
+    # For vehicles simulated on this machine, nothing has to be taken on trust.
     claims = Claims(
         experiment.fleet.max_times_median if on_network else 0.0,
         frozenset(experiment.fleet.max_images_of),
@@ -322,7 +323,7 @@ def _plan(setup: RunSetup, *, on_network: bool) -> Plan:
 
 
 def _seconds_of(setup: RunSetup) -> Callable[[Enrolment], float] | None:
-    """How long clients take, where some are simulated to be slow."""
+    """Return how long clients take, where some are simulated to be slow."""
     if setup.experiment.federation.faults.stragglers == 0:
         return None
     return partial(virtual_seconds, setup.experiment, sum(setup.runtime.message_bytes))

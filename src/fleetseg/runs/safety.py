@@ -1,8 +1,8 @@
-"""Self-training is not trusted: its models are compared with the first on the server's labels.
+"""Guard against self-training: models are compared with the first on the server's labels.
 
 A model may learn from its own mistakes until it predicts one class everywhere. A run whose
-predictions shrink to few classes is ended; what is published has lost no more than the policy
-allows. The sets are those of `[[data.evaluation]]`: which model is published is chosen by them.
+predictions shrink to few classes is ended, and the published model has lost no more than the policy
+allows. The sets are those of `[[data.evaluation]]`: they decide which model is published.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.supervision import SUPERVISION
 
 FOLDER = "safe"
-"""In a run folder: the newest models that may be published."""
+"""Folder in a run folder: the newest models that may be published."""
 COLLAPSED = "collapsed"
 UNGUARDED = (
     "nothing watches over self-training, as the server has no labelled set of its own "
@@ -41,7 +41,7 @@ UNGUARDED = (
 
 
 def self_teaches(experiment: Experiment, fleet_data: FleetData) -> bool:
-    """Say whether some vehicle learns from a model's own predictions, or may."""
+    """Say whether some vehicle learns, or may learn, from a model's own predictions."""
     if not SUPERVISION[experiment.training.supervision].self_taught:
         return False
     there = [e for e in fleet_data.enrolled.values() if not e.abstains]
@@ -49,7 +49,7 @@ def self_teaches(experiment: Experiment, fleet_data: FleetData) -> bool:
 
 
 def require_start(experiment: Experiment, *, own_net: bool, self_taught: bool) -> None:
-    """Refuse to teach a random model by its own predictions.
+    """Refuse to train a randomly initialised model on its own predictions.
 
     Raises:
         ConfigError: it has neither start weights nor a first stage.
@@ -73,7 +73,7 @@ class Guard:
     first: Scored
     first_model: ModelState
     folder: Path
-    layout: str  # digest of the model's
+    layout: str  # digest of the model's layout
 
     def is_safe(self, scored: Scored) -> bool:
         """Say whether a model may be published."""
@@ -97,7 +97,7 @@ class Guard:
         scored: Scored,
         clusters: ClusterModels | None = None,
     ) -> None:
-        """Keep a model if it may be published, with what its clusters have of their own."""
+        """Keep a model if it may be published, with its clusters' own tensors."""
         if not self.is_safe(scored):
             return
         state = ServerState(round_, model)
@@ -107,24 +107,24 @@ class Guard:
         save_checkpoint(self.folder, state, {}, experiment="", layout=self.layout)
 
     def kept(self, up_to: int) -> tuple[int, ModelState, tuple[ModelState, ...]]:
-        """Return the newest round up to one whose model may be published, and that model.
+        """Return the newest publishable round no later than `up_to`, with its model.
 
-        And what its clusters have of their own; of the first there are none.
+        The third value holds its clusters' own tensors; the first model has none.
         """
         for path in list_checkpoints(self.folder):
             if int(path.stem.removeprefix("round-")) > up_to:
-                path.unlink()  # of rounds that a resumed run has gone back behind
+                path.unlink()  # from rounds that a resumed run has rolled back
         if not list_checkpoints(self.folder):
             return 0, self.first_model, ()
         state, _, _ = load_newest(self.folder, experiment="", layout=self.layout)
         return state.round, state.model, own_states(state)
 
     def note(self, kept: int, last: int, scored: Scored | None) -> str:
-        """Say why another model than the last is published."""
+        """Say why a model other than the last is published."""
         whose = f"of round {kept}" if kept else "that training started from"
         told = f"the model {whose} is published, not that of round {last}: "
         if scored is None:
-            return told + "that one has not been scored"
+            return told + "the latter has not been scored"
         if self.has_collapsed(scored):
             return told + "its predictions have shrunk to few classes (safety.collapse)"
         before, now = self.first.miou or 0.0, scored.miou or 0.0
@@ -132,7 +132,7 @@ class Guard:
 
 
 def class_entropy(confs: Mapping[str, Conf_CC]) -> float:
-    """Entropy, in nats, of the shares of classes among the predictions of some confusion matrices.
+    """Entropy, in nats, of the predicted class shares over all given confusion matrices.
 
     >>> round(class_entropy({"rain": np.array([[2, 2], [1, 1]])}), 6)  # log 2
     0.693147

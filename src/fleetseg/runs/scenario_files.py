@@ -1,4 +1,4 @@
-"""From a scenario's name to files: who holds what, and an experiment that uses it."""
+"""From a scenario's name to files: the partition, and an experiment that uses it."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from fleetseg.files import write_atomic
 from fleetseg.runs.embeddings import embed
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being read, how many are done, of how many)."""
+"""Called with (what is being read, number done, total)."""
 
-_COHORT = 5  # as FedDrive, FedSeg
+_COHORT = 5  # as in FedDrive and FedSeg
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to make of which scenario."""
+    """Which scenario to make, and where."""
 
     name: str
-    out: Path  # a .json file: who holds what; a .toml file: an experiment too
+    out: Path  # a .json file: the partition; a .toml file: an experiment as well
     root: str = ""  # folder of the data
-    split: Path | None = None  # a published split to take instead of the rule
+    split: Path | None = None  # a published split to use instead of the rule
     clients: int = 0  # 0 = as many as the scenario has
     seed: int = 0
 
@@ -49,7 +49,7 @@ class Made:
 
     files: tuple[Path, ...]
     sizes: Mapping[str, int]  # client -> images
-    images: int  # of the data set
+    images: int  # in the data set
     notes: tuple[str, ...]
 
 
@@ -57,9 +57,9 @@ def make_scenario(wanted: Wanted, progress: Progress | None = None) -> Made:
     """Write a scenario's files; nothing is written if anything is wrong.
 
     Raises:
-        ConfigError: no such scenario, or options that do not fit.
+        ConfigError: no such scenario, or options that do not fit it.
         DataError: the data or the split file cannot be used, or do not belong together.
-        MissingExtra: the scenario goes by features, and the encoder is not installed.
+        MissingExtra: the scenario is based on features, and the encoder is not installed.
     """
     scenario = find_scenario(wanted.name)
     _require_makeable(wanted, scenario)
@@ -127,7 +127,7 @@ def _source_config(fields: Mapping[str, Any], scenario: Scenario, root: str) -> 
 def _users(held: Held, source: Source, root: str) -> Users:
     def named(path: str) -> str:
         if not root:
-            return path  # a recipe of the painter
+            return path  # a recipe for synthetic data
         return _below(PurePath(path), Path(root)).as_posix()
 
     def pair(sample: Sample) -> tuple[str, str | None]:

@@ -21,22 +21,22 @@ from fleetseg.runs.folder import has_run, read_experiment
 from fleetseg.runs.inference import ReadyModel
 
 ScoredOn = Experiment | SourceConfig | Collections
-"""What to score on: where an experiment scores, a data set, or (image, label) pairs by name."""
+"""What to score on: an experiment's test frames, a data set, or (image, label) pairs by name."""
 
 
 @dataclass(frozen=True)
 class ScoredFrames:
-    """Frames with their labels, and what was left out of them."""
+    """Frames with their labels, and those that were left out."""
 
     sets: tuple[EvaluationSet, ...]
-    bad: tuple[str, ...] = ()  # what is wrong with each sample that cannot be used
-    notes: tuple[str, ...] = ()  # what is legal in a user's own data but perhaps not meant
+    bad: tuple[str, ...] = ()  # the defect of each unusable sample
+    notes: tuple[str, ...] = ()  # valid in the user's own data but perhaps not intended
 
     def __len__(self) -> int:
         return sum(len(part.scored) for part in self.sets)
 
     def named_frames(self) -> Iterator[tuple[str, EvaluationSet, int]]:
-        """Yield each frame's name, its set and its number in there, in order."""
+        """Yield each frame's name, its set and its number within the set, in order."""
         for part in self.sets:
             pairs = part.scored.pairs
             samples = pairs.samples if isinstance(pairs, Picked) else None
@@ -48,11 +48,11 @@ class ScoredFrames:
 def open_scored_frames(
     on: ScoredOn, model: ReadyModel, progress: Progress | None = None
 ) -> ScoredFrames:
-    """Open what a model is to be scored on, at its working size.
+    """Open the frames to score a model on, at its working size.
 
     Raises:
-        ModelError: an experiment of another label space.
-        ConfigError: a data set whose labels cannot be projected to its space.
+        ModelError: the experiment has another label space.
+        ConfigError: the labels of a data set cannot be projected to the model's space.
         DataError: no usable labelled sample.
     """
     if isinstance(on, Experiment):
@@ -66,10 +66,10 @@ def open_scored_frames(
 
 
 def own_experiment(folder: Path) -> Experiment:
-    """Return the experiment of a run folder, as what its model is scored on.
+    """Return the experiment of a run folder, to score its model on the same frames.
 
     Raises:
-        ConfigError: there is none, or its data were objects that no file describes.
+        ConfigError: there is none, or its data were Python objects that no file describes.
     """
     cure = "Say what to score on: on=an experiment, a SourceConfig or (image, label) pairs by name"
     if not has_run(folder):

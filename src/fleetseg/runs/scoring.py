@@ -1,4 +1,4 @@
-"""Scores of the global model and of clients' own: on the server's sets, on the clients' frames."""
+"""Scores of the global and the clients' own models, on the server's sets or on clients' frames."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _ByClient = dict[str, dict[str, Conf_CC]]
 
 
 class Scorer:
-    """Scores model states of one run; confusion matrices add, ratios are taken at the end.
+    """Scores model states of one run; confusion matrices are summed, ratios are taken at the end.
 
-    Scores say what they were taken on: `scored_on` names the server's sets or the clients that
+    Scores record what they were taken on: `scored_on` names the server's sets or the clients that
     answered, `missing` the clients whose frames an earlier score, or this one, should have had.
-    Scores of different frames do not compare. `keep` is given what single frames of the server's
-    sets add to a score; of vehicles' own frames nobody learns that.
+    Scores of different frames do not compare. `keep` receives what single frames of the server's
+    sets contribute to a score; for vehicles' own frames this is never known.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class Scorer:
     ) -> Scored | str:
         """Score on the server's sets; where it has none, on the clients' held-out frames.
 
-        `round_` is the one that the model came out of, `records` are of all rounds so far, `facts`
-        are the fleet's; where there are clusters, each client is scored with the model of its own
-        one. Returns why there are no scores if no client answered.
+        `round_` is the round that produced the model, `records` are of all rounds so far, `facts`
+        are the fleet's; where there are clusters, each client is scored with its own cluster's
+        model. If no client answered, returns the reason instead of scores.
         """
         if self._fleet_data.evaluation:
             scored: Scored | str = self._score_here(model, round_, clusters)
@@ -123,7 +123,7 @@ class Scorer:
         by_client, refused = self._on_clients(enrolled, model, round_, records, clusters=clusters)
         missing = sorted({*scored_before(records), *enrolled} - set(by_client))
         if not by_client:
-            return "; ".join(refused[:3]) or "no client with test frames is there"
+            return "; ".join(refused[:3]) or "no client with test frames is connected"
         confs = add_up(by_client.values())
         scored = self._scored(confs, sorted(by_client), round_, self._clients_norms, missing)
         return replace(scored, clusters=on_own_clusters(clusters))
@@ -136,7 +136,7 @@ class Scorer:
         records: Sequence[RoundRecord] = (),
         clusters: ClusterModels | None = None,
     ) -> tuple[Scored, list[str]]:
-        """Score on every client's own frames, too; returns all scores, and what is amiss.
+        """Score on every client's own frames as well; return all scores, and what went wrong.
 
         A centralised run is scored on the frames of each client that it stands for.
         """
@@ -156,10 +156,10 @@ class Scorer:
         facts: Facts,
         clusters: ClusterModels | None = None,
     ) -> tuple[Scored, list[str]]:
-        """Score every client's own model, and beside it the global one on the same frames.
+        """Score every client's own model and, on the same frames, the global one.
 
-        Of a model whose parts stay with clients, the global one is what a client has that never
-        took part: those parts are as all began. Returns all scores, and what is amiss.
+        If parts of the model stay with clients, the global model is that of a client that has never
+        taken part, with those parts as initialised. Returns all scores, and what went wrong.
         """
         enrolled = self._with_test_frames()
         common = "evaluate" if self._runtime.exchange.shares_all else "evaluate-global"
@@ -184,7 +184,7 @@ class Scorer:
         return {name: score_pairs(self._runtime, part, norms) for name, part in members.items()}
 
     def _with_test_frames(self) -> dict[str, Enrolment]:
-        """Who can score as things stand; asked once a scoring, as vehicles come and go."""
+        """Return the clients that can be scored now; vehicles come and go between scorings."""
         enrolled = taking_part(self._engine.available())
         return {name: e for name, e in sorted(enrolled.items()) if e.num_test_pixels > 0}
 
@@ -230,10 +230,10 @@ class Scorer:
 
 
 def server_norms(fleet_data: FleetData, settings: EvaluationConfig) -> Norms:
-    """Return what the server's sets are scored with.
+    """Return the norms that the server's sets are scored with.
 
-    The held-out frames of all clients, which a baseline is scored on as one such set, are scored as
-    clients score them: else it would have other statistics than the federation beside it.
+    The held-out frames of all clients, on which a baseline is scored as one such set, are scored as
+    clients score them: otherwise the baseline would use other statistics than the federation.
     """
     if [part.name for part in fleet_data.evaluation] == [HELD_OUT]:
         return Norms.on_clients(settings)
@@ -241,11 +241,11 @@ def server_norms(fleet_data: FleetData, settings: EvaluationConfig) -> Norms:
 
 
 def require_scorable_run(fleet_data: FleetData, runtime: LocalRuntime) -> None:
-    """Refuse server's sets that the model, without what stays with clients, cannot be scored on.
+    """Refuse server's sets that cannot be scored without the parts that stay with clients.
 
     Raises:
         ConfigError: see `evaluation.norms.require_scorable`.
-        DataError: a domain of one image, where norms want the statistics of several.
+        DataError: a domain of one image, where norms need statistics of several.
     """
     norms = server_norms(fleet_data, runtime.experiment.evaluation)
     untrained = runtime.exchange.untrained(runtime.experiment.training)
@@ -267,7 +267,7 @@ def lone_images(scored: ScoredPairs, batch_size: int) -> ScoredPairs | None:
 
 @dataclass
 class _ClientScores:
-    """Collects confusion matrices, each checked before it counts."""
+    """Collects clients' confusion matrices, each validated first."""
 
     enrolled: Mapping[str, Enrolment]
     round_: int

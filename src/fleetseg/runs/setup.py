@@ -1,4 +1,4 @@
-"""What a run is made of: the model, what clients train with, the folder."""
+"""The parts of a run: the model, the clients' training setup, the folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fleetseg.text import listing
 
 @dataclass(frozen=True)
 class RunSetup:
-    """The pieces of one run, built once."""
+    """The parts of one run, built once."""
 
     experiment: Experiment
     fleet_data: FleetData
@@ -46,10 +46,10 @@ def set_up(
     watcher: rounds.Watcher,
     start: Path | None = None,
 ) -> RunSetup:
-    """Build everything that a run needs besides its engine; `start` is a first stage's folder.
+    """Build all that a run needs except its engine; `start` is the folder of a first stage.
 
     Raises:
-        ConfigError, ModelError, MissingExtra: the experiment asks for what there is not.
+        ConfigError, ModelError, MissingExtra: the experiment asks for something unavailable.
     """
     hardware = hardware_of(experiment.engine)
     model = _model(experiment, fleet_data, net)
@@ -96,7 +96,7 @@ def _require_something_learnt(runtime: LocalRuntime) -> None:
 
 
 def _require_fleet_statistics(runtime: LocalRuntime) -> None:
-    """Refuse to fix statistics of norm layers of which a newcomer has start values only.
+    """Refuse to freeze norm statistics of which a newcomer has only initial values.
 
     Raises:
         ConfigError: running statistics stay with the clients, and late rounds train with them.
@@ -130,7 +130,7 @@ def _model(experiment: Experiment, fleet_data: FleetData, net: nn.Module | None)
     start = load_model(Path(experiment.model.start))
     if (start.name, start.num_classes) != (model.name, classes):
         raise ModelError(
-            "the model to start from is another one",
+            "the start model is a different network",
             where=experiment.model.start,
             got=f"{start.name} with {start.num_classes} classes",
             expected=f"{model.name} with {classes}",
@@ -138,10 +138,10 @@ def _model(experiment: Experiment, fleet_data: FleetData, net: nn.Module | None)
     normalise_inputs(start, experiment.model)
     if start.norm_groups not in (0, model.norm_groups):
         raise ModelError(
-            "the model to start from has other norm layers",
+            "the start model has other norm layers",
             where=experiment.model.start,
             got=f"model.norm = 'group', model.norm_groups = {start.norm_groups}",
-            cure="Set both as they are there",
+            cure="Set both to these values",
         )
     if model.norm_groups and not start.norm_groups:
         use_group_norms(start, model.norm_groups)
@@ -149,15 +149,15 @@ def _model(experiment: Experiment, fleet_data: FleetData, net: nn.Module | None)
 
 
 def _own_model(experiment: Experiment, fleet_data: FleetData, net: nn.Module) -> Segmenter:
-    """Wrap a copy of the user's network: the user's own may start another run."""
+    """Wrap a copy of the user's network, whose original may start another run."""
     classes = fleet_data.space.num_classes
     try:
-        copied = copied_net(net) if isinstance(net, nn.Module) else net  # wrap refuses it
+        copied = copied_net(net) if isinstance(net, nn.Module) else net  # wrap refuses others
     except Exception as error:
         raise ModelError(
             f"the network cannot be copied ({type(error).__name__}: {error})",
             where=type(net).__name__,
-            cure="Keep results of a forward pass, locks and open files out of its attributes",
+            cure="Do not store results of a forward pass, locks or open files in its attributes",
         ) from error
     model = copied if isinstance(copied, Segmenter) else wrap(copied, classes)
     if model.num_classes != classes:

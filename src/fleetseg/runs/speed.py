@@ -1,4 +1,4 @@
-"""How fast this machine trains, measured on noise."""
+"""Measure how fast this machine trains, on noise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLASSES = 11
 
 @dataclass(frozen=True)
 class Speed:
-    """What one thread of this machine trains."""
+    """The training speed of one thread of this machine."""
 
     images_per_s: float
     precision: str
@@ -28,7 +28,7 @@ class Speed:
 
 
 def measure_speed(size_hw: tuple[int, int], batch_size: int, seconds: float) -> Speed:
-    """Take training steps of fast_scnn on the device of "auto" for at least some seconds."""
+    """Train fast_scnn on the device of "auto" for at least `seconds`."""
     hardware = resolve("auto", "auto")
     model = build_model("fast_scnn", _CLASSES).to(hardware.device)
     model.to(memory_format=hardware.memory_format)

@@ -1,4 +1,4 @@
-"""When a run was stopped and went on: `resumed.jsonl` in its folder, a line for each time."""
+"""When a run was resumed: `resumed.jsonl` in its folder, one line each time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ FILE = "resumed.jsonl"
 
 @dataclass(frozen=True)
 class Resume:
-    """One time that a run went on."""
+    """One resumption of a run."""
 
-    after_round: int  # the last one committed by then; 0 = none
+    after_round: int  # the last round committed before it; 0 = none
     at: str  # ISO 8601, UTC
 
 
 def record_resume(folder: Path, after_round: int) -> None:
-    """Write down that a run goes on after a round."""
+    """Record that a run is resumed after a round."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
     line = json.dumps({"after_round": after_round, "at": at})
     path = folder / FILE
@@ -30,9 +30,9 @@ def record_resume(folder: Path, after_round: int) -> None:
 
 
 def read_resumes(folder: Path) -> tuple[Resume, ...]:
-    """Read when a run went on; nothing where it never did, or an earlier version made the folder.
+    """Read when a run was resumed; empty if it never was, or an earlier version made the folder.
 
-    Lines that are damaged are left out.
+    Damaged lines are left out.
     """
     try:
         lines = (folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines()

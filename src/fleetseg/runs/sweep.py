@@ -31,17 +31,17 @@ _TICK_S = 1.0
 _LEAVE_S = 30.0
 
 SweepWatcher = Callable[[Statuses, RunStatus | None, float | None], None]
-"""Called with all runs, the one that has changed (None: time passes), and the seconds left."""
+"""Called with all runs, the changed one (None on a mere tick), and the seconds left."""
 
 
 @dataclass(frozen=True)
 class SweepEnd:
-    """What a sweep leaves in your hands; the rest is in its folder."""
+    """The result of a sweep; everything else is in its folder."""
 
     folder: Path
     runs: tuple[RunStatus, ...]
-    comparison: Comparison | None  # of the runs that are finished
-    uncompared: str = ""  # why there is none
+    comparison: Comparison | None  # of the finished runs
+    uncompared: str = ""  # why there is no comparison
     interrupted: bool = False  # by Ctrl-C
 
     @property
@@ -60,16 +60,16 @@ def planned_sweep(
     out: Path | None = None,
     overrides: Sequence[str] = (),
 ) -> tuple[Sweep, tuple[PlannedRun, ...]]:
-    """Read a sweep, or that of a sweep's folder, and make its runs.
+    """Read a sweep from a file, or the sweep of a folder, and plan its runs.
 
     Raises:
         CheckpointError: there is neither a file nor a sweep in the folder.
-        ConfigError: with all that is wrong with any of the runs.
+        ConfigError: lists everything that is wrong with any of the runs.
     """
     if file is None:
         if out is None or not (out / SWEEP).is_file():
             raise CheckpointError(
-                "there is no sweep to go on with",
+                "there is no sweep to resume",
                 where=out,
                 expected=SWEEP,
                 cure="Name the SWEEP.toml to start it",
@@ -88,27 +88,28 @@ def sweep(
     overrides: Sequence[str] = (),
     watcher: SweepWatcher | None = None,
 ) -> SweepEnd:
-    """Run every setting of a sweep file with every seed, each in a process, and compare them.
+    """Run every setting of a sweep file with every seed, each in its own process, and compare them.
 
-    Runs that are finished are not run again, those that were broken off go on from their
-    checkpoints, and one that fails does not stop the others.
+    Finished runs are not repeated, interrupted runs resume from their checkpoints, and a failing
+    run does not stop the others.
 
     Args:
-        file: the sweep, as TOML; None with `resume`: that of the sweep in `out`.
+        file: the sweep, as TOML; None with `resume`: the sweep in `out`.
         out: the sweep's folder, with a run folder for each run; default `runs/<time>_<name>`.
         jobs: runs at the same time.
-        resume: go on with the sweep in `out`, if it holds one. Its file may have more runs by now.
+        resume: continue the sweep in `out`, if there is one. Its file may list more runs by now.
         overrides: `key=value` for every run, as on the command line.
-        watcher: called as runs go on.
+        watcher: called as runs progress.
 
     Raises:
-        ConfigError: with all that is wrong with any of the runs, before the first one starts.
-        CheckpointError: `out` holds a sweep and `resume` is false, or is at work.
+        ConfigError: lists everything that is wrong with any of the runs, before the first one
+            starts.
+        CheckpointError: `out` holds a sweep and `resume` is false, or its sweep is in progress.
     """
     if jobs < 1:
         raise ConfigError("unusable jobs", got=jobs, expected="1 or more")
     if resume and out is None:
-        raise CheckpointError("--resume needs --out: the folder of the sweep to go on with")
+        raise CheckpointError("--resume needs --out: the folder of the sweep to resume")
     given = None if out is None else given_path(out)
     described, runs = planned_sweep(file, given, overrides)
     folder = given or new_run_folder(described.name)
@@ -127,9 +128,9 @@ def sweep(
 def _require_none(folder: Path, resume: bool) -> None:
     if (folder / SWEEP).exists() and not resume:
         raise CheckpointError(
-            "this folder holds a sweep already",
+            "this folder already holds a sweep",
             where=folder,
-            cure="Go on with it by --resume, or choose another --out",
+            cure="Resume it with --resume, or choose another --out",
         )
 
 
@@ -165,7 +166,7 @@ class _Work:
             self.statuses[run.name] = _found(run, self.folder)
 
     def all_runs(self) -> None:
-        """Work until every run has ended; Ctrl-C ends those that run in good order."""
+        """Work until every run has ended; Ctrl-C ends the running ones cleanly."""
         waiting = deque(run for run in self.runs if self.statuses[run.name].state == "waiting")
         self.watcher(self.statuses, None, None)
         try:
@@ -180,13 +181,13 @@ class _Work:
             while self._running:
                 self._listen()
             for name, status in self.statuses.items():
-                if status.state == "running":  # its process was being started
+                if status.state == "running":  # its process was still starting
                     self._change(name, state="interrupted")
 
     def _start(self, run: PlannedRun) -> None:
         experiment = run.experiment
         if self.jobs * experiment.engine.threads >= allowed_cores():
-            # A thread that loads would take its core from another run.
+            # A loader thread would take its core from another run.
             engine = experiment.engine.model_copy(update={"loaders": 0})
             experiment = experiment.model_copy(update={"engine": engine})
         job = SweepJob(experiment, run.baseline, self.folder / run.name)
@@ -202,7 +203,7 @@ class _Work:
         self._change(run.name, doing="reading data")
 
     def _listen(self) -> None:
-        """Take what the processes report; returns after a second at the latest."""
+        """Handle the processes' messages; returns after at most a second."""
         ready = wait(list(self._running), timeout=_TICK_S)
         for pipe in ready:
             assert isinstance(pipe, Connection)
@@ -236,13 +237,15 @@ class _Work:
             self._change(name, state="interrupted")
 
     def _gone(self, pipe: Connection) -> None:
-        """Note that a process ended without a word."""
+        """Record that a process ended without a message."""
         name, process = self._running.pop(pipe)
         _let_go(pipe, process)
         code = process.exitcode
         why = f"its process ended with exit code {code}"
         if code is not None and code < 0:
-            why = f"its process was killed (signal {-code}); memory may be short: fewer --jobs"
+            why = (
+                f"its process was killed (signal {-code}), perhaps out of memory: use fewer --jobs"
+            )
         self._change(name, state="failed", why=why)
 
     def _change(self, name: str, **changes: Any) -> None:
@@ -255,7 +258,7 @@ class _Work:
 
 
 def _found(run: PlannedRun, sweep_folder: Path) -> RunStatus:
-    """What an earlier start of the sweep has left of a run."""
+    """Return the status that an earlier start of the sweep left for a run."""
     found = run.found_in(sweep_folder)
     if not found:
         return RunStatus(run)
@@ -266,7 +269,7 @@ def _found(run: PlannedRun, sweep_folder: Path) -> RunStatus:
 
 
 def _let_go(pipe: Connection, process: BaseProcess) -> None:
-    """Wait for a process whose run is over; one that cannot end must not hold up the others."""
+    """Wait for the process of a finished run; one that does not end must not delay the others."""
     pipe.close()
     process.join(_LEAVE_S)
     if process.is_alive():
@@ -278,4 +281,4 @@ def _send_stop(pipe: Connection) -> None:
     try:
         pipe.send_bytes(STOP)
     except OSError:
-        return  # it has ended
+        return  # it has already ended

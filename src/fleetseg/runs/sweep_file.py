@@ -1,4 +1,4 @@
-"""A sweep as TOML: one experiment, what is varied of it, and the seeds.
+"""A sweep as TOML: one experiment, the options to vary, and the seeds.
 
 name  = "methods"              # default: the file's
 base  = "tiny.toml"            # the experiment, a path; or inline as [base]
@@ -49,7 +49,7 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the table: what is varied, under the name of its runs."""
+    """One row of the table: what is varied, and the name of its runs."""
 
     name: str
     options: Options
@@ -66,7 +66,7 @@ class Sweep:
     settings: tuple[Setting, ...]
 
     def to_toml(self) -> str:
-        """Write the sweep so that `read_sweep` reads an equal one, wherever the file lies."""
+        """Write the sweep so that `read_sweep` reads an equal one, wherever the file is."""
         runs = []
         for setting in self.settings:
             kind = {"baseline": {"kind": setting.baseline}} if setting.baseline else {}
@@ -77,10 +77,10 @@ class Sweep:
 
 
 def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep file; overrides are laid over every run, or change `seeds` and `name`.
+    """Read a sweep file; overrides apply to every run, or change `seeds` and `name`.
 
     Raises:
-        ConfigError: naming what is wrong with it. Options are checked with the runs they make.
+        ConfigError: naming the error. Options are checked later, with the runs they make.
     """
     fields = read_fields(path, "sweep file")
     wanted: dict[str, Any] = {}
@@ -146,14 +146,14 @@ def _run_settings(fields: Mapping[str, Any], path: Path) -> list[Setting]:
 
 
 def _setting(name: str, options: Options, path: Path) -> Setting:
-    """Take the kind of baseline out of the options: it is no option of an experiment."""
+    """Take the kind of baseline out of the options, because an experiment has no such option."""
     rest = dict(options)
     given = rest.pop("baseline", {})
     baseline = dict(given) if isinstance(given, dict) else {"kind": given}
     kind = baseline.pop("kind", "")
     if kind not in ("", "centralised"):
         raise ConfigError(
-            "a baseline that is not one run",
+            "this baseline is not a single run",
             where=f"{path}: {name}",
             got=repr(kind),
             expected="'centralised'",
@@ -170,7 +170,7 @@ def _setting(name: str, options: Options, path: Path) -> Setting:
 
 
 def _points(grid: Any, path: Path) -> Iterator[tuple[str, Options]]:
-    """Every combination of a grid, with words for it."""
+    """Return every combination of a grid, with a name for each."""
     if not isinstance(grid, dict):
         raise ConfigError("a grid is a table", where=path, got=repr(grid))
     axes = dotted(grid)
@@ -183,7 +183,7 @@ def _points(grid: Any, path: Path) -> Iterator[tuple[str, Options]]:
 
 
 def _words_of(point: Mapping[str, Any]) -> str:
-    """Name a point by its values: "fedprox_mu-0.1"; options of one last name have it whole."""
+    """Name a point by its values: "fedprox_mu-0.1"; options of equal last names keep the whole."""
     lasts = [option.rpartition(".")[2] for option in point]
     words = []
     for option, value in point.items():
@@ -205,7 +205,7 @@ def _safe(value: Any) -> str:
 def _name(name: Any, path: Path) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(
-            "this is no name of a setting",
+            "invalid name of a setting",
             where=path,
             got=repr(name),
             expected="letters, digits, '.', '_' and '-', a letter or digit first",
@@ -215,12 +215,15 @@ def _name(name: Any, path: Path) -> str:
 
 def _distinct(settings: Sequence[Setting], path: Path) -> Sequence[Setting]:
     if not settings:
-        return [Setting("base", {})]  # seeds alone
+        return [Setting("base", {})]  # only seeds vary
     names = [setting.name for setting in settings]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(
-            "settings of one name", where=path, got=", ".join(twice), cure="Name each [[run]]"
+            "several settings with the same name",
+            where=path,
+            got=", ".join(twice),
+            cure="Name each [[run]]",
         )
     return settings
 
@@ -236,7 +239,7 @@ def _unknown(key: str, path: Path) -> ConfigError:
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Make tables of dotted names; a baseline's kind beside its other fields is one of them."""
+    """Make nested tables from dotted names; "baseline" stands for its `kind`."""
     nested: dict[str, Any] = {}
     for option, value in flat.items():
         *parents, last = ("baseline", "kind") if option == "baseline" else option.split(".")

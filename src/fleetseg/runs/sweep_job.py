@@ -1,4 +1,4 @@
-"""One run of a sweep, in a process of its own: it reports what happens, and ends when told to."""
+"""One run of a sweep, in its own process: it reports events and ends on request."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from fleetseg.runs.run import Run, run_experiment
 
 STOP = b"stop"
 TRACEBACK = "traceback.txt"
-_PATIENCE_S = 15.0  # for the process of a sweep that was killed to be gone from its run folder
+_PATIENCE_S = 15.0  # to wait until the process of a killed sweep has left its run folder
 
 Notify = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class SweepJob:
-    """What a process is to run, and where."""
+    """What a process runs, and where."""
 
     experiment: Experiment
     baseline: str
@@ -45,7 +45,7 @@ class SweepJob:
 
 
 def job_main(job: SweepJob, pipe: Connection) -> None:
-    """Run, or go on with, one run; the last message says how it ended."""
+    """Run or resume one run; the last message says how it ended."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(job.experiment.engine.threads)
 
@@ -53,7 +53,7 @@ def job_main(job: SweepJob, pipe: Connection) -> None:
         with suppress(OSError):  # the sweep is gone, and `_obey` ends this process
             pipe.send_bytes(json.dumps(message).encode())
 
-    try:  # "stop" may have come already, and be heard while the thread still starts
+    try:  # "stop" may have come already, and arrive while the thread still starts
         threading.Thread(target=_obey, args=(pipe,), daemon=True).start()
         ended = _outcome(job, notify)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has ended: too late to be interrupted
@@ -63,10 +63,10 @@ def job_main(job: SweepJob, pipe: Connection) -> None:
 
 
 def _obey(pipe: Connection) -> None:
-    """Wait for the sweep to say stop; if it is gone, so is this process, at once.
+    """Wait for the sweep's request to stop; if the sweep dies, end this process at once.
 
-    A run that loses its process goes on from its checkpoint; one that outlived its sweep would keep
-    the folder from being resumed.
+    A run that loses its process resumes from its checkpoint; one that outlived its sweep would
+    prevent the folder from being resumed.
     """
     try:
         pipe.recv_bytes()
@@ -94,7 +94,7 @@ def _outcome(job: SweepJob, notify: Notify) -> dict[str, Any]:
 
 
 def _told(error: Exception) -> str | None:
-    """Say what is the user's to mend; None for what is a bug."""
+    """Return the message of an error that the user can fix; None for a bug."""
     if isinstance(error, FleetSegError):
         return str(error)
     known = explained(error) if isinstance(error, OSError) else None

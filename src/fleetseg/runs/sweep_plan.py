@@ -25,15 +25,15 @@ from fleetseg.runs.sweep_file import Setting, Sweep
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep; `name` is that of its folder."""
+    """One run of a sweep; `name` is also its folder's name."""
 
     name: str
     setting: str
-    experiment: Experiment  # of a baseline: the federation that it is compared with
+    experiment: Experiment  # for a baseline: the federation that it is compared with
     baseline: str = ""
 
     def found_in(self, sweep_folder: Path) -> str:
-        """Look at what is there of it: "finished", "begun" or "" for nothing.
+        """Look for the run in the sweep's folder: "finished", "begun" or "" if it is not there.
 
         Raises:
             CheckpointError: its folder holds another run.
@@ -55,21 +55,21 @@ class PlannedRun:
             own = there.digest == self.experiment.digest
         if not own:
             raise CheckpointError(
-                "this folder holds a run of another experiment than the sweep's",
+                "this folder holds a run of another experiment",
                 where=folder,
                 got=f"digest {there.digest[:12]}",
                 expected="the run that the sweep plans under this name",
-                cure="Take the folder away, or choose another --out",
+                cure="Move the folder away, or choose another --out",
             )
 
 
 def plan(sweep: Sweep) -> tuple[PlannedRun, ...]:
-    """Make the runs of a sweep: all settings with the first seed, then all with the next.
+    """Plan the runs of a sweep: all settings with the first seed, then all with the next.
 
-    Every one is checked as far as that can be done without reading images.
+    Each run is checked as far as possible without reading images.
 
     Raises:
-        ConfigError: with all that is wrong with any of them.
+        ConfigError: lists everything that is wrong with any of them.
     """
     wrong: dict[str, list[str]] = {}
     runs = []
@@ -94,7 +94,7 @@ def _planned(sweep: Sweep, setting: Setting, seed: int) -> PlannedRun:
     if experiment.baseline.kind:
         raise ConfigError(
             f"the base is the {experiment.baseline.kind} baseline of another experiment",
-            cure="Take that one for the base, and baseline = 'centralised' in a [[run]]",
+            cure="Use that experiment as the base, and baseline = 'centralised' in a [[run]]",
         )
     if not is_known(experiment.model.name):
         raise unknown_name("network", experiment.model.name, MODELS)
@@ -105,10 +105,10 @@ def _planned(sweep: Sweep, setting: Setting, seed: int) -> PlannedRun:
 
 
 def experiment_of(sweep: Sweep, setting: Setting, seed: int) -> Experiment:
-    """Make an experiment of a setting; its clients train in one process.
+    """Make the experiment of a setting; its clients train in one process.
 
-    A method that the setting names wins over the base, and the setting's own options win over the
-    method: else a base that spells out an option would take it out of every method unnoticed.
+    A setting's method takes precedence over the base, and the setting's own options over the
+    method: otherwise a base that spells out an option would silently override it in every method.
 
     Raises:
         ConfigError: naming the option that is wrong.
@@ -125,7 +125,7 @@ def experiment_of(sweep: Sweep, setting: Setting, seed: int) -> Experiment:
 
 
 def _sources(runs: Sequence[PlannedRun]) -> dict[SourceConfig, list[str]]:
-    """Every data set of any run once, with the settings that ask for it."""
+    """Return every data set of any run once, with the settings that use it."""
     asked: dict[SourceConfig, list[str]] = {}
     for run in runs:
         data = run.experiment.data

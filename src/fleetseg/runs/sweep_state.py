@@ -1,4 +1,4 @@
-"""How far the runs of a sweep are, and how long the rest will take."""
+"""The progress of the runs of a sweep, and the estimated time left."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Literal
 from fleetseg.runs.sweep_plan import PlannedRun
 
 State = Literal["waiting", "running", "finished", "failed", "interrupted"]
-_RECENT = 30  # rounds that the time left goes by
+_RECENT = 30  # number of recent rounds that the estimate is based on
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run of a sweep, as it stands."""
+    """The state of one run of a sweep."""
 
     planned: PlannedRun
     state: State = "waiting"
@@ -24,16 +24,16 @@ class RunStatus:
     miou: float | None = None  # of the newest scored round
     why: str = ""  # of a failed run
     was_there: bool = False  # finished by an earlier start of the sweep
-    doing: str = ""  # of a running one, before its first round
+    doing: str = ""  # for a running one, before its first round
 
     @property
     def rounds(self) -> int:
-        """Rounds of the whole run, if nothing stops it before."""
+        """Rounds of the whole run, unless something stops it before."""
         return self.planned.experiment.federation.rounds
 
     @property
     def rounds_left(self) -> int:
-        """Rounds that are still to come."""
+        """Rounds still to come."""
         return self.rounds - self.rounds_done if self.state in ("waiting", "running") else 0
 
 
@@ -47,28 +47,28 @@ def counts(statuses: Statuses) -> Mapping[State, int]:
 
 
 class TimeLeft:
-    """Estimates the rest from how long the last rounds took, whichever runs they were of."""
+    """Estimates the time left from the durations of recent rounds of any run."""
 
     def __init__(self, jobs: int, now: Callable[[], float] = time.monotonic) -> None:
         self._jobs, self._now = jobs, now
-        self._since: dict[str, float] = {}  # run -> when its last round was over, or it began
+        self._since: dict[str, float] = {}  # run -> when its last round ended, or the run began
         self._recent: deque[float] = deque(maxlen=_RECENT)
 
     def begin(self, name: str) -> None:
-        """Note that a run begins."""
+        """Record that a run begins."""
         self._since[name] = self._now()
 
     def close_round(self, name: str) -> None:
-        """Note that a round of a run is over."""
+        """Record that a round of a run is finished."""
         now = self._now()
         self._recent.append(now - self._since[name])
         self._since[name] = now
 
     def seconds(self, statuses: Sequence[RunStatus]) -> float | None:
-        """Estimate how long the rest takes; None before any round is over."""
+        """Estimate the seconds left; None before the first round is finished."""
         if not self._recent:
             return None
         left = [status.rounds_left for status in statuses if status.rounds_left]
         mean_s = sum(self._recent) / len(self._recent)
-        # However many processes there are, the longest run takes its time.
+        # The longest run takes its time however many processes there are.
         return mean_s * max([sum(left) / self._jobs, *left], default=0.0)

@@ -1,8 +1,8 @@
-"""A run's rounds, handed to its trackers as they are committed; rounds.jsonl stays the truth.
+"""Hand a run's rounds to its trackers as they are committed; rounds.jsonl stays the truth.
 
-A tracker is a copy. It is given each round once, over all starts of the run: `tracking/steps.json`
-has how far each of them is, and a resumed run first catches up. One that fails is given up until
-the run is started again, with one warning, and never ends the run.
+A tracker holds a copy. It receives each round once, over all starts of the run:
+`tracking/steps.json` holds each tracker's progress, and a resumed run first catches up. A tracker
+that fails is dropped with one warning until the run is started again, and never ends the run.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from fleetseg.tracking.tracker import Tracked, Tracker
 from fleetseg.tracking.trackers import TRACKERS
 
 FOLDER = "tracking"
-"""In a run folder: how far each tracker is, and what trackers keep there."""
+"""Folder in a run folder: the trackers' progress, and files that trackers keep there."""
 STEPS = "steps.json"
 PICTURE = "scored frames"
 
 Picture = Callable[[RoundRecord], Image_HWC | None]
-"""Shows what a round's model makes of some scored frames; None = there is no picture of it."""
+"""Draws a round's predictions of some scored frames; None = there is no picture of them."""
 
 
 @dataclass
 class Tracking:
-    """The trackers of one run that still work."""
+    """The working trackers of one run."""
 
     folder: Path
     records: Callable[[], Sequence[RoundRecord]]  # all committed rounds, oldest first
-    warn: Callable[[str], None]  # is told what fails, once for each tracker
+    warn: Callable[[str], None]  # called with each failure, once per tracker
     notes: list[str]  # where to look, and what failed
     _run: str = ""
     _steps: dict[str, int] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Tracking:
     _picture: Picture = lambda record: None
 
     def open(self, experiment: Experiment, run_folder: Path) -> None:
-        """Open what the experiment names; each goes on from the last round that it has."""
+        """Open the trackers that the experiment names; each continues after its last round."""
         wanted = experiment.tracking.to
         if not wanted:
             return
@@ -79,7 +79,7 @@ class Tracking:
             self.notes.append(f"tracked by {name}: {opened.where}")
 
     def watcher(self, watcher: Watcher, picture: Picture) -> Watcher:
-        """Return the callbacks of a run that is also tracked; `picture` draws a scored round."""
+        """Return a watcher that also tracks the run; `picture` draws a scored round."""
         if not self._trackers:
             return watcher
         self._picture = picture
@@ -124,7 +124,7 @@ class Tracking:
             return self._picture(record)
         except Exception as error:
             self._picture = lambda record: None
-            self._warn(f"no more pictures are tracked: {_told(error)}")
+            self._warn(f"pictures are no longer tracked: {_told(error)}")
             return None
 
     def _try(self, name: str, work: Callable[[], None]) -> bool:
@@ -153,7 +153,7 @@ class Tracking:
         try:
             self._write()
         except Exception as error:
-            # Not known to be written: a later start would hand rounds over again.
+            # Progress that is not saved would have a later start hand rounds over again.
             self._warn(f"tracking ends here: {_told(error)}")
             for tracker in self._trackers.values():
                 with suppress(Exception):
@@ -173,10 +173,10 @@ def tracking(
     warn: Callable[[str], None],
     notes: list[str],
 ) -> Iterator[Tracking]:
-    """Have a run tracked while the block lasts, if its experiment says so.
+    """Track a run within the block, if its experiment asks for it.
 
-    `records` returns all committed rounds, oldest first; `warn` is told at once what fails, and
-    `notes` have that, too, and where to look.
+    `records` returns all committed rounds, oldest first; `warn` is called at once with each
+    failure; `notes` collects the failures and where to look.
     """
     tracked = Tracking(run_folder / FOLDER, records, warn, notes)
     tracked.open(experiment, run_folder)
@@ -187,9 +187,9 @@ def tracking(
 
 
 def figures_of(record: RoundRecord) -> dict[str, float]:
-    """Return what a tracker is given of a round: the figures of rounds.jsonl under their names.
+    """Return a round's figures for a tracker, under their names in rounds.jsonl.
 
-    IoUs are 0 to 1; what could not be rated is left out. Seconds are of the engine's clock.
+    IoUs are 0 to 1; what could not be rated is left out. Seconds are by the engine's clock.
     """
     failed = Counter(failure.kind for failure in record.failures)
     found: dict[str, float | None] = {

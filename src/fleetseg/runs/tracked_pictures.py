@@ -1,4 +1,4 @@
-"""Pictures of a run for its trackers: the frames that it keeps, their truth, what a round sees."""
+"""Pictures for a run's trackers: its stored frames, their truth, and a round's predictions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fleetseg.runs.tracked import Picture
 
 
 def kept_picture(run_folder: Path, space: LabelSpace, number: int) -> Picture:
-    """Return what shows up to `number` of a run's kept frames in a round.
+    """Return a function that draws a round's predictions of up to `number` stored frames.
 
-    Frames of vehicles are not shown, also where these are simulated: a tracker may send a picture
-    anywhere.
+    Frames of vehicles are never shown, even where vehicles are simulated: a tracker may send a
+    picture anywhere.
     """
 
     def show(record: RoundRecord) -> Image_HWC | None:

@@ -1,7 +1,7 @@
 """`fleetseg tune`: learning rates and local epochs on a part of the training drives.
 
 Trials never open what the experiment scores on: each holds out the end of the vehicles' own drives
-and is scored there. They run through a sweep, and so can be broken off and gone on with.
+and is scored there. They run as a sweep, and so can be interrupted and resumed.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from fleetseg.runs.sweep import SWEEP, SweepEnd, SweepWatcher, sweep
 BASE, TRIALS, TUNED, TABLE = "base.toml", "trials.toml", "tuned.toml", "tuning.md"
 _HOLDOUT = 0.2  # of each vehicle's drives, if the experiment holds none out
 _FACTOR = 3.0  # between learning rates, by default
-_CLOSE = 0.01  # of mIoU: nearer ones may change places with another seed
-_SHARE, _FEWEST = 4, 4  # a trial has a quarter of the rounds, but not fewer than four
+_CLOSE = 0.01  # of mIoU: closer trials may swap places with another seed
+_SHARE, _FEWEST = 4, 4  # a trial has a quarter of the rounds, but at least four
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting that was tried to its end."""
+    """One setting that was tried to the end."""
 
     name: str
     lr: float
@@ -56,17 +56,17 @@ class Trial:
     rounds: int
     miou: float  # on held-out frames of the vehicles
     critical_miou: float | None
-    images: int  # that it was trained on
+    images: int  # used for training
     seconds: float
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a tuning leaves."""
+    """The result of a tuning."""
 
     folder: Path
-    trials: tuple[Trial, ...]  # the best first
-    file: Path | None  # the experiment with the best of them; None if no trial is over, or not all
+    trials: tuple[Trial, ...]  # best first
+    file: Path | None  # the experiment with the best of them; None if none is over or any is open
     sweep: SweepEnd
     notes: tuple[str, ...] = ()
 
@@ -89,8 +89,8 @@ def tune(
         budget: learning rates, local epochs and rounds to try; not with `resume`.
         out: the folder; default runs/<time>_<name>-tune.
         jobs: trials at the same time.
-        resume: go on with the trials in `out`.
-        watcher: called as trials go on.
+        resume: continue the trials in `out`.
+        watcher: called as trials progress.
 
     Raises:
         ConfigError: the experiment cannot run, or there is nothing to choose from.
@@ -98,7 +98,7 @@ def tune(
     """
     given = None if out is None else given_path(out)
     if resume and (given is None or not (given / TRIALS).is_file()):
-        raise CheckpointError("there are no trials to go on with", where=given, expected=TRIALS)
+        raise CheckpointError("there are no trials to resume", where=given, expected=TRIALS)
     folder = given if given is not None and resume else _begin(file, overrides, budget, given)
     try:
         end = sweep(folder / TRIALS, out=folder, jobs=jobs, resume=resume, watcher=watcher)
@@ -110,7 +110,7 @@ def tune(
 def _begin(
     file: Path | None, overrides: Sequence[str], budget: Budget | None, out: Path | None
 ) -> Path:
-    """Write what is tried, and of what; returns the folder."""
+    """Write the base experiment and its trials; return the folder."""
     if file is None:
         raise ConfigError("name the experiment to tune")
     experiment = load_experiment(file, overrides)
@@ -121,9 +121,9 @@ def _begin(
     trials = trials_of(experiment, fields, budget or Budget())
     if out is not None and ((out / SWEEP).exists() or (out / TRIALS).exists()):
         raise CheckpointError(
-            "this folder holds trials already",
+            "this folder already holds trials",
             where=out,
-            cure="Go on with them by --resume, or choose another --out",
+            cure="Resume them with --resume, or choose another --out",
         )
     folder = out or new_run_folder(f"{experiment.name}-tune")
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,10 +133,10 @@ def _begin(
 
 
 def trials_of(experiment: Experiment, fields: dict[str, Any], budget: Budget) -> dict[str, Any]:
-    """Write the trials of an experiment as the fields of a sweep; all of them see as many images.
+    """Write the trials of an experiment as the fields of a sweep; all see equally many images.
 
     Raises:
-        ConfigError: one setting alone.
+        ConfigError: there is only one setting.
     """
     training = experiment.training
     rates = budget.rates or tuple(
@@ -144,10 +144,10 @@ def trials_of(experiment: Experiment, fields: dict[str, Any], budget: Budget) ->
     )
     own = training.local_epochs
     epochs = budget.epochs or (own, 2 * own)
-    if training.local_steps:  # they take the place of epochs
+    if training.local_steps:  # local steps replace epochs
         epochs = (own,)
     if len(set(rates)) * len(set(epochs)) < 2:
-        raise ConfigError("there is one setting, and nothing to choose", got=rates[0])
+        raise ConfigError("there is only one setting, so nothing to choose from", got=rates[0])
     rounds = budget.rounds or max(_FEWEST, experiment.federation.rounds // _SHARE)
     runs = [
         {
@@ -158,7 +158,7 @@ def trials_of(experiment: Experiment, fields: dict[str, Any], budget: Budget) ->
         for rate, count in itertools.product(dict.fromkeys(rates), dict.fromkeys(epochs))
     ]
     blind = {
-        "data": {"evaluation": []},  # what the experiment scores on is not for choosing
+        "data": {"evaluation": []},  # what the experiment scores on must not influence the choice
         "partition": {"holdout": experiment.partition.holdout or _HOLDOUT},
         "evaluation": {"every": 0, "on_clients": True},
     }
@@ -186,7 +186,7 @@ def _tuned(folder: Path, end: SweepEnd) -> Tuned:
         return Tuned(folder, (), None, end)
     write_atomic(folder / TABLE, table(ordered))
     open_ones = [run for run in end.runs if run.state in ("waiting", "interrupted", "running")]
-    if open_ones:  # a choice among a part of them would change with the rest
+    if open_ones:  # a choice among some of them could change with the rest
         return Tuned(folder, ordered, None, end)
     write_atomic(folder / TUNED, _tuned_text(folder, ordered[0], len(ordered)))
     return Tuned(folder, ordered, folder / TUNED, end, _notes(ordered))
@@ -256,5 +256,5 @@ def _notes(trials: Sequence[Trial]) -> tuple[str, ...]:
         )
     ahead = trials[0].miou - trials[1].miou if len(trials) > 1 else 1.0
     if ahead < _CLOSE:
-        notes.append(f"the best two are {ahead:.3f} apart: one seed does not tell that from chance")
+        notes.append(f"the best two are {ahead:.3f} apart: with one seed, that may be chance")
     return tuple(notes)

@@ -1,8 +1,8 @@
-"""How the images of each vehicle look on average: `vehicle_looks.json` in the run folder.
+"""The average appearance of each vehicle's images: `vehicle_looks.json` in the run folder.
 
-Of vehicles that this machine plays, it holds the images, and a few of each are looked at. The
-images of other vehicles are their own: of these nothing is known but what a method has them report,
-which is the mean of their images' values (`federation.fedgau`).
+For vehicles simulated on this machine, a few of each one's images are read. The images of other
+vehicles stay with them: nothing is known of these but what a method has them report, which is the
+mean of their images' values (`federation.fedgau`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from fleetseg.files import write_rows
 from fleetseg.runs.kept_frames import spread
 
 FILE = "vehicle_looks.json"
-_OF_EACH = 8  # images of a vehicle that are looked at
-_OF_ALL = {"decoded": 2_048, "files": 64}  # of the whole fleet: decoding a file takes a while
+_OF_EACH = 8  # images read per vehicle
+_OF_ALL = {"decoded": 2_048, "files": 64}  # in the whole fleet: decoding a file takes a while
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Look:
     """The mean of some images of one vehicle, of values from 0 to 1."""
 
     client: str
-    images: int  # that were looked at; 0 = by the vehicle's own report
+    images: int  # images read; 0 = from the vehicle's own report
     brightness: float  # over all three channels
     colour_3: tuple[float, ...] = ()  # red, green, blue; empty = not known
 
 
 def record_looks(folder: Path, fleet_data: FleetData, store: str) -> None:
-    """Look at a few training images of every vehicle that this machine plays, once.
+    """Read a few training images of every vehicle simulated on this machine, once.
 
-    Samples that a user brought as Python objects are left alone: to read them may cost anything.
+    Samples that the user passed as Python objects are left alone: reading them may cost anything.
     """
     there = [c for c in fleet_data.clients.values() if not c.enrolment.abstains and len(c.train)]
     number = min(_OF_EACH, _OF_ALL[store] // max(1, len(there)))
@@ -51,7 +51,7 @@ def record_looks(folder: Path, fleet_data: FleetData, store: str) -> None:
         try:
             found[client.id] = _look(client.id, client.train, number)
         except (FleetSegError, OSError):
-            continue  # training meets that image, too, and says more of it
+            continue  # training meets that image as well, and reports it in more detail
     _write(folder, found)
 
 
@@ -64,7 +64,7 @@ def _look(name: str, train: Pairs, number: int) -> Look:
 
 
 def record_reported(folder: Path, enrolled: Mapping[str, Enrolment]) -> None:
-    """Add what vehicles reported of their images, of those that nothing is known of."""
+    """Add what vehicles reported about their images, for vehicles of which nothing is known yet."""
     known = {look.client: look for look in read_looks(folder)}
     told = {
         name: Look(name, 0, round(gaussian_of(each)[0] / 255, 4))
@@ -80,7 +80,7 @@ def _write(folder: Path, looks: Mapping[str, Look]) -> None:
 
 
 def read_looks(folder: Path) -> tuple[Look, ...]:
-    """Read how vehicles' images look; nothing where that is not known."""
+    """Read the appearance of vehicles' images; empty if it is not known."""
     try:
         rows = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return tuple(

@@ -1,4 +1,4 @@
-"""Where a model is known to be weak, by rules from its scores: each sentence is true of them."""
+"""Where a model is known to be weak, by rules on its scores: each sentence is true of them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from fleetseg.evaluation.scores import Scores
 from fleetseg.text import listing
 
 FOUND = 0.5
-"""Share of a class's true pixels below which it is called missed."""
+"""Share of a class's true pixels found, below which the class counts as missed."""
 GAP = 0.05
-"""mIoU that a domain, a side or a vehicle has to lack to be named."""
+"""mIoU deficit from which a domain, a side or a vehicle is named."""
 FEW_FRAMES = 50
 
 
 def weak_spots(scored: Scored | None) -> list[str]:
-    """Say in a sentence each what the scores of a model show to be weak, the gravest first."""
+    """Say in one sentence each where the scores show a model to be weak, the worst first."""
     if scored is None or scored.overall is None:
-        return ["How good it is is not known: it was not scored."]
+        return ["Its quality is not known: it was not scored."]
     overall, spots = scored.overall, []
     spots += _missed(overall)
     spots += _sides(scored)
@@ -28,7 +28,7 @@ def weak_spots(scored: Scored | None) -> list[str]:
 
 
 def _missed(scores: Scores) -> list[str]:
-    """Name classes of which fewer than half the true pixels are found, critical ones apart."""
+    """Name classes of which fewer than half the true pixels are found, critical ones separately."""
     named = list(zip(scores.space.classes, scores.accuracy_C.tolist(), strict=True))
     missed = sorted(((share, name) for name, share in named if share < FOUND), key=lambda m: m[0])
     spots = []
@@ -51,8 +51,8 @@ def _sides(scored: Scored) -> list[str]:
     if len(sides) < 2 or not sides["seen"].miou - sides["unseen"].miou >= GAP:
         return []
     return [
-        f"It is worse where it was not trained: mIoU {sides['unseen'].miou:.3f} on domains that "
-        f"training did not have, {sides['seen'].miou:.3f} on those it had."
+        f"It is worse on domains that it was not trained on: mIoU {sides['unseen'].miou:.3f}, "
+        f"{sides['seen'].miou:.3f} on those it was trained on."
     ]
 
 
@@ -87,7 +87,6 @@ def _scored_on(protocol: Protocol) -> list[str]:
             spots.append(f"Its scores are of {total} images only.")
     if protocol.seen and not protocol.unseen:
         spots.append(
-            "All domains that it was scored on are domains that it was trained on: on other roads "
-            "it may be worse."
+            "It was trained on all domains that it was scored on: on other roads it may be worse."
         )
     return spots

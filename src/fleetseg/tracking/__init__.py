@@ -1,1 +1,1 @@
-"""Where a run's figures and pictures go beside its folder: one small adapter for each library."""
+"""Trackers for a run's figures and pictures: one small adapter for each library."""

@@ -1,4 +1,4 @@
-"""MLflow: a run in an experiment; where to is MLflow's own to know (MLFLOW_TRACKING_URI)."""
+"""MLflow: a run in an experiment; its destination is MLflow's own setting (MLFLOW_TRACKING_URI)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fleetseg.data.sample import Image_HWC
 from fleetseg.experiment_file import dotted
 from fleetseg.tracking.tracker import Tracked, Tracker
 
-_RUN = "fleetseg.run"  # the tag by which a run is found again
-_BATCH = 100  # parameters or metrics in one request, of which MLflow allows no more
-_LONGEST = 500  # letters of a parameter's value
+_RUN = "fleetseg.run"  # the tag that identifies a run
+_BATCH = 100  # parameters or metrics per request, the most that MLflow allows
+_LONGEST = 500  # characters of a parameter's value
 _STEPS = "seconds"  # a metric that every step has
 
 
 def open_tracker(tracked: Tracked) -> Tracker:
-    """Start a run, or go on with the one of that tag; steps that it has are not given again."""
+    """Start a run, or continue the one with that tag; steps that it has are not sent again."""
     from mlflow.entities import Metric, Param
     from mlflow.tracking import MlflowClient
 
@@ -50,7 +50,7 @@ class _MlflowRun:
             return
         now_ms = time.time_ns() // 10**6
         metrics = [self._metric(_key(k), value, now_ms, step) for k, value in values.items()]
-        # What tells that a step is there comes last.
+        # The metric that marks a step as complete comes last.
         metrics.sort(key=lambda metric: metric.key == _STEPS)
         for begin in range(0, len(metrics), _BATCH):
             self._client.log_batch(self._run, metrics=metrics[begin : begin + _BATCH])
@@ -64,7 +64,7 @@ class _MlflowRun:
 
 
 def _key(name: str) -> str:
-    """Write a name in the letters that MLflow takes; others by their numbers.
+    """Replace characters that MLflow does not accept in a name by their code points.
 
     >>> _key("iou/sign symbol"), _key("iou/Fußweg")
     ('iou/sign symbol', 'iou/Fu_df_weg')

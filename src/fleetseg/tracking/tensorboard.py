@@ -16,7 +16,7 @@ from fleetseg.tracking.tracker import Tracked, Tracker
 
 
 def open_tracker(tracked: Tracked) -> Tracker:
-    """Start an event file; what a crash left there of steps past `tracked.step` is disowned."""
+    """Start an event file; steps past `tracked.step` in older files, left by a crash, are void."""
     return _EventFile(tracked)
 
 

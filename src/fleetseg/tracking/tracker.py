@@ -1,4 +1,4 @@
-"""What a tracker is asked for, and what it is told of the run that it is opened for."""
+"""The interface of a tracker, and the facts of the run that it is opened for."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from fleetseg.data.sample import Image_HWC
 
 
 class Tracker(Protocol):
-    """Takes the figures and pictures of rounds; steps ascend, and none is given twice.
+    """Receives the figures and pictures of rounds; steps ascend, and none is sent twice.
 
-    Every method may raise whatever its library does: the caller gives the tracker up then, and
-    never the run.
+    Every method may raise any error of its library: the caller then drops the tracker, and never
+    the run.
     """
 
     @property
     def where(self) -> str:
-        """Where a person finds what was tracked: a folder, an address."""
+        """Where to find the tracked data: a folder or an address."""
         ...
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Take named figures of a step; slashes in names divide groups."""
+        """Receive the named figures of a step; slashes in names separate groups."""
         ...
 
     def image(self, step: int, name: str, image_HWC: Image_HWC) -> None:
-        """Take a picture of a step whose figures it has."""
+        """Receive a picture for a step whose figures were sent."""
         ...
 
     def close(self) -> None:
-        """Write what is left; a run that is resumed opens the same record again."""
+        """Flush; a resumed run opens the same record again."""
         ...
 
 
@@ -39,10 +39,10 @@ class Tracker(Protocol):
 class Tracked:
     """The run that a tracker is opened for."""
 
-    folder: Path  # where a tracker keeps files of its own; it is there
-    run: str  # tells runs apart, and is the same after a resume
-    name: str  # what people call the run
-    group: str  # what it has in common with others: seeds, baselines, a sweep
+    folder: Path  # an existing folder for the tracker's own files
+    run: str  # identifies the run, also after a resume
+    name: str  # display name of the run
+    group: str  # what it shares with other runs: seeds, baselines, a sweep
     project: str
     settings: Mapping[str, Any]  # the experiment, as nested plain values
-    step: int = 0  # the last one that this tracker has from before; 0 = none
+    step: int = 0  # the last step that this tracker has from before; 0 = none

@@ -1,4 +1,4 @@
-"""The trackers there are, and whether their packages are."""
+"""The available trackers, and whether their packages are installed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ TRACKERS: dict[str, Callable[[Tracked], Tracker]] = {
     "mlflow": mlflow.open_tracker,
     "trackio": trackio.open_tracker,
 }
-"""A tracker has the name of the package that it needs, and so has the extra that installs it."""
+"""A tracker is named after the package that it needs, like the extra that installs it."""
 
 
 def require_trackers(names: Iterable[str]) -> None:
-    """Refuse trackers that there are not, before hours are spent.
+    """Refuse unknown or uninstalled trackers before the run starts.
 
     Raises:
         ConfigError: no tracker has that name.

@@ -12,7 +12,7 @@ from fleetseg.tracking.tracker import Tracked, Tracker
 
 
 def open_tracker(tracked: Tracked) -> Tracker:
-    """Start a run, or go on with it by its name, which must therefore be the run's alone."""
+    """Start a run, or continue it by its name, which must therefore be unique to the run."""
     import trackio
 
     name = f"{tracked.name}-{tracked.run[:6]}"
@@ -43,5 +43,5 @@ class _TrackioRun:
 
 
 def _off_standard_output() -> contextlib.AbstractContextManager[object]:
-    """Have what trackio prints go to standard error: the other one may be read as JSON lines."""
+    """Redirect what trackio prints to standard error: standard output may be read as JSON lines."""
     return contextlib.redirect_stdout(sys.stderr)

@@ -1,4 +1,4 @@
-"""Weights & Biases: a run in a project; where to, and who, is wandb's own to know."""
+"""Weights & Biases: a run in a project; wandb's own settings decide the destination and account."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fleetseg.tracking.tracker import Tracked, Tracker
 
 
 def open_tracker(tracked: Tracked) -> Tracker:
-    """Start a run, or go on with it: wandb itself ignores steps that it has."""
+    """Start a run, or continue it: wandb itself ignores steps that it already has."""
     import wandb
 
     run = wandb.init(
@@ -21,7 +21,7 @@ def open_tracker(tracked: Tracked) -> Tracker:
         resume="allow",
         dir=str(tracked.folder),
         config=dict(tracked.settings),
-        # The terminal is the console's: neither captured nor written to.
+        # The terminal belongs to our console: wandb neither captures it nor writes to it.
         settings=wandb.Settings(console="off", silent=True),
     )
     return _WandbRun(run, wandb.Image)

@@ -1,1 +1,1 @@
-"""The report page of a run that is still at work, kept up to date in a browser."""
+"""The report page of a run in progress, kept up to date in a browser."""

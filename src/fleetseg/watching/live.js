@@ -1,17 +1,17 @@
-// Keeps the page up to date: fetches it when the run has news, and swaps the parts that differ.
-// Where one reads stays where it is; so do open folds, what was chosen, and the focus.
+// Keeps the page up to date: fetches it when the run reports a change, and swaps the parts that differ.
+// Scroll position, open folds, chosen inputs and the focus are preserved.
 const bar = document.getElementById("live"), word = bar.querySelector("b"), told = bar.querySelector("span");
 const main = document.getElementById("top");
 const keyOf = (part) => part.id || part.tagName + "." + part.className;
 const partsOf = (whole) => [...whole.children].filter((part) => part !== whole.querySelector("#live") && part.id !== "live-vehicles");
 const controls = "a[href], button, input, select, textarea, summary, [tabindex]";
-const scripted = new Set(["curves", "pictures"]); // the page's own script holds on to what is in these
+const scripted = new Set(["curves", "pictures"]); // the page's own script keeps references into these
 let known = null, knownContents = null, version = bar.dataset.version, busy = false, wanted = null;
 
 const setText = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 const show = (is, heading, sentence) => { bar.dataset.is = is; setText(word, heading); setText(told, sentence); };
 
-// What a person has done to a part, by place: its markup knows nothing of that.
+// The user's interactions with a part, by position: its markup does not record them.
 const habits = (part) => ({
   open: [...part.querySelectorAll("details")].map((fold) => fold.open),
   set: [...part.querySelectorAll("input, select")].map((e) =>
@@ -23,7 +23,7 @@ const restore = (part, before) => {
   part.querySelectorAll("details").forEach((fold, k) => { if (k in before.open) fold.open = before.open[k]; });
   part.querySelectorAll("input, select").forEach((e, k) => {
     const was = before.set[k];
-    if (!was || was.newest) return; // who looks at the newest round goes on to look at the newest
+    if (!was || was.newest) return; // a slider at the newest round follows the newest round
     if (e.type === "checkbox" || e.type === "radio") { e.checked = was.checked; return; }
     if (e.value !== was.value) { e.value = was.value; e.dispatchEvent(new Event("input", { bubbles: true })); }
   });
@@ -31,7 +31,7 @@ const restore = (part, before) => {
   if (before.focus >= 0) part.querySelectorAll(controls)[before.focus]?.focus({ preventScroll: true });
 };
 
-// The first thing that is in sight stays in sight, whatever becomes longer above it.
+// Keeps the first visible part in place when content above it changes its height.
 const anchored = (change) => {
   const mark = partsOf(main).find((part) => part.getBoundingClientRect().bottom > bar.offsetHeight);
   const key = mark && keyOf(mark), top = mark?.getBoundingClientRect().top;
@@ -50,7 +50,7 @@ const swap = (page) => {
   const old = new Map(partsOf(main).map((part) => [keyOf(part), part]));
   const html = new Map([...fresh].map(([key, part]) => [key, part.outerHTML]));
   const contents = page.querySelector(".toc ol"), remembered = [];
-  const same = page.getElementById("live").dataset.version === version; // then it is what is shown
+  const same = page.getElementById("live").dataset.version === version; // then it is what the page shows
   const before = known ?? (same ? html : new Map());
   const differs = (key) => html.get(key) !== before.get(key);
   const listed = contents.outerHTML !== (knownContents ?? (same ? contents.outerHTML : ""));
@@ -90,9 +90,9 @@ const update = async () => {
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       anchored(() => swap(page));
       version = page.getElementById("live").dataset.version;
-      if (version !== next) break; // it has gone on meanwhile, and says so
+      if (version !== next) break; // the run has changed meanwhile; another event follows
     }
-  } catch { /* the connection says what is wrong, and tries again */ } finally { busy = false; }
+  } catch { /* the event source reports the failure and reconnects */ } finally { busy = false; }
 };
 
 const events = new EventSource("/events");
@@ -109,5 +109,5 @@ events.addEventListener("vehicles", (event) => {
   anchored(() => { if (node) { node.replaceWith(made); restore(made, was); } else main.querySelector("header").after(made); });
 });
 events.addEventListener("error", () => {
-  show("lost", "Not connected", "fleetseg watch has ended or cannot be reached; the page stays as it is, and tries again");
+  show("lost", "Not connected", "fleetseg watch has ended or cannot be reached; this page stays as it is and keeps trying to reconnect");
 });

@@ -14,7 +14,7 @@ from fleetseg.watching.state import RunState, state_of
 from fleetseg.watching.vehicles import vehicles_html
 
 NONCE = "{{nonce}}"
-"""Stands in a page where each answer has a random word of its own: only such scripts run."""
+"""Placeholder for the random nonce of each response: only scripts that carry it run."""
 _HERE = Path(__file__).parent
 _ONCE = """let observed;
 const pageScript = () => ((IntersectionObserver) => {
@@ -24,11 +24,11 @@ const pageScript = () => ((IntersectionObserver) => {
 });
 pageScript();
 """
-"""The page's own script as a function: what it holds on to is there anew after each swap."""
+"""The page's own script as a function: after each swap it runs again on the new elements."""
 
 
 class LivePage:
-    """The page of one run, rendered when its folder has changed; safe to ask from any thread."""
+    """The page of one run, rendered again when its folder has changed; thread-safe."""
 
     def __init__(self, run: Path, fleet: Path | None = None) -> None:
         self._run, self._fleet = run, fleet
@@ -36,7 +36,7 @@ class LivePage:
         self._state, self._version, self._page = RunState(), "", ""
 
     def state(self) -> RunState:
-        """Look at how far the run is."""
+        """Read the state of the run."""
         with self._looking:
             self._state = state_of(self._run, self._state)
             return self._state
@@ -46,7 +46,7 @@ class LivePage:
         return "" if self._fleet is None else vehicles_html(self._fleet, self.state().last)
 
     def html(self) -> str:
-        """Return the page, as of now; where the run cannot be read, as it was last.
+        """Return the current page, or the previous one if the run cannot be read.
 
         Raises:
             FleetSegError: the run cannot be read, and never could.
@@ -65,12 +65,12 @@ class LivePage:
 
 
 def live(page: str, state: RunState) -> str:
-    """Add to a report page what keeps it up to date."""
+    """Add to a report page the script, style and status line that keep it up to date."""
     page = _replaced(page, r"<meta http-equiv=Content-Security-Policy [^>]*>", "")
     own = re.search(r"<script>(.*)</script></body>", page, re.DOTALL)
     assert own is not None, "the page ends with its script"
     keeping = (_HERE / "live.js").read_text(encoding="utf-8")
-    scripts = (_ONCE.replace("%s", own[1]), f"{{\n{keeping}}}\n")  # a block: names of its own
+    scripts = (_ONCE.replace("%s", own[1]), f"{{\n{keeping}}}\n")  # a block, for names of its own
     tags = "".join(f'<script nonce="{NONCE}">{script}</script>' for script in scripts)
     page = page[: own.start()] + tags + "</body>" + page[own.end() :]
     style = (_HERE / "live.css").read_text(encoding="utf-8")

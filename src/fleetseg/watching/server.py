@@ -1,8 +1,8 @@
-"""Serves the live page to browsers on this machine, and to nobody else.
+"""Serve the live page to browsers on this machine, and to nobody else.
 
-Two paths: the page, and server-sent events that say when it has changed. Names of the host other
-than the loopback's are refused: else a page from elsewhere whose name points here (DNS rebinding)
-could read it.
+There are two paths: the page, and server-sent events that announce changes. Host names other than
+the loopback's are refused: otherwise a page from elsewhere whose name resolves to this address (DNS
+rebinding) could read it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from fleetseg.watching.page import NONCE, LivePage
 
 HOST = "127.0.0.1"
 PORT = 8765
-_LOOK_S = 0.5  # between two looks at the folder
-_ALIVE_S = 15.0  # between two signs of life: who is gone is noticed
+_LOOK_S = 0.5  # between two checks of the folder
+_ALIVE_S = 15.0  # between two keep-alive comments, which reveal closed connections
 _MOST_STREAMS = 32  # open pages; each has a thread
 
 
@@ -42,9 +42,9 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving_page(page: LivePage, port: int = PORT) -> Iterator[str]:
-    """Serve a page while the block lasts; gives its address.
+    """Serve a page within the block; yields its address.
 
-    Port 0 is any free one.
+    Port 0 chooses any free port.
 
     Raises:
         ConfigError: the port cannot be opened.
@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "fleetseg", ""
-    timeout = 60  # seconds that a browser may keep a connection open without asking
+    timeout = 60  # seconds that a browser may keep an idle connection open
 
     def do_GET(self) -> None:
         """Answer with the page, with events, or with a refusal."""
@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._text(HTTPStatus.NOT_FOUND, "nothing here: the page is /")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep the terminal to ourselves."""
+        """Log nothing: the terminal is ours."""
 
     def _page(self) -> None:
         try:
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.streams.release()
 
     def _news(self) -> Iterator[str]:
-        """Yield an event for whatever has changed, and comments in between, until all is over."""
+        """Yield an event for every change, and comments in between, until the server stops."""
         known: dict[str, str] = {}
         written_s = time.monotonic()
         while not self.server.over.is_set():
@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
         page, state = self.server.page, self.server.page.state()
         fields = {"version": state.version, "sentence": state.sentence, "word": state.word}
         now = {"state": json.dumps(fields)}
-        with suppress(FleetSegError):  # of a fleet whose files are being written
+        with suppress(FleetSegError):  # the fleet's files may be half written
             if vehicles := page.vehicles():
                 now["vehicles"] = json.dumps(vehicles)
         return now
@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
 
     def _write(self, data: bytes) -> bool:
-        """Write to the browser; False if it is gone."""
+        """Write to the browser; return False if it has disconnected."""
         try:
             self.wfile.write(data)
             self.wfile.flush()

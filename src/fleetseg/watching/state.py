@@ -1,4 +1,4 @@
-"""How far a watched run is: what has changed in its folder, and a sentence about it."""
+"""The state of a watched run: what has changed in its folder, and a sentence about it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _FILES = ("experiment.toml", "rounds.jsonl")
 _ENDED = {
     "rounds": "all rounds are done",
     "target": "it has reached its target",
-    "plateau": "it gains no more",
+    "plateau": "it no longer improves",
     "time": "its time is up",
-    "megabytes": "its megabytes are spent",
+    "megabytes": "its traffic budget is spent",
     "collapsed": "its model had collapsed",
     "interrupted": "it was interrupted",
-    "quorum-lost": "too few vehicles were of use",
+    "quorum-lost": "too few updates were usable",
 }
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What a page that shows a run needs to know to be up to date."""
+    """What a page needs in order to show the current state of a run."""
 
-    version: str = ""  # differs if anything that the page shows may
+    version: str = ""  # differs whenever the page's content may differ
     sentence: str = ""
     is_over: bool = False
     at_work: bool = True
@@ -41,14 +41,14 @@ class RunState:
 
     @property
     def word(self) -> str:
-        """How it stands, in a word."""
+        """The state in one word."""
         return "Over" if self.is_over else "Live" if self.at_work else "Stopped"
 
 
 def state_of(folder: Path, known: RunState) -> RunState:
-    """Look at a run folder; one that cannot be read says so in its sentence.
+    """Read the state of a run folder; if it cannot be read, the sentence says so.
 
-    What is known is returned as it is where nothing has changed: reading a long run takes a while.
+    The known state is returned if nothing has changed, because reading a long run takes a while.
     """
     at_work = is_at_work(folder)
     version = _version(folder, at_work)
@@ -72,15 +72,15 @@ def sentence(report: RunReport, *, at_work: bool) -> str:
         why = _ENDED.get(report.end.reason, report.end.reason)
         return f"The run is over, {why}: {how_far}{_miou(report.end.scored)}"
     if not at_work:
-        return f"No process is at work on this run: {how_far}"
+        return f"No process is working on this run: {how_far}"
     if not report.rounds:
-        return f"At work on round 1 of {planned}"
+        return f"Working on round 1 of {planned}"
     scored = [record.scored for record in report.rounds if record.scored is not None]
-    return f"{how_far.capitalize()} is in{_miou(scored[-1] if scored else None)}"
+    return f"{how_far.capitalize()} is done{_miou(scored[-1] if scored else None)}"
 
 
 def require_run(folder: Path) -> None:
-    """Refuse to watch what is no run folder.
+    """Refuse to watch a folder that is not a run folder.
 
     Raises:
         CheckpointError: naming the folder, and what to do.
@@ -95,9 +95,9 @@ def require_run(folder: Path) -> None:
 
 
 def is_at_work(folder: Path) -> bool:
-    """Say whether a process is at work in a run folder; of other hosts that cannot be told apart.
+    """Say whether a process is using a run folder; a process on another host is assumed to be.
 
-    The lock itself is not tried: a run that starts at that moment would be refused.
+    The lock itself is not tried, because a run that starts at that moment would be refused.
     """
     try:
         holder = json.loads((folder / LOCK).read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ def is_at_work(folder: Path) -> bool:
             return True
         os.kill(int(holder["pid"]), 0)
     except PermissionError:
-        return True  # it is there, and another user's
+        return True  # the process exists but belongs to another user
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return True

@@ -1,4 +1,4 @@
-"""The vehicles of a networked fleet as a section of the page: who is here, busy, late, away."""
+"""The vehicles of a networked fleet as a section of the page: connected, busy, late or away."""
 
 from __future__ import annotations
 
@@ -17,27 +17,34 @@ from fleetseg.report.page import jinja
 from fleetseg.text import plain
 
 _TEMPLATE = Path(__file__).parent / "vehicles.html"
-_SHOWN = 24  # of a larger fleet the others are folded away
-_ORDER = ("refused", "late", "away", "busy", "here", "revoked")  # who needs a look comes first
+_SHOWN = 24  # in a larger fleet, the others are folded away
+_ORDER = (
+    "refused",
+    "late",
+    "away",
+    "busy",
+    "connected",
+    "revoked",
+)  # most urgent first
 
 
 @dataclass(frozen=True)
 class VehicleRow:
-    """One vehicle, as things stand."""
+    """The current state of one vehicle."""
 
     name: str
     state: str
-    note: str  # what it is busy with, why it was refused, when it was late
+    note: str  # its task, the reason for the refusal, or the round it was late in
     seen: str
     images: str
     last_round: str
-    release: str  # the number of the one that it drives, by its own word
+    release: str  # the number of the release that it drives, by its own report
 
 
 def vehicles_html(fleet_folder: Path, last: RoundRecord | None) -> str:
-    """Return the section of a fleet's vehicles, from what `fleetseg fleet status` reads.
+    """Return the section of a fleet's vehicles, from the data of `fleetseg fleet status`.
 
-    `last` is the newest round of the run, and tells who was late in it.
+    `last` is the newest round of the run; it shows which vehicles were late.
 
     Raises:
         ConfigError: there is no fleet in that folder.
@@ -60,7 +67,7 @@ def vehicles_html(fleet_folder: Path, last: RoundRecord | None) -> str:
     ]
     environment = jinja().Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    here = sum(row.state in ("here", "busy", "late") for row in rows)
+    here = sum(row.state in ("connected", "busy", "late") for row in rows)
     trouble = status.get("trouble") if running else ""
     shown, rest = _folded(rows)
     return str(
@@ -71,7 +78,7 @@ def vehicles_html(fleet_folder: Path, last: RoundRecord | None) -> str:
 
 
 def _folded(rows: Sequence[VehicleRow]) -> tuple[list[VehicleRow], list[VehicleRow]]:
-    """Put those that need a look first where there are many, and fold the others away."""
+    """In a large fleet, put vehicles that need attention first and fold the others away."""
     if len(rows) <= _SHOWN:
         return list(rows), []
     ordered = sorted(rows, key=lambda row: _ORDER.index(row.state))
@@ -103,7 +110,7 @@ def _rows(
         elif online and told.get("busy"):
             state, note = "busy", _doing(str(told["busy"]))
         elif online:
-            state = "here"
+            state = "connected"
         rows.append(
             VehicleRow(
                 name=vehicle if vehicle == site else f"{site} {vehicle}",
@@ -119,7 +126,7 @@ def _rows(
 
 
 def _doing(task: str) -> str:
-    """Name a task as a vehicle reports it, which may say anything.
+    """Name a task from a vehicle's report, which is not trusted.
 
     >>> _doing("train-7"), _doing("norm_statistics-2")
     ('training', 'norm_statistics')
@@ -130,7 +137,7 @@ def _doing(task: str) -> str:
 
 
 def ago(seconds: float) -> str:
-    """Say how long ago, coarsely, so that a page does not change with every second.
+    """Format the time since an event coarsely, so that the page does not change every second.
 
     >>> ago(3), ago(47), ago(400), ago(9000), ago(200_000)
     ('now', 'under 1 min ago', '6 min ago', '2 h ago', '2 d ago')

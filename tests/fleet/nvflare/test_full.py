@@ -332,7 +332,7 @@ def test_full_disk_of_the_server(cache: Path, small_disk: Path, reference: str) 
                 file.write(bytes(1 << 16))
         assert process.wait() == 1
         assert "no space left on the disk" in process.text
-        assert "Free some space and go on with --resume" in process.text
+        assert "Free some space and continue with --resume" in process.text
         ballast.unlink()
         again = h.fleetseg(
             "run", toml, "--out", run, "--resume", "--json", log=small_disk / "log-2"

@@ -1,4 +1,4 @@
-// Progressive: without this the page still shows everything but the slider's earlier rounds.
+// Progressive: without this the page still shows everything except the slider's earlier rounds.
 const data = JSON.parse(document.getElementById("page-data").textContent);
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
@@ -22,7 +22,7 @@ if (slider) {
   show(last);
 }
 
-// Pictures: predictions of earlier rounds are maps of class ids, painted here.
+// Pictures: predictions of earlier rounds are maps of class ids, coloured here.
 const past = document.getElementById("picture-round"), told = document.getElementById("picture-out");
 if (past) {
   const figures = [...document.querySelectorAll("#pictures figure[data-frame]")];
@@ -82,7 +82,7 @@ if (past) {
   past.addEventListener("input", () => showRound(+past.value));
 }
 
-// The contents mark where one is.
+// The contents mark the current section.
 const links = new Map([...document.querySelectorAll(".toc a")].map((a) => [a.hash.slice(1), a]));
 const seen = new IntersectionObserver((entries) => entries.forEach((entry) => {
   if (!entry.isIntersecting) return;

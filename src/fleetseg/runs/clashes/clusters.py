@@ -1,4 +1,4 @@
-"""Clusters of vehicles with tensors of their own, with what goes by one model for all."""
+"""Clusters of vehicles with tensors of their own, and choices that need one model for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods that go by labels, with vehicles that have none or label some classes only."""
+"""Methods that depend on labels, with vehicles that have none or label only some classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods that go by how far a client's steps carry it, with steps that do not tell."""
+"""Methods that use how far a client's steps move the model, with steps that do not show it."""
 
 from __future__ import annotations
 

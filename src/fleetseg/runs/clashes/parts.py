@@ -1,4 +1,4 @@
-"""Parts of a model that stay with the vehicles, with what needs them on the server."""
+"""Parts of a model that stay with the vehicles, and choices that need them on the server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fleetseg.federation.sharing import OWN_STATISTICS
 from fleetseg.learning.parts import learns
 from fleetseg.runs.clashes.clash import Clash
 
-_STAYS = {"body": "head", "head": "body"}  # of a sharing policy, what it leaves with clients
+_STAYS = {"body": "head", "head": "body"}  # sharing policy -> part that stays with clients
 
 
 LEARNS_APART = (
@@ -25,7 +25,7 @@ def _learns_apart(experiment: Experiment) -> bool:
 
 
 def _lacks_statistics(experiment: Experiment) -> bool:
-    """Say whether the server has sets to score on, and batch norms without statistics."""
+    """Say whether the server has sets to score on but batch norms without statistics."""
     takes_own = NORM_STATISTICS[experiment.evaluation.norms].takes_own
     return bool(experiment.data.evaluation) and takes_own
 

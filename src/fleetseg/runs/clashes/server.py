@@ -1,4 +1,4 @@
-"""Whom the server asks, what it combines and what it holds, with what clients send and keep."""
+"""How the server samples, aggregates and stores, with what clients send and keep."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def _drifts(experiment: Experiment) -> bool:
 
 
 def _adds_up(experiment: Experiment) -> bool:
-    """Whether the server holds the plain mean of what clients keep."""
+    """Say whether the server holds the plain mean of what clients keep."""
     return controls(experiment) or _drifts(experiment)
 
 
 def _codecs(experiment: Experiment) -> list[Codec]:
-    """List the codecs of updates, of all rounds."""
+    """List the codecs of updates in all rounds."""
     federation = experiment.federation
     texts = [federation.uplink, *(text for _, text in federation.uplink_schedule)]
     return [codec for text in texts if (codec := parse_codec(text)) is not None]
 
 
 def sends_parts(experiment: Experiment) -> bool:
-    """Say whether some round's updates leave parts out."""
+    """Say whether the updates of some round leave parts out."""
     return any(codec.leaves_out for codec in _codecs(experiment))
 
 

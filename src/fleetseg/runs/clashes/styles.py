@@ -1,4 +1,4 @@
-"""Styles that cannot be told, or whose noise would hide nothing."""
+"""Styles that cannot be reported, or whose noise would hide nothing."""
 
 from __future__ import annotations
 

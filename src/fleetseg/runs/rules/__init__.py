@@ -1,4 +1,4 @@
-"""When an option of an experiment has no effect, and why: a rule for each, by section."""
+"""Rules that say when an option of an experiment has no effect, and why, by section."""
 
 from __future__ import annotations
 

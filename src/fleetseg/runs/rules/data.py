@@ -1,4 +1,4 @@
-"""Options of the data and of who holds them that nothing reads."""
+"""Options of the data and the partition that have no effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the server's choices and of simulated faults that nothing reads."""
+"""Options of the server and of simulated faults that have no effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rule: options that nothing reads, when that is so, and why."""
+"""A rule: options that have no effect under a condition, and why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fleetseg.config import Experiment
 
 @dataclass(frozen=True)
 class Facts:
-    """What decides whether an option has an effect."""
+    """Facts that decide whether an option has an effect."""
 
     experiment: Experiment
     scored: bool  # there is something to score on after a round
@@ -27,7 +27,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Rule:
-    """Options that nothing reads if `idle` is true, and why."""
+    """Options that have no effect if `idle` is true, and why."""
 
     options: tuple[str, ...]
     idle: Callable[[Facts], bool]
@@ -35,7 +35,7 @@ class Rule:
 
 
 def only_with(choice: str, name: str, *options: str) -> Rule:
-    """Make the rule of options that are read only where a choice has one name.
+    """Make the rule for options that are read only if another option has a certain value.
 
     >>> only_with("federation.publishing", "swa", "federation.swa").because
     "federation.publishing is not 'swa'"

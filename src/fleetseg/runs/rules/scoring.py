@@ -1,4 +1,4 @@
-"""Options of scores, personal models, an early stop and trackers that nothing reads."""
+"""Options of scores, personal models, early stopping and trackers that have no effect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _scores_no_clients(facts: Facts) -> bool:
 
 
 def _of_norms(name: str) -> Rule:
-    """Make the rule of the section that belongs to norms of a name, the server's or clients'."""
+    """Make the rule for the section of one kind of norms, the server's or the clients'."""
 
     def is_idle(facts: Facts) -> bool:
         settings = facts.experiment.evaluation

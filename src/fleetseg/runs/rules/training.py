@@ -1,4 +1,4 @@
-"""Options of the network and of local training that nothing reads."""
+"""Options of the network and of local training that have no effect."""
 
 from __future__ import annotations
 
