@@ -44,7 +44,7 @@ def test_the_last_line_about_a_vehicle_counts(fleet: Fleet) -> None:
 def test_an_addition_does_not_undo_a_revocation_made_meanwhile(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even where the file system knows no locks, so that the two do not wait for each other."""
+    """Not even where the file system has no locks, so that the two do not wait for each other."""
 
     @contextlib.contextmanager
     def no_lock(folder: Path) -> Iterator[None]:
