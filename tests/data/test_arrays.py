@@ -108,7 +108,7 @@ NAN = np.full((6, 7, 3), np.nan, np.float32)
     ("image", "words"),
     [
         (RGB[:5], "label and image differ in size; got label 7x6, expected 7x5 as the image"),
-        (RGB.transpose(1, 0, 2), "turned: transpose it"),
+        (RGB.transpose(1, 0, 2), "are swapped: transpose it"),
         (torch.from_numpy(RGB[:5]).permute(2, 0, 1), "got label 7x6, expected 7x5"),
         (noise(1, 6, 7, 2), "channels; got 2"),
         (noise(1, 5, 6, 7), "channels; got 5"),

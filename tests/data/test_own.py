@@ -152,7 +152,7 @@ def test_suspicious_collections_are_told_of() -> None:
     (dark,) = remarks([((image > 127).astype(np.uint8), label) for image, label in drive()])
     assert "no image has a value above 1" in dark
     (sentinel,) = remarks([(image, label * 255) for image, label in drive()])
-    assert "nothing but 0 and 255, which is void; if it" in sentinel
+    assert "only 0 and 255, which is void; if 255 means" in sentinel
     assert remarks(drive()) == []
 
 

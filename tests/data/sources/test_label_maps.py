@@ -221,7 +221,7 @@ def test_depth_maps_are_not_instance_ids(tmp_path: Path) -> None:
         ("values = [0]", "1 values for 2 classes"),
         ("values = [0, 0]", "distinct"),
         ("values = [0, 256]", "0-255"),
-        ("values = [0, 9]\nignore = [9]", "none of them is under `ignore`"),
+        ("values = [0, 9]\nignore = [9]", "none of them listed under `ignore`"),
         ("ignore = [[0, 0]]", "a colour is"),
         (COLOURS + f"ignore = [{list(ROAD)}]", "lists the colour of a class"),
         ("bits = 7", "`bits` must be 8-16"),

@@ -96,7 +96,7 @@ class _Classes(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> _Classes:
         if bool(self.space) == bool(self.classes):
-            raise ValueError("give exactly one of `classes` and `space`")
+            raise ValueError("give either `classes` or `space`, but not both")
         if self.space and (self.colours or self.critical):
             raise ValueError("`space` defines its own colours and critical classes: remove yours")
         if self.space and self.space not in LABEL_SPACES:
