@@ -56,7 +56,7 @@ def test_a_full_card_has_every_part() -> None:
 
 def test_without_a_record_nothing_is_claimed() -> None:
     card = card_text(CONFIG, {}, 10, "0")
-    assert "None: it was not scored" in card
+    assert "None: its run did not score it" in card
     assert "What left the vehicles" not in card
     assert "Not fit for steering a vehicle" in card
     assert 'load_model("this/folder")' in card
