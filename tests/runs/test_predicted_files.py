@@ -154,7 +154,7 @@ def test_a_video_that_breaks_off_is_named_and_what_came_before_is_kept(tmp_path:
     done = files_of([broken, whole, tmp_path / "c.mp4"], tmp_path / "out", Wanted(overlays=True))
     breaks, none = done.bad
     assert "a.mkv: the video is truncated" in breaks
-    assert "c.mp4: not a video" in none
+    assert "c.mp4: not a readable video" in none
     frames = clip_facts(tmp_path / "out/a_overlay.mp4")[2]
     assert done.images == frames + 40
     assert 5 < frames < 35
