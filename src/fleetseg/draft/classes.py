@@ -82,7 +82,9 @@ def _of_ids(ids: set[int]) -> list[str]:
     if ids == {0, IGNORE}:
         return ['classes = ["background", "foreground"]', f"values = [0, {IGNORE}]", *_CRITICAL]
     if max(ids) > IGNORE:
-        raise DataError("ids in masks are 0 to 255", got=max(ids), cure="Are these instance masks?")
+        raise DataError(
+            "ids in masks are 0 to 255", got=max(ids), cure="Are these masks of instances?"
+        )
     kept = sorted(ids - {IGNORE})
     lines = [f"classes = {toml_value([f'class_{i}' for i in kept])}"]
     if kept != list(range(len(kept))):
