@@ -108,7 +108,7 @@ def test_lazy_layers_that_cannot_get_a_shape_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("net", "words"),
-    [(nn.Conv2d, r"the class Conv2d.*Pass an instance: Conv2d\(...\)"), (len, "got builtin")],
+    [(nn.Conv2d, r"the class Conv2d.*Make one of it: Conv2d\(...\)"), (len, "got builtin")],
 )
 def test_what_is_no_network_is_refused(net: object, words: str) -> None:
     with pytest.raises(ModelError, match=words):

@@ -130,7 +130,7 @@ def wrap(
             "not a network",
             got=f"the class {net.__name__}" if is_class else type(net).__name__,
             expected="a torch.nn.Module",
-            cure=f"Pass an instance: {net.__name__}(...)" if is_class else None,
+            cure=f"Make one of it: {net.__name__}(...)" if is_class else None,
         )
     return wrapped(
         net,
