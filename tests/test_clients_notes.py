@@ -82,11 +82,11 @@ def test_equal_images_of_one_vehicle_are_a_note(tmp_path: Path) -> None:
 
 def test_an_image_in_two_splits_fails_the_run_and_the_check(tmp_path: Path) -> None:
     folder(tmp_path, train_0=BLACK, train_1=noise(), val_0=BLACK, val_1=noise())
-    with pytest.raises(LeakError, match="1 samples stand on two sides"):
+    with pytest.raises(LeakError, match="1 samples are on two sides"):
         fleet_data(tmp_path, scored=(tmp_path,))
     code, text = data_check(tmp_path)
     assert code == 1
-    assert "1 equal images lie in" in text
+    assert "1 images are in both" in text
     assert "is refused" in text
 
 
@@ -173,9 +173,9 @@ def test_many_bad_samples_do_not_hide_other_notes(tmp_path: Path) -> None:
 
 def test_scores_by_a_fact_nobody_filled_are_refused(tmp_path: Path) -> None:
     root = folder(tmp_path, train_0=noise(), val_0=noise())
-    with pytest.raises(ConfigError, match=r"evaluation\.by: .* know no city; .*by = 'domain'"):
+    with pytest.raises(ConfigError, match=r"evaluation\.by: .* have no city; .*by = 'domain'"):
         fleet_data(root, scored=(root,), evaluation={"by": "city"})
-    with pytest.raises(ConfigError, match=r"evaluation\.by: .* know no condition"):
+    with pytest.raises(ConfigError, match=r"evaluation\.by: .* have no condition"):
         fleet_data(root, evaluation={"by": "condition", "on_clients": True})
     fleet_data(root, evaluation={"by": "city"})  # nothing is scored
 

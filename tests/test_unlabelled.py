@@ -255,7 +255,7 @@ def test_a_pattern_that_fits_nobody_is_refused(root: Path, tmp_path: Path) -> No
         tmp_path / "cache",
         partition={"unlabelled": {"clients": ["car-*"]}},
     )
-    with pytest.raises(ConfigError, match="fits nobody, and labels would be read"):
+    with pytest.raises(ConfigError, match="matches no vehicle, so labels would be read"):
         fleetseg.clients.open_fleet_data(described)
 
 

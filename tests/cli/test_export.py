@@ -34,7 +34,7 @@ def test_a_program_is_written_and_what_it_computes_is_told(
         model_folder, "--format", "torch-export", "--images", pictures_folder, "--out", out
     )
     assert again.exit_code == 1
-    assert "files are there already" in again.stderr
+    assert "files exist already" in again.stderr
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:

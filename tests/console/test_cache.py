@@ -104,10 +104,10 @@ def test_prune_keeps_what_is_open_and_says_so(cache: Path) -> None:
     pixels = opened(images, labels)
     text = fleetseg("prune", "--all").stdout
     assert re.search(
-        r"kept synthetic-images-\w{8} .*, in use\): a living process has it open", text
+        r"kept synthetic-images-\w{8} .*, in use\): a running process has it open", text
     )
     told = json.loads(fleetseg("prune", "--all", "--json").stdout)
-    assert [kept["reason"] for kept in told["kept"]] == ["a living process has it open"] * 2
+    assert [kept["reason"] for kept in told["kept"]] == ["a running process has it open"] * 2
     assert told["remaining_bytes"] > 0
     assert pixels.images_NHWC.shape == (2, 48, 64, 3)
     opened.cache_clear()

@@ -108,7 +108,7 @@ NAN = np.full((6, 7, 3), np.nan, np.float32)
     ("image", "words"),
     [
         (RGB[:5], "label and image differ in size; got label 7x6, expected 7x5 as the image"),
-        (RGB.transpose(1, 0, 2), "turned: transpose it"),
+        (RGB.transpose(1, 0, 2), "are swapped: transpose it"),
         (torch.from_numpy(RGB[:5]).permute(2, 0, 1), "got label 7x6, expected 7x5"),
         (noise(1, 6, 7, 2), "channels; got 2"),
         (noise(1, 5, 6, 7), "channels; got 5"),
@@ -118,7 +118,7 @@ NAN = np.full((6, 7, 3), np.nan, np.float32)
         (RGB.astype(np.float32) / 127.5 - 1, "got -1 to 0.99"),
         (RGB.astype(np.float32) * 2, "It looks normalised"),
         (RGB.astype(np.uint16) * 257, "image >> 8 for 16 bits"),
-        (RGB.astype(np.int32) - 300, "the image's numbers are no colours"),
+        (RGB.astype(np.int32) - 300, "the image's values are not colours"),
         (RGB.astype(complex), "the image cannot be read; got an array of complex128"),
         (RGB.tolist(), "numpy.asarray(...)"),
         ("car.png", "got 'car.png'"),
@@ -196,7 +196,7 @@ ZEROS = np.zeros((6, 7), np.int64)
         (np.zeros((0, 7), np.uint8), "empty"),
         (np.zeros(7, np.uint8), "not a label map; got an array of shape (7,)"),
         (3, "the label cannot be read; got int"),
-        (None, "Leave samples without a label out"),
+        (None, "Leave out samples without a label"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )

@@ -116,7 +116,7 @@ def test_the_room_that_a_run_would_take_is_told(messy: Path, tmp_path: Path) -> 
     report, room = checked(messy), "decoded for a run: about"
     (line,) = [line for line in report_lines(report, tmp_path) if line.startswith("decoded")]
     default = f"{5 * 192 * 256 * 4 / 1000:.0f} kB at the default data.size [192, 256]"
-    assert line == f"{room} {default}, 160 bytes at the images' own, in {tmp_path}"
+    assert line == f"{room} {default}, 160 bytes at the images' own size, in {tmp_path}"
     assert not any(room in line for line in report_lines(dataclasses.replace(report, sizes={})))
 
 

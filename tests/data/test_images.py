@@ -50,11 +50,11 @@ def test_a_turned_picture_is_turned_upright() -> None:
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        (IMAGE_HWC.astype(np.float32), "image 3: .*floating point.*up to 23.*astype"),
-        (torch.rand(3, 4, 4), r"image 3: .*floating point.*\(image \* 255\)\.round\(\)\.to\(torch"),
+        (IMAGE_HWC.astype(np.float32), "image 3: .*floating-point.*up to 23.*astype"),
+        (torch.rand(3, 4, 4), r"image 3: .*floating-point.*\(image \* 255\)\.round\(\)\.to\(torch"),
         (torch.zeros(3, 0, 4, dtype=torch.uint8), r"image 3: .*empty; got shape \(3, 0, 4\)"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), r"image 3: .*not an image"),
-        (IMAGE_HWC.astype(np.int32) * 300, "image 3: the image's numbers are no colours"),
+        (IMAGE_HWC.astype(np.int32) * 300, "image 3: the image's values are not colours"),
         (IMAGE_HWC[None], "image 3: .*not an image"),
         (np.zeros((4, 4, 5), np.uint8), r"image 3: .*channels; got 5"),
         (np.zeros((0, 4, 3), np.uint8), "image 3: .*empty"),

@@ -211,5 +211,5 @@ def test_raw_ids_of_cityscapes_are_its_label_ids() -> None:
 
 def test_a_space_of_ones_own_has_no_raw_ids() -> None:
     own = LabelSpace("camvid11", ("dark", "bright"), ((0, 0, 0), (9, 9, 9)), ("bright",))
-    with pytest.raises(ConfigError, match=r"raw ids .* are not known.*Write train ids"):
+    with pytest.raises(ConfigError, match=r"raw ids .* are unknown.*Write train ids"):
         raw_id_table(own)

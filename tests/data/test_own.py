@@ -136,7 +136,7 @@ def test_floating_point_images_of_one_collection_go_to_1_or_all_to_255() -> None
     (first, label), (second, _), _ = plain
     black = np.zeros_like(first)
     opened([(scaled(first, 1), label), (scaled(black, 1), label)])  # black is black in either
-    with pytest.raises(DataError, match="two ranges; got sample 1 reaches at most 1, sample 0"):
+    with pytest.raises(DataError, match="two ranges; got sample 1 is at most 1, sample 0"):
         look_over([(scaled(first, 1), label), (scaled(second, 1 / 255), label)], "b", SPACE, SIZE)
     with pytest.raises(DataError, match=r"sample 0: .*neither in \[0, 1\] nor in \[0, 255\]"):
         look_over([(scaled(first, 1.5 / 255), label)], "b", SPACE, SIZE)
@@ -152,7 +152,7 @@ def test_suspicious_collections_are_told_of() -> None:
     (dark,) = remarks([((image > 127).astype(np.uint8), label) for image, label in drive()])
     assert "no image has a value above 1" in dark
     (sentinel,) = remarks([(image, label * 255) for image, label in drive()])
-    assert "nothing but 0 and 255, which is void; if it" in sentinel
+    assert "only 0 and 255, which is void; if 255 means" in sentinel
     assert remarks(drive()) == []
 
 
@@ -176,12 +176,12 @@ class Stream(IterableDataset[Any]):
         (Path("drives/one"), "kind = 'folder'"),
         (None, "not a collection of samples; got NoneType"),
         (7, "not a collection of samples; got int"),
-        ([], "there is no sample"),
+        ([], "there are no samples"),
         (np.zeros((3, 8, 10, 3), np.uint8), "list(zip(images, labels))"),
         ((np.zeros((2, 8, 10, 3)), np.zeros((2, 8, 10))), "list(zip(images, labels))"),
         ([drive()[0] + ("name",)], "sample 0: not a pair of image and label; got 3 parts"),
         ([{"image": 1, "depth": 2}], "got keys ['depth', 'image']"),
-        ([{"image": 1, "label": 2, "mask": 3}], "which part is the image and which the label"),
+        ([{"image": 1, "label": 2, "mask": 3}], "image and label cannot be told apart"),
         (["a.png"], "not a pair of image and label; got str"),
     ],
     ids=lambda value: type(value).__name__,

@@ -44,9 +44,9 @@ def test_a_frame_of_a_phone_that_was_held_upright_is_turned() -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, r"a\.mp4: not a video that can be read \(No such file"),
-        (b"no video", r"a\.mp4: not a video that can be read \(Invalid data"),
-        (b"", r"a\.mp4: not a video that can be read"),
+        (None, r"a\.mp4: not a readable video \(No such file"),
+        (b"no video", r"a\.mp4: not a readable video \(Invalid data"),
+        (b"", r"a\.mp4: not a readable video"),
     ],
 )
 def test_what_is_no_video_is_named(tmp_path: Path, content: bytes | None, words: str) -> None:
@@ -60,8 +60,8 @@ def test_what_is_no_video_is_named(tmp_path: Path, content: bytes | None, words:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("avi", r"the video breaks off; got \d+ frames of 40"),  # says how many frames there are
-        ("mkv", r"the video breaks off; got \d+ frames, 1\.\d s, expected 3\.3 s"),  # and how long
+        ("avi", r"the video is truncated; got \d+ frames of 40"),  # says how many frames there are
+        ("mkv", r"video is truncated; got \d+ frames, 1\.\d s, expected 3\.3 s"),  # and how long
     ],
 )
 def test_a_video_that_breaks_off_gives_the_frames_before(
@@ -100,7 +100,7 @@ def test_a_camera_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(DataError, match=r"camera 77: cannot be opened .*/dev/video77"):
             open_camera(77).__enter__()
     monkeypatch.setattr(video, "CAMERAS", {})
-    with pytest.raises(ConfigError, match="cameras of this platform are not known"):
+    with pytest.raises(ConfigError, match="cameras are not supported on this platform"):
         open_camera(0).__enter__()
 
 

@@ -100,7 +100,7 @@ def test_without_frames_there_is_no_file(tmp_path: Path) -> None:
 def test_a_build_that_writes_no_video_is_told(tmp_path: Path) -> None:
     pytest.importorskip("av")
     with (
-        pytest.raises(ConfigError, match=r"writes no video.*one of: no-such-codec"),
+        pytest.raises(ConfigError, match=r"no supported video encoder.*one of: no-such-codec"),
         overlay_video(tmp_path / "a.mp4", FPS, CAMVID_11, ("no-such-codec",)) as add,
     ):
         add(*street((45, 401)))

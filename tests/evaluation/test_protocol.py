@@ -67,8 +67,8 @@ def test_frames_of_one_name_and_number_are_told_apart_by_their_files() -> None:
 
 def test_a_protocol_in_words() -> None:
     assert protocol_lines(PROTOCOL) == [
-        "2 classes of two; images of 96 x 128 pixels, scored at label resolution; truth 255 counts "
-        "nowhere; norm layers: running",
+        "2 classes of two; images of 96 x 128 pixels, scored at label resolution; pixels with "
+        "truth 255 are ignored; norm layers: running",
         "scored on test, 2 frames, files cdcdcdcd",
         "seen in training: day; unseen: rain",
     ]

@@ -52,12 +52,12 @@ def test_nothing_is_overwritten_unless_that_is_wanted(run: Path, tmp_path: Path)
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="it is there already"):
+    with pytest.raises(ConfigError, match="it exists already"):
         export_folder(run, out)
     export_folder(run, out, force=True)
     assert (out / "notes.txt").read_text() == "mine"
     assert weights_sha256(load_model(out)) == weights_sha256(load_model(run))
-    with pytest.raises(ConfigError, match="that is the model itself"):
+    with pytest.raises(ConfigError, match="that is the model's own folder"):
         export_folder(run, run / "model", force=True)
 
 

@@ -40,7 +40,7 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
 def test_a_run_gives_the_frames_that_it_scored_on_with_their_labels(tmp_path: Path) -> None:
     run = tmp_path / "run"
     saved_camvid_model(run / "model", (48, 64))
-    with pytest.raises(ConfigError, match=r"lies in no run.*--images FOLDER"):
+    with pytest.raises(ConfigError, match=r"not in a run folder.*--images FOLDER"):
         run_frames(ready_model(run / "model", "cpu", "fp32"), 8)
     (run / "experiment.toml").write_text(to_toml(tiny_experiment(tmp_path / "cache")))
     assert run_of(run) == run_of(run / "model") == run

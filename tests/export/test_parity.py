@@ -50,7 +50,7 @@ def test_another_shape_is_refused() -> None:
     def small(images_NHWC: np.ndarray) -> np.ndarray:
         return shifted(0)(images_NHWC)[:, :, ::2]
 
-    with pytest.raises(ModelError, match="another shape"):
+    with pytest.raises(ModelError, match="a different shape"):
         parity(shifted(0), small, noise_images(2, (8, 8)))
 
 

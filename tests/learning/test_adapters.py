@@ -129,7 +129,7 @@ def test_the_seed_decides_what_stands() -> None:
 
 
 def test_what_cannot_be_adapted_is_refused() -> None:
-    with pytest.raises(ModelError, match="does not say what its head is"):
+    with pytest.raises(ModelError, match="does not define its head"):
         add_adapters(wrap(nn.Sequential(nn.Conv2d(3, 3, 1)), 3), 1, 0)
     only_norms = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1))
     with pytest.raises(ModelError, match="no convolution"):

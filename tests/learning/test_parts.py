@@ -159,7 +159,7 @@ def test_norms_that_are_fixed_for_another_reason_stay_fixed() -> None:
 def test_a_network_has_to_say_what_its_head_is(heads: tuple[str, ...]) -> None:
     model = network(("9.",) if not heads else tuple(str(k) for k in range(6)))
     for part in ("head", "body"):
-        with pytest.raises(ModelError, match="does not say what its head is"), only(model, part):
+        with pytest.raises(ModelError, match="does not define its head"), only(model, part):
             raise AssertionError
 
 

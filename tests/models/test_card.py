@@ -35,9 +35,9 @@ def test_a_full_card_has_every_part() -> None:
     card = card_text({**CONFIG, "record": RECORD}, {"rounds": 7}, 1_140_000, "f" * 64)
     assert card.startswith("---\nlibrary_name: fleetseg\npipeline_tag: image-segmentation\n")
     for line in (
-        "Network `fast_scnn` (1.14 M parameters), trained with fleetseg. It says for each pixel",
+        "Network `fast_scnn` (1.14 M parameters), trained with fleetseg. It assigns each pixel",
         "2 classes of two.",
-        "Of the model after round 7.",
+        "Scores of the model after round 7.",
         "| all images | 0.500 | – |",
         "| a\\|b | 0.250 | 0.125 |",
         "| bright (critical) | – |",
@@ -56,8 +56,8 @@ def test_a_full_card_has_every_part() -> None:
 
 def test_without_a_record_nothing_is_claimed() -> None:
     card = card_text(CONFIG, {}, 10, "0")
-    assert "None: it was not scored" in card
+    assert "None: its run did not score it" in card
     assert "What left the vehicles" not in card
-    assert "Not fit to steer a vehicle by" in card
+    assert "Not fit for steering a vehicle" in card
     assert 'load_model("this/folder")' in card
     assert "net=your_network" in card_text({**CONFIG, "model": "mine"}, {}, 10, "0")

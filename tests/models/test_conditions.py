@@ -95,5 +95,5 @@ def test_images_that_are_all_alike_still_give_a_classifier() -> None:
 
 @pytest.mark.parametrize("facts", [{}, {"day": [np.zeros(15)]}, {"day": [np.zeros(15)], "fog": []}])
 def test_one_condition_is_nothing_to_tell_apart(facts: dict[str, list[np.ndarray]]) -> None:
-    with pytest.raises(DataError, match="nothing to tell apart"):
+    with pytest.raises(DataError, match="cannot fit a classifier"):
         fit_conditions(facts)

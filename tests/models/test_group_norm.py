@@ -95,7 +95,7 @@ def test_more_than_a_batch_norm_is_refused() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x).relu()
 
-    with pytest.raises(ModelError, match="a WithActivation is more than a batch norm"):
+    with pytest.raises(ModelError, match="a WithActivation does more than a batch norm"):
         use_group_norms(wrap(nn.Sequential(WithActivation(3)), 3), 1)
 
 

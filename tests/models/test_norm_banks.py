@@ -60,7 +60,7 @@ def test_no_banks_and_banks_of_other_weights(tmp_path: Path) -> None:
     tensors = load(weights.read_bytes())
     tensors[next(iter(tensors))].add_(1)
     weights.write_bytes(save(tensors))
-    with pytest.raises(ModelError, match="of other weights"):
+    with pytest.raises(ModelError, match="belong to other weights"):
         load_norm_banks(folder, network)
 
 
@@ -75,10 +75,10 @@ def test_no_banks_and_banks_of_other_weights(tmp_path: Path) -> None:
         (lambda t: t.update({"7/net/mean": torch.zeros(2), "7/net/var": torch.zeros(2)}),
          "damaged or foreign"),
         (lambda t: t.update({"0/net/mean": torch.zeros(2), "0/net/var": torch.zeros(2)}),
-         "not this network's"),
-        (lambda t: t[next(k for k in t if k.endswith("/var"))].fill_(-1.0), "not this network's"),
+         "do not fit this network"),
+        (lambda t: t[next(k for k in t if k.endswith("/var"))].fill_(-1.0), "not fit this network"),
         (lambda t: t[next(k for k in t if k.endswith("/mean") and k[0] == "1")].fill_(torch.inf),
-         "not this network's"),
+         "do not fit this network"),
     ],
 )  # fmt: skip
 def test_damaged_banks_are_refused(model: Path, damage: object, words: str) -> None:

@@ -71,8 +71,8 @@ def test_wrong_names_are_explained() -> None:
         "zoo:fpn/tu-nothing": "cannot be built with encoder 'tu-nothing'",
         "zoo:dpt/resnet18": "architecture 'dpt' cannot be built with encoder 'resnet18'",
         "zoo:torchvision/fcn": "unknown torchvision segmentation network 'fcn'",
-        "zoo:fpn": "a zoo model has two parts; got 'zoo:fpn'",
-        "zoo:/resnet18": "a zoo model has two parts",
+        "zoo:fpn": "the name of a zoo model has two parts; got 'zoo:fpn'",
+        "zoo:/resnet18": "the name of a zoo model has two parts",
     }.items():
         with pytest.raises(ConfigError, match=text):
             build_model(name, 5)

@@ -276,7 +276,7 @@ def test_a_damaged_cluster_file_is_told(styled: fleetseg.Run, tmp_path: Path) ->
     copy = tmp_path / "model"
     shutil.copytree(styled.folder / "model", copy)
     shutil.copy(copy / "cluster-1.safetensors", copy / "cluster-0.safetensors")
-    with pytest.raises(ModelError, match="another cluster file"):
+    with pytest.raises(ModelError, match="does not belong to this model"):
         fleetseg.load_model(copy, net(), cluster=0)
     (copy / "cluster-1.safetensors").unlink()
     with pytest.raises(ModelError, match="is missing"):

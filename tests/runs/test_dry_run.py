@@ -209,7 +209,7 @@ def test_nobody_to_take_part_is_one_error_wherever_the_data_come_from(tmp_path: 
         run(tmp_path / "run", nn.Conv2d(3, 2, 1), clients={"a": void, "b": void})
     with pytest.raises(DataError, match="no client can take part; got no client"):
         run(tmp_path / "run", nn.Conv2d(3, 2, 1), clients={})
-    with pytest.raises(DataError, match="vehicle 'a': there is no sample"):
+    with pytest.raises(DataError, match="vehicle 'a': there are no samples"):
         run(tmp_path / "run", nn.Conv2d(3, 2, 1), clients={"a": [], "b": drive(1)})
 
 

@@ -76,7 +76,7 @@ def test_pictures_of_own_pairs(tmp_path: Path) -> None:
     ("given", "words"),
     [
         ({"on": None}, "nothing to score on.*Give on="),
-        ({"on": {"mine": []}}, "evaluation set 'mine': there is no sample"),
+        ({"on": {"mine": []}}, "evaluation set 'mine': there are no samples"),
         ({"on": {"mine": [(pair(4)[0], np.full((8, 8), 7))]}}, "sample 0: label ids outside"),
         ({"on": 7}, "takes a mapping"),
         ({"on": {"mine": [pair(4)]}, "batch_size": 0}, "batch_size; got 0"),

@@ -107,7 +107,7 @@ def test_what_cannot_be_filled_or_found_says_why(
 ) -> None:
     with pytest.raises(ConfigError, match="expected one of: condition"):
         fill_norm_banks(model, FRAMES, by="label")
-    with pytest.raises(DataError, match=r"nothing to tell apart.*day: 2"):
+    with pytest.raises(DataError, match=r"cannot fit a classifier.*day: 2"):
         fill_norm_banks(
             model, SourceConfig(cities=("amber",), conditions=("day",), frames_per_drive=2)
         )

@@ -99,7 +99,7 @@ def test_raw_ids_are_those_of_the_data_sets_files(drives: Path, tmp_path: Path) 
     with Image.open(tmp_path / "out" / "1.png") as picture:
         assert np.unique(np.asarray(picture)).tolist() == [7]  # road
         assert picture.getpalette()[21:24] == list(space.colours[0])  # type: ignore[index]
-    with pytest.raises(ConfigError, match="raw ids of label space 'two' are not known"):
+    with pytest.raises(ConfigError, match="raw ids of label space 'two' are unknown"):
         files_of([drives / "b"], tmp_path / "other", Wanted(ids="raw"))
 
 
@@ -153,8 +153,8 @@ def test_a_video_that_breaks_off_is_named_and_what_came_before_is_kept(tmp_path:
     (tmp_path / "c.mp4").write_text("no video")
     done = files_of([broken, whole, tmp_path / "c.mp4"], tmp_path / "out", Wanted(overlays=True))
     breaks, none = done.bad
-    assert "a.mkv: the video breaks off" in breaks
-    assert "c.mp4: not a video" in none
+    assert "a.mkv: the video is truncated" in breaks
+    assert "c.mp4: not a readable video" in none
     frames = clip_facts(tmp_path / "out/a_overlay.mp4")[2]
     assert done.images == frames + 40
     assert 5 < frames < 35

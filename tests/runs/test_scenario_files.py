@@ -163,7 +163,7 @@ def test_the_same_seed_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
         ({"name": "synthetic-classes", "split": Path("s")}, "there is no published split"),
         (
             {"clients": 40},
-            "too few images for 40 clients; got 16, expected at least 40 x 1. Give --cl",
+            "too few images for 40 clients; got 16, expected at least 40 x 1. Reduce --cl",
         ),
     ],
 )

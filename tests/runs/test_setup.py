@@ -77,7 +77,7 @@ def test_statistics_that_are_fixed_late_are_the_fleets(tmp_path: Path) -> None:
 
 
 def test_a_head_to_fine_tune_has_to_be_known_before_the_first_round(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="does not say what its head is"):
+    with pytest.raises(ModelError, match="does not define its head"):
         prepared(tmp_path, heads=False, training={"phases": [{"learns": "head"}]})
-    with pytest.raises(ModelError, match="does not say what its head is"):
+    with pytest.raises(ModelError, match="does not define its head"):
         prepared(tmp_path, heads=False, personal={"model": "fine-tuned", "learns": "head"})

@@ -24,7 +24,7 @@ def expanded(frame: bytes, num_bytes: int) -> bytes:
     try:
         told = zstd.get_frame_parameters(frame).content_size
         if told != num_bytes:
-            raise UpdateRejected("malformed", "payload size", got=told, expected=num_bytes)
+            raise UpdateRejected("malformed", "wrong payload size", got=told, expected=num_bytes)
         expand = zstd.ZstdDecompressor().decompress
         return bytes(expand(frame, max_output_size=num_bytes, allow_extra_data=False))
     except (zstd.ZstdError, MemoryError):

@@ -53,6 +53,6 @@ class ScheduledCodec:
                 continue
             if self.at(update.round) is codec:
                 return update
-            refused = UpdateRejected("codec", "another codec than this round's", got=update.round)
+            refused = UpdateRejected("codec", "not the codec of this round", got=update.round)
         assert refused is not None
         raise refused

@@ -94,7 +94,7 @@ class Uplink:
         try:
             header = json.dumps(fields).encode()
         except TypeError as error:
-            raise UpdateRejected("malformed", f"not a number or a text ({error})") from None
+            raise UpdateRejected("malformed", f"neither a number nor a text ({error})") from None
         if len(header) > _HEADER_BYTES:
             raise UpdateRejected("oversize", "header too large", got=f"{len(header)} bytes")
         return header
@@ -113,11 +113,11 @@ class Uplink:
             raise UpdateRejected("malformed", "the message header cannot be read") from None
         if version != VERSION:
             raise UpdateRejected(
-                "version", "another version", got=str(version)[:20], expected=VERSION
+                "version", "unsupported version", got=str(version)[:20], expected=VERSION
             )
         if codec != self.codec.name:
             raise UpdateRejected(
-                "codec", "another codec", got=str(codec)[:40], expected=self.codec.name
+                "codec", "wrong codec", got=str(codec)[:40], expected=self.codec.name
             )
         if layout != self.layout.digest:
             raise UpdateRejected("layout", "made for another model", got=str(layout)[:12])

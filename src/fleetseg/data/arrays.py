@@ -52,7 +52,7 @@ def raw_image(value: object, label_hw: tuple[int, ...], where: str) -> Raw:
             where=where,
             got=f"an array of shape {array.shape}",
             expected="(height, width), (height, width, channels) or (channels, height, width)",
-            cure="One sample is one image: take batches apart",
+            cure="Each sample must be one image: split batches",
         )
     is_hwc = array.shape[2] in CHANNELS and array.shape[:2] == label_hw
     is_chw = array.shape[0] in CHANNELS and array.shape[1:] == label_hw
@@ -139,7 +139,7 @@ def _not_handed_over(value: object, where: str, what: str, got: str = "") -> Dat
     if isinstance(value, str | Path):
         got, cure = repr(str(value)), "Open it: PIL.Image.open(path)"
     elif value is None:
-        got, cure = "None", "Leave samples without a label out"
+        got, cure = "None", "Leave out samples without a label"
     elif isinstance(value, list | tuple):
         cure = "Make it an array: numpy.asarray(...)"
     return DataError(
@@ -168,11 +168,11 @@ def _misfit(array: Raw, label_hw: tuple[int, ...], where: str) -> DataError:
     sides = {shape[:2]: shape[2], shape[1:]: shape[0]}
     if label_hw in sides:
         return DataError(
-            "the image has an odd number of channels",
+            "the image has an unsupported number of channels",
             where=where,
             got=f"{sides[label_hw]} (shape {shape})",
             expected="1 (grey), 3 (RGB) or 4 (RGB and alpha)",
-            cure="Choose the three channels that are red, green and blue",
+            cure="Select the red, green and blue channels",
         )
     height, width = shape[1:] if shape[2] not in CHANNELS and shape[0] in CHANNELS else shape[:2]
     turned = (width, height) == label_hw
@@ -181,7 +181,7 @@ def _misfit(array: Raw, label_hw: tuple[int, ...], where: str) -> DataError:
         where=where,
         got=f"label {label_hw[1]}x{label_hw[0]}",
         expected=f"{width}x{height} as the image (width x height; its shape is {shape})",
-        cure="One of the two is turned: transpose it"
+        cure="Height and width of one of the two are swapped: transpose it"
         if turned
         else "Pair each label with its own image, or resize the label by nearest neighbour",
     )
@@ -197,13 +197,16 @@ def _check_numbers(array: Raw, where: str) -> None:
     if low >= -slack and high <= 255 + slack:
         return
     if array.dtype.kind == "f":
-        cure = "It looks normalised: give the image before that, the network's wrapper normalises"
+        cure = (
+            "It looks normalised: pass the image before normalisation, which the network's wrapper "
+            "does itself"
+        )
     elif high > 255:
-        cure = "Bring it to 8 bits: image >> 8 for 16 bits, image >> 4 for 12"
+        cure = "Convert it to 8 bits: image >> 8 for 16 bits, image >> 4 for 12"
     else:
         cure = None
     raise DataError(
-        "the image's numbers are no colours",
+        "the image's values are not colours",
         where=where,
         got=f"{low:g} to {high:g} ({array.dtype})",
         expected="0 to 255, or 0 to 1 in floating point",
@@ -216,7 +219,7 @@ def _colours(got: str, where: str) -> DataError:
         "the label has colours instead of ids",
         where=where,
         got=got,
-        expected="one number for each pixel, its class",
+        expected="one class id per pixel",
         cure="Turn colours into ids: fleetseg.data.labels.ids_from_colours",
     )
 
@@ -226,7 +229,7 @@ def _not_a_map(ids: Raw, num_classes: int, where: str) -> DataError:
     if ids.ndim == 3 and num_classes in (ids.shape[0], ids.shape[2]):
         axis = 0 if ids.shape[0] == num_classes else 2
         return DataError(
-            "the label has a plane for each class",
+            "the label has one channel per class",
             where=where,
             got=got,
             expected="(height, width)",
@@ -243,7 +246,7 @@ def _check_ids(ids: Raw, num_classes: int, where: str) -> None:
         return
     found, pixels = np.unique(ids[wrong], return_counts=True)
     listed = [f"{i} ({n} px)" for i, n in zip(found.tolist(), pixels.tolist(), strict=True)]
-    cure = f"Make them 0-{num_classes - 1}, or name all classes in the label space"
+    cure = f"Map them to 0-{num_classes - 1}, or name all classes in the label space"
     if found.tolist() == [num_classes]:
         cure = f"If {num_classes} means void, write {IGNORE}; if ids count from 1, subtract 1"
     raise DataError(

@@ -215,8 +215,8 @@ def shared_images(reports: Sequence[CheckReport]) -> list[str]:
             names = " and ".join("/".join((r.name, *r.splits)) for r in (one, other))
             example = f"{one.images[both[0]]} is {other.images[both[0]]}"
             lines.append(
-                f"{len(both)} equal images lie in {names}, e.g. {example}: a run that trains on "
-                "one and is scored on the other is refused"
+                f"{len(both)} images are in both {names}, e.g. {example}: a run that trains on one "
+                "split and is scored on the other is refused"
             )
     return lines
 
@@ -233,8 +233,8 @@ def shared_sequences(reports: Sequence[CheckReport]) -> list[str]:
             names = " and ".join("/".join((r.name, *r.splits)) for r in (one, other))
             drives = f"drive {both[0]} is" if len(both) == 1 else f"drives {listing(both)} are"
             lines.append(
-                f"note: {drives} in {names}: a model that trains on one and is scored on the "
-                "other has seen the road, and its scores are optimistic"
+                f"note: {drives} in {names}: a model that is trained on one and scored on the "
+                "other has already seen the road, so its scores are optimistic"
             )
     return lines
 
@@ -271,7 +271,7 @@ def _room_line(report: CheckReport, cache_dir: Path) -> str:
     default, own = (size_text(n * per_pixel) for n in (height * width * num_good, own_pixels))
     return (
         f"decoded for a run: about {default} at the default data.size [{height}, {width}], {own} "
-        f"at the images' own, in {cache_dir}"
+        f"at the images' own size, in {cache_dir}"
     )
 
 

@@ -66,10 +66,10 @@ def _from_array(
             else "(image * 255).round().astype(np.uint8)"
         )
         raise DataError(
-            "an image in floating point, whose range is not known",
+            "a floating-point image of unknown range",
             where=where,
             got=f"{array.dtype}, up to {float(array.max()):g}",
             expected="uint8, 0 to 255",
-            cure=f"If its numbers go to 1: {cure}",
+            cure=f"If its values range from 0 to 1: {cure}",
         )
     return to_rgb(raw_image(array, size_hw, where), unit_range=False)

@@ -236,9 +236,9 @@ def raw_id_table(space: LabelSpace) -> Table:
     }
     if space.classes not in raw_to_train:
         raise ConfigError(
-            f"raw ids of label space '{space.name}' are not known",
+            f"the raw ids of label space '{space.name}' are unknown",
             expected="the classes of camvid11, cityscapes19 or idd7",
-            cure="Write train ids: pixels are places in the model's list of classes",
+            cure="Write train ids: each pixel is an index into the model's list of classes",
         )
     raw_ids = np.flatnonzero(raw_to_train[space.classes] != IGNORE)
     return make_table({int(raw_to_train[space.classes][raw]): int(raw) for raw in raw_ids})

@@ -120,9 +120,9 @@ def look_over(
         raise DataError(
             "floating-point images in two ranges",
             where=owner,
-            got=f"sample {looked.to_1[0]} reaches at most 1, sample {looked.to_255[0]} more",
+            got=f"sample {looked.to_1[0]} is at most 1, sample {looked.to_255[0]} exceeds 1",
             expected="all in [0, 1], or all in [0, 255]",
-            cure="Bring them to one range, or to uint8",
+            cure="Convert them to one range, or to uint8",
         )
     return looked
 
@@ -155,7 +155,7 @@ def notes_on(looked: Looked, owner: str, size_hw: tuple[int, int]) -> Iterator[s
         yield f"bad sample skipped: {owner}, sample {some}: every pixel of the label is void"
     if not looked.steady:
         yield (
-            f"{owner}: sample 0 differs each time it is read, so no run can be repeated; leave "
+            f"{owner}: sample 0 differs each time it is read, so runs are not reproducible; leave "
             "augmentation to [training]"
         )
     if 0 < looked.peak <= _DARK:
@@ -163,8 +163,8 @@ def notes_on(looked: Looked, owner: str, size_hw: tuple[int, int]) -> Iterator[s
     found = np.flatnonzero(looked.histogram_C).tolist()
     if found == [0] and looked.void_pixels and len(looked.histogram_C) > 1:
         yield (
-            f"{owner}: labels hold nothing but 0 and {IGNORE}, which is void; if it is the "
-            "foreground, write 1"
+            f"{owner}: labels contain only 0 and {IGNORE}, which is void; if {IGNORE} means "
+            "foreground, write 1 instead"
         )
     others = sorted(looked.sizes_hw - {size_hw})
     if others:
@@ -172,7 +172,7 @@ def notes_on(looked: Looked, owner: str, size_hw: tuple[int, int]) -> Iterator[s
         squashed = any(abs(h * size_hw[1] / (w * size_hw[0]) - 1) > 0.02 for h, w in others)
         yield (
             f"{owner}: images are resized to data.size, {size_hw[1]}x{size_hw[0]} from "
-            f"{width}x{height}" + ("; that changes their shape" if squashed else "")
+            f"{width}x{height}" + ("; that changes their aspect ratio" if squashed else "")
         )
 
 
@@ -184,9 +184,9 @@ def named(collections: object, what: str, argument: str) -> dict[str, Any]:
     """
     if not isinstance(collections, Mapping):
         raise ConfigError(
-            f"{argument}= takes a mapping: the name of each {what} and its samples",
+            f"{argument}= takes a mapping from the name of each {what} to its samples",
             got=type(collections).__name__,
-            cure="dict(enumerate(...)) numbers the items of a sequence",
+            cure="Use dict(enumerate(...)) to number the items of a sequence",
         )
     by_name: dict[str, Any] = {}
     for key, samples in collections.items():
@@ -211,7 +211,7 @@ def _length(samples: Any, owner: str) -> int:
     if isinstance(samples, DataLoader):
         cure = "Give the data set that it loads: loader.dataset"
     elif isinstance(samples, str | Path):
-        cure = "Samples on disk: [[data.sources]] with kind = 'folder'"
+        cure = "For samples on disk, use [[data.sources]] with kind = 'folder'"
     elif isinstance(samples, Mapping):
         cure = "Give list(samples.values())"
     elif isinstance(samples, IterableDataset) or not hasattr(samples, "__getitem__"):
@@ -224,12 +224,12 @@ def _length(samples: Any, owner: str) -> int:
         if length > 0:
             return length
         if length == 0:
-            raise DataError("there is no sample", where=owner, cure="Leave it out")
+            raise DataError("there are no samples", where=owner, cure="Leave it out")
     raise DataError(
         "not a collection of samples",
         where=owner,
         got=type(samples).__name__,
-        expected="something with a length and an index",
+        expected="a collection with __len__ and __getitem__",
         cure=cure,
     )
 
@@ -257,7 +257,7 @@ def _parts(sample: object, where: str) -> tuple[object, object]:
         if len(images) == len(labels) == 1:
             return sample[images[0]], sample[labels[0]]
         raise DataError(
-            "which part is the image and which the label?",
+            "image and label cannot be told apart",
             where=where,
             got=f"keys {sorted(map(str, sample))}",
             expected=f"one of {', '.join(IMAGE_KEYS)} and one of {', '.join(LABEL_KEYS)}",
@@ -273,7 +273,7 @@ def _parts(sample: object, where: str) -> tuple[object, object]:
         where=where,
         got=got,
         expected="(image, label)",
-        cure="Of two arrays make pairs: list(zip(images, labels))"
+        cure="Pair two arrays: list(zip(images, labels))"
         if isinstance(sample, np.ndarray | torch.Tensor)
         else None,
     )

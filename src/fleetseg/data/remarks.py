@@ -87,8 +87,8 @@ def turn_remarks(turns: Counter[str], turned_labels: int, total: int) -> list[st
         images = "no image has an EXIF orientation"
     labels = f"{turned_labels} labels have one" if turned_labels else "no label has one"
     return [
-        f"{images}, {labels}; each file is turned upright by its own: check that labels were drawn "
-        "on the upright image, or take the orientation out of the images"
+        f"{images}, {labels}; each file is turned upright by its own orientation: check that "
+        "labels were drawn on the upright image, or remove the orientation from the images"
     ]
 
 

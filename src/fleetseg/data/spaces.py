@@ -67,9 +67,11 @@ def checked_space(space: LabelSpace) -> LabelSpace:
         raise ConfigError("unusable classes", where=where, got=classes[:8], expected=wanted)
     if len(colours) != len(classes):
         got, wanted = f"{len(colours)} colours", f"one for each of {len(classes)} classes"
-        raise ConfigError("colours and classes differ", where=where, got=got, expected=wanted)
+        raise ConfigError(
+            "colours and classes differ in number", where=where, got=got, expected=wanted
+        )
     if unknown := sorted(set(critical) - set(classes)):
-        raise ConfigError("critical names what is not a class", where=where, got=unknown)
+        raise ConfigError("`critical` lists names that are not classes", where=where, got=unknown)
     return LabelSpace(space.name, classes, colours, critical)
 
 
@@ -78,7 +80,7 @@ def _of_sources(configs: list[SourceConfig]) -> LabelSpace:
     spaces = {c.root: folder.space_of(c) for c in configs if c.kind == "folder"}
     if not spaces:
         raise ConfigError(
-            f"data.label_space = '{OWN}', and no source has classes of its own",
+            f"data.label_space = '{OWN}', but no source has classes of its own",
             expected="a source of kind = 'folder' with classes.toml",
             cure="Or name a classes.toml: data.label_space = 'my/classes.toml'",
         )
@@ -86,7 +88,7 @@ def _of_sources(configs: list[SourceConfig]) -> LabelSpace:
     for root, space in others:
         if (space.classes, set(space.critical)) != (chosen.classes, set(chosen.critical)):
             raise ConfigError(
-                f"data.label_space = '{OWN}', and the sources' classes differ",
+                f"data.label_space = '{OWN}', but the sources' classes differ",
                 where=root,
                 got=_words(space),
                 expected=f"{_words(chosen)} as {first}",

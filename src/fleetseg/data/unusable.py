@@ -77,7 +77,9 @@ def unlabelled_by_all(
     named = {c for client in pixels_C_of for c in subsets.get(client, everything)}
     shown_C = np.sum([*pixels_C_of.values()], axis=0)
     missing = [space.classes[c] for c in everything if shown_C[c] and c not in named]
-    return [f"no client labels {listing(missing, 10)}: nobody can learn it"] if missing else []
+    what = "this class" if len(missing) == 1 else "these classes"
+    note = f"no client labels {listing(missing, 10)}, so the model cannot learn {what}"
+    return [note] if missing else []
 
 
 def why_unusable(samples: Sequence[Sample], bad: Mapping[int, str]) -> str:

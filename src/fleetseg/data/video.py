@@ -72,10 +72,10 @@ def open_video(path: Path) -> Iterator[Video]:
     try:
         container = av.open(str(path))
     except av.error.FFmpegError as error:
-        raise BadSample(f"not a video that can be read ({_reason(error)})", where=path) from None
+        raise BadSample(f"not a readable video ({_reason(error)})", where=path) from None
     with container:
         if not container.streams.video:
-            raise BadSample("no pictures in this file, sound at most", where=path)
+            raise BadSample("no video stream in this file", where=path)
         yield _opened(av, container, str(path))
 
 
@@ -91,7 +91,9 @@ def open_camera(number: int) -> Iterator[Video]:
     av = pyav()
     if sys.platform not in CAMERAS:
         raise ConfigError(
-            "cameras of this platform are not known", got=sys.platform, expected=", ".join(CAMERAS)
+            "cameras are not supported on this platform",
+            got=sys.platform,
+            expected=", ".join(CAMERAS),
         )
     reader, name = CAMERAS[sys.platform]
     where = f"camera {number}"
@@ -102,7 +104,7 @@ def open_camera(number: int) -> Iterator[Video]:
             f"cannot be opened ({_reason(error)})",
             where=where,
             got=name.format(number),
-            cure="Give the number of a camera that is there and that no other program uses",
+            cure="Give the number of a connected camera that no other program is using",
         ) from None
     with container:
         yield _opened(av, container, where)
@@ -149,7 +151,7 @@ def _frames(av: Any, container: Any, where: str) -> Iterator[Image_HWC]:
     whole = number >= told * _WHOLE if told else reached_s >= _length_s(container) * _WHOLE - 1
     if not whole:
         raise BadSample(
-            "the video breaks off",
+            "the video is truncated",
             where=where,
             got=f"{number} frames" + (f" of {told}" if told else f", {reached_s:.1f} s"),
             expected=None if told else f"{_length_s(container):.1f} s",

@@ -69,9 +69,9 @@ def draft_classes(masks: Sequence[str], folder: Path) -> str:
         raise DataError(
             "masks hold too many values to be classes",
             where=folder,
-            got=f"{count} different ones",
+            got=f"{count} different values",
             expected=f"at most {_MOST}",
-            cure="Save masks as PNG without soft edges, of classes and not of instances",
+            cure="Save masks as PNG without soft edges, with classes and not instances",
         )
     lines = _of_ids(values.ids) if values.ids else _of_colours(values.colours)
     head = f"# Drafted from {len(looked_at)} masks. Give the classes names; keep their order.\n"
@@ -90,7 +90,7 @@ def _of_ids(ids: set[int]) -> list[str]:
     if kept != list(range(len(kept))):
         lines.append(f"values = {toml_value(kept)}  # the id of each class in the masks")
     if IGNORE in ids:
-        lines.append(f"# {IGNORE} is void: it counts nowhere. Other void ids: ignore = [254]")
+        lines.append(f"# {IGNORE} is void, and ignored. Other void ids: ignore = [254]")
     return [*lines, *_CRITICAL]
 
 
@@ -107,7 +107,9 @@ def _of_colours(colours: set[Colour]) -> list[str]:
         f"colours = {toml_value(listed)}",
     ]
     if _BLACK in colours:
-        lines.append("# Black often means void: then take it out of both, and ignore = [[0, 0, 0]]")
+        lines.append(
+            "# Black often means void: then remove it from both, and set ignore = [[0, 0, 0]]"
+        )
     return [*lines, *_CRITICAL]
 
 

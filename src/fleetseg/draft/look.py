@@ -122,7 +122,7 @@ def _configs(path: Path, kind: str) -> list[SourceConfig]:
     if len(roots) > 1:
         listed = [f"{root} ({kind})" for kind, root in roots]
         raise DataError(
-            "several data sets lie here",
+            "several data sets in this folder",
             where=path,
             got=listing(listed, 6),
             cure="Name the folder of one of them",

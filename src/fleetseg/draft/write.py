@@ -126,7 +126,7 @@ def _data(found: Found, choice: Choice, base: Path) -> list[str]:
         return lines
     shared = found.train.drives & found.scored.drives
     if shared:
-        lines.append("# Of drives that training has, too: scores on it are optimistic.")
+        lines.append("# From drives that are also in training: scores on it are optimistic.")
     what = "what the server scores on"
     return [*lines, *_source("data.evaluation", found, found.scored, base, what)]
 
@@ -150,7 +150,7 @@ def _told(root: Path, base: Path) -> str:
 def _partition(found: Found, choice: Choice) -> list[str]:
     lines = ["[partition]", f"kind = {toml_value(choice.kind)}"]
     if choice.kind == "iid":
-        lines[-1] += "  # images are dealt out: names tell no drive, city or vehicle"
+        lines[-1] += "  # images are distributed at random: names tell no drive, city or vehicle"
         lines.append(f"clients = {choice.clients}")
     elif choice.as_they_are:
         word = ONE[choice.by]
@@ -158,7 +158,7 @@ def _partition(found: Found, choice: Choice) -> list[str]:
     else:
         groups = found.facts[choice.by]
         word = ONE[choice.by] if groups == 1 else f"{ONE[choice.by]}s".replace("citys", "cities")
-        how = "put together" if groups > choice.clients else "cut into contiguous pieces"
+        how = "combined" if groups > choice.clients else "cut into contiguous pieces"
         lines.append(f"by = {toml_value(choice.by)}  # {groups} {word}, {how}")
         lines.append(f"clients = {choice.clients}")
     if choice.holdout:
@@ -203,7 +203,7 @@ def _training(choice: Choice) -> list[str]:
 
 
 def _federation(choice: Choice) -> list[str]:
-    asked = "1.0  # everybody" if not choice.cohort else f"{choice.cohort}  # vehicles"
+    asked = "1.0  # all vehicles" if not choice.cohort else f"{choice.cohort}  # vehicles"
     return [
         '[federation]  # what the server does; method = "fedprox" and others: docs/methods.md',
         f"rounds = {choice.rounds}",

@@ -178,7 +178,7 @@ def require_affine(model: nn.Module, where: str = "") -> None:
     """
     if not affine_parameters(model):
         raise ConfigError(
-            "the network has no batch norms with gains and biases, which would learn",
+            "the network has no batch norms with gains and biases to adapt",
             where=where or None,
             got="norms = 'tent'",
             cure="Use norms = 'running'",

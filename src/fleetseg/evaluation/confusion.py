@@ -45,7 +45,9 @@ def confusion(
         DataError: shapes differ, or an id is neither a class nor (for labels) `ignore`.
     """
     if not 1 <= num_classes <= MAX_CLASSES:
-        raise DataError("number of classes", got=num_classes, expected=f"1 to {MAX_CLASSES}")
+        raise DataError(
+            "unsupported number of classes", got=num_classes, expected=f"1 to {MAX_CLASSES}"
+        )
     if tuple(labels_NHW.shape) != tuple(preds_NHW.shape):
         raise DataError(
             "labels and predictions differ in shape",

@@ -293,7 +293,7 @@ def _score_domain(
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(
-            "out of memory in scoring a batch, which norms of test images need whole",
+            "out of memory while scoring a batch, which norms of test images need whole",
             got=first_words(error),
             cure="Use a smaller evaluation.batch_size",
         ) from None
@@ -309,7 +309,7 @@ def stacked(images: Sequence[np.ndarray]) -> Images_NHWC:
     sizes = {image.shape for image in images}
     if len(sizes) > 1:
         raise DataError(
-            "images of several sizes have no statistics of a batch",
+            "images of several sizes cannot form a batch for norm statistics",
             got=", ".join(str(size) for size in sorted(sizes)[:3]),
             cure="Give images of one size, or norm statistics = 'running'",
         )

@@ -146,7 +146,7 @@ class _Writer:
                 self._av.codec.Codec(name, "w")
                 return name
         raise ConfigError(
-            "this build of FFmpeg writes no video that is known here",
+            "this build of FFmpeg has no supported video encoder",
             expected=f"one of: {', '.join(self._codecs)}",
             cure="Install PyAV from its own wheels: pip install --force-reinstall av",
         )

@@ -188,7 +188,7 @@ def in_parts(
             raise
         if count == 1:
             raise OutOfMemory(
-                f"out of memory in scoring one image on {device}",
+                f"out of memory while scoring one image on {device}",
                 got=first_words(error),
                 cure="Use a smaller data.size, or fewer processes on the device",
             ) from None

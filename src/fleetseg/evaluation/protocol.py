@@ -102,8 +102,8 @@ def protocol_lines(protocol: Protocol) -> list[str]:
     height, width = protocol.size_hw
     lines = [
         f"{len(protocol.classes)} classes of {protocol.space}; images of {height} x {width} "
-        f"pixels, scored at {protocol.scored_at}; truth {protocol.ignored_id} counts nowhere; "
-        f"norm layers: {protocol.norms}",
+        f"pixels, scored at {protocol.scored_at}; pixels with truth "
+        f"{protocol.ignored_id} are ignored; norm layers: {protocol.norms}",
         "scored on " + "; ".join(str(one) for one in protocol.sets),
     ]
     if (looked_at := protocol.transductive_images) != 0:

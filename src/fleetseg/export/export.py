@@ -178,7 +178,7 @@ class _Work:
     def _quantised(self, int8: Int8, torch_form: Runner) -> tuple[Runner, Parity]:
         path = self.scratch / INT8
         own = given_frames(int8.calibrate, self.ready.size_hw, _CALIBRATION_IMAGES)
-        self.note(f"calibrating 8 bits on {len(own.images)} images of {own.name}")
+        self.note(f"calibrating the 8-bit model on {len(own.images)} images of {own.name}")
         quantise(self.scratch / ONNX, path, own.images, self.scratch)
         form = onnx_runner(path, threads=1)
         found = self._parity(torch_form, form, INT8)
@@ -231,7 +231,9 @@ def _names(format: str, int8: Int8 | None) -> tuple[str, ...]:
         raise unknown_name("format", format, FORMATS)
     if format == "torch-export":
         if int8 is not None:
-            raise ConfigError("8 bits are of ONNX", where="--int8", cure="Use --format onnx")
+            raise ConfigError(
+                "8-bit export is only available for ONNX", where="--int8", cure="Use --format onnx"
+            )
         return (PROGRAM,)
     require_onnx()
     return (SCRIPT, ONNX) if int8 is None else (SCRIPT, INT8, ONNX)
@@ -241,7 +243,7 @@ def _target(ready: ReadyModel, format: str, out: Path | None) -> Path:
     if out is not None:
         return given_path(out)
     if ready.folder is None:
-        raise ConfigError("a loaded model lies in no folder", cure="Say where to: out=")
+        raise ConfigError("a loaded model has no folder", cure="Give the output folder: out=")
     return find_model(ready.folder) / FORMATS[format]
 
 
@@ -251,7 +253,7 @@ def _require_free(folder: Path, names: Sequence[str], force: bool) -> None:
     taken = [name for name in names if (folder / name).exists()]
     if taken and not force:
         raise ConfigError(
-            "files are there already",
+            "files exist already",
             where=folder,
             got=listing(taken),
             cure="Choose another --out, or replace them with --force",

@@ -30,7 +30,7 @@ def facts_of(
         "weights_sha256": sha256,
         "input": "images: uint8 (N, height, width, 3), RGB as a camera gives it",
         "output": "logits: float32 (N, classes, h, w), to be resized bilinearly (pixel centres at "
-        "halves) before the largest is taken",
+        "halves) before the argmax",
         "size_hw": json.dumps(list(size_hw)),
         "label_space": space.name,
         "classes": json.dumps(list(space.classes), ensure_ascii=False),

@@ -34,11 +34,13 @@ def export_folder(
     path, target = given_path(model), given_path(out)
     if target.exists() and not force:
         raise ConfigError(
-            "it is there already", where=target, cure="Choose another --out, or use --force"
+            "it exists already", where=target, cure="Choose another --out, or use --force"
         )
     source = find_model(path)
     if target.exists() and target.samefile(source):
-        raise ConfigError("that is the model itself", where=target, cure="Choose another --out")
+        raise ConfigError(
+            "that is the model's own folder", where=target, cure="Choose another --out"
+        )
     segmenter = load_model(source, cluster=cluster)
     if has_run(path):
         segmenter.record = record_of_run(read_run(path))

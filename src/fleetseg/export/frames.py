@@ -48,9 +48,9 @@ def run_frames(ready: ReadyModel, most: int, progress: Progress | None = None) -
     run = None if ready.folder is None else run_of(ready.folder)
     if run is None:
         raise ConfigError(
-            "no real images to hold the exported model against: the model lies in no run",
+            "no images to check the exported model on: the model is not in a run folder",
             where=ready.where,
-            cure="Give some of what it will see: --images FOLDER",
+            cure="Give images like those that it will see: --images FOLDER",
         )
     opened = open_scored_frames(own_experiment(run), ready, progress)
     chosen = evenly_spaced(list(opened.named_frames()), most)

@@ -56,7 +56,7 @@ def parity(reference: Runner, other: Runner, images: Sequence[Image_HWC]) -> Par
         wanted, got = reference(images_NHWC), other(images_NHWC)
         if wanted.shape != got.shape:
             raise ModelError(
-                "the exported model's output has another shape",
+                "the exported model's output has a different shape",
                 got=got.shape,
                 expected=wanted.shape,
             )
@@ -86,7 +86,7 @@ def require_parity(found: Parity, what: str) -> None:
         got=found,
         expected=f"logits within {MAX_DIFFERENCE:g} of the largest, and classes that agree in "
         f"{100 * MIN_AGREEMENT:g} % of pixels",
-        cure="Nothing was written. Another version of torch or onnxruntime may export it rightly",
+        cure="Nothing was written. Another version of torch or onnxruntime may export it correctly",
     )
 
 
@@ -99,10 +99,10 @@ def require_agreement(found: Parity, least: float, what: str) -> None:
     if found.agreement >= least:
         return
     raise ModelError(
-        "in 8 bits the model sees too many pixels otherwise",
+        "the 8-bit model classifies too many pixels differently",
         where=what,
         got=f"agreement in {100 * found.agreement:.2f} % of pixels",
         expected=f"{100 * least:g} % or more",
-        cure="Nothing was written. Calibrate with more images of what it will see, or allow less "
-        "with --min-agreement",
+        cure="Nothing was written. Calibrate with more images like those that it will see, or "
+        "allow less agreement with --min-agreement",
     )

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 
 def interpolation(have, want):
-    """One axis of bilinear interpolation, pixel centres at halves: a matrix (want, have)."""
+    """Bilinear interpolation of one axis, pixel centres at halves, as a matrix (want, have)."""
     at = np.clip((np.arange(want) + 0.5) * have / want - 0.5, 0, have - 1)
     low, rows = at.astype(int), np.arange(want)
     matrix = np.zeros((want, have), np.float32)
@@ -31,7 +31,7 @@ def interpolation(have, want):
 
 model, out, *images = sys.argv[1:]
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-_, height, width, _ = session.get_inputs()[0].shape  # of what the network was trained on
+_, height, width, _ = session.get_inputs()[0].shape  # the network's working size
 told = session.get_modelmeta().custom_metadata_map  # classes, colours, how it was scored ...
 palette = np.zeros((256, 3), np.uint8)
 palette[: len(json.loads(told["classes"]))] = json.loads(told["colours"])

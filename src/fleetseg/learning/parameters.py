@@ -53,7 +53,8 @@ def parameter_groups(model: nn.Module, training: TrainingConfig) -> list[dict[st
         groups.setdefault((decays, f"{name}.".startswith(heads)), []).append(parameter)
     if not groups:
         raise ModelError(
-            "the model has no trainable parameter", cure="Set requires_grad on what should learn"
+            "the model has no trainable parameter",
+            cure="Set requires_grad on the parameters to train",
         )
     return [
         {

@@ -77,7 +77,7 @@ def require_part(model: nn.Module, part: str) -> None:
     learn = {is_in(part, name, model) for name, _ in model.named_parameters()}
     if part != "all" and learn != {True, False}:
         raise ModelError(
-            f"cannot train the {part} alone of a network that does not say what its head is",
+            f"cannot train only the {part}: the network does not define its head",
             cure="Name its head's modules: wrap(net, num_classes, head_prefixes=[...])",
         )
 

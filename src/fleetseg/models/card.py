@@ -67,11 +67,11 @@ def _introduction(config: Mapping[str, Any], parameters: int) -> str:
     space, (height, width) = config["label_space"], config["input"]["size_hw"]
     return f"""# A road-scene segmentation model
 
-Network `{config["model"]}` ({parameters / 1e6:.2f} M parameters), trained with fleetseg. It says for each pixel
-of a road scene which of {config["num_classes"]} classes it shows ({space["name"]}): {", ".join(space["classes"])}.
+Network `{config["model"]}` ({parameters / 1e6:.2f} M parameters), trained with fleetseg. It assigns each pixel
+of a road scene to one of {config["num_classes"]} classes ({space["name"]}): {", ".join(space["classes"])}.
 
 Input: RGB images with values in [0, 1]; trained at {height} x {width} pixels (height x width). The
-model normalises and pads by itself.
+model normalises and pads them itself.
 """  # noqa: E501
 
 
@@ -86,7 +86,7 @@ logits = torch.nn.functional.interpolate(logits, images.shape[2:], mode="bilinea
 classes = logits.argmax(dim=1)  # model.space.classes names them
 ```
 
-Or by a command, for files: `fleetseg predict this/folder IMAGES --out predictions`.
+From the command line, for files: `fleetseg predict this/folder IMAGES --out predictions`.
 """
 
 
@@ -97,13 +97,13 @@ def _own_net(config: Mapping[str, Any]) -> str:
 def _scores(config: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     scores = record.get("scores", {})
     if not scores:
-        return "## Scores\n\nNone: it was not scored on labelled images that its run knew of.\n"
+        return "## Scores\n\nNone: its run did not score it on labelled images.\n"
     critical, sides = config["label_space"]["critical"], record.get("by_side", {})
     of = record.get("scored_round")
     lines = [
         "## Scores",
         "",
-        *([] if of is None else [f"Of the model after round {of}."]),
+        *([] if of is None else [f"Scores of the model after round {of}."]),
         *(f"{line}." for line in record.get("protocol_lines", ())),
         "",
     ]
@@ -131,8 +131,8 @@ def _scores(config: Mapping[str, Any], record: Mapping[str, Any]) -> str:
 
 def _weak_spots(record: Mapping[str, Any]) -> str:
     always = (
-        "Not fit to steer a vehicle by: it knows only scenes like those it was trained on, and "
-        "nothing says when it does not know."
+        "Not fit for steering a vehicle: it knows only scenes like those it was trained on, and "
+        "gives no sign when it does not know."
     )
     spots = [f"- {spot}" for spot in (*record.get("weak_spots", ()), always)]
     return "\n".join(["## Known weak spots", "", *spots, ""])
@@ -157,9 +157,9 @@ def _left(record: Mapping[str, Any]) -> str:
 
 _LICENCE = """## Licence
 
-Whoever trained this model says under which terms it may be used; this file says none. Terms of the
-images (and of a pretrained network, if it began with one) may bind what was learnt from them: many
-sets of road scenes are for research only.
+Whoever trained this model decides the terms of its use; this file states none. The terms of the
+images (and of a pretrained network, if training began with one) may also apply to what was learnt
+from them: many road-scene data sets are for research only.
 """
 
 

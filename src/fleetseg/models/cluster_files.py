@@ -52,14 +52,14 @@ def read_cluster(folder: Path, config: Mapping[str, Any], number: int) -> dict[s
             "the model has no such cluster",
             where=folder,
             got=number,
-            expected=f"0..{count - 1}" if count else "a model of clusters of vehicles",
+            expected=f"0..{count - 1}" if count else "a model with clusters of vehicles",
             cure=None if count else "Leave the cluster out",
         )
     path = folder / _name(number)
     try:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != digests[number]:
-            raise ModelError("another cluster file than the model's", where=path)
+            raise ModelError("the cluster file does not belong to this model", where=path)
         return load(data)
     except FileNotFoundError:
         raise ModelError("a cluster's file is missing", where=path) from None

@@ -79,7 +79,7 @@ def fit_conditions(facts_NF: Mapping[str, Sequence[Floats]]) -> ConditionClassif
     names = tuple(sorted(facts_NF))
     if len(names) < 2 or not all(len(facts_NF[name]) for name in names):
         raise DataError(
-            "nothing to tell apart: conditions are told by images of two or more",
+            "cannot fit a classifier: it needs two or more conditions, and images of each",
             got=", ".join(f"{name or 'unnamed'}: {len(facts_NF[name])}" for name in names)
             or "none",
         )

@@ -32,7 +32,8 @@ def use_group_norms(segmenter: Segmenter, groups: int) -> None:
             continue
         if type(module) not in _PLAIN:
             raise ModelError(
-                f"a {type(module).__name__} is more than a batch norm, which a group norm is not",
+                f"a {type(module).__name__} does more than a batch norm, so a group norm cannot "
+                "replace it",
                 where=name.removeprefix("net."),
                 cure="Use model.norm = 'batch', or another network",
             )

@@ -91,7 +91,9 @@ def load_norm_banks(path: Path, model: nn.Module) -> NormBanks:
     except (SafetensorError, LookupError, TypeError, ValueError) as error:
         raise ModelError("damaged or foreign norm banks", where=where, got=repr(error)) from None
     if weights != _sha256(folder / WEIGHTS):
-        raise ModelError("norm banks of other weights than this model's", where=where, cure=_CURE)
+        raise ModelError(
+            "the norm banks belong to other weights than this model's", where=where, cure=_CURE
+        )
     _require_fit(banks, model, where)
     return banks
 
@@ -124,7 +126,7 @@ def _require_fit(banks: NormBanks, model: nn.Module, where: Path) -> None:
             is_sound = bool(torch.isfinite(mean_C).all()) and bool((var_C >= 0).all())
             if wanted is None or mean_C.shape != wanted or var_C.shape != wanted or not is_sound:
                 raise ModelError(
-                    "norm banks that are not this network's",
+                    "the norm banks do not fit this network",
                     where=where,
                     got=f"{name}: {layer} of {tuple(mean_C.shape)} values",
                     cure=_CURE,

@@ -74,7 +74,7 @@ def materialise(segmenter: Segmenter, size_hw: tuple[int, int], *, seed: int = 0
         raise
     except Exception as error:
         raise ModelError(
-            f"the lazy layers of network '{segmenter.name}' get no shape "
+            f"the lazy layers of network '{segmenter.name}' cannot be initialised "
             f"({type(error).__name__}: {error})",
             where=f"an image of {size_hw[1]}x{size_hw[0]}",
             cure="Pass a batch through the network before you hand it over",

@@ -48,7 +48,7 @@ def build_zoo(name: str, num_classes: int) -> Segmenter:
     arch, _, encoder = name.removeprefix(PREFIX).partition("/")
     if not arch or not encoder:
         raise ConfigError(
-            "a zoo model has two parts",
+            "the name of a zoo model has two parts",
             got=f"'{name}'",
             expected="zoo:<arch>/<encoder> or zoo:torchvision/<name>",
             cure="For example zoo:fpn/timm-tf_efficientnet_lite0",

@@ -52,7 +52,7 @@ def test_partition_by_each_fact_of_each_kind(tmp_path: Path, kind: str, by: str)
         assert partition(config, samples, histograms_NC, 0)
         return
     with pytest.raises(
-        ConfigError, match=rf"partition\.by: .* know no {by}; .*= 'domain'"
+        ConfigError, match=rf"partition\.by: .* have no {by}; .*= 'domain'"
     ) as error:
         partition(config, samples, histograms_NC, 0)
     known = [f for f in ("sequence", "domain", "city", "condition", "dataset")
@@ -65,7 +65,7 @@ def sample(dataset: str, city: str) -> Sample:
 
 
 def test_each_data_set_is_looked_at_by_itself() -> None:
-    with pytest.raises(ConfigError, match="samples of 'b' know no city"):
+    with pytest.raises(ConfigError, match="samples of 'b' have no city"):
         require_known([sample("a", "ulm"), sample("b", "")], "city", key="evaluation.by")
 
 

@@ -78,11 +78,11 @@ def test_user_in_two_files_is_refused_with_both_names(tmp_path: Path) -> None:
         ('{"user_data": {"a": {"x": ["1"]}}, "num_samples": [2]}', "num_samples disagrees"),
         ('{"user_data": {"a": {"x": ["1"]}}, "num_samples": "x"}', "num_samples disagrees"),
         ('{"user_data": {"a": {"x": ["1"]}}, "num_samples": [[1]]}', "num_samples disagrees"),
-        ('{"user_data": {"a": {"y": ["1"]}}}', "user 'a' is not as expected"),
-        ('{"user_data": {"a": {"x": "1"}}}', "user 'a' is not as expected"),
-        ('{"user_data": {"a": {"x": [1]}}}', "user 'a' is not as expected"),
-        ('{"user_data": {"a": {"x": [""]}}}', "user 'a' is not as expected"),
-        ('{"user_data": {"a": ["1"]}}', "user 'a' is not as expected"),
+        ('{"user_data": {"a": {"y": ["1"]}}}', "malformed entry of user 'a'"),
+        ('{"user_data": {"a": {"x": "1"}}}', "malformed entry of user 'a'"),
+        ('{"user_data": {"a": {"x": [1]}}}', "malformed entry of user 'a'"),
+        ('{"user_data": {"a": {"x": [""]}}}', "malformed entry of user 'a'"),
+        ('{"user_data": {"a": ["1"]}}', "malformed entry of user 'a'"),
         ('{"user_data": {"a": {"x": ["1"], "y": []}}}', "1 images and 0 labels"),
     ],
 )
@@ -159,7 +159,7 @@ def test_all_missing_images_stand_in_one_error() -> None:
 
 
 def test_image_that_fits_two_samples_is_refused() -> None:
-    with pytest.raises(DataError, match="1 images of the split fit several samples; got jena/a"):
+    with pytest.raises(DataError, match="1 images of the split match several samples; got jena/a"):
         matched({"a": ["jena/a.png"]}, ["/d/train/jena/a.png", "/d/val/jena/a.png"])
 
 

@@ -148,17 +148,17 @@ def edited(change: Callable[[Any], Any]) -> Callable[[str], str]:
     [
         (lambda text: text[:-9], "not JSON"),
         (lambda text: "\x00" + text, "not JSON"),
-        (edited(lambda f: []), "other keys; got list"),
-        (edited(lambda f: f.pop("held_out") and None), "other keys; got .* expected version"),
-        (edited(lambda f: f.update(note="mine")), "other keys; got .*note"),
+        (edited(lambda f: []), "unexpected or missing keys; got list"),
+        (edited(lambda f: f.pop("held_out") and None), "missing keys; got .* expected version"),
+        (edited(lambda f: f.update(note="mine")), "unexpected or missing keys; got .*note"),
         (edited(lambda f: f.update(left_out=["a"])), "digest differs"),
         (edited(lambda f: f.update(left_out="a")), "left_out: not a list of names; got str"),
         (edited(lambda f: f.update(left_out=[1])), "left_out: not a list of names"),
-        (edited(lambda f: f.update(version=2)), "another version; got 2, expected 1"),
+        (edited(lambda f: f.update(version=2)), "unsupported manifest version; got 2, expected 1"),
         (edited(lambda f: f.update(sha256=7)), "digest differs"),
         (edited(lambda f: f["clients"].update(b=[])), "digest differs"),
         (edited(lambda f: f["clients"]["a"].reverse()), "digest differs"),
-        (edited(lambda f: f.update(clients=[])), "clients: not a table of owners"),
+        (edited(lambda f: f.update(clients=[])), "clients: not a table of owners and their"),
         (edited(lambda f: f["clients"].update(b={})), r"clients\.b: not a list of samples"),
         (edited(lambda f: f["clients"]["a"].append(["x"])), r'a: not a sample; got \["x"\]'),
         (edited(lambda f: f["clients"]["a"].append("xyz")), 'not a sample; got "xyz"'),
@@ -315,7 +315,7 @@ def test_leaks_are_found_exactly_where_two_sides_meet(rows: list[tuple[int, int,
 
 def test_refusal_lists_the_first_ten_and_the_count() -> None:
     letters = "abcdefghijkl"
-    with pytest.raises(LeakError, match=r"^12 samples stand on two sides") as caught:
+    with pytest.raises(LeakError, match=r"^12 samples are on two sides") as caught:
         require_no_leaks(manifest({"one": letters, "two": letters}))
     listed = [
         line for line in str(caught.value).splitlines() if "client one and client two" in line

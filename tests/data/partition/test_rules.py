@@ -113,7 +113,7 @@ def test_heterogeneous_gives_the_largest_cities_the_clients_that_are_left_over()
 
 def test_fewer_clients_than_cities_are_refused_with_the_cities() -> None:
     with pytest.raises(
-        ConfigError, match="images of one domain; got 2, expected at least 3: a, b, c"
+        ConfigError, match="images of one domain only; got 2, expected at least 3: a, b, c"
     ):
         RULES["heterogeneous"].held(fleet_of({"a": 4, "b": 9, "c": 6}), RuleSettings(2))
 
@@ -188,6 +188,6 @@ def test_clusters_of_features_are_shared_out_not_labels() -> None:
 def test_too_many_clients_for_the_images_are_refused() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"too few images for 6 clients; got 11, expected at least 6 x 2.*--clients",
+        match=r"too few images for 6 clients; got 11, expected at least 6 x 2.*Reduce --clients",
     ):
         RULES["embedding"].held(fleet_of({"ulm": 11}), RuleSettings(6))

@@ -78,9 +78,9 @@ def test_a_run_learns_them_beside_others_or_in_fewer_classes(tmp_path: Path) -> 
     [
         ('into = "cityscapes19"\n', "", "`into` and `names` go together"),
         ("cityscapes19", "cityscapes20", "unknown space 'cityscapes20'; known: camvid11"),
-        ('dust = ""', 'mud = ""', r"a line for each class, and no other: \['dust', 'mud'\]"),
-        ('"truck"', '"lorry"', r"what is no class of cityscapes19: \['lorry'\]"),
-        ("name =", 'critical = ["worker"]\nname =', "brings its own critical ones"),
+        ('dust = ""', 'mud = ""', r"one entry for each class, and no others: \['dust', 'mud'\]"),
+        ('"truck"', '"lorry"', r"values that are not classes of cityscapes19: \['lorry'\]"),
+        ("name =", 'critical = ["worker"]\nname =', "defines its own critical"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(

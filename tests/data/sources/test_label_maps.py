@@ -122,7 +122,7 @@ def test_alpha_does_not_matter_where_the_colour_is_a_class(tmp_path: Path) -> No
 def test_a_void_colour_is_listed_under_ignore(tmp_path: Path) -> None:
     mask = rgba(ROAD, BLACK)
     text = bad(a_set(tmp_path / "a", mask, toml=COLOURS))
-    assert "stand for no class; got (0, 0, 0) (1 px)" in text
+    assert "of no class; got (0, 0, 0) (1 px)" in text
     assert "write `ignore = [[0, 0, 0]]`" in text
     root = a_set(tmp_path / "b", mask, toml=COLOURS + "ignore = [7, [0, 0, 0]]\n")
     assert label(root) == [[0, 255]]
@@ -141,7 +141,7 @@ def test_grey_ids_with_a_whole_alpha_channel_are_ids(tmp_path: Path) -> None:
 
 def test_ids_in_three_equal_channels_are_named(tmp_path: Path) -> None:
     text = bad(a_set(tmp_path, grey([[0, 1]]).convert("RGB")))
-    assert "got mode RGB of equal channels" in text
+    assert "got mode RGB with equal channels" in text
     assert text.endswith("Save one of the channels as 8-bit grey, if its values are ids")
 
 
@@ -221,10 +221,10 @@ def test_depth_maps_are_not_instance_ids(tmp_path: Path) -> None:
         ("values = [0]", "1 values for 2 classes"),
         ("values = [0, 0]", "distinct"),
         ("values = [0, 256]", "0-255"),
-        ("values = [0, 9]\nignore = [9]", "none of them is under `ignore`"),
+        ("values = [0, 9]\nignore = [9]", "none of them listed under `ignore`"),
         ("ignore = [[0, 0]]", "a colour is"),
-        (COLOURS + f"ignore = [{list(ROAD)}]", "names the colour of a class"),
-        ("bits = 7", "`bits` is 8-16"),
+        (COLOURS + f"ignore = [{list(ROAD)}]", "lists the colour of a class"),
+        ("bits = 7", "`bits` must be 8-16"),
     ],
 )
 def test_wrong_keys_are_explained(tmp_path: Path, toml: str, what: str) -> None:

@@ -79,7 +79,7 @@ def test_an_unknown_sibling_is_noted_and_an_orphan_is_bad(tmp_path: Path) -> Non
     source = opened("idd_lite", tmp_path)
     assert [s.id for s in source.samples] == ["idd_lite/train/7/1", "idd_lite/train/7/2_inst_of"]
     (note,) = check(source).notes[:1]
-    assert note.startswith("1 files lie beside samples")
+    assert note.startswith("1 files beside samples have")
     assert note.endswith("1_color_label.png")
 
 
@@ -170,7 +170,7 @@ def test_folder_with_litter_and_previews(tmp_path: Path) -> None:
     source = opened("folder", tmp_path)
     assert good(source) == ["x/train/0", "x/train/0_1"]
     (note,) = source.notes
-    assert note.startswith("2 files lie beside samples")
+    assert note.startswith("2 files beside samples have")
     assert note.endswith("0.thumb.jpg, 0_vis.png")
 
 
@@ -263,7 +263,7 @@ def test_names_that_are_not_utf_8_become_names_that_are(tmp_path: Path) -> None:
 
 def test_one_name_in_two_forms_side_by_side_is_told(tmp_path: Path) -> None:
     a_folder(tmp_path, "é", nfd("é"))
-    with pytest.raises(DataError, match=r"share a name.*in whatever Unicode form"):
+    with pytest.raises(DataError, match=r"share a name.*whatever its Unicode form"):
         opened("folder", tmp_path)
 
 
@@ -282,9 +282,7 @@ def test_masks_that_all_end_alike_are_paired_and_noted(tmp_path: Path) -> None:
         save(tmp_path / f"masks/{stem}_mask.png", ids())
     source = opened("folder", tmp_path)
     assert good(source) == ["x/train/day/0", "x/train/day/1", "x/train/2"]
-    assert source.notes == (
-        "each mask is paired with the image that is called as it is without '_mask'",
-    )
+    assert source.notes == ("each mask is paired with the image of the same name without '_mask'",)
     (tmp_path / "masks/2_mask.png").unlink()
     source = opened("folder", tmp_path)
     with pytest.raises(BadSample, match=r"masks/2_mask\.png: file not found"):

@@ -243,7 +243,7 @@ def test_natural_partitions(
 def test_images_of_no_drive_cannot_be_parted_by_drive(tmp_path: Path, kind: str) -> None:
     source = opened(kind, written(kind, tmp_path))
     histograms_NC = np.zeros((len(source.samples), source.space.num_classes), dtype=np.int64)
-    with pytest.raises(ConfigError, match=f"'{kind}' know no sequence.*one of: domain, dataset"):
+    with pytest.raises(ConfigError, match=f"'{kind}' have no sequence.*one of: domain, dataset"):
         partition(PartitionConfig(), source.samples, histograms_NC, 0)
 
 
@@ -371,7 +371,7 @@ def test_gta5_splits_are_lists_where_there_are_any(tmp_path: Path) -> None:
     assert [sample.frame for sample in opened("gta5", tmp_path).samples] == [1, 24966]
     assert [sample.frame for sample in opened("gta5", tmp_path, "test").samples] == [2]
     (tmp_path / "test.txt").write_text("/images/00003.png /labels/00003.png\n")
-    with pytest.raises(DataError, match=r"test.txt: 1 frames of the list are not there; got 00003"):
+    with pytest.raises(DataError, match=r"test.txt: 1 listed frames are missing; got 00003"):
         opened("gta5", tmp_path, "test")
 
 
@@ -386,7 +386,7 @@ def test_gta5_frames_known_to_be_of_odd_size_are_left_out_with_a_note(tmp_path: 
     source = opened("gta5", tmp_path)
     assert [sample.frame for sample in source.samples] == [1, 2, 17705, 24966]
     assert source.notes == (
-        "15188.png left out: published with labels of another size than the image",
+        "15188.png left out: the published label differs in size from the image",
     )
 
 

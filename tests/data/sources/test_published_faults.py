@@ -160,7 +160,7 @@ def test_one_pixel_of_an_unknown_colour_is_an_error_with_file_colour_and_pixel(
     label = Path(str(opened("gta5", tmp_path).samples[0].label))
     save(label, pixels)
     text = bad_text(opened("gta5", tmp_path))
-    assert text.startswith(f"{label}: label colours that stand for no class")
+    assert text.startswith(f"{label}: label colours of no class")
     assert "got (128, 64, 129) (1 px), first at row 2, column 5" in text
 
 
@@ -169,7 +169,7 @@ def test_a_palette_with_another_colour_at_an_id_that_is_used_is_an_error(tmp_pat
     palette[3 * 7 : 3 * 8] = [1, 2, 3]
     source = gta5_label(tmp_path / "a", label_of([11, 7]), palette)
     text = bad_text(source)
-    assert "stand for no class; got (1, 2, 3) at id 7 (127 px, first at row 0, column 1)" in text
+    assert "of no class; got (1, 2, 3) at id 7 (127 px, first at row 0, column 1)" in text
     palette[3 * 7 : 3 * 8] = GTA5_PALETTE[8]
     text = bad_text(gta5_label(tmp_path / "b", label_of([11, 7]), palette))
     assert "the palette contradicts the ids; got (244, 35, 232) at id 7" in text

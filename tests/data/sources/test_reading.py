@@ -142,7 +142,7 @@ def test_brighter_than_the_stated_bits_is_bad(tmp_path: Path) -> None:
     root = a_set(tmp_path, f"{TOML}bits = 10\n")
     add(root, "0.png", Image.fromarray(np.full((4, 6), 1024, dtype=np.uint16)))
     assert (
-        "brighter than 10 bits can be; got 1024, expected at most 1023" in checked(root).bad[0].text
+        "brighter than 10 bits allow; got 1024, expected at most 1023" in checked(root).bad[0].text
     )
 
 

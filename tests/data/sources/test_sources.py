@@ -261,7 +261,7 @@ def test_folder_splits(tmp_path: Path, form: str) -> None:
         ("", "either `classes` or `space`"),
         ('classes = ["a"]\nspace = "idd7"', "either `classes` or `space`"),
         ('space = "idd8"', "unknown space 'idd8'; known: camvid11"),
-        ('space = "idd7"\ncritical = ["sky"]', "brings its own"),
+        ('space = "idd7"\ncritical = ["sky"]', "defines its own"),
         ('classes = ["a", "a"]', "distinct"),
         ('classes = ["a"]\ncolours = [[0, 0, 0], [1, 1, 1]]', "2 colours for 1 classes"),
         ('classes = ["a"]\ncolours = [[0, 0, 256]]', "each 0-255"),

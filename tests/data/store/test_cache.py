@@ -464,7 +464,7 @@ def test_damaged_store_is_made_again(tmp_path: Path, part: str, name: str, damag
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:-7])
-    with pytest.raises(DataError, match="no whole store"):
+    with pytest.raises(DataError, match="no complete store"):
         Store.load(store.images, store.labels)
     again = open_toy(source, tmp_path)
     after = [array for i in range(2) for array in again.pair(i)]

@@ -209,7 +209,7 @@ def test_a_half_store_goes_once_its_builder_is_gone_for_a_minute(tmp_path: Path)
     half.mkdir()
     (half / "images.u8").write_bytes(b"x")
     (kept,) = prune(tmp_path, Rules(everything=True)).kept
-    assert kept.reason == "it may still be in the making"
+    assert kept.reason == "a process may still be writing it"
     age(half, 0.01)
     assert len(prune(tmp_path, Rules()).removed) == 1
     assert not half.exists()
@@ -223,7 +223,7 @@ def test_what_a_living_process_has_open_stays(tmp_path: Path) -> None:
     with held_open(store) as holder:
         done = prune(tmp_path, Rules(everything=True))
         assert {kept.entry.path for kept in done.kept} == {store.images, store.labels}
-        assert {kept.reason for kept in done.kept} == {"a living process has it open"}
+        assert {kept.reason for kept in done.kept} == {"a running process has it open"}
         assert [e.holds for e in done.removed] == ["labels camvid11 at their own size"]
         assert all(entry.in_use for entry in entries(tmp_path))
         assert holder.communicate("")[0] == "2\n"
@@ -255,7 +255,7 @@ def test_an_old_format_that_is_in_somebodys_memory_stays(tmp_path: Path) -> None
     folder = an_old_store(tmp_path)
     mapped = np.memmap(folder / "images.u8", mode="r")
     (kept,) = prune(tmp_path, Rules(everything=True)).kept
-    assert kept.reason == "a living process has it open"
+    assert kept.reason == "a running process has it open"
     del mapped
     gc.collect()
     assert len(prune(tmp_path, Rules()).removed) == 1

@@ -115,7 +115,7 @@ def test_the_cache_holds_facts_and_packed_labels(source: Source, tmp_path: Path)
     assert (store.images / "images.u8").stat().st_size == 1
     assert told[0].endswith(f" in {tmp_path}; images stay in their files)")
     holds = {entry.holds for entry in entries(tmp_path)}
-    assert holds == {"facts of images in their files", "labels camvid11 24x40"}
+    assert holds == {"facts of images that stay in their files", "labels camvid11 24x40"}
     assert prune(tmp_path, Rules(everything=True)).removed == ()  # in use
     opened.cache_clear()
     del store

@@ -41,5 +41,5 @@ def test_damage_is_told_and_never_a_label(damage: str) -> None:
         packed = packed[:-5]
     else:
         size_hw = (10, 21)
-    with pytest.raises(DataError, match=r"labels\.u8: damaged labels.*made again"):
+    with pytest.raises(DataError, match=r"labels\.u8: damaged labels.*rebuilds it"):
         unpack(packed, size_hw, AT)

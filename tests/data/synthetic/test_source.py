@@ -264,7 +264,7 @@ def test_unknown_names_are_told(field: str, value: object, hint: str) -> None:
 def test_bad_recipes_and_sizes_are_told() -> None:
     source = open_synthetic(SourceConfig(cities=("birch",), frames_per_drive=1))
     old = replace(source.samples[0], image=source.samples[0].image.replace("/1 ", "/0 "))
-    with pytest.raises(BadSample, match="Open the synthetic source anew"):
+    with pytest.raises(BadSample, match="Open the synthetic source again"):
         source.read(old)
     with pytest.raises(ConfigError, match="picture too small"):
         paint(0, "train", "birch", "day", 0, (16, 64))

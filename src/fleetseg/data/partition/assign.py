@@ -114,7 +114,7 @@ def _shares(sizes: Mapping[str, int], clients: int) -> dict[str, int]:
     """Give each group one client, then each further client to the group with the largest pieces."""
     if not len(sizes) <= clients <= sum(sizes.values()):
         raise ConfigError(
-            "this many clients cannot be had",
+            "impossible number of clients",
             where="partition.clients",
             got=clients,
             expected=f"at least {len(sizes)} (one per data set: {', '.join(sorted(sizes))}) "

@@ -26,7 +26,7 @@ def require_known(samples: Sequence[Sample], by: str, *, key: str) -> None:
         known = [f for f in _FIELDS if any(getattr(sample, f) for sample in those)]
         best = "domain" if "domain" in known else known[0]
         raise ConfigError(
-            f"the samples of '{dataset}' know no {by}",
+            f"the samples of '{dataset}' have no {by}",
             where=key,
             got=f"'{by}'",
             expected="one of: " + ", ".join(known),
@@ -42,6 +42,6 @@ def one_group(samples: Sequence[Sample], config: PartitionConfig) -> list[str]:
     if asked_for or len(values) > 1 or len({sample.dataset for sample in samples}) > 1:
         return []
     return [
-        f"there is one vehicle: all {len(samples)} samples have the same {by} "
-        f"('{values.pop()}'); partition.by another fact, or set partition.clients"
+        f"there is only one vehicle: all {len(samples)} samples have the same {by} "
+        f"('{values.pop()}'); choose another partition.by, or set partition.clients"
     ]

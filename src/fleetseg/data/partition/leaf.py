@@ -44,7 +44,7 @@ def read_leaf(path: Path) -> Users:
         for user, pairs in _read_file(file).items():
             if user in users:
                 raise DataError(
-                    f"user '{user}' stands in two split files",
+                    f"user '{user}' is listed in two split files",
                     where=file,
                     got=f"also in {seen_in[user].name}",
                     cure="Keep the files of one split in a folder of their own",
@@ -102,7 +102,7 @@ def _pairs(user: str, data: Any, path: Path) -> list[tuple[str, str | None]]:
     images: Any = data.get("x") if isinstance(data, dict) else None
     labels: Any = data.get("y") if isinstance(data, dict) else None
     if not _paths(images) or not (labels is None or _paths(labels)):
-        raise DataError(f"user '{user}' is not as expected", where=path, expected=_FORMAT)
+        raise DataError(f"malformed entry of user '{user}'", where=path, expected=_FORMAT)
     if labels is None:
         return [(image, None) for image in images]
     if len(labels) != len(images):
@@ -148,7 +148,9 @@ def match_samples(
         else:
             held[user].append(found[0])
     _refuse(missing, "of the split are in no data set", where, "Check root, split and limit")
-    _refuse(ambiguous, "of the split fit several samples", where, "Open one of the data sets only")
+    _refuse(
+        ambiguous, "of the split match several samples", where, "Open only one of the data sets"
+    )
     _refuse(shared, "of the split are named twice", where, "Correct the split file")
     return {user: tuple(numbers) for user, numbers in held.items()}
 

@@ -83,10 +83,12 @@ class Manifest:
         if keys != {"version", "sha256", *_SIDES}:
             got = sorted(fields) if isinstance(fields, dict) else type(fields).__name__
             expected = ", ".join(("version", "sha256", *_SIDES))
-            raise DataError("not a manifest: other keys", where=path, got=got, expected=expected)
+            raise DataError(
+                "not a manifest: unexpected or missing keys", where=path, got=got, expected=expected
+            )
         if fields["version"] != FORMAT_VERSION:
             raise DataError(
-                "a manifest of another version",
+                "unsupported manifest version",
                 where=path,
                 got=repr(fields["version"]),
                 expected=FORMAT_VERSION,
@@ -130,7 +132,9 @@ def _lines(side: Side) -> str:
 
 def _side(fields: Any, where: str) -> Side:
     if not isinstance(fields, dict):
-        raise DataError("not a table of owners", where=where, got=type(fields).__name__)
+        raise DataError(
+            "not a table of owners and their samples", where=where, got=type(fields).__name__
+        )
     return {owner: _entries(rows, f"{where}.{owner}") for owner, rows in fields.items()}
 
 
@@ -264,8 +268,8 @@ def require_no_leaks(manifest: Manifest) -> None:
     leaks = find_leaks(manifest)
     if leaks:
         raise LeakError(
-            f"{len(leaks)} samples stand on two sides of the split:\n  " + "\n  ".join(leaks[:10]),
-            cure="Take the doubles out of data.sources or data.evaluation",
+            f"{len(leaks)} samples are on two sides of the split:\n  " + "\n  ".join(leaks[:10]),
+            cure="Remove the duplicates from data.sources or data.evaluation",
         )
 
 

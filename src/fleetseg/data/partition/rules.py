@@ -136,13 +136,13 @@ def _embedding(images: Images, settings: RuleSettings) -> Held:
 
 RULES: Mapping[str, Rule] = {
     "uniform": Rule("all images shuffled and cut into equal parts", _uniform),
-    "heterogeneous": Rule("a client has images of one domain (city, drive in weather)",
+    "heterogeneous": Rule("each client has images of one domain (city, drive in weather)",
                           _heterogeneous),
-    "class_imbalance": Rule("classes shared out by their pixels, Dirichlet", _class_imbalance,
+    "class_imbalance": Rule("classes divided among clients by pixels, Dirichlet", _class_imbalance,
                             "labels"),
-    "classes": Rule("a client has labels of one class, on images that show it", _classes,
+    "classes": Rule("each client labels one class, on images that show it", _classes,
                     "labels", labels_classes=True),
-    "embedding": Rule("clusters of pretrained features shared out, Dirichlet", _embedding,
+    "embedding": Rule("clusters of pretrained features divided, Dirichlet", _embedding,
                       "features"),
 }  # fmt: skip
 
@@ -163,10 +163,10 @@ def _cut_groups(groups: Mapping[str, list[int]], settings: RuleSettings, what: s
     fewest, more = divmod(settings.clients, len(groups))
     if fewest < 1:
         raise ConfigError(
-            f"fewer clients than groups, and a client has images of one {what}",
+            f"fewer clients than groups, but each client has images of one {what} only",
             got=settings.clients,
             expected=f"at least {len(groups)}: {', '.join(sorted(groups))}",
-            cure="Give --clients",
+            cure="Increase --clients",
         )
     held: Held = {}
     for place, name in enumerate(sorted(groups, key=lambda name: (-len(groups[name]), name))):
@@ -185,5 +185,5 @@ def _require_enough(images: int, clients: int, least: int) -> None:
             f"too few images for {clients} clients",
             got=images,
             expected=f"at least {clients} x {least}",
-            cure="Give --clients",
+            cure="Reduce --clients",
         )

@@ -61,7 +61,7 @@ def _cityscapes(
 
 def _feddrive_cityscapes() -> dict[str, Scenario]:
     counts = {"uniform": (146, 2975), "heterogeneous": (144, 2904), "class-imbalance": (142, 2970)}
-    about = "FedDrive: Cityscapes, scored on three cities that nobody trains on"
+    about = "FedDrive: Cityscapes, scored on three cities that no client trains on"
     return {
         f"feddrive-cityscapes-{name}": _cityscapes(
             about,
@@ -75,7 +75,7 @@ def _feddrive_cityscapes() -> dict[str, Scenario]:
 
 def _feddrive_idda() -> dict[str, Scenario]:
     counts = {"country": (90, 4320), "rainy": (69, 3312), "bus": (83, 3984)}
-    held_out = {"country": "a town", "rainy": "rain", "bus": "a vehicle"}
+    held_out = {"country": "one town", "rainy": "rain", "bus": "one vehicle"}
     # (option of the source, all its values, the value that no client trains on)
     parted = {
         "country": ("cities", idda.TOWNS, "T07"),
@@ -84,7 +84,7 @@ def _feddrive_idda() -> dict[str, Scenario]:
     }
     return {
         f"feddrive-idda-{setting}-{name}": Scenario(
-            f"FedDrive: IDDA, {held_out[setting]} is in no training image",
+            f"FedDrive: IDDA, trained without {held_out[setting]}",
             "idda",
             rule,
             RuleSettings(clients),
@@ -102,10 +102,10 @@ def _feddrive_idda() -> dict[str, Scenario]:
 
 def _fedseg() -> dict[str, Scenario]:
     erased = Published(152, 2975, "")
-    about = "FedSeg: Cityscapes, a client labels one class of 19"
+    about = "FedSeg: Cityscapes, each client labels one of 19 classes"
     camvid = Scenario(
-        "FedSeg: CamVid, a client labels one class of 11", "camvid", "classes", RuleSettings(22),
-        "camvid11", (360, 480), train={"split": "train"},
+        "FedSeg: CamVid, each client labels one of 11 classes", "camvid", "classes",
+        RuleSettings(22), "camvid11", (360, 480), train={"split": "train"},
     )  # fmt: skip
     return {
         "fedseg-cityscapes-classes": _cityscapes(about, "classes", RuleSettings(152), erased),
@@ -117,7 +117,7 @@ def _fedseg() -> dict[str, Scenario]:
 
 
 def _embeddings() -> dict[str, Scenario]:
-    about = "clients by what a pretrained encoder sees, not by labels"
+    about = "clients by the features of a pretrained encoder, not by labels"
     camvid = Scenario(
         about, "camvid", "embedding", RuleSettings(20, alpha=0.1), "camvid11", (360, 480),
         train={"split": "train"},
@@ -149,7 +149,7 @@ def _synthetic() -> dict[str, Scenario]:
 
     found = {
         f"synthetic-{shape}-{name}": painted(
-            f"painted streets in FedDrive's shape: {missing[shape]} is in no training image",
+            f"painted streets in FedDrive's shape, trained without {missing[shape]}",
             rule,
             RuleSettings(20),
             drives,
@@ -158,11 +158,11 @@ def _synthetic() -> dict[str, Scenario]:
         for name, rule in RULE_NAMES.items()
     }
     found["synthetic-classes"] = painted(
-        "painted streets in FedSeg's shape: a client labels one class of 11",
+        "painted streets in FedSeg's shape: each client labels one of 11 classes",
         "classes", RuleSettings(22), everything,
     )  # fmt: skip
     found["synthetic-embedding"] = painted(
-        "painted streets, clients by what a pretrained encoder sees",
+        "painted streets, clients by the features of a pretrained encoder",
         "embedding", RuleSettings(20), everything,
     )  # fmt: skip
     return found

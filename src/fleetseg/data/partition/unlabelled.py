@@ -52,8 +52,8 @@ def hidden_labels(
         return Hidden()
     if config.kind == "dirichlet":
         raise ConfigError(
-            "partition.kind = 'dirichlet' shares images out by their labels, and "
-            "partition.unlabelled says that some are not to be read",
+            "partition.kind = 'dirichlet' assigns images by their labels, but "
+            "partition.unlabelled forbids reading some of them",
             cure="Use 'natural' or 'iid', or write the split to a file (fleetseg partition --out)",
         )
     held = partition(config, samples, np.zeros((len(samples), 0), np.int64), seed)
@@ -79,15 +79,15 @@ def unlabelled_clients(
     if rule.clients and rule.share:
         raise ConfigError(
             "partition.unlabelled.clients and partition.unlabelled.share are both set",
-            cure="Set one: patterns of names, or a share that is drawn",
+            cure="Set one: patterns of names, or a share drawn at random",
         )
     for pattern in rule.clients:
         if not any(fnmatchcase(client, pattern) for client in clients):
             raise ConfigError(
-                "a pattern of unlabelled vehicles fits nobody, and labels would be read",
+                "a pattern of unlabelled vehicles matches no vehicle, so labels would be read",
                 where="partition.unlabelled.clients",
                 got=repr(pattern),
-                expected=f"patterns of some of: {listing(sorted(clients))}",
+                expected=f"patterns that match some of: {listing(sorted(clients))}",
             )
     drawn = rng.generator(seed, purpose="unlabelled").permutation(sorted(clients))
     by_share = drawn[: round(rule.share * len(drawn))].tolist()

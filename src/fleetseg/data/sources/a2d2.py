@@ -111,7 +111,7 @@ def _check_class_list(path: Path) -> None:
             where=path,
             got=listing(wrong, 8),
             expected=f"colours of the {A2D2_38.num_classes} classes known here",
-            cure="Is this file of another version of the data set?",
+            cure="Is this file from another version of the data set?",
         )
 
 

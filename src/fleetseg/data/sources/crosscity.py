@@ -37,7 +37,7 @@ _CODE = LabelEncoding(
     table=make_table(dict(enumerate(_RAW_TO_13.tolist()))),
     known=(*range(CITYSCAPES_RAW_IDS), IGNORE),
     expected="raw Cityscapes ids 0-33, or 255",
-    cure="CrossCity's labels for scores are those named <frame>_eval.png",
+    cure="CrossCity's evaluation labels are the files named <frame>_eval.png",
 )
 
 

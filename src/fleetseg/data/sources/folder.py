@@ -96,9 +96,9 @@ class _Classes(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> _Classes:
         if bool(self.space) == bool(self.classes):
-            raise ValueError("give either `classes` or `space`, one of the two")
+            raise ValueError("give either `classes` or `space`, but not both")
         if self.space and (self.colours or self.critical):
-            raise ValueError("`space` brings its own colours and critical classes: remove yours")
+            raise ValueError("`space` defines its own colours and critical classes: remove yours")
         if self.space and self.space not in LABEL_SPACES:
             raise ValueError(f"unknown space '{self.space}'; known: {', '.join(LABEL_SPACES)}")
         if len(set(self.classes)) != len(self.classes) or len(self.classes) > IGNORE:
@@ -117,36 +117,38 @@ class _Classes(BaseModel):
     @model_validator(mode="after")
     def _goes_into_a_space(self) -> _Classes:
         if bool(self.into) != bool(self.names):
-            raise ValueError("`into` and `names` go together: give both or none")
+            raise ValueError("`into` and `names` go together: give both or neither")
         if not self.into:
             return self
         if self.space or self.critical:
-            raise ValueError("`into` is for `classes`, and brings its own critical ones")
+            raise ValueError(
+                "`into` needs `classes`, not `space`, and defines its own critical classes"
+            )
         if self.into not in LABEL_SPACES:
             raise ValueError(f"unknown space '{self.into}'; known: {', '.join(LABEL_SPACES)}")
         if differ := sorted({*self.names} ^ {*self.classes}):
-            raise ValueError(f"`names` has a line for each class, and no other: {differ}")
+            raise ValueError(f"`names` must have one entry for each class, and no others: {differ}")
         known = ("", *LABEL_SPACES[self.into].classes)
         if wrong := sorted({*self.names.values()} - {*known}):
-            raise ValueError(f"`names` says what is no class of {self.into}: {wrong}")
+            raise ValueError(f"`names` has values that are not classes of {self.into}: {wrong}")
         return self
 
     @model_validator(mode="after")
     def _names_ids(self) -> _Classes:
         taken = LABEL_SPACES[self.space].colours if self.space else self.colours
         if {tuple(c) for c in taken} & set(self.void_colours):
-            raise ValueError("`ignore` names the colour of a class")
+            raise ValueError("`ignore` lists the colour of a class")
         if self.num_classes + len(self.void_colours) > IGNORE:
-            raise ValueError("at most 255 colours, those under `ignore` included")
+            raise ValueError("at most 255 colours, including those under `ignore`")
         if not all(0 <= i <= IGNORE for i in (*self.void_ids, *self.values)):
-            raise ValueError("ids in `ignore` and `values` are 0-255")
+            raise ValueError("ids in `ignore` and `values` must be 0-255")
         if self.values and len(self.values) != self.num_classes:
             raise ValueError(f"{len(self.values)} values for {self.num_classes} classes")
         distinct = {*self.values} - {*self.void_ids}
         if len(distinct) != len(self.values):
-            raise ValueError("`values` are distinct, and none of them is under `ignore`")
+            raise ValueError("`values` must be distinct, and none of them listed under `ignore`")
         if not 8 <= self.bits <= 16:
-            raise ValueError("`bits` is 8-16")
+            raise ValueError("`bits` must be 8-16")
         return self
 
 
@@ -198,7 +200,7 @@ def _files(images: dict[str, str], masks: Path) -> _Files:
         return _Files(images, None)
     labels = stems(masks)
     if ending := common_ending(images, labels):
-        note = f"each mask is paired with the image that is called as it is without '{ending}'"
+        note = f"each mask is paired with the image of the same name without '{ending}'"
         labels = {stem.removesuffix(ending): path for stem, path in labels.items()}
         return _Files(images, labels, ending, (note,))
     images, labels, notes = without_siblings(images, labels)

@@ -86,7 +86,7 @@ def open_gta5(config: SourceConfig) -> Source:
     notes = source.notes
     if odd:
         names = listing([Path(sample.image).name for sample in odd])
-        notes += (f"{names} left out: published with labels of another size than the image",)
+        notes += (f"{names} left out: the published label differs in size from the image",)
     kept = tuple(sample for sample in samples if sample not in odd)
     return Source("gta5", CITYSCAPES_19, kept, source.read, source.digest, notes)
 
@@ -111,7 +111,7 @@ def _listed(root: Path, split: str, samples: tuple[Sample, ...]) -> tuple[Sample
     by_stem = {sample.id.rpartition("/")[2]: sample for sample in samples}
     if missing := sorted(wanted - by_stem.keys()):
         raise DataError(
-            f"{len(missing)} frames of the list are not there",
+            f"{len(missing)} listed frames are missing",
             where=path,
             got=listing(missing, 8),
             expected=f"each of them in {root / 'images'} or {root / 'labels'}",

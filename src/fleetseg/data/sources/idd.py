@@ -70,7 +70,7 @@ def _without_labels(labels: Path) -> tuple[str, ...]:
     if not labels.is_dir() or not any(labels.glob(f"*/*{_POLYGONS}")):
         return ()
     return (
-        f"{labels} has polygons and no label files, so that all images are unlabelled: make them "
+        f"{labels} has polygons but no label files, so all images are unlabelled: make the files "
         "with createLabels.py of AutoNUE/public-code, --id-type level3Id",
     )
 

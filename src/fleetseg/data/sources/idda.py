@@ -39,7 +39,7 @@ _CODE = LabelEncoding(
     table=_TO_TRAIN,
     known=(*range(_RAW_IDS), IGNORE),
     expected="ids 0-23 of IDDA",
-    cure="Labels are read with ids in one channel, as FedDrive's copy has them: convert others",
+    cure="Labels must have ids in one channel, as in FedDrive's copy: convert others",
 )
 
 

@@ -33,7 +33,7 @@ def stems(folder: Path, ending: str = "", *, but_not: Sequence[str] = ()) -> dic
                 "two pictures share a name",
                 where=folder,
                 got=f"{Path(found[stem]).name} and {Path(path).name}",
-                expected="one file per stem, in whatever Unicode form",
+                expected="one file per stem, whatever its Unicode form",
                 cure="Rename or remove one",
             )
         found[stem] = path
@@ -81,8 +81,8 @@ def without_siblings(
     if not paths:
         return images, labels, ()
     note = (
-        f"{len(paths)} files lie beside samples and have no image or label of their own; "
-        f"they are passed over: {listing([Path(path).name for path in paths])}"
+        f"{len(paths)} files beside samples have no image or label of their own; "
+        f"they are ignored: {listing([Path(path).name for path in paths])}"
     )
     left = [
         {stem: path for stem, path in files.items() if stem not in gone}

@@ -116,7 +116,7 @@ def _cure(found: list[int], unknown: list[int], space: LabelSpace, code: LabelEn
         return "These are raw Cityscapes ids: use kind = 'cityscapes', or convert to train ids"
     if len(unknown) > _MANY:
         return (
-            "So many different ids come of smooth resizing, smooth edges or JPEG: "
+            "So many different ids are usually caused by smooth resizing, smooth edges or JPEG: "
             "use the original label"
         )
     values = f"write `values = {found}` in classes.toml"

@@ -53,11 +53,11 @@ def _values(image: Image.Image, path: str) -> npt.NDArray[Any]:
         raise BadSample(
             "label map has colours instead of ids",
             where=path,
-            got=f"mode {image.mode}" + (" of equal channels" if equal else ""),
+            got=f"mode {image.mode}" + (" with equal channels" if equal else ""),
             expected="one channel of class ids (8-bit grey or palette, 16-bit grey)",
             cure="Save one of the channels as 8-bit grey, if its values are ids"
             if equal
-            else "Convert colours to ids, or in a folder set list `colours` in classes.toml",
+            else "Convert colours to ids, or for a folder of images list `colours` in classes.toml",
         )
     ids_HW = np.asarray(image)
     return ids_HW.astype(np.uint8) if ids_HW.dtype == bool else ids_HW
@@ -80,11 +80,11 @@ def _palette_rules(image: Image.Image, path: str, code: LabelEncoding) -> bool:
     if len(named) < len(used) and not _mostly_named(image, list(named)):
         listed = [f"{i} {used[i]}" for i in used if i not in named]
         raise BadSample(
-            "the palette contradicts the ids: class colours stand at indices of other classes",
+            "the palette contradicts the ids: class colours are at indices of other classes",
             where=path,
-            got=f"colours that stand for no class at {listing(listed, 8)}",
-            expected="every used colour of the palette to be a class's, or none",
-            cure="Save the ids as 8-bit grey to go by ids; to go by colours, list those that mean "
+            got=f"colours of no class at {listing(listed, 8)}",
+            expected="that all used colours of the palette are class colours, or none is",
+            cure="Save the ids as 8-bit grey to use ids; to use colours, list those that mean "
             "void under `ignore` in classes.toml",
         )
     return True
@@ -97,7 +97,7 @@ def _require_palette(image: Image.Image, path: str, code: LabelEncoding) -> None
             continue  # ids without a published colour are checked as ids later
         found_HW = np.asarray(image) == index
         raise BadSample(
-            "label colours that stand for no class"
+            "label colours of no class"
             if colour not in code.palette
             else "the palette contradicts the ids",
             where=path,
@@ -161,7 +161,7 @@ def _unknown_colours(
         cure = "Was the label resized smoothly, drawn with smooth edges or saved as JPEG? "
         cure += "Use the original"
     return BadSample(
-        "label colours that stand for no class",
+        "label colours of no class",
         where=path,
         got=f"{listing(listed, 8)}, {first}",
         expected=f"one of {len(code.colours)} colours, exactly",

@@ -80,7 +80,7 @@ def read_label_of(
         raise BadSample(
             "every pixel of the label is void",
             where=sample.label,
-            expected=f"some pixel of {space.name}",
+            expected=f"at least one pixel of a class of {space.name}",
             cure=code.void_cure
             or "Leave the sample out, or remove the label to keep the image unlabelled",
         )
@@ -215,7 +215,7 @@ def _refuse_scaled_grey(image: ImageFile.ImageFile, path: str) -> None:
     # silently wrong class for a label.
     if image.tile and image.tile[0][3] in ("L;2", "L;4"):
         raise BadSample(
-            "label map in 2- or 4-bit grey, whose ids are not read safely",
+            "label map in 2- or 4-bit grey, whose ids cannot be read reliably",
             where=path,
             expected="8-bit grey, palette or 16-bit grey",
             cure="Save it again as 8-bit PNG",
@@ -225,7 +225,7 @@ def _refuse_scaled_grey(image: ImageFile.ImageFile, path: str) -> None:
 def _refuse_deep_colour(image: ImageFile.ImageFile, path: str, bits: int) -> None:
     if bits < 16 and is_deep_colour(image):
         raise BadSample(
-            f"16-bit colour that uses {bits} bits, whose high byte is all that is read",
+            f"16-bit colour that uses {bits} bits, but only the high byte is read",
             where=path,
             expected="16-bit grey or 8-bit colour",
             cure=f"Convert it to 8 bits: divide by {1 << (bits - 8)}",
@@ -254,7 +254,7 @@ def _rgb(image: Image.Image, path: str, bits: int) -> Image_HWC:
 def _from_grey_16(grey_HW: npt.NDArray[Any], path: str, bits: int) -> Image_HWC:
     if grey_HW.max() >> bits:
         raise BadSample(
-            f"brighter than {bits} bits can be",
+            f"brighter than {bits} bits allow",
             where=path,
             got=int(grey_HW.max()),
             expected=f"at most {(1 << bits) - 1}",

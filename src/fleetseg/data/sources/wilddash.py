@@ -37,7 +37,7 @@ _CODE = LabelEncoding(
     table=_TO_TRAIN,
     known=(*range(_ROAD_MARKING + 1), IGNORE),
     expected="ids 0-38 of WildDash 2",
-    cure="Is this a panoptic label? Make semantic ones of it with WildDash's pano2sem.py",
+    cure="Is this a panoptic label? Convert it to a semantic one with WildDash's pano2sem.py",
 )
 
 

@@ -189,7 +189,9 @@ def _get(source: Source, wanted: _Wanted, cache_dir: Path, progress: Progress | 
             if not found.missing:
                 return found
             found = _make(found, plan, wanted, cache_dir, progress)
-    raise DataError("stores are removed as fast as they are made", where=cache_dir)
+    raise DataError(
+        "stores of decoded samples are removed as fast as they are built", where=cache_dir
+    )
 
 
 @dataclass(frozen=True)
@@ -253,9 +255,9 @@ def _disk_troubles(cache_dir: Path) -> Iterator[None]:
         at = Path(error.filename or "")  # elsewhere, the error is the source's, not ours to explain
         if cache_dir in (at, *at.parents) or at in cache_dir.parents:
             raise DataError(
-                f"the cache folder cannot be written ({error.strerror})",
+                f"the cache folder cannot be written to ({error.strerror})",
                 where=cache_dir,
-                cure="Set FLEETSEG_CACHE to a folder of yours",
+                cure="Set FLEETSEG_CACHE to a folder of your own",
             ) from None
         raise
 

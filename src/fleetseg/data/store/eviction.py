@@ -160,7 +160,7 @@ def _holds(index: dict[str, Any]) -> str:
         return ""
     if index["pixels"][0] == LABELS:
         return f"labels {index.get('space')} {at or 'at their own size'}"
-    return f"images {at}" if at else "facts of images in their files"
+    return f"images {at}" if at else "facts of images that stay in their files"
 
 
 def _source(index: dict[str, Any], path: Path) -> str:
@@ -177,14 +177,14 @@ def _count(index: dict[str, Any]) -> int:
 def _in_the_way(entry: Entry) -> str | None:
     """Return why a folder cannot be removed now; None if it can."""
     if unfinished.is_unfinished(entry.path) and not unfinished.is_abandoned(entry.path):
-        return "it may still be in the making"
+        return "a process may still be writing it"
     if entry.state == "old format" and _is_mapped(entry.path):  # it has no locks
-        return "a living process has it open"
+        return "a running process has it open"
     try:
         with nobody_uses((entry.path / IMAGES, entry.path / LABELS)) as free:
-            return None if free else "a living process has it open"
+            return None if free else "a running process has it open"
     except OSError as error:
-        return f"whether it is in use cannot be told ({error.strerror})"
+        return f"cannot determine whether it is in use ({error.strerror})"
 
 
 def _is_mapped(folder: Path) -> bool:
@@ -205,7 +205,7 @@ def _remove(entry: Entry) -> str | None:
     try:
         with nobody_uses((entry.path / IMAGES, entry.path / LABELS)) as free:
             if not free:
-                return "a living process has it open"
+                return "a running process has it open"
             os.rename(entry.path, doomed)  # atomic: new openers no longer find it
         unfinished.remove(doomed)
     except OSError as error:

@@ -10,7 +10,7 @@ from fleetseg.errors import DataError
 from fleetseg.hosts import can_write, home, path_from_environment, temporary_folder
 
 VARIABLE = "FLEETSEG_CACHE"
-_CURE = f"Set {VARIABLE} to a folder of yours"
+_CURE = f"Set {VARIABLE} to a folder of your own"
 
 
 @dataclass(frozen=True)

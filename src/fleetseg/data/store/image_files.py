@@ -38,7 +38,7 @@ class ImageFiles:
             raise BadSample(
                 "the file has changed since the run began",
                 where=sample.image,
-                cure="Leave the files of a data set alone while data.store = 'files' reads them",
+                cure="Do not change the files of a data set while data.store = 'files' reads them",
             )
         return resized_image(read_image_of(sample, self.source), self.size_hw)
 

@@ -40,7 +40,7 @@ def unpack(packed: npt.NDArray[np.uint8], size_hw: tuple[int, int], where: Path)
     except zlib.error as error:
         raise _damaged(where, str(error)) from None
     if len(data) != num_pixels:
-        raise _damaged(where, f"{len(data)} pixels for {num_pixels}")
+        raise _damaged(where, f"{len(data)} pixels instead of {num_pixels}")
     return np.frombuffer(data, np.uint8).reshape(size_hw)
 
 
@@ -49,5 +49,5 @@ def _damaged(where: Path, got: str) -> DataError:
         "damaged labels in the cache",
         where=where,
         got=got,
-        cure="Remove the folder of this file; it is made again at the next run",
+        cure="Remove the folder of this file; the next run rebuilds it",
     )

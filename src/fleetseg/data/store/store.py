@@ -277,7 +277,7 @@ def open_folder(folder: Path, pixels: str) -> tuple[npt.NDArray[np.uint8], dict[
         index, stays = None, False
     if index is None or not stays:
         raise DataError(
-            "no whole store of decoded samples", where=folder, cure="Open its source again"
+            "no complete store of decoded samples", where=folder, cure="Open its source again"
         )
     with suppress(OSError):  # record the last use; another user's cache may be read-only
         os.utime(folder / INDEX)

@@ -83,7 +83,7 @@ def write_dataset(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(
-            "will not write into it: not an empty folder", where=out, cure="Name a new folder."
+            "not an empty folder, so nothing is written", where=out, cure="Name a new folder."
         )
     void = CAMVID_11.num_classes
     for done, sample in enumerate(source.samples, start=1):
@@ -128,11 +128,11 @@ def _read(sample: Sample) -> tuple[Image_HWC, Label_HW]:
     match = _RECIPE.fullmatch(sample.image)
     if match is None or int(match["version"]) != VERSION:
         raise BadSample(
-            "not a recipe of this painter",
+            "not a recipe of this version of the synthetic source",
             where=sample.id,
             got=repr(sample.image),
             expected=f"fleetseg-synthetic/{VERSION} ...",
-            cure="Open the synthetic source anew instead of using an old manifest.",
+            cure="Open the synthetic source again instead of using an old manifest.",
         )
     size_hw = int(match["height"]), int(match["width"])
     return paint(
