@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,10 +43,23 @@ def read_fields(path: Path, what: str = "experiment file") -> dict[str, Any]:
         return tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise ConfigError(f"{what} not found", where=path) from None
+    except IsADirectoryError:
+        raise _a_folder(path, what) from None
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", where=path) from None
     except (ValueError, RecursionError) as error:  # wrong TOML, or text that is not UTF-8
         raise ConfigError(f"not valid TOML ({error})", where=path) from None
+
+
+def _a_folder(path: Path, what: str) -> ConfigError:
+    inside = path / "experiment.toml"
+    cure = f"Name {inside}; to go on with a run: --resume --out {shlex.quote(str(path))}"
+    return ConfigError(
+        "a folder in place of a file",
+        where=path,
+        expected=f"{what}, a TOML file",
+        cure=cure if inside.is_file() else None,
+    )
 
 
 def make_experiment_from_text(text: str, *, where: str) -> Experiment:

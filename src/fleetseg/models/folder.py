@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,9 @@ def find_model(path: Path) -> Path:
         "no saved model here",
         where=path,
         expected=f"a folder with {WEIGHTS} and {CONFIG}, or a finished run with model/",
+        cure=f"Let its run end: fleetseg run --resume --out {shlex.quote(str(path))}"
+        if (path / "experiment.toml").is_file()
+        else None,
     )
 
 

@@ -6,6 +6,7 @@ Within one model nothing is averaged but classes: its ratios are of summed confu
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,7 @@ def _over(report: RunReport) -> RunReport:
             "this run is not over",
             where=report.path,
             got=_how_far(report),
-            cure=f"Go on with it: fleetseg run --resume --out {report.path}",
+            cure=f"Go on with it: fleetseg run --resume --out {shlex.quote(str(report.path))}",
         )
     return report
 
