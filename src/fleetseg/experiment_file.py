@@ -253,16 +253,29 @@ def _resolve_paths(experiment: Experiment, base: Path) -> Experiment:
     return experiment.model_copy(update=update)
 
 
+_PATHS = (
+    ("data", "cache"),
+    ("data", "label_space"),
+    ("partition", "file"),
+    ("partition", "label_subset", "file"),
+    ("model", "start"),
+)
+
+
 def with_resolved_paths(fields: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """Resolve the paths in fields that nobody has checked yet, as `make_experiment` does later."""
     resolved = {name: dict(v) if isinstance(v, dict) else v for name, v in fields.items()}
-    named = {"data": ("cache", "label_space"), "partition": ("file",), "model": ("start",)}
-    for section, names in named.items():
-        table = resolved.get(section)
-        for name in names:
-            if isinstance(table, dict) and isinstance(table.get(name), str):
-                resolve = _resolve_space if name == "label_space" else _resolve
-                table[name] = resolve(table[name], base)
+    if isinstance(partition := resolved.get("partition"), dict):
+        resolved["partition"] = partition = dict(partition)
+        if isinstance(subset := partition.get("label_subset"), dict):
+            partition["label_subset"] = dict(subset)
+    for *sections, name in _PATHS:
+        table: Any = resolved
+        for section in sections:
+            table = table.get(section) if isinstance(table, dict) else None
+        if isinstance(table, dict) and isinstance(table.get(name), str):
+            resolve = _resolve_space if name == "label_space" else _resolve
+            table[name] = resolve(table[name], base)
     for section, name in (("data", "sources"), ("data", "evaluation"), ("pretrain", "sources")):
         table = resolved.get(section)
         if isinstance(table, dict) and isinstance(table.get(name), list):
@@ -278,12 +291,14 @@ def _with_root(source: Any, base: Path) -> Any:
 
 def _resolve_space(name: str, base: Path) -> str:
     """Take what ends in .toml for the path of a classes.toml, and all else for a name."""
-    return _resolve(name, base) if name.endswith(".toml") else name
+    return _resolve(name, base) if name.lower().endswith(".toml") else name
 
 
 def _resolve(text: str, base: Path) -> str:
     if not text:
         return ""
+    if "\0" in text:
+        raise ConfigError("a path cannot have a NUL character", got=repr(text))
     literal = base / text  # a folder may be called "$a": a path in a run folder is one of today
     return str((literal if os.path.exists(literal) else base / expanded(text)).resolve())
 

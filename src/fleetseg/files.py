@@ -40,10 +40,12 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o666, durable: b
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if is_disk_full(error):
             raise disk_full(path, len(content)) from None
-        raise
+        # The temporary file is a bystander: what was to be written is the one to name.
+        raise OSError(error.errno, error.strerror, str(path)) from None
     if durable:
         sync_folder(path.parent)
 

@@ -16,6 +16,15 @@ def plain(text: object, limit: int) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(text)[:limit])
 
 
+def harmless(text: str) -> str:
+    r"""Replace what a terminal would obey, such as in the name of a file; lines stay lines.
+
+    >>> harmless("car\x1b[31m.png\n")
+    'car?[31m.png\n'
+    """
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "?", text)
+
+
 def listing(names: Sequence[str], limit: int = 3) -> str:
     """Name the first few, and how many more there are.
 

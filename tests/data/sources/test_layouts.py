@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -166,6 +167,7 @@ def test_folder_with_litter_and_previews(tmp_path: Path) -> None:
     litter(tmp_path)
     litter(tmp_path / "images")
     litter(tmp_path / "masks")
+    os.mkfifo(tmp_path / "images" / "pipe.png")  # whoever opens it waits
     assert [(c.kind, c.split) for c in detect(tmp_path)] == [("folder", "train")]
     source = opened("folder", tmp_path)
     assert good(source) == ["x/train/0", "x/train/0_1"]

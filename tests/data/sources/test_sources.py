@@ -329,6 +329,7 @@ def test_file_of_another_type(tmp_path: Path, name: str, content: bytes, got: st
     text = bad_text(tmp_path)
     assert f"{name}: not a picture" in text
     assert got in text
+    assert ("Save it as PNG" in text) == content.startswith(b"GIF")
 
 
 def test_unreadable_file(tmp_path: Path) -> None:

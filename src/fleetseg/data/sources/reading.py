@@ -45,6 +45,7 @@ _TO_RGB = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 _OTHER_ENDINGS = (".gif", ".npy", ".npz", ".mat", ".jfif", ".jp2", ".avif", ".heic", ".json")
 _GIT_LFS = b"version http"
+_OTHER_PICTURES = (b"GIF8", b"%PDF", b"8BPS", b"<svg")
 
 _Check = Callable[[ImageFile.ImageFile, str], None]
 """Looks at a file's header before its pixels are decoded."""
@@ -289,6 +290,7 @@ def _not_a_picture(path: str, formats: tuple[str, ...]) -> BadSample:
             cure="Save the original label as PNG",
         )
     is_pointer = start.startswith(_GIT_LFS)
+    is_other = start.startswith(_OTHER_PICTURES) or b"ftyp" in start
     return BadSample(
         "not a picture",
         where=path,
@@ -298,7 +300,11 @@ def _not_a_picture(path: str, formats: tuple[str, ...]) -> BadSample:
         if start
         else "an empty file",
         expected=" or ".join(formats),
-        cure="Fetch the file: git lfs pull" if is_pointer else "Copy it again",
+        cure="Fetch the file: git lfs pull"
+        if is_pointer
+        else "Save it as PNG"
+        if is_other
+        else "Copy it again",
     )
 
 
