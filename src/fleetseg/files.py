@@ -81,6 +81,27 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Read JSON that a person may have written; of two equal keys one would be lost.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or has a key twice.
+    """
+    try:
+        return json.loads(read_text(path), object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"'{next(key for key in fields if keys.count(key) > 1)}' comes twice")
+    return fields
+
+
 def is_disk_full(error: OSError) -> bool:
     """Say whether something could not be written for want of room, or of a quota."""
     return error.errno in _FULL

@@ -52,14 +52,19 @@ def composed(name: str) -> str:
     r"""Return a file's name in Unicode's composed form (NFC), as a text that can be written.
 
     Macs write file names decomposed and other systems composed: the two look the same and are not.
-    Bytes of a name that are not UTF-8, which Python holds as lone surrogates, become %XX.
+    Bytes of a name that are not UTF-8, which Python holds as lone surrogates, become %XX, and so
+    do characters that a terminal would obey.
 
     >>> composed("Mu\u0308nchen") == "M\u00fcnchen"
     True
     >>> composed(b"k\xf6ln".decode("utf-8", "surrogateescape"))
     'k%F6ln'
+    >>> composed("car\x1b[31m")
+    'car%1B[31m'
     """
-    text = re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
+    text = re.sub(
+        "[\x00-\x1f\x7f-\x9f\udc80-\udcff]", lambda odd: f"%{ord(odd[0]) & 0xFF:02X}", name
+    )
     return unicodedata.normalize("NFC", text)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from fleetseg._version import __version__
 from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import ConfigError, ModelError
-from fleetseg.files import read_text, write_atomic
+from fleetseg.files import read_json, write_atomic
 from fleetseg.models.build import build_model, is_known, wrap
 from fleetseg.models.card import card_text
 from fleetseg.models.cluster_files import Tensors, read_cluster, write_clusters
@@ -234,7 +234,7 @@ def find_model(path: Path) -> Path:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(read_text(path))
+        config = read_json(path)
     except ValueError as error:
         raise ModelError("damaged model config", where=path, got=str(error)) from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:

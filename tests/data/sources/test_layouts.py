@@ -263,6 +263,13 @@ def test_names_that_are_not_utf_8_become_names_that_are(tmp_path: Path) -> None:
     assert source.samples[0].domain.encode() == b"k%F6ln"
 
 
+def test_names_that_command_a_terminal_become_names_that_do_not(tmp_path: Path) -> None:
+    a_folder(tmp_path, "night\x1b[31m/0")
+    source = opened("folder", tmp_path)
+    assert good(source) == ["x/train/night%1B[31m/0"]
+    assert source.samples[0].domain == "night%1B[31m"
+
+
 def test_one_name_in_two_forms_side_by_side_is_told(tmp_path: Path) -> None:
     a_folder(tmp_path, "é", nfd("é"))
     with pytest.raises(DataError, match=r"share a name.*in whatever Unicode form"):
