@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import get_args
 
 from torch import nn
 
@@ -16,7 +17,7 @@ from fleetseg.data.labels import LabelSpace
 from fleetseg.data.own import Collections
 from fleetseg.data.pool import Progress
 from fleetseg.data.spaces import checked_space, open_space
-from fleetseg.errors import CheckpointError, ConfigError
+from fleetseg.errors import CheckpointError, ConfigError, unknown_name
 from fleetseg.experiment_file import load_experiment
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.rounds import Watcher
@@ -66,6 +67,8 @@ def run(
         FleetSegError: see fleetseg.errors; the text says what, where, and the cure.
     """
     described = _read(experiment)
+    if baseline not in (None, *get_args(baselines.Baseline)):
+        raise unknown_name("baseline", str(baseline), get_args(baselines.Baseline))
     if baseline == "local":
         raise ConfigError(
             "one run is one model, and baseline='local' is one for each client",
@@ -162,6 +165,13 @@ def run_local(
 
 def _read(experiment: Experiment | str | Path) -> Experiment:
     """Read an experiment, and refuse at once what would fail later."""
+    if not isinstance(experiment, Experiment | str | Path):
+        raise ConfigError(
+            "not an experiment",
+            got=type(experiment).__name__,
+            expected="an Experiment, or the path of its TOML file",
+            cure="Of fields make one: fleetseg.experiment_file.make_experiment(...)",
+        )
     described = (
         experiment
         if isinstance(experiment, Experiment)

@@ -167,7 +167,7 @@ def readable(where: str, what: str) -> Iterator[None]:
     except (FleetSegError, MemoryError):
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
         raise DataError(f"the {what} cannot be read ({reason})", where=where) from error
 
 

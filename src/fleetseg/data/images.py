@@ -36,6 +36,8 @@ def as_rgb(image: ImageLike, where: str) -> Image_HWC:
     if isinstance(image, Image.Image):
         with readable(where, "image"):
             upright = ImageOps.exif_transpose(image)
+            if upright.mode == "F":
+                return _from_array(np.asarray(upright), (upright.height, upright.width), where)
         return to_rgb(raw_image(upright, (upright.height, upright.width), where), unit_range=False)
     if isinstance(image, np.ndarray):
         return _from_array(image, image.shape[:2], where)

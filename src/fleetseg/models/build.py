@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import nn
 
 from fleetseg import rng
@@ -130,6 +131,12 @@ def wrap(
             got=f"the class {net.__name__}" if is_class else type(net).__name__,
             expected="a torch.nn.Module",
             cure=f"Make one of it: {net.__name__}(...)" if is_class else None,
+        )
+    if isinstance(net, torch.jit.ScriptModule):
+        raise ModelError(
+            "a network of TorchScript, whose layers cannot be looked into",
+            got=type(net).__name__,
+            cure="Give the network that it was made of",
         )
     return wrapped(
         net,

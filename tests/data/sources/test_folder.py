@@ -100,9 +100,9 @@ def test_a_file_with_a_hidden_second_ending_is_no_missing_one(tmp_path: Path) ->
         open_source(at)
 
 
-@pytest.mark.parametrize("name", ["", " ", "a\\u001b[31m"])
-def test_names_of_classes_can_be_seen(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match="a name that is blank or cannot be printed"):
+@pytest.mark.parametrize("name", ["", " "])
+def test_names_of_classes_are_not_blank(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="`classes` has a name that is blank"):
         open_source(config(tmp_path, f'classes = ["road", "{name}"]'))
 
 

@@ -104,8 +104,8 @@ class _Classes(BaseModel):
             raise ValueError(f"unknown space '{self.space}'; known: {', '.join(LABEL_SPACES)}")
         if len(set(self.classes)) != len(self.classes) or len(self.classes) > IGNORE:
             raise ValueError("`classes` must be distinct names, at most 255")
-        if not all(name.strip() and name.isprintable() for name in self.classes):
-            raise ValueError("`classes` has a name that is blank or cannot be printed")
+        if not all(name.strip() for name in self.classes):
+            raise ValueError("`classes` has a name that is blank")
         if self.colours and len(self.colours) != len(self.classes):
             raise ValueError(f"{len(self.colours)} colours for {len(self.classes)} classes")
         colours = [*self.colours, *(each for each in self.ignore if isinstance(each, list))]
