@@ -67,13 +67,7 @@ def run(
         FleetSegError: see fleetseg.errors; the text says what, where, and the cure.
     """
     described = _read(experiment)
-    if baseline not in (None, *get_args(baselines.Baseline)):
-        raise unknown_name("baseline", str(baseline), get_args(baselines.Baseline))
-    if baseline == "local":
-        raise ConfigError(
-            "one run is one model, and baseline='local' is one for each client",
-            cure="Use fleetseg.run_local, which takes the same arguments",
-        )
+    _require_one_model(baseline)
     with _own_folder(described, out, resume) as owned:
         data = _fleet_data(described, clients, evaluation, space, progress)
         if baseline == "centralised":
@@ -161,6 +155,16 @@ def run_local(
             if runs[name].reason == "interrupted":
                 break
     return runs
+
+
+def _require_one_model(baseline: str | None) -> None:
+    if baseline not in (None, *get_args(baselines.Baseline)):
+        raise unknown_name("baseline", str(baseline), get_args(baselines.Baseline))
+    if baseline == "local":
+        raise ConfigError(
+            "one run is one model, and baseline='local' is one for each client",
+            cure="Use fleetseg.run_local, which takes the same arguments",
+        )
 
 
 def _read(experiment: Experiment | str | Path) -> Experiment:

@@ -107,7 +107,7 @@ def read_images(images: ImageLike | Iterable[ImageLike]) -> Iterator[Image_HWC]:
     """
     several: Iterable[ImageLike] = [images] if is_one_image(images) else images  # type: ignore[list-item, assignment]
     if isinstance(several, bytes | Mapping) or not isinstance(several, Iterable):
-        several = [several]  # to be refused as one image
+        several = [several]  # type: ignore[list-item]  # to be refused as one image
     for number, image in enumerate(several):
         opened = given_path(image) if isinstance(image, str | Path) else image
         yield as_rgb(opened, f"image {number}")
