@@ -225,6 +225,13 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
         fleetseg.run(experiment, **options)
 
 
+def test_arguments_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown baseline 'central'.*Did you mean 'central"):
+        fleetseg.run(make_experiment({}), out=tmp_path / "run", baseline="central")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="not an experiment; got dict"):
+        fleetseg.run({"name": "x"}, out=tmp_path / "run")  # type: ignore[arg-type]
+
+
 def test_unknown_loss_is_said_before_data_are_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'focal'"):
         fleetseg.run(make_experiment({"training": {"loss": "ce+focall"}}), out=tmp_path / "run")

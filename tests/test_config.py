@@ -153,8 +153,13 @@ def test_an_empty_file_is_the_default_experiment(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no\.toml: experiment file not found"):
         load_experiment(tmp_path / "no.toml")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="a folder in place of a file; expected experiment file"):
         load_experiment(tmp_path)
+    run = tmp_path / "my runs" / "a"
+    run.mkdir(parents=True)
+    write(run, "").rename(run / "experiment.toml")
+    with pytest.raises(ConfigError, match=rf"Name {run}/experiment.toml;.* --out '{run}'"):
+        load_experiment(run)
     for text in ("a = ", "a = 1\na = 2", "x = " + "9" * 5000, "x = " + "[" * 5000):
         with pytest.raises(ConfigError, match=r"exp\.toml: not valid TOML"):
             load_experiment(write(tmp_path, text))

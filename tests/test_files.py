@@ -63,6 +63,15 @@ def test_a_really_full_device() -> None:
         file.write(b"x")
 
 
+def test_what_was_to_be_written_is_named_and_not_a_file_on_the_way(tmp_path: Path) -> None:
+    (tmp_path / "page").mkdir()
+    for path in (tmp_path / "page", tmp_path / "nowhere" / "page", tmp_path / ("x" * 300)):
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            write_atomic(path, b"")
+        assert caught.value.filename == str(path)
+    assert names(tmp_path) == ["page"]
+
+
 def test_other_trouble_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomic(tmp_path / "no" / "folder", b"x")

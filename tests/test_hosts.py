@@ -89,6 +89,8 @@ def test_home_and_variables_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         expanded("$NO_SUCH/x")
     assert given_path("$NO_SUCH/x") == Path("$NO_SUCH/x")  # a shell has had its say
     assert given_path("~/x") == Path("/home/me/x")
+    with pytest.raises(ConfigError, match="an empty path"):
+        given_path("")
     assert given_path("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
 
 

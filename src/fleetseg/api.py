@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import get_args
 
 from torch import nn
 
@@ -16,7 +17,7 @@ from fleetseg.data.labels import LabelSpace
 from fleetseg.data.own import Collections
 from fleetseg.data.pool import Progress
 from fleetseg.data.spaces import checked_space, open_space
-from fleetseg.errors import CheckpointError, ConfigError
+from fleetseg.errors import CheckpointError, ConfigError, unknown_name
 from fleetseg.experiment_file import load_experiment
 from fleetseg.federation.engine import Engine
 from fleetseg.federation.rounds import Watcher
@@ -66,11 +67,7 @@ def run(
         FleetSegError: see fleetseg.errors; the message says what is wrong, where, and the cure.
     """
     described = _read(experiment)
-    if baseline == "local":
-        raise ConfigError(
-            "one run makes one model, and baseline='local' makes one for each client",
-            cure="Use fleetseg.run_local, which takes the same arguments",
-        )
+    _require_one_model(baseline)
     with _own_folder(described, out, resume) as owned:
         data = _fleet_data(described, clients, evaluation, space, progress)
         if baseline == "centralised":
@@ -160,8 +157,25 @@ def run_local(
     return runs
 
 
+def _require_one_model(baseline: str | None) -> None:
+    if baseline not in (None, *get_args(baselines.Baseline)):
+        raise unknown_name("baseline", str(baseline), get_args(baselines.Baseline))
+    if baseline == "local":
+        raise ConfigError(
+            "one run makes one model, and baseline='local' makes one for each client",
+            cure="Use fleetseg.run_local, which takes the same arguments",
+        )
+
+
 def _read(experiment: Experiment | str | Path) -> Experiment:
     """Read an experiment and refuse at once what would fail later."""
+    if not isinstance(experiment, Experiment | str | Path):
+        raise ConfigError(
+            "not an experiment",
+            got=type(experiment).__name__,
+            expected="an Experiment, or the path of its TOML file",
+            cure="Build one from fields: fleetseg.experiment_file.make_experiment(...)",
+        )
     described = (
         experiment
         if isinstance(experiment, Experiment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,10 +43,23 @@ def read_fields(path: Path, what: str = "experiment file") -> dict[str, Any]:
         return tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise ConfigError(f"{what} not found", where=path) from None
+    except IsADirectoryError:
+        raise _a_folder(path, what) from None
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", where=path) from None
     except (ValueError, RecursionError) as error:  # invalid TOML, or text that is not UTF-8
         raise ConfigError(f"not valid TOML ({error})", where=path) from None
+
+
+def _a_folder(path: Path, what: str) -> ConfigError:
+    inside = path / "experiment.toml"
+    cure = f"Name {inside}; to go on with a run: --resume --out {shlex.quote(str(path))}"
+    return ConfigError(
+        "a folder in place of a file",
+        where=path,
+        expected=f"{what}, a TOML file",
+        cure=cure if inside.is_file() else None,
+    )
 
 
 def make_experiment_from_text(text: str, *, where: str) -> Experiment:
@@ -237,16 +251,29 @@ def _resolve_paths(experiment: Experiment, base: Path) -> Experiment:
     return experiment.model_copy(update=update)
 
 
+_PATHS = (
+    ("data", "cache"),
+    ("data", "label_space"),
+    ("partition", "file"),
+    ("partition", "label_subset", "file"),
+    ("model", "start"),
+)
+
+
 def with_resolved_paths(fields: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """Resolve the paths in fields before validation, as `make_experiment` does later."""
     resolved = {name: dict(v) if isinstance(v, dict) else v for name, v in fields.items()}
-    named = {"data": ("cache", "label_space"), "partition": ("file",), "model": ("start",)}
-    for section, names in named.items():
-        table = resolved.get(section)
-        for name in names:
-            if isinstance(table, dict) and isinstance(table.get(name), str):
-                resolve = _resolve_space if name == "label_space" else _resolve
-                table[name] = resolve(table[name], base)
+    if isinstance(partition := resolved.get("partition"), dict):
+        resolved["partition"] = partition = dict(partition)
+        if isinstance(subset := partition.get("label_subset"), dict):
+            partition["label_subset"] = dict(subset)
+    for *sections, name in _PATHS:
+        table: Any = resolved
+        for section in sections:
+            table = table.get(section) if isinstance(table, dict) else None
+        if isinstance(table, dict) and isinstance(table.get(name), str):
+            resolve = _resolve_space if name == "label_space" else _resolve
+            table[name] = resolve(table[name], base)
     for section, name in (("data", "sources"), ("data", "evaluation"), ("pretrain", "sources")):
         table = resolved.get(section)
         if isinstance(table, dict) and isinstance(table.get(name), list):
@@ -262,12 +289,14 @@ def _with_root(source: Any, base: Path) -> Any:
 
 def _resolve_space(name: str, base: Path) -> str:
     """Treat a name that ends in .toml as the path of a classes.toml, and any other as a name."""
-    return _resolve(name, base) if name.endswith(".toml") else name
+    return _resolve(name, base) if name.lower().endswith(".toml") else name
 
 
 def _resolve(text: str, base: Path) -> str:
     if not text:
         return ""
+    if "\0" in text:
+        raise ConfigError("a path cannot have a NUL character", got=repr(text))
     literal = base / text  # a folder may be called "$a": a path in a run folder is already resolved
     return str((literal if os.path.exists(literal) else base / expanded(text)).resolve())
 

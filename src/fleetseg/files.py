@@ -41,10 +41,12 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o666, durable: b
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if is_disk_full(error):
             raise disk_full(path, len(content)) from None
-        raise
+        # The temporary file is a bystander: what was to be written is the one to name.
+        raise OSError(error.errno, error.strerror, str(path)) from None
     if durable:
         sync_folder(path.parent)
 
@@ -78,6 +80,27 @@ def read_text(path: Path) -> str:
             f"line {line} is not UTF-8 (byte 0x{data[error.start]:02x}): save the text as UTF-8"
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON that a person may have written; of two equal keys one would be lost.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or has a key twice.
+    """
+    try:
+        return json.loads(read_text(path), object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"'{next(key for key in fields if keys.count(key) > 1)}' comes twice")
+    return fields
 
 
 def is_disk_full(error: OSError) -> bool:

@@ -103,8 +103,10 @@ def given_path(text: str | Path) -> Path:
     """Read a path from a command line: "~" and set variables are expanded, the rest is unchanged.
 
     Raises:
-        ConfigError: there is no home directory for "~".
+        ConfigError: there is no home directory for "~", or the text is empty.
     """
+    if not str(text).strip():
+        raise ConfigError("an empty path", cure="Is the variable set that it comes from?")
     return Path(_with_home(os.path.expandvars(str(text)), None))
 
 

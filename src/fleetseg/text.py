@@ -16,6 +16,15 @@ def plain(text: object, limit: int) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(text)[:limit])
 
 
+def harmless(text: str) -> str:
+    r"""Replace what a terminal would obey, such as in the name of a file; lines stay lines.
+
+    >>> harmless("car\x1b[31m.png\n")
+    'car?[31m.png\n'
+    """
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "?", text)
+
+
 def listing(names: Sequence[str], limit: int = 3) -> str:
     """List the first few names, and how many more there are.
 
@@ -43,14 +52,19 @@ def composed(name: str) -> str:
     r"""Return a file name in Unicode's composed form (NFC), as text that can be encoded.
 
     macOS writes file names decomposed and other systems composed: the two look the same but differ.
-    Bytes that are not UTF-8, which Python holds as lone surrogates, become %XX.
+    Bytes that are not UTF-8, which Python holds as lone surrogates, become %XX, and so do
+    characters that would control a terminal.
 
     >>> composed("Mu\u0308nchen") == "M\u00fcnchen"
     True
     >>> composed(b"k\xf6ln".decode("utf-8", "surrogateescape"))
     'k%F6ln'
+    >>> composed("car\x1b[31m")
+    'car%1B[31m'
     """
-    text = re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
+    text = re.sub(
+        "[\x00-\x1f\x7f-\x9f\udc80-\udcff]", lambda odd: f"%{ord(odd[0]) & 0xFF:02X}", name
+    )
     return unicodedata.normalize("NFC", text)
 
 

@@ -280,11 +280,20 @@ def test_centralised_is_one_client(tmp_path: Path) -> None:
         (["data", "synth", "out", "--size", "big"], "--size takes HEIGHTxWIDTH; got 'big'"),
         (["data", "synth", "out", "--cities", "ambr"], "Did you mean 'amber'?"),
         (["partition", str(TINY), "--set", "data.sources=[{kind='camvid'}]"], "camvid"),
+        (["partition", str(TINY), "--set", "data.sources=[]"], "data.sources is empty: there is"),
         (["config", "show", "nowhere.toml"], "nowhere.toml: experiment file not found"),
     ],
 )
 def test_errors_are_one_line_with_exit_code_1(words: list[str], text: str) -> None:
     assert text in error_of(fleetseg(*words))
+
+
+def test_names_of_files_do_not_command_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a\x1b[31m.txt").touch()
+    assert "got a folder with a?[31m.txt" in error_of(
+        fleetseg("data", "check", tmp_path / "photos")
+    )
 
 
 @pytest.mark.parametrize(
@@ -307,6 +316,16 @@ def test_wrong_usage_has_exit_code_2(words: list[str]) -> None:
 def test_a_run_folder_is_not_overwritten(finished: Path) -> None:
     result = fleetseg("run", TINY, *SERIAL, "--out", finished)
     assert "this folder already holds a run. Resume it with --resume" in error_of(result)
+
+
+def test_what_cannot_be_gone_on_with_says_why(finished: Path, tmp_path: Path) -> None:
+    other = ["--set", "training.lr=0.5", "--resume", "--out", finished]
+    told = error_of(fleetseg("run", finished / "experiment.toml", *other))
+    assert "the run was started with another experiment; got training.lr = 0.5, not " in told
+    run = tmp_path / "run"
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("checkpoints"))
+    told = error_of(fleetseg("run", "--resume", "--out", run))
+    assert "no intact checkpoint; got an empty folder. Start a new run" in told
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fleetseg.data.arrays import raw_image, to_ids, to_rgb
+from fleetseg.data.images import as_rgb
 from fleetseg.errors import DataError
 
 WHERE = "vehicle 'a', sample 3"
@@ -125,6 +126,9 @@ NAN = np.full((6, 7, 3), np.nan, np.float32)
         (Path("car.png"), "Open it: PIL.Image.open(path)"),
         (None, "got None"),
         (Image.new("HSV", (7, 6)), "pixel mode HSV"),
+        (torch.zeros(3, 6, 7).to_sparse(), "the image cannot be read (TypeError: "),
+        (torch.empty(3, 6, 7, device="meta"), "the image cannot be read (NotImplementedError: "),
+        (np.ma.masked_less(RGB, 9), "the image hides "),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -212,3 +216,24 @@ def test_a_turned_photo_is_turned_upright() -> None:
     photo.getexif()[0x0112] = 6  # a quarter to the right
     raw_HWC = raw_image(photo, (6, 4), WHERE)
     np.testing.assert_array_equal(raw_HWC, np.rot90(np.asarray(photo), -1))
+
+
+def test_a_file_that_was_closed_or_cut_short_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "car.png"
+    Image.fromarray(noise(3, 60, 70, 3)).save(path)
+    closed = Image.open(path)
+    closed.close()
+    path.write_bytes(path.read_bytes()[:2000])
+    with Image.open(path) as cut:
+        for image in (closed, cut):
+            with pytest.raises(DataError, match=rf"{WHERE}: the image cannot be read \("):
+                raw_image(image, (60, 70), WHERE)
+            with pytest.raises(DataError, match=rf"{WHERE}: the image cannot be read \("):
+                as_rgb(image, WHERE)
+
+
+def test_what_a_mask_hides_in_a_label_is_void() -> None:
+    ids = np.array([[0, 1], [1, 0]], np.int8)
+    hidden = np.ma.masked_array(ids, mask=[[False, True], [False, False]])
+    assert to_ids(hidden, 2, WHERE).tolist() == [[0, 255], [1, 0]]
+    assert to_ids(np.ma.masked_array(ids), 2, WHERE).tolist() == ids.tolist()

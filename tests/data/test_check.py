@@ -173,6 +173,14 @@ def test_detect(tmp_path: Path, files: list[str], expected: tuple[str, list[str]
 def test_detect_says_what_it_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="folder not found"):
         detect(tmp_path / "gone")
+    (tmp_path / "drives.zip").touch()
+    with pytest.raises(DataError, match=r"not a folder; got an archive. Unpack it"):
+        detect(tmp_path / "drives.zip")
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(DataError, match=r"folder not found; got a link to .*unmounted"):
+        detect(tmp_path / "link")
+    (tmp_path / "drives.zip").unlink()
+    (tmp_path / "link").unlink()
     (tmp_path / "photos").mkdir()
     with pytest.raises(DataError) as error:
         detect(tmp_path)

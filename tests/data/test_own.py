@@ -204,6 +204,15 @@ def test_what_a_data_set_raises_comes_with_the_sample_it_was_raised_for() -> Non
         look_over(Broken(drive()), "vehicle 'a'", SPACE, SIZE)
 
 
+def test_a_length_that_cannot_be_told_is_the_data_sets_fault() -> None:
+    class Endless(Tensors):
+        def __len__(self) -> int:
+            return -1
+
+    with pytest.raises(DataError, match=r"vehicle 'a': its length cannot be told \(ValueError"):
+        look_over(Endless(drive()), "vehicle 'a'", SPACE, SIZE)
+
+
 def test_a_wrong_sample_is_named_wherever_it_is() -> None:
     samples = drive(5)
     samples[4] = (samples[4][0], samples[4][1] * 3)
@@ -219,6 +228,7 @@ def test_names_may_be_numbers() -> None:
     ("collections", "words"),
     [
         ({0: 1, "0": 2}, "two of one name"),
+        ({"caf\u00e9": 1, "cafe\u0301": 2}, "two of one name"),
         ({"": 1}, "unusable name of a vehicle"),
         ({"a\n": 1}, "unusable name"),
         ({(1, 2): 1}, r"got \(1, 2\)"),

@@ -50,6 +50,12 @@ def test_other_colours_become_classes_that_a_folder_reads(tmp_path: Path) -> Non
     assert read_space(tmp_path / "classes.toml").colours == ((1, 2, 3), (255, 0, 9))
 
 
+def written(path: Path, dtype: type) -> str:
+    first = 0 if dtype is np.uint8 else -1
+    Image.fromarray(np.array([[first, 1]]).astype(dtype)).save(path)
+    return str(path)
+
+
 def test_what_is_no_mask_of_classes_is_refused(tmp_path: Path) -> None:
     many = mask(tmp_path / "many.png", list(range(150)))
     ids, colours = mask(tmp_path / "i.png", [0, 1]), mask(tmp_path / "c.png", [(1, 2, 3)])
@@ -57,7 +63,10 @@ def test_what_is_no_mask_of_classes_is_refused(tmp_path: Path) -> None:
     for masks, what in (
         ([many], "too many values .* got 150"),
         ([ids, colours], "some masks have ids and others colours"),
-        ([str(tmp_path / "text.png")], "no mask can be read"),
+        ([str(tmp_path / "text.png")], "no mask can be read; got 1 files; .*not a picture"),
+        ([written(tmp_path / "0.jpg", np.uint8)], "a lossy format, which changes ids"),
+        ([written(tmp_path / "0.tif", np.int32)], "got -1. Write 255 for pixels without a class"),
+        ([written(tmp_path / "1.tif", np.float32)], "label map in floating point"),
     ):
         with pytest.raises(DataError, match=what):
             draft_classes(masks, tmp_path)

@@ -131,6 +131,11 @@ def test_a_bad_config_is_named(saved: Path, text: str, message: str) -> None:
 def test_a_folder_without_a_model_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no saved model here; expected a folder with"):
         load_model(tmp_path)
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / "experiment.toml").touch()
+    with pytest.raises(ModelError, match=r"Let its run end: .* --resume --out '.*my run'"):
+        load_model(run)
 
 
 def test_classes_must_be_those_of_the_label_space(tmp_path: Path) -> None:

@@ -106,9 +106,16 @@ def test_lazy_layers_that_cannot_get_a_shape_are_named() -> None:
         materialise(wrap(Broken(), 2), (8, 8))
 
 
+SCRIPT = torch.jit.ScriptModule()  # type: ignore[no-untyped-call]
+
+
 @pytest.mark.parametrize(
     ("net", "words"),
-    [(nn.Conv2d, r"the class Conv2d.*Make one of it: Conv2d\(...\)"), (len, "got builtin")],
+    [
+        (nn.Conv2d, r"the class Conv2d.*Make one of it: Conv2d\(...\)"),
+        (len, "got builtin"),
+        (SCRIPT, "a network of TorchScript"),
+    ],
 )
 def test_what_is_no_network_is_refused(net: object, words: str) -> None:
     with pytest.raises(ModelError, match=words):

@@ -175,6 +175,9 @@ def test_a_run_that_is_not_over(tmp_path: Path) -> None:
     ]
     with pytest.raises(CheckpointError, match="this run is not finished; got 2 of 10 rounds"):
         fleetseg.compare(tmp_path / "sweep" / "b")
+    run_folder(tmp_path / "my run", [0.5], reason="")
+    with pytest.raises(CheckpointError, match=r"--resume --out '.*/my run'"):
+        fleetseg.compare(tmp_path / "my run")
 
 
 def test_where_there_is_no_run(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from fleetseg.runs.folder import (
     read_end,
     read_experiment,
     read_records,
+    require_same_experiment,
 )
 from fleetseg.runs.records import RunEnd
 
@@ -220,6 +221,9 @@ def test_of_another_experiment(run: RunFolder) -> None:
     other = EXPERIMENT.model_copy(update={"seed": 1})
     with pytest.raises(CheckpointError, match="made with another experiment"):
         folder_at(run.path, other).resume()
+    with pytest.raises(CheckpointError, match=r"seed = 1, not 0\. Go on with its own: .*--resume"):
+        require_same_experiment(run.path, other)
+    require_same_experiment(run.path, EXPERIMENT)
 
 
 def test_the_closing_line(run: RunFolder) -> None:

@@ -89,6 +89,12 @@ def test_a_bad_image_is_named_when_its_turn_comes(tmp_path: Path) -> None:
         next(maps)
     with pytest.raises(DataError, match="image 1: not an image; got NoneType"):
         list(fleetseg.predict(brightness_model(), [picture(8, 8), None]))  # type: ignore[list-item]
+    for images, got in ((None, "NoneType"), ({"image": picture(8, 8)}, "dict"), (b"x", "bytes")):
+        with pytest.raises(DataError, match=f"image 0: not an image; got {got}"):
+            list(fleetseg.predict(brightness_model(), images))  # type: ignore[arg-type]
+    grey = Image.fromarray(np.zeros((8, 8), np.float32))
+    with pytest.raises(DataError, match="image 0: an image in floating point"):
+        list(fleetseg.predict(brightness_model(), grey))
 
 
 def test_the_model_stays_as_it_was() -> None:

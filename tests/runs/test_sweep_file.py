@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fleetseg.config import Experiment
 from fleetseg.errors import ConfigError
+from fleetseg.experiment_file import make_experiment, with_resolved_paths
 from fleetseg.runs.sweep_file import Sweep, read_sweep
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "sweep-tiny.toml"
@@ -98,12 +103,38 @@ def test_what_is_written_reads_back_equal_elsewhere(tmp_path: Path) -> None:
 def test_paths_are_relative_to_the_file_that_says_them(tmp_path: Path) -> None:
     (tmp_path / "bases").mkdir()
     (tmp_path / "bases" / "one.toml").write_text(
-        'data.cache = "c"\n[[data.sources]]\nkind = "camvid"\nroot = "d"'
+        'data.cache = "c"\npartition.label_subset.file = "l.json"\n'
+        '[[data.sources]]\nkind = "camvid"\nroot = "d"'
     )
     found = sweep(tmp_path, 'base = "bases/one.toml"\n[[run]]\nname = "a"\nmodel.start = "m"')
     assert found.base["data"]["cache"] == str(tmp_path / "bases" / "c")
     assert found.base["data"]["sources"][0]["root"] == str(tmp_path / "bases" / "d")
+    subset = found.base["partition"]["label_subset"]
+    assert subset == {"file": str(tmp_path / "bases" / "l.json")}
     assert found.settings[0].options == {"model": {"start": str(tmp_path / "m")}}
+
+
+def test_every_path_of_an_experiment_is_one_in_a_sweep(tmp_path: Path) -> None:
+    """What is resolved as an experiment is read is resolved in the fields of a sweep, too."""
+    fields: dict[str, Any] = Experiment().model_dump(mode="json")
+    source = {"kind": "camvid", "root": "p"}
+    fields["data"] |= {"cache": "p", "label_space": "p.toml"}
+    fields["data"] |= {"sources": [source], "evaluation": [source]}
+    fields["partition"]["file"] = fields["partition"]["label_subset"]["file"] = "p"
+    fields["model"]["start"], fields["pretrain"]["sources"] = "p", [source]
+    given = copy.deepcopy(fields)
+    resolved = with_resolved_paths(fields, tmp_path)
+    read = make_experiment(fields, base=tmp_path)
+    assert make_experiment(resolved, base=None) == read
+    assert not re.search(r':"p(\.toml)?"', read.model_dump_json())
+    assert fields == given
+
+
+def test_the_path_of_a_base_has_variables(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "one.toml").write_text("seed = 7")
+    monkeypatch.setenv("HERE", str(tmp_path))
+    (tmp_path / "x").mkdir()
+    assert sweep(tmp_path / "x", 'base = "$HERE/one.toml"').base == {"seed": 7}
 
 
 WRONG = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from typing import Any
 
 from pydantic import field_validator, model_validator
 
@@ -85,7 +86,12 @@ class Experiment(Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what defines the result, without placement, storage, tracking and pictures."""
+        """SHA-256 of what defines the result."""
+        return hashlib.sha256(json.dumps(self.defining, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def defining(self) -> dict[str, Any]:
+        """The fields that define the result, without placement, storage, tracking and pictures."""
         fields = self.model_dump(mode="json")
         del fields["fleet"], fields["tracking"]
         del fields["method"]  # the fields that it stands for are in the digest
@@ -97,4 +103,4 @@ class Experiment(Section):
         cohort = fields["federation"]["cohort"]
         # 4 and 4.0 are the same count; 1 and 1.0 are not the same.
         fields["federation"]["cohort"] = float(cohort) if cohort > 1 else cohort
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        return fields

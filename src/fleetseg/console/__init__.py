@@ -16,6 +16,7 @@ from rich.text import Text
 
 from fleetseg.errors import FleetSegError
 from fleetseg.files import explained
+from fleetseg.text import harmless
 
 P = ParamSpec("P")
 INTERRUPTED = 130  # exit code of Ctrl-C: 128 + SIGINT
@@ -41,7 +42,8 @@ def _console(stderr: bool) -> Console:
 
 def print_line(console: Console, text: str | Text, style: str = "") -> None:
     """Print a text verbatim: no markup, and no line breaks within paths or digests."""
-    console.print(text if isinstance(text, Text) else Text(text, style), soft_wrap=True)
+    shown = text if isinstance(text, Text) else Text(harmless(text), style)
+    console.print(shown, soft_wrap=True)
 
 
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
@@ -84,7 +86,7 @@ def error_text(error: Exception) -> str:
 def print_error(text: str) -> None:
     """Print the line of an error."""
     sys.stdout.flush()
-    print_line(stderr_console(), Text.assemble(("error: ", "bold red"), text))
+    print_line(stderr_console(), Text.assemble(("error: ", "bold red"), harmless(text)))
 
 
 def clock(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -108,8 +109,8 @@ def run_demo(out: Path | None, fields: Mapping[str, Any] = FIELDS) -> int:
 
 def _next(folder: Path) -> tuple[str, str, str]:
     """Suggest next steps: the user's own images, a street photo, more rounds of this run."""
-    federated = folder / "federated"
-    again = federated / "experiment.toml"
+    federated = shlex.quote(str(folder / "federated"))
+    again = shlex.quote(str(folder / "federated" / "experiment.toml"))
     return (
         "fleetseg init YOUR_FOLDER     # your own images and masks",
         f"fleetseg predict {federated} STREET.png --out seen --overlay",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import statistics
 
 import typer
@@ -74,7 +75,7 @@ def make_and_show(wanted: Wanted, *, as_json: bool) -> None:
     for path in made.files:
         print_line(console, f"written: {path}")
     if wanted.out.suffix == ".toml":
-        print_line(console, f"run it: fleetseg run {wanted.out}", "dim")
+        print_line(console, f"run it: fleetseg run {shlex.quote(str(wanted.out))}", "dim")
 
 
 def _sizes(made: Made) -> str:

@@ -6,6 +6,8 @@ range to 1 or to 255; `to_rgb` converts it to 8 bits. Suffixes: HWC = height, wi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from PIL import Image, ImageOps
 
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Image_HWC, Label_HW
-from fleetseg.errors import DataError
+from fleetseg.errors import DataError, FleetSegError
 from fleetseg.text import listing
 
 Raw = npt.NDArray[Any]
@@ -93,7 +95,8 @@ def to_ids(value: object, num_classes: int, where: str) -> Label_HW:
     if isinstance(value, Image.Image):
         if value.mode not in _IDS:
             raise _colours(f"a picture of mode {value.mode}", where)
-        value = np.asarray(ImageOps.exif_transpose(value))
+        with readable(where, "label"):
+            value = np.asarray(ImageOps.exif_transpose(value))
     ids = _array(value, where, "label")
     if ids.ndim == 3 and 1 in (ids.shape[2], ids.shape[0]):
         ids = ids[..., 0] if ids.shape[2] == 1 else ids[0]
@@ -120,18 +123,52 @@ def to_ids(value: object, num_classes: int, where: str) -> Label_HW:
 
 def _array(value: object, where: str, what: str = "image") -> Raw:
     if isinstance(value, torch.Tensor):
-        tensor = value.detach().cpu()
-        is_small_float = tensor.dtype in (torch.bfloat16, torch.float16)
-        array = (tensor.float() if is_small_float else tensor).numpy()
+        with readable(where, what):  # sparse, quantised and meta tensors are not
+            tensor = value.detach().cpu()
+            is_small_float = tensor.dtype in (torch.bfloat16, torch.float16)
+            array = (tensor.float() if is_small_float else tensor).numpy()
+    elif isinstance(value, np.ma.MaskedArray):
+        array = _unmasked(value, where, what)
     elif isinstance(value, np.ndarray):
         array = value
     elif hasattr(value, "__array__"):
-        array = np.asarray(value)
+        with readable(where, what):
+            array = np.asarray(value)
     else:
         raise _not_handed_over(value, where, what)
     if array.dtype.kind not in "buif":
         raise _not_handed_over(value, where, what, f"an array of {array.dtype}")
     return array
+
+
+def _unmasked(array: np.ma.MaskedArray[Any, Any], where: str, what: str) -> Raw:
+    """Return the numbers of a masked array: what is hidden in a label is void."""
+    hidden = np.ma.getmaskarray(array)
+    if not hidden.any():
+        return array.filled()
+    if what == "label" and array.dtype.kind in "bui":
+        return np.where(hidden, IGNORE, array.filled(0).astype(np.int64))
+    raise DataError(
+        f"the {what} hides {int(hidden.sum()):,} of its numbers under a mask",
+        where=where,
+        cure="Say what stands there: array.filled(0)",
+    )
+
+
+@contextmanager
+def readable(where: str, what: str) -> Iterator[None]:
+    """Name the image or label that another library cannot read, whatever it raises for it.
+
+    Raises:
+        DataError: it raised something.
+    """
+    try:
+        yield
+    except (FleetSegError, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        raise DataError(f"the {what} cannot be read ({reason})", where=where) from error
 
 
 def _not_handed_over(value: object, where: str, what: str, got: str = "") -> DataError:
@@ -152,7 +189,8 @@ def _not_handed_over(value: object, where: str, what: str, got: str = "") -> Dat
 
 
 def _from_pil(image: Image.Image, where: str) -> Raw:
-    image = ImageOps.exif_transpose(image)
+    with readable(where, "image"):  # an opened file is read only now
+        image = ImageOps.exif_transpose(image)
     if image.mode in _NUMBERS:
         return np.asarray(image)
     if image.mode not in _TO_RGB:

@@ -24,14 +24,15 @@ from fleetseg.data.remarks import (
     dark_remarks,
     one_bit_remarks,
     reason,
+    several_remarks,
     turn_remarks,
 )
 from fleetseg.data.sample import Image_HWC, Label_HW, Sample, Source
 from fleetseg.data.sources import LAYOUTS, SPLITS
 from fleetseg.data.sources.headers import Header, read_header
-from fleetseg.data.sources.indexing import wrong_layout
+from fleetseg.data.sources.indexing import require_folder, wrong_layout
 from fleetseg.data.sources.walking import on_disk, subfolders
-from fleetseg.errors import BadSample, DataError
+from fleetseg.errors import BadSample
 from fleetseg.text import listing, size_text
 
 Digests = tuple[str, str]  # SHA-256 of an image and of its label
@@ -144,6 +145,7 @@ class _Seen:
     turns: Counter[str] = field(default_factory=Counter)
     turned_labels: int = 0
     one_bit_labels: int = 0
+    several: int = 0  # images in files of several pages or frames
 
     def look_at(self, sample: Sample) -> Header:
         """Count what the sample's file headers say, and return the image's header."""
@@ -151,6 +153,7 @@ class _Seen:
         self.turns[image.turn] += 1
         self.turned_labels += bool(label.turn)
         self.one_bit_labels += label.one_bit
+        self.several += image.several
         return image
 
     def add(
@@ -171,8 +174,9 @@ class _Seen:
         num_samples = len(source.samples)
         return [
             *class_remarks(classes, pixels_C, int(self.pixels[IGNORE]), own=own),
-            *one_bit_remarks(self.one_bit_labels, classes),
+            *(one_bit_remarks(self.one_bit_labels, classes, code.table[:2]) if code else ()),
             *dark_remarks(self.brightest, self.brightest_deep, total, own=own),
+            *several_remarks(self.several, num_samples),
             *turn_remarks(self.turns, self.turned_labels, num_samples),
         ]
 
@@ -245,8 +249,7 @@ def detect(path: Path) -> list[SourceConfig]:
     Raises:
         DataError: the folder does not exist or holds no known data set; lists the layouts tried.
     """
-    if not path.is_dir():
-        raise DataError("folder not found", where=path)
+    require_folder(path)
     found = _detect_here(path) or [
         config for name in subfolders(path) for config in _detect_here(on_disk(path / name))
     ]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
-from fleetseg.data.arrays import CHANNELS, raw_image, to_rgb
+from fleetseg.data.arrays import CHANNELS, raw_image, readable, to_rgb
 from fleetseg.data.sample import Image_HWC
 from fleetseg.data.sources.reading import read_image
 from fleetseg.errors import DataError
@@ -34,14 +34,18 @@ def as_rgb(image: ImageLike, where: str) -> Image_HWC:
     if isinstance(image, str | Path):
         return read_image(str(image))
     if isinstance(image, Image.Image):
-        upright = ImageOps.exif_transpose(image)
+        with readable(where, "image"):
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode == "F":
+                return _from_array(np.asarray(upright), (upright.height, upright.width), where)
         return to_rgb(raw_image(upright, (upright.height, upright.width), where), unit_range=False)
     if isinstance(image, np.ndarray):
         return _from_array(image, image.shape[:2], where)
     if isinstance(image, torch.Tensor):
         shape = tuple(image.shape)
         is_chw = len(shape) == 3 and shape[0] in CHANNELS
-        return _from_array(image, shape[1:] if is_chw else shape[:2], where)
+        with readable(where, "image"):
+            return _from_array(image, shape[1:] if is_chw else shape[:2], where)
     raise DataError(
         "not an image",
         where=where,

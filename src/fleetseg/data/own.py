@@ -23,6 +23,7 @@ from fleetseg.data.labels import IGNORE, LabelSpace
 from fleetseg.data.sample import Image_HWC, Label_HW
 from fleetseg.data.store.decoding import resized_image, resized_label
 from fleetseg.errors import ConfigError, DataError, FleetSegError
+from fleetseg.text import composed
 
 IMAGE_KEYS = ("image", "img")
 LABEL_KEYS = ("label", "labels", "mask", "target", "annotation")
@@ -189,6 +190,7 @@ def named(collections: object, what: str, argument: str) -> dict[str, Any]:
             cure="Use dict(enumerate(...)) to number the items of a sequence",
         )
     by_name: dict[str, Any] = {}
+    written: dict[str, str] = {}  # composed name -> as it was given
     for key, samples in collections.items():
         whole = isinstance(key, int | np.integer) and not isinstance(key, bool)
         name = str(key)
@@ -199,9 +201,11 @@ def named(collections: object, what: str, argument: str) -> dict[str, Any]:
                 got=repr(key),
                 expected="printable text, or a whole number",
             )
-        if name in by_name:
-            raise ConfigError(f"two of one name in {argument}=", got=f"'{name}' and {key!r}")
-        by_name[name] = samples
+        if (same := composed(name)) in written:
+            raise ConfigError(
+                f"two of one name in {argument}=", got=f"'{written[same]}' and {key!r}"
+            )
+        by_name[name], written[same] = samples, name
     return by_name
 
 
@@ -221,6 +225,9 @@ def _length(samples: Any, owner: str) -> int:
             length = len(samples)
         except (TypeError, NotImplementedError):
             length = -1
+        except Exception as error:  # of the user's own, as where samples are read
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(f"its length cannot be told ({reason})", where=owner) from error
         if length > 0:
             return length
         if length == 0:

@@ -13,6 +13,7 @@ from fleetseg.data.partition.unlabelled import Hidden, hidden_labels, without_la
 from fleetseg.data.sample import Sample, Source
 from fleetseg.data.sources import open_source
 from fleetseg.data.store.cache import Picked, Store, default_cache_dir, open_stores
+from fleetseg.errors import ConfigError
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being read, number done, total)."""
@@ -69,6 +70,11 @@ def open_pool(experiment: Experiment, space: LabelSpace, progress: Progress | No
         DataError, ConfigError: see fleetseg.errors.
     """
     data, holdout = experiment.data, experiment.partition.holdout
+    if not data.sources:
+        raise ConfigError(
+            "data.sources is empty: there is nothing to train on",
+            cure="Add [[data.sources]] with kind and root, or give clients= in Python",
+        )
     on_clients = experiment.evaluation.on_clients
     sources = [open_source(config) for config in data.sources]
     samples = [sample for source in sources for sample in source.samples]

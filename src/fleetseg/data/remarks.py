@@ -26,6 +26,11 @@ def class_remarks(
 
     `own` says that a classes.toml defines the values in the labels.
     """
+    if len(classes) == 1:
+        return [
+            f"there is one class, {classes[0]}, which every labelled pixel is of: there is "
+            "nothing to tell it from; what is not it may be a class, too"
+        ]
     missing = [i for i, pixels in enumerate(pixels_C) if pixels == 0]
     void = void_pixels / max(int(pixels_C.sum()) + void_pixels, 1)
     if not missing or len(missing) == len(classes):
@@ -92,15 +97,22 @@ def turn_remarks(turns: Counter[str], turned_labels: int, total: int) -> list[st
     ]
 
 
-def one_bit_remarks(one_bit: int, classes: Sequence[str]) -> list[str]:
-    """Note labels of one bit per pixel: which two classes they can show."""
+def one_bit_remarks(one_bit: int, classes: Sequence[str], ids: Sequence[int]) -> list[str]:
+    """Note labels of one bit per pixel: what black and white are read as.
+
+    `ids` are the train ids of the values 0 and 1.
+    """
     if not one_bit:
         return []
-    white = f"1 {classes[1]}" if len(classes) > 1 else "1"
-    return [
-        f"{one_bit} labels have one bit per pixel: black is read as id 0 {classes[0]}, white as id "
-        f"{white}"
-    ]
+    black, white = (f"id {i} {classes[i]}" if i < len(classes) else "void" for i in ids)
+    return [f"{one_bit} labels have one bit per pixel: black is read as {black}, white as {white}"]
+
+
+def several_remarks(several: int, total: int) -> list[str]:
+    """Note images in files that hold more pictures than one."""
+    if not several:
+        return []
+    return [f"{several} of {total} images are files of several pages or frames: the first is read"]
 
 
 def reason(text: str) -> str:

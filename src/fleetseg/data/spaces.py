@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fleetseg.config import DataConfig, SourceConfig
-from fleetseg.data.labels import IGNORE, LABEL_SPACES, LabelSpace, label_space
+from fleetseg.data.labels import IGNORE, LABEL_SPACES, Colour, LabelSpace, label_space
 from fleetseg.data.sources import folder
 from fleetseg.errors import ConfigError, unknown_name
 from fleetseg.experiment_file import toml_value
@@ -59,9 +59,17 @@ def checked_space(space: LabelSpace) -> LabelSpace:
     """
     if not isinstance(space, LabelSpace):
         raise ConfigError("space= takes a LabelSpace", got=type(space).__name__)
-    classes, critical = tuple(space.classes), tuple(space.critical)
-    colours = tuple((int(r), int(g), int(b)) for r, g, b in space.colours)
     where = f"label space '{space.name}'"
+    if isinstance(space.classes, str) or isinstance(space.critical, str):
+        cure = "Of one name make a tuple: ('road',)"
+        raise ConfigError("a text in place of names", where=where, got=space.classes, cure=cure)
+    classes, critical = tuple(space.classes), tuple(space.critical)
+    if odd := [c for c in classes if not (isinstance(c, str) and c.strip())]:
+        wanted = "text that is not blank"
+        raise ConfigError(
+            "unusable name of a class", where=where, got=repr(odd[0]), expected=wanted
+        )
+    colours = _colours(space, where)
     if not 0 < len(classes) <= IGNORE or len(set(classes)) != len(classes):
         wanted = f"1 to {IGNORE} distinct names"
         raise ConfigError("unusable classes", where=where, got=classes[:8], expected=wanted)
@@ -73,6 +81,21 @@ def checked_space(space: LabelSpace) -> LabelSpace:
     if unknown := sorted(set(critical) - set(classes)):
         raise ConfigError("`critical` lists names that are not classes", where=where, got=unknown)
     return LabelSpace(space.name, classes, colours, critical)
+
+
+def _colours(space: LabelSpace, where: str) -> tuple[Colour, ...]:
+    try:
+        colours = tuple((int(r), int(g), int(b)) for r, g, b in space.colours)
+    except (TypeError, ValueError):
+        colours = ((-1, -1, -1),)
+    if not all(0 <= value <= IGNORE for colour in colours for value in colour):
+        raise ConfigError(
+            "unusable colours",
+            where=where,
+            got=list(space.colours)[:4],
+            expected="(red, green, blue) for each class, each 0-255",
+        )
+    return colours
 
 
 def _of_sources(configs: list[SourceConfig]) -> LabelSpace:

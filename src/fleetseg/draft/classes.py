@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fleetseg.data.labels import IGNORE, LABEL_SPACES, Colour
-from fleetseg.data.sources.reading import LABEL_FORMATS
-from fleetseg.errors import DataError
+from fleetseg.data.labels import IDD_7, IGNORE, LABEL_SPACES, Colour
+from fleetseg.data.sources.label_encoding import train_id_code
+from fleetseg.data.sources.reading import LABEL_FORMATS, read_label
+from fleetseg.errors import BadSample, DataError
 from fleetseg.experiment_file import toml_value
 
 _MOST = 100  # more values than classes of a road scene are soft edges, instances or a photo
 _LOOKED_AT = 500  # masks, evenly spaced
 _ID_MODES = ("1", "L", "P", "I", "I;16")
+_COLOUR_MODES = ("RGB", "RGBA", "RGBX")
 _BLACK = (0, 0, 0)
 
 
@@ -35,8 +37,10 @@ class _Values:
             with Image.open(path, formats=LABEL_FORMATS) as image:
                 if image.mode in _ID_MODES:
                     self.ids |= {int(value) for value in np.unique(np.array(image))}
-                else:
+                elif image.mode in _COLOUR_MODES:
                     self.colours |= _colours(np.array(image.convert("RGB")))
+                else:
+                    self.unreadable += 1
         except Exception:  # PIL raises all kinds of errors
             self.unreadable += 1
 
@@ -63,7 +67,8 @@ def draft_classes(masks: Sequence[str], folder: Path) -> str:
             "some masks have ids and others colours", where=folder, cure="Convert them to one kind"
         )
     if not values.ids and not values.colours:
-        raise DataError("no mask can be read", where=folder, got=f"{len(masks)} files")
+        got = f"{len(masks)} files" + (f"; {_trouble(masks[0])}" if masks else "")
+        raise DataError("no mask can be read", where=folder, got=got)
     count = len(values.ids or values.colours)
     if count > _MOST:
         raise DataError(
@@ -78,12 +83,27 @@ def draft_classes(masks: Sequence[str], folder: Path) -> str:
     return head + "".join(f"{line}\n" for line in lines)
 
 
+def _trouble(path: str) -> str:
+    """Say what a run would say of a mask that cannot be read."""
+    try:
+        read_label(path, space=IDD_7, code=train_id_code(IDD_7))
+    except BadSample as error:
+        return str(error)
+    return ""
+
+
 def _of_ids(ids: set[int]) -> list[str]:
     if ids == {0, IGNORE}:
         return ['classes = ["background", "foreground"]', f"values = [0, {IGNORE}]", *_CRITICAL]
     if max(ids) > IGNORE:
         raise DataError(
             "ids in masks are 0 to 255", got=max(ids), cure="Are these masks of instances?"
+        )
+    if min(ids) < 0:
+        raise DataError(
+            "ids in masks are 0 to 255",
+            got=min(ids),
+            cure=f"Write {IGNORE} for pixels without a class",
         )
     kept = sorted(ids - {IGNORE})
     lines = [f"classes = {toml_value([f'class_{i}' for i in kept])}"]

@@ -173,5 +173,8 @@ def load_newest(
             set_aside(bad)
         return state, record, list(damaged.values())
     raise CheckpointError(
-        "no intact checkpoint", where=folder, got="; ".join(damaged.values()) or "an empty folder"
+        "no intact checkpoint",
+        where=folder,
+        got="; ".join(damaged.values()) or "an empty folder",
+        cure="Start a new run with another --out",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import nn
 
 from fleetseg import rng
@@ -96,6 +97,23 @@ def is_known(name: str) -> bool:
     return name in MODELS or name.startswith(PREFIX)
 
 
+def _require_network(net: nn.Module) -> None:
+    if not isinstance(net, nn.Module):
+        is_class = isinstance(net, type) and issubclass(net, nn.Module)
+        raise ModelError(
+            "not a network",
+            got=f"the class {net.__name__}" if is_class else type(net).__name__,
+            expected="a torch.nn.Module",
+            cure=f"Make one of it: {net.__name__}(...)" if is_class else None,
+        )
+    if isinstance(net, torch.jit.ScriptModule):
+        raise ModelError(
+            "a network of TorchScript, whose layers cannot be looked into",
+            got=type(net).__name__,
+            cure="Give the network that it was made of",
+        )
+
+
 def wrap(
     net: nn.Module,
     num_classes: int,
@@ -124,14 +142,7 @@ def wrap(
     Raises:
         ModelError: not a network.
     """
-    if not isinstance(net, nn.Module):
-        is_class = isinstance(net, type) and issubclass(net, nn.Module)
-        raise ModelError(
-            "not a network",
-            got=f"the class {net.__name__}" if is_class else type(net).__name__,
-            expected="a torch.nn.Module",
-            cure=f"Make one of it: {net.__name__}(...)" if is_class else None,
-        )
+    _require_network(net)
     return wrapped(
         net,
         num_classes,

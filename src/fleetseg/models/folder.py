@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from fleetseg._version import __version__
 from fleetseg.data.labels import LabelSpace
 from fleetseg.errors import ConfigError, ModelError
-from fleetseg.files import read_text, write_atomic
+from fleetseg.files import read_json, write_atomic
 from fleetseg.models.build import build_model, is_known, wrap
 from fleetseg.models.card import card_text
 from fleetseg.models.cluster_files import Tensors, read_cluster, write_clusters
@@ -225,12 +226,15 @@ def find_model(path: Path) -> Path:
         "no saved model here",
         where=path,
         expected=f"a folder with {WEIGHTS} and {CONFIG}, or a finished run with model/",
+        cure=f"Let its run end: fleetseg run --resume --out {shlex.quote(str(path))}"
+        if (path / "experiment.toml").is_file()
+        else None,
     )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(read_text(path))
+        config = read_json(path)
     except ValueError as error:
         raise ModelError("damaged model config", where=path, got=str(error)) from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,7 +154,7 @@ def _figures(subject: RunReport, rest: Sequence[RunReport], named: Names) -> Rep
         by=subject.experiment.evaluation.by,
         num_vehicles=_num_vehicles(subject, images),
         num_images=sum(images.values()) or None,
-        command=str(subject.path),
+        command=shlex.quote(str(subject.path)),
         reason=subject.end.reason if subject.end else "",
         started=str(subject.environment.get("started", "")),
     )

@@ -6,6 +6,7 @@ Within one model only classes are averaged: its ratios come from summed confusio
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,7 @@ def _over(report: RunReport) -> RunReport:
             "this run is not finished",
             where=report.path,
             got=_how_far(report),
-            cure=f"Resume it: fleetseg run --resume --out {report.path}",
+            cure=f"Resume it: fleetseg run --resume --out {shlex.quote(str(report.path))}",
         )
     return report
 

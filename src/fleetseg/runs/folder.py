@@ -27,6 +27,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +40,7 @@ from fleetseg.config import Experiment
 from fleetseg.data.labels import LabelSpace
 from fleetseg.data.partition.manifest import Manifest
 from fleetseg.errors import CheckpointError, FleetSegError
-from fleetseg.experiment_file import load_experiment, to_toml
+from fleetseg.experiment_file import dotted, load_experiment, to_toml
 from fleetseg.federation.checkpoint import (
     ServerState,
     list_checkpoints,
@@ -51,6 +52,9 @@ from fleetseg.files import disk_full, is_disk_full, write_atomic
 from fleetseg.hosts import allowed_cores
 from fleetseg.runs.records import RunEnd
 from fleetseg.runs.starts import record_resume
+from fleetseg.text import listing
+
+_LONG = 100  # characters of a changed option
 
 
 class RunFolder:
@@ -139,7 +143,12 @@ class RunFolder:
             records.setdefault(state.round, record)
         if len(records) != state.round:
             missing = sorted(set(range(1, state.round)) - set(records))
-            raise CheckpointError("rounds are missing from the log", where=self._log, got=missing)
+            raise CheckpointError(
+                "rounds are missing from the log",
+                where=self._log,
+                got=missing,
+                cure="Put the file back, or start a new run with another --out",
+            )
         self._records = [read_record(records[r], self._space, self._log) for r in sorted(records)]
         self._state = state
         self._rewrite()
@@ -197,6 +206,31 @@ def require_no_run(path: Path) -> None:
             where=path,
             cure="Resume it with --resume, or choose another --out",
         )
+
+
+def require_same_experiment(path: Path, experiment: Experiment) -> None:
+    """Refuse to go on with options that are not those a run was started with, and name them.
+
+    Raises:
+        CheckpointError, ConfigError: they differ, or those of the run cannot be read.
+    """
+    before = read_experiment(path)
+    if before.digest == experiment.digest:
+        return
+    then, now = dotted(before.defining), dotted(experiment.defining)
+    differ = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
+    raise CheckpointError(
+        "the run was started with another experiment",
+        where=path,
+        got=listing([_changed(key, then.get(key), now.get(key)) for key in differ], 4),
+        cure=f"Go on with its own: fleetseg run --resume --out {shlex.quote(str(path))}; "
+        "or choose another --out",
+    )
+
+
+def _changed(key: str, then: object, now: object) -> str:
+    text = f"{key} = {json.dumps(now)}, not {json.dumps(then)}"
+    return text if len(text) <= _LONG else f"another {key}"
 
 
 def can_resume(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +107,8 @@ def read_images(images: ImageLike | Iterable[ImageLike]) -> Iterator[Image_HWC]:
         DataError: not an image, when its turn comes.
     """
     several: Iterable[ImageLike] = [images] if is_one_image(images) else images  # type: ignore[list-item, assignment]
+    if isinstance(several, bytes | Mapping) or not isinstance(several, Iterable):
+        several = [several]  # type: ignore[list-item]  # to be refused as one image
     for number, image in enumerate(several):
         opened = given_path(image) if isinstance(image, str | Path) else image
         yield as_rgb(opened, f"image {number}")

@@ -39,7 +39,14 @@ from fleetseg.runs.ending import Final, save_final, score_final
 from fleetseg.runs.engines import engine_of
 from fleetseg.runs.enrolled import record_enrolled
 from fleetseg.runs.estimating import Estimator
-from fleetseg.runs.folder import can_resume, changed_since, environment, require_no_run
+from fleetseg.runs.folder import (
+    can_resume,
+    changed_since,
+    environment,
+    has_run,
+    require_no_run,
+    require_same_experiment,
+)
 from fleetseg.runs.image_counts import keep_counts
 from fleetseg.runs.kept_frames import FrameKeeper, keeping_frames
 from fleetseg.runs.loaded import LoadedModel, load_model
@@ -280,7 +287,8 @@ def _open(setup: RunSetup, resume: bool) -> tuple[ServerState, list[str]]:
     folder, manifest = setup.folder, setup.fleet_data.manifest
     hardware = setup.runtime.hardware
     facts = environment(hardware.name, hardware.precision)
-    if resume and can_resume(folder.path):
+    if resume and has_run(folder.path):
+        require_same_experiment(folder.path, setup.experiment)
         if manifest is not None and manifest != type(manifest).read(folder.path / "manifest.json"):
             raise DataError(
                 "the data have changed since the run was started",

@@ -37,6 +37,7 @@ from fleetseg.experiment_file import (
     read_fields,
     with_resolved_paths,
 )
+from fleetseg.hosts import given_path
 from fleetseg.methods import laid_under
 
 _KEYS = ("name", "base", "seeds", "grid", "run")
@@ -110,7 +111,7 @@ def _base(given: Any, path: Path) -> Options:
         raise ConfigError(
             "a sweep needs a base", where=path, expected='base = "EXPERIMENT.toml", or a [base]'
         )
-    file = path.parent / Path(given).expanduser()
+    file = path.parent / given_path(given)
     return with_resolved_paths(read_fields(file), file.parent)
 
 

@@ -58,6 +58,11 @@ def test_counts_may_stand_in_another_order_than_users(tmp_path: Path) -> None:
     assert [len(pairs) for pairs in read_leaf(path).values()] == [2, 1]
 
 
+def test_users_may_be_numbers(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"users": [7], "user_data": {"7": {"x": ["1"]}}}')
+    assert read_leaf(tmp_path / "s.json") == {"7": [("1", None)]}
+
+
 def test_user_in_two_files_is_refused_with_both_names(tmp_path: Path) -> None:
     write(tmp_path / "one.json", {"a": {"x": ["1"]}})
     write(tmp_path / "two.json", {"a": {"x": ["2"]}})
@@ -69,6 +74,12 @@ def test_user_in_two_files_is_refused_with_both_names(tmp_path: Path) -> None:
     ("content", "text"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"user_data": {"a": {"x": ["1"]}, "a": {"x": ["2"]}}}', "'a' comes twice"),
+        ('{"user_data": {" ": {"x": ["1"]}}}', "unusable name of a client; got ' '"),
+        (r'{"user_data": {"a\u001b[31m": {"x": ["1"]}}}', "unusable name of a client"),
+        (r'{"user_data": {"\ud800": {"x": ["1"]}}}', "unusable name of a client"),
+        (r'{"user_data": {"\u00e9": {"x": ["1"]}, "e\u0301": {"x": ["2"]}}}', "two users of one"),
         (b"\xff\xfe\x00", "not JSON"),
         ("[]", "not a LEAF-style split file"),
         ('{"0": ["client"]}', "not a LEAF-style split file"),  # LADD's clusters

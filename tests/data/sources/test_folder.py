@@ -89,3 +89,27 @@ def test_what_does_not_fit_together_is_refused(
     assert old in QUARRY
     with pytest.raises(DataError, match=what):
         open_source(config(tmp_path, QUARRY.replace(old, new, 1)))
+
+
+def test_a_file_with_a_hidden_second_ending_is_no_missing_one(tmp_path: Path) -> None:
+    at = config(tmp_path)
+    (tmp_path / "classes.toml").rename(tmp_path / "Classes.toml.txt")
+    with pytest.raises(
+        DataError, match=r"missing; got Classes.toml.txt. Rename it to classes.toml"
+    ):
+        open_source(at)
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_names_of_classes_are_not_blank(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="`classes` has a name that is blank"):
+        open_source(config(tmp_path, f'classes = ["road", "{name}"]'))
+
+
+def test_masks_in_a_folder_of_another_name_are_noted(tmp_path: Path) -> None:
+    assert opened(tmp_path, [[0, 1, 2]] * 2).notes == ()
+    (tmp_path / "masks").rename(tmp_path / "labels")
+    (note,) = open_source(config(tmp_path)).notes
+    assert "all images are unlabelled; if labels has their labels, rename it" in note
+    (tmp_path / "labels").rename(tmp_path / "val")
+    assert open_source(config(tmp_path)).notes == ()

@@ -231,3 +231,59 @@ def test_wrong_keys_are_explained(tmp_path: Path, toml: str, what: str) -> None:
     root = a_set(tmp_path, grey([[0, 1]]), toml=toml)
     with pytest.raises(DataError, match=what):
         open_source(SourceConfig(kind="folder", root=str(root)))
+
+
+def test_values_that_are_swapped_are_noted_as_they_are_read(tmp_path: Path) -> None:
+    root = a_set(tmp_path, grey([[0, 255]]).convert("1"), toml="values = [1, 0]\n")
+    assert label(root) == [[1, 0]]
+    assert "black is read as id 1 car, white as id 0 road" in notes(root)
+
+
+def test_channels_in_the_order_of_opencv_are_named(tmp_path: Path) -> None:
+    turned = np.array([[ROAD, CAR, CAR]], np.uint8)[..., ::-1]
+    assert "save mask[..., ::-1]" in bad(a_set(tmp_path, Image.fromarray(turned), toml=COLOURS))
+
+
+def test_negative_ids_are_told_what_void_is(tmp_path: Path) -> None:
+    root = a_set(tmp_path, grey([[0, 1]]))
+    (root / "masks" / "0.png").unlink()
+    grey([[-1, 1]], np.int32).save(root / "masks" / "0.tif")
+    assert "got -1 (1 px)" in bad(root)
+    assert "Write 255 for pixels without a class" in bad(root)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (grey([[0, 1]], np.float32), "label map in floating point; got mode F"),
+        (Image.new("LA", (2, 1), (1, 9)), "label map with transparent pixels; got mode LA"),
+    ],
+)
+def test_what_is_neither_ids_nor_colours_is_called_what_it_is(
+    tmp_path: Path, mask: Image.Image, words: str
+) -> None:
+    root = a_set(tmp_path, grey([[0, 1]]))
+    (root / "masks" / "0.png").unlink()
+    mask.save(root / "masks" / "0.tif")
+    assert words in bad(root)
+
+
+@pytest.mark.parametrize("ending", ["tif", "png"])
+def test_a_label_file_of_several_pictures_is_bad_and_an_image_is_noted(
+    tmp_path: Path, ending: str
+) -> None:
+    root = a_set(tmp_path, grey([[0, 1]]), grey([[0, 1]]))
+    several = {"save_all": True, "append_images": [grey([[1, 0]])]}
+    (root / "masks" / "0.png").unlink()
+    grey([[0, 1]]).save(root / "masks" / f"0.{ending}", **several)
+    assert "label file with several pictures" in bad(root)
+    assert "got 2 pages or frames" in bad(root)
+    (root / "images" / "1.png").unlink()
+    grey([[9, 1]]).save(root / "images" / f"1.{ending}", **several)
+    assert "1 of 2 images are files of several pages or frames: the first is read" in notes(root)
+
+
+def test_a_single_class_is_noted(tmp_path: Path) -> None:
+    assert "there is one class, road, which every labelled pixel is of" in notes(
+        a_set(tmp_path, grey([[0, 255]]), toml='classes = ["road"]\n')
+    )

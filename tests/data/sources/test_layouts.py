@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -166,6 +167,7 @@ def test_folder_with_litter_and_previews(tmp_path: Path) -> None:
     litter(tmp_path)
     litter(tmp_path / "images")
     litter(tmp_path / "masks")
+    os.mkfifo(tmp_path / "images" / "pipe.png")  # whoever opens it waits
     assert [(c.kind, c.split) for c in detect(tmp_path)] == [("folder", "train")]
     source = opened("folder", tmp_path)
     assert good(source) == ["x/train/0", "x/train/0_1"]
@@ -259,6 +261,13 @@ def test_names_that_are_not_utf_8_become_names_that_are(tmp_path: Path) -> None:
     source = opened("folder", tmp_path)
     assert good(source) == ["x/train/k%F6ln/0"]
     assert source.samples[0].domain.encode() == b"k%F6ln"
+
+
+def test_names_that_command_a_terminal_become_names_that_do_not(tmp_path: Path) -> None:
+    a_folder(tmp_path, "night\x1b[31m/0")
+    source = opened("folder", tmp_path)
+    assert good(source) == ["x/train/night%1B[31m/0"]
+    assert source.samples[0].domain == "night%1B[31m"
 
 
 def test_one_name_in_two_forms_side_by_side_is_told(tmp_path: Path) -> None:

@@ -228,3 +228,16 @@ def test_classes_toml_in_another_encoding(tmp_path: Path, encoding: str, what: s
     (root / "classes.toml").write_bytes('classes = ["Straße"]'.encode(encoding))
     with pytest.raises(DataError, match=f"not valid TOML .*{what}.*as UTF-8"):
         open_source(SourceConfig(kind="folder", root=str(root)))
+
+
+# --- files in place of pictures --------------------------------------------------------------
+
+
+def test_a_label_in_a_format_that_is_not_read_is_not_missing(tmp_path: Path) -> None:
+    root = a_set(tmp_path)
+    add(root, "0.png", Image.new("RGB", (4, 4), 200))
+    (root / "masks" / "0.png").unlink()
+    Image.new("L", (4, 4)).save(root / "masks" / "0.GIF")
+    assert "file not found; got 0.GIF, which is not read. Save 0.GIF as PNG" in (
+        checked(root).bad[0].text
+    )

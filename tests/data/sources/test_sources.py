@@ -318,7 +318,7 @@ def test_truncated_jpeg_and_flipped_bits(tmp_path: Path) -> None:
     ("content", "got"),
     [
         (b"", "an empty file"),
-        (b"version https://git-lfs.github.com/spec/v1", "starts with b'version http'"),
+        (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "starts with b'%!PS"),
         (b"GIF89a\x01\x00\x01\x00\x00\x00\x00", "starts with b'GIF89a"),
     ],
@@ -329,6 +329,7 @@ def test_file_of_another_type(tmp_path: Path, name: str, content: bytes, got: st
     text = bad_text(tmp_path)
     assert f"{name}: not a picture" in text
     assert got in text
+    assert ("Save it as PNG" in text) == content.startswith(b"GIF")
 
 
 def test_unreadable_file(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ a part of it. Classes that a client does not label are erased from its training 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from fleetseg.config import PartitionConfig
 from fleetseg.data.labels import ERASED, LabelSpace
 from fleetseg.data.partition.manifest import Manifest, is_manifest
 from fleetseg.errors import ConfigError, DataError, unknown_name
-from fleetseg.files import read_text
+from fleetseg.files import read_json
 
 LabelSubsets = Mapping[str, tuple[int, ...]]
 """Client -> sorted train ids that it labels; a client not listed labels all classes."""
@@ -90,7 +89,7 @@ def _drawn(
 def _read(path: Path) -> Mapping[str, Sequence[str]]:
     expected = '{"client": ["class", ...], ...}'
     try:
-        table: Any = json.loads(read_text(path))
+        table: Any = read_json(path)
     except FileNotFoundError:
         raise DataError("file of label subsets not found", where=path) from None
     except ValueError as error:

@@ -16,7 +16,7 @@ from typing import Any
 from fleetseg.data.sample import Sample
 from fleetseg.data.sources.walking import SUFFIXES, is_foreign
 from fleetseg.errors import DataError
-from fleetseg.files import read_text
+from fleetseg.files import read_json
 from fleetseg.text import composed, listing
 
 Users = dict[str, list[tuple[str, str | None]]]
@@ -73,7 +73,7 @@ def _is_split_file(path: Path) -> bool:
 
 def _read_file(path: Path) -> Users:
     try:
-        fields: Any = json.loads(read_text(path))
+        fields: Any = read_json(path)
     except FileNotFoundError:
         raise DataError("split file not found", where=path, cure="Check partition.file") from None
     except ValueError as error:
@@ -84,6 +84,12 @@ def _read_file(path: Path) -> Users:
     names = fields.get("users", list(data))
     if not isinstance(names, list) or sorted(map(str, names)) != sorted(data):
         raise DataError("users and the keys of user_data differ", where=path, expected=_FORMAT)
+    names = [str(name) for name in names]
+    if unusable := [name for name in names if not name.strip() or not name.isprintable()]:
+        got = repr(unusable[0])
+        raise DataError("unusable name of a client", where=path, got=got, expected="printable text")
+    if len({composed(name) for name in names}) < len(names):
+        raise DataError("two users of one name, in two Unicode forms", where=path)
     users = {user: _pairs(user, data[user], path) for user in names}
     counts = fields.get("num_samples", [len(pairs) for pairs in users.values()])
     # Compare as multisets: LADD's Mapillary split lists counts in another order than its users,

@@ -13,7 +13,7 @@ from typing import Any
 
 from fleetseg.data.sample import Sample
 from fleetseg.errors import DataError, LeakError
-from fleetseg.files import read_text, write_atomic
+from fleetseg.files import read_json, write_atomic
 from fleetseg.text import composed
 
 FORMAT_VERSION = 1
@@ -74,7 +74,7 @@ class Manifest:
             DataError: it is missing or malformed, or its digest does not match its content.
         """
         try:
-            fields: Any = json.loads(read_text(path))
+            fields: Any = read_json(path)
         except FileNotFoundError:
             raise DataError("manifest not found", where=path) from None
         except ValueError as error:

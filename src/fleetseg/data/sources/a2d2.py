@@ -10,7 +10,6 @@ Geyer et al.: A2D2: Audi autonomous driving dataset, arXiv 2004.06320, https://w
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -27,7 +26,7 @@ from fleetseg.data.sources.places import Facts, Place, published_source
 from fleetseg.data.sources.reading import read_sample
 from fleetseg.data.sources.walking import on_disk, subfolders
 from fleetseg.errors import DataError
-from fleetseg.files import read_text
+from fleetseg.files import read_json
 from fleetseg.text import listing
 
 EXPECTED_LAYOUT = (
@@ -100,7 +99,7 @@ def _check_class_list(path: Path) -> None:
     if not path.is_file():
         return
     try:
-        found: Any = json.loads(read_text(path))
+        found: Any = read_json(path)
     except ValueError as error:
         raise DataError(f"not JSON ({error})", where=path, cure="Copy it again") from None
     if not isinstance(found, dict):

@@ -23,6 +23,7 @@ split.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,7 +58,7 @@ from fleetseg.data.sources.reading import digest, read_sample
 from fleetseg.data.sources.walking import on_disk, subfolders
 from fleetseg.errors import DataError
 from fleetseg.files import read_text
-from fleetseg.text import composed
+from fleetseg.text import composed, listing
 
 EXPECTED_LAYOUT = (
     "images/ with masks/ and classes.toml",
@@ -103,6 +104,8 @@ class _Classes(BaseModel):
             raise ValueError(f"unknown space '{self.space}'; known: {', '.join(LABEL_SPACES)}")
         if len(set(self.classes)) != len(self.classes) or len(self.classes) > IGNORE:
             raise ValueError("`classes` must be distinct names, at most 255")
+        if not all(name.strip() for name in self.classes):
+            raise ValueError("`classes` has a name that is blank")
         if self.colours and len(self.colours) != len(self.classes):
             raise ValueError(f"{len(self.colours)} colours for {len(self.classes)} classes")
         colours = [*self.colours, *(each for each in self.ignore if isinstance(each, list))]
@@ -197,7 +200,7 @@ class _Files:
 
 def _files(images: dict[str, str], masks: Path) -> _Files:
     if not masks.is_dir():
-        return _Files(images, None)
+        return _Files(images, None, notes=_without_masks(masks))
     labels = stems(masks)
     if ending := common_ending(images, labels):
         note = f"each mask is paired with the image of the same name without '{ending}'"
@@ -205,6 +208,18 @@ def _files(images: dict[str, str], masks: Path) -> _Files:
         return _Files(images, labels, ending, (note,))
     images, labels, notes = without_siblings(images, labels)
     return _Files(images, labels, notes=notes)
+
+
+def _without_masks(masks: Path) -> tuple[str, ...]:
+    inner = masks.parent.name == "masks"  # masks/<split>
+    root = masks.parent.parent if inner else masks.parent
+    others = [n for n in subfolders(root) if n not in {"images", "masks", *_SPLIT_NAMES}]
+    if not others:
+        return ()
+    return (
+        f"there is no {masks}, so that all images are unlabelled; if {listing(others)} has their "
+        "labels, rename it",
+    )
 
 
 def _code(classes: _Classes) -> LabelEncoding:
@@ -284,10 +299,14 @@ def _parse_classes(path: Path) -> _Classes:
     try:
         return _Classes.model_validate(tomllib.loads(read_text(path)))
     except FileNotFoundError:
+        alike = _called_alike(path)
         raise DataError(
             f"{path.name} is missing",
             where=path.parent,
-            cure='Write one: classes = ["road", ...] in the order of the ids, '
+            got=listing(alike) or None,
+            cure=f"Rename it to {path.name}"
+            if any(name.lower() in ("classes.toml", "classes.toml.txt") for name in alike)
+            else 'Write one: classes = ["road", ...] in the order of the ids, '
             f"or space = one of {', '.join(LABEL_SPACES)}",
         ) from None
     except ValidationError as error:
@@ -301,6 +320,13 @@ def _parse_classes(path: Path) -> _Classes:
         ) from None
     except ValueError as error:
         raise DataError(f"not valid TOML ({error})", where=path) from None
+
+
+def _called_alike(path: Path) -> list[str]:
+    """Return names like classes.toml.txt, an ending that some desktops add and hide."""
+    if not path.parent.is_dir():
+        return []
+    return sorted(n for n in os.listdir(path.parent) if n.lower().startswith("classes."))
 
 
 def _space(classes: _Classes, dataset: str) -> LabelSpace:

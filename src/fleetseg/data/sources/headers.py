@@ -18,11 +18,12 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Header:
-    """How the camera was held, in words ("" = upright); 16 bits per channel, or a single one."""
+    """What was read: how the camera was held, in words ("" = upright), and how pixels lie there."""
 
     turn: str = ""
     deep: bool = False
     one_bit: bool = False
+    several: bool = False  # pages or frames
 
 
 def read_header(path: str) -> Header:
@@ -33,9 +34,14 @@ def read_header(path: str) -> Header:
             # Looking for the EXIF data of a PNG decodes its pixels, so avoid it if possible.
             exif = image.getexif() if image.format != "PNG" or _may_be_turned(path) else {}
             turn = _TURNS.get(exif.get(_ORIENTATION, 1), "")
-            return Header(turn, deep, image.mode == "1")
+            return Header(turn, deep, image.mode == "1", num_pictures(image) > 1)
     except Exception:  # PIL raises whatever it trips over; reading the pixels will tell
         return Header()
+
+
+def num_pictures(image: ImageFile.ImageFile) -> int:
+    """Count the pages or frames of an opened file."""
+    return int(getattr(image, "n_frames", 1))
 
 
 def is_deep_colour(image: ImageFile.ImageFile) -> bool:

@@ -13,6 +13,8 @@ from fleetseg.data.sources.walking import SUFFIXES, on_disk, pictures
 from fleetseg.errors import ConfigError, DataError
 from fleetseg.text import composed, listing
 
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+
 
 def stems(folder: Path, ending: str = "", *, but_not: Sequence[str] = ()) -> dict[str, str]:
     """Map the relative stem ("drive/frame") of each picture below `folder` to its path.
@@ -144,9 +146,30 @@ def existing_root(config: SourceConfig) -> Path:
             f"a source of kind '{config.kind}' needs a root", cure="Set root to its folder"
         )
     root = on_disk(Path(config.root))
-    if not root.is_dir():
-        raise DataError("folder not found", where=root, cure="Check the source's root")
+    require_folder(root, cure="Check the source's root")
     return root
+
+
+def require_folder(path: Path, cure: str | None = None) -> None:
+    """Check that there is a folder, as opposed to nothing, a file, or a link to what is gone.
+
+    Raises:
+        DataError: there is none; the cure is `cure` where nothing better is known.
+    """
+    if path.is_dir():
+        return
+    if path.exists():
+        is_archive = path.name.lower().endswith(_ARCHIVES)
+        raise DataError(
+            "not a folder",
+            where=path,
+            got="an archive" if is_archive else "a file",
+            cure="Unpack it, and name the folder" if is_archive else cure or "Name the folder",
+        )
+    if path.is_symlink():
+        got = f"a link to {os.readlink(path)}, which cannot be reached"
+        raise DataError("folder not found", where=path, got=got, cure="Is the disk mounted?")
+    raise DataError("folder not found", where=path, cure=cure)
 
 
 def check_split(

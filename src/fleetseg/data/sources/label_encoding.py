@@ -110,6 +110,8 @@ def _unknown_ids(
 def _cure(found: list[int], unknown: list[int], space: LabelSpace, code: LabelEncoding) -> str:
     if max(unknown) > IGNORE:
         return _cure_of_large_ids(found, unknown)
+    if min(unknown) < 0:
+        return f"Write {IGNORE} for pixels without a class: there are no negative ids"
     if code.cure:
         return code.cure
     if space.classes == CITYSCAPES_19.classes and max(unknown) < CITYSCAPES_RAW_IDS:

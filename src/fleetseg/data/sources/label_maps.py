@@ -47,6 +47,8 @@ def train_ids(image: Image.Image, path: str, *, space: LabelSpace, code: LabelEn
 def _values(image: Image.Image, path: str) -> npt.NDArray[Any]:
     if image.mode in ("LA", "PA") and image.getchannel("A").getextrema() == (255, 255):
         image = image.getchannel(0)
+    if image.mode in ("F", "LA", "PA"):
+        raise _no_plain_ids(image, path)
     if image.mode not in _IDS:
         first, *others = (np.asarray(band) for band in image.convert("RGB").split())
         equal = image.mode in _COLOUR and all((first == other).all() for other in others)
@@ -61,6 +63,19 @@ def _values(image: Image.Image, path: str) -> npt.NDArray[Any]:
         )
     ids_HW = np.asarray(image)
     return ids_HW.astype(np.uint8) if ids_HW.dtype == bool else ids_HW
+
+
+def _no_plain_ids(image: Image.Image, path: str) -> BadSample:
+    is_float = image.mode == "F"
+    return BadSample(
+        "label map in floating point" if is_float else "label map with transparent pixels",
+        where=path,
+        got=f"mode {image.mode}",
+        expected="one channel of class ids (8-bit grey or palette, 16-bit grey)",
+        cure="Save the ids as 8-bit grey"
+        if is_float
+        else f"Remove the alpha channel, and write {IGNORE} where it means void",
+    )
 
 
 def _palette_rules(image: Image.Image, path: str, code: LabelEncoding) -> bool:
@@ -152,11 +167,13 @@ def _unknown_colours(
     colours, counts = np.unique(rgb_NC, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     listed = [f"{tuple(colours[i].tolist())} ({counts[i]} px)" for i in order]
-    if code.cure:
+    if {tuple(colour[::-1].tolist()) for colour in colours} <= set(code.colours):
+        cure = "Its channels are blue, green, red, as OpenCV has them: save mask[..., ::-1]"
+    elif code.cure:
         cure = code.cure
     elif len(listed) <= _FEW:
-        first = colours[order[0]].tolist()
-        cure = f"If {tuple(first)} means void, write `ignore = [{first}]` in classes.toml"
+        void = colours[order[0]].tolist()
+        cure = f"If {tuple(void)} means void, write `ignore = [{void}]` in classes.toml"
     else:
         cure = "Was the label resized smoothly, drawn with smooth edges or saved as JPEG? "
         cure += "Use the original"

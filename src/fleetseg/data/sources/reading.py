@@ -6,6 +6,7 @@ Suffixes: HWC = height, width, RGB channel; HW = height, width.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -25,7 +26,7 @@ from PIL import (
 
 from fleetseg.data.labels import IGNORE, LabelSpace
 from fleetseg.data.sample import Image_HWC, Label_HW, Sample
-from fleetseg.data.sources.headers import is_deep_colour
+from fleetseg.data.sources.headers import is_deep_colour, num_pictures
 from fleetseg.data.sources.label_encoding import LabelEncoding
 from fleetseg.data.sources.label_maps import GREY_16, train_ids
 from fleetseg.data.sources.png import without_texts
@@ -41,6 +42,10 @@ IMAGE_FORMATS = (*LABEL_FORMATS, "JPEG", "WEBP")
 # Modes that convert to RGB without losing camera data: grey is repeated, alpha dropped, palettes
 # are looked up, print colours converted.
 _TO_RGB = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+
+_OTHER_ENDINGS = (".gif", ".npy", ".npz", ".mat", ".jfif", ".jp2", ".avif", ".heic", ".json")
+_GIT_LFS = b"version http"
+_OTHER_PICTURES = (b"GIF8", b"%PDF", b"8BPS", b"<svg")
 
 _Check = Callable[[ImageFile.ImageFile, str], None]
 """Checks a file's header before its pixels are decoded."""
@@ -146,7 +151,7 @@ def read_label(path: str, *, space: LabelSpace, code: LabelEncoding) -> Label_HW
         BadSample: the file is missing, truncated or not a label map, or has unknown ids.
     """
     convert = partial(train_ids, space=space, code=code)
-    return _decode(path, LABEL_FORMATS, _refuse_scaled_grey, convert)
+    return _decode(path, LABEL_FORMATS, _check_label, convert)
 
 
 def digest(sample: Sample) -> tuple[str, str]:
@@ -210,7 +215,14 @@ def _opened(
         return convert(image, path)
 
 
-def _refuse_scaled_grey(image: ImageFile.ImageFile, path: str) -> None:
+def _check_label(image: ImageFile.ImageFile, path: str) -> None:
+    if (several := num_pictures(image)) > 1:
+        raise BadSample(
+            "label file with several pictures, of which one can be the label",
+            where=path,
+            got=f"{several} pages or frames",
+            cure="Save the one that has the class ids as PNG",
+        )
     # PIL stretches 2- and 4-bit grey to 0-255 (id 1 becomes 17): harmless for a picture, a
     # silently wrong class for a label.
     if image.tile and image.tile[0][3] in ("L;2", "L;4"):
@@ -277,21 +289,44 @@ def _not_a_picture(path: str, formats: tuple[str, ...]) -> BadSample:
             expected=" or ".join(formats),
             cure="Save the original label as PNG",
         )
+    is_pointer = start.startswith(_GIT_LFS)
+    is_other = start.startswith(_OTHER_PICTURES) or b"ftyp" in start
     return BadSample(
         "not a picture",
         where=path,
-        got=f"a file that starts with {start!r}" if start else "an empty file",
+        got="a Git LFS pointer, which stands for the file"
+        if is_pointer
+        else f"a file that starts with {start!r}"
+        if start
+        else "an empty file",
         expected=" or ".join(formats),
-        cure="Copy it again",
+        cure="Fetch the file: git lfs pull"
+        if is_pointer
+        else "Save it as PNG"
+        if is_other
+        else "Copy it again",
     )
 
 
 def _unreadable(path: str, error: OSError) -> BadSample:
     if isinstance(error, FileNotFoundError):
+        other = _of_another_ending(Path(path))
         return BadSample(
-            "file not found", where=path, cure="Add it, or remove the file it belongs to"
+            "file not found",
+            where=path,
+            got=f"{other}, which is not read" if other else None,
+            cure=f"Save {other} as PNG" if other else "Add it, or remove the file it belongs to",
         )
     return BadSample(f"cannot be read ({error.strerror or error})", where=Path(path))
+
+
+def _of_another_ending(path: Path) -> str:
+    """Return the name of a file that would be the one sought, had it not another format."""
+    for ending in _OTHER_ENDINGS:
+        for other in (path.with_suffix(ending), path.with_suffix(ending.upper())):
+            if os.path.lexists(other):
+                return other.name
+    return ""
 
 
 def _size(size_hw: tuple[int, ...]) -> str:

@@ -87,6 +87,8 @@ def _walk(folder: Path, prefix: str, above: list[_Node], suffixes: Collection[st
         if is_foreign(entry.name):
             continue
         if not _is_dir(entry):
+            if not (entry.is_symlink() or entry.is_file()):
+                continue  # a pipe, whose reader waits for ever
             stem, suffix = os.path.splitext(entry.name)
             if suffix.lower() in suffixes:
                 walk.files.append((composed(prefix + stem), entry.path))
