@@ -89,7 +89,7 @@ def test_a_folder_below_the_file_is_told_relative_to_it(tmp_path: Path) -> None:
 def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     own_folder(tmp_path / "data", ids=(0, 1))
     (tmp_path / "a.toml").write_text("mine")
-    with pytest.raises(ConfigError, match="there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         draft(tmp_path / "data", out=tmp_path / "a.toml")
     assert (tmp_path / "a.toml").read_text() == "mine"
     draft(tmp_path / "data", out=tmp_path / "a.toml", force=True)
