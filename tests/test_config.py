@@ -153,7 +153,7 @@ def test_an_empty_file_is_the_default_experiment(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no\.toml: experiment file not found"):
         load_experiment(tmp_path / "no.toml")
-    with pytest.raises(ConfigError, match="a folder in place of a file; expected experiment file"):
+    with pytest.raises(ConfigError, match="a folder instead of a file; expected experiment file"):
         load_experiment(tmp_path)
     run = tmp_path / "my runs" / "a"
     run.mkdir(parents=True)

@@ -55,7 +55,7 @@ def _a_folder(path: Path, what: str) -> ConfigError:
     inside = path / "experiment.toml"
     cure = f"Name {inside}; to go on with a run: --resume --out {shlex.quote(str(path))}"
     return ConfigError(
-        "a folder in place of a file",
+        "a folder instead of a file",
         where=path,
         expected=f"{what}, a TOML file",
         cure=cure if inside.is_file() else None,

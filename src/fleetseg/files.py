@@ -99,7 +99,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"'{next(key for key in fields if keys.count(key) > 1)}' comes twice")
+        raise ValueError(f"'{next(key for key in fields if keys.count(key) > 1)}' appears twice")
     return fields
 
 

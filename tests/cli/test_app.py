@@ -442,7 +442,7 @@ def test_predict(finished: Path, tmp_path: Path) -> None:
     again = ["predict", finished, streets / "train", "--out", out]
     refused = fleetseg(*again)
     assert refused.exit_code == 1
-    assert "files are there already" in refused.stderr
+    assert "files exist already" in refused.stderr
     (streets / "train" / "0.png").write_text("no picture")
     forced = fleetseg(*again, "--force")
     assert forced.exit_code == 1

@@ -41,5 +41,5 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     for words in (["--int8"], ["--calibrate", "x"], ["--format", "folder", "--size", "8x8"]):
         assert call(tmp_path, *words).exit_code == 2
     assert "--size takes HEIGHTxWIDTH" in call(tmp_path, "--size", "8").stderr
-    assert "Say where to: --out DIR" in call(tmp_path, "--format", "folder").stderr
+    assert "Name the folder: --out DIR" in call(tmp_path, "--format", "folder").stderr
     assert "no saved model here" in call(tmp_path).stderr

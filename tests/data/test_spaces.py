@@ -95,7 +95,7 @@ def test_a_space_of_lists_is_one_of_tuples_and_what_does_not_fit_is_refused() ->
             "names that are not classes.*got .'c'.",
         ),
         ("camvid11", "takes a LabelSpace; got str"),
-        (LabelSpace("x", "ab", colours, ()), "a text in place of names; got ab"),  # type: ignore[arg-type]
+        (LabelSpace("x", "ab", colours, ()), "a string instead of a list of names; got ab"),  # type: ignore[arg-type]
         (LabelSpace("x", (1, 2), colours, ()), "unusable name of a class; got 1"),  # type: ignore[arg-type]
         (LabelSpace("x", ("a", " "), colours, ()), "unusable name of a class; got ' '"),
         (LabelSpace("x", ("a", "b"), ((0, 0), (1, 1)), ()), "unusable colours"),  # type: ignore[arg-type]

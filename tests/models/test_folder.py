@@ -134,7 +134,7 @@ def test_a_folder_without_a_model_says_what_was_expected(tmp_path: Path) -> None
     run = tmp_path / "my run"
     run.mkdir()
     (run / "experiment.toml").touch()
-    with pytest.raises(ModelError, match=r"Let its run end: .* --resume --out '.*my run'"):
+    with pytest.raises(ModelError, match=r"Finish its run: .* --resume --out '.*my run'"):
         load_model(run)
 
 

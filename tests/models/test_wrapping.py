@@ -112,9 +112,9 @@ SCRIPT = torch.jit.ScriptModule()  # type: ignore[no-untyped-call]
 @pytest.mark.parametrize(
     ("net", "words"),
     [
-        (nn.Conv2d, r"the class Conv2d.*Make one of it: Conv2d\(...\)"),
+        (nn.Conv2d, r"the class Conv2d.*Pass an instance: Conv2d\(...\)"),
         (len, "got builtin"),
-        (SCRIPT, "a network of TorchScript"),
+        (SCRIPT, "a TorchScript network"),
     ],
 )
 def test_what_is_no_network_is_refused(net: object, words: str) -> None:

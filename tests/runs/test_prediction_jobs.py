@@ -65,7 +65,7 @@ def test_nothing_is_overwritten_unless_that_is_wanted(drives: Path, tmp_path: Pa
     assert len(find_jobs(Request([drives / "a"], out))) == 3  # an empty folder is in nobody's way
     (out / "1.png").write_bytes(b"mine")
     (out / "clip" / "000001.png").write_bytes(b"mine")
-    with pytest.raises(ConfigError, match=r"files are there already; got 1\.png, clip\..*--force"):
+    with pytest.raises(ConfigError, match=r"files exist already; got 1\.png, clip\..*--force"):
         find_jobs(Request([drives / "a"], out))
     assert len(find_jobs(Request([drives / "a"], out, force=True))) == 3
 

@@ -48,7 +48,7 @@ def export_and_show(
 def export_folder_and_show(run: Path, out: Path | None, *, force: bool) -> None:
     """Write a model folder with its card from a run."""
     if out is None:
-        raise ConfigError("no folder is named", cure="Say where to: --out DIR")
+        raise ConfigError("no folder is named", cure="Name the folder: --out DIR")
     sha256 = export_folder(run, out, force=force)
     print_line(stdout_console(), f"model folder with its card in {out}, weights {sha256[:12]}")
 

@@ -149,9 +149,9 @@ def _unmasked(array: np.ma.MaskedArray[Any, Any], where: str, what: str) -> Raw:
     if what == "label" and array.dtype.kind in "bui":
         return np.where(hidden, IGNORE, array.filled(0).astype(np.int64))
     raise DataError(
-        f"the {what} hides {int(hidden.sum()):,} of its numbers under a mask",
+        f"the {what} hides {int(hidden.sum()):,} of its values under a mask",
         where=where,
-        cure="Say what stands there: array.filled(0)",
+        cure="Fill them first: array.filled(0)",
     )
 
 

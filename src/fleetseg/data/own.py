@@ -203,7 +203,7 @@ def named(collections: object, what: str, argument: str) -> dict[str, Any]:
             )
         if (same := composed(name)) in written:
             raise ConfigError(
-                f"two of one name in {argument}=", got=f"'{written[same]}' and {key!r}"
+                f"duplicate name in {argument}=", got=f"'{written[same]}' and {key!r}"
             )
         by_name[name], written[same] = samples, name
     return by_name
@@ -227,7 +227,7 @@ def _length(samples: Any, owner: str) -> int:
             length = -1
         except Exception as error:  # of the user's own, as where samples are read
             reason = f"{type(error).__name__}: {error}"
-            raise DataError(f"its length cannot be told ({reason})", where=owner) from error
+            raise DataError(f"cannot determine its length ({reason})", where=owner) from error
         if length > 0:
             return length
         if length == 0:

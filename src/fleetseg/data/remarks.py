@@ -28,8 +28,8 @@ def class_remarks(
     """
     if len(classes) == 1:
         return [
-            f"there is one class, {classes[0]}, which every labelled pixel is of: there is "
-            "nothing to tell it from; what is not it may be a class, too"
+            f"{classes[0]} is the only class, so every labelled pixel has it and a model cannot "
+            "learn to tell it from anything; consider a second class for the rest"
         ]
     missing = [i for i, pixels in enumerate(pixels_C) if pixels == 0]
     void = void_pixels / max(int(pixels_C.sum()) + void_pixels, 1)

@@ -47,7 +47,7 @@ def unpack(listed: Any, payload: bytes) -> Files:
         data = payload[start : start + size]
         start += size
         if name in files:
-            raise UpdateRejected("malformed", "a file comes twice", got=name)
+            raise UpdateRejected("malformed", "a file appears twice", got=name)
         if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
             raise UpdateRejected("digest", f"{name} is not the file that was announced")
         files[name] = data

@@ -123,7 +123,7 @@ def _domains(names: Any) -> list[str]:
         raise UpdateRejected("malformed", "no list of domains")
     texts = [n for n in names if isinstance(n, str) and len(n) <= _MAX_DOMAIN_NAME]
     if len(set(texts)) != len(names) or not all(text.isprintable() for text in texts):
-        raise UpdateRejected("malformed", "a domain's name cannot be read, or comes twice")
+        raise UpdateRejected("malformed", "a domain's name cannot be read, or appears twice")
     return texts
 
 

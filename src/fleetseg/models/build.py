@@ -104,13 +104,13 @@ def _require_network(net: nn.Module) -> None:
             "not a network",
             got=f"the class {net.__name__}" if is_class else type(net).__name__,
             expected="a torch.nn.Module",
-            cure=f"Make one of it: {net.__name__}(...)" if is_class else None,
+            cure=f"Pass an instance: {net.__name__}(...)" if is_class else None,
         )
     if isinstance(net, torch.jit.ScriptModule):
         raise ModelError(
-            "a network of TorchScript, whose layers cannot be looked into",
+            "a TorchScript network, whose layers cannot be inspected",
             got=type(net).__name__,
-            cure="Give the network that it was made of",
+            cure="Pass the network that it was compiled from",
         )
 
 

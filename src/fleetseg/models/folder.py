@@ -226,7 +226,7 @@ def find_model(path: Path) -> Path:
         "no saved model here",
         where=path,
         expected=f"a folder with {WEIGHTS} and {CONFIG}, or a finished run with model/",
-        cure=f"Let its run end: fleetseg run --resume --out {shlex.quote(str(path))}"
+        cure=f"Finish its run: fleetseg run --resume --out {shlex.quote(str(path))}"
         if (path / "experiment.toml").is_file()
         else None,
     )

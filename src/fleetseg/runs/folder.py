@@ -223,7 +223,7 @@ def require_same_experiment(path: Path, experiment: Experiment) -> None:
         "the run was started with another experiment",
         where=path,
         got=listing([_changed(key, then.get(key), now.get(key)) for key in differ], 4),
-        cure=f"Go on with its own: fleetseg run --resume --out {shlex.quote(str(path))}; "
+        cure=f"Resume with its own settings: fleetseg run --resume --out {shlex.quote(str(path))}; "
         "or choose another --out",
     )
 

@@ -178,7 +178,7 @@ def _require_free(jobs: Sequence[Job], request: Request) -> None:
         )
     if taken and not request.force:
         raise ConfigError(
-            "files are there already",
+            "files exist already",
             where=out,
             got=listing([str(path.relative_to(out)) for path in taken]),
             cure="Choose another --out, or replace them with --force",

@@ -75,7 +75,7 @@ def test_user_in_two_files_is_refused_with_both_names(tmp_path: Path) -> None:
     [
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
-        ('{"user_data": {"a": {"x": ["1"]}, "a": {"x": ["2"]}}}', "'a' comes twice"),
+        ('{"user_data": {"a": {"x": ["1"]}, "a": {"x": ["2"]}}}', "'a' appears twice"),
         ('{"user_data": {" ": {"x": ["1"]}}}', "unusable name of a client; got ' '"),
         (r'{"user_data": {"a\u001b[31m": {"x": ["1"]}}}', "unusable name of a client"),
         (r'{"user_data": {"\ud800": {"x": ["1"]}}}', "unusable name of a client"),

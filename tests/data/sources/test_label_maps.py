@@ -284,6 +284,6 @@ def test_a_label_file_of_several_pictures_is_bad_and_an_image_is_noted(
 
 
 def test_a_single_class_is_noted(tmp_path: Path) -> None:
-    assert "there is one class, road, which every labelled pixel is of" in notes(
+    assert "road is the only class, so every labelled pixel has it" in notes(
         a_set(tmp_path, grey([[0, 255]]), toml='classes = ["road"]\n')
     )

@@ -89,7 +89,7 @@ def _read_file(path: Path) -> Users:
         got = repr(unusable[0])
         raise DataError("unusable name of a client", where=path, got=got, expected="printable text")
     if len({composed(name) for name in names}) < len(names):
-        raise DataError("two users of one name, in two Unicode forms", where=path)
+        raise DataError("two users have the same name in different Unicode forms", where=path)
     users = {user: _pairs(user, data[user], path) for user in names}
     counts = fields.get("num_samples", [len(pairs) for pairs in users.values()])
     # Compare as multisets: LADD's Mapillary split lists counts in another order than its users,

@@ -218,7 +218,7 @@ def _opened(
 def _check_label(image: ImageFile.ImageFile, path: str) -> None:
     if (several := num_pictures(image)) > 1:
         raise BadSample(
-            "label file with several pictures, of which one can be the label",
+            "label file with several pictures; only one can be the label",
             where=path,
             got=f"{several} pages or frames",
             cure="Save the one that has the class ids as PNG",
