@@ -61,8 +61,8 @@ def checked_space(space: LabelSpace) -> LabelSpace:
         raise ConfigError("space= takes a LabelSpace", got=type(space).__name__)
     where = f"label space '{space.name}'"
     if isinstance(space.classes, str) or isinstance(space.critical, str):
-        cure = "Write a single name as a tuple: ('road',)"
-        raise ConfigError("a string instead of a list of names", where=where, got=space.classes, cure=cure)
+        cure, got = "Write a single name as a tuple: ('road',)", space.classes
+        raise ConfigError("a string instead of a list of names", where=where, got=got, cure=cure)
     classes, critical = tuple(space.classes), tuple(space.critical)
     if odd := [c for c in classes if not (isinstance(c, str) and c.strip())]:
         wanted = "text that is not blank"
