@@ -221,7 +221,7 @@ def test_of_another_experiment(run: RunFolder) -> None:
     other = EXPERIMENT.model_copy(update={"seed": 1})
     with pytest.raises(CheckpointError, match="made with another experiment"):
         folder_at(run.path, other).resume()
-    with pytest.raises(CheckpointError, match=r"seed = 1, not 0\. Resume with its own set.*--resume"):
+    with pytest.raises(CheckpointError, match=r"seed = 1, not 0\. Resume with its own .*--resume"):
         require_same_experiment(run.path, other)
     require_same_experiment(run.path, EXPERIMENT)
 
