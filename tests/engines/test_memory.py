@@ -123,7 +123,7 @@ def test_a_batch_too_large_to_be_scored_is_scored_in_parts(tmp_path: Path) -> No
 
 
 def test_one_image_too_large_to_be_scored_is_an_error_with_a_cure(tmp_path: Path) -> None:
-    with pytest.raises(OutOfMemory, match=r"in scoring one image on cpu.*smaller data\.size"):
+    with pytest.raises(OutOfMemory, match=r"while scoring one image on cpu.*smaller data\.size"):
         fleetseg.run(
             experiment(),
             clients=fleet(),

@@ -99,7 +99,7 @@ def test_it_computes_where_it_is_and_can_be_copied(model: LoadedModel) -> None:
 
 
 def test_what_cannot_work_is_told(model: LoadedModel, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="image 0: an image in floating point"):
+    with pytest.raises(DataError, match="image 0: a floating-point image"):
         model.predict(picture() / 255)
     with pytest.raises(DataError, match=r"gone\.png: file not found"):
         model.overlay(tmp_path / "gone.png")

@@ -93,7 +93,7 @@ def test_a_bad_image_is_named_when_its_turn_comes(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"image 0: not an image; got {got}"):
             list(fleetseg.predict(brightness_model(), images))  # type: ignore[arg-type]
     grey = Image.fromarray(np.zeros((8, 8), np.float32))
-    with pytest.raises(DataError, match="image 0: an image in floating point"):
+    with pytest.raises(DataError, match="image 0: a floating-point image"):
         list(fleetseg.predict(brightness_model(), grey))
 
 

@@ -160,7 +160,7 @@ def test_labels_that_nobody_may_see_are_not_learnt_by_the_server_either(
     source: dict[str, Any], told: str, cache: Path, tmp_path: Path
 ) -> None:
     described = experiment(cache, pretrain={"sources": [OTHER_CITY, source]})
-    with pytest.raises(LeakError, match=f"of {told}, too"):
+    with pytest.raises(LeakError, match=f"also belong to {told}"):
         fleetseg.run(described, net=small_net(), out=tmp_path / "run")
 
 
