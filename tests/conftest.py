@@ -36,16 +36,18 @@ FLEETS = {
     "tests/fleet/nvflare/test_crashes.py": "crashes",
     "tests/fleet/nvflare/test_toys.py": "crashes",
 }
+# Its tests compare with one run of each preset, which each process would make again.
+SHARED = {"tests/methods/test_preset.py": "presets"}
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give the fleets, which last longest, to two processes, first of all; the rest singly."""
+    """Give the fleets, which last longest, to two processes, first of all; most others singly."""
     from xdist.scheduler import LoadScopeScheduling
 
     class FleetsFirst(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return FLEETS.get(nodeid.split("::")[0], nodeid)
+            return {**FLEETS, **SHARED}.get(nodeid.split("::")[0], nodeid)
 
     return FleetsFirst(config, log)
 
