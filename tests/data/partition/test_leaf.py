@@ -79,7 +79,10 @@ def test_user_in_two_files_is_refused_with_both_names(tmp_path: Path) -> None:
         ('{"user_data": {" ": {"x": ["1"]}}}', "unusable name of a client; got ' '"),
         (r'{"user_data": {"a\u001b[31m": {"x": ["1"]}}}', "unusable name of a client"),
         (r'{"user_data": {"\ud800": {"x": ["1"]}}}', "unusable name of a client"),
-        (r'{"user_data": {"\u00e9": {"x": ["1"]}, "e\u0301": {"x": ["2"]}}}', "two users have the same name"),
+        (
+            r'{"user_data": {"\u00e9": {"x": ["1"]}, "e\u0301": {"x": ["2"]}}}',
+            "two users have the same",
+        ),
         (b"\xff\xfe\x00", "not JSON"),
         ("[]", "not a LEAF-style split file"),
         ('{"0": ["client"]}', "not a LEAF-style split file"),  # LADD's clusters
