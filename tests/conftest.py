@@ -36,8 +36,11 @@ FLEETS = {
     "tests/fleet/nvflare/test_crashes.py": "crashes",
     "tests/fleet/nvflare/test_toys.py": "crashes",
 }
-# Its tests compare with one run of each preset, which each process would make again.
-SHARED = {"tests/methods/test_preset.py": "presets"}
+# Their tests compare with one run of each preset, which each process would make again.
+SHARED = {
+    "tests/methods/test_preset.py": "presets",
+    "tests/methods/test_attendance.py": "attendance",
+}
 
 
 @pytest.hookimpl(optionalhook=True)
