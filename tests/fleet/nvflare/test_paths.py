@@ -209,6 +209,15 @@ sys.stdin.read()
 """
 
 
+def _started(pid: int) -> int | None:
+    """Return the child that is past its exec: before it, nobody can tell what it runs."""
+    for child in descendants(pid):
+        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        if b"job-1" in words and PARENT.encode() not in words:
+            return child
+    return None
+
+
 @pytest.fixture
 def server() -> Iterator[subprocess.Popen[str]]:
     """What starts the process of a job and waits for it to end, as NVFlare's server does."""
@@ -224,7 +233,7 @@ def test_a_job_that_hangs_is_killed_so_that_another_takes_its_place(
 ) -> None:
     network, dispatcher = _network(tmp_path, "RUNNING")
     network._process, dropped = server, []
-    (job,) = until(lambda: descendants(server.pid), "the job's process")
+    job = until(lambda: _started(server.pid), "the job's process")
     os.kill(job, signal.SIGSTOP)
     dispatcher.job, dispatcher.clock = "job-1", time.monotonic
     dispatcher.drop = lambda: dropped.append(True)
@@ -253,6 +262,7 @@ def test_a_server_that_answers_no_more_is_killed(
     assert server.poll() is None
     now_s[0] += 2
     os.kill(server.pid, signal.SIGSTOP)
+    until(lambda: ") T " in Path(f"/proc/{server.pid}/stat").read_text(), "the server stopped")
     network._end_what_hangs()
     assert server.poll() == -signal.SIGKILL
 
