@@ -27,32 +27,32 @@ CHROMIUM = Path("/usr/bin/chromium")
 # Imported, they write their lines into tables for good: see the fixture `toys`.
 collect_ignore_glob = ["toys/*"]
 
-# Many processes that wait for each other, and a test goes on where the one before it ended. Two
-# lists of about one length: a fleet waits more than it works, so two at a time disturb nobody.
-FLEETS = {
+TOGETHER = {
+    # Many processes that wait for each other, and a test goes on where the one before it ended.
+    # Two lists of about one length: a fleet waits more than it works, so two at a time disturb
+    # nobody.
     "tests/fleet/nvflare/test_vehicles.py": "vehicles",
     "tests/fleet/nvflare/test_methods.py": "vehicles",
     "tests/fleet/nvflare/test_network.py": "crashes",
     "tests/fleet/nvflare/test_crashes.py": "crashes",
     "tests/fleet/nvflare/test_toys.py": "crashes",
-}
-# Their tests compare with one run of each preset, which each process would make again.
-SHARED = {
+    # Their tests compare with one run of each preset, which each process would make again.
     "tests/methods/test_preset.py": "presets",
     "tests/methods/test_attendance.py": "attendance",
 }
+"""Files whose tests run in one process of the suite, by the name of what they form."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give the fleets, which last longest, to two processes, first of all; most others singly."""
+    """Give what runs together, which lasts longest, out first; all other tests singly."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class FleetsFirst(LoadScopeScheduling):
+    class TogetherFirst(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return {**FLEETS, **SHARED}.get(nodeid.split("::")[0], nodeid)
+            return TOGETHER.get(nodeid.split("::")[0], nodeid)
 
-    return FleetsFirst(config, log)
+    return TogetherFirst(config, log)
 
 
 @pytest.fixture
