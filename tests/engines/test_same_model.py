@@ -37,13 +37,14 @@ def test_workers_give_the_model_of_one_process(
     assert fleetseg.run(experiment, out=tmp_path / "run").model_sha256 == reference
 
 
-def test_weather_and_mixed_styles_are_the_same_in_workers_and_after_a_crash(
+def test_weather_and_mixed_features_are_the_same_in_workers_and_after_a_crash(
     cache: Path, reference: str, tmp_path: Path
 ) -> None:
     """With a loader there, and none here."""
     training = {
         "batch_size": 2, "lr": 0.01,
         "weather": {"probability": 0.7}, "mixstyle": {"probability": 0.7},
+        "fedfa": {"probability": 0.7},
     }  # fmt: skip
     runs = []
     for engine in ({"loaders": 0}, {"kind": "workers", "workers": 2, "loaders": 1}):

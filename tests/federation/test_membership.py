@@ -29,19 +29,20 @@ def test_who_left_still_counts_and_who_returns_counts_once() -> None:
 
 def test_by_hand(layout: Layout, base: ModelState) -> None:
     """Of two clients with c_i = 1 and 3 the mean is 2; of four, with two that are new, 1."""
-    whole = layout.with_extras(["control"])
+    whole = layout.with_extras(["control"]).with_vector("features", {"0.mean": 3})
     model = ModelState(torch.full((whole.num_floats,), 2.0), base.counters_K)
-    scaled = with_extras_scaled(model, whole, 2 / 4)
+    scaled = with_extras_scaled(model, whole, ["control"], 2 / 4)
     span = whole.spans["control"]
     assert set(scaled.values_F[span].tolist()) == {1.0}
     assert set(scaled.values_F[: span.start].tolist()) == {2.0}
+    assert scaled.values_F[span.stop :].tolist() == [2.0] * 3
     assert set(model.values_F.tolist()) == {2.0}
     slots = {"drift": torch.tensor([2.0]), "other": torch.tensor([2.0])}
     assert with_slots_scaled(slots, ["drift"], 0.5) == {"drift": 1.0, "other": 2.0}
 
 
 def test_without_a_change_nothing_is_copied(layout: Layout, base: ModelState) -> None:
-    assert with_extras_scaled(base, layout, 0.5) is base
+    assert with_extras_scaled(base, layout, [], 0.5) is base
     slots = {"drift": torch.tensor([2.0])}
     assert with_slots_scaled(slots, ["drift"], 1.0)["drift"] is slots["drift"]
 

@@ -192,6 +192,6 @@ def test_an_extra_s_rule_may_return_what_it_was_given(layout: Layout, base: Mode
         state.counters_K,
         layout=whole,
         settings=fedavgm(1.0, 0.0),
-        advance_extra=lambda extra_T, mean_T: mean_T,
+        advance_extra=lambda name, extra_T, mean_T: mean_T,
     )
     assert set(new.values_F[whole.spans["control"]].tolist()) == {1.0}

@@ -27,7 +27,7 @@ OWN_FRAMES: dict[str, dict[str, object]] = {"partition": {"holdout": 0.4, "holdo
 """Models of the clients' own are scored on frames of the clients' own."""
 SCORED_ON_CLIENTS = {"fedbn"}
 """Presets whose server has no whole model, so that it is scored where the rest of it is."""
-STAGED = {"mixstyle": {"mixstyle": {"stages": [2]}}}
+STAGED = {name: {name: {"stages": [2]}} for name in ("mixstyle", "fedfa")}
 """Presets that do something to the stages of a network, and where they find one in a small one."""
 UNSAFE: dict[str, object] = {"max_loss": 1.0, "collapse": 0.0}
 """A network that has learnt nothing teaches itself nothing, and would be stopped at once."""

@@ -43,6 +43,10 @@ REFUSED: Mapping[str, list[tuple[dict[str, Any], str]]] = {
         ({"federation": {"aggregator": "normalised"}}, "beyond the one that its steps"),
         ({"federation": {"weights": "feddg-ga"}}, "puts the one that it sends in its place"),
     ],
+    "fedfa": [
+        ({"federation": {"clustered_by": "image_gaussian"}}, "fedfa.probability = 0"),
+        ({"federation": {"downlink": "int8"}}, "downlink = 'none'"),
+    ],
     "qffedavg": [({"federation": {"uplink": "powersgd(2)+int8"}}, "use a codec that does not")],
 }
 ALLOWED: Mapping[str, list[dict[str, Any]]] = {
@@ -57,6 +61,10 @@ ALLOWED: Mapping[str, list[dict[str, Any]]] = {
     ],
     "fednova": [{"training": {"objective": "prox"}}, {"federation": {"uplink": "topk(10%)"}}],
     "fedexp": [{"federation": {"uplink": "int8"}}, {"federation": {"server_momentum": 0.9}}],
+    "fedfa": [
+        {"training": {"mixstyle": {"probability": 0.5}, "objective": "sam"}},
+        {"federation": {"aggregator": "q-fedavg", "uplink": "int8", "sharing": "body"}},
+    ],
     "hyperflaw-queue": [{"training": {"objective": "prox"}}],
     "fedspeed": [{"federation": {"aggregator": "extrapolated"}}],
     "qffedavg": [{"federation": {"uplink": "int8"}}],

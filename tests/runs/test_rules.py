@@ -57,6 +57,10 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "training.mixstyle.probability": (
         {"training": {"batch_size": 1, "mixstyle": {"probability": 0.5}}}, {}
     ),
+    "training.fedfa.stages": ({"training": {"fedfa": {"stages": [8]}}}, {}),
+    "training.fedfa.probability": (
+        {"training": {"batch_size": 1, "fedfa": {"probability": 0.5}}}, {}
+    ),
     "training.mimelite": ({"training": {"mimelite": {"beta": 0.5}}}, {}),
     "training.style.per": ({"training": {"style": {"per": "image"}}}, {}),
     "training.style.noise": ({"training": {"style": {"noise": 1.0}}}, {}),

@@ -153,6 +153,13 @@ class MixStyleConfig(Section):
     stages: tuple[int, ...] = Field(default=(4, 8), min_length=1)
 
 
+class FedFAConfig(Section):
+    """Noise in feature statistics, sized by their variance over vehicles (FedFA)."""
+
+    probability: float = Field(default=0.0, ge=0, le=1)  # per stage and step; 0 = off
+    stages: tuple[int, ...] = Field(default=(4, 8), min_length=1)  # as mixstyle's
+
+
 class TrainingConfig(Section):
     """A client's local training in one round."""
 
@@ -194,6 +201,7 @@ class TrainingConfig(Section):
     style: StyleConfig = StyleConfig()  # of other vehicles, applied before all of the above
     weather: WeatherConfig = WeatherConfig()
     mixstyle: MixStyleConfig = MixStyleConfig()
+    fedfa: FedFAConfig = FedFAConfig()
     entropy: EntropyConfig = EntropyConfig()
     prox: ProxConfig = ProxConfig()
     dyn: DynConfig = DynConfig()

@@ -16,6 +16,7 @@ from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.federation.wire import PlainCodec, UpdateCodec
 from fleetseg.learning.adapters import add_adapters
+from fleetseg.learning.fedfa import feature_sizes
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.learning.schedules import first_round_after
@@ -33,7 +34,8 @@ def local_runtime(
     """Make what clients train with; the model must be on its device, with its initial values.
 
     Raises:
-        ModelError: the model's tensors cannot be averaged, or adapted.
+        ModelError: the model's tensors cannot be averaged, or adapted, or it lacks the stages
+            whose features are measured.
         MissingExtra: the codec needs a package that is not installed.
     """
     if experiment.model.adapter_rank:
@@ -41,7 +43,9 @@ def local_runtime(
     objective = OBJECTIVES[experiment.training.objective]
     layout, settings = layout_of(model), experiment.federation
     references = SUPERVISION[experiment.training.supervision].references(experiment.training)
-    exchange = Exchange.of(layout, settings, objective.extras, objective.told, references)
+    features = feature_sizes(model, experiment.training, experiment.data.size)
+    vectors = objective.extras, objective.told
+    exchange = Exchange.of(layout, settings, *vectors, references, features)
     exchange = with_clusters(exchange, settings)
     return LocalRuntime(
         model=model,

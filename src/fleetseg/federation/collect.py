@@ -22,12 +22,15 @@ from fleetseg.federation.claims import cut_to
 from fleetseg.federation.cluster_fold import Folded, RoundClusters
 from fleetseg.federation.cohort import Cohort
 from fleetseg.federation.engine import Engine, Received
+from fleetseg.federation.feature_statistics import finish_variances, squares_of
 from fleetseg.federation.known import Accepted, Known, Memory, Outcome
 from fleetseg.federation.measures import check_measures
 from fleetseg.federation.messages import Broadcast, Enrolment, Failure, Update
+from fleetseg.federation.sharing import only_down
 from fleetseg.federation.statistics import STATISTICS
 from fleetseg.federation.tensors import Layout, ModelState
 from fleetseg.federation.weights import weights_of
+from fleetseg.learning.fedfa import SPREAD
 from fleetseg.learning.inputs import Facts
 from fleetseg.learning.local import num_steps
 from fleetseg.learning.objectives import OBJECTIVES
@@ -80,11 +83,12 @@ class RoundCollector:
         self.layout = layout
         self._settings, self._training = settings, training
         self._objective = OBJECTIVES[training.objective]
-        self._up = layout.without_extras(self._objective.told)
+        self._only_down = only_down(layout, self._objective.told)
+        self._up = layout.without_extras(self._only_down)
         self._statistics = STATISTICS[settings.statistics]
         self._scratch = scratch
         # Room for a change together with what the server adds to it, if anything.
-        self._room_F = torch.empty(layout.num_floats if self._objective.told else 0)
+        self._room_F = torch.empty(layout.num_floats if self._only_down else 0)
 
     def open(
         self,
@@ -198,6 +202,7 @@ class RoundCollector:
         """Return the aggregated change; call once, with at least one accepted update."""
         mean_F = self._aggregator.finish()
         self._statistics.finish(mean_F, self.layout)
+        finish_variances(mean_F, self.layout)
         return mean_F
 
     def take_clusters(self) -> tuple[Folded, dict[int, Folded]]:
@@ -276,13 +281,20 @@ class RoundCollector:
             )
 
     def _with_told(self, update: Update) -> Tensor:
-        """Add the client's change of vectors that are only sent down; see Objective."""
+        """Add the client's change of vectors that are only sent down.
+
+        See Objective and feature_statistics.
+        """
         objective, layout, change_F = self._objective, self.layout, update.change.values_F
-        if not objective.told:
+        if not self._only_down:
             return change_F
+        self._room_F[: self._up.num_floats] = change_F
+        if SPREAD in layout.spans:
+            self._room_F[layout.spans[SPREAD]] = squares_of(change_F, layout)
+        if not objective.told:
+            return self._room_F
         assert objective.tell is not None
         travel = self._opening.travel_of(update.client_id, update.num_steps)
-        self._room_F[: self._up.num_floats] = change_F
         for name in objective.told:
             told_T = self._base.values_F[layout.spans[name]]
             new_T = objective.tell(change_F[: layout.num_trainable], told_T, travel)

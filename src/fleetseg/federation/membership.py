@@ -28,12 +28,15 @@ def size_of_fleet(memory: Memory) -> int:
     return len(memory.get(_MET, {}))
 
 
-def with_extras_scaled(model: ModelState, layout: Layout, factor: float) -> ModelState:
-    """Scale the extras of a model; the given model is not changed."""
-    if factor == 1 or not layout.spans:
+def with_extras_scaled(
+    model: ModelState, layout: Layout, names: Iterable[str], factor: float
+) -> ModelState:
+    """Scale the extras with these names; the given model is not changed."""
+    spans = [layout.spans[name] for name in names]
+    if factor == 1 or not spans:
         return model
     scaled_F = model.values_F.clone()
-    for span in layout.spans.values():
+    for span in spans:
         scaled_F[span] *= factor
     return ModelState(scaled_F, model.counters_K)
 

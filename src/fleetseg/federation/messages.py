@@ -12,6 +12,8 @@
 |            | references             | among the tensors, models of earlier rounds: the server's  |
 |            | changes                | tensors, as changes since an earlier broadcast             |
 | Update     | change                 | change of the model, and of a method's extras, by training |
+|            | features               | in `change`: mean and deviation of channels of features,   |
+|            |                        | over all of a client's batches in the round                |
 |            | num_images, num_pixels | weight of the update; counts over all a client's samples   |
 |            | num_steps, images_seen | cost of training                                           |
 |            | loss                   | health of training, mean over a round                      |

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
+
+from torch import Tensor
 
 from fleetseg.config import Experiment
 from fleetseg.evaluation.scored import Scored
@@ -25,6 +27,7 @@ from fleetseg.federation.cohort import SAMPLERS, Cohort, sample_cohort
 from fleetseg.federation.collect import RoundCollector
 from fleetseg.federation.counted import to_each
 from fleetseg.federation.downlink import Downlink, bases, state_of
+from fleetseg.federation.feature_statistics import ADVANCE
 from fleetseg.federation.fleet_facts import facts_of_fleet, told_facts
 from fleetseg.federation.known import Memory
 from fleetseg.federation.membership import (
@@ -220,7 +223,6 @@ class Plan:
         if not collector.has_quorum:
             return replace(state, round=state.round + 1, failed_rounds=state.failed_rounds + 1)
         state, of = self._with_fleet(state, present)
-        advance = OBJECTIVES[self.experiment.training.objective].server
         share = len(collector.accepted) / of
         if exchange.is_clustered:
             state = cluster_step(state, collector, exchange, settings)
@@ -233,10 +235,15 @@ class Plan:
             layout=exchange.wire,
             settings=settings,
             share=share,
-            advance_extra=lambda extra_T, mean_T: advance(extra_T, mean_T, share),
+            advance_extra=partial(self._advance_extra, share),
         )
         model = exchange.received(state.model, sent)
         return self._with_published(replace(state, model=model, slots=slots))
+
+    def _advance_extra(self, share: float, name: str, extra_T: Tensor, mean_T: Tensor) -> Tensor:
+        if name in ADVANCE:
+            return ADVANCE[name](extra_T, mean_T)
+        return OBJECTIVES[self.experiment.training.objective].server(extra_T, mean_T, share)
 
     def _with_published(self, state: ServerState) -> ServerState:
         """Update the publishing state with a new model, and finish a round that made a step."""
@@ -258,8 +265,8 @@ class Plan:
         of = size_of_fleet(met)
         factor = (size_of_fleet(before) or of) / of
         if objective.keeps_means:
-            layout = self.exchange.server
-            state = replace(state, model=with_extras_scaled(state.model, layout, factor))
+            layout, names = self.exchange.server, objective.extras
+            state = replace(state, model=with_extras_scaled(state.model, layout, names, factor))
         slots_now = with_slots_scaled(state.slots, slots, factor)
         return replace(state, slots=slots_now, memory={**state.memory, _FLEET: met}), of
 

@@ -89,14 +89,16 @@ def server_step(
     layout: Layout,
     settings: FederationConfig,
     share: float = 1.0,
-    advance_extra: Callable[[Tensor, Tensor], Tensor] = torch.add,
+    advance_extra: Callable[[str, Tensor, Tensor], Tensor] = lambda _, extra_T, mean_T: (
+        extra_T + mean_T
+    ),
 ) -> tuple[ModelState, Slots]:
     """Move the model by the mean change of a cohort; returns it and the optimiser's new state.
 
     The optimiser sees trainable values only. With any optimiser, statistics of norm layers become
     their weighted mean; counters are taken as given (the largest reported), integers throughout. A
-    method's extras are advanced by its own rule. `share` is the share of the fleet whose changes
-    are averaged.
+    method's extras are advanced by its own rule, which is given their names. `share` is the share
+    of the fleet whose changes are averaged.
 
     The new model reuses the memory of `mean_delta_F`; the old model is not changed.
     """
@@ -106,8 +108,8 @@ def server_step(
     new_T, slots = step(model.values_F[:num], values_F[:num], slots, settings, share)
     values_F[:num].copy_(new_T)  # a no-op if the memory was reused
     extras = [
-        (span, advance_extra(model.values_F[span], values_F[span]))
-        for span in layout.spans.values()
+        (span, advance_extra(name, model.values_F[span], values_F[span]))
+        for name, span in layout.spans.items()
     ]
     end = min((span.start for span in layout.spans.values()), default=layout.num_floats)
     values_F[num:end].add_(model.values_F[num:end])

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from fleetseg.config import FederationConfig, TrainingConfig
 from fleetseg.errors import ConfigError, ModelError
 from fleetseg.federation.tensors import Entry, Layout, ModelState, Part
+from fleetseg.learning.fedfa import FEATURES, SPREAD
 from fleetseg.learning.parts import learns
 from fleetseg.text import listing
 
@@ -76,6 +78,8 @@ class Exchange:
     # Vectors sent with the model, each as long as its trainables: both ways, and down only.
     extras: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
+    # Sizes of the statistics of features that are sent with it, if any: see `feature_statistics`.
+    features: tuple[tuple[str, int], ...] = ()
     references: tuple[str, ...] = ()  # further models, down only: see `references`
     # The part of `shared` that each cluster of vehicles has of its own, and how many more copies of
     # it are sent down with a model: see `cluster_parts`.
@@ -90,6 +94,7 @@ class Exchange:
         extras: Sequence[str] = (),
         told: Sequence[str] = (),
         references: Sequence[str] = (),
+        features: Mapping[str, int] = MappingProxyType({}),
     ) -> Exchange:
         """Divide a model by the policy `settings.sharing`.
 
@@ -114,17 +119,24 @@ class Exchange:
                 cure="Share 'all', or say what its head is (wrap(net, num_classes, "
                 "head_prefixes=[...])) or what never learns (model.adapter_rank)",
             )
-        return cls(model, shared, kept, tuple(extras), tuple(told), tuple(references))
+        vectors = tuple(extras), tuple(told), tuple(features.items())
+        return cls(model, shared, kept, *vectors, tuple(references))
 
     @cached_property
     def server(self) -> Layout:
         """Layout of what the server holds: the whole model and the extras."""
-        return self.model.with_extras((*self.extras, *self.told))
+        return self._with_vectors(self.model)
 
     @cached_property
     def wire(self) -> Layout:
         """Layout of what is exchanged: the shared part and the extras."""
-        return self.shared.with_extras((*self.extras, *self.told))
+        return self._with_vectors(self.shared)
+
+    def _with_vectors(self, model: Layout) -> Layout:
+        """Append what is sent beside a model: first what goes both ways, then what only down."""
+        features = dict(self.features)
+        both_ways = model.with_extras(self.extras).with_vector(FEATURES, features)
+        return both_ways.with_extras(self.told).with_vector(SPREAD, features)
 
     @cached_property
     def down(self) -> Layout:
@@ -157,7 +169,7 @@ class Exchange:
     @cached_property
     def up(self) -> Layout:
         """Layout of what clients send: the same, without the down-only vectors, which come last."""
-        return self.wire.without_extras(self.told)
+        return self.wire.without_extras(only_down(self.wire, self.told))
 
     @property
     def shares_all(self) -> bool:
@@ -183,7 +195,7 @@ class Exchange:
 
     def first(self, model: ModelState) -> ModelState:
         """Make the server's initial state: extras start at zero."""
-        if not self.extras and not self.told:
+        if not self.server.spans:
             return model
         state = self.server.empty()
         state.values_F.zero_()
@@ -275,6 +287,11 @@ def require_stages(model: Layout, stages: Sequence[str], where: str) -> None:
             expected=f"modules such as {listing(outermost, 10)}",
             cure=f"Did you mean {' or '.join(map(repr, near))}?" if near else None,
         )
+
+
+def only_down(wire: Layout, told: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of all vectors that are not sent up; `told` are the objective's."""
+    return (*told, SPREAD) if SPREAD in wire.spans else tuple(told)
 
 
 def _head(state: ModelState, layout: Layout) -> ModelState:

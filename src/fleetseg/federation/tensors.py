@@ -7,11 +7,12 @@ Every state-dict key is one of three kinds (contract 3 of docs/architecture.md):
 * counter    integer buffers (`num_batches_tracked`, index tables): never averaged.
 
 The kind comes from the module that owns the key, never from the key's name. A fourth kind, "extra",
-is what a method sends with a model, such as SCAFFOLD's variates: named vectors, each as long as the
-trainable values. Two more kinds are only sent to clients: a "reference" belongs to another model,
-such as a teacher, and has all its floats; a "copy" is what another cluster of vehicles has in place
-of some tensors. Suffixes of vectors here: F = all floats (trainable first, then statistics, then
-extras, then references and copies), T = trainable, K = counters.
+is what a method sends with a model: named vectors as long as the trainable values, such as
+SCAFFOLD's variates, or of another length. Two more kinds are only sent to clients: a "reference"
+belongs to another model, such as a teacher, and has all its floats; a "copy" is what another
+cluster of vehicles has in place of some tensors. Suffixes of vectors here: F = all floats
+(trainable first, then statistics, then extras, then references and copies), T = trainable,
+K = counters.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import hashlib
 import json
 import math
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -138,6 +139,11 @@ class Layout:
             for e in trainable
         ]
         return Layout(_placed((*self.floats, *extras)), self.counters)
+
+    def with_vector(self, name: str, sizes: Mapping[str, int]) -> Layout:
+        """Append one extra made of vectors of these sizes, by key; none if there are none."""
+        own = [Entry(f"{name}{_EXTRA}{key}", (size,), "extra", 0) for key, size in sizes.items()]
+        return Layout(_placed((*self.floats, *own)), self.counters) if own else self
 
     def without_extras(self, names: Sequence[str]) -> Layout:
         """Leave out the extras with these names."""

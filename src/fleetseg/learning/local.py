@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -16,7 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fleetseg import rng
 from fleetseg.config import TrainingConfig
 from fleetseg.data.sample import Pairs
-from fleetseg.learning.batches import loaded, steps_per_epoch
+from fleetseg.learning.batches import Batch, loaded, steps_per_epoch
+from fleetseg.learning.fedfa import FeatureNoise, perturbing
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.mixstyle import mixing
 from fleetseg.learning.objectives import OBJECTIVES, LocalCost, Objective, Vectors
@@ -84,11 +86,11 @@ def train_locally(
     memo = objective.begin(inputs, shared)
     steps, losses = num_steps(len(pairs), training), list[Tensor]()
     images_seen, travel = 0, Travel(training)
-    inputs = _surveyed(inputs, model, pairs)
+    inputs, noise = _surveyed(inputs, model, pairs), FeatureNoise.of(model, inputs)
     hooks = _hooks(objective, memo, shared, SUPERVISION[training.supervision].make(inputs))
     dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
-    loading = loaded(*_viewed(pairs, steps, inputs))
-    with hardware.exact(), dropout, loading as batches, mixing(model, inputs, batches) as numbered:
+    loading = _numbered(model, inputs, noise, loaded(*_viewed(pairs, steps, inputs)))
+    with hardware.exact(), dropout, loading as numbered:
         for part, length in phases(training, steps):
             with only(model, part):
                 learn = _Learn.of(model, part, inputs, scale, hooks)
@@ -100,10 +102,10 @@ def train_locally(
                         losses.append(loss)
                         travel.step(lr)
     cost = LocalCost(len(losses), travel.total)
-    state, changes_T = objective.end(memo, shared, cost)
+    state, changes = _end(objective, memo, shared, cost, noise)
     mean_loss = float(np.mean(torch.stack(losses).tolist())) if losses else 0.0
     moments = {} if kept is None else {**read_moments(learn.optimiser), **scale.state()}
-    return LocalResult(cost, images_seen, mean_loss, moments, state, changes_T, scale.skipped_steps)
+    return LocalResult(cost, images_seen, mean_loss, moments, state, changes, scale.skipped_steps)
 
 
 def _surveyed(inputs: LocalInputs, model: nn.Module, pairs: Pairs) -> LocalInputs:
@@ -118,6 +120,34 @@ def _viewed(pairs: Pairs, steps: int, inputs: LocalInputs) -> tuple[Pairs, int, 
     if view is not None:
         inputs, pairs = view(inputs, pairs)
     return pairs, steps, inputs
+
+
+@contextmanager
+def _numbered(
+    model: nn.Module,
+    inputs: LocalInputs,
+    noise: FeatureNoise | None,
+    loading: AbstractContextManager[Iterator[Batch]],
+) -> Iterator[Iterator[tuple[int, Batch]]]:
+    """Number batches from 0; features are changed, if at all, while each is trained on."""
+    with (
+        loading as batches,
+        mixing(model, inputs, batches) as mixed,
+        perturbing(model, noise, mixed) as numbered,
+    ):
+        yield numbered
+
+
+def _end(
+    objective: Objective,
+    memo: Any,
+    shared: Trainables,
+    cost: LocalCost,
+    noise: FeatureNoise | None,
+) -> tuple[Vectors, Vectors]:
+    """Return what the objective keeps, and the changes of all vectors that are sent."""
+    state, changes = objective.end(memo, shared, cost)
+    return state, {**changes, **(noise.changes() if noise else {})}
 
 
 def _set_mode(model: nn.Module, training: TrainingConfig, context: RoundContext) -> None:

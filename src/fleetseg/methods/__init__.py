@@ -25,6 +25,7 @@ from fleetseg.methods.feddg_ga import FEDDG_GA
 from fleetseg.methods.feddyn import FEDDYN
 from fleetseg.methods.fedema import FEDEMA
 from fleetseg.methods.fedexp import FEDEXP
+from fleetseg.methods.fedfa import FEDFA
 from fleetseg.methods.fedgau import FEDGAU
 from fleetseg.methods.fednova import FEDNOVA
 from fleetseg.methods.fedper import FEDPER
@@ -69,6 +70,7 @@ METHODS: dict[str, Preset] = {
     "fedseg": FEDSEG,
     "fixbn": FIXBN,
     "mixstyle": MIXSTYLE,
+    "fedfa": FEDFA,
     "fedgau": FEDGAU,
     "feddg-ga": FEDDG_GA,
     "feddg-cfsi": FEDDG_CFSI,

@@ -30,6 +30,7 @@ class Place:
 
     module: str
     returned: bool
+    channels: int = field(default=0, compare=False)  # of the features
 
 
 Stages = Mapping[int, tuple[Place, ...]]
@@ -132,10 +133,13 @@ def _places(ends: Iterable[_Call], calls: Sequence[_Call]) -> tuple[Place, ...]:
 
 def _place(outer: _Call, calls: Sequence[_Call]) -> Place:
     """Return the module that made the features, so that all users see a change; else their user."""
-    times = Counter(call.module for call in calls)
+    assert outer.given is not None
+    times, channels = Counter(call.module for call in calls), outer.given.shape[1]
     makers = [call for call in calls if call.made is outer.given and times[call.module] == 1]
     # Take the last module to return them, since in-place modules return their input.
-    return Place(makers[-1].module, True) if makers else Place(outer.module, False)
+    if makers:
+        return Place(makers[-1].module, True, channels)
+    return Place(outer.module, False, channels)
 
 
 def _outermost(call: _Call) -> _Call:

@@ -80,7 +80,8 @@ def kinds_sent(run: Path) -> set[str]:
     return {str(line["kind"]) for path in logs for line in read_message_log(path)}
 
 
-# Variates that travel both ways and stay, a sampler that remembers, statistics that are asked for
+# Variates that travel both ways and stay, statistics of features and others that are asked for, a
+# sampler that remembers
 
 
 def controlled(cache: Path) -> Experiment:
@@ -90,6 +91,7 @@ def controlled(cache: Path) -> Experiment:
         training={
             "batch_size": 2, "lr": 0.01, "local_steps": 3,
             "objective": "scaffold", "optimiser": "sgd", "momentum": 0.0,
+            "fedfa": {"probability": 0.5},
         },
         federation={
             "rounds": 4, "cohort": 2, "weights": "uniform", "sampler": "power of choice",

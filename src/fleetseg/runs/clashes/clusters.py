@@ -45,6 +45,12 @@ CLUSTERS: tuple[Clash, ...] = (
         "training.objective, or 'none'",
     ),
     (
+        lambda e: _clustered(e) and e.training.fedfa.probability > 0,
+        "training.fedfa goes by how features of one model differ between vehicles, and "
+        "federation.clustered_by makes several models; use training.fedfa.probability = 0, or "
+        "'none'",
+    ),
+    (
         lambda e: _clustered(e) and e.federation.aggregator != "mean",
         "federation.clustered_by takes the changes of some tensors over the fleet and of others "
         "within clusters, and aggregators other than 'mean' go by whole changes; use "

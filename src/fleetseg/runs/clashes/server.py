@@ -10,8 +10,9 @@ from fleetseg.runs.clashes.local_steps import controls
 
 
 def _sends_beside(experiment: Experiment) -> bool:
-    objective = OBJECTIVES[experiment.training.objective]
-    return bool(objective.extras or objective.told)
+    training = experiment.training
+    objective = OBJECTIVES[training.objective]
+    return bool(objective.extras or objective.told or training.fedfa.probability)
 
 
 def _drifts(experiment: Experiment) -> bool:
@@ -92,8 +93,8 @@ SERVER: tuple[Clash, ...] = (
     ),
     (
         lambda e: _sends_beside(e) and e.federation.downlink.strip() != "none",
-        "what the objective sends beside the model would arrive a little at a time; use "
-        "federation.downlink = 'none'",
+        "what the objective or training.fedfa sends beside the model would arrive a little at a "
+        "time; use federation.downlink = 'none'",
     ),
     (
         lambda e: _codes_start(e) and e.federation.downlink.strip() == "none",
