@@ -153,6 +153,15 @@ class MixStyleConfig(Section):
     stages: tuple[int, ...] = Field(default=(4, 8), min_length=1)
 
 
+class FeatureDistanceConfig(Section):
+    """A pull of the encoder's last features to those with its ImageNet weights (DAFormer)."""
+
+    weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # 0 = off; DAFormer: 0.005
+    # Only where the labels show these classes; empty = the label space's safety-critical ones.
+    classes: tuple[str, ...] = ()
+    ratio: float = Field(default=0.75, ge=0, lt=1)  # a class must cover more of a feature's cell
+
+
 class TrainingConfig(Section):
     """A client's local training in one round."""
 
@@ -194,6 +203,7 @@ class TrainingConfig(Section):
     style: StyleConfig = StyleConfig()  # of other vehicles, applied before all of the above
     weather: WeatherConfig = WeatherConfig()
     mixstyle: MixStyleConfig = MixStyleConfig()
+    feature_distance: FeatureDistanceConfig = FeatureDistanceConfig()
     entropy: EntropyConfig = EntropyConfig()
     prox: ProxConfig = ProxConfig()
     dyn: DynConfig = DynConfig()
