@@ -31,6 +31,7 @@ import torch
 import fleetseg
 from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import Experiment
+from fleetseg.data.labels import CITYSCAPES_19
 from fleetseg.engines.inprocess import InProcessEngine
 from fleetseg.engines.runtime import local_runtime
 from fleetseg.experiment_file import make_experiment
@@ -181,7 +182,7 @@ def serve(name: str, folder: Path, on_idle: Callable[[], None]) -> int:
     )
     model, hardware = make_model(), resolve("cpu", "fp32")
     store = ClientStateStore(folder / "clients")
-    runtime = local_runtime(described, model, hardware, CLASSES, store)
+    runtime = local_runtime(described, model, hardware, CITYSCAPES_19, store)
     exchange = runtime.exchange
     state = ServerState(
         0,

@@ -73,6 +73,14 @@ def toys() -> Iterator[None]:
     lines.remove()
 
 
+@pytest.fixture
+def made_up_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the weights of tests/pretrained.py in the place of the published ones."""
+    from tests.pretrained import made_up_tensors
+
+    monkeypatch.setattr("fleetseg.models.pretrained.lite0_tensors", made_up_tensors)
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Two models for the release gate, of which all scores are known."""

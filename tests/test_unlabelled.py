@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.experiments import tiny_experiment
+from tests.pretrained import tiny_network
 from torch import nn
 
 import fleetseg
@@ -247,6 +248,32 @@ def test_after_a_crash_it_goes_on_to_the_same(
         )
     resumed = fleetseg.run(described, net=small_net(), out=tmp_path / "run", resume=True)
     assert resumed.model_sha256 == digest
+
+
+@pytest.mark.usefixtures("made_up_weights")
+def test_the_feature_distance_goes_by_no_label_either(root: Path, tmp_path: Path) -> None:
+    """With poisoned labels, through a crash and then in workers, the model is the same."""
+
+    def crash(record: fleetseg.RoundRecord) -> None:
+        if record.round == 1:
+            raise RuntimeError("power failure")
+
+    def run_into(name: str, weight: float = 0.1, **given: Any) -> str:
+        training = {
+            "feature_distance": {"weight": weight, "classes": ["road", "car"]},
+            "self_training": {**EVERYTHING, "select": "class share"},
+        }
+        engine = {"kind": given.pop("kind", "inprocess"), "workers": 1}
+        described = experiment(root, tmp_path / "cache", training=training, engine=engine)
+        out = tmp_path / name
+        return fleetseg.run(described, net=tiny_network(), out=out, **given).model_sha256
+
+    clean = run_into("clean")
+    assert run_into("without", weight=0.0) != clean
+    shuffle(labels_of(root, *UNLABELLED))
+    with pytest.raises(RuntimeError, match="power failure"):
+        run_into("poisoned", watcher=Watcher(round_closed=crash))
+    assert run_into("poisoned", resume=True, kind="workers") == clean
 
 
 def test_a_pattern_that_fits_nobody_is_refused(root: Path, tmp_path: Path) -> None:

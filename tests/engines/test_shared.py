@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fleetseg.engines import shared
-from fleetseg.engines.shared import SharedStates, with_tensors, without_values
+from fleetseg.engines.shared import SharedStates, with_tensors, with_values, without_values
 from fleetseg.errors import CheckpointError, EngineError
 from fleetseg.federation.tensors import layout_of, load_state, read_state
 
@@ -67,6 +67,14 @@ def test_a_model_arrives_as_it_was() -> None:
         ), name
         assert tensor.data_ptr() != other.data_ptr(), name
     assert arrived.none is None
+
+
+def test_a_model_with_values_arrives_with_them_and_without_tensors_on_the_way() -> None:
+    model = Odd()
+    handed = with_values(model)
+    assert not any(isinstance(value, Tensor) for value in handed.first._parameters.values())
+    arrived = tensors(with_tensors(handed))
+    assert all(torch.equal(tensor, arrived[name]) for name, tensor in tensors(model).items())
 
 
 @pytest.mark.parametrize("kind", ["memory", "file"])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import fleetseg
 from fleetseg import rng
+from fleetseg.data.labels import LabelSpace
 from fleetseg.data.sample import ScoredPairs
 from fleetseg.engines.runtime import local_runtime
 from fleetseg.evaluation.norms import Norms
@@ -64,6 +65,10 @@ def quadratic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SUPERVISION, "quadratic", Supervision(_quadratic))
 
 
+def space(classes: int) -> LabelSpace:
+    return LabelSpace("letters", tuple("abc"[:classes]), ((0, 0, 0),) * classes, ())
+
+
 def quadratics(folder: Path, steps: int = 2, **personal: Any) -> LocalRuntime:
     training = {
         "supervision": "quadratic", "schedule": "constant", "lr": LR, "momentum": 0.0,
@@ -76,7 +81,7 @@ def quadratics(folder: Path, steps: int = 2, **personal: Any) -> LocalRuntime:
             "personal": {"model": "ditto", "steps": steps, **personal},
         }
     )
-    return local_runtime(described, wrap(Scalar(), 2), CPU, 2, ClientStateStore(folder))
+    return local_runtime(described, wrap(Scalar(), 2), CPU, space(2), ClientStateStore(folder))
 
 
 def client(name: str = "car", count: int = 2, size: int = 4, classes: int = 2) -> Client:
@@ -245,7 +250,7 @@ def runtime_of(folder: Path, **sections: dict[str, Any]) -> LocalRuntime:
     described = make_experiment({**fields, **sections})
     model = net()
     assert isinstance(model, Segmenter)
-    return local_runtime(described, model, CPU, 3, ClientStateStore(folder))
+    return local_runtime(described, model, CPU, space(3), ClientStateStore(folder))
 
 
 Scored = dict[str, Tensor]
@@ -406,7 +411,7 @@ def test_a_vehicle_without_labels_is_fine_tuned_by_the_model_that_is_scored(
     )  # fmt: skip
     with rng.torch_default(0, purpose="fine-tuned"):
         net = wrap(nn.Sequential(nn.Conv2d(3, 2, 3, padding=1)), 2)
-    runtime = local_runtime(described, net, CPU, 2, ClientStateStore(tmp_path))
+    runtime = local_runtime(described, net, CPU, space(2), ClientStateStore(tmp_path))
     unlabelled = client(size=8)
     enrolment = replace(unlabelled.enrolment, num_pixels=0, histogram_C=(0, 0))
     model = read_state(net, runtime.exchange.model)

@@ -141,6 +141,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"evaluation": {"norms_on_clients": "banks"}}, "filled of a finished model"),
     ({"evaluation": {"norms": "tent"}, "model": {"norm": "group"}}, "nothing has any; use 'runn"),
     ({"evaluation": {"norms_on_clients": "cotta-like"}, "model": {"norm": "group"}}, "test batc"),
+    (
+        {"training": {"feature_distance": {"weight": 0.005}}, "model": {"norm": "group"}},
+        "statistics of ImageNet",
+    ),
     ({"federation": {"sharing": "bdy"}}, "Did you mean 'body'"),
     ({"personal": {"model": "dito"}}, r"kind of personal model 'dito'.*Did you mean 'ditto'"),
 ]

@@ -61,6 +61,10 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "training.fedfa.probability": (
         {"training": {"batch_size": 1, "fedfa": {"probability": 0.5}}}, {}
     ),
+    "training.feature_distance.classes": (
+        {"training": {"feature_distance": {"classes": ["car"]}}}, {}
+    ),
+    "training.feature_distance.ratio": ({"training": {"feature_distance": {"ratio": 0.5}}}, {}),
     "training.mimelite": ({"training": {"mimelite": {"beta": 0.5}}}, {}),
     "training.style.per": ({"training": {"style": {"per": "image"}}}, {}),
     "training.style.noise": ({"training": {"style": {"noise": 1.0}}}, {}),

@@ -59,6 +59,15 @@ def test_what_no_phase_trains_is_not_worth_exchanging(name: str, tmp_path: Path)
         prepared(tmp_path, data, federation=SHARED[name], training=phases)
 
 
+def test_features_from_imagenet_are_not_kept_from_a_random_start(tmp_path: Path) -> None:
+    """And a network of one's own has to be one for whose encoder there are weights."""
+    given = make_experiment({"training": {"feature_distance": {"weight": 0.005}}})
+    with pytest.raises(ConfigError, match=r"random weights. Set model.pretrained = 'imagenet'"):
+        set_up(given, SERVER, tmp_path, None, Watcher())
+    with pytest.raises(ConfigError, match="there are none for model 'custom'"):
+        prepared(tmp_path, training={"feature_distance": {"weight": 0.005}})
+
+
 def test_norm_layers_alone_that_stay_are_another_matter(tmp_path: Path) -> None:
     prepared(tmp_path, federation={"sharing": "stages", "stages": ["0", "2"]})
 

@@ -160,6 +160,15 @@ class FedFAConfig(Section):
     stages: tuple[int, ...] = Field(default=(4, 8), min_length=1)  # as mixstyle's
 
 
+class FeatureDistanceConfig(Section):
+    """A pull of the encoder's last features to those with its ImageNet weights (DAFormer)."""
+
+    weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # 0 = off; DAFormer: 0.005
+    # Only where the labels show these classes; empty = the label space's safety-critical ones.
+    classes: tuple[str, ...] = ()
+    ratio: float = Field(default=0.75, ge=0, lt=1)  # a class must cover more of a feature's cell
+
+
 class TrainingConfig(Section):
     """A client's local training in one round."""
 
@@ -202,6 +211,7 @@ class TrainingConfig(Section):
     weather: WeatherConfig = WeatherConfig()
     mixstyle: MixStyleConfig = MixStyleConfig()
     fedfa: FedFAConfig = FedFAConfig()
+    feature_distance: FeatureDistanceConfig = FeatureDistanceConfig()
     entropy: EntropyConfig = EntropyConfig()
     prox: ProxConfig = ProxConfig()
     dyn: DynConfig = DynConfig()

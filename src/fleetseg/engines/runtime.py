@@ -8,6 +8,7 @@ from fleetseg.compression.frames import zstandard
 from fleetseg.compression.scheduled import ScheduledCodec
 from fleetseg.compression.uplink import Uplink
 from fleetseg.config import Experiment
+from fleetseg.data.labels import LabelSpace
 from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.federation.cluster_parts import with_clusters
@@ -16,6 +17,7 @@ from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import layout_of, read_state
 from fleetseg.federation.wire import PlainCodec, UpdateCodec
 from fleetseg.learning.adapters import add_adapters
+from fleetseg.learning.feature_distance import FeatureDistance
 from fleetseg.learning.fedfa import feature_sizes
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.objectives import OBJECTIVES
@@ -28,16 +30,18 @@ def local_runtime(
     experiment: Experiment,
     model: Segmenter,
     hardware: Hardware,
-    num_classes: int,
+    space: LabelSpace,
     memory: ClientStateStore,
 ) -> LocalRuntime:
     """Make what clients train with; the model must be on its device, with its initial values.
 
     Raises:
+        ConfigError: the feature distance cannot be computed for this model or these classes.
         ModelError: the model's tensors cannot be averaged, or adapted, or it lacks the stages
             whose features are measured.
-        MissingExtra: the codec needs a package that is not installed.
+        MissingExtra: the codec, or the feature distance, needs a package that is not installed.
     """
+    distance = FeatureDistance.of(experiment.training.feature_distance, model, space)
     if experiment.model.adapter_rank:
         add_adapters(model, experiment.model.adapter_rank, experiment.seed)
     objective = OBJECTIVES[experiment.training.objective]
@@ -52,11 +56,12 @@ def local_runtime(
         exchange=exchange,
         experiment=experiment,
         hardware=hardware,
-        num_classes=num_classes,
+        num_classes=space.num_classes,
         memory=memory,
         codec=uplink_of(experiment, exchange),
         changes=downlink_of(experiment, exchange),
         start=None if exchange.shares_all else read_state(model, exchange.kept),
+        distance=distance,
     )
 
 

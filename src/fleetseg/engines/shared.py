@@ -12,7 +12,7 @@ import errno
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import reduction
 from typing import Any, Literal, TypeVar
@@ -168,17 +168,25 @@ class _Placeholder:
 
 def without_values(model: Module) -> Module:
     """Copy a model for another process, without the values of the tensors in its state dict."""
-    state = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
-    memo: dict[int, Any] = {
-        id(t): _Placeholder.of(t, with_data=id(t) not in state)
-        for t in _values_in(model, _is_plain)
-    }
-    return copy.deepcopy(model, memo)
+    return _handed(model, without=model.state_dict(keep_vars=True).values())
+
+
+def with_values(model: Module) -> Module:
+    """Copy a model for another process, with all of its values."""
+    return _handed(model, without=())
 
 
 def with_tensors(model: Module) -> Module:
-    """Give a model from `without_values` its tensors; those of its state are uninitialised."""
+    """Give a model from another process its tensors; values that did not come are uninitialised."""
     memo: dict[int, Any] = {id(p): p.filled() for p in _values_in(model, _is_placeholder)}
+    return copy.deepcopy(model, memo)
+
+
+def _handed(model: Module, without: Iterable[Tensor]) -> Module:
+    ids = {id(tensor) for tensor in without}
+    memo: dict[int, Any] = {
+        id(t): _Placeholder.of(t, with_data=id(t) not in ids) for t in _values_in(model, _is_plain)
+    }
     return copy.deepcopy(model, memo)
 
 

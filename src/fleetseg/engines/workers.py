@@ -15,7 +15,7 @@ import multiprocessing.process
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from fleetseg.engines.inprocess import attempt
-from fleetseg.engines.shared import SharedStates, with_tensors, without_values
+from fleetseg.engines.shared import SharedStates, with_tensors, with_values, without_values
 from fleetseg.engines.starting import IMPORT_CURE, start, startable, unsendable
 from fleetseg.errors import EngineError
 from fleetseg.federation.client import Client, LocalRuntime
@@ -35,7 +35,9 @@ from fleetseg.federation.replies import has_bytes, read_reply, write_failure, wr
 from fleetseg.federation.tasks import CLIENT_TASKS
 from fleetseg.federation.tensors import ModelState
 from fleetseg.federation.wire import read_facts, write_facts
+from fleetseg.learning.feature_distance import FeatureDistance
 from fleetseg.learning.hardware import hardware_of
+from fleetseg.models.segmenter import Segmenter
 
 _READY = {"ready": True}  # a worker's first message: it has everything that it starts with
 Answer = tuple[dict[str, Any], bytes]
@@ -92,7 +94,11 @@ class WorkersEngine:
         self._clients = clients
         self._workers: list[_Worker] = []
         with startable():
-            handed = replace(runtime, model=without_values(runtime.model))
+            handed = replace(
+                runtime,
+                model=without_values(runtime.model),
+                distance=_changed(runtime.distance, with_values),
+            )
             self._states = SharedStates(runtime.exchange.down, 1 + 2 * num_workers)
         self._runtime = handed
         self._down = self._up = 0
@@ -304,4 +310,13 @@ def _own_runtime(job: WorkerJob) -> LocalRuntime:
     hardware = hardware_of(job.runtime.experiment.engine, job.index, job.workers)
     hardware.select()
     model = with_tensors(job.runtime.model).to(hardware.device)
-    return replace(job.runtime, model=model, hardware=hardware, room=job.update)
+    distance = _changed(job.runtime.distance, lambda n: with_tensors(n).to(hardware.device))
+    runtime = replace(job.runtime, model=model, hardware=hardware, distance=distance)
+    return replace(runtime, room=job.update)
+
+
+def _changed(
+    distance: FeatureDistance | None, change: Callable[[Segmenter], Segmenter]
+) -> FeatureDistance | None:
+    """Return the term with another copy of its encoder."""
+    return distance and replace(distance, frozen=change(distance.frozen))

@@ -16,6 +16,7 @@ from fleetseg.federation.messages import Broadcast, Enrolment
 from fleetseg.federation.sharing import Exchange
 from fleetseg.federation.tensors import ModelState, ModelTensors
 from fleetseg.federation.wire import UpdateCodec, message_bytes
+from fleetseg.learning.feature_distance import FeatureDistance
 from fleetseg.learning.hardware import Hardware
 from fleetseg.models.segmenter import Segmenter
 
@@ -52,6 +53,7 @@ class LocalRuntime:
     changes: ChangeCodec | None = None  # codec of broadcasts; None = they are sent whole
     # Initial values of the tensors that stay with clients; None = no tensors do.
     start: ModelState | None = None
+    distance: FeatureDistance | None = None  # a term of the loss, with an encoder of its own
     room: ModelState | None = None  # where changes are written; None = new memory for each
 
     @cached_property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -19,6 +21,8 @@ def mean_loss(model: nn.Module, pairs: Pairs, inputs: LocalInputs) -> float:
     The model is put in evaluation mode, in which norm layers use their running statistics. A batch
     without a labelled pixel is left out; the result is 0 if all batches are.
     """
+    # Without the feature distance: losses on labels are compared, between models and clients.
+    inputs = replace(inputs, distance=None)
     loss_of = SUPERVISION[inputs.training.supervision].make(inputs)
     size, hardware = inputs.training.batch_size, inputs.hardware
     total, images = 0.0, 0

@@ -16,6 +16,7 @@ from fleetseg.config import TrainingConfig
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Pairs
 from fleetseg.learning.calibration import calibrated, logit_shift
+from fleetseg.learning.feature_distance import watching
 from fleetseg.learning.inputs import LocalInputs
 from fleetseg.learning.label_subset import subset_table, subset_weights, with_back
 from fleetseg.learning.losses import build_loss, require_ids, segmentation_loss
@@ -88,7 +89,7 @@ def _labels(inputs: LocalInputs) -> StepLoss:
             require_ids(labels_NHW, main.shape[1])
         return segmentation_loss(outputs, there_NHW, loss_of, training.aux_weight)
 
-    return loss
+    return _with_distance(inputs, loss)
 
 
 def _label_subset(inputs: LocalInputs) -> StepLoss:
@@ -120,6 +121,23 @@ def _label_subset(inputs: LocalInputs) -> StepLoss:
         with inputs.hardware.autocast():
             outputs = model(images_NCHW)
         return segmentation_loss(outputs, there_NHW, compare, training.aux_weight)
+
+    return _with_distance(inputs, loss)
+
+
+def _with_distance(inputs: LocalInputs, by_labels: StepLoss) -> StepLoss:
+    """Add the feature distance on the labels' classes, if it is used."""
+    distance = inputs.distance
+    if distance is None:
+        return by_labels
+
+    def loss(model: nn.Module, images_NCHW: Tensor, labels_NHW: Tensor) -> Tensor | None:
+        with watching(model, distance) as seen:
+            value = by_labels(model, images_NCHW, labels_NHW)
+        if value is None:
+            return None
+        there_NHW = inputs.hardware.put(labels_NHW)
+        return value + distance.term(seen[-1], images_NCHW, there_NHW, inputs.hardware)
 
     return loss
 

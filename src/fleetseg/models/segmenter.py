@@ -96,7 +96,7 @@ class Segmenter(nn.Module):
                 expected="floating point (N, 3, H, W), RGB in [0, 1]",
             )
         size_hw = (images_NCHW.shape[2], images_NCHW.shape[3])
-        padded_NCHW = self._pad((images_NCHW - self.mean) / self.std)
+        padded_NCHW = self.prepared(images_NCHW)
         padded_hw = (padded_NCHW.shape[2], padded_NCHW.shape[3])
         outputs = self._unwrap(self.net(padded_NCHW), images_NCHW.shape[0])
         outputs = outputs if self.training else outputs[:1]
@@ -137,6 +137,10 @@ class Segmenter(nn.Module):
         from fleetseg.models.folder import load_model
 
         return load_model(folder, net)
+
+    def prepared(self, images_NCHW: Tensor) -> Tensor:
+        """Normalise and pad images in [0, 1], as the network itself receives them."""
+        return self._pad((images_NCHW - self.mean) / self.std)
 
     def padded_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size after padding of images of a size, as the network sees them."""

@@ -52,13 +52,14 @@ def set_up(
         ConfigError, ModelError, MissingExtra: the experiment asks for something unavailable.
     """
     hardware = hardware_of(experiment.engine)
+    _require_features_to_keep(experiment, own_net=net is not None)
     model = _model(experiment, fleet_data, net)
     if start is not None:
         model.load_state_dict(load_model(start, net).state_dict())
     model = model.to(hardware.device)
     model = model.to(memory_format=hardware.memory_format)
     runtime = local_runtime(
-        experiment, model, hardware, fleet_data.space.num_classes, ClientStateStore(out / "clients")
+        experiment, model, hardware, fleet_data.space, ClientStateStore(out / "clients")
     )
     require_part(model, experiment.personal.learns)
     _require_something_learnt(runtime)
@@ -71,6 +72,22 @@ def set_up(
         runtime=runtime,
         folder=RunFolder(out, experiment, runtime.exchange.server.digest, fleet_data.space),
         watcher=watcher,
+    )
+
+
+def _require_features_to_keep(experiment: Experiment, *, own_net: bool) -> None:
+    """Refuse to keep a randomly initialised encoder near features that it has never had.
+
+    Raises:
+        ConfigError: the feature distance is used, without start weights.
+    """
+    has_start = bool(own_net or experiment.model.pretrained or experiment.model.start)
+    if has_start or experiment.training.feature_distance.weight == 0:
+        return
+    raise ConfigError(
+        "training.feature_distance keeps an encoder near its features from ImageNet, and this one "
+        "begins with random weights",
+        cure="Set model.pretrained = 'imagenet' or model.start",
     )
 
 

@@ -859,3 +859,12 @@ def test_inputs_are_normalised_as_the_server_s_network_has_them(
     assert answers[0] != answers[1]
     spec = run_spec(parts)
     assert hello(spec)[0]["normalisation"] == [list(p) for p in parts.runtime.model.normalisation]
+
+
+def test_features_from_imagenet_need_their_weights_on_the_vehicle(site: Site) -> None:
+    """They are not sent, so that a vehicle says before the first round that it has none."""
+    training = {"feature_distance": {"weight": 0.005}}
+    described = make_experiment({"training": training, "data": {"size": [48, 64]}})
+    answer = site.hello(experiment=experiment_for_vehicles(described))
+    assert reason(answer) == ("abstained", "ConfigError")
+    assert "there are none for model 'fast_scnn'" in " ".join(site.said)

@@ -255,7 +255,7 @@ class Trainer:
         hardware = hardware_of(experiment.engine)
         model = model.to(hardware.device).to(memory_format=hardware.memory_format)
         kept = self._kept(header["run"])
-        runtime = local_runtime(experiment, model, hardware, space.num_classes, kept.states)
+        runtime = local_runtime(experiment, model, hardware, space, kept.states)
         exchange = runtime.exchange
         if (got := exchange.server.digest) != header["layout"]:
             raise Refusal("model", "another network of the same name", got=got[:12])

@@ -19,6 +19,7 @@ from fleetseg.config import SelfTrainingConfig, TrainingConfig
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Image_HWC, Label_HW, Pairs
 from fleetseg.learning.batches import Batch
+from fleetseg.learning.feature_distance import watching
 from fleetseg.learning.inputs import LocalInputs
 from fleetseg.learning.resize import resized
 from fleetseg.learning.self_training.pseudo_labels import PseudoLabels, pseudo_labels
@@ -147,13 +148,19 @@ def self_training_loss(
             same = teachers.first is None or teachers.first is teachers.teacher
             old_NCHW = logits_NCHW if same else _look(teachers.first, images_NCHW, inputs)
         target = _Target.mixed(seen, valid_NHW, old_NCHW, mix)
-        with inputs.hardware.autocast():
-            outputs = model(strong_colours(mix(images_NCHW), settings))
+        with watching(model, inputs.distance) as features, inputs.hardware.autocast():
+            changed_NCHW = strong_colours(mix(images_NCHW), settings)
+            outputs = model(changed_NCHW)
         main, *others = [outputs] if isinstance(outputs, Tensor) else outputs
         size_hw = (valid_NHW.shape[1], valid_NHW.shape[2])
         total = target.compare(resized(main, size_hw), settings)
         for output in others if aux_weight > 0 else ():
             total = total + aux_weight * target.cross_entropy(resized(output, size_hw), settings)
+        if inputs.distance is not None:
+            kept_NHW = target.kept_ids()
+            total = total + inputs.distance.term(
+                features[-1], changed_NCHW, kept_NHW, inputs.hardware
+            )
         return total
 
     return loss
@@ -183,6 +190,10 @@ class _Target:
     ) -> _Target:
         mixed = PseudoLabels(mix(labels.ids_NHW), mix(labels.weights_NHW))
         return cls(mixed, mix(valid_NHW), None if old_NCHW is None else mix(old_NCHW))
+
+    def kept_ids(self) -> Tensor:
+        """Return the classes that are learnt; IGNORE elsewhere."""
+        return self.labels.ids_NHW.where(self.labels.weights_NHW > 0, IGNORE)
 
     def cross_entropy(self, logits_NCHW: Tensor, settings: SelfTrainingConfig) -> Tensor:
         kept_only = settings.normalise == "kept" and settings.select != "quality"

@@ -42,6 +42,11 @@ PARTS: tuple[Clash, ...] = (
         "with model.norm = 'group' nothing has any; use 'running'",
     ),
     (
+        lambda e: e.model.norm == "group" and e.training.feature_distance.weight > 0,
+        "training.feature_distance compares with features that the encoder's batch norms make from "
+        "the statistics of ImageNet, and model.norm = 'group' has neither; use 'batch'",
+    ),
+    (
         lambda e: "banks" in (e.evaluation.norms, e.evaluation.norms_on_clients),
         "evaluation.norms = 'banks' takes banks that are filled of a finished model; score it with "
         "fleetseg evaluate --norms banks, after fleetseg norm-banks",
