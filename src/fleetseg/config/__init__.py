@@ -52,6 +52,7 @@ from fleetseg.config.tracking import TrackingConfig
 from fleetseg.config.training import (
     AsamConfig,
     ClientMomentumConfig,
+    DiscrepancyConfig,
     DriftConfig,
     DynConfig,
     EntropyConfig,
@@ -81,6 +82,7 @@ __all__ = [
     "Cohort",
     "CottaLikeConfig",
     "DataConfig",
+    "DiscrepancyConfig",
     "DriftConfig",
     "DynConfig",
     "EmaConfig",

@@ -20,6 +20,7 @@ from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.learning.schedules import first_round_after
 from fleetseg.learning.supervision import SUPERVISION
+from fleetseg.models.second_head import add_second_head
 from fleetseg.models.segmenter import Segmenter
 
 
@@ -33,14 +34,19 @@ def local_runtime(
     """Make what clients train with; the model must be on its device, with its initial values.
 
     Raises:
-        ModelError: the model's tensors cannot be averaged, or adapted.
+        ModelError: the model's tensors cannot be averaged, or adapted, or it cannot have the
+            second head that the supervision needs.
         MissingExtra: the codec needs a package that is not installed.
     """
+    supervision = SUPERVISION[experiment.training.supervision]
+    if supervision.second_head:
+        size_hw = experiment.training.crop or experiment.data.size
+        add_second_head(model, size_hw, experiment.seed)
     if experiment.model.adapter_rank:
         add_adapters(model, experiment.model.adapter_rank, experiment.seed)
     objective = OBJECTIVES[experiment.training.objective]
     layout, settings = layout_of(model), experiment.federation
-    references = SUPERVISION[experiment.training.supervision].references(experiment.training)
+    references = supervision.references(experiment.training)
     exchange = Exchange.of(layout, settings, objective.extras, objective.told, references)
     exchange = with_clusters(exchange, settings)
     return LocalRuntime(

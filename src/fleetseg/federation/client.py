@@ -53,6 +53,7 @@ class LocalRuntime:
     # Initial values of the tensors that stay with clients; None = no tensors do.
     start: ModelState | None = None
     room: ModelState | None = None  # where changes are written; None = new memory for each
+    source: Pairs | None = None  # labelled samples of the server that every client carries
 
     @cached_property
     def whole(self) -> ModelTensors:

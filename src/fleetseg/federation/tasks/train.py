@@ -106,6 +106,7 @@ def local_inputs(
             name: partial(load_state, layout=runtime.exchange.shared, state=model)
             for name, model in runtime.exchange.references_of(broadcast.state).items()
         },
+        source=runtime.source,
         facts=broadcast.facts,
         extras_T={name: broadcast.state.values_F[span] for name, span in wire.spans.items()},
         state=section(before, "objective"),
