@@ -39,6 +39,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "fda-pretrain": {"method": "fda-pretrain"},
     "ladd-cls": {"method": "ladd-cls"},
     "ladd-all": {"method": "ladd-all"},
+    "fl-uda": {"method": "fl-uda"},
     "one-place": {"method": "fedavg-selftraining", "baseline": "centralised"},
 }
 STAGES = {"source only": "fedavg-selftraining", "source in the fleet's styles": "fda-pretrain"}

@@ -181,6 +181,25 @@ def test_poisoned_labels_of_the_labelled_one_do_not(
     assert poisoned.model_sha256 != digest
 
 
+def test_by_discrepancy_no_label_of_any_vehicle_counts(
+    painted: Path, root: Path, tmp_path: Path
+) -> None:
+    """Those of the server's images do, and amber's are read for nothing but its class counts."""
+    source = {"cities": ["delta"], "conditions": ["rain"], "frames_per_drive": 2}
+    choices: dict[str, dict[str, Any]] = {
+        "training": {"supervision": "discrepancy", "self_training": {}, "local_steps": 1},
+        "pretrain": {"sources": [source], "rounds": 1, "steps": 1},
+    }
+    clean = run(experiment(painted, tmp_path / "clean", **choices), tmp_path / "run-0")
+    shuffle(labels_of(root, "amber"))
+    damage(labels_of(root, *UNLABELLED))
+    poisoned = run(experiment(root, tmp_path / "cache", **choices), tmp_path / "run-1")
+    assert poisoned.model_sha256 == clean.model_sha256
+    choices["pretrain"]["sources"] = [{**source, "conditions": ["day"]}]
+    other = run(experiment(root, tmp_path / "cache", **choices), tmp_path / "run-2")
+    assert other.model_sha256 != clean.model_sha256
+
+
 def test_no_label_file_of_theirs_is_opened(root: Path, tmp_path: Path) -> None:
     with opened_files() as files:
         run(experiment(root, tmp_path / "cache"), tmp_path / "run")

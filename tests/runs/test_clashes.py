@@ -244,6 +244,8 @@ WITHOUT_LABELS: list[tuple[dict[str, Any], str]] = [
     ({"training": {"class_weights": "local"}}, "come from labels"),
     ({"training": {"calibration": "fedlc"}}, "by how many pixels"),
     ({"training": {"objective": "moon"}}, "pixels of a class"),
+    ({"training": {"feature_distance": {"weight": 0.005}}}, "on parts of it"),
+    ({"training": {"fedfa": {"probability": 0.5}}}, "the server's images as well"),
 ]
 
 
@@ -258,3 +260,38 @@ def test_what_goes_by_labels_or_losses_is_refused_without_labels(
 def test_a_teacher_that_is_the_broadcast_goes_with_any_downlink() -> None:
     every = {"training": {"self_training": {"every": 1}}, "federation": {"downlink": "int8"}}
     check_choices(make_experiment({**UNLABELLED, **every}))
+
+
+CARRIED: dict[str, Any] = {"method": "fl-uda", "pretrain": {"sources": [{"cities": ["amber"]}]}}
+TWO_HEADS: list[tuple[dict[str, Any], str]] = [
+    ({"pretrain": {}}, r"pretrain\.sources names none"),
+    ({"engine": {"kind": "fleet"}}, "have only their own"),
+    ({"training": {"objective": "scaffold"}, "federation": {"weights": "uniform"}}, "three kinds"),
+    ({"training": {"objective": "sam"}}, "three kinds of steps"),
+    ({"training": {"phases": [{"learns": "body"}]}}, r"leave training\.phases out"),
+    ({"federation": {"aggregator": "normalised"}}, "moves in some of them only"),
+    ({"personal": {"model": "ditto"}}, "for the server's images as well"),
+    ({"personal": {"model": "fine-tuned"}}, "for the server's images as well"),
+    ({"federation": {"weights": "feddg-ga"}}, "how far two heads differ"),
+    ({"federation": {"sampler": "oort"}}, "how far two heads differ"),
+    ({"federation": {"weights": "pixels"}}, "counts labelled pixels"),
+    ({"federation": {"clustered_by": "class mix"}}, "go by labels"),
+    ({"partition": {"kind": "dirichlet", "clients": 2}}, "by their labels"),
+    ({"training": {"class_weights": "fleet"}}, "come from labels"),
+    ({"training": {"calibration": "fedlc"}}, "by how many pixels"),
+    ({"training": {"objective": "moon"}}, "pixels of a class"),
+    ({"training": {"feature_distance": {"weight": 0.005}}}, "on parts of it"),
+    ({"training": {"fedfa": {"probability": 0.5}}}, "the server's images as well"),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), TWO_HEADS)
+def test_what_does_not_go_with_three_kinds_of_steps(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_choices(make_experiment({**CARRIED, **fields}))
+
+
+def test_what_goes_with_them() -> None:
+    training = {"objective": "prox", "optimiser": "adamw", "optimiser_state": "kept"}
+    federation = {"sharing": "silobn", "uplink": "topk(10%)+int8", "server_optimiser": "adam"}
+    check_choices(make_experiment({**CARRIED, "training": training, "federation": federation}))

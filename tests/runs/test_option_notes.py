@@ -74,6 +74,13 @@ def test_styles_that_vehicles_elsewhere_tell_too_late_are_refused() -> None:
     require_workable(Facts(described, scored=True))
 
 
+def test_vehicles_elsewhere_carry_nothing_of_the_server() -> None:
+    described = make_experiment({"method": "fl-uda", "pretrain": {"sources": [{}]}})
+    with pytest.raises(ConfigError, match="over a network vehicles have only their own"):
+        require_workable(Facts(described, scored=True, over_network=True))
+    require_workable(Facts(described, scored=True))
+
+
 def test_it_is_refused_before_anything_is_read_or_written(tmp_path: Path) -> None:
     experiment = make_experiment(
         {"data": {"sources": [{"kind": "camvid", "root": "none"}]}, "stop": {"patience": 2}}

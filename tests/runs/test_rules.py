@@ -42,6 +42,10 @@ IDLE: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
     "training.self_training.top": (
         {"training": {"supervision": "self_training",
                       "self_training": {"select": "quality", "top": 0.5}}}, {}),
+    "training.discrepancy": ({"training": {"discrepancy": {"extractor_steps": 2}}}, {}),
+    "partition.label_subset": (
+        {"training": {"supervision": "discrepancy"}, "partition": {"label_subset": {"classes": 2}}},
+        {}),
     "tracking.project": ({"tracking": {"project": "cars"}}, {}),
     "tracking.pictures": (
         {"evaluation": {"pictures": 0}, "tracking": {"to": ["tensorboard"], "pictures": 1}}, {}),

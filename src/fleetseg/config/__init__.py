@@ -52,6 +52,7 @@ from fleetseg.config.tracking import TrackingConfig
 from fleetseg.config.training import (
     AsamConfig,
     ClientMomentumConfig,
+    DiscrepancyConfig,
     DriftConfig,
     DynConfig,
     EntropyConfig,
@@ -83,6 +84,7 @@ __all__ = [
     "Cohort",
     "CottaLikeConfig",
     "DataConfig",
+    "DiscrepancyConfig",
     "DriftConfig",
     "DynConfig",
     "EmaConfig",

@@ -114,6 +114,13 @@ class SelfTrainingConfig(Section):
     from_scratch: bool = False  # allow a start from random, uninformative weights
 
 
+class DiscrepancyConfig(Section):
+    """Settings of the supervision discrepancy (MCD): see learning.discrepancy."""
+
+    # A batch takes 2 + this many steps: everything, the two heads, then so often the extractor.
+    extractor_steps: int = Field(default=4, ge=1)
+
+
 class PhaseConfig(Section):
     """A phase of a client's round: a part of the network is trained, and the rest is frozen."""
 
@@ -224,4 +231,5 @@ class TrainingConfig(Section):
     mimelite: MimeLiteConfig = MimeLiteConfig()
     pixel_contrast: PixelContrastConfig = PixelContrastConfig()
     self_training: SelfTrainingConfig = SelfTrainingConfig()
+    discrepancy: DiscrepancyConfig = DiscrepancyConfig()
     habits: HabitsConfig = HabitsConfig()

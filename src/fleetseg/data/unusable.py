@@ -18,10 +18,10 @@ from fleetseg.errors import DataError
 from fleetseg.text import listing
 
 
-def no_usable_sample(name: str, store: Store) -> DataError:
-    """Build the error for an evaluation set without a single good label, with the reason."""
+def no_usable_sample(name: str, store: Store, purpose: str = "evaluate on") -> DataError:
+    """Build the error for a data set without a single good label, with the reason."""
     return DataError(
-        "no usable labelled sample to evaluate on",
+        f"no usable labelled sample to {purpose}",
         where=name,
         got=why_unusable(store.samples, store.bad),
         cure=common_cure(store.samples, store.bad) or "Use a split that has labels, such as val",

@@ -23,6 +23,7 @@ from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.objectives import OBJECTIVES
 from fleetseg.learning.schedules import first_round_after
 from fleetseg.learning.supervision import SUPERVISION
+from fleetseg.models.second_head import add_second_head
 from fleetseg.models.segmenter import Segmenter
 
 
@@ -38,16 +39,21 @@ def local_runtime(
     Raises:
         ConfigError: the feature distance cannot be computed for this model or these classes.
         ModelError: the model's tensors cannot be averaged, or adapted, or it lacks the stages
-            whose features are measured.
+            whose features are measured, or it cannot have the second head that the supervision
+            needs.
         MissingExtra: the codec, or the feature distance, needs a package that is not installed.
     """
-    distance = FeatureDistance.of(experiment.training.feature_distance, model, space)
+    training, size_hw = experiment.training, experiment.data.size
+    supervision = SUPERVISION[training.supervision]
+    distance = FeatureDistance.of(training.feature_distance, model, space)
+    if supervision.second_head:
+        add_second_head(model, training.crop or size_hw, experiment.seed)
     if experiment.model.adapter_rank:
         add_adapters(model, experiment.model.adapter_rank, experiment.seed)
-    objective = OBJECTIVES[experiment.training.objective]
+    objective = OBJECTIVES[training.objective]
     layout, settings = layout_of(model), experiment.federation
-    references = SUPERVISION[experiment.training.supervision].references(experiment.training)
-    features = feature_sizes(model, experiment.training, experiment.data.size)
+    references = supervision.references(training)
+    features = feature_sizes(model, training, size_hw)
     vectors = objective.extras, objective.told
     exchange = Exchange.of(layout, settings, *vectors, references, features)
     exchange = with_clusters(exchange, settings)

@@ -55,6 +55,7 @@ class LocalRuntime:
     start: ModelState | None = None
     distance: FeatureDistance | None = None  # a term of the loss, with an encoder of its own
     room: ModelState | None = None  # where changes are written; None = new memory for each
+    source: Pairs | None = None  # labelled samples of the server that every client carries
 
     @cached_property
     def whole(self) -> ModelTensors:

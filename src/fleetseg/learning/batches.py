@@ -18,6 +18,7 @@ from fleetseg.config import TrainingConfig
 from fleetseg.data.ahead import done_ahead
 from fleetseg.data.augment import Augment, stacked, write_floats
 from fleetseg.data.sample import Image_HWC, Label_HW, Pairs
+from fleetseg.data.store.store import Pooled
 from fleetseg.data.styles import STYLES, Restyling
 from fleetseg.learning.hardware import Hardware
 from fleetseg.learning.inputs import LocalInputs, RoundContext
@@ -113,6 +114,9 @@ def loaded(pairs: Pairs, steps: int, inputs: LocalInputs) -> Iterator[Iterator[B
     drawn = batches(len(pairs), inputs.training, inputs.context)
     if inputs.training.habits.doubled:
         maker = replace(maker, pairs=_Doubled(pairs))
+    if inputs.source is not None:
+        drawn = _with_source(drawn, len(maker.pairs), len(inputs.source), inputs.context)
+        maker = replace(maker, pairs=Pooled((maker.pairs, inputs.source)))
     chosen = (
         (indices, *maker.draw(len(indices), step))
         for step, indices in zip(range(steps), drawn, strict=False)
@@ -120,6 +124,26 @@ def loaded(pairs: Pairs, steps: int, inputs: LocalInputs) -> Iterator[Iterator[B
     ahead = 2 * max(inputs.training.batch_size, hardware.loaders)
     with done_ahead(maker.jobs(chosen), hardware.loaders, ahead, _one_thread) as finished:
         yield (part.batch() for part in finished if part is not None)
+
+
+def _with_source(
+    drawn: Iterator[Indices], first: int, count: int, context: RoundContext
+) -> Iterator[Indices]:
+    """Add to each batch as many source samples, which are numbered from `first` on.
+
+    They are drawn at random, none a second time before each of the `count` has been drawn.
+    """
+    draw, left = context.generator("source"), np.empty(0, np.intp)
+    for own in drawn:
+        while len(left) < len(own):
+            left = np.concatenate([left, draw.permutation(count)])
+        yield np.concatenate([own, first + left[: len(own)]])
+        left = left[len(own) :]
+
+
+def own_images(batch: Batch, inputs: LocalInputs) -> int:
+    """Return how many images of a batch are the client's own: the first ones."""
+    return len(batch.labels_NHW) // (1 if inputs.source is None else 2)
 
 
 def _restyling(inputs: LocalInputs) -> Restyling | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fleetseg import rng
 from fleetseg.config import TrainingConfig
+from fleetseg.data.sample import Pairs
 from fleetseg.learning.feature_distance import FeatureDistance
 from fleetseg.learning.hardware import Hardware
 
@@ -46,6 +47,9 @@ class LocalInputs:
     labelled: tuple[int, ...] | None = None  # train ids that the client labels; None = all
     # Models sent beside the received one, by name: each function fills a copy of the received one.
     references: Mapping[str, Callable[[nn.Module], None]] = field(default_factory=dict)
+    # Labelled samples of the server that the client carries; each batch has as many of them as of
+    # the client's own, behind these. None = it carries none.
+    source: Pairs | None = None
     distance: FeatureDistance | None = None  # a term of the loss; None = not used
     survey: Any = None  # result of the supervision's survey of the received model and samples
     facts: Facts = field(default_factory=dict)  # about the fleet

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fleetseg import rng
 from fleetseg.config import TrainingConfig
 from fleetseg.data.sample import Pairs
-from fleetseg.learning.batches import Batch, loaded, steps_per_epoch
+from fleetseg.learning.batches import Batch, loaded, own_images, steps_per_epoch
 from fleetseg.learning.fedfa import FeatureNoise, perturbing
 from fleetseg.learning.inputs import LocalInputs, RoundContext
 from fleetseg.learning.mixstyle import mixing
@@ -33,7 +33,7 @@ from fleetseg.learning.scaling import (
 )
 from fleetseg.learning.schedules import first_round_after
 from fleetseg.learning.second_pass import FirstPass, second_pass
-from fleetseg.learning.supervision import SUPERVISION, StepLoss
+from fleetseg.learning.supervision import SUPERVISION, StepLoss, Supervision
 from fleetseg.learning.travel import Travel, lr_at
 
 
@@ -55,10 +55,15 @@ class LocalResult:
         return self.cost.num_steps
 
 
+def num_batches(num_images: int, training: TrainingConfig) -> int:
+    """Return the number of batches of one round on `num_images` images."""
+    count = training.local_steps or training.local_epochs * steps_per_epoch(num_images, training)
+    return max(count, len(training.phases))
+
+
 def num_steps(num_images: int, training: TrainingConfig) -> int:
     """Return the number of optimiser steps of one round on `num_images` images."""
-    steps = training.local_steps or training.local_epochs * steps_per_epoch(num_images, training)
-    return max(steps, len(training.phases))
+    return num_batches(num_images, training) * SUPERVISION[training.supervision].uses(training)
 
 
 def train_locally(
@@ -87,16 +92,16 @@ def train_locally(
     steps, losses = num_steps(len(pairs), training), list[Tensor]()
     images_seen, travel = 0, Travel(training)
     inputs, noise = _surveyed(inputs, model, pairs), FeatureNoise.of(model, inputs)
-    hooks = _hooks(objective, memo, shared, SUPERVISION[training.supervision].make(inputs))
+    hooks = _hooks(objective, memo, shared, _supervision(inputs).make(inputs))
     dropout = rng.torch_default(context.seed, context.round, context.client_id, "dropout")
-    loading = _numbered(model, inputs, noise, loaded(*_viewed(pairs, steps, inputs)))
+    loading = _numbered(model, inputs, noise, _loading(pairs, inputs))
     with hardware.exact(), dropout, loading as numbered:
         for part, length in phases(training, steps):
             with only(model, part):
                 learn = _Learn.of(model, part, inputs, scale, hooks)
                 for step, batch in islice(numbered, length):
                     lr = _set_lr(learn.optimiser, training, context, step / steps)
-                    images_seen += len(batch.labels_NHW)
+                    images_seen += _new_images(step, batch, inputs)
                     loss = learn(batch.images_on(hardware), batch.labels_NHW, clip_norm)
                     if loss is not None:
                         losses.append(loss)
@@ -110,16 +115,32 @@ def train_locally(
 
 def _surveyed(inputs: LocalInputs, model: nn.Module, pairs: Pairs) -> LocalInputs:
     """Let the supervision survey the received model and all samples, if it does so."""
-    survey = SUPERVISION[inputs.training.supervision].survey
+    survey = _supervision(inputs).survey
     return inputs if survey is None else replace(inputs, survey=survey(inputs, model, pairs))
 
 
-def _viewed(pairs: Pairs, steps: int, inputs: LocalInputs) -> tuple[Pairs, int, LocalInputs]:
-    """Let the supervision choose what batches are made of, if it does so."""
-    view = SUPERVISION[inputs.training.supervision].view
-    if view is not None:
-        inputs, pairs = view(inputs, pairs)
-    return pairs, steps, inputs
+@contextmanager
+def _loading(pairs: Pairs, inputs: LocalInputs) -> Iterator[Iterator[Batch]]:
+    """Load a round's batches, each as often as it is used.
+
+    The supervision may choose what they are made of.
+    """
+    supervision, count = _supervision(inputs), num_batches(len(pairs), inputs.training)
+    uses = supervision.uses(inputs.training)
+    if supervision.view is not None:
+        inputs, pairs = supervision.view(inputs, pairs)
+    with loaded(pairs, count, inputs) as batches:
+        yield (batch for batch in batches for _ in range(uses))
+
+
+def _new_images(step: int, batch: Batch, inputs: LocalInputs) -> int:
+    """Return how many of the client's own images a step is the first to see."""
+    is_first = step % _supervision(inputs).uses(inputs.training) == 0
+    return own_images(batch, inputs) if is_first else 0
+
+
+def _supervision(inputs: LocalInputs) -> Supervision:
+    return SUPERVISION[inputs.training.supervision]
 
 
 @contextmanager

@@ -16,10 +16,12 @@ from fleetseg.config import TrainingConfig
 from fleetseg.data.labels import IGNORE
 from fleetseg.data.sample import Pairs
 from fleetseg.learning.calibration import calibrated, logit_shift
+from fleetseg.learning.discrepancy import discrepancy_loss, steps_on_batch
 from fleetseg.learning.feature_distance import watching
 from fleetseg.learning.inputs import LocalInputs
 from fleetseg.learning.label_subset import subset_table, subset_weights, with_back
 from fleetseg.learning.losses import build_loss, require_ids, segmentation_loss
+from fleetseg.learning.pictures import Pictures
 from fleetseg.learning.pixel_contrast import contrast_of, survey
 from fleetseg.learning.resize import resized
 from fleetseg.learning.self_training import (
@@ -46,11 +48,16 @@ class Supervision:
         facts: facts about the fleet that it needs: see federation.fleet_facts.
         survey: (inputs, the received model, the client's samples) -> `survey` of the inputs that
             `make` receives. Omit if nothing is examined before the first step.
-        self_taught: it learns from a model's own predictions, and its training is monitored; a
-            client with some labelled images trains on those alone.
+        guarded: its training is monitored, since it learns from images without labels: see
+            runs.safety.
+        self_taught: it learns from a model's own predictions; a client with some labelled images
+            trains on those alone.
         references: names of models sent beside the global one: see federation.references.
         view: the inputs and samples from which batches are made. Omit for all samples, unchanged,
             with the client's own settings.
+        uses: number of optimiser steps on each batch.
+        carries_source: clients also train on the server's labelled samples: see data.carried.
+        second_head: the network has a second head: see models.second_head.
     """
 
     make: Callable[[LocalInputs], StepLoss]
@@ -58,9 +65,13 @@ class Supervision:
     takes_erased: bool = False
     facts: tuple[str, ...] = ()
     survey: Callable[[LocalInputs, nn.Module, Pairs], Any] | None = None
+    guarded: bool = False
     self_taught: bool = False
     references: Callable[[TrainingConfig], tuple[str, ...]] = lambda training: ()
     view: Callable[[LocalInputs, Pairs], tuple[LocalInputs, Pairs]] | None = None
+    uses: Callable[[TrainingConfig], int] = lambda training: 1
+    carries_source: bool = False
+    second_head: bool = False
 
 
 def _labels(inputs: LocalInputs) -> StepLoss:
@@ -165,6 +176,14 @@ def _self_training(inputs: LocalInputs) -> StepLoss:
     return self_training_loss(inputs, inputs.survey)
 
 
+def _discrepancy(inputs: LocalInputs) -> StepLoss:
+    """Compare with the labels of the server's images, and two classifiers on the client's own.
+
+    The losses of calls go through the steps that are taken on each batch.
+    """
+    return discrepancy_loss(inputs, build_loss(inputs.training, check=False))
+
+
 def _on(device: torch.device, weights_C: Tensor | None) -> Tensor | None:
     return None if weights_C is None else weights_C.to(device)
 
@@ -186,8 +205,18 @@ SUPERVISION: dict[str, Supervision] = {
         _self_training,
         needs_labels=False,
         survey=teachers_of,
+        guarded=True,
         self_taught=True,
         references=references_of,
         view=view_without_labels,
+    ),
+    "discrepancy": Supervision(
+        _discrepancy,
+        needs_labels=False,
+        guarded=True,
+        view=lambda inputs, pairs: (inputs, Pictures(pairs)),
+        uses=steps_on_batch,
+        carries_source=True,
+        second_head=True,
     ),
 }

@@ -36,6 +36,7 @@ from fleetseg.methods.fedseg import FEDSEG
 from fleetseg.methods.fedspeed import FEDSPEED
 from fleetseg.methods.fedyogi import FEDYOGI
 from fleetseg.methods.fixbn import FIXBN
+from fleetseg.methods.fl_uda import FL_UDA
 from fleetseg.methods.hyperflaw_queue import HYPERFLAW_QUEUE
 from fleetseg.methods.ifca import IFCA
 from fleetseg.methods.ladd import LADD_ALL, LADD_CLS
@@ -89,6 +90,7 @@ METHODS: dict[str, Preset] = {
     "ladd-cls": LADD_CLS,
     "ladd-all": LADD_ALL,
     "weak-to-strong": WEAK_TO_STRONG,
+    "fl-uda": FL_UDA,
 }
 
 

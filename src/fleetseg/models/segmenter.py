@@ -66,6 +66,7 @@ class Segmenter(nn.Module):
         self.head_prefixes = head_prefixes
         self.space: LabelSpace | None = None  # set by load_model
         self.size_hw: tuple[int, int] | None = None  # working size of training, by load_model
+        self.second_head: nn.Module | None = None  # for training: see second_head
         self.norm_groups = 0  # groups, if group norms replace its batch norms; 0 = not replaced
         # State-dict keys that stayed on clients and have start values; set by load_model.
         self.untrained: tuple[str, ...] = ()
@@ -155,9 +156,7 @@ class Segmenter(nn.Module):
         return functional.pad(images_NCHW, (0, right, 0, bottom), mode="replicate")
 
     def _unwrap(self, outputs: object, num_images: int) -> tuple[Tensor, ...]:
-        if isinstance(outputs, Mapping) and "out" in outputs:
-            outputs = tuple(outputs[key] for key in ("out", "aux") if key in outputs)
-        found = tuple(outputs) if isinstance(outputs, list | tuple) else (outputs,)
+        found = unpacked(outputs)
         for logits in found:
             if (
                 not isinstance(logits, Tensor)
@@ -180,6 +179,13 @@ class Segmenter(nn.Module):
             f"for images of shape ({num_images}, 3, H, W) and {self.num_classes} classes",
             cure="Give the last layer one output channel per class and no argmax",
         )
+
+
+def unpacked(outputs: object) -> tuple[Any, ...]:
+    """Return what a network returns as (logits, *auxiliary logits), unchecked."""
+    if isinstance(outputs, Mapping) and "out" in outputs:
+        return tuple(outputs[key] for key in ("out", "aux") if key in outputs)
+    return tuple(outputs) if isinstance(outputs, list | tuple) else (outputs,)
 
 
 def crop_back(logits_NChw: Tensor, padded_hw: tuple[int, int], size_hw: tuple[int, int]) -> Tensor:

@@ -28,7 +28,7 @@ from fleetseg.federation.messages import Enrolment, taking_part
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.style_bank import styles_of_members
 from fleetseg.learning.batches import images_per_epoch, steps_per_epoch
-from fleetseg.learning.local import num_steps
+from fleetseg.learning.local import num_batches
 from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.runs.records import effort
 
@@ -153,8 +153,8 @@ def _as_void(pairs: Pairs) -> Pairs:
 
 
 def _images_a_round(num_images: int, training: TrainingConfig) -> int:
-    per_epoch, steps = images_per_epoch(num_images, training), num_steps(num_images, training)
-    return round(steps * per_epoch / steps_per_epoch(num_images, training))
+    per_epoch, count = images_per_epoch(num_images, training), num_batches(num_images, training)
+    return round(count * per_epoch / steps_per_epoch(num_images, training))
 
 
 def _alone(

@@ -11,7 +11,9 @@ from fleetseg.federation.plan import Plan
 from fleetseg.federation.records import RoundRecord
 from fleetseg.federation.tensors import ModelState
 from fleetseg.learning.adapters import merge_adapters
+from fleetseg.models.cluster_files import Tensors
 from fleetseg.models.folder import save_model
+from fleetseg.models.second_head import PREFIX, drop_second_head
 from fleetseg.runs.estimating import Estimator
 from fleetseg.runs.folder import RunFolder
 from fleetseg.runs.model_record import model_record
@@ -97,6 +99,11 @@ def _record(final: Final, setup: RunSetup) -> dict[str, object]:
     return model_record(setup.experiment, records, final.scored, final.round, images)
 
 
+def _saved(tensors: Tensors) -> Tensors:
+    """Leave out tensors of a second head, which a saved model has not."""
+    return {key: value for key, value in tensors.items() if not key.startswith(PREFIX)}
+
+
 def save_final(final: Final, setup: RunSetup, plan: Plan, reason: str, seconds: float) -> str:
     """Save the last committed model and close the log."""
     runtime, state = setup.runtime, setup.folder.state
@@ -112,15 +119,17 @@ def save_final(final: Final, setup: RunSetup, plan: Plan, reason: str, seconds: 
         model, own = earlier
         clusters = clusters.rolled_back(model, own) if clusters else None
     runtime.whole.load(model)
+    drop_second_head(runtime.model)
     merge_adapters(runtime.model)
+    untrained = runtime.exchange.untrained(setup.experiment.training)
     sha256 = save_model(
         runtime.model,
         setup.folder.path / "model",
         space=setup.fleet_data.space,
         size_hw=setup.experiment.data.size,
         details=details,
-        untrained=runtime.exchange.untrained(setup.experiment.training),
-        clusters=() if clusters is None else clusters.tensors(),
+        untrained=[key for key in untrained if not key.startswith(PREFIX)],
+        clusters=[] if clusters is None else [*map(_saved, clusters.tensors())],
         record=_record(final, setup),
     )
     end = RunEnd(reason, state.round, seconds, final.scored, final.round, sha256)

@@ -112,8 +112,15 @@ def require_workable(facts: Facts) -> None:
     """Refuse what can never work as specified.
 
     Raises:
-        ConfigError: a stop condition depends on scores, and nothing is scored.
+        ConfigError: a stop condition depends on scores, and nothing is scored; over a network,
+            something that vehicles there cannot know or have.
     """
+    if facts.over_network and facts.experiment.training.supervision == "discrepancy":
+        raise ConfigError(
+            "training.supervision = 'discrepancy' needs the server's labelled images on every "
+            "vehicle, and over a network vehicles have only their own",
+            cure="Use 'self_training', or simulate the fleet where all images are at hand",
+        )
     if facts.over_network and facts.experiment.partition.unlabelled.share:
         raise ConfigError(
             "partition.unlabelled.share is drawn among vehicles that are not known beforehand",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fleetseg.clients import FleetData, open_fleet_data
 from fleetseg.config import (
+    DiscrepancyConfig,
     Experiment,
     FederationConfig,
     PartitionConfig,
@@ -55,6 +56,7 @@ def pretraining_of(experiment: Experiment) -> Experiment:
         "objective": "plain",
         "phases": (),
         "self_training": SelfTrainingConfig(),
+        "discrepancy": DiscrepancyConfig(),
         "optimiser_state": "kept",
         "local_epochs": stage.epochs,
         "local_steps": stage.steps,

@@ -55,7 +55,7 @@ from fleetseg.runs.option_notes import option_notes, require_workable
 from fleetseg.runs.pretraining import pretrained
 from fleetseg.runs.rules import Facts
 from fleetseg.runs.safety import FOLDER as SAFE
-from fleetseg.runs.safety import UNGUARDED, Guard, require_start, self_teaches
+from fleetseg.runs.safety import UNGUARDED, Guard, learns_without_labels, require_start
 from fleetseg.runs.scoring import Scorer, require_scorable_run
 from fleetseg.runs.setup import RunSetup, set_up
 from fleetseg.runs.tracked import tracking
@@ -233,7 +233,7 @@ def _pretrained(
     watcher: rounds.Watcher,
 ) -> Path | None:
     """Train the first stage, if there is one; return its folder."""
-    self_taught = self_teaches(experiment, fleet_data)
+    self_taught = learns_without_labels(experiment, fleet_data)
     require_start(experiment, own_net=net is not None, self_taught=self_taught)
 
     def train(
@@ -247,9 +247,9 @@ def _pretrained(
 
 
 def _guard(setup: RunSetup, scorer: Scorer) -> tuple[Guard | None, list[str]]:
-    """Make the guard of a self-training run, and say so where there is nothing to guard it with."""
+    """Make the guard of a run without labels, and say so where nothing can guard it."""
     fleet_data, folder = setup.fleet_data, setup.folder.path
-    if not self_teaches(setup.experiment, fleet_data):
+    if not learns_without_labels(setup.experiment, fleet_data):
         return None, []
     layout = setup.runtime.exchange.model
     first = read_state(setup.runtime.model, layout)  # before any training

@@ -1,4 +1,4 @@
-"""Guard against self-training: models are compared with the first on the server's labels.
+"""Guard training without labels: models are compared with the first on the server's labels.
 
 A model may learn from its own mistakes until it predicts one class everywhere. A run whose
 predictions shrink to few classes is ended, and the published model has lost no more than the policy
@@ -35,17 +35,17 @@ FOLDER = "safe"
 """Folder in a run folder: the newest models that may be published."""
 COLLAPSED = "collapsed"
 UNGUARDED = (
-    "nothing watches over self-training, as the server has no labelled set of its own "
+    "nothing watches over training without labels, as the server has no labelled set of its own "
     "([[data.evaluation]]): a model that has collapsed would be published"
 )
 
 
-def self_teaches(experiment: Experiment, fleet_data: FleetData) -> bool:
-    """Say whether some vehicle learns, or may learn, from a model's own predictions."""
-    if not SUPERVISION[experiment.training.supervision].self_taught:
-        return False
+def learns_without_labels(experiment: Experiment, fleet_data: FleetData) -> bool:
+    """Say whether some vehicle learns, or may learn, from images without their labels."""
+    supervision = SUPERVISION[experiment.training.supervision]
     there = [e for e in fleet_data.enrolled.values() if not e.abstains]
-    return not there or any(e.num_pixels == 0 for e in there)
+    may = not supervision.self_taught or not there or any(e.num_pixels == 0 for e in there)
+    return supervision.guarded and may
 
 
 def require_start(experiment: Experiment, *, own_net: bool, self_taught: bool) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from fleetseg.clients import FleetData
 from fleetseg.config import Experiment
+from fleetseg.data.carried import open_carried
 from fleetseg.engines.runtime import local_runtime
 from fleetseg.errors import ConfigError, ModelError
 from fleetseg.federation import rounds
@@ -16,6 +17,7 @@ from fleetseg.federation.client import LocalRuntime
 from fleetseg.federation.client_state import ClientStateStore
 from fleetseg.learning.hardware import hardware_of
 from fleetseg.learning.parts import require_part
+from fleetseg.learning.supervision import SUPERVISION
 from fleetseg.models.build import build_model, normalise_inputs, wrap
 from fleetseg.models.folder import load_model
 from fleetseg.models.group_norm import use_group_norms, wished_groups
@@ -50,6 +52,7 @@ def set_up(
 
     Raises:
         ConfigError, ModelError, MissingExtra: the experiment asks for something unavailable.
+        DataError: the samples that vehicles carry are unusable.
     """
     hardware = hardware_of(experiment.engine)
     _require_features_to_keep(experiment, own_net=net is not None)
@@ -61,6 +64,8 @@ def set_up(
     runtime = local_runtime(
         experiment, model, hardware, fleet_data.space, ClientStateStore(out / "clients")
     )
+    if SUPERVISION[experiment.training.supervision].carries_source:
+        runtime = replace(runtime, source=open_carried(experiment, fleet_data.space))
     require_part(model, experiment.personal.learns)
     _require_something_learnt(runtime)
     if fleet_data.evaluation and runtime.exchange.learns_apart(experiment.training):

@@ -107,6 +107,7 @@ def local_inputs(
             for name, model in runtime.exchange.references_of(broadcast.state).items()
         },
         distance=runtime.distance,
+        source=runtime.source,
         facts=broadcast.facts,
         extras_T={name: broadcast.state.values_F[span] for name, span in wire.spans.items()},
         state=section(before, "objective"),

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from fleetseg.config import SelfTrainingConfig, TrainingConfig
 from fleetseg.data.labels import IGNORE
-from fleetseg.data.sample import Image_HWC, Label_HW, Pairs
+from fleetseg.data.sample import Image_HWC, Pairs
 from fleetseg.learning.batches import Batch
 from fleetseg.learning.feature_distance import watching
 from fleetseg.learning.inputs import LocalInputs
+from fleetseg.learning.pictures import Pictures
 from fleetseg.learning.resize import resized
 from fleetseg.learning.self_training.pseudo_labels import PseudoLabels, pseudo_labels
 from fleetseg.learning.self_training.rare_classes import Drawn, drawn_by_class
@@ -31,9 +32,6 @@ from fleetseg.learning.self_training.terms import (
     max_square,
     pseudo_cross_entropy,
 )
-
-_PICTURE = 0
-"""Label of every pixel of an unlabelled image, so that IGNORE marks pixels outside the image."""
 
 
 @dataclass(frozen=True)
@@ -80,26 +78,12 @@ def _frozen(model: nn.Module, inputs: LocalInputs, name: str = "") -> nn.Module:
     return copied.eval().requires_grad_(False)
 
 
-@dataclass(frozen=True)
-class _Pictures:
-    """Pairs without their labels: a constant label marks only where the image is."""
-
-    pairs: Pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int, /) -> tuple[Image_HWC, Label_HW]:
-        image_HWC, _ = self.pairs[index]
-        return image_HWC, np.full(image_HWC.shape[:2], _PICTURE, np.uint8)
-
-
 def view_without_labels(inputs: LocalInputs, pairs: Pairs) -> tuple[LocalInputs, Pairs]:
     """Return inputs and pairs for batches without labels, and without jitter for the teacher."""
     if not is_unlabelled(inputs):
         return inputs, pairs
     plain = inputs.training.model_copy(update={"colour_jitter": 0.0})
-    pictures: Pairs = _Pictures(pairs)
+    pictures: Pairs = Pictures(pairs)
     if inputs.training.self_training.rare_classes > 0:
         pictures = _by_rare_classes(inputs, pictures)
     return replace(inputs, training=plain), pictures

@@ -12,7 +12,8 @@ def _needs_no_labels(experiment: Experiment) -> bool:
     return not SUPERVISION[experiment.training.supervision].needs_labels
 
 
-def _goes_by_losses(experiment: Experiment) -> bool:
+def goes_by_losses(experiment: Experiment) -> bool:
+    """Say whether weights, aggregator or sampler go by losses that clients report."""
     federation = experiment.federation
     samplers = ("power of choice", "oort")
     return bool(wanted_measures(federation)) or federation.sampler in samplers
@@ -25,7 +26,7 @@ def _sends_teachers(experiment: Experiment) -> bool:
 
 LABELS: tuple[Clash, ...] = (
     (
-        lambda e: SUPERVISION[e.training.supervision].self_taught and _goes_by_losses(e),
+        lambda e: SUPERVISION[e.training.supervision].self_taught and goes_by_losses(e),
         "training.supervision = 'self_training' has losses of pseudo-labels, which do not compare "
         "with those of labels or of surer vehicles, and federation.weights, aggregator or sampler "
         "goes by losses; use 'images', 'mean' and 'uniform'",
@@ -38,7 +39,7 @@ LABELS: tuple[Clash, ...] = (
     ),
     (
         lambda e: (
-            SUPERVISION[e.training.supervision].self_taught
+            _needs_no_labels(e)
             and e.partition.kind == "dirichlet"
             and e.partition.unlabelled != UnlabelledConfig()
         ),

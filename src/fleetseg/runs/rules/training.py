@@ -36,6 +36,10 @@ def _labels_everything(facts: Facts) -> bool:
     return not elsewhere and partition.label_subset == LabelSubsetConfig()
 
 
+def _learns_by_labels(facts: Facts) -> bool:
+    return facts.experiment.training.supervision not in ("self_training", "discrepancy")
+
+
 TRAINING_RULES: tuple[Rule, ...] = (
     Rule(("model.name", "model.pretrained", "model.start", "model.normalisation"),
          lambda f: f.own_net,
@@ -92,7 +96,13 @@ TRAINING_RULES: tuple[Rule, ...] = (
          "training.fedfa.probability is 0"),
     Rule(("training.fedfa.probability",), lambda f: f.experiment.training.batch_size == 1,
          "training.batch_size is 1, and one image's statistics have no variance"),
-    only_with("training.supervision", "self_training", "training.self_training", "safety"),
+    only_with("training.supervision", "self_training", "training.self_training"),
+    only_with("training.supervision", "discrepancy", "training.discrepancy"),
+    Rule(("safety",), _learns_by_labels,
+         "training.supervision is neither 'self_training' nor 'discrepancy'"),
+    Rule(("partition.label_subset",),
+         lambda f: f.experiment.training.supervision == "discrepancy",
+         "training.supervision = 'discrepancy' uses no vehicle's labels"),
     only_with("training.self_training.teacher", "swa", "training.self_training.swa_start"),
     only_with("training.self_training.teacher", "ema", "training.self_training.ema"),
     Rule(("training.self_training.confidence",),
