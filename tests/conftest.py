@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return TOGETHER.get(nodeid.split("::")[0], nodeid)
 
     return TogetherFirst(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Take what was collected out of garbage collection, which every run asks for once in full.
+
+    Ten thousand tests and the modules around them live to the end; to look through them took half a
+    second of each run.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

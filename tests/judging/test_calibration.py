@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fleetseg.judging.calibration import bins_of, expected_calibration_error
 from fleetseg.judging.counts import ONE
@@ -31,6 +30,9 @@ def test_a_border_belongs_to_the_bin_below_it() -> None:
 
 
 def test_as_torchmetrics_has_it() -> None:
+    # Imported here: it takes seconds, in each process of the suite.
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     draws = np.random.default_rng(3)
     probs = torch.softmax(torch.from_numpy(draws.normal(size=(5000, 4)) * 2), 1).float()
     target = draws.integers(0, 4, 5000)

@@ -78,7 +78,9 @@ def one_vehicle(cache: Path, **sections: dict[str, Any]) -> Experiment:
 def test_tensorboard_has_each_round_of_a_resumed_run_once(cache: Path, tmp_path: Path) -> None:
     """And the model has the bits of a run that nobody tracked."""
     plain = fleetseg.run(one_vehicle(cache), out=tmp_path / "plain")
-    followed = one_vehicle(cache, tracking={"to": ["tensorboard"], "pictures": 2})
+    followed = one_vehicle(
+        cache, tracking={"to": ["tensorboard"], "pictures": 2}, evaluation={"pictures": 2}
+    )
     assert followed.digest == one_vehicle(cache).digest
 
     def interrupt(one: RoundRecord) -> None:
