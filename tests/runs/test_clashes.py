@@ -244,8 +244,6 @@ WITHOUT_LABELS: list[tuple[dict[str, Any], str]] = [
     ({"training": {"class_weights": "local"}}, "come from labels"),
     ({"training": {"calibration": "fedlc"}}, "by how many pixels"),
     ({"training": {"objective": "moon"}}, "pixels of a class"),
-    ({"training": {"feature_distance": {"weight": 0.005}}}, "on parts of it"),
-    ({"training": {"fedfa": {"probability": 0.5}}}, "the server's images as well"),
 ]
 
 
