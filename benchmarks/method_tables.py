@@ -93,6 +93,10 @@ ROWS: Trials = {
         {"method": "fixbn", "training.lr": 0.1},  # at 0.4 it diverges
         ({"training.freeze_bn_after": 0.5}, {"training.freeze_bn_after": 0.75}),
     ),
+    "fedfa": (
+        {"method": "fedfa"},
+        ({"training.fedfa.probability": 0.25}, {"training.fedfa.probability": 0.5}),
+    ),
     "fedgau": (
         {"method": "fedgau"},
         ({"federation.fedgau.epsilon": 0.01}, {"federation.fedgau.epsilon": 0.1}),

@@ -34,6 +34,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "lab": LAB,
     "fda": {"training.style.kind": "fda"},
     "mixstyle": {"method": "mixstyle"},
+    "fedfa": {"method": "fedfa"},
     "weather": {"training.weather.probability": 0.5},
     "silobn": {"method": "silobn"},
     "pooled": POOLED,
