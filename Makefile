@@ -5,11 +5,12 @@ BIN := .venv/bin
 # CI has cores, as two of them first run fleets, which mostly wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: help demo test docs gpu lint clean
+.PHONY: help demo test fleet docs gpu lint clean
 
 help:
 	@echo "make demo   install and watch a fleet learn, three minutes"
 	@echo "make test   install with all extras, then ruff, mypy and pytest"
+	@echo "make fleet  install, then the tests of methods over a network, some minutes; CI runs them, too"
 	@echo "make docs   install, then build the documentation into site/"
 	@echo "make gpu    install, then the tests and the benchmark that need an NVIDIA GPU"
 	@echo "make lint   ruff and mypy alone"
@@ -20,6 +21,9 @@ demo: .venv/.installed
 
 test: lint
 	$(TEST_ENV) $(BIN)/python -m pytest -n 4 --durations=15
+
+fleet: .venv/.installed-dev
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m fleet_methods --durations=5 tests/fleet/nvflare
 
 docs: .venv/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

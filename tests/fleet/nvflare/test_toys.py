@@ -11,6 +11,8 @@ from tests.fleet.nvflare import harness as h
 import fleetseg
 from fleetseg.config import Experiment
 
+pytestmark = pytest.mark.fleet_methods
+
 ROOT = Path(__file__).resolve().parents[3]
 SITE = ROOT / "tests" / "toys" / "site"
 ROUNDS = 4
