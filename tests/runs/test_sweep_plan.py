@@ -43,10 +43,15 @@ def test_a_setting_s_method_wins_over_the_base_and_its_own_options_over_the_meth
     assert own.experiment.federation.server_momentum == 0.25
 
 
+SOURCES = {"sources": [{"cities": ["coral"], "frames_per_drive": 2}]}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_a_setting_of_the_default_experiment(method: str) -> None:
-    (run,) = planned(Setting("a", {"method": method}))
-    alone = make_experiment({"method": method})
+    staged = "pretrain" in METHODS[method].fields  # the sources of a first stage are no preset's
+    fields = {"method": method, **({"pretrain": SOURCES} if staged else {})}
+    (run,) = planned(Setting("a", fields))
+    alone = make_experiment(fields)
     for section in METHODS[method].fields:
         assert getattr(run.experiment, section) == getattr(alone, section)
 

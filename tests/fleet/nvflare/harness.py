@@ -171,16 +171,20 @@ def kill(text: str, folder: Path, number: int = signal.SIGKILL) -> int:
 
 
 def at_rest(text: str, folder: Path) -> bool:
-    """Whether the processes found take no processor time for a second."""
+    """Whether the processes found sleep for a second, and do not wait for a processor either."""
     pids = until(lambda: processes(text, folder), f"a process {text} in {folder}", 60)
-    before = [_ticks(pid) for pid in pids]
-    time.sleep(1.0)
-    return before == [_ticks(pid) for pid in pids]
+    before = [_state(pid) for pid in pids]
+    for _ in range(20):
+        time.sleep(0.05)
+        if [_state(pid) for pid in pids] != before:
+            return False
+    return all(state == "S" for state, _ in before)
 
 
-def _ticks(pid: int) -> int:
+def _state(pid: int) -> tuple[str, int]:
+    """Return what a process is doing, and the processor time it has taken, in ticks."""
     words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(words[11]) + int(words[12])
+    return words[0], int(words[11]) + int(words[12])
 
 
 def tree(folder: Path) -> list[int]:
