@@ -171,10 +171,13 @@ def kill(text: str, folder: Path, number: int = signal.SIGKILL) -> int:
 
 
 def at_rest(text: str, folder: Path) -> bool:
-    """Whether the processes found sleep for a second, and do not wait for a processor either."""
+    """Whether the processes found sleep for three seconds, and wait for no processor either.
+
+    A request that a vehicle has not fetched yet may reach its trainer a second later.
+    """
     pids = until(lambda: processes(text, folder), f"a process {text} in {folder}", 60)
     before = [_state(pid) for pid in pids]
-    for _ in range(20):
+    for _ in range(60):
         time.sleep(0.05)
         if [_state(pid) for pid in pids] != before:
             return False
