@@ -162,22 +162,32 @@ def processes(text: str, folder: Path) -> list[int]:
 
 
 def kill(text: str, folder: Path, number: int = signal.SIGKILL) -> int:
-    """Send a signal to every process found; returns how many."""
+    """Send a signal to every process found; returns how many.
+
+    Who is killed is waited for: its sockets take connections until its last thread has ended.
+    """
     pids = until(lambda: processes(text, folder), f"a process {text} in {folder}", 60)
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+    if number == signal.SIGKILL:
+        until(lambda: all(_is_gone(pid) for pid in pids), f"the end of {text} in {folder}", 60)
     return len(pids)
 
 
-def at_rest(text: str, folder: Path) -> bool:
-    """Whether the processes found sleep for three seconds, and wait for no processor either.
+def _is_gone(pid: int) -> bool:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+        return len(threads) == 1 and _state(pid)[0] in "ZX"
+    except OSError:
+        return True
 
-    A request that a vehicle has not fetched yet may reach its trainer a second later.
-    """
+
+def at_rest(text: str, folder: Path) -> bool:
+    """Whether the processes found sleep for a second, and wait for no processor either."""
     pids = until(lambda: processes(text, folder), f"a process {text} in {folder}", 60)
     before = [_state(pid) for pid in pids]
-    for _ in range(60):
+    for _ in range(20):
         time.sleep(0.05)
         if [_state(pid) for pid in pids] != before:
             return False
