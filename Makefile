@@ -1,11 +1,12 @@
 # Only python3 (3.11 or later) with venv and make are needed.
 PYTHON ?= python3
 BIN := .venv/bin
-# Several test processes share the cores: each does its tensor work on one thread. One more than
-# CI has cores, as two of them first run fleets, which mostly wait for each other.
-TEST_ENV := OMP_NUM_THREADS=1
+# Several test processes share the cores: each does its tensor work on one thread. More than CI has
+# cores, as two of them first run fleets, which mostly wait for each other. Bytecode is kept, whatever
+# the environment says: the suite starts hundreds of processes.
+TEST_ENV := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: help demo test fleet docs gpu lint clean
+.PHONY: help demo test fleet docs gpu lint collected clean
 
 help:
 	@echo "make demo   install and watch a fleet learn, three minutes"
@@ -19,7 +20,8 @@ help:
 demo: .venv/.installed
 	$(BIN)/fleetseg demo
 
-test: lint
+test: .venv/.installed-dev
+	@$(MAKE) --no-print-directory -j 2 lint collected
 	$(TEST_ENV) $(BIN)/python -m pytest -n 4 --durations=15
 
 fleet: .venv/.installed-dev
@@ -37,6 +39,10 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Beside mypy, which has one core: the tests' files compiled once, not by each process.
+collected: .venv/.installed-dev
+	@$(TEST_ENV) $(BIN)/python -m pytest --collect-only --quiet > /dev/null || true
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis site

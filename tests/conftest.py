@@ -32,27 +32,48 @@ TOGETHER = {
     # Many processes that wait for each other, and a test goes on where the one before it ended.
     # Two lists of about one length: a fleet waits more than it works, so two at a time disturb
     # nobody.
-    "tests/fleet/nvflare/test_vehicles.py": "vehicles",
-    "tests/fleet/nvflare/test_methods.py": "vehicles",
     "tests/fleet/nvflare/test_network.py": "crashes",
     "tests/fleet/nvflare/test_crashes.py": "crashes",
     "tests/fleet/nvflare/test_toys.py": "crashes",
-    # Their tests compare with one run of each preset, which each process would make again.
-    "tests/methods/test_preset.py": "presets",
+    "tests/fleet/nvflare/test_vehicles.py": "vehicles",
+    "tests/fleet/nvflare/test_methods.py": "vehicles",
+    # Their tests compare with runs which each process would make again.
     "tests/methods/test_attendance.py": "attendance",
+    "tests/methods/test_preset.py": "presets",
+    "tests/test_published_examples.py": "published examples",
+    "tests/test_toys.py": "toys",
+    "tests/test_unlabelled.py": "unlabelled",
+    # One long test each.
+    "tests/test_notebook.py": "notebook",
+    "tests/fleet/nvflare/test_paths.py": "paths",
+    "tests/runs/test_scenario_files.py": "scenario files",
 }
-"""Files whose tests run in one process of the suite, by the name of what they form."""
+"""Files whose tests run in one process of the suite, by the name of what they form, the longest
+first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort what runs together to the front, in the order above."""
+    places = {path: place for place, path in enumerate(TOGETHER)}
+    items.sort(key=lambda item: places.get(item.nodeid.split("::")[0], len(places)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give what runs together, which lasts longest, out first; all other tests singly."""
+    """Give out what runs together, then all other tests singly, in the order of collection."""
     from xdist.scheduler import LoadScopeScheduling
 
     class TogetherFirst(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return TOGETHER.get(nodeid.split("::")[0], nodeid)
 
+        def _pending_of(self, workload: dict[str, dict[str, bool]]) -> int:
+            # It is asked after each test: with thousands of them, what is done has to be forgotten.
+            for scope in [scope for scope, tests in workload.items() if all(tests.values())]:
+                del workload[scope]
+            return int(super()._pending_of(workload))
+
+    config.option.loadscopereorder = False
     return TogetherFirst(config, log)
 
 
