@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 from tests.fleet.job import until
 
-from fleetseg.fleet.subprocesses import descendants, kill_orphans, rotate_log, start_child, stop
+from fleetseg.fleet.subprocesses import (
+    cpu_seconds,
+    descendants,
+    kill_orphans,
+    rotate_log,
+    start_child,
+    stop,
+)
 
 # Says where it is and sleeps; with "deaf", SIGTERM means nothing to it.
 SLEEPER = """
@@ -217,3 +224,11 @@ def test_a_full_disk_costs_the_copy_and_the_log_goes_on(
     assert rotate_log(log, 10)
     assert log.read_bytes() == b""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["engine.log"]
+
+
+def test_processor_time_is_the_kernel_s() -> None:
+    before_s, began_s = cpu_seconds(os.getpid()), time.process_time()
+    while time.process_time() - began_s < 0.2:
+        pass
+    assert 0.1 < cpu_seconds(os.getpid()) - before_s < 5
+    assert cpu_seconds(1 << 30) == 0.0  # there is no such process

@@ -142,13 +142,15 @@ def test_bytes_are_those_of_the_wire(fleet: NetworkFleet) -> None:
 
 def test_a_slow_link(fleet: NetworkFleet) -> None:
     """A link of 20 Mbit/s: 4.7 MB take two seconds each way, and nobody is lost."""
+    start = fleet.last()
     with fleet.hosts.slow("car-2", 20):
         fleet.next_rounds(1)
-        slowed = fleet.next_rounds(2)
-    for record in slowed:
-        assert record["ok"] == ["car-1", "car-2"]
-        least_s = (record["bytes_down"] + record["bytes_up"]) / 2 * 8 / 20e6
-        assert record["seconds"] > 0.9 * least_s > 3  # a tenth for what a link lets through at once
+        slowed = fleet.until_round("both answer", lambda r: r["ok"] == ["car-1", "car-2"])
+    least_s = (slowed["bytes_down"] + slowed["bytes_up"]) / 2 * 8 / 20e6
+    assert slowed["seconds"] > 0.9 * least_s > 3  # a tenth for what a link lets through at once
+    # Beside other tests it may miss the deadline of 12 s, which is not to be lost.
+    failures = {failure(r, "car-2") for r in h.committed(fleet.run)[start:]}
+    assert failures <= {"", "late deadline"}
 
 
 def test_a_vehicle_without_a_link(fleet: NetworkFleet) -> None:

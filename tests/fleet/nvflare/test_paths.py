@@ -267,6 +267,27 @@ def test_a_server_that_answers_no_more_is_killed(
     assert server.poll() == -signal.SIGKILL
 
 
+def test_a_server_that_is_at_work_is_not_killed_for_minutes(
+    tmp_path: Path, server: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand vehicles that register keep it from answering: a restart would begin it again."""
+    network, dispatcher = _network(tmp_path, "RUNNING")
+    network._process, now_s, used_s = server, [100.0], [7.0]
+    dispatcher.clock = lambda: now_s[0]
+    monkeypatch.setattr(network_module, "cpu_seconds", lambda pid: used_s[0])
+    network._session.get_system_info = lambda: SimpleNamespace(client_info=[])
+    network._refresh_registered()
+    busy_s = network_module._BUSY_S - 1
+    now_s[0], used_s[0] = 100.0 + busy_s, 7.0 + 0.21 * busy_s
+    network._end_what_hangs()
+    assert server.poll() is None
+    assert network.trouble() == "the server's process is busy: no answer for 599 s"
+    now_s[0], used_s[0] = 101.0 + busy_s, 7.0 + 0.9 * busy_s
+    network._end_what_hangs()  # an endless loop is no work either
+    assert server.poll() is not None
+    assert network.trouble() == "the server's process hangs; it is being restarted"
+
+
 def test_a_fleet_on_this_machine_in_an_odd_folder(tmp_path: Path) -> None:
     experiment = tiny_experiment(
         tmp_path / "cache", federation={"rounds": 1}, engine={"kind": "fleet", "workers": 1}

@@ -23,12 +23,14 @@ from fleetseg.errors import EngineError, FleetSegError
 from fleetseg.files import disk_full, write_atomic
 from fleetseg.fleet.nvflare.job import write_job
 from fleetseg.fleet.nvflare.names import LINK_VARIABLE
+from fleetseg.fleet.nvflare.pace import answer_timeout_s
 from fleetseg.fleet.nvflare.provision import OPERATOR, Fleet, read_fleet, write_server_settings
 from fleetseg.fleet.nvflare.sites import WITNESSED
 from fleetseg.fleet.server.dispatcher import TaskDispatcher
 from fleetseg.fleet.server.quarantine import Quarantine
 from fleetseg.fleet.server.segments import Segments
 from fleetseg.fleet.subprocesses import (
+    cpu_seconds,
     kill_descendants,
     kill_orphans,
     rotate_log,
@@ -43,7 +45,9 @@ _LEAST_FREE = 1 << 18  # bytes of disk space, for logs
 _INFO_S = 2.0  # between two queries of the registered sites
 _START_S = 60.0  # for a submitted job to connect, before it is submitted again
 _FRESH_S = 15.0  # NVFlare's heartbeats come every 10 s
-_HUNG_S = 45.0  # a server that has answered before and is silent for this long is restarted
+_HUNG_S = 45.0  # a server that has answered before and is silent for this long is restarted,
+_BUSY_S = 600.0  # or for this long if it is at work: hundreds of vehicles may register at once
+_BUSY_SHARE = 0.2  # of a core; idle vehicles, which other threads answer, take less
 _LOG_TAIL = 1 << 16  # bytes
 _QUIET = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "GRPC_VERBOSITY": "NONE"}
 
@@ -63,6 +67,7 @@ class NvflareNetwork:
         self._fleet, self._dispatcher = fleet, dispatcher
         self._job_patience_s = 2 / 3 * silent_s  # before its silence could count as the vehicles'
         self._answered_s: float | None = None  # when the server last answered since its start
+        self._answered_cpu_s = 0.0  # its processor time then
         self._environment = {**_QUIET, LINK_VARIABLE: str(socket)}
         # A path without blanks: a submission is a line of text.
         self._segment = socket.parent / "segment"
@@ -177,6 +182,11 @@ class NvflareNetwork:
             kill_descendants(self._process.pid, job)
             self._dispatcher.drop()
         if self._answered_s is not None and clock() - self._answered_s > _HUNG_S:
+            silent_s = clock() - self._answered_s
+            worked_s = cpu_seconds(self._process.pid) - self._answered_cpu_s
+            if silent_s < _BUSY_S and worked_s > _BUSY_SHARE * silent_s:
+                self._trouble = f"the server's process is busy: no answer for {silent_s:.0f} s"
+                return
             self._trouble = "the server's process hangs; it is being restarted"
             stop(self._process, patience_s=0)
 
@@ -212,6 +222,7 @@ class NvflareNetwork:
             self._looked_s = now_s
             info = self._session.get_system_info()
             self._answered_s = self._dispatcher.clock()
+            self._answered_cpu_s = cpu_seconds(self._process.pid)
             self._registered = {c.name: c.last_connect_time for c in info.client_info}
 
     def _keep_revoked(self) -> None:
@@ -327,10 +338,11 @@ def _open_session(fleet: Fleet) -> Any:
 
     logging.getLogger("nvflare").setLevel(logging.CRITICAL)
     session = Session(OPERATOR, str(fleet.operator))
-    session.set_timeout(5.0)
+    timeout_s = answer_timeout_s(len(fleet.vehicles))
+    session.set_timeout(timeout_s)
     session.api._print_hci = lambda text: None  # keeps it from printing into the live table
     try:
-        session.try_connect(5.0)
+        session.try_connect(timeout_s)
     except BaseException:
         _ignoring_errors(session.close)
         raise

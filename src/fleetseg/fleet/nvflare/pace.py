@@ -51,5 +51,14 @@ def admin_timeout_s(num_vehicles: int) -> float:
     return _between(10.0, num_vehicles / 5, 60.0)
 
 
+def answer_timeout_s(num_vehicles: int) -> float:
+    """Return how long the server waits for an answer of NVFlare's process, which may be busy.
+
+    >>> answer_timeout_s(4), answer_timeout_s(1000)
+    (5.0, 20.0)
+    """
+    return _between(5.0, num_vehicles / 50, 30.0)
+
+
 def _between(least: float, value: float, most: float) -> float:
     return max(least, min(value, most))
