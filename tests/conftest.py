@@ -37,16 +37,17 @@ TOGETHER = {
     "tests/fleet/nvflare/test_toys.py": "crashes",
     "tests/fleet/nvflare/test_vehicles.py": "vehicles",
     "tests/fleet/nvflare/test_methods.py": "vehicles",
-    # Their tests compare with runs which each process would make again.
+    # Their tests use what each process would make again: runs to compare with, parsed files.
     "tests/methods/test_attendance.py": "attendance",
     "tests/methods/test_preset.py": "presets",
     "tests/test_published_examples.py": "published examples",
     "tests/test_toys.py": "toys",
     "tests/test_unlabelled.py": "unlabelled",
-    # One long test each.
+    # A few long tests each, and the files of the house.
     "tests/test_notebook.py": "notebook",
     "tests/fleet/nvflare/test_paths.py": "paths",
     "tests/runs/test_scenario_files.py": "scenario files",
+    "tests/test_house.py": "house",
 }
 """Files whose tests run in one process of the suite, by the name of what they form, the longest
 first."""
