@@ -79,6 +79,8 @@ def test_a_planted_fall_of_pedestrians_is_refused(refused: Decision, ask: Questi
     assert not refused.promoted
     assert refused.release is None
     assert refused.against == "release 0001"
+    note = "no minimum for safety-critical classes (scores.least_critical_iou); the candidate's "
+    assert any(f"{note}weakest is pedestrian, with an IoU of 0.000" in n for n in refused.notes)
     assert current_number(ask.models) == 1
     found = {(check.kind, check.name): check for check in refused.checks}
     fallen = found["class", "pedestrian"]

@@ -25,7 +25,14 @@ from fleetseg.judging.policy import Policy
 from fleetseg.models.folder import WEIGHTS, find_model
 from fleetseg.release import page, registry
 from fleetseg.release.frames import frames_of
-from fleetseg.release.judge import Check, Sides, enough_vehicles, judge, refuses
+from fleetseg.release.judge import (
+    Check,
+    Sides,
+    critical_ious,
+    enough_vehicles,
+    judge,
+    refuses,
+)
 from fleetseg.release.latency import latencies_ms
 from fleetseg.release.on_clients import NO_FRAMES, Judged, measure_on_clients
 from fleetseg.release.pictures import Panels, choose, draw
@@ -266,6 +273,13 @@ def _notes(
         notes.append(
             "nothing was required of this model: there is none to compare it with, and the "
             "policy sets neither scores.least_miou nor scores.least_critical_iou"
+        )
+    critical = critical_ious(counted.sides)
+    if critical and not scores.least_critical_iou:
+        name, iou = min(critical.items(), key=lambda one: one[1])
+        notes.append(
+            "the policy sets no minimum for safety-critical classes (scores.least_critical_iou); "
+            f"the candidate's weakest is {name}, with an IoU of {iou:.3f}"
         )
     if not models[0].space.critical:
         notes.append(

@@ -72,14 +72,20 @@ def refuses(check: Check, policy: Policy) -> bool:
 
 def _least(sides: Sides, policy: Policy) -> Iterator[Check]:
     """Check the minimums, which do not depend on the current model."""
-    scores = Scores.of(sides.candidate.clean.total_CC, sides.space)
     if policy.scores.least_miou:
-        yield _reached("mIoU", scores.miou, policy.scores.least_miou)
+        miou = Scores.of(sides.candidate.clean.total_CC, sides.space).miou
+        yield _reached("mIoU", miou, policy.scores.least_miou)
     if policy.scores.least_critical_iou:
-        for name, true in zip(sides.space.classes, scores.conf_CC.sum(axis=1), strict=True):
-            if name in sides.space.critical and true:
-                iou = float(scores.iou_C[sides.space.classes.index(name)])
-                yield _reached(name, iou, policy.scores.least_critical_iou)
+        for name, iou in critical_ious(sides).items():
+            yield _reached(name, iou, policy.scores.least_critical_iou)
+
+
+def critical_ious(sides: Sides) -> dict[str, float]:
+    """Return the candidate's IoU of each safety-critical class that occurs in the truth."""
+    scores = Scores.of(sides.candidate.clean.total_CC, sides.space)
+    classes = zip(sides.space.classes, scores.conf_CC.sum(axis=1), scores.iou_C, strict=True)
+    critical = sides.space.critical
+    return {name: float(iou) for name, true, iou in classes if true and name in critical}
 
 
 def _reached(name: str, value: float, least: float) -> Check:

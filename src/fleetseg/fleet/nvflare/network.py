@@ -185,7 +185,7 @@ class NvflareNetwork:
             silent_s = clock() - self._answered_s
             worked_s = cpu_seconds(self._process.pid) - self._answered_cpu_s
             if silent_s < _BUSY_S and worked_s > _BUSY_SHARE * silent_s:
-                self._trouble = f"the server's process is busy: no answer for {silent_s:.0f} s"
+                self._trouble = "the server's process is too busy to answer"
                 return
             self._trouble = "the server's process hangs; it is being restarted"
             stop(self._process, patience_s=0)
