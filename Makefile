@@ -1,9 +1,9 @@
 # Only python3 (3.11 or later) with venv and make are needed.
 PYTHON ?= python3
 BIN := .venv/bin
-# Several test processes share the cores: each does its tensor work on one thread. More than CI has
-# cores, as two of them first run fleets, which mostly wait for each other. Bytecode is kept, whatever
-# the environment says: the suite starts hundreds of processes.
+# Several test processes share the cores: each does its tensor work on one thread. One more than CI has
+# cores, as one of them first runs fleets, which mostly wait. Bytecode is kept, whatever the environment
+# says: the suite starts hundreds of processes.
 TEST_ENV := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 .PHONY: help demo test fleet docs gpu lint collected clean
@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 help:
 	@echo "make demo   install and watch a fleet learn, three minutes"
 	@echo "make test   install with all extras, then ruff, mypy and pytest"
-	@echo "make fleet  install, then the tests of methods over a network, some minutes; CI runs them, too"
+	@echo "make fleet  install, then tests of whole fleets at length, four minutes; CI runs them, too"
 	@echo "make docs   install, then build the documentation into site/"
 	@echo "make gpu    install, then the tests and the benchmark that need an NVIDIA GPU"
 	@echo "make lint   ruff and mypy alone"
@@ -22,10 +22,10 @@ demo: .venv/.installed
 
 test: .venv/.installed-dev
 	@$(MAKE) --no-print-directory -j 2 lint collected
-	$(TEST_ENV) $(BIN)/python -m pytest -n 4 --durations=15
+	$(TEST_ENV) $(BIN)/python -m pytest -n 3 --durations=15
 
 fleet: .venv/.installed-dev
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m fleet_methods --durations=5 tests/fleet/nvflare
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m fleets --durations=5 tests/fleet/nvflare
 
 docs: .venv/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

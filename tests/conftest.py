@@ -29,14 +29,13 @@ CHROMIUM = Path("/usr/bin/chromium")
 collect_ignore_glob = ["toys/*"]
 
 TOGETHER = {
-    # Many processes that wait for each other, and a test goes on where the one before it ended.
-    # Two lists of about one length: a fleet waits more than it works, so two at a time disturb
-    # nobody.
-    "tests/fleet/nvflare/test_network.py": "crashes",
-    "tests/fleet/nvflare/test_crashes.py": "crashes",
-    "tests/fleet/nvflare/test_toys.py": "crashes",
+    # Many processes that wait for each other, and a test goes on where the one before it ended. Of
+    # make test the first two, of make fleet the others, in two lists of about one length.
+    "tests/fleet/nvflare/test_network.py": "fleets",
+    "tests/fleet/nvflare/test_crashes.py": "fleets",
+    "tests/fleet/nvflare/test_methods.py": "fleets",
+    "tests/fleet/nvflare/test_toys.py": "fleets",
     "tests/fleet/nvflare/test_vehicles.py": "vehicles",
-    "tests/fleet/nvflare/test_methods.py": "vehicles",
     # Their tests use what each process would make again: runs to compare with, parsed files.
     "tests/methods/test_attendance.py": "attendance",
     "tests/methods/test_preset.py": "presets",

@@ -17,7 +17,7 @@ from fleetseg.config import Experiment
 from fleetseg.fleet.loopback import share_out
 from fleetseg.fleet.message_log import read_message_log
 
-pytestmark = pytest.mark.fleet_methods
+pytestmark = pytest.mark.fleets
 SITES = 2
 SEED = 5  # of those whose first two cohorts share no site
 FLEET: dict[str, object] = {"silent_s": 60.0, "gather_s": 60.0, "wait_s": 120.0, "fetch_s": 60.0}

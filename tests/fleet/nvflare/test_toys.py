@@ -11,7 +11,7 @@ from tests.fleet.nvflare import harness as h
 import fleetseg
 from fleetseg.config import Experiment
 
-pytestmark = pytest.mark.fleet_methods
+pytestmark = pytest.mark.fleets
 
 ROOT = Path(__file__).resolve().parents[3]
 SITE = ROOT / "tests" / "toys" / "site"

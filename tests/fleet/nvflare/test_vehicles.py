@@ -19,6 +19,7 @@ from fleetseg.config import SourceConfig
 from fleetseg.data.synthetic.source import open_synthetic, write_dataset
 from fleetseg.fleet.message_log import read_message_log
 
+pytestmark = pytest.mark.fleets
 DRIVES = ("amber-day", "birch-day", "coral-day")
 
 
