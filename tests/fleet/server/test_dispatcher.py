@@ -222,7 +222,7 @@ def test_signs_of_life_that_wait_behind_updates_are_read_before_anyone_is_suspec
     with TaskBatch(dispatcher) as batch:
         for _ in range(3):  # more than there is room for: the reader waits for the server's work
             batch.ask(TRAIN, b"update", ["a"])
-        until(lambda: batch.room._value == 0 and len(job.asked) == 3, "the reader waits")
+        until(lambda: batch.room._cond._waiters, "the reader waits")  # with the third reply in hand
         job.beat("b", busy="train-9")
         clock.jump(100)
         assert dispatcher.silent_s("b") < 50
