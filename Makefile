@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 help:
 	@echo "make demo   install and watch a fleet learn, three minutes"
 	@echo "make test   install with all extras, then ruff, mypy and pytest"
-	@echo "make fleet  install, then tests of whole fleets at length, four minutes; CI runs them, too"
+	@echo "make fleet  install, then tests of whole fleets at length, five minutes; CI runs them, too"
 	@echo "make docs   install, then build the documentation into site/"
 	@echo "make gpu    install, then the tests and the benchmark that need an NVIDIA GPU"
 	@echo "make lint   ruff and mypy alone"
