@@ -1,9 +1,9 @@
 # Only python3 (3.11 or later) with venv and make are needed.
 PYTHON ?= python3
 BIN := .venv/bin
-# Several test processes share the cores: each does its tensor work on one thread. Two more than CI has
-# cores, as one of them first runs fleets and the others wait for processes of their own. Bytecode is
-# kept, whatever the environment says: the suite starts hundreds of processes.
+# Several test processes share the cores: each does its tensor work on one thread. One more than CI has
+# cores, as one of them first runs fleets, whose deadlines three others would make them miss. Bytecode
+# is kept, whatever the environment says: the suite starts hundreds of processes.
 TEST_ENV := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 .PHONY: help demo test fleet docs gpu lint collected clean
@@ -22,7 +22,7 @@ demo: .venv/.installed
 
 test: .venv/.installed-dev
 	@$(MAKE) --no-print-directory -j 2 lint collected
-	$(TEST_ENV) $(BIN)/python -m pytest -n 4 --durations=15
+	$(TEST_ENV) $(BIN)/python -m pytest -n 3 --durations=15
 
 fleet: .venv/.installed-dev
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m fleets --durations=5 tests/fleet/nvflare

