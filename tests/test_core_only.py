@@ -1,4 +1,4 @@
-"""With only the core installed, experiments run, models predict and are scored."""
+"""With only the core installed, experiments run and are watched, models predict and are scored."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ OF_TORCH = {"jinja2"}
 PROGRAM = """
 import sys
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 
 class WithoutExtras(MetaPathFinder):
     def __init__(self, finder):
@@ -54,6 +55,8 @@ small = [f"--set={{s}}" for s in (
 typed("run", {tiny!r}, *small, "--out", "run", "--quiet")
 typed("evaluate", "run", "--experiment", {tiny!r}, *small)
 typed("predict", "run", "road.png", "--out", "seen", "--overlay")
+from fleetseg.console.watch import LivePage
+assert "mIoU" in LivePage(Path("run")).html()
 assert not {absent!r} & {{name.partition(".")[0] for name in sys.modules}}
 """
 
@@ -68,7 +71,7 @@ def extras() -> set[str]:
     return modules - {"fleetseg"} - OF_TORCH
 
 
-def test_run_evaluate_and_predict_need_no_extra(tmp_path: Path) -> None:
+def test_run_evaluate_predict_and_watch_need_no_extra(tmp_path: Path) -> None:
     image = np.arange(64 * 96 * 3, dtype=np.uint8).reshape(64, 96, 3)
     Image.fromarray(image).save(tmp_path / "road.png")
     absent = extras()

@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from fleetseg.fleet.nvflare.network import NvflareNetwork
 from fleetseg.fleet.nvflare.provision import Fleet, read_fleet
 from fleetseg.fleet.server.dispatcher import TaskDispatcher
 from fleetseg.fleet.server.endpoint import answering
 from fleetseg.fleet.server.engine import FleetEngine
 from fleetseg.fleet.server.metrics import FleetNow, Metrics
+
+if TYPE_CHECKING:  # `fleetseg watch` needs no NVFlare
+    from fleetseg.fleet.nvflare.network import NvflareNetwork
 
 ONLINE_S = 25.0
 """A vehicle not seen for longer is away; a server whose status is older was killed."""

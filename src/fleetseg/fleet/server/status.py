@@ -15,17 +15,19 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleetseg.errors import FleetSegError
 from fleetseg.files import write_atomic
-from fleetseg.fleet.nvflare.network import NvflareNetwork
 from fleetseg.fleet.nvflare.provision import Fleet
 from fleetseg.fleet.server.dispatcher import TaskDispatcher
 from fleetseg.fleet.server.engine import FleetEngine
 from fleetseg.fleet.server.enrolment import RunSpec
 from fleetseg.fleet.server.operations import ONLINE_S
 from fleetseg.fleet.threads import start_thread
+
+if TYPE_CHECKING:  # `fleetseg watch` needs no NVFlare
+    from fleetseg.fleet.nvflare.network import NvflareNetwork
 
 _EVERY_S = 2.0
 _SITES_A_SECOND = 100  # most sites written per second
